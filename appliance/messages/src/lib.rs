@@ -1,0 +1,18 @@
+//! What appliance, agent and boot loader say to each other: postcard enums, framed for a byte stream.
+//!
+//! The rule of versions: variants and fields are only ever added at the end, [`PROTOCOL_VERSION`] goes up with each
+//! change, and each version keeps its exact bytes in `tests/`. If such a test fails, undo the change, not the test.
+#![no_std]
+
+extern crate alloc;
+
+mod agent;
+mod frame;
+mod loader;
+
+pub use agent::{Ask, FromAgent, Hello, Proof, RefusedReason, ToAgent, Welcome};
+pub use frame::{FrameError, MAX_FRAME, decode, encode, read_frame, write_frame};
+pub use loader::{BootFile, BootFileRole, BootManifest, BootReport, SignedManifest};
+
+/// The version both ends name first.
+pub const PROTOCOL_VERSION: u16 = 1;

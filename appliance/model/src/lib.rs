@@ -1,0 +1,26 @@
+//! The words every other room uses about the rack: addresses, nodes, inventories, events.
+//!
+//! Nothing here does I/O, reads a clock or depends on an operating system (`no_std` + `alloc`). Types are plain data:
+//! what one program writes another reads, as JSON (API, store) or postcard (agent protocol). Enums grow at the end.
+#![no_std]
+
+extern crate alloc;
+
+mod address;
+mod boot;
+mod event;
+mod inventory;
+mod node;
+mod time;
+mod view;
+
+pub use address::{MacAddr, ParseMacError};
+pub use boot::{BootStage, BootWay, ClientArch, Digest, ParseDigestError};
+pub use event::{Event, EventKind, Severity};
+pub use inventory::{
+    BmcInfo, BoardInfo, BootInfo, ChassisInfo, CpuInfo, Disk, DiskBus, DiskHealth, FirmwareInfo, FirmwareMode,
+    Inventory, LldpNeighbour, MemoryInfo, MemoryModule, Nic, PciDevice, SystemInfo, TpmInfo,
+};
+pub use node::{Collision, FailedIn, Node, NodeId, NodeState, ParseNodeIdError, PowerState, Witness, WitnessKind};
+pub use time::Timestamp;
+pub use view::{Lease, LeaseState, PowerAction, ServiceStatus};
