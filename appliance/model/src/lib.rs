@@ -22,5 +22,5 @@ pub use inventory::{
     Inventory, LldpNeighbour, MemoryInfo, MemoryModule, Nic, PciDevice, SystemInfo, TpmInfo,
 };
 pub use node::{Collision, FailedIn, Node, NodeId, NodeState, ParseNodeIdError, PowerState, Witness, WitnessKind};
-pub use time::Timestamp;
+pub use time::{ParseTimestampError, Timestamp};
 pub use view::{Lease, LeaseState, PowerAction, ServiceStatus};
