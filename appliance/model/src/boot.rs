@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Client system architecture of DHCP option 93 (RFC 4578 section 2.1, IANA "Processor Architecture Types").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ClientArch {
     /// 0: x86 PC with BIOS.
@@ -71,6 +72,7 @@ impl fmt::Display for ClientArch {
 
 /// A way by which we lead a machine's firmware to our boot files.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BootWay {
     /// Boot information only, beside another server's address (PXE 2.1, section 2.2.3 "ProxyDHCP").
@@ -99,6 +101,7 @@ impl fmt::Display for BootWay {
 
 /// How far a boot program or the agent has come. Reported by our loader and by the agent; grows at the end.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BootStage {
     /// The loader runs and has the network.

@@ -10,6 +10,7 @@ use crate::{BootStage, BootWay, ClientArch, MacAddr, NodeId, PowerState, Timesta
 
 /// One thing that happened.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Event {
     /// Position in the journal, from 1, without gaps. 0 until the journal has it.
     pub seq: u64,
@@ -25,6 +26,7 @@ pub struct Event {
 
 /// How much attention an event asks for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Part of the ordinary course.
@@ -38,6 +40,7 @@ pub enum Severity {
 /// What happened. In JSON the variant's name is the single key of an object: `{"dhcp_ack": {"address": ...}}`.
 /// Variants are added at the end.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// A DHCPDISCOVER came.
@@ -51,6 +54,7 @@ pub enum EventKind {
         /// Option 77 as text, such as `iPXE`.
         user_class: Option<String>,
         /// Relay agent, when it came through one.
+        #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
         relay: Option<Ipv4Addr>,
         /// Option 82 circuit ID, printable.
         circuit_id: Option<String>,
@@ -58,6 +62,7 @@ pub enum EventKind {
     /// We offered an address, boot information, or both.
     DhcpOffer {
         /// Offered address; `None` for a proxy offer.
+        #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
         address: Option<Ipv4Addr>,
         /// The way of booting it stands for; `None` when the client does not netboot.
         way: Option<BootWay>,
@@ -67,13 +72,16 @@ pub enum EventKind {
     /// A DHCPREQUEST came.
     DhcpRequest {
         /// The address asked for.
+        #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
         address: Option<Ipv4Addr>,
         /// The server it chose (option 54).
+        #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
         server: Option<Ipv4Addr>,
     },
     /// We acknowledged a lease.
     DhcpAck {
         /// Leased address; `None` for INFORM and proxy answers.
+        #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
         address: Option<Ipv4Addr>,
         /// Lease time in seconds.
         lease_seconds: Option<u32>,
@@ -88,16 +96,19 @@ pub enum EventKind {
     /// A client found its address in use.
     DhcpDecline {
         /// That address, now abandoned.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         address: Ipv4Addr,
     },
     /// A client gave its address back.
     DhcpRelease {
         /// That address.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         address: Ipv4Addr,
     },
     /// A probe before an offer was answered: somebody else uses the address.
     AddressConflict {
         /// The address, now abandoned.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         address: Ipv4Addr,
         /// Who answered.
         owner: Option<MacAddr>,
@@ -107,6 +118,7 @@ pub enum EventKind {
         /// The network.
         network: String,
         /// That server.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         server: Ipv4Addr,
     },
     /// We changed the way we lead this client's firmware.
@@ -128,6 +140,7 @@ pub enum EventKind {
         /// File name as asked.
         file: String,
         /// Client address.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         client: IpAddr,
         /// Agreed block size in bytes.
         block_size: u16,
@@ -139,6 +152,7 @@ pub enum EventKind {
         /// File name.
         file: String,
         /// Client address.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         client: IpAddr,
         /// Bytes of the file.
         bytes: u64,
@@ -152,6 +166,7 @@ pub enum EventKind {
         /// File name.
         file: String,
         /// Client address.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         client: IpAddr,
         /// Why, in words.
         reason: String,
@@ -161,6 +176,7 @@ pub enum EventKind {
         /// What: a file name, `script`, `manifest`.
         what: String,
         /// Client address.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         client: IpAddr,
         /// Status code.
         status: u16,
@@ -174,6 +190,7 @@ pub enum EventKind {
     /// The agent's connection stands and it proved itself.
     AgentUp {
         /// Its address.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         address: IpAddr,
         /// True when it had been connected before in this boot.
         again: bool,
@@ -186,6 +203,7 @@ pub enum EventKind {
     /// Somebody spoke to the agent port and was refused.
     AgentRefused {
         /// Its address.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         address: IpAddr,
         /// Why, in words.
         reason: String,
@@ -228,6 +246,7 @@ pub enum EventKind {
     /// A BMC was found.
     BmcFound {
         /// Its address.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         address: IpAddr,
         /// What it speaks: `redfish`, `ipmi`.
         speaks: Vec<String>,
@@ -235,6 +254,7 @@ pub enum EventKind {
     /// A BMC did not do what we asked.
     BmcFailed {
         /// Its address.
+        #[cfg_attr(feature = "utoipa", schema(value_type = String))]
         address: IpAddr,
         /// What was asked, why it failed, in words.
         reason: String,

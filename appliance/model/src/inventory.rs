@@ -11,6 +11,7 @@ use crate::MacAddr;
 
 /// Everything known of one machine's hardware at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Inventory {
     /// Firmware vendor, version, mode.
@@ -41,6 +42,7 @@ pub struct Inventory {
 
 /// Firmware (SMBIOS 3.x type 0, section 7.1).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct FirmwareInfo {
     /// Vendor string.
@@ -57,6 +59,7 @@ pub struct FirmwareInfo {
 
 /// The interface through which the operating system was started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FirmwareMode {
     /// PC BIOS.
@@ -67,6 +70,7 @@ pub enum FirmwareMode {
 
 /// System (SMBIOS type 1, section 7.2). The UUID is a weak witness: it is duplicated in the field.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct SystemInfo {
     /// Manufacturer.
@@ -83,6 +87,7 @@ pub struct SystemInfo {
 
 /// Baseboard (SMBIOS type 2, section 7.3).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct BoardInfo {
     /// Manufacturer.
@@ -95,6 +100,7 @@ pub struct BoardInfo {
 
 /// Chassis (SMBIOS type 3, section 7.4).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct ChassisInfo {
     /// Manufacturer.
@@ -107,6 +113,7 @@ pub struct ChassisInfo {
 
 /// Processors.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct CpuInfo {
     /// Model name of the first processor.
@@ -129,6 +136,7 @@ pub struct CpuInfo {
 
 /// Memory.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct MemoryInfo {
     /// Memory the kernel can use, in bytes.
@@ -139,6 +147,7 @@ pub struct MemoryInfo {
 
 /// A memory device (SMBIOS type 17, section 7.18).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct MemoryModule {
     /// Device locator, such as `DIMM_A1`.
@@ -159,6 +168,7 @@ pub struct MemoryModule {
 
 /// One PCI function.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct PciDevice {
     /// `domain:bus:device.function`, such as `0000:03:00.0`.
@@ -181,6 +191,7 @@ pub struct PciDevice {
 
 /// One Ethernet interface.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Nic {
     /// Kernel name in the discovery system; not stable, never used as a key.
@@ -200,6 +211,7 @@ pub struct Nic {
     /// Highest MTU the driver allows.
     pub max_mtu: Option<u32>,
     /// Addresses in the discovery system.
+    #[cfg_attr(feature = "utoipa", schema(value_type = Vec<String>))]
     pub addresses: Vec<IpAddr>,
     /// The switch port at the other end, by LLDP.
     pub lldp: Option<LldpNeighbour>,
@@ -209,6 +221,7 @@ pub struct Nic {
 
 /// A neighbour's LLDP announcement (IEEE 802.1AB-2016, clause 8).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct LldpNeighbour {
     /// Chassis ID, printable.
@@ -227,6 +240,7 @@ pub struct LldpNeighbour {
 
 /// One whole disk.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Disk {
     /// Kernel name in the discovery system; not stable, never used as a key.
@@ -259,6 +273,7 @@ pub struct Disk {
 
 /// The bus a disk is attached to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiskBus {
     /// Not recognised.
@@ -280,6 +295,7 @@ pub enum DiskBus {
 
 /// A disk's own word on its health (NVMe Base 2.0 figure 207; ATA SMART return status).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct DiskHealth {
     /// The device reports no critical warning.
@@ -296,6 +312,7 @@ pub struct DiskHealth {
 
 /// A TPM.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct TpmInfo {
     /// Major version: 1 or 2.
@@ -308,13 +325,16 @@ pub struct TpmInfo {
 
 /// The BMC as its own host sees it over KCS (IPMI 2.0 sections 20.1 and 23.2).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct BmcInfo {
     /// IPv4 or IPv6 address of its LAN channel.
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
     pub address: Option<IpAddr>,
     /// Netmask of an IPv4 address, as a prefix length.
     pub prefix: Option<u8>,
     /// Default gateway.
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
     pub gateway: Option<IpAddr>,
     /// MAC address of its LAN channel.
     pub mac: Option<MacAddr>,
@@ -334,6 +354,7 @@ pub struct BmcInfo {
 
 /// How the running system was booted.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct BootInfo {
     /// MAC address of the interface the firmware booted from.

@@ -5,12 +5,18 @@
 #![no_std]
 
 extern crate alloc;
+// The derives of utoipa name `std`.
+#[cfg(feature = "utoipa")]
+#[macro_use]
+extern crate std;
 
 mod address;
 mod boot;
 mod event;
 mod inventory;
 mod node;
+#[cfg(feature = "utoipa")]
+mod schema;
 mod time;
 mod view;
 

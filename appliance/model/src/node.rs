@@ -92,6 +92,7 @@ impl<'de> Deserialize<'de> for NodeId {
 
 /// Where a node stands. One failed state that says where, not one per step.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
     /// Something showed that the machine exists: a DHCP packet, its BMC. No inventory yet.
@@ -120,6 +121,7 @@ pub enum NodeState {
 
 /// What failed, where, and what happens next.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct FailedIn {
     /// The state it happened in, by name.
     pub during: String,
@@ -150,6 +152,7 @@ impl NodeState {
 
 /// Power as the BMC reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PowerState {
     /// Nobody could tell us.
@@ -163,6 +166,7 @@ pub enum PowerState {
 
 /// What a node's identity rests on: a value some device or table showed us.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Witness {
     /// The kind decides the weight.
     pub kind: WitnessKind,
@@ -173,6 +177,7 @@ pub struct Witness {
 /// Kinds of witness, strongest first. The SMBIOS UUID is there for the record: duplicated in the field, it never
 /// decides alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WitnessKind {
     /// Digest of a TPM endorsement key.
@@ -193,6 +198,7 @@ pub enum WitnessKind {
 
 /// Two nodes that show the same value for a witness which should be unique.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Collision {
     /// The shared value.
     pub witness: Witness,
@@ -202,6 +208,7 @@ pub struct Collision {
 
 /// One machine of the rack, as the API shows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Node {
     /// Our identity of it.
     pub id: NodeId,
@@ -220,8 +227,10 @@ pub struct Node {
     /// Power as last observed.
     pub power: PowerState,
     /// Address of its agent.
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
     pub address: Option<IpAddr>,
     /// Address of its BMC.
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
     pub bmc_address: Option<IpAddr>,
     /// MAC addresses known to be its own, the boot interface first.
     pub macs: Vec<MacAddr>,

@@ -10,8 +10,10 @@ use crate::{MacAddr, Severity, Timestamp};
 
 /// A DHCPv4 binding (RFC 2131 section 1.5), as the store keeps it and the API shows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Lease {
     /// The address.
+    #[cfg_attr(feature = "utoipa", schema(value_type = String))]
     pub address: Ipv4Addr,
     /// Name of the network it belongs to.
     pub network: String,
@@ -29,6 +31,7 @@ pub struct Lease {
 
 /// What a binding is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LeaseState {
     /// Acknowledged to a client.
@@ -41,6 +44,7 @@ pub enum LeaseState {
 
 /// How one of our services is doing.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct ServiceStatus {
     /// Its name: `dhcp`, `tftp`, `http`, `agents`, `api`, `store`, ...
     pub name: String,
@@ -54,6 +58,7 @@ pub struct ServiceStatus {
 
 /// What can be asked of a machine's power.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PowerAction {
     /// Switch on; nothing when it is on.
