@@ -2,13 +2,10 @@
 //!
 //! Nothing here does I/O, reads a clock or depends on an operating system (`no_std` + `alloc`). Types are plain data:
 //! what one program writes another reads, as JSON (API, store) or postcard (agent protocol). Enums grow at the end.
-#![no_std]
+// The derives of utoipa name items of the standard prelude.
+#![cfg_attr(not(feature = "utoipa"), no_std)]
 
 extern crate alloc;
-// The derives of utoipa name `std`.
-#[cfg(feature = "utoipa")]
-#[macro_use]
-extern crate std;
 
 mod address;
 mod boot;

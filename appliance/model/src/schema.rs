@@ -39,7 +39,7 @@ text!(
 );
 text!(
     NodeId,
-    SchemaFormat::KnownFormat(KnownFormat::Uuid),
+    SchemaFormat::Custom("uuid".into()),
     "018f3b1c-2d4e-7a5b-8c6d-9e0f1a2b3c4d",
     "A node's id."
 );
