@@ -1,2 +1,40 @@
-//! Not yet written.
-fn main() {}
+//! `cargo xtask VERB`: the one door for developers and CI. One file per verb; this file only picks the verb.
+
+mod image;
+mod project;
+mod setup;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, run and check Rackbar.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// One variant per verb; each verb's file holds its `Arguments` and a `run`.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install or fetch whatever the other verbs need, saying what and why
+    Setup(setup::Arguments),
+    /// Build the boot media and everything on them into target/image
+    Image(image::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Setup(arguments) => setup::run(&arguments),
+        Verb::Image(arguments) => image::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
