@@ -16,6 +16,7 @@ mod node;
 mod schema;
 mod time;
 mod view;
+mod words;
 
 pub use address::{MacAddr, ParseMacError};
 pub use boot::{BootStage, BootWay, ClientArch, Digest, ParseDigestError};
