@@ -9,6 +9,12 @@ use crate::setup::{self, Need};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {}
 
+/// Builds what is missing or stale and gives the folder of the media.
+pub(crate) fn ensure() -> Result<std::path::PathBuf> {
+    run(&Arguments {})?;
+    Ok(Project::find()?.target.join("image"))
+}
+
 /// Builds the media.
 pub(crate) fn run(_arguments: &Arguments) -> Result<()> {
     setup::ensure(Need::Image)?;

@@ -1,8 +1,12 @@
 //! `cargo xtask VERB`: the one door for developers and CI. One file per verb; this file only picks the verb.
 
+mod check;
 mod image;
 mod project;
 mod setup;
+mod step;
+mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -23,12 +27,18 @@ enum Verb {
     Setup(setup::Arguments),
     /// Build the boot media and everything on them into target/image
     Image(image::Arguments),
+    /// Run every test, from unit tests to whole racks in QEMU
+    Test(test::Arguments),
+    /// Check formatting, lints, documentation, dependencies and the rules of this repository
+    Check,
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Image(arguments) => image::run(&arguments),
+        Verb::Test(arguments) => test::run(&arguments),
+        Verb::Check => check::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
