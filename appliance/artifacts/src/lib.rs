@@ -1,1 +1,455 @@
-//! Not yet written.
+//! Boot files, known by their SHA-256 digest.
+//!
+//! A file is opened once, hashed while it is read, and from then on served from its open descriptor (large files, by
+//! sendfile) or from memory (small ones). A path is only ever given by the appliance itself: what a client on the network
+//! asks for is looked up among digests and names, and never reaches a filesystem.
+
+mod keyslot;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use rackbar_model::Digest;
+use ring::digest::{Context, SHA256};
+
+pub use keyslot::{KEY_SLOT_MAGIC, KeySlotError, fill_key_slot};
+
+/// Files up to this size are held in memory: every program a firmware fetches by TFTP, but no kernel or initrd.
+pub const IN_MEMORY_LIMIT: u64 = 1 << 20;
+
+/// Why a boot file could not be taken or is no longer what it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// Opening or reading failed.
+    #[error("boot file {name}: cannot read {}: {source}", path.display())]
+    Read {
+        /// The name it was to have.
+        name: String,
+        /// Where it lies.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The content is not the one asked for.
+    #[error(
+        "boot file {name}: {} has SHA-256 {found}, expected {expected}; build or copy the image again",
+        path.display()
+    )]
+    Digest {
+        /// Its name.
+        name: String,
+        /// Where it lies.
+        path: PathBuf,
+        /// The digest it should have.
+        expected: Digest,
+        /// The digest it has.
+        found: Digest,
+    },
+    /// The loader has no place for the site's key.
+    #[error("boot file {name}: {} is not a loader we can bind to this site: {source}", path.display())]
+    KeySlot {
+        /// Its name.
+        name: String,
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: KeySlotError,
+    },
+    /// The name would not be a single path segment.
+    #[error("boot file name {0:?}: use 1 to 128 characters of A-Z a-z 0-9 . _ - and no leading dot")]
+    Name(String),
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+pub enum Content {
+    /// Held in memory.
+    Memory(Bytes),
+    /// Read from this descriptor, which stays open: the file may be renamed or removed, its content stays reachable.
+    File(File),
+}
+
+/// One boot file.
+#[derive(Debug)]
+pub struct Artifact {
+    name: String,
+    digest: Digest,
+    etag: String,
+    size: u64,
+    modified: SystemTime,
+    path: Option<PathBuf>,
+    content: Content,
+}
+
+impl Artifact {
+    /// The name it was added under.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// SHA-256 of the whole content.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// A strong entity tag with its quotes (RFC 9110 section 8.8.3): the digest.
+    pub fn etag(&self) -> &str {
+        &self.etag
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// When the file was last written, or when the content was made.
+    pub fn modified(&self) -> SystemTime {
+        self.modified
+    }
+
+    /// Where the bytes are.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Fills `buffer` from `offset` and returns how many bytes that was: fewer than asked only at the end.
+    ///
+    /// # Errors
+    /// When the file cannot be read, which for a file in RAM or on a healthy disk does not happen.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.content {
+            Content::Memory(bytes) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                let rest = bytes.get(from..).unwrap_or_default();
+                let count = rest.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&rest[..count]);
+                Ok(count)
+            }
+            Content::File(file) => {
+                let mut done = 0;
+                while done < buffer.len() {
+                    match file.read_at(&mut buffer[done..], offset.saturating_add(done as u64)) {
+                        Ok(0) => break,
+                        Ok(count) => done += count,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(done)
+            }
+        }
+    }
+
+    /// Hashes the content again.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no longer what was taken in: somebody wrote into the file in place.
+    pub fn verify(&self) -> Result<(), ArtifactError> {
+        let path = || self.path.clone().unwrap_or_default();
+        let mut context = Context::new(&SHA256);
+        let mut buffer = vec![0; 256 << 10];
+        let mut offset = 0;
+        loop {
+            let count = self
+                .read_at(offset, &mut buffer)
+                .map_err(|source| ArtifactError::Read {
+                    name: self.name.clone(),
+                    path: path(),
+                    source,
+                })?;
+            if count == 0 {
+                break;
+            }
+            context.update(&buffer[..count]);
+            offset += count as u64;
+        }
+        let found = finish(context);
+        if found == self.digest {
+            Ok(())
+        } else {
+            Err(ArtifactError::Digest {
+                name: self.name.clone(),
+                path: path(),
+                expected: self.digest,
+                found,
+            })
+        }
+    }
+}
+
+#[derive(Default)]
+struct Maps {
+    by_digest: HashMap<Digest, Arc<Artifact>>,
+    by_name: HashMap<String, Arc<Artifact>>,
+}
+
+/// All boot files of the appliance. Shared between the services; files can be added while they run.
+#[derive(Default)]
+pub struct Artifacts {
+    maps: RwLock<Maps>,
+}
+
+impl Artifacts {
+    /// No files.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Opens and hashes the file at `path` and serves it as `name`. A file of that name added before is replaced for
+    /// [`Self::by_name`] and stays reachable by its digest, so that a transfer under way can finish.
+    ///
+    /// # Errors
+    /// When the name is no plain file name or the file cannot be read.
+    pub fn add_file(&self, name: &str, path: &Path) -> Result<Arc<Artifact>, ArtifactError> {
+        check_name(name)?;
+        let artifact = load(name, path).map_err(|source| ArtifactError::Read {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(self.insert(artifact))
+    }
+
+    /// Like [`Self::add_file`], and refuses a file whose digest is not `expected`.
+    ///
+    /// # Errors
+    /// As [`Self::add_file`], and when the digest differs.
+    pub fn add_verified(&self, name: &str, path: &Path, expected: Digest) -> Result<Arc<Artifact>, ArtifactError> {
+        check_name(name)?;
+        let artifact = load(name, path).map_err(|source| ArtifactError::Read {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            source,
+        })?;
+        if artifact.digest != expected {
+            return Err(ArtifactError::Digest {
+                name: name.to_owned(),
+                path: path.to_owned(),
+                expected,
+                found: artifact.digest,
+            });
+        }
+        Ok(self.insert(artifact))
+    }
+
+    /// Serves `content` as `name`.
+    ///
+    /// # Errors
+    /// When the name is no plain file name.
+    pub fn add_bytes(&self, name: &str, content: impl Into<Bytes>) -> Result<Arc<Artifact>, ArtifactError> {
+        check_name(name)?;
+        Ok(self.insert(in_memory(name, content.into(), SystemTime::now(), None)))
+    }
+
+    /// Reads our UEFI loader from `path`, writes `key` (this site's Ed25519 public key) into its key slot, and serves
+    /// the result, which exists only in memory, as `name`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has no empty key slot.
+    pub fn add_loader(&self, name: &str, path: &Path, key: &[u8; 32]) -> Result<Arc<Artifact>, ArtifactError> {
+        check_name(name)?;
+        let mut image = std::fs::read(path).map_err(|source| ArtifactError::Read {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            source,
+        })?;
+        fill_key_slot(&mut image, key).map_err(|source| ArtifactError::KeySlot {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(self.insert(in_memory(name, image.into(), SystemTime::now(), Some(path.to_owned()))))
+    }
+
+    /// The file with this content.
+    pub fn get(&self, digest: &Digest) -> Option<Arc<Artifact>> {
+        let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
+        maps.by_digest.get(digest).cloned()
+    }
+
+    /// The file last added under this name.
+    pub fn by_name(&self, name: &str) -> Option<Arc<Artifact>> {
+        let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
+        maps.by_name.get(name).cloned()
+    }
+
+    /// All files reachable by name, sorted by name.
+    pub fn list(&self) -> Vec<Arc<Artifact>> {
+        let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = maps.by_name.values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    fn insert(&self, artifact: Artifact) -> Arc<Artifact> {
+        let artifact = Arc::new(artifact);
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        maps.by_digest.insert(artifact.digest, Arc::clone(&artifact));
+        maps.by_name.insert(artifact.name.clone(), Arc::clone(&artifact));
+        artifact
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ArtifactError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(ArtifactError::Name(name.to_owned()))
+    }
+}
+
+fn load(name: &str, path: &Path) -> io::Result<Artifact> {
+    let mut file = File::open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let modified = meta.modified().unwrap_or_else(|_| SystemTime::now());
+    if meta.len() <= IN_MEMORY_LIMIT {
+        let mut content = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
+        file.read_to_end(&mut content)?;
+        return Ok(in_memory(name, content.into(), modified, Some(path.to_owned())));
+    }
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 256 << 10];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                context.update(&buffer[..count]);
+                size += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let digest = finish(context);
+    Ok(Artifact {
+        name: name.to_owned(),
+        digest,
+        etag: format!("\"{digest}\""),
+        size,
+        modified,
+        path: Some(path.to_owned()),
+        content: Content::File(file),
+    })
+}
+
+fn in_memory(name: &str, content: Bytes, modified: SystemTime, path: Option<PathBuf>) -> Artifact {
+    let mut context = Context::new(&SHA256);
+    context.update(&content);
+    let digest = finish(context);
+    Artifact {
+        name: name.to_owned(),
+        digest,
+        etag: format!("\"{digest}\""),
+        size: content.len() as u64,
+        modified,
+        path,
+        content: Content::Memory(content),
+    }
+}
+
+fn finish(context: Context) -> Digest {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    Digest(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    fn file(content: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        file
+    }
+
+    #[test]
+    fn finds_by_digest_and_by_name() {
+        let artifacts = Artifacts::new();
+        let added = artifacts.add_file("vmlinuz", file(b"abc").path()).unwrap();
+        // FIPS 180-4's example for "abc".
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(added.digest().to_string(), digest);
+        assert_eq!(added.etag(), format!("\"{digest}\""));
+        assert_eq!(artifacts.get(&digest.parse().unwrap()).unwrap().name(), "vmlinuz");
+        assert_eq!(artifacts.by_name("vmlinuz").unwrap().size(), 3);
+        assert!(artifacts.by_name("../vmlinuz").is_none());
+    }
+
+    #[test]
+    fn large_files_stay_on_disk_and_outlive_their_name() {
+        let content: Vec<u8> = (0..IN_MEMORY_LIMIT as usize + 10).map(|i| (i * 7) as u8).collect();
+        let artifacts = Artifacts::new();
+        let on_disk = file(&content);
+        let added = artifacts.add_file("base.cpio.zst", on_disk.path()).unwrap();
+        drop(on_disk);
+        assert!(matches!(added.content(), Content::File(_)));
+        let mut tail = [0; 64];
+        assert_eq!(added.read_at(content.len() as u64 - 5, &mut tail).unwrap(), 5);
+        assert_eq!(tail[..5], content[content.len() - 5..]);
+        assert_eq!(added.read_at(u64::MAX - 3, &mut tail).unwrap_or(0), 0);
+        added.verify().unwrap();
+    }
+
+    #[test]
+    fn notices_a_file_that_changed_in_place() {
+        let mut on_disk = file(&vec![1; IN_MEMORY_LIMIT as usize + 1]);
+        let artifacts = Artifacts::new();
+        let added = artifacts.add_file("vmlinuz", on_disk.path()).unwrap();
+        on_disk.rewind().unwrap();
+        on_disk.write_all(b"other").unwrap();
+        let error = added.verify().unwrap_err().to_string();
+        assert!(error.contains("expected"), "{error}");
+    }
+
+    #[test]
+    fn refuses_another_digest_and_other_names() {
+        let artifacts = Artifacts::new();
+        let on_disk = file(b"abc");
+        assert!(matches!(
+            artifacts.add_verified("a", on_disk.path(), Digest([0; 32])),
+            Err(ArtifactError::Digest { .. })
+        ));
+        for bad in ["", ".", "..", "../a", "a/b", ".hidden", "a b", "\0", &"x".repeat(129)] {
+            assert!(
+                matches!(artifacts.add_file(bad, on_disk.path()), Err(ArtifactError::Name(_))),
+                "{bad}"
+            );
+        }
+        assert!(artifacts.list().is_empty());
+    }
+
+    #[test]
+    fn says_which_file_is_missing() {
+        let error = Artifacts::new()
+            .add_file("loader.efi", Path::new("/nonexistent/loader.efi"))
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("loader.efi: cannot read /nonexistent/loader.efi"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_replaced_file_stays_reachable_by_digest() {
+        let artifacts = Artifacts::new();
+        let old = artifacts.add_bytes("loader.efi", &b"old"[..]).unwrap();
+        let new = artifacts.add_bytes("loader.efi", &b"new"[..]).unwrap();
+        assert_eq!(artifacts.by_name("loader.efi").unwrap().digest(), new.digest());
+        assert!(artifacts.get(&old.digest()).is_some());
+        assert_eq!(artifacts.list().len(), 1);
+    }
+}

@@ -1,6 +1,42 @@
 //! The shells around the network boot engines: sockets, threads and files for DHCP, TFTP, boot HTTP and IPv6 router
 //! advertisements. They decide nothing; what they see goes through the doors in [`doors`].
+//!
+//! Each service is a module with a `start` that returns a handle: status in words, live reconfiguration, stop. They run
+//! on their own threads over epoll: batches of packets are one system call each way, and none waits for another.
 
+mod bind;
+mod clients;
 pub mod doors;
+pub mod http;
+mod metrics;
+mod poll;
+mod running;
 
+use std::sync::Arc;
+
+pub use bind::StartError;
+pub use clients::ClientTable;
 pub use doors::{BootDesk, BootReply, EventSink, LeaseLog, LeaseLogError};
+pub use metrics::{Counter, Metrics, Sample, SampleKind};
+
+/// What all services share.
+#[derive(Clone)]
+pub struct Common {
+    /// Takes what happens.
+    pub events: Arc<dyn EventSink>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Who is behind an address.
+    pub clients: Arc<ClientTable>,
+}
+
+impl Common {
+    /// Fresh counters and an empty table of clients.
+    pub fn new(events: Arc<dyn EventSink>) -> Self {
+        Self {
+            events,
+            metrics: Arc::default(),
+            clients: Arc::default(),
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! Which answer a request gets: the table "Boot HTTP" of ARCHITECTURE.md. Does no I/O of its own.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rackbar_artifacts::{Artifact, Artifacts};
+use rackbar_messages::BootReport;
+use rackbar_model::{Digest, MacAddr};
+
+use super::date::http_date;
+use super::request::{Method, Request, query_value};
+use crate::doors::{BootDesk, BootReply};
+
+const FILES: &str = "/boot/v1/files/";
+
+/// What is answered.
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// Header lines beyond those every answer has, each with its CRLF.
+    pub(crate) headers: String,
+    pub(crate) body: Body,
+    /// For the timeline: what was asked, when it is worth an event.
+    pub(crate) what: Option<String>,
+    /// The machine, when the request named it.
+    pub(crate) mac: Option<MacAddr>,
+    /// The connection cannot go on after this answer.
+    pub(crate) close: bool,
+}
+
+/// A body; `HEAD` announces its length and leaves it out.
+pub(crate) enum Body {
+    Bytes(Bytes),
+    Part {
+        artifact: Arc<Artifact>,
+        from: u64,
+        len: u64,
+    },
+}
+
+impl Body {
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Part { len, .. } => *len,
+        }
+    }
+}
+
+impl Response {
+    /// A short text, for people and firmware screens.
+    pub(crate) fn text(status: u16, text: &str) -> Self {
+        Self {
+            status,
+            headers: "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n".to_owned(),
+            body: Body::Bytes(Bytes::from(format!("{text}\n"))),
+            what: None,
+            mac: None,
+            close: false,
+        }
+    }
+
+    fn about(mut self, what: &str) -> Self {
+        self.what = Some(what.to_owned());
+        self
+    }
+}
+
+/// Where answers come from.
+pub(crate) struct Site {
+    pub(crate) artifacts: Arc<Artifacts>,
+    pub(crate) desk: Arc<dyn BootDesk>,
+}
+
+/// Answers `request` of `peer`, which reached us at `local`.
+pub(crate) fn respond(site: &Site, request: &Request, peer: IpAddr, local: Option<SocketAddr>) -> Response {
+    let read = matches!(request.method, Method::Get | Method::Head);
+    match request.path.as_str() {
+        "/boot/v1/report" if request.method == Method::Post => report(site, request, peer),
+        "/boot/v1/report" => not_allowed("POST"),
+        "/boot/v1/script.ipxe" if read => script(site, request, peer),
+        "/boot/v1/manifest" if read => manifest(site, request, peer),
+        "/boot/v1/loader.efi" if read => match site.artifacts.by_name("loader.efi") {
+            Some(artifact) => file(request, artifact, "no-cache"),
+            None => Response::text(
+                404,
+                "This appliance has no UEFI loader; boot by TFTP or build the image again.",
+            )
+            .about("loader.efi"),
+        },
+        path if read && path.starts_with(FILES) => by_digest(site, request, path),
+        path if path.starts_with("/boot/") && !read => not_allowed("GET, HEAD"),
+        path if path.starts_with("/boot/") => Response::text(
+            404,
+            "There is no such boot document; see ARCHITECTURE.md, \"Boot HTTP\".",
+        )
+        .about(&shown(path)),
+        _ => redirect(request, local),
+    }
+}
+
+fn by_digest(site: &Site, request: &Request, path: &str) -> Response {
+    let rest = path.strip_prefix(FILES).unwrap_or_default();
+    let digest = rest.split('/').next().and_then(|text| text.parse::<Digest>().ok());
+    match digest.and_then(|digest| site.artifacts.get(&digest)) {
+        Some(artifact) => file(request, artifact, "public, max-age=31536000, immutable"),
+        None => {
+            Response::text(404, "No boot file here has this digest: the image changed, boot again.").about(&shown(rest))
+        }
+    }
+}
+
+/// A name from the network as it may stand in an event: short, printable.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| c.is_ascii_graphic()).take(100).collect()
+}
+
+fn mac_of(request: &Request) -> Option<MacAddr> {
+    query_value(&request.query, "mac")?
+        .parse()
+        .ok()
+        .filter(MacAddr::is_unicast)
+}
+
+fn script(site: &Site, request: &Request, peer: IpAddr) -> Response {
+    let Some(mac) = mac_of(request) else {
+        return Response::text(400, "The URL needs ?mac=<MAC address with hyphens>.").about("script");
+    };
+    document(site.desk.script(mac, peer), "script", mac)
+}
+
+fn manifest(site: &Site, request: &Request, peer: IpAddr) -> Response {
+    let nonce = query_value(&request.query, "nonce").and_then(|text| parse_nonce(&text));
+    let (Some(mac), Some(nonce)) = (mac_of(request), nonce) else {
+        return Response::text(
+            400,
+            "The URL needs ?mac=<MAC address with hyphens>&nonce=<32 hexadecimal digits>.",
+        )
+        .about("manifest");
+    };
+    document(site.desk.manifest(mac, nonce, peer), "manifest", mac)
+}
+
+fn parse_nonce(text: &str) -> Option<[u8; 16]> {
+    let mut nonce = [0; 16];
+    if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, pair) in nonce.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(nonce)
+}
+
+fn document(reply: BootReply, what: &str, mac: MacAddr) -> Response {
+    let mut response = match reply {
+        BootReply::Bytes { content_type, body } => Response {
+            status: 200,
+            // A script or manifest holds a one-time token: no cache may keep it.
+            headers: format!("Content-Type: {content_type}\r\nCache-Control: no-store\r\n"),
+            body: Body::Bytes(body),
+            what: None,
+            mac: None,
+            close: false,
+        },
+        BootReply::Refused { status, text } => Response::text(status, &text),
+    };
+    response.mac = Some(mac);
+    response.about(what)
+}
+
+fn report(site: &Site, request: &Request, peer: IpAddr) -> Response {
+    match postcard::from_bytes::<BootReport>(&request.body) {
+        Ok(report) => {
+            site.desk.report(report, peer);
+            let mut done = Response::text(204, "");
+            done.headers.clear();
+            done.body = Body::Bytes(Bytes::new());
+            done
+        }
+        Err(_) => Response::text(400, "The body is not a boot report of this version."),
+    }
+}
+
+fn not_allowed(allowed: &str) -> Response {
+    let mut response = Response::text(405, "This document does not take that method.");
+    let _ = write!(response.headers, "Allow: {allowed}\r\n");
+    response
+}
+
+/// Port 80 shows nothing else: the page and the API are on 443.
+fn redirect(request: &Request, local: Option<SocketAddr>) -> Response {
+    let named = request
+        .host
+        .as_deref()
+        .map(host_without_port)
+        .filter(|host| host_is_plain(host));
+    let host = match (named, local.map(|local| local.ip())) {
+        (Some(host), _) => host.to_owned(),
+        (None, Some(IpAddr::V6(ip))) => format!("[{ip}]"),
+        (None, Some(ip)) => ip.to_string(),
+        (None, None) => return Response::text(404, "There is nothing here; the page is on port 443."),
+    };
+    let path = if request.path.starts_with('/') {
+        request.path.as_str()
+    } else {
+        "/"
+    };
+    let query = if request.query.is_empty() { "" } else { "?" };
+    let mut response = Response::text(308, "The page and the API are served over HTTPS.");
+    let _ = write!(
+        response.headers,
+        "Location: https://{host}{path}{query}{}\r\n",
+        request.query
+    );
+    response
+}
+
+fn host_without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // A colon inside brackets belongs to an IPv6 address.
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    }
+}
+
+fn host_is_plain(host: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
+    (1..=253).contains(&host.len()) && host.bytes().all(plain)
+}
+
+fn file(request: &Request, artifact: Arc<Artifact>, cache: &str) -> Response {
+    let modified = http_date(artifact.modified());
+    let mut headers = format!(
+        "ETag: {}\r\nLast-Modified: {modified}\r\nAccept-Ranges: bytes\r\nCache-Control: {cache}\r\n",
+        artifact.etag()
+    );
+    let what = Some(artifact.name().to_owned());
+    let size = artifact.size();
+    let answer = |status, headers, body| Response {
+        status,
+        headers,
+        body,
+        what,
+        mac: None,
+        close: false,
+    };
+    if is_unchanged(request, &artifact, &modified) {
+        return answer(304, headers, Body::Bytes(Bytes::new()));
+    }
+    // EDK2's HTTP boot takes a file without a known extension only with this type (UEFI 2.10 section 24.7.3.1).
+    let efi = artifact.name().ends_with(".efi");
+    let media = if efi {
+        "application/efi"
+    } else {
+        "application/octet-stream"
+    };
+    let _ = write!(headers, "Content-Type: {media}\r\n");
+    let range_holds = match request.if_range.as_deref() {
+        Some(validator) => validator == artifact.etag() || validator == modified,
+        None => true,
+    };
+    let range = request.range.filter(|_| range_holds && request.method == Method::Get);
+    match range.map(|range| range.within(size)) {
+        None => answer(
+            200,
+            headers,
+            Body::Part {
+                artifact,
+                from: 0,
+                len: size,
+            },
+        ),
+        Some(Some((from, len))) => {
+            let _ = write!(headers, "Content-Range: bytes {from}-{}/{size}\r\n", from + len - 1);
+            answer(206, headers, Body::Part { artifact, from, len })
+        }
+        Some(None) => {
+            let _ = write!(headers, "Content-Range: bytes */{size}\r\n");
+            answer(416, headers, Body::Bytes(Bytes::new()))
+        }
+    }
+}
+
+/// RFC 9110 section 13.2.2: `If-None-Match` decides when present, else `If-Modified-Since`. Dates are compared as text:
+/// a client sends back the one it got.
+fn is_unchanged(request: &Request, artifact: &Artifact, modified: &str) -> bool {
+    match (&request.if_none_match, &request.if_modified_since) {
+        (Some(tags), _) => tags.split(',').map(str::trim).any(|tag| {
+            // Weak comparison (RFC 9110 section 8.8.3.2).
+            tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == artifact.etag()
+        }),
+        (None, Some(since)) => since == modified,
+        (None, None) => false,
+    }
+}
+
+/// The status line's words.
+pub(crate) fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        206 => "Partial Content",
+        304 => "Not Modified",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        416 => "Range Not Satisfiable",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        _ => "Other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request::{Parsed, parse};
+    use rackbar_model::BootStage;
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Desk(Mutex<Vec<BootReport>>);
+
+    impl BootDesk for Desk {
+        fn script(&self, mac: MacAddr, _: IpAddr) -> BootReply {
+            BootReply::Bytes {
+                content_type: "text/plain",
+                body: format!("#!ipxe\n# {mac}\n").into(),
+            }
+        }
+        fn manifest(&self, _: MacAddr, nonce: [u8; 16], _: IpAddr) -> BootReply {
+            BootReply::Refused {
+                status: 503,
+                text: format!("no kernel, nonce {}", nonce[0]),
+            }
+        }
+        fn report(&self, report: BootReport, _: IpAddr) {
+            self.0.lock().unwrap().push(report);
+        }
+    }
+
+    struct Bench {
+        site: Site,
+        desk: Arc<Desk>,
+        file: Arc<Artifact>,
+    }
+
+    fn bench() -> Bench {
+        let artifacts = Artifacts::new();
+        let file = artifacts.add_bytes("vmlinuz", vec![7; 1000]).unwrap();
+        let desk = Arc::new(Desk::default());
+        let site = Site {
+            artifacts: Arc::new(artifacts),
+            desk: Arc::clone(&desk) as Arc<dyn BootDesk>,
+        };
+        Bench { site, desk, file }
+    }
+
+    fn ask(bench: &Bench, head: &str, body: &[u8]) -> Response {
+        let text = [
+            format!("{head}\r\nHost: rack:80\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(),
+            body,
+        ]
+        .concat();
+        let Parsed::Whole(request, _) = parse(&text) else {
+            panic!("{head}")
+        };
+        respond(&bench.site, &request, [10, 0, 0, 9].into(), None)
+    }
+
+    fn path(bench: &Bench) -> String {
+        format!("/boot/v1/files/{}/vmlinuz", bench.file.digest())
+    }
+
+    #[test]
+    fn files_are_found_by_digest_only() {
+        let bench = bench();
+        let answer = ask(&bench, &format!("GET {} HTTP/1.1", path(&bench)), b"");
+        assert_eq!((answer.status, answer.body.len()), (200, 1000));
+        assert_eq!(answer.what.as_deref(), Some("vmlinuz"));
+        for bad in [
+            "/boot/v1/files/vmlinuz",
+            "/boot/v1/files/../../etc/passwd",
+            "/boot/v1/files/",
+            "/boot/v2/x",
+        ] {
+            assert_eq!(ask(&bench, &format!("GET {bad} HTTP/1.1"), b"").status, 404, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_and_conditions() {
+        let bench = bench();
+        let get = |header: &str| ask(&bench, &format!("GET {} HTTP/1.1\r\n{header}", path(&bench)), b"");
+        let part = get("Range: bytes=990-");
+        assert_eq!((part.status, part.body.len()), (206, 10));
+        assert!(
+            part.headers.contains("Content-Range: bytes 990-999/1000\r\n"),
+            "{}",
+            part.headers
+        );
+        let beyond = get("Range: bytes=1000-");
+        assert_eq!(beyond.status, 416);
+        assert!(beyond.headers.contains("bytes */1000"));
+        let etag = bench.file.etag();
+        assert_eq!(get(&format!("If-None-Match: \"x\", {etag}")).status, 304);
+        assert_eq!(get("If-None-Match: \"x\"").status, 200);
+        let date = http_date(bench.file.modified());
+        assert_eq!(get(&format!("If-Modified-Since: {date}")).status, 304);
+        assert_eq!(get(&format!("Range: bytes=0-9\r\nIf-Range: {etag}")).status, 206);
+        assert_eq!(get("Range: bytes=0-9\r\nIf-Range: \"other\"").status, 200);
+    }
+
+    #[test]
+    fn documents_come_from_the_desk() {
+        let bench = bench();
+        let script = ask(&bench, "GET /boot/v1/script.ipxe?mac=52-54-00-00-00-01 HTTP/1.1", b"");
+        assert_eq!(
+            (script.status, script.mac),
+            (200, Some(MacAddr([0x52, 0x54, 0, 0, 0, 1])))
+        );
+        assert!(script.headers.contains("no-store"));
+        assert_eq!(ask(&bench, "GET /boot/v1/script.ipxe HTTP/1.1", b"").status, 400);
+        let nonce = "07".repeat(16);
+        let manifest = format!("GET /boot/v1/manifest?mac=52-54-00-00-00-01&nonce={nonce} HTTP/1.1");
+        assert_eq!(ask(&bench, &manifest, b"").status, 503);
+        assert_eq!(ask(&bench, &manifest.replace("0707", "+7+7"), b"").status, 400);
+    }
+
+    #[test]
+    fn reports_reach_the_desk() {
+        let bench = bench();
+        let report = BootReport {
+            version: 1,
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            attempt: 3,
+            stage: BootStage::StartingKernel,
+        };
+        let body = postcard::to_allocvec(&report).unwrap();
+        assert_eq!(ask(&bench, "POST /boot/v1/report HTTP/1.1", &body).status, 204);
+        assert_eq!(ask(&bench, "POST /boot/v1/report HTTP/1.1", &[0xff; 9]).status, 400);
+        assert_eq!(ask(&bench, "GET /boot/v1/report HTTP/1.1", b"").status, 405);
+        assert_eq!(*bench.desk.0.lock().unwrap(), [report]);
+    }
+
+    #[test]
+    fn everything_else_goes_to_https() {
+        let bench = bench();
+        let answer = ask(&bench, "GET /nodes?a=b HTTP/1.1", b"");
+        assert_eq!(answer.status, 308);
+        assert!(
+            answer.headers.contains("Location: https://rack/nodes?a=b\r\n"),
+            "{}",
+            answer.headers
+        );
+        assert_eq!(host_without_port("[fe80::1]:80"), "[fe80::1]");
+        assert!(!host_is_plain("a b"));
+    }
+}

@@ -1,0 +1,113 @@
+//! Waiting for sockets: an epoll set and a way to wake its thread.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// Token of the waker in every set.
+pub(crate) const WAKE: u64 = u64::MAX;
+
+/// An epoll set with its waker inside.
+pub(crate) struct Poller {
+    epoll: Epoll,
+    waker: Waker,
+    events: Vec<EpollEvent>,
+}
+
+/// Wakes the thread that waits in a [`Poller`].
+#[derive(Clone)]
+pub(crate) struct Waker(Arc<EventFd>);
+
+impl Waker {
+    pub(crate) fn wake(&self) {
+        // Fails only when the counter is full, and then the thread is being woken already.
+        let _ = self.0.write(1);
+    }
+}
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let waker = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        epoll.add(&waker, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        Ok(Self {
+            epoll,
+            waker: Waker(Arc::new(waker)),
+            events: vec![EpollEvent::empty(); 256],
+        })
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    pub(crate) fn add(&self, fd: impl AsFd, interest: EpollFlags, token: u64) -> io::Result<()> {
+        Ok(self.epoll.add(fd, EpollEvent::new(interest, token))?)
+    }
+
+    pub(crate) fn modify(&self, fd: impl AsFd, interest: EpollFlags, token: u64) -> io::Result<()> {
+        Ok(self.epoll.modify(fd, &mut EpollEvent::new(interest, token))?)
+    }
+
+    pub(crate) fn remove(&self, fd: impl AsFd) {
+        // A descriptor that is not in the set is as removed as we want it.
+        let _ = self.epoll.delete(fd);
+    }
+
+    /// Waits until something is ready or `deadline`; appends `(token, readiness)` to `ready`. The waker is emptied here.
+    pub(crate) fn wait(&mut self, deadline: Option<Instant>, ready: &mut Vec<(u64, EpollFlags)>) -> io::Result<()> {
+        let timeout = match deadline {
+            None => EpollTimeout::NONE,
+            Some(at) => {
+                // Rounded up: waking a fraction of a millisecond early would spin until the deadline.
+                let left = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+                EpollTimeout::try_from(left.as_millis().min(3_600_000) as i32).unwrap_or(EpollTimeout::ZERO)
+            }
+        };
+        let count = match self.epoll.wait(&mut self.events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        for event in self.events.iter().take(count) {
+            if event.data() == WAKE {
+                let _ = self.waker.0.read();
+            }
+            ready.push((event.data(), event.events()));
+        }
+        Ok(())
+    }
+}
+
+/// The raw number of a descriptor, for the few calls `nix` has no wrapper for.
+pub(crate) fn raw(fd: &OwnedFd) -> i32 {
+    fd.as_fd().as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wakes_from_another_thread_and_times_out() {
+        let mut poller = Poller::new().unwrap();
+        let waker = poller.waker();
+        let mut ready = Vec::new();
+        let thread = std::thread::spawn(move || waker.wake());
+        poller
+            .wait(Some(Instant::now() + Duration::from_secs(10)), &mut ready)
+            .unwrap();
+        assert_eq!(ready.first().map(|r| r.0), Some(WAKE));
+        thread.join().unwrap();
+        ready.clear();
+        poller
+            .wait(Some(Instant::now() + Duration::from_millis(1)), &mut ready)
+            .unwrap();
+        assert!(ready.is_empty());
+    }
+}

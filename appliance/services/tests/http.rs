@@ -1,0 +1,307 @@
+//! The boot HTTP server over loopback: raw sockets for what iPXE does to a connection, and curl.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{DEADLINE, Desk, Sink, run, wait_until};
+use rackbar_artifacts::{Artifact, Artifacts};
+use rackbar_messages::BootReport;
+use rackbar_model::{BootStage, EventKind, MacAddr};
+use rackbar_services::http::{HttpConfig, HttpHandle, HttpLimits, HttpTimeouts, start};
+
+const LARGE: usize = 5 << 20;
+
+struct Server {
+    handle: HttpHandle,
+    config: HttpConfig,
+    sink: Arc<Sink>,
+    common: rackbar_services::Common,
+    desk: Arc<Desk>,
+    address: SocketAddr,
+    file: Arc<Artifact>,
+    content: Vec<u8>,
+    folder: tempfile::TempDir,
+}
+
+fn free_port() -> SocketAddr {
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    probe.local_addr().unwrap()
+}
+
+fn server(limits: HttpLimits) -> Server {
+    let folder = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..LARGE as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    std::fs::write(folder.path().join("base"), &content).unwrap();
+    let artifacts = Artifacts::new();
+    let file = artifacts
+        .add_file("base.cpio.zst", &folder.path().join("base"))
+        .unwrap();
+    artifacts.add_bytes("loader.efi", &b"MZ loader"[..]).unwrap();
+    let (sink, common) = Sink::new();
+    let desk = Arc::new(Desk::default());
+    let address = free_port();
+    let config = HttpConfig {
+        listen: vec![address],
+        artifacts: Arc::new(artifacts),
+        desk: Arc::clone(&desk) as _,
+        limits,
+    };
+    let handle = start(config.clone(), common.clone()).unwrap();
+    Server {
+        handle,
+        config,
+        sink,
+        common,
+        desk,
+        address,
+        file,
+        content,
+        folder,
+    }
+}
+
+impl Server {
+    fn path(&self) -> String {
+        format!("/boot/v1/files/{}/base.cpio.zst", self.file.digest())
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+/// Reads one answer: status, head, body.
+fn answer(stream: &mut TcpStream) -> (u16, String, Vec<u8>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let length = head
+        .lines()
+        .find_map(|l| l.strip_prefix("Content-Length: "))
+        .map_or(0, |l| l.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    (status, head, body)
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_and_none_is_lost() {
+    let server = server(HttpLimits::default());
+    let mut stream = server.connect();
+    let file = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", server.path());
+    let script = |n: u8| format!("GET /boot/v1/script.ipxe?mac=52-54-00-00-00-{n:02x} HTTP/1.1\r\nHost: x\r\n\r\n");
+    // All at once, cut in the middle of a request, while the first answer of 5 MiB is far from sent.
+    let all = format!("{file}{}{file}{}", script(1), script(2));
+    let (first, second) = all.split_at(file.len() + 20);
+    stream.write_all(first.as_bytes()).unwrap();
+    stream.write_all(second.as_bytes()).unwrap();
+    assert_eq!(answer(&mut stream).2, server.content);
+    assert_eq!(answer(&mut stream).2, b"#!ipxe\necho 52:54:00:00:00:01 127.0.0.1\n");
+    assert_eq!(answer(&mut stream).2, server.content);
+    assert_eq!(answer(&mut stream).2, b"#!ipxe\necho 52:54:00:00:00:02 127.0.0.1\n");
+    let mac = server.sink.wait_for("the script", |mac, kind| match kind {
+        EventKind::HttpSent { what, .. } if what == "script" => mac,
+        _ => None,
+    });
+    assert_eq!(mac.to_string(), "52:54:00:00:00:01");
+    server.handle.stop();
+}
+
+#[test]
+fn a_request_sent_while_the_last_answer_ends_is_not_reset() {
+    let server = server(HttpLimits::default());
+    let mut stream = server.connect();
+    let request = format!("GET {} HTTP/1.1\r\nConnection: close\r\n\r\n", server.path());
+    // More input than the answer to "close" wants: unread, it would turn the close into a reset.
+    stream.write_all(format!("{request}{request}").as_bytes()).unwrap();
+    let (status, head, body) = answer(&mut stream);
+    assert_eq!((status, body.len()), (200, LARGE));
+    assert!(head.contains("Connection: close\r\n"));
+    let mut rest = Vec::new();
+    assert_eq!(stream.read_to_end(&mut rest).unwrap(), 0);
+}
+
+#[test]
+fn head_sends_no_body_and_reports_arrive() {
+    let server = server(HttpLimits::default());
+    let mut stream = server.connect();
+    write!(stream, "HEAD {} HTTP/1.1\r\nHost: x\r\n\r\n", server.path()).unwrap();
+    let mut head = vec![0; 2048];
+    let count = stream.read(&mut head).unwrap();
+    let head = String::from_utf8_lossy(&head[..count]).into_owned();
+    assert!(
+        head.contains(&format!("Content-Length: {LARGE}\r\n")) && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+    let report = BootReport {
+        version: 1,
+        mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        attempt: 1,
+        stage: BootStage::StartingKernel,
+    };
+    let body = postcard::to_allocvec(&report).unwrap();
+    write!(
+        stream,
+        "POST /boot/v1/report HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    assert_eq!(answer(&mut stream).0, 100);
+    stream.write_all(&body).unwrap();
+    let (status, head, _) = answer(&mut stream);
+    assert_eq!(status, 204);
+    assert!(!head.contains("Content-Length"), "{head}");
+    assert_eq!(*server.desk.reports.lock().unwrap(), [report]);
+}
+
+#[test]
+fn curl_gets_files_ranges_and_nothing_when_unchanged() {
+    let server = server(HttpLimits::default());
+    let out = server.folder.path().join("out");
+    let out_text = out.to_str().unwrap();
+    let url = server.url(&server.path());
+    run("curl", &["-sSf", "-o", out_text, &url]);
+    assert_eq!(std::fs::read(&out).unwrap(), server.content);
+    let part = run("curl", &["-sSf", "-r", "1048570-1048585", &url]);
+    assert_eq!(part.stdout, server.content[1_048_570..=1_048_585]);
+    // Resuming a broken download.
+    std::fs::write(&out, &server.content[..1000]).unwrap();
+    run("curl", &["-sSf", "-C", "-", "-o", out_text, &url]);
+    assert_eq!(std::fs::read(&out).unwrap(), server.content);
+    let etag = format!("If-None-Match: {}", server.file.etag());
+    let code = run(
+        "curl",
+        &[
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} %{size_download}",
+            "-H",
+            &etag,
+            &url,
+        ],
+    );
+    assert_eq!(code.stdout, b"304 0");
+    // Three requests over one connection.
+    let loader = server.url("/boot/v1/loader.efi");
+    let args = ["-sS", "-w", "%{num_connects}", &loader, &loader, &loader];
+    assert_eq!(run("curl", &args).stdout, b"MZ loader1MZ loader0MZ loader0");
+    let moved = run(
+        "curl",
+        &[
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} %{redirect_url}",
+            &server.url("/nodes"),
+        ],
+    );
+    assert_eq!(moved.stdout, b"308 https://127.0.0.1/nodes");
+}
+
+#[test]
+fn slow_and_greedy_clients_are_cut_off_and_others_served() {
+    let timeouts = HttpTimeouts {
+        request: Duration::from_millis(300),
+        idle: Duration::from_millis(300),
+        stalled: Duration::from_millis(300),
+    };
+    let limits = HttpLimits {
+        connections_per_client: 3,
+        timeouts,
+        ..HttpLimits::default()
+    };
+    let server = server(limits);
+    let mut slow = server.connect();
+    slow.write_all(b"GET / HTTP/1.1\r\nX").unwrap();
+    let _idle = server.connect();
+    let mut unread = server.connect();
+    write!(unread, "GET {} HTTP/1.1\r\n\r\n", server.path()).unwrap();
+    wait_until("three connections", || {
+        server.common.metrics.http_connections.get() == 3
+    });
+    // The fourth is closed without a word.
+    let mut fourth = server.connect();
+    assert!(matches!(fourth.read(&mut [0]), Ok(0) | Err(_)));
+    let began = Instant::now();
+    assert!(matches!(slow.read(&mut [0]), Ok(0) | Err(_)));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    wait_until("all cut off", || server.common.metrics.http_connections.get() == 0);
+    let mut good = server.connect();
+    good.write_all(b"GET /boot/v1/loader.efi HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(answer(&mut good).2, b"MZ loader");
+}
+
+#[test]
+fn garbage_gets_an_answer_and_the_connection_ends() {
+    let server = server(HttpLimits::default());
+    for garbage in [
+        &b"\x16\x03\x01\0\xa5\x01\0\0\xa1\x03\x03"[..],
+        b"GET\r\n\r\n",
+        b"GET / HTTP/3.0\r\n\r\n",
+    ] {
+        let mut stream = server.connect();
+        stream.write_all(garbage).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).unwrap();
+        assert!(text.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&text));
+    }
+}
+
+#[test]
+fn addresses_change_while_a_download_goes_on() {
+    let server = server(HttpLimits::default());
+    let mut stream = server.connect();
+    write!(stream, "GET {} HTTP/1.1\r\n\r\n", server.path()).unwrap();
+    let other = free_port();
+    server
+        .handle
+        .reconfigure(HttpConfig {
+            listen: vec![other],
+            ..server.config.clone()
+        })
+        .unwrap();
+    assert!(server.handle.status().state.contains(&other.to_string()));
+    assert_eq!(answer(&mut stream).2, server.content);
+    wait_until("the old port is closed", || TcpStream::connect(server.address).is_err());
+    let mut new = TcpStream::connect(other).unwrap();
+    new.write_all(b"GET /boot/v1/loader.efi HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(answer(&mut new).2, b"MZ loader");
+}
+
+#[test]
+fn a_taken_port_is_explained() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_, common) = Sink::new();
+    let config = HttpConfig {
+        listen: vec![holder.local_addr().unwrap()],
+        artifacts: Arc::default(),
+        desk: Arc::new(Desk::default()),
+        limits: HttpLimits::default(),
+    };
+    let error = start(config, common).err().unwrap().to_string();
+    assert!(
+        error.contains("boot HTTP: cannot listen on 127.0.0.1:") && error.contains("(process "),
+        "{error}"
+    );
+}
