@@ -1,0 +1,277 @@
+//! The services of this machine: starting, watching, stopping them.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rackbar_hardware::cmdline::Arguments;
+
+use crate::capture;
+use crate::report::say;
+use crate::restart::Restarts;
+
+/// One program to keep running.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Spec {
+    /// Name in messages and of its log.
+    pub(crate) name: String,
+    program: &'static str,
+    arguments: Vec<String>,
+    /// Show its output on the console too.
+    mirror: bool,
+}
+
+/// What this machine is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// Runs Rackbar itself.
+    Appliance,
+    /// Was booted by an appliance.
+    Node,
+}
+
+impl Role {
+    /// `rackbar.role`, else appliance when its program is in the image.
+    pub(crate) fn of(arguments: &Arguments, has_program: bool) -> Self {
+        match arguments.value("rackbar.role") {
+            Some("appliance") => Self::Appliance,
+            Some("node") => Self::Node,
+            _ if has_program => Self::Appliance,
+            _ => Self::Node,
+        }
+    }
+}
+
+/// The services of a machine. `consoles` are kernel console names, such as `tty0` and `ttyS0`.
+pub(crate) fn specs(role: Role, consoles: &[String]) -> Vec<Spec> {
+    if role == Role::Node {
+        let program = "/bin/rackbar-agent";
+        return vec![Spec {
+            name: "agent".to_owned(),
+            program,
+            arguments: Vec::new(),
+            mirror: true,
+        }];
+    }
+    let program = "/bin/rackbar";
+    let daemon = Spec {
+        name: "daemon".to_owned(),
+        program,
+        arguments: vec!["daemon".to_owned()],
+        mirror: false,
+    };
+    let screens = consoles.iter().map(|console| {
+        // tty0 is whichever terminal is in front; the first one is at start.
+        let tty = if console == "tty0" { "tty1" } else { console };
+        let arguments = vec!["console".to_owned(), "--tty".to_owned(), format!("/dev/{tty}")];
+        Spec {
+            name: format!("console-{tty}"),
+            program,
+            arguments,
+            mirror: false,
+        }
+    });
+    std::iter::once(daemon).chain(screens).collect()
+}
+
+/// The consoles the kernel writes to, from `/proc/consoles`: unlike `console=`, only those that exist.
+pub(crate) fn consoles(proc_consoles: &str) -> Vec<String> {
+    let names = proc_consoles.lines().filter_map(|line| line.split_whitespace().next());
+    let mut names: Vec<String> = names
+        .filter(|name| name.starts_with("tty") || name.starts_with("hvc"))
+        .map(str::to_owned)
+        .collect();
+    names.dedup();
+    names
+}
+
+enum State {
+    Running { pid: Pid, since: Instant },
+    Waiting { until: Instant },
+}
+
+struct Service {
+    spec: Spec,
+    state: State,
+    restarts: Restarts,
+}
+
+/// All services.
+pub(crate) struct Services(Vec<Service>);
+
+impl Services {
+    /// Services that start at the next turn.
+    pub(crate) fn new(specs: Vec<Spec>, now: Instant) -> Self {
+        let service = |spec| Service {
+            spec,
+            state: State::Waiting { until: now },
+            restarts: Restarts::default(),
+        };
+        Self(specs.into_iter().map(service).collect())
+    }
+
+    /// Starts what is due.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        for service in &mut self.0 {
+            if let State::Waiting { until } = service.state
+                && until <= now
+            {
+                service.start(now);
+            }
+        }
+    }
+
+    /// When the next service is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let due = |service: &Service| match service.state {
+            State::Waiting { until } => Some(until),
+            State::Running { .. } => None,
+        };
+        self.0.iter().filter_map(due).min()
+    }
+
+    /// Takes in every child that ended, ours or an orphan left to PID 1.
+    pub(crate) fn reap(&mut self, now: Instant) {
+        loop {
+            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => self.ended(pid, &format!("with code {code}"), now),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => self.ended(pid, &format!("by {signal}"), now),
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Pid, how: &str, now: Instant) {
+        for service in &mut self.0 {
+            match service.state {
+                State::Running { pid, since } if pid == ended => service.ended(how, since, now),
+                _ => {}
+            }
+        }
+    }
+
+    /// Stops all in the order of their list: the daemon first, so that the screens show it closing. Each gets `patience`
+    /// after SIGTERM.
+    pub(crate) fn stop(&mut self, patience: Duration) {
+        for service in &mut self.0 {
+            if let State::Running { pid, .. } = service.state {
+                stop_one(&service.spec.name, pid, patience);
+            }
+            // Nothing is started after this; the machine goes down.
+            service.state = State::Waiting {
+                until: Instant::now() + Duration::from_secs(86_400),
+            };
+        }
+    }
+}
+
+/// SIGTERM to the service's whole group, then SIGKILL.
+fn stop_one(name: &str, pid: Pid, patience: Duration) {
+    let begun = Instant::now();
+    let _ = killpg(pid, Signal::SIGTERM);
+    while begun.elapsed() < patience {
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(20)),
+            _ => {
+                say!("{name} stopped after {:.1} s", begun.elapsed().as_secs_f64());
+                return;
+            }
+        }
+    }
+    say!("{name} did not stop within {} s and is killed", patience.as_secs());
+    let _ = killpg(pid, Signal::SIGKILL);
+    let _ = kill(pid, Signal::SIGKILL);
+}
+
+impl Service {
+    fn start(&mut self, now: Instant) {
+        let name = &self.spec.name;
+        match self.spec.spawn() {
+            Ok(pid) => {
+                say!("{name} started, process {pid}");
+                self.state = State::Running { pid, since: now };
+            }
+            Err(error) => {
+                say!("{name} cannot be started: {}: {error}", self.spec.program);
+                self.wait(now, now);
+            }
+        }
+    }
+
+    fn ended(&mut self, how: &str, since: Instant, now: Instant) {
+        let ran = now.saturating_duration_since(since).as_secs_f64();
+        say!("{} ended {how} after {ran:.1} s", self.spec.name);
+        self.wait(since, now);
+    }
+
+    fn wait(&mut self, since: Instant, now: Instant) {
+        let verdict = self.restarts.ended(since, now);
+        let name = &self.spec.name;
+        let mark = Path::new(crate::RUN_FOLDER).join(format!("degraded-{name}"));
+        if verdict.degraded {
+            let words = format!(
+                "{name} keeps ending; it is tried again every {} s. See /run/log/{name}",
+                verdict.delay.as_secs()
+            );
+            say!("DEGRADED: {words}");
+            let _ = fs::write(mark, format!("{words}\n"));
+        } else {
+            let _ = fs::remove_file(mark);
+        }
+        self.state = State::Waiting {
+            until: now + verdict.delay,
+        };
+    }
+}
+
+impl Spec {
+    fn spawn(&self) -> std::io::Result<Pid> {
+        let (reader, writer) = std::io::pipe()?;
+        let child = Command::new(self.program)
+            .args(&self.arguments)
+            .env_clear()
+            .env("HOME", "/")
+            .env("PATH", "/bin")
+            .env("TERM", "linux")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            // A group of its own: what the service starts stops with it.
+            .process_group(0)
+            .spawn()?;
+        capture::service(&self.name, reader, self.mirror);
+        // The child is reaped by its number together with all others; dropping the handle does not wait.
+        Ok(Pid::from_raw(child.id().cast_signed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_role_is_told_or_follows_from_the_image() {
+        let role = |text: &str, program| Role::of(&Arguments::parse(text), program);
+        assert_eq!(role("", true), Role::Appliance);
+        assert_eq!(role("", false), Role::Node);
+        assert_eq!(role("rackbar.role=node", true), Role::Node);
+        assert_eq!(role("rackbar.role=nonsense", false), Role::Node);
+    }
+
+    #[test]
+    fn an_appliance_has_a_daemon_and_a_screen_per_console_that_exists() {
+        let consoles =
+            consoles("ttyS0                -W- (EC p a)    4:64\ntty0 -WU (E p  )    4:1\nnetcon0 -W- (E N  )\n");
+        let specs = specs(Role::Appliance, &consoles);
+        let names: Vec<&str> = specs.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["daemon", "console-ttyS0", "console-tty1"]);
+        assert_eq!(specs[2].arguments, ["console", "--tty", "/dev/tty1"]);
+    }
+}

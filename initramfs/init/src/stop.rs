@@ -1,0 +1,143 @@
+//! Going down in order: services, other processes, file systems, the machine.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, sync};
+
+use crate::report::say;
+use crate::services::Services;
+use crate::watchdog::Watchdog;
+
+/// The daemon closes its store and tells its clients; on a slow stick that takes seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// For processes no service owns.
+const PATIENCE_OTHERS: Duration = Duration::from_secs(2);
+
+/// How the machine ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// Start again.
+    Reboot,
+    /// Switch off.
+    PowerOff,
+}
+
+impl End {
+    /// The meaning of a signal to PID 1, as in busybox and sysvinit: SIGTERM and SIGINT (which the kernel sends for
+    /// Ctrl-Alt-Del) restart, SIGUSR1 (halt) and SIGUSR2 switch off.
+    pub(crate) fn of(signal: Signal) -> Option<Self> {
+        match signal {
+            Signal::SIGTERM | Signal::SIGINT => Some(Self::Reboot),
+            Signal::SIGUSR1 | Signal::SIGUSR2 => Some(Self::PowerOff),
+            _ => None,
+        }
+    }
+}
+
+/// The signals init acts on; they are blocked in all its threads and read by the main one.
+pub(crate) fn signals() -> SigSet {
+    [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ]
+    .into_iter()
+    .collect()
+}
+
+/// Takes the machine down; comes back only when the kernel refuses.
+pub(crate) fn take_down(end: End, services: &mut Services, watchdog: &mut Watchdog) {
+    say!(
+        "{}",
+        if end == End::Reboot {
+            "restarting"
+        } else {
+            "switching off"
+        }
+    );
+    watchdog.turn(std::time::Instant::now());
+    services.stop(PATIENCE);
+    stop_others();
+    sync();
+    unmount("/data");
+    unmount("/esp");
+    if end == End::PowerOff {
+        watchdog.disarm();
+    }
+    let mode = if end == End::Reboot {
+        RebootMode::RB_AUTOBOOT
+    } else {
+        RebootMode::RB_POWER_OFF
+    };
+    say!("file systems are unmounted, goodbye");
+    sync();
+    let Err(error) = reboot(mode);
+    say!("the kernel refuses to go down: {error}; it is safe to switch off by hand");
+}
+
+/// SIGTERM, then SIGKILL to every process that is left.
+fn stop_others() {
+    for (signal, patience) in [(Signal::SIGTERM, PATIENCE_OTHERS), (Signal::SIGKILL, PATIENCE_OTHERS)] {
+        if kill(Pid::from_raw(-1), signal) == Err(Errno::ESRCH) {
+            return;
+        }
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < patience {
+            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Err(_) => return,
+                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(20)),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// Unmounts `target`; when something still holds it, makes it read-only, which writes out its journal as well.
+fn unmount(target: &str) {
+    match umount2(target, MntFlags::empty()) {
+        Ok(()) => {}
+        // Not mounted: a node, or an appliance without that partition.
+        Err(Errno::EINVAL | Errno::ENOENT) => {}
+        Err(error) => {
+            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            match mount(None::<&str>, target, None::<&str>, flags, None::<&str>) {
+                Ok(()) => say!("{target} is in use ({error}) and was made read-only"),
+                Err(again) => say!("{target} can be neither unmounted ({error}) nor made read-only ({again})"),
+            }
+        }
+    }
+}
+
+/// After a fault in init itself: services go on unwatched; orphans are reaped and a restart is still obeyed. When a
+/// watchdog is armed nobody pets it now, and it resets the machine.
+pub(crate) fn last_stand() -> ! {
+    let signals = signals();
+    let _ = signals.thread_block();
+    loop {
+        while matches!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
+        {
+        }
+        match signals.wait().map(End::of) {
+            Ok(Some(end)) => {
+                sync();
+                unmount("/data");
+                unmount("/esp");
+                let _ = reboot(if end == End::Reboot {
+                    RebootMode::RB_AUTOBOOT
+                } else {
+                    RebootMode::RB_POWER_OFF
+                });
+            }
+            Ok(None) => {}
+            Err(_) => std::thread::sleep(Duration::from_secs(1)),
+        }
+    }
+}
