@@ -1,1 +1,22 @@
-//! Not yet written.
+//! What a machine boots, and how its boot went: specifications, iPXE scripts, signed manifests, verdicts.
+//!
+//! Pure: no I/O, no clock, no randomness; `no_std`, because the UEFI loader reads manifests and sections with the same
+//! code that the appliance writes them with.
+#![no_std]
+
+extern crate alloc;
+
+mod command_line;
+mod ipxe;
+mod key_slot;
+mod manifest;
+pub mod pe;
+mod spec;
+mod verdict;
+
+pub use command_line::{BadArgument, NodeArguments, node_command_line};
+pub use ipxe::{BadScript, SiteScript, render_ipxe, site_script};
+pub use key_slot::{KEY_SLOT_LENGTH, KEY_SLOT_MAGIC, KeySlotError, fill_key_slot, key_in_slot};
+pub use manifest::{MANIFEST_CONTEXT, ManifestError, signed_manifest, verify_manifest};
+pub use spec::{BadFileName, BootSpec, SpecFile};
+pub use verdict::{Stage, Verdict, verdict};

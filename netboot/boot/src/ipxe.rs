@@ -1,0 +1,253 @@
+//! iPXE scripts: the one we write for every machine, and the site's own.
+//!
+//! Written for the iPXE of 2019 that distributions still ship as well as for today's: no command younger than that.
+//! The command line holds the machine's token. It stands on the `kernel` line, which iPXE does not echo; nothing here
+//! prints it.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::fmt;
+use core::fmt::Write as _;
+
+use rackbar_model::MacAddr;
+
+use crate::{BootSpec, SpecFile};
+
+/// How often the script tries before it hands back to the firmware; the waits between are 2, 4, 8 and 16 s.
+const TRIES: u32 = 5;
+
+/// The script that boots `spec`. `base_url` is the boot server as this machine reaches it, `http://192.0.2.1`.
+pub fn render_ipxe(spec: &BootSpec, base_url: &str, mac: MacAddr) -> String {
+    format!("#!ipxe\n{}", boot_part(spec, base_url, mac))
+}
+
+/// The part of a script that boots `spec`, from the label `:rackbar` on.
+fn boot_part(spec: &BootSpec, base_url: &str, mac: MacAddr) -> String {
+    let base_url = base_url.trim_end_matches('/');
+    // UEFI: the kernel's EFI stub opens what `initrd=` names in the filesystem that iPXE offers it, so the names must
+    // be those of the `initrd` lines, and be there. BIOS: iPXE puts the files behind each other and the kernel ignores
+    // these arguments.
+    let mut arguments = String::new();
+    for file in &spec.initrds {
+        arguments.push_str(" initrd=");
+        arguments.push_str(file.name());
+    }
+    let mut script = format!(
+        ":rackbar\n\
+         echo Rackbar: {mac} boots from {base_url}\n\
+         set attempt:int32 0\n\
+         :rackbar-try\n\
+         inc attempt\n\
+         imgfree\n\
+         echo Rackbar: {}, try ${{attempt}} of {TRIES}\n",
+        sizes(spec)
+    );
+    let mut line = |command: &str, file: &SpecFile, arguments: &str| {
+        let _ = writeln!(
+            script,
+            "{command} --name {} {base_url}{}{arguments} || goto rackbar-failed",
+            file.name(),
+            file.path()
+        );
+    };
+    // `initrd=` first: a command line of the kernel's greatest length then loses the site's arguments, not these.
+    line("kernel", &spec.kernel, &format!("{arguments} {}", spec.command_line));
+    for file in &spec.initrds {
+        line("initrd", file, "");
+    }
+    script.push_str("echo Rackbar: starting the kernel\nboot || goto rackbar-failed\n");
+    script.push_str(&failure_part(base_url));
+    script
+}
+
+/// What the machine is about to fetch, in words.
+fn sizes(spec: &BootSpec) -> String {
+    let mut words = String::from("fetching");
+    for (n, file) in core::iter::once(&spec.kernel).chain(&spec.initrds).enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        let _ = write!(words, "{comma} {} {} KiB", file.name(), file.size().div_ceil(1024));
+    }
+    words
+}
+
+/// Waits and tries again, or says why not and hands back to the firmware.
+fn failure_part(base_url: &str) -> String {
+    let mut script = String::from(":rackbar-failed\n");
+    for attempt in 1..TRIES {
+        let wait = 1 << attempt;
+        let _ = writeln!(
+            script,
+            "iseq ${{attempt}} {attempt} && echo Rackbar: that failed, the line above says why: again in {wait} s ||\n\
+             iseq ${{attempt}} {attempt} && sleep {wait} ||\n\
+             iseq ${{attempt}} {attempt} && goto rackbar-try ||"
+        );
+    }
+    let _ = write!(
+        script,
+        "echo Rackbar: giving up after {TRIES} tries. Can this machine reach {base_url}?\n\
+         echo Rackbar: look at its timeline on the appliance: handing back to the firmware\n\
+         sleep 10\n\
+         imgfree\n\
+         exit 1\n"
+    );
+    script
+}
+
+/// A script of the site's own, for one machine or for a role, in place of ours.
+///
+/// It may use `${rackbar-url}` (the boot server), `${rackbar-mac}`, and `goto rackbar` for the boot it replaces: a menu
+/// is a script of a few `item` lines.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SiteScript {
+    mac: Option<MacAddr>,
+    role: Option<String>,
+    text: String,
+}
+
+impl SiteScript {
+    /// A script for the machine with `mac`, for machines of `role`, or with neither for all.
+    ///
+    /// # Errors
+    /// iPXE takes only text that begins with `#!ipxe` for a script; and `:rackbar` is the label of ours.
+    pub fn new(mac: Option<MacAddr>, role: Option<&str>, text: &str) -> Result<Self, BadScript> {
+        // A file from an editor on Windows: iPXE would take the carriage return as part of the last word.
+        let text = text.replace("\r\n", "\n");
+        if text.lines().next().map(str::trim_end) != Some("#!ipxe") {
+            return Err(BadScript::NoMagic);
+        }
+        if let Some(at) = text.lines().position(|line| line.trim_start().starts_with(":rackbar")) {
+            return Err(BadScript::OurLabel { line: at + 1 });
+        }
+        Ok(Self {
+            mac,
+            role: role.map(ToString::to_string),
+            text,
+        })
+    }
+
+    /// The script as it goes to the machine: the site's text between its variables and our boot.
+    pub fn render(&self, spec: &BootSpec, base_url: &str, mac: MacAddr) -> String {
+        let body = self.text.split_once('\n').map_or("", |(_, body)| body);
+        format!(
+            "#!ipxe\nset rackbar-url {}\nset rackbar-mac {mac}\n{body}\nexit\n{}",
+            base_url.trim_end_matches('/'),
+            boot_part(spec, base_url, mac)
+        )
+    }
+}
+
+/// The site's script for a machine, if it has one: that for its MAC address, else for its role, else for all.
+pub fn site_script<'a>(scripts: &'a [SiteScript], mac: MacAddr, role: &str) -> Option<&'a SiteScript> {
+    let of = |wanted: &dyn Fn(&SiteScript) -> bool| scripts.iter().find(|script| wanted(script));
+    of(&|s| s.mac == Some(mac))
+        .or_else(|| of(&|s| s.mac.is_none() && s.role.as_deref() == Some(role)))
+        .or_else(|| of(&|s| s.mac.is_none() && s.role.is_none()))
+}
+
+/// Why a site's script was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BadScript {
+    /// The first line is not `#!ipxe`.
+    NoMagic,
+    /// It defines a label that begins with `:rackbar`.
+    OurLabel {
+        /// The line, from 1.
+        line: usize,
+    },
+}
+
+impl fmt::Display for BadScript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMagic => f.write_str("line 1 of an iPXE script must be `#!ipxe`"),
+            Self::OurLabel { line } => {
+                write!(
+                    f,
+                    "line {line}: labels beginning with `:rackbar` are Rackbar's own; choose another name"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for BadScript {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::example;
+
+    const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+
+    #[test]
+    fn the_script_loads_kernel_then_initrds_and_names_them_for_uefi() {
+        let script = render_ipxe(&example(), "http://192.0.2.1/", MAC);
+        assert!(script.starts_with("#!ipxe\n"));
+        let kernel = format!(
+            "kernel --name vmlinuz http://192.0.2.1/boot/v1/files/{}/vmlinuz initrd=base.cpio.zst initrd=extra.cpio rackbar.role=node",
+            "11".repeat(32)
+        );
+        let base = format!(
+            "initrd --name base.cpio.zst http://192.0.2.1/boot/v1/files/{}/base.cpio.zst ||",
+            "22".repeat(32)
+        );
+        let (at_kernel, at_base) = (script.find(&kernel).unwrap(), script.find(&base).unwrap());
+        let at_extra = script.find("initrd --name extra.cpio ").unwrap();
+        let at_boot = script.find("\nboot || goto rackbar-failed\n").unwrap();
+        assert!(at_kernel < at_base && at_base < at_extra && at_extra < at_boot);
+    }
+
+    #[test]
+    fn every_jump_has_its_label() {
+        let script = render_ipxe(&example(), "http://192.0.2.1", MAC);
+        for (_, rest) in script.match_indices("goto ").map(|(at, _)| script.split_at(at + 5)) {
+            let label = rest.split_whitespace().next().unwrap();
+            assert!(script.lines().any(|l| l == format!(":{label}")), "{label}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_printed_holds_the_token() {
+        let script = render_ipxe(&example(), "http://192.0.2.1", MAC);
+        assert_eq!(
+            script.lines().filter(|l| l.contains("5ec2e7")).count(),
+            1,
+            "the kernel line only"
+        );
+        assert!(
+            !script
+                .lines()
+                .any(|l| l.starts_with("echo") && l.contains("rackbar.token"))
+        );
+    }
+
+    #[test]
+    fn a_script_for_the_machine_wins_over_one_for_its_role_and_one_for_all() {
+        let script = |mac, role, word: &str| SiteScript::new(mac, role, &format!("#!ipxe\necho {word}\n")).unwrap();
+        let scripts = [
+            script(None, None, "all"),
+            script(None, Some("storage"), "role"),
+            script(Some(MAC), None, "machine"),
+        ];
+        let chosen = |mac, role| site_script(&scripts, mac, role).map(|s| s.text.as_str());
+        assert_eq!(chosen(MAC, "storage"), Some("#!ipxe\necho machine\n"));
+        assert_eq!(chosen(MacAddr([2; 6]), "storage"), Some("#!ipxe\necho role\n"));
+        assert_eq!(chosen(MacAddr([2; 6]), "compute"), Some("#!ipxe\necho all\n"));
+        assert_eq!(site_script(&scripts[1..2], MAC, "compute"), None);
+    }
+
+    #[test]
+    fn a_menu_of_the_site_can_still_boot_ours() {
+        let menu = "#!ipxe\r\nmenu Rack 7\r\nitem rackbar Inspect\r\nchoose what && goto ${what}\r\n";
+        let script = SiteScript::new(None, None, menu)
+            .unwrap()
+            .render(&example(), "http://192.0.2.1", MAC);
+        assert!(
+            script.starts_with("#!ipxe\nset rackbar-url http://192.0.2.1\nset rackbar-mac 52:54:00:12:34:56\nmenu")
+        );
+        assert!(script.contains("\nexit\n:rackbar\n") && !script.contains('\r'));
+        assert_eq!(SiteScript::new(None, None, "echo hi"), Err(BadScript::NoMagic));
+        let ours = SiteScript::new(None, None, "#!ipxe\n:rackbar-try\n");
+        assert_eq!(ours, Err(BadScript::OurLabel { line: 2 }));
+    }
+}

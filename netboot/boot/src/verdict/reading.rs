@@ -1,0 +1,225 @@
+//! What happened in a machine's newest boot, gathered from its events.
+
+use alloc::string::String;
+use core::net::Ipv4Addr;
+
+use rackbar_model::{BootStage, BootWay, Event, EventKind, PowerState, Timestamp};
+
+/// After this long without an event a DISCOVER begins a new boot. Firmware gives up within a minute.
+const NEW_BOOT_AFTER_MILLIS: u64 = 180_000;
+
+/// The newest boot, step by step. Each step holds when it was last seen.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Reading {
+    pub(super) now: Timestamp,
+    /// First DHCP packet of this boot.
+    pub(super) first: Option<Timestamp>,
+    /// Newest event of this boot.
+    pub(super) last: Option<Timestamp>,
+    /// DISCOVERs of the firmware.
+    pub(super) discovers: u32,
+    pub(super) powered_on: Option<Timestamp>,
+    pub(super) ignored: Option<String>,
+    pub(super) offer: Option<Offer>,
+    pub(super) way_changed: Option<String>,
+    pub(super) foreign_server: Option<Ipv4Addr>,
+    pub(super) request: Option<(Timestamp, Option<Ipv4Addr>)>,
+    pub(super) ack: Option<Timestamp>,
+    pub(super) nak: Option<(Timestamp, String)>,
+    pub(super) declined: Option<Ipv4Addr>,
+    pub(super) first_file: Option<File>,
+    pub(super) ipxe: Option<Timestamp>,
+    pub(super) script: Option<Timestamp>,
+    pub(super) boot_file: Option<File>,
+    pub(super) loader: Option<Timestamp>,
+    pub(super) manifest: Option<(Timestamp, u16)>,
+    pub(super) manifest_verified: Option<Timestamp>,
+    pub(super) file_verified: Option<(Timestamp, String)>,
+    pub(super) failed: Option<String>,
+    pub(super) kernel: Option<Timestamp>,
+    pub(super) agent_started: Option<Timestamp>,
+    pub(super) agent_up: Option<Timestamp>,
+    pub(super) agent_lost: Option<(Timestamp, String)>,
+    pub(super) agent_refused: Option<(Timestamp, String)>,
+    pub(super) facts: Option<Timestamp>,
+}
+
+/// Our last offer to the firmware.
+#[derive(Clone, Debug)]
+pub(super) struct Offer {
+    pub(super) at: Timestamp,
+    pub(super) way: Option<BootWay>,
+}
+
+/// A file on its way to the machine.
+#[derive(Clone, Debug)]
+pub(super) struct File {
+    pub(super) at: Timestamp,
+    pub(super) name: String,
+    pub(super) outcome: Outcome,
+}
+
+/// How its transfer stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    Running,
+    Done,
+    Failed(String),
+}
+
+impl Reading {
+    pub(super) fn of(events: &[Event], now: Timestamp) -> Self {
+        let mut reading = Self { now, ..Self::default() };
+        for event in events.iter().filter(|event| event.at <= now) {
+            reading.take(event);
+        }
+        reading
+    }
+
+    /// Milliseconds from `then` to now.
+    pub(super) fn ago(&self, then: Timestamp) -> u64 {
+        self.now.since(then)
+    }
+
+    fn take(&mut self, event: &Event) {
+        let at = event.at;
+        match &event.kind {
+            EventKind::DhcpDiscover { user_class, .. } => self.discover(at, user_class.as_deref()),
+            EventKind::DhcpOffer { way, .. } => self.offer = Some(Offer { at, way: *way }),
+            EventKind::DhcpRequest { server, .. } => {
+                self.first.get_or_insert(at);
+                self.request = Some((at, *server));
+            }
+            EventKind::DhcpAck { .. } => self.ack = Some(at),
+            EventKind::DhcpNak { reason } => self.nak = Some((at, reason.clone())),
+            EventKind::DhcpDecline { address } => self.declined = Some(*address),
+            EventKind::ForeignDhcpServer { server, .. } => self.foreign_server = Some(*server),
+            EventKind::WayChanged { reason, .. } => self.way_changed = Some(reason.clone()),
+            EventKind::ClientIgnored { reason } => self.ignored = Some(reason.clone()),
+            EventKind::TftpRequest { file, .. } => self.first_file(at, file, Outcome::Running),
+            EventKind::TftpDone { file, .. } => self.first_file(at, file, Outcome::Done),
+            EventKind::TftpFailed { file, reason, .. } => {
+                // EDK2 opens every file twice and breaks the first transfer off once it knows the size.
+                self.first_file(at, file, Outcome::Failed(reason.clone()));
+            }
+            EventKind::HttpSent { what, status, .. } => self.http_sent(at, what, *status),
+            EventKind::Boot(stage) => self.boot_stage(at, stage),
+            EventKind::AgentUp { .. } => {
+                self.agent_up = Some(at);
+                self.agent_lost = None;
+                self.agent_refused = None;
+            }
+            EventKind::AgentLost { reason } => self.agent_lost = Some((at, reason.clone())),
+            EventKind::AgentRefused { reason, .. } => self.agent_refused = Some((at, reason.clone())),
+            EventKind::Facts { .. } => self.facts = Some(at),
+            EventKind::PowerChanged { to, .. } => self.power(at, *to),
+            // Not steps of a boot.
+            EventKind::DhcpRelease { .. }
+            | EventKind::AddressConflict { .. }
+            | EventKind::NodeEnrolled { .. }
+            | EventKind::NodesMerged { .. }
+            | EventKind::IdentityCollision { .. }
+            | EventKind::StateChanged { .. }
+            | EventKind::BmcFound { .. }
+            | EventKind::BmcFailed { .. }
+            | EventKind::PowerRequested { .. }
+            | EventKind::Service { .. }
+            | EventKind::Config { .. }
+            | EventKind::Note { .. } => return,
+        }
+        self.last = Some(at);
+    }
+
+    fn discover(&mut self, at: Timestamp, user_class: Option<&str>) {
+        match user_class {
+            // Later steps of the same boot asking for their own address.
+            Some("rackbar-loader" | "rackbar-agent") => {}
+            // iPXE in the ROM is the firmware; iPXE that we handed out is the next step.
+            Some("iPXE") if self.first_file.is_some() => self.ipxe = Some(at),
+            _ => {
+                if self.begins_anew(at) {
+                    let powered_on = self.powered_on.filter(|_| self.first.is_none());
+                    *self = Self {
+                        now: self.now,
+                        powered_on,
+                        ..Self::default()
+                    };
+                }
+                self.discovers += 1;
+                if user_class == Some("iPXE") {
+                    self.ipxe = Some(at);
+                }
+            }
+        }
+        self.first.get_or_insert(at);
+    }
+
+    /// Whether a firmware's DISCOVER at `at` belongs to a new boot rather than being a retry.
+    fn begins_anew(&self, at: Timestamp) -> bool {
+        let went_on = self.first_file.is_some() || self.script.is_some() || self.loader.is_some();
+        let ended = self.kernel.is_some() || self.agent_up.is_some() || self.facts.is_some();
+        let long_ago = self.last.is_some_and(|last| at.since(last) > NEW_BOOT_AFTER_MILLIS);
+        went_on || ended || long_ago
+    }
+
+    fn power(&mut self, at: Timestamp, to: PowerState) {
+        if to != PowerState::Unknown {
+            *self = Self {
+                now: self.now,
+                ..Self::default()
+            };
+        }
+        self.powered_on = (to == PowerState::On).then_some(at);
+    }
+
+    fn first_file(&mut self, at: Timestamp, name: &str, outcome: Outcome) {
+        let done = self.first_file.as_ref().is_some_and(|f| f.outcome == Outcome::Done);
+        if done && matches!(outcome, Outcome::Failed(_)) {
+            return;
+        }
+        self.first_file = Some(File {
+            at,
+            name: name.into(),
+            outcome,
+        });
+    }
+
+    fn http_sent(&mut self, at: Timestamp, what: &str, status: u16) {
+        let outcome = match status {
+            200..=399 => Outcome::Done,
+            status => Outcome::Failed(alloc::format!("HTTP status {status}")),
+        };
+        match what {
+            "loader.efi" => self.first_file(at, what, outcome),
+            "script" => self.script = Some(at),
+            "manifest" => self.manifest = Some((at, status)),
+            name => {
+                self.boot_file = Some(File {
+                    at,
+                    name: name.into(),
+                    outcome,
+                });
+            }
+        }
+    }
+
+    fn boot_stage(&mut self, at: Timestamp, stage: &BootStage) {
+        match stage {
+            BootStage::LoaderStarted { .. } => {
+                self.loader = Some(at);
+                self.failed = None;
+            }
+            BootStage::ManifestVerified => {
+                self.manifest_verified = Some(at);
+                self.failed = None;
+            }
+            BootStage::FileVerified { name, .. } => self.file_verified = Some((at, name.clone())),
+            BootStage::StartingKernel => {
+                self.kernel = Some(at);
+                self.failed = None;
+            }
+            BootStage::AgentStarted { .. } => self.agent_started = Some(at),
+            BootStage::Failed { reason } => self.failed = Some(reason.clone()),
+        }
+    }
+}
