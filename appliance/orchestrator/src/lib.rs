@@ -1,1 +1,22 @@
-//! Not yet written.
+//! The live view of the rack: which machines there are, what state each is in, what happened to it, and the
+//! conversations with their agents and BMCs.
+//!
+//! [`Rack`] is the handle everyone holds. Inside, one synchronous [`mind`](mod@mind) takes what services, agents and BMCs
+//! saw and changes the view; [`identity`] and [`state`] are its pure judgement. The journal in the store comes before
+//! subscribers: whoever is told of an event can read it again.
+
+pub mod bmc;
+pub mod identity;
+pub mod state;
+
+mod doors;
+mod facts;
+mod knowledge;
+mod mind;
+mod rack;
+mod record;
+mod settings;
+
+pub use knowledge::BmcSight;
+pub use rack::{Options, PowerError, Rack, RenameError};
+pub use settings::{Network, Role, Settings, Unknown};

@@ -59,6 +59,9 @@ pub enum Table {
     Tokens,
 }
 
+/// A key and its value.
+pub type NamedValue = (Vec<u8>, Vec<u8>);
+
 /// Called by the writer with each event once it has its number and, unless the disk is broken, is safe.
 pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
@@ -292,7 +295,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn list(&self, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn list(&self, table: Table) -> Result<Vec<NamedValue>, StoreError> {
         self.read(|tx| tables::values(tx, table))
     }
 

@@ -10,7 +10,7 @@ use redb::{
 };
 
 use crate::queue::Op;
-use crate::{Options, StoreError, Table, records};
+use crate::{NamedValue, Options, StoreError, Table, records};
 
 /// Version of the tables. Raised when an older program could no longer read them.
 pub const SCHEMA: u64 = 1;
@@ -311,7 +311,7 @@ pub(crate) fn value(tx: &ReadTransaction, table: Table, key: &[u8]) -> Result<Op
     Ok(table.get(key)?.map(|value| value.value().to_vec()))
 }
 
-pub(crate) fn values(tx: &ReadTransaction, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+pub(crate) fn values(tx: &ReadTransaction, table: Table) -> Result<Vec<NamedValue>, StoreError> {
     let table = tx.open_table(definition(table))?;
     let mut found = Vec::new();
     for entry in table.iter()? {

@@ -1,0 +1,26 @@
+//! The doors of the services, opened: events and leases come in here.
+
+use rackbar_model::{EventKind, Lease, MacAddr};
+use rackbar_services::{EventSink, LeaseLog, LeaseLogError};
+
+use crate::Rack;
+
+impl EventSink for Rack {
+    fn event(&self, mac: Option<MacAddr>, kind: EventKind) {
+        self.queue_event(mac, kind);
+    }
+}
+
+impl LeaseLog for Rack {
+    fn load(&self) -> Result<Vec<Lease>, LeaseLogError> {
+        self.store().leases().map_err(|error| LeaseLogError(error.to_string()))
+    }
+
+    fn commit(&self, batch: &[Lease]) -> Result<(), LeaseLogError> {
+        self.store()
+            .commit_leases(batch)
+            .map_err(|error| LeaseLogError(error.to_string()))?;
+        self.leases_committed(batch);
+        Ok(())
+    }
+}

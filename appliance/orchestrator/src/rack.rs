@@ -1,0 +1,490 @@
+//! The handle on the live view. It gives the mind its clock, writes what the mind leaves to the store, and keeps the
+//! services that see packets from waiting: their events go through a bounded queue.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rackbar_model::{
+    Event, EventKind, Inventory, Lease, LeaseState, MacAddr, Node, NodeId, PowerAction, ServiceStatus, Severity,
+    Timestamp,
+};
+use rackbar_store::{Store, StoreError};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::mind::Mind;
+use crate::record::Record;
+use crate::settings::{Role, Settings};
+
+/// Events of services that may wait to be taken in. Beyond that they are counted and dropped.
+const MAX_QUEUED: usize = 16_384;
+
+/// Events a slow subscriber may fall behind before it is told that it lost some.
+const SUBSCRIBER_LAG: usize = 4_096;
+
+/// Events of a timeline that are shown.
+const TIMELINE: usize = 4_096;
+
+/// Time between two looks at limits and verdicts.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How a rack is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The configuration's part.
+    pub settings: Settings,
+}
+
+/// Why a power action was not carried out.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PowerError {
+    /// There is no such node.
+    #[error("there is no node {0}")]
+    NoSuchNode(NodeId),
+    /// We do not know its BMC.
+    #[error("{0} has no BMC that we know: give its BMC an address on a network of role `bmc`, or boot it once")]
+    NoBmc(String),
+    /// No credential that is configured was taken by its BMC.
+    #[error("the BMC of {name} at {address} refused: {reason}")]
+    Refused {
+        /// The node.
+        name: String,
+        /// Its BMC.
+        address: IpAddr,
+        /// What it said.
+        reason: String,
+    },
+    /// The BMC did not answer or failed.
+    #[error("the BMC of {name} at {address} failed: {reason}")]
+    Failed {
+        /// The node.
+        name: String,
+        /// Its BMC.
+        address: IpAddr,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Why a node was not renamed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RenameError {
+    /// There is no such node.
+    #[error("there is no node {0}")]
+    NoSuchNode(NodeId),
+    /// The name would not do as a host name.
+    #[error(
+        "{0:?} is no host name: use 1 to 63 lower-case letters, digits and hyphens, a letter or digit first and last"
+    )]
+    BadName(String),
+    /// Another node has it.
+    #[error("{name} is the name of another node, {other}")]
+    Taken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        other: NodeId,
+    },
+}
+
+/// The live view of the rack. Clones share it.
+#[derive(Clone)]
+pub struct Rack {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    mind: Mutex<Mind>,
+    revision: AtomicU64,
+    broadcast: broadcast::Sender<Arc<Event>>,
+    services: Mutex<BTreeMap<String, ServiceStatus>>,
+    leases: Mutex<BTreeMap<Ipv4Addr, Lease>>,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    probe: mpsc::Sender<(IpAddr, Option<MacAddr>)>,
+    probes: Mutex<Option<mpsc::Receiver<(IpAddr, Option<MacAddr>)>>>,
+    pub(crate) connections: AtomicU64,
+    pub(crate) door: crate::bmc::Door,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<(Timestamp, Option<MacAddr>, EventKind)>,
+    dropped: u64,
+}
+
+/// The system's clock.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A UUID of version 7 (RFC 9562 section 5.7): sorted by first sight.
+fn new_id(now: Timestamp) -> NodeId {
+    // Without randomness two nodes of one millisecond would share an id; the counter below keeps them apart.
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let mut id: [u8; 16] = rackbar_trust::random().unwrap_or_default();
+    id[..6].copy_from_slice(&now.0.to_be_bytes()[2..]);
+    id[14] ^= count[6];
+    id[15] ^= count[7];
+    id[6] = 0x70 | (id[6] & 0x0f);
+    id[8] = 0x80 | (id[8] & 0x3f);
+    NodeId(id)
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Rack {
+    /// Starts the view from what the store holds, and the thread that takes in events. The thread ends when the last
+    /// handle is gone.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn start(store: Store, options: Options) -> Result<Self, StoreError> {
+        let mut mind = Mind::new(options.settings, new_id);
+        for (id, json) in store.nodes()? {
+            let recent = store.timeline(id, 96)?;
+            match Record::restore(&json, store.newest_inventory(id)?, recent) {
+                Ok(record) => mind.adopt(record),
+                Err(error) => {
+                    tracing::error!(node = %id, %error, "a node in the store cannot be read; it will be found again")
+                }
+            }
+        }
+        let leases = store
+            .leases()?
+            .into_iter()
+            .map(|lease| (lease.address, lease))
+            .collect();
+        let (broadcast, _) = broadcast::channel(SUBSCRIBER_LAG);
+        let to_all = broadcast.clone();
+        store.set_listener(Arc::new(move |event| drop(to_all.send(Arc::new(event)))));
+        let (probe, probes) = mpsc::channel(1_024);
+        let inner = Arc::new(Inner {
+            store,
+            mind: Mutex::new(mind),
+            revision: AtomicU64::new(1),
+            broadcast,
+            services: Mutex::default(),
+            leases: Mutex::new(leases),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            probe,
+            probes: Mutex::new(Some(probes)),
+            connections: AtomicU64::new(0),
+            door: crate::bmc::Door::new(),
+        });
+        let weak = Arc::downgrade(&inner);
+        std::thread::Builder::new()
+            .name("rack".into())
+            .spawn(move || {
+                let mut ticked = std::time::Instant::now();
+                while let Some(inner) = weak.upgrade() {
+                    Self { inner }.take_in(&mut ticked);
+                }
+            })
+            .map_err(|error| StoreError::Failed(format!("the rack's thread could not be started: {error}")))?;
+        Ok(Self { inner })
+    }
+
+    /// One round of the thread: waits for events a little, takes them in, ticks once a second.
+    fn take_in(&self, ticked: &mut std::time::Instant) {
+        let queue = locked(&self.inner.queue);
+        let (mut queue, _) = self
+            .inner
+            .wake
+            .wait_timeout_while(queue, Duration::from_millis(250), |queue| {
+                queue.events.is_empty() && queue.dropped == 0
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        let events = std::mem::take(&mut queue.events);
+        let dropped = std::mem::take(&mut queue.dropped);
+        drop(queue);
+        let tick = ticked.elapsed() >= TICK;
+        if events.is_empty() && dropped == 0 && !tick {
+            return;
+        }
+        self.with(|mind, now| {
+            for (at, mac, kind) in events {
+                mind.observe(at, mac, kind);
+            }
+            if dropped > 0 {
+                let text =
+                    format!("{dropped} events were not taken in: they came faster than this appliance can follow");
+                mind.observe(
+                    now,
+                    None,
+                    EventKind::Note {
+                        text,
+                        severity: Severity::Warning,
+                    },
+                );
+            }
+            if tick {
+                mind.tick(now);
+            }
+        });
+        if tick {
+            *ticked = std::time::Instant::now();
+            self.watch_store();
+        }
+    }
+
+    /// Works on the mind and carries out what it leaves.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Mind, Timestamp) -> T) -> T {
+        let mut mind = locked(&self.inner.mind);
+        let result = work(&mut mind, now());
+        let out = mind.take_out();
+        for id in &out.removed {
+            self.inner.store.remove_node(*id);
+        }
+        for id in &out.dirty {
+            match mind.records.get(id).map(Record::to_json) {
+                Some(Ok(json)) => self.inner.store.save_node(*id, json),
+                Some(Err(error)) => tracing::error!(node = %id, %error, "a node could not be written as JSON"),
+                None => {}
+            }
+        }
+        for event in out.events {
+            self.inner.store.append(event);
+        }
+        for target in out.probe {
+            // A full queue means a thousand BMCs wait already; the periodic look finds the rest.
+            let _ = self.inner.probe.try_send(target);
+        }
+        if out.changed {
+            self.inner.revision.fetch_add(1, Ordering::Release);
+        }
+        result
+    }
+
+    fn watch_store(&self) {
+        let (state, severity) = match self.inner.store.trouble() {
+            Some(error) => (format!("not writing: {error}"), Severity::Error),
+            None if self.inner.store.path().is_none() => (
+                "in memory: everything is lost at power-off, there is no data partition".into(),
+                Severity::Warning,
+            ),
+            None => ("writing".into(), Severity::Info),
+        };
+        self.set_service(ServiceStatus {
+            name: "store".into(),
+            state,
+            severity,
+            since: now(),
+        });
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        let mut nodes: Vec<_> = locked(&self.inner.mind)
+            .records
+            .values()
+            .map(|record| record.node.clone())
+            .collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        nodes
+    }
+
+    /// A node by its name, its id (also one that was merged into it), or one of its MAC addresses.
+    pub fn node(&self, name_or_id: &str) -> Option<Arc<Node>> {
+        let mind = locked(&self.inner.mind);
+        if let Ok(id) = name_or_id.parse::<NodeId>() {
+            return mind.node(id);
+        }
+        if let Ok(mac) = name_or_id.parse::<MacAddr>() {
+            return mind.by_mac.get(&mac).and_then(|id| mind.node(*id));
+        }
+        mind.records
+            .values()
+            .find(|record| record.node.name == name_or_id)
+            .map(|record| record.node.clone())
+    }
+
+    /// A number that grows with every change of a node.
+    pub fn revision(&self) -> u64 {
+        self.inner.revision.load(Ordering::Acquire)
+    }
+
+    /// What happened to a node, oldest first, including what happened to identities merged into it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn timeline(&self, id: NodeId) -> Result<Vec<Event>, StoreError> {
+        let ids = {
+            let mind = locked(&self.inner.mind);
+            let id = mind.resolve(id);
+            let aliases = mind
+                .records
+                .get(&id)
+                .map(|record| record.aliases.clone())
+                .unwrap_or_default();
+            std::iter::once(id).chain(aliases).collect::<Vec<_>>()
+        };
+        let mut events = Vec::new();
+        for id in ids {
+            events.extend(self.inner.store.timeline(id, TIMELINE)?);
+        }
+        events.sort_by_key(|event| event.seq);
+        Ok(events)
+    }
+
+    /// Up to `limit` events of the journal after number `after`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn events(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.inner.store.events(after, limit)
+    }
+
+    /// Number of the newest event.
+    pub fn last_seq(&self) -> u64 {
+        self.inner.store.last_seq()
+    }
+
+    /// Every event from now on, once it is in the journal.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.inner.broadcast.subscribe()
+    }
+
+    /// The inventories kept of a node, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn inventory_history(&self, id: NodeId) -> Result<Vec<(Timestamp, Inventory)>, StoreError> {
+        let id = locked(&self.inner.mind).resolve(id);
+        self.inner.store.inventories(id)
+    }
+
+    /// Gives a node a name.
+    ///
+    /// # Errors
+    /// When there is no such node, the name is no host name, or another node has it.
+    pub fn rename(&self, id: NodeId, name: &str) -> Result<(), RenameError> {
+        if !is_host_name(name) {
+            return Err(RenameError::BadName(name.into()));
+        }
+        self.with(|mind, now| {
+            let id = mind.resolve(id);
+            let taken = mind
+                .records
+                .values()
+                .find(|one| one.node.name == name && one.node.id != id);
+            if let Some(other) = taken.map(|one| one.node.id) {
+                return Err(RenameError::Taken {
+                    name: name.into(),
+                    other,
+                });
+            }
+            let record = mind.records.get_mut(&id).ok_or(RenameError::NoSuchNode(id))?;
+            let old = std::mem::replace(&mut record.edit().name, name.into());
+            record.dirty = true;
+            let text = format!("renamed from {old} to {name}");
+            mind.emit(
+                now,
+                Some(id),
+                None,
+                EventKind::Note {
+                    text,
+                    severity: Severity::Info,
+                },
+            );
+            Ok(())
+        })
+    }
+
+    /// All leases, by address.
+    pub fn leases(&self) -> Vec<Lease> {
+        locked(&self.inner.leases).values().cloned().collect()
+    }
+
+    /// Our services, by name.
+    pub fn services(&self) -> Vec<ServiceStatus> {
+        locked(&self.inner.services).values().cloned().collect()
+    }
+
+    /// Sets how a service is doing. A change becomes an event; `since` of one that says the same stays.
+    pub fn set_service(&self, status: ServiceStatus) {
+        let ServiceStatus {
+            name, state, severity, ..
+        } = status.clone();
+        {
+            let mut services = locked(&self.inner.services);
+            if services
+                .get(&name)
+                .is_some_and(|old| old.state == state && old.severity == severity)
+            {
+                return;
+            }
+            services.insert(name.clone(), status);
+        }
+        self.queue_event(None, EventKind::Service { name, state, severity });
+    }
+
+    /// Replaces the configuration's part.
+    pub fn configure(&self, settings: Settings) {
+        self.with(|mind, _| mind.settings = settings);
+    }
+
+    /// The store beneath.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Queues an event of a service; returns at once.
+    pub(crate) fn queue_event(&self, mac: Option<MacAddr>, kind: EventKind) {
+        let mut queue = locked(&self.inner.queue);
+        if queue.events.len() >= MAX_QUEUED {
+            queue.dropped += 1;
+            return;
+        }
+        queue.events.push_back((now(), mac, kind));
+        drop(queue);
+        self.inner.wake.notify_one();
+    }
+
+    /// Leases are safe: show them, and look at BMCs that got one.
+    pub(crate) fn leases_committed(&self, batch: &[Lease]) {
+        {
+            let mut leases = locked(&self.inner.leases);
+            leases.extend(batch.iter().map(|lease| (lease.address, lease.clone())));
+        }
+        self.with(|mind, now| {
+            for lease in batch.iter().filter(|lease| lease.state == LeaseState::Bound) {
+                if mind.settings.role(&lease.network) == Some(Role::Bmc) {
+                    mind.note_bmc_client(now, lease.mac);
+                    mind.out.probe.push((lease.address.into(), Some(lease.mac)));
+                }
+            }
+        });
+    }
+
+    /// The addresses to be looked at for a BMC; only the first caller gets them.
+    pub(crate) fn take_probes(&self) -> Option<mpsc::Receiver<(IpAddr, Option<MacAddr>)>> {
+        locked(&self.inner.probes).take()
+    }
+
+    /// Asks the node's BMC to change its power.
+    ///
+    /// # Errors
+    /// When the node or its BMC is not known, or the BMC did not do it.
+    pub async fn power(&self, id: NodeId, action: PowerAction, by: &str) -> Result<(), PowerError> {
+        crate::bmc::power(self, id, action, by).await
+    }
+}
+
+/// RFC 1123 section 2.1, in lower case.
+fn is_host_name(name: &str) -> bool {
+    let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = name.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|b| inside(*b) || *b == b'-')
+        && bytes.first().is_some_and(|b| inside(*b))
+        && bytes.last().is_some_and(|b| inside(*b))
+}

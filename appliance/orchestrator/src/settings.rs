@@ -1,0 +1,86 @@
+//! What the orchestrator is told by the configuration. May be replaced while it runs.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rackbar_model::MacAddr;
+
+/// What a network is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Machines boot there.
+    Rack,
+    /// Their BMCs live there: who asks for an address there is a BMC, not a machine.
+    Bmc,
+    /// The way out; we serve nothing there.
+    Uplink,
+}
+
+/// A network by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// Its name in events and leases.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Our address there.
+    pub address: Option<Ipv4Addr>,
+    /// Length of its prefix.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// True when `address` belongs to this network.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        let (Some(own), IpAddr::V4(other)) = (self.address, address) else {
+            return false;
+        };
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
+        u32::from(own) & mask == u32::from(other) & mask
+    }
+}
+
+/// Which unknown machines become nodes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Unknown {
+    /// All that boot from the network.
+    #[default]
+    Enrol,
+    /// Those listed.
+    Listed(Vec<MacAddr>),
+    /// None.
+    Ignore,
+}
+
+/// The orchestrator's part of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// All networks.
+    pub networks: Vec<Network>,
+    /// Which unknown machines become nodes.
+    pub unknown: Unknown,
+    /// Kernel arguments for nodes, before ours.
+    pub kernel_arguments: String,
+    /// Switch a machine on when its BMC is found and it is off.
+    pub power_on_discovered: bool,
+}
+
+impl Settings {
+    pub(crate) fn role(&self, network: &str) -> Option<Role> {
+        self.networks.iter().find(|one| one.name == network).map(|one| one.role)
+    }
+
+    /// Our address on the network `client` is in; else the first rack network's.
+    pub(crate) fn own_address(&self, client: IpAddr) -> Option<Ipv4Addr> {
+        let near = self.networks.iter().find(|network| network.holds(client));
+        near.or_else(|| self.networks.iter().find(|network| network.role == Role::Rack))
+            .and_then(|one| one.address)
+    }
+
+    pub(crate) fn admits(&self, mac: MacAddr) -> bool {
+        match &self.unknown {
+            Unknown::Enrol => true,
+            Unknown::Listed(macs) => macs.contains(&mac),
+            Unknown::Ignore => false,
+        }
+    }
+}
