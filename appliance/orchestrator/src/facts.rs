@@ -236,7 +236,7 @@ mod tests {
                 ..PciDevice::default()
             },
             PciDevice {
-                vendor: 0xfffe,
+                vendor: 0xabce,
                 device: 0x0001,
                 ..PciDevice::default()
             },
