@@ -1,0 +1,167 @@
+//! Boot information beside another server's addresses (PXE 2.1 section 2.2), and the choice of a way per machine.
+
+use rackbar_model::{BootWay, EventKind, Severity, Timestamp};
+
+use super::boot::BootAnswer;
+use super::question::{Question, Speaker};
+use super::reply::Reply;
+use super::stance::Stance;
+use super::{Admission, Engine, event};
+use crate::Output;
+use crate::packet::MessageType;
+
+/// The ways DHCP alone can try, in the order we try them when the site names none.
+const OWN_WAYS: [BootWay; 3] = [BootWay::Proxy, BootWay::FullDhcp, BootWay::UefiHttp];
+
+impl Engine {
+    /// An OFFER without an address. Only clients that netboot get one: to all others it would be a broken offer.
+    pub(super) fn proxy_offer(&mut self, now: Timestamp, at: usize, question: &Question<'_>, out: &mut Vec<Output>) {
+        let network = &self.sites[at].network;
+        if !(network.allows(BootWay::Proxy) || question.speaker == Speaker::Ipxe) {
+            return;
+        }
+        let Some(boot) = BootAnswer::new(&self.config.boot, network, question, true) else {
+            return;
+        };
+        self.proxy_reply(at, question, MessageType::Offer, &boot, out);
+        if let Some(memory) = self.clients.get_mut(question.mac) {
+            memory.answered(now);
+        }
+        if self.first_heard(now, question, MessageType::Offer) {
+            let kind = EventKind::DhcpOffer {
+                address: None,
+                way: boot.way,
+                boot_file: Some(boot.file),
+            };
+            out.push(event(question.mac, kind));
+        }
+    }
+
+    /// The dialogue with a boot server, on port 4011 (or an INFORM on 67): the client has its address and asks for
+    /// the boot file.
+    pub(super) fn boot_server(&mut self, now: Timestamp, at: usize, question: &Question<'_>, out: &mut Vec<Output>) {
+        let admission = self.admit(at, question);
+        self.tell_ignored(question, admission, out);
+        if matches!(self.sites[at].stance, Stance::Off) || admission != Admission::All {
+            return;
+        }
+        let first = self.first_heard(now, question, MessageType::Request);
+        if let Some(memory) = self.clients.get_mut(question.mac) {
+            memory.asked_boot_server(now);
+        }
+        if first {
+            let kind = EventKind::DhcpRequest {
+                address: question.ciaddr(),
+                server: question.packet.server_id(),
+            };
+            out.push(event(question.mac, kind));
+        }
+        let network = &self.sites[at].network;
+        let Some(boot) = BootAnswer::new(&self.config.boot, network, question, true) else {
+            return;
+        };
+        self.proxy_reply(at, question, MessageType::Ack, &boot, out);
+        if first {
+            let kind = EventKind::DhcpAck {
+                address: None,
+                lease_seconds: None,
+                boot_file: Some(boot.file),
+            };
+            out.push(event(question.mac, kind));
+        }
+    }
+
+    fn proxy_reply(
+        &mut self,
+        at: usize,
+        question: &Question<'_>,
+        kind: MessageType,
+        boot: &BootAnswer,
+        out: &mut Vec<Output>,
+    ) {
+        let buffer = self.buffer();
+        let network = &self.sites[at].network;
+        let reply = Reply {
+            network,
+            question,
+            kind,
+            address: None,
+            lease_seconds: None,
+            boot: Some(boot),
+            hostname: None,
+            reason: None,
+        };
+        out.push(reply.send(buffer));
+    }
+
+    /// Looks at what this firmware did with our last answers and settles the way to lead it now.
+    pub(super) fn negotiate(&mut self, now: Timestamp, at: usize, question: &Question<'_>, out: &mut Vec<Output>) {
+        if !matches!(question.speaker, Speaker::Rom | Speaker::HttpRom) {
+            return;
+        }
+        let feasible = self.feasible(at, question);
+        let proxying = matches!(self.sites[at].stance, Stance::Proxy(_));
+        let usual = match (proxying, question.speaker) {
+            (true, _) => feasible.first().copied(),
+            (false, Speaker::HttpRom) => Some(BootWay::UefiHttp),
+            (false, _) => Some(BootWay::FullDhcp),
+        };
+        let Some(memory) = self.clients.get_mut(question.mac) else {
+            return;
+        };
+        let fits = match memory.way {
+            Some(BootWay::Proxy) => proxying,
+            // Led by address beside another server only after the proxy way was given up.
+            Some(BootWay::FullDhcp | BootWay::UefiHttp) if proxying => {
+                memory.given_up.contains(&BootWay::Proxy) || usual == memory.way
+            }
+            Some(BootWay::FullDhcp) => question.speaker == Speaker::Rom,
+            Some(BootWay::UefiHttp) => question.speaker == Speaker::HttpRom,
+            Some(BootWay::RedfishUrl | BootWay::VirtualMedia) => true,
+            None => false,
+        };
+        if !fits {
+            memory.way = usual;
+            memory.given_up.clear();
+        }
+        let Some(reason) = memory.looks_again(now) else { return };
+        match memory.next_way(feasible) {
+            Some(to) => {
+                if let Some(from) = memory.change_way(to) {
+                    out.push(event(question.mac, EventKind::WayChanged { from, to, reason }));
+                }
+            }
+            None if !std::mem::replace(&mut memory.stuck, true) => {
+                let text = format!("{reason}; this site allows no other way to boot it");
+                out.push(event(
+                    question.mac,
+                    EventKind::Note {
+                        text,
+                        severity: Severity::Warning,
+                    },
+                ));
+            }
+            None => {}
+        }
+    }
+
+    /// Ways the site allows and that can work for this client here, best first.
+    fn feasible(&self, at: usize, question: &Question<'_>) -> Vec<BootWay> {
+        let site = &self.sites[at];
+        let proxying = matches!(site.stance, Stance::Proxy(_));
+        let addressed = proxying && site.table.can_serve(&question.key());
+        let ways = if site.network.ways.is_empty() {
+            &OWN_WAYS[..]
+        } else {
+            &site.network.ways
+        };
+        let works = |way: &BootWay| match way {
+            BootWay::Proxy => proxying,
+            BootWay::FullDhcp => addressed && question.speaker == Speaker::Rom,
+            BootWay::UefiHttp => addressed && question.speaker == Speaker::HttpRom,
+            // The orchestrator acts on the event through the BMC.
+            BootWay::RedfishUrl | BootWay::VirtualMedia => true,
+        };
+        ways.iter().copied().filter(works).collect()
+    }
+}

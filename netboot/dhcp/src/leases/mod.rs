@@ -1,0 +1,453 @@
+//! The bindings of one network: which address stands for which client, and what may be handed out next.
+//!
+//! ```text
+//!           DISCOVER, not lately probed            silence            REQUEST
+//!   fresh ───────────────────────────▶ Probing ─────────────▶ Offered ────────▶ Bound ◀─┐ REQUEST
+//!     ▲                                   │ answered            │ not taken      │ │ └──┘ (renewal)
+//!     │ time                              ▼                     ▼    RELEASE,time│ │
+//!     └────────────────────────────── Abandoned ◀──DECLINE──────┼────────────────┼─┘
+//!                                                               ▼                ▼
+//!                                       Offered ◀──DISCOVER── Idle ◀─────────────┘
+//! ```
+//!
+//! The happy path is the upper row. An idle binding waits for its client to come back; when no fresh address is left,
+//! the one idle for longest goes to somebody else, and offers that never became a lease go first: a flood of made-up
+//! MAC addresses cannot push out the addresses of machines that are merely switched off.
+//!
+//! **Which client is which.** RFC 2131 says the client identifier is the key and `chaddr` only when there is none. One
+//! machine that netboots shows four identifiers in a minute (its PXE ROM sends its UUID, iPXE and our loader their own,
+//! the operating system a DUID), all from one MAC address, and would eat four addresses. So everything that shows it is
+//! part of booting (`Key::id` is `None`) is known by its MAC alone, and so is an identifier that merely spells the MAC.
+//! Any other identifier inherits the MAC's binding when no other identifier holds it; a second one beside it (two
+//! containers on one MAC) gets an address of its own, as the RFC wants. An identifier never counts without its MAC:
+//! machines cloned from one disk image share their DUID, and two machines must never share an address.
+
+mod free;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+
+use rackbar_model::{Lease, LeaseState, MacAddr, Timestamp};
+
+pub(crate) use free::FreeMap;
+
+use crate::{Network, ReservedFor};
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Key<'a> {
+    pub(crate) mac: MacAddr,
+    /// Client identifier, when it counts besides the MAC.
+    pub(crate) id: Option<&'a [u8]>,
+    /// Client identifier as sent; reservations go by it alone.
+    pub(crate) sent_id: Option<&'a [u8]>,
+}
+
+/// An address and who it stands for.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    pub(crate) mac: MacAddr,
+    /// Empty when the MAC alone is the key.
+    pub(crate) id: Box<[u8]>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) state: State,
+    /// When an ARP probe last met silence.
+    pub(crate) probed: Option<Timestamp>,
+    /// When it last was a lease of this very client.
+    pub(crate) last_bound: Option<Timestamp>,
+}
+
+/// What a binding is right now.
+#[derive(Clone, Debug)]
+pub(crate) enum State {
+    Probing(Probing),
+    Offered(Offered),
+    Bound(Bound),
+    Idle(Idle),
+    Abandoned(Abandoned),
+}
+
+/// An ARP probe is out; the question waits for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Probing {
+    pub(crate) until: Timestamp,
+    pub(crate) question: Box<crate::engine::Waiting>,
+}
+
+/// Offered, not yet requested.
+#[derive(Clone, Debug)]
+pub(crate) struct Offered {
+    pub(crate) until: Timestamp,
+}
+
+/// Acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    pub(crate) until: Timestamp,
+}
+
+/// Nobody uses it; its client may come back.
+#[derive(Clone, Debug)]
+pub(crate) struct Idle {
+    /// Place in the order of reuse.
+    pub(crate) since: Timestamp,
+}
+
+/// Somebody else uses it.
+#[derive(Clone, Debug)]
+pub(crate) struct Abandoned {
+    pub(crate) until: Timestamp,
+}
+
+impl State {
+    /// When time alone ends it.
+    pub(crate) fn until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Probing(Probing { until, .. })
+            | Self::Offered(Offered { until })
+            | Self::Bound(Bound { until })
+            | Self::Abandoned(Abandoned { until }) => Some(*until),
+            Self::Idle(_) => None,
+        }
+    }
+}
+
+/// Why an address cannot be given to a client that asks for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// Not in the subnet at all.
+    WrongNetwork,
+    /// In the subnet, but neither in a pool nor reserved for this client.
+    NotOurs,
+    /// Reserved for another client.
+    Reserved,
+    /// Another client's.
+    Taken,
+    /// In use by an unknown station.
+    Abandoned,
+}
+
+impl Refusal {
+    /// In words, for the client's log and the operator's timeline.
+    pub(crate) fn words(self, address: Ipv4Addr) -> String {
+        match self {
+            Self::WrongNetwork => format!("{address} does not belong to this network"),
+            Self::NotOurs => format!("{address} is not in a pool of this network"),
+            Self::Reserved => format!("{address} is reserved for another machine"),
+            Self::Taken => format!("{address} is leased to another machine"),
+            Self::Abandoned => format!("{address} is used by an unknown station"),
+        }
+    }
+}
+
+/// All bindings of one network.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    bindings: HashMap<Ipv4Addr, Binding>,
+    by_mac: HashMap<MacAddr, Ipv4Addr>,
+    /// Keyed by the MAC's octets, then the identifier's.
+    by_id: HashMap<Box<[u8]>, Ipv4Addr>,
+    fresh: FreeMap,
+    reserved: HashMap<Ipv4Addr, ReservedFor>,
+    reserved_mac: HashMap<MacAddr, Ipv4Addr>,
+    reserved_id: HashMap<Vec<u8>, Ipv4Addr>,
+    timeline: BTreeSet<(Timestamp, Ipv4Addr)>,
+    probing: usize,
+    idle: BTreeSet<(Timestamp, Ipv4Addr)>,
+}
+
+impl Table {
+    /// An empty table for a network, of at most `limit` pool addresses.
+    pub(crate) fn new(network: &Network, limit: usize) -> Self {
+        let mut table = Self::default();
+        for reservation in network.reservations.iter().filter(|r| network.assignable(r.address)) {
+            table.reserved.insert(reservation.address, reservation.client.clone());
+            match &reservation.client {
+                ReservedFor::Mac(mac) => _ = table.reserved_mac.insert(*mac, reservation.address),
+                ReservedFor::ClientId(id) => _ = table.reserved_id.insert(id.clone(), reservation.address),
+            }
+        }
+        let reserved = &table.reserved;
+        table.fresh = FreeMap::new(&network.pools, limit, |address| {
+            network.assignable(address) && !reserved.contains_key(&address)
+        });
+        table
+    }
+
+    /// Takes a lease from the store, or a binding from the table this one replaces.
+    pub(crate) fn restore(&mut self, lease: Lease) {
+        let state = match lease.state {
+            LeaseState::Bound => State::Bound(Bound { until: lease.expires }),
+            LeaseState::Released => State::Idle(Idle { since: lease.expires }),
+            LeaseState::Abandoned => State::Abandoned(Abandoned { until: lease.expires }),
+        };
+        let last_bound = (lease.state != LeaseState::Abandoned).then_some(lease.expires);
+        let id = lease.client_id.into_boxed_slice();
+        let hostname = lease.hostname;
+        self.put(
+            lease.address,
+            Binding {
+                mac: lease.mac,
+                id,
+                hostname,
+                state,
+                probed: None,
+                last_bound,
+            },
+        );
+    }
+
+    /// Addresses in the pools, and how many of them no binding holds back.
+    pub(crate) fn pool(&self) -> (u32, u32) {
+        (
+            self.fresh.len(),
+            self.fresh
+                .free()
+                .saturating_add(self.idle.len() as u32)
+                .min(self.fresh.len()),
+        )
+    }
+
+    /// True when a client could get an address here.
+    pub(crate) fn can_serve(&self, key: &Key<'_>) -> bool {
+        self.fresh.len() > 0 || self.reservation(key).is_some()
+    }
+
+    /// The binding of an address.
+    pub(crate) fn get(&self, address: Ipv4Addr) -> Option<&Binding> {
+        self.bindings.get(&address)
+    }
+
+    /// All bindings.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, &Binding)> {
+        self.bindings.iter().map(|(address, binding)| (*address, binding))
+    }
+
+    /// Probes that are out.
+    pub(crate) fn probing(&self) -> usize {
+        self.probing
+    }
+
+    /// When time next ends something.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        self.timeline.first().map(|(at, _)| *at)
+    }
+
+    /// An address whose time is over, if any.
+    pub(crate) fn due(&self, now: Timestamp) -> Option<Ipv4Addr> {
+        self.timeline
+            .first()
+            .filter(|(at, _)| *at <= now)
+            .map(|(_, address)| *address)
+    }
+
+    /// The address reserved for this client.
+    pub(crate) fn reservation(&self, key: &Key<'_>) -> Option<Ipv4Addr> {
+        let by_id = || key.sent_id.and_then(|id| self.reserved_id.get(id));
+        self.reserved_mac.get(&key.mac).or_else(by_id).copied()
+    }
+
+    /// The address this client has or had.
+    pub(crate) fn find(&self, key: &Key<'_>) -> Option<Ipv4Addr> {
+        let by_mac = self.by_mac.get(&key.mac).copied();
+        let Some(id) = key.id else { return by_mac };
+        let own = self.by_id.get(&joined(key.mac, id)).copied();
+        own.or_else(|| {
+            by_mac.filter(|address| {
+                let heir = self
+                    .bindings
+                    .get(address)
+                    .filter(|b| matches!(b.state, State::Bound(_)));
+                heir.is_none_or(|b| b.id.is_empty() || *b.id == *id)
+            })
+        })
+    }
+
+    /// Chooses an address for a client that looks for one (RFC 2131 section 4.3.1): reserved, its own, the one it
+    /// wishes, a fresh one, the one idle for longest.
+    pub(crate) fn choose(&self, network: &Network, key: &Key<'_>, wish: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let usable = |address: &Ipv4Addr| self.check(network, key, *address).is_ok();
+        self.reservation(key)
+            .filter(usable)
+            .or_else(|| self.find(key).filter(usable))
+            .or_else(|| wish.filter(|address| self.fresh.is_free(*address)))
+            .or_else(|| self.fresh.pick(spread(key.mac)))
+            .or_else(|| {
+                self.idle
+                    .iter()
+                    .map(|(_, address)| *address)
+                    .find(|a| self.lendable(network, *a))
+            })
+    }
+
+    /// Whether this client may have this address.
+    pub(crate) fn check(&self, network: &Network, key: &Key<'_>, address: Ipv4Addr) -> Result<(), Refusal> {
+        if !network.contains(address) {
+            return Err(Refusal::WrongNetwork);
+        }
+        let reserved = self.reservation(key) == Some(address);
+        if !reserved && self.reserved.contains_key(&address) {
+            return Err(Refusal::Reserved);
+        }
+        if !reserved && (!self.fresh.contains(address) || !network.assignable(address)) {
+            return Err(Refusal::NotOurs);
+        }
+        let Some(binding) = self.bindings.get(&address) else {
+            return Ok(());
+        };
+        let own = self.find(key) == Some(address);
+        match &binding.state {
+            State::Abandoned(_) => Err(Refusal::Abandoned),
+            State::Probing(_) | State::Offered(_) | State::Bound(_) if !own => Err(Refusal::Taken),
+            State::Idle(_) if !own && !reserved && binding.last_bound.is_some() => Err(Refusal::Taken),
+            State::Probing(_) | State::Offered(_) | State::Bound(_) | State::Idle(_) => Ok(()),
+        }
+    }
+
+    /// Whether an idle address may go to somebody else.
+    fn lendable(&self, network: &Network, address: Ipv4Addr) -> bool {
+        self.fresh.contains(address) && network.assignable(address) && !self.reserved.contains_key(&address)
+    }
+
+    /// Puts an address into a state for a client. What the address was before is kept as far as it is the same
+    /// client's.
+    pub(crate) fn assign(&mut self, address: Ipv4Addr, key: &Key<'_>, state: State) {
+        let own = self.find(key) == Some(address);
+        let old = self.remove(address);
+        let probed = old.as_ref().and_then(|b| b.probed);
+        let old = old.filter(|_| own);
+        let id: Box<[u8]> = match (&state, key.id, &old) {
+            (State::Bound(_), id, _) => id.unwrap_or_default().into(),
+            // Until it is bound, an offer must not take the address away from the identifier that holds it.
+            (_, _, Some(old)) => old.id.clone(),
+            (_, id, None) => id.unwrap_or_default().into(),
+        };
+        let last_bound = match &state {
+            State::Bound(bound) => Some(bound.until),
+            _ => old.as_ref().and_then(|b| b.last_bound),
+        };
+        let hostname = old.and_then(|b| b.hostname);
+        self.put(
+            address,
+            Binding {
+                mac: key.mac,
+                id,
+                hostname,
+                state,
+                probed,
+                last_bound,
+            },
+        );
+    }
+
+    /// Changes the state of an existing binding.
+    pub(crate) fn set_state(&mut self, address: Ipv4Addr, state: State) {
+        if let Some(mut binding) = self.remove(address) {
+            binding.state = state;
+            self.put(address, binding);
+        }
+    }
+
+    /// Records that a probe met silence.
+    pub(crate) fn set_probed(&mut self, address: Ipv4Addr, at: Timestamp) {
+        if let Some(binding) = self.bindings.get_mut(&address) {
+            binding.probed = Some(at);
+        }
+    }
+
+    /// Records the client's host name.
+    pub(crate) fn set_hostname(&mut self, address: Ipv4Addr, name: Option<String>) {
+        if let Some(binding) = self.bindings.get_mut(&address)
+            && name.is_some()
+        {
+            binding.hostname = name;
+        }
+    }
+
+    /// Ends an offer, a lease or a probe: the binding waits for its client.
+    pub(crate) fn idle(&mut self, address: Ipv4Addr, now: Timestamp) {
+        // Never-taken offers stand in front of the whole order of reuse.
+        let since = self
+            .get(address)
+            .and_then(|b| b.last_bound)
+            .map_or(Timestamp(0), |_| now);
+        self.set_state(address, State::Idle(Idle { since }));
+    }
+
+    /// Takes an address out of use because somebody else has it.
+    pub(crate) fn abandon(&mut self, address: Ipv4Addr, owner: Option<MacAddr>, until: Timestamp) {
+        self.remove(address);
+        self.put(
+            address,
+            Binding {
+                mac: owner.unwrap_or_default(),
+                id: Box::default(),
+                hostname: None,
+                state: State::Abandoned(Abandoned { until }),
+                probed: None,
+                last_bound: None,
+            },
+        );
+    }
+
+    /// Forgets an address; it is fresh again.
+    pub(crate) fn remove(&mut self, address: Ipv4Addr) -> Option<Binding> {
+        let binding = self.bindings.remove(&address)?;
+        if let Some(until) = binding.state.until() {
+            self.timeline.remove(&(until, address));
+        }
+        match &binding.state {
+            State::Idle(idle) => _ = self.idle.remove(&(idle.since, address)),
+            State::Probing(_) => self.probing -= 1,
+            State::Offered(_) | State::Bound(_) | State::Abandoned(_) => {}
+        }
+        if self.by_mac.get(&binding.mac) == Some(&address) {
+            self.by_mac.remove(&binding.mac);
+        }
+        let id_key = joined(binding.mac, &binding.id);
+        if self.by_id.get(&id_key) == Some(&address) {
+            self.by_id.remove(&id_key);
+        }
+        if !self.reserved.contains_key(&address) {
+            self.fresh.give(address);
+        }
+        Some(binding)
+    }
+
+    fn put(&mut self, address: Ipv4Addr, binding: Binding) {
+        self.fresh.take(address);
+        if let Some(until) = binding.state.until() {
+            self.timeline.insert((until, address));
+        }
+        match &binding.state {
+            State::Idle(idle) => _ = self.idle.insert((idle.since, address)),
+            // Whoever uses an abandoned address did not get it from us.
+            State::Abandoned(_) => {
+                self.bindings.insert(address, binding);
+                return;
+            }
+            State::Probing(_) => self.probing += 1,
+            State::Offered(_) | State::Bound(_) => {}
+        }
+        if binding.id.is_empty() {
+            self.by_mac.insert(binding.mac, address);
+        } else {
+            self.by_mac.entry(binding.mac).or_insert(address);
+            self.by_id.insert(joined(binding.mac, &binding.id), address);
+        }
+        self.bindings.insert(address, binding);
+    }
+}
+
+/// Where in the pool to look first for this client: with its lease forgotten (an appliance without a disk, restarted)
+/// it most likely gets the same address again, and nobody else gets it first.
+fn spread(mac: MacAddr) -> u64 {
+    // FNV-1a.
+    mac.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| {
+        (hash ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+fn joined(mac: MacAddr, id: &[u8]) -> Box<[u8]> {
+    [&mac.0[..], id].concat().into()
+}
