@@ -1,0 +1,11 @@
+//! The loader's thinking: everything that can be decided without firmware, and so tested on any machine.
+//!
+//! All of it reads bytes that come from outside (packets, headers, device paths, a damaged disk) and never panics on
+//! them. What talks to the firmware is in the program, under `firmware/`.
+#![no_std]
+
+extern crate alloc;
+
+pub mod command_line;
+pub mod cpio;
+pub mod payload;
