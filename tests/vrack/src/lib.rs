@@ -9,6 +9,8 @@
 
 pub mod console;
 pub mod host;
+pub mod machine;
 pub mod qmp;
 pub mod seat;
+pub mod site;
 pub mod switch;

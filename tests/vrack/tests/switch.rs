@@ -1,5 +1,7 @@
 //! The switch and its hosts, without a virtual machine: what a network engineer would check first.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Command;

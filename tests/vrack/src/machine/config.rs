@@ -1,0 +1,136 @@
+//! What a machine is made of.
+
+use std::path::PathBuf;
+
+use rackbar_model::MacAddr;
+
+use crate::seat::{BootDevice, Identity};
+
+/// What runs first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Firmware {
+    /// SeaBIOS with the iPXE option ROMs of QEMU's NICs.
+    BiosIpxe,
+    /// OVMF with EDK2's own network stack: PXE over TFTP.
+    UefiPxe,
+    /// OVMF with PXE switched off: HTTP Boot.
+    UefiHttp,
+    /// A kernel started by QEMU itself, for machines that only have to be there.
+    Direct {
+        /// bzImage or EFI program.
+        kernel: PathBuf,
+        /// Initramfs archives, joined by QEMU's `-initrd` as one file.
+        initrd: Option<PathBuf>,
+        /// Kernel command line; `no_timer_check` is added.
+        cmdline: String,
+    },
+}
+
+impl Firmware {
+    /// True when it is OVMF.
+    pub fn is_uefi(&self) -> bool {
+        matches!(self, Self::UefiPxe | Self::UefiHttp)
+    }
+}
+
+/// A NIC's emulated hardware.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NicModel {
+    /// virtio-net.
+    #[default]
+    Virtio,
+    /// Intel 82574. OVMF has no driver for it: under UEFI it boots with QEMU's iPXE ROM.
+    E1000e,
+}
+
+/// Where a NIC leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wire {
+    /// A unix socket QEMU listens at; the switch dials it.
+    Switch(PathBuf),
+    /// QEMU's user-mode network, with 127.0.0.1:`host_port` of this machine leading to `guest_port`.
+    Uplink {
+        /// Port on this machine.
+        host_port: u16,
+        /// Port of the guest.
+        guest_port: u16,
+    },
+}
+
+/// One network card.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Nic {
+    /// Hardware address.
+    pub mac: MacAddr,
+    /// Emulated hardware.
+    pub model: NicModel,
+    /// Other end of the cable.
+    pub wire: Wire,
+}
+
+/// How a disk is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskBus {
+    /// NVMe controller with one namespace.
+    #[default]
+    Nvme,
+    /// AHCI, at most five per machine.
+    Sata,
+    /// virtio-blk.
+    Virtio,
+    /// A USB stick.
+    Usb,
+}
+
+/// One disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disk {
+    /// Attachment.
+    pub bus: DiskBus,
+    /// Raw image.
+    pub image: PathBuf,
+    /// Size in bytes to create the image with when it does not exist.
+    pub size: u64,
+    /// Serial number the guest sees.
+    pub serial: String,
+    /// Model the guest sees; only SATA can be told one.
+    pub model: Option<String>,
+}
+
+/// A machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MachineConfig {
+    /// Short name: part of socket paths.
+    pub name: String,
+    /// The rack's run directory.
+    pub directory: PathBuf,
+    /// RAM in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Firmware.
+    pub firmware: Firmware,
+    /// What SMBIOS says.
+    pub identity: Identity,
+    /// Network cards in PCI order.
+    pub nics: Vec<Nic>,
+    /// Disks in order.
+    pub disks: Vec<Disk>,
+    /// A virtual CD drive exists.
+    pub cdrom: bool,
+    /// In-band IPMI: the unix socket where the BMC listens.
+    pub kcs: Option<PathBuf>,
+    /// A TPM 2.0, by swtpm.
+    pub tpm: bool,
+    /// Order of the boot device classes.
+    pub boot_order: Vec<BootDevice>,
+}
+
+impl MachineConfig {
+    /// A path in the run directory that belongs to this machine.
+    pub(crate) fn path(&self, suffix: &str) -> PathBuf {
+        self.directory.join(format!("{}.{suffix}", self.name))
+    }
+}
