@@ -1,26 +1,307 @@
 //! `cargo xtask image`: the boot media and everything on them, into `target/image`.
+//!
+//! Builds our programs, fetches the Debian packages, and hands all of it to `rackbar_image::media`, which knows how
+//! media are made.
 
-use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use crate::project::Project;
-use crate::setup::{self, Need};
+use anyhow::{Context, Result, ensure};
+use comfy_table::{CellAlignment, Table, presets};
+use rackbar_image::cache::Cache;
+use rackbar_image::contents::{Contents, Sources};
+use rackbar_image::kernel::Kernel;
+use rackbar_image::media::{self, Inputs, Output};
+use rackbar_image::modules::List;
+use rackbar_image::sbom::{Component, Origin};
+use rackbar_image::{compress, deb};
+use serde::Deserialize;
+
+use crate::project::{Project, cargo};
+use crate::setup::{self, Need, debian};
+
+/// Target of the programs that run in the image.
+const MUSL: &str = "x86_64-unknown-linux-musl";
+/// Target of the loader.
+const UEFI: &str = "x86_64-unknown-uefi";
+/// The loader's package.
+const LOADER: &str = "rackbar-loader";
 
 /// Options of the verb.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {}
-
-/// Builds what is missing or stale and gives the folder of the media.
-pub(crate) fn ensure() -> Result<std::path::PathBuf> {
-    run(&Arguments {})?;
-    Ok(Project::find()?.target.join("image"))
+pub(crate) struct Arguments {
+    /// Zstandard level: lower is quicker and larger; what ships has the default
+    #[arg(long, default_value_t = compress::LEVEL)]
+    level: i32,
 }
 
-/// Builds the media.
-pub(crate) fn run(_arguments: &Arguments) -> Result<()> {
+/// Builds what is missing or stale and gives the folder of the media.
+pub(crate) fn ensure() -> Result<PathBuf> {
+    build(compress::LEVEL).map(|(folder, _)| folder)
+}
+
+/// Builds the media and shows what came of it.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let (folder, outputs) = build(arguments.level)?;
+    println!("{}", table(&outputs));
+    println!("in {}", folder.display());
+    over_limit(&outputs)
+}
+
+/// Builds the media into `target/image` and returns that folder.
+pub(crate) fn build(level: i32) -> Result<(PathBuf, Vec<Output>)> {
     setup::ensure(Need::Image)?;
     let project = Project::find()?;
     let folder = project.target.join("image");
-    std::fs::create_dir_all(project.cache()).with_context(|| format!("creating {}", project.cache().display()))?;
-    println!("image: {} from {}", folder.display(), project.root.display());
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    // Two builds of one checkout at a time would mix their files.
+    let lock = std::fs::File::create(folder.join(".lock")).context("creating the lock of target/image")?;
+    lock.lock().context("waiting for another build of target/image")?;
+
+    let contents = Contents::shipped()?;
+    let (kernel_deb, ipxe_deb) = (debian::kernel(&project.cache())?, debian::ipxe(&project.cache())?);
+    let programs: Vec<_> = contents
+        .sources()
+        .filter_map(|from| from.strip_prefix("program:"))
+        .collect();
+    let mut sources = Sources::new();
+    for name in &programs {
+        sources.insert(format!("program:{name}"), Vec::new());
+    }
+    compile(&project, MUSL, &programs)?;
+    compile(&project, UEFI, &[LOADER])?;
+    for name in &programs {
+        sources.insert(format!("program:{name}"), read(&built(&project, MUSL, name))?);
+    }
+    sources.insert("loader".into(), read(&built(&project, UEFI, &format!("{LOADER}.efi")))?);
+
+    let cache = Cache::open(project.cache())?;
+    let wanted = contents.ipxe_files();
+    for (path, content) in wanted.iter().zip(deb::read_files(&ipxe_deb.path, &wanted)?) {
+        sources.insert(format!("ipxe:{path}"), content);
+    }
+    println!(
+        "image: taking kernel and modules from {} {}",
+        kernel_deb.name, kernel_deb.version
+    );
+    let kernel = Kernel::load(&kernel_deb.path, &kernel_deb.sha256, &List::shipped()?, &cache)?;
+
+    let mut components = crates(&project, MUSL, &programs)?;
+    components.extend(crates(&project, UEFI, &[LOADER])?);
+    components.extend([&kernel_deb, &ipxe_deb].map(|deb| Component {
+        origin: Origin::Debian,
+        name: deb.name.clone(),
+        version: deb.version.clone(),
+        sha256: Some(deb.sha256.clone()),
+        license: None,
+    }));
+    println!("image: compressing and writing the media (level {level}; only what changed is compressed again)");
+    let inputs = Inputs {
+        version: env!("CARGO_PKG_VERSION").into(),
+        sources,
+        kernel,
+        components,
+        level,
+    };
+    let outputs = media::build(&inputs, &folder, &cache)?;
+    Ok((folder, outputs))
+}
+
+/// Compiles packages for a target, in a target folder of its own: its flags differ from a plain `cargo build`'s, and
+/// in one folder each would throw away the other's work.
+fn compile(project: &Project, target: &str, packages: &[&str]) -> Result<()> {
+    println!("image: compiling {} for {target}", packages.join(", "));
+    let flags = toml::Value::from(rust_flags(project, target)?);
+    let status = cargo()
+        .args(["build", "--release", "--locked", "--target", target])
+        .args(packages.iter().flat_map(|package| ["-p", package]))
+        .arg("--config")
+        .arg(format!("target.{target}.rustflags={flags}"))
+        .arg("--target-dir")
+        .arg(programs_folder(project))
+        // The C in ring writes file names into its error reports.
+        .env(format!("CFLAGS_{}", target.replace('-', "_")), c_flags(project)?)
+        // Flags from outside would replace ours and change the programs.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .current_dir(&project.root)
+        .status()
+        .context("running cargo build")?;
+    ensure!(
+        status.success(),
+        "compiling for {target} failed; the compiler's words are above"
+    );
+    Ok(())
+}
+
+fn programs_folder(project: &Project) -> PathBuf {
+    project.target.join("programs")
+}
+
+fn built(project: &Project, target: &str, file: &str) -> PathBuf {
+    programs_folder(project).join(target).join("release").join(file)
+}
+
+/// Folders of this machine that would otherwise be written into the programs, and what stands there instead.
+fn remapped(project: &Project) -> Result<Vec<(PathBuf, &'static str)>> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let home = home.context("neither CARGO_HOME nor a home folder is known")?;
+    // Later rules win, so the more particular ones stand last.
+    Ok(vec![
+        (home, "/cargo"),
+        (project.root.clone(), "/rackbar"),
+        (programs_folder(project), "/target"),
+    ])
+}
+
+fn rust_flags(project: &Project, target: &str) -> Result<Vec<String>> {
+    let remapped = remapped(project)?;
+    let mut flags: Vec<_> = remapped
+        .iter()
+        .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()))
+        .collect();
+    if target == UEFI {
+        // Otherwise the linker stamps the wall clock into the header.
+        flags.push("-Clink-arg=/Brepro".into());
+    }
+    Ok(flags)
+}
+
+fn c_flags(project: &Project) -> Result<String> {
+    let remapped = remapped(project)?;
+    let flags = remapped
+        .iter()
+        .map(|(path, name)| format!("-ffile-prefix-map={}={name}", path.display()));
+    Ok(flags.collect::<Vec<_>>().join(" "))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Digests that `Cargo.lock` holds.
+#[derive(Deserialize)]
+struct Lock {
+    package: Vec<Locked>,
+}
+
+#[derive(Deserialize)]
+struct Locked {
+    name: String,
+    version: String,
+    checksum: Option<String>,
+}
+
+/// The crates that end up in these programs: no build scripts, macros, tests, nor features nobody switched on.
+fn crates(project: &Project, target: &str, packages: &[&str]) -> Result<Vec<Component>> {
+    let output = cargo()
+        .args([
+            "tree",
+            "--locked",
+            "--edges",
+            "normal,no-proc-macro",
+            "--prefix",
+            "none",
+            "--no-dedupe",
+        ])
+        .args(["--target", target, "--format", "{p}|{l}"])
+        .args(packages.iter().flat_map(|package| ["-p", package]))
+        .current_dir(&project.root)
+        .output()
+        .context("running cargo tree")?;
+    ensure!(
+        output.status.success(),
+        "cargo tree: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    let lock = std::fs::read_to_string(project.root.join("Cargo.lock")).context("reading Cargo.lock")?;
+    let lock: Lock = toml::from_str(&lock).context("reading Cargo.lock")?;
+    let digests: BTreeMap<_, _> = lock
+        .package
+        .into_iter()
+        .map(|package| ((package.name, package.version), package.checksum))
+        .collect();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().filter_map(|line| {
+        let (package, license) = line.split_once('|')?;
+        let (name, version) = package.split_once(" v")?;
+        let version = version.split(' ').next()?;
+        Some((name.to_owned(), version.to_owned(), license.trim_end_matches(" (*)")))
+    });
+    let components = lines.map(|(name, version, license)| Component {
+        origin: Origin::Cargo,
+        sha256: digests.get(&(name.clone(), version.clone())).cloned().flatten(),
+        license: (!license.is_empty()).then(|| license.to_owned()),
+        name,
+        version,
+    });
+    Ok(components.collect())
+}
+
+/// The closing table.
+fn table(outputs: &[Output]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(["file", "size", "limit", "", "purpose"]);
+    for output in outputs {
+        table.add_row(row(output.name, output.size, output.limit, output.purpose));
+    }
+    table.add_row(row(
+        "node boot set",
+        node_boot(outputs),
+        Some(media::NODE_BOOT_LIMIT),
+        "vmlinuz + base.cpio.zst",
+    ));
+    for column in [1, 2] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn row(name: &str, size: u64, limit: Option<u64>, purpose: &str) -> [String; 5] {
+    let verdict = limit.map_or("", |limit| if size <= limit { "ok" } else { "TOO LARGE" });
+    [
+        name.to_owned(),
+        human(size),
+        limit.map(human).unwrap_or_default(),
+        verdict.to_owned(),
+        purpose.to_owned(),
+    ]
+}
+
+fn human(size: u64) -> String {
+    match size {
+        0..1_048_576 => format!("{:.1} KiB", size as f64 / 1024.0),
+        _ => format!("{:.1} MiB", size as f64 / 1_048_576.0),
+    }
+}
+
+fn node_boot(outputs: &[Output]) -> u64 {
+    outputs
+        .iter()
+        .filter(|output| ["vmlinuz", "base.cpio.zst"].contains(&output.name))
+        .map(|output| output.size)
+        .sum()
+}
+
+/// An image that has outgrown its limits is an error: somebody has to decide.
+fn over_limit(outputs: &[Output]) -> Result<()> {
+    for output in outputs {
+        if let Some(limit) = output.limit {
+            ensure!(
+                output.size <= limit,
+                "{} has {} and may have {}",
+                output.name,
+                human(output.size),
+                human(limit)
+            );
+        }
+    }
+    let size = node_boot(outputs);
+    ensure!(size <= media::NODE_BOOT_LIMIT, "the node boot set has {}", human(size));
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! half-installed. Other verbs call [`ensure`] with their own [`Need`], which costs two quick questions when
 //! everything is there.
 
+pub(crate) mod debian;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,0 +1,218 @@
+//! All files of `target/image`, out of programs, kernel and packages that are already there.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::cache::{Cache, write_whole};
+use crate::compress;
+use crate::contents::{Contents, Sources};
+use crate::cpio;
+use crate::digest::sha256;
+use crate::disk::{self, DiskSpec};
+use crate::iso::{self, IsoSpec};
+use crate::kernel::Kernel;
+use crate::pe::{self, Section};
+use crate::sbom::{self, Component};
+
+/// Size of the data partition on the shipped disk image, in MiB. A template: the appliance grows it.
+pub const DATA_MIB: u64 = 64;
+
+const MIB: u64 = 1 << 20;
+
+/// The appliance's command line: quiet enough for a text screen, on both consoles; the last one named is where the
+/// kernel's own `/dev/console` goes.
+const COMMAND_LINE: &str = "rackbar.role=appliance quiet panic=10 console=ttyS0,115200n8 console=tty0";
+
+/// What the media are made of.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Rackbar's version.
+    pub version: String,
+    /// The bytes behind each `from` of the contents table, the loader among them.
+    pub sources: Sources,
+    /// The kernel and its modules.
+    pub kernel: Kernel,
+    /// The parts to list in the bill of materials.
+    pub components: Vec<Component>,
+    /// Zstandard level, [`compress::LEVEL`] for what ships.
+    pub level: i32,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its name in the folder.
+    pub name: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// Size in bytes.
+    pub size: u64,
+    /// The size it must not exceed, if there is one.
+    pub limit: Option<u64>,
+    /// SHA-256, as hex.
+    pub sha256: String,
+}
+
+/// Collects outputs as they are written.
+struct Folder<'a> {
+    path: &'a Path,
+    outputs: Vec<Output>,
+}
+
+impl Folder<'_> {
+    fn put(&mut self, name: &'static str, purpose: &'static str, limit: Option<u64>, content: &[u8]) -> Result<()> {
+        write_whole(&self.path.join(name), content)?;
+        let size = content.len() as u64;
+        self.outputs.push(Output {
+            name,
+            purpose,
+            size,
+            limit,
+            sha256: sha256(content),
+        });
+        Ok(())
+    }
+
+    /// Writes a file through `write`, beside its place first, so that nobody sees half of it.
+    fn put_large(
+        &mut self,
+        name: &'static str,
+        purpose: &'static str,
+        write: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
+        write(&new)?;
+        let content = std::fs::read(&new).with_context(|| format!("reading {}", new.display()))?;
+        std::fs::rename(&new, &path).with_context(|| format!("writing {}", path.display()))?;
+        self.outputs.push(Output {
+            name,
+            purpose,
+            size: content.len() as u64,
+            limit: None,
+            sha256: sha256(&content),
+        });
+        Ok(())
+    }
+}
+
+/// Writes everything into `folder`, `SHA256SUMS` last, and tells what was written.
+pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output>> {
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let mut out = Folder {
+        path: folder,
+        outputs: Vec::new(),
+    };
+    let contents = Contents::shipped()?;
+    let loader = inputs.sources.get("loader").context("no loader was built")?;
+    let vmlinuz = &inputs.kernel.image;
+
+    // Two frames one behind the other, which the kernel unpacks in turn: the modules' frame stays as it is, and in the
+    // cache, while the programs change.
+    let mut base = compress::zstd(&inputs.kernel.modules, inputs.level, cache)?;
+    base.extend(compress::zstd(
+        &contents.base.cpio(&inputs.sources)?,
+        inputs.level,
+        cache,
+    )?);
+    let appliance = compress::zstd(&contents.appliance.cpio(&inputs.sources)?, inputs.level, cache)?;
+    let efi = unified(loader, vmlinuz, &base, &appliance, &inputs.version)?;
+
+    out.put("vmlinuz", "kernel, for nodes and for iPXE", None, vmlinuz)?;
+    out.put(
+        "base.cpio.zst",
+        "initramfs of every machine: init, agent, modules",
+        None,
+        &base,
+    )?;
+    out.put("appliance.cpio.zst", "what the appliance has on top", None, &appliance)?;
+    out.put(
+        "nodeboot.cpio",
+        "kernel and base again, for an appliance started by iPXE",
+        None,
+        &node_boot(vmlinuz, &base),
+    )?;
+    out.put("loader.efi", "UEFI boot loader of the nodes", Some(MIB / 4), loader)?;
+    out.put(
+        "rackbar.efi",
+        "the whole appliance as one UEFI program (UKI)",
+        Some(36 * MIB),
+        &efi,
+    )?;
+    out.put_large("rackbar.img", "the appliance as a disk or USB stick (GPT)", |path| {
+        disk::write(
+            &DiskSpec {
+                efi: &efi,
+                config: None,
+                data_mib: DATA_MIB,
+            },
+            path,
+        )
+    })?;
+    out.put_large("rackbar.iso", "the appliance as a CD or USB stick", |path| {
+        iso::write(
+            &IsoSpec {
+                efi: &efi,
+                config: None,
+            },
+            path,
+        )
+    })?;
+    let bill = sbom::cyclonedx(&inputs.version, &inputs.components);
+    out.put(
+        "rackbar.cdx.json",
+        "what all this is made of (CycloneDX)",
+        None,
+        bill.as_bytes(),
+    )?;
+    let sums: String = out
+        .outputs
+        .iter()
+        .map(|output| format!("{}  {}\n", output.sha256, output.name))
+        .collect();
+    out.put("SHA256SUMS", "digests of the files above", None, sums.as_bytes())?;
+    Ok(out.outputs)
+}
+
+/// What a node fetches before it runs: kernel and base. The limit is for the two together.
+pub const NODE_BOOT_LIMIT: u64 = 24 * MIB;
+
+/// Sections the loader finds in itself, as ARCHITECTURE.md's "Loader" says.
+fn unified(loader: &[u8], kernel: &[u8], base: &[u8], appliance: &[u8], version: &str) -> Result<Vec<u8>> {
+    let release = format!("ID=rackbar\nNAME=Rackbar\nPRETTY_NAME=\"Rackbar {version}\"\nVERSION_ID={version}\n");
+    pe::append(
+        loader,
+        &[
+            Section {
+                name: ".osrel",
+                content: release.as_bytes(),
+            },
+            Section {
+                name: ".cmdline",
+                content: COMMAND_LINE.as_bytes(),
+            },
+            Section {
+                name: ".linux",
+                content: kernel,
+            },
+            Section {
+                name: ".initrd",
+                content: base,
+            },
+            Section {
+                name: ".initrd2",
+                content: appliance,
+            },
+        ],
+    )
+    .context("adding kernel and initramfs to the loader")
+}
+
+/// The boot files of a node as an archive, for an appliance that was not started by our loader. Uncompressed: both
+/// parts are compressed already.
+fn node_boot(kernel: &[u8], base: &[u8]) -> Vec<u8> {
+    let mut writer = cpio::Writer::new();
+    writer.file("boot/vmlinuz", 0o644, kernel);
+    writer.file("boot/base.cpio.zst", 0o644, base);
+    writer.finish()
+}
