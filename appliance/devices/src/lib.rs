@@ -1,1 +1,61 @@
-//! Not yet written.
+//! Talking to management controllers (BMCs): finding them, who they are, power, boot device.
+//!
+//! ```text
+//!  probe     who is there, without a password
+//!  bmc       one BMC: a queue, back-off, and the ranked ways to it ("hammers"): Redfish first, then IPMI
+//!  redfish   the client of DMTF's DSP0266 over HTTPS, tolerant of what real BMCs answer
+//!  ipmi      the client of IPMI 2.0 over LAN; protocol in `rackbar-ipmi`
+//! ```
+//!
+//! Differences between makers are data (`rackbar-hw-profiles`); no maker's name stands in this code.
+
+mod address;
+mod bmc;
+mod budget;
+mod error;
+mod identity;
+mod ipmi;
+mod probe;
+mod redfish;
+mod tls;
+
+use std::time::Duration;
+
+pub use address::{BmcAddress, Credentials, Fingerprint, ParseFingerprintError};
+pub use bmc::{Bmc, Choice};
+pub use budget::Budget;
+pub use error::{Cause, Error, Interface};
+pub use identity::{BmcIdentity, BootOverride, BootTarget};
+pub use probe::{IpmiPresence, ProbeReport, RedfishRoot, probe};
+pub use rackbar_hw_profiles::Profiles;
+
+/// How patient we are with a BMC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// For a TCP connection with TLS.
+    pub connect: Duration,
+    /// For the answer to one Redfish request.
+    pub answer: Duration,
+    /// Before an IPMI message is repeated.
+    pub repeat: Duration,
+    /// How often an IPMI message is sent.
+    pub tries: u8,
+    /// How long a power change may take until the BMC shows it.
+    pub settle: Duration,
+    /// Between two looks at the power state.
+    pub look: Duration,
+}
+
+impl Default for Timing {
+    /// Slow BMCs need 10 s and more for a Redfish resource they have not cached.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(60),
+            repeat: Duration::from_secs(2),
+            tries: 4,
+            settle: Duration::from_secs(90),
+            look: Duration::from_secs(2),
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! One BMC, spoken to through the best way it offers.
+//!
+//! Ways ("hammers") are ranked: Redfish, then IPMI. The first that works is kept; which and why is there to be read.
+//! When it stops working the choice is made anew. A wrong password or a changed certificate never leads to another way:
+//! the first would lock the account, the second may be somebody in between.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rackbar_hw_profiles::{Profiles, Subject, Verdict};
+use rackbar_ipmi::command::chassis::ChassisControl;
+use rackbar_model::{FirmwareMode, PowerAction, PowerState};
+use tokio::time::{Instant, sleep};
+
+use crate::budget::Keeper;
+use crate::error::{Cause, Error, Interface};
+use crate::ipmi::Ipmi;
+use crate::redfish::Redfish;
+use crate::tls::Pin;
+use crate::{BmcAddress, BmcIdentity, BootOverride, BootTarget, Budget, Credentials, Fingerprint, Timing};
+
+/// Which way was chosen, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// The way.
+    pub interface: Interface,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// A BMC. Requests queue up; one is on its way at a time.
+pub struct Bmc {
+    address: BmcAddress,
+    timing: Timing,
+    profiles: Arc<Profiles>,
+    pin: Arc<Pin>,
+    keeper: Keeper,
+    told: Mutex<Told>,
+    ways: tokio::sync::Mutex<Ways>,
+}
+
+/// What can be read without waiting for the queue.
+#[derive(Default)]
+struct Told {
+    choice: Option<Choice>,
+    verdict: Verdict,
+}
+
+struct Ways {
+    redfish: Redfish,
+    ipmi: Ipmi,
+    chosen: Option<Interface>,
+    judged: bool,
+}
+
+/// What is asked, the same for every way.
+#[derive(Clone, Debug)]
+enum Ask {
+    Identify,
+    PowerState,
+    GetBoot,
+    SetBoot(BootTarget, Option<FirmwareMode>),
+    Power(Button),
+}
+
+/// What a way can do to power in one request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Button {
+    On,
+    Off,
+    Shutdown,
+    Cycle,
+    Reset,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Identity(BmcIdentity),
+    Power(PowerState),
+    Boot(BootOverride),
+    /// Done; `false` when this BMC has no such button.
+    Done(bool),
+}
+
+impl Bmc {
+    /// A BMC at an address. `pinned` is the certificate it showed before; without one the first seen is pinned.
+    pub fn new(
+        address: BmcAddress,
+        credentials: Credentials,
+        pinned: Option<Fingerprint>,
+        profiles: Arc<Profiles>,
+        timing: Timing,
+    ) -> Self {
+        let pin = Pin::new(pinned);
+        let ways = Ways {
+            redfish: Redfish::new(address, timing, credentials.clone(), Arc::clone(&pin)),
+            ipmi: Ipmi::new(address, timing, credentials),
+            chosen: None,
+            judged: false,
+        };
+        let (keeper, told) = (Keeper::default(), Mutex::default());
+        Self {
+            address,
+            timing,
+            profiles,
+            pin,
+            keeper,
+            told,
+            ways: tokio::sync::Mutex::new(ways),
+        }
+    }
+
+    /// Its address.
+    pub const fn address(&self) -> BmcAddress {
+        self.address
+    }
+
+    /// The certificate it is known by, to be kept and given to [`Self::new`] next time.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.pin.known().pinned
+    }
+
+    /// The way chosen last, and why.
+    pub fn choice(&self) -> Option<Choice> {
+        self.with_told(|told| told.choice.clone())
+    }
+
+    /// The quirks in force and the profiles they come from; known after [`Self::identify`].
+    pub fn verdict(&self) -> Verdict {
+        self.with_told(|told| told.verdict.clone())
+    }
+
+    /// What it was asked so far.
+    pub fn budget(&self) -> Budget {
+        self.keeper.budget()
+    }
+
+    fn with_told<T>(&self, act: impl FnOnce(&mut Told) -> T) -> T {
+        act(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who it is and what it manages.
+    ///
+    /// # Errors
+    /// When no way leads there, the login is refused, or the certificate changed.
+    pub async fn identify(&self) -> Result<BmcIdentity, Error> {
+        match self.ask(Ask::Identify).await? {
+            (_, Answer::Identity(identity)) => Ok(identity),
+            (interface, _) => Err(self.mixed_up(interface)),
+        }
+    }
+
+    /// The machine's power.
+    ///
+    /// # Errors
+    /// As [`Self::identify`].
+    pub async fn power_state(&self) -> Result<PowerState, Error> {
+        match self.ask(Ask::PowerState).await? {
+            (_, Answer::Power(state)) => Ok(state),
+            (interface, _) => Err(self.mixed_up(interface)),
+        }
+    }
+
+    /// The boot override in force.
+    ///
+    /// # Errors
+    /// As [`Self::identify`].
+    pub async fn get_boot(&self) -> Result<BootOverride, Error> {
+        match self.ask(Ask::GetBoot).await? {
+            (_, Answer::Boot(boot)) => Ok(boot),
+            (interface, _) => Err(self.mixed_up(interface)),
+        }
+    }
+
+    /// Sets where the next boot comes from. `mode` names the firmware mode when it is known; `None` leaves it to the
+    /// BMC (Redfish) or asks for UEFI (IPMI, which cannot leave it open).
+    ///
+    /// # Errors
+    /// As [`Self::identify`], or when the BMC does not offer the target.
+    pub async fn set_boot_once(&self, target: BootTarget, mode: Option<FirmwareMode>) -> Result<(), Error> {
+        self.ask(Ask::SetBoot(target, mode)).await.map(drop)
+    }
+
+    /// Does something to the machine's power. `On`, `Off` and `Shutdown` do nothing when the machine is there already;
+    /// `Cycle` and `Netboot` switch a machine on that is off. Returns when the BMC took it, after waiting for "off" in
+    /// between where the action needs it.
+    ///
+    /// # Errors
+    /// As [`Self::identify`], or when the BMC refuses.
+    pub async fn power(&self, action: PowerAction) -> Result<(), Error> {
+        let state = self.power_state().await?;
+        let off = state == PowerState::Off;
+        match action {
+            PowerAction::On if state == PowerState::On => Ok(()),
+            PowerAction::On => self.press(Button::On).await,
+            PowerAction::Off | PowerAction::Shutdown if off => Ok(()),
+            PowerAction::Off => self.press(Button::Off).await,
+            PowerAction::Shutdown => self.press(Button::Shutdown).await,
+            PowerAction::Cycle if off => self.press(Button::On).await,
+            PowerAction::Cycle => self.cycle().await,
+            PowerAction::Reset if off => {
+                let cause = Cause::Refused {
+                    code: 409,
+                    message: "the machine is off; switch it on instead".to_owned(),
+                };
+                Err(self.error(self.interface(), "reset", cause))
+            }
+            PowerAction::Reset => self.restart().await,
+            PowerAction::Netboot => {
+                self.set_boot_once(BootTarget::Network, None).await?;
+                if off {
+                    self.press(Button::On).await
+                } else {
+                    self.restart().await
+                }
+            }
+        }
+    }
+
+    /// Ends the session, so that the BMC gets its slot back.
+    pub async fn close(&self) {
+        let mut ways = self.ways.lock().await;
+        ways.redfish.log_out().await;
+        ways.ipmi.close().await;
+    }
+
+    /// Reset, or off and on where the machine needs that.
+    async fn restart(&self) -> Result<(), Error> {
+        if self.with_told(|told| told.verdict.quirks.reset_needs_force_off) || !self.try_press(Button::Reset).await? {
+            return self.cycle().await;
+        }
+        Ok(())
+    }
+
+    async fn cycle(&self) -> Result<(), Error> {
+        if !self.with_told(|told| told.verdict.quirks.reset_needs_force_off) && self.try_press(Button::Cycle).await? {
+            return Ok(());
+        }
+        self.press(Button::Off).await?;
+        self.wait_for(PowerState::Off).await?;
+        self.press(Button::On).await
+    }
+
+    async fn wait_for(&self, wanted: PowerState) -> Result<(), Error> {
+        let start = Instant::now();
+        while self.power_state().await? != wanted {
+            if start.elapsed() >= self.timing.settle {
+                let cause = Cause::NotSeen {
+                    what: format!("power {wanted:?}"),
+                    after: self.timing.settle,
+                };
+                return Err(self.error(self.interface(), "power", cause));
+            }
+            sleep(self.timing.look).await;
+        }
+        Ok(())
+    }
+
+    async fn press(&self, button: Button) -> Result<(), Error> {
+        if self.try_press(button).await? {
+            return Ok(());
+        }
+        let cause = Cause::Unsupported(format!("the BMC offers no {button:?}"));
+        Err(self.error(self.interface(), "reset", cause))
+    }
+
+    async fn try_press(&self, button: Button) -> Result<bool, Error> {
+        match self.ask(Ask::Power(button)).await? {
+            (_, Answer::Done(done)) => Ok(done),
+            (interface, _) => Err(self.mixed_up(interface)),
+        }
+    }
+
+    fn interface(&self) -> Interface {
+        self.choice().map_or(Interface::Redfish, |choice| choice.interface)
+    }
+
+    fn error(&self, interface: Interface, request: &str, cause: Cause) -> Error {
+        Error {
+            address: self.address.ip,
+            interface,
+            request: request.to_owned(),
+            cause,
+        }
+    }
+
+    fn mixed_up(&self, interface: Interface) -> Error {
+        self.error(
+            interface,
+            "answer",
+            Cause::Malformed("answer of another request".to_owned()),
+        )
+    }
+
+    /// Waits for its turn, then asks through the chosen way, choosing it first if need be.
+    async fn ask(&self, ask: Ask) -> Result<(Interface, Answer), Error> {
+        let waiting = self.keeper.queue();
+        let mut ways = self.ways.lock().await;
+        drop(waiting);
+        let budget = self.keeper.budget();
+        if !budget.peace.is_zero() {
+            let cause = Cause::BackingOff {
+                wait: budget.peace,
+                failures: budget.failures_in_a_row,
+            };
+            return Err(self.error(self.interface(), &format!("{ask:?}"), cause));
+        }
+        let in_flight = self.keeper.begin();
+        let result = self.ask_ranked(&mut ways, &ask).await;
+        drop(in_flight);
+        match &result {
+            Ok(_) => self.keeper.answered(true),
+            Err(Error {
+                cause: Cause::Unreachable(_) | Cause::Refused { code: 429 | 503, .. },
+                ..
+            }) => {
+                ways.chosen = None;
+                self.keeper.overworked();
+            }
+            Err(_) => self.keeper.answered(false),
+        }
+        result
+    }
+
+    async fn ask_ranked(&self, ways: &mut Ways, ask: &Ask) -> Result<(Interface, Answer), Error> {
+        if ways.chosen == Some(Interface::Ipmi) {
+            return Ok((Interface::Ipmi, ways.ipmi_answer(ask).await?));
+        }
+        let refused = match self.ask_redfish(ways, ask).await {
+            Ok(answer) => {
+                if ways.chosen.is_none() {
+                    self.choose(ways, Interface::Redfish, "it ranks first and works".to_owned());
+                }
+                return Ok((Interface::Redfish, answer));
+            }
+            Err(error) if error.cause.another_way_may_help() => error,
+            Err(error) => return Err(error),
+        };
+        // A single thing Redfish lacks is done by IPMI without giving Redfish up.
+        let single = matches!(refused.cause, Cause::Unsupported(_)) && ways.chosen.is_some();
+        match ways.ipmi_answer(ask).await {
+            Ok(answer) => {
+                if !single {
+                    let suite = ways.ipmi.suite().map_or(0, |suite| suite.id());
+                    self.choose(
+                        ways,
+                        Interface::Ipmi,
+                        format!("suite {suite}; Redfish: {}", refused.cause),
+                    );
+                }
+                Ok((Interface::Ipmi, answer))
+            }
+            // Neither way: the first reason is the better one, unless IPMI got further.
+            Err(Error {
+                cause: Cause::Unreachable(_) | Cause::Unsupported(_),
+                ..
+            }) => Err(refused),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn choose(&self, ways: &mut Ways, interface: Interface, reason: String) {
+        tracing::debug!(bmc = %self.address.ip, %interface, reason, "way to the BMC chosen");
+        ways.chosen = Some(interface);
+        self.with_told(|told| told.choice = Some(Choice { interface, reason }));
+    }
+
+    /// Asks through Redfish. Quirks must be known before the first change: whoever changes something without having
+    /// identified the machine pays for one look at it.
+    async fn ask_redfish(&self, ways: &mut Ways, ask: &Ask) -> Result<Answer, Error> {
+        if ways.judged || !matches!(ask, Ask::SetBoot(..) | Ask::Power(_) | Ask::Identify) {
+            return ways.redfish_answer(ask).await;
+        }
+        let identity = ways.redfish.identify().await?;
+        let subject = Subject {
+            manufacturer: identity.manufacturer.clone().unwrap_or_default(),
+            model: identity.model.clone().unwrap_or_default(),
+            firmware: identity.firmware.clone().unwrap_or_default(),
+        };
+        let verdict = self.profiles.judge(&subject);
+        ways.redfish.quirks = verdict.quirks;
+        ways.judged = true;
+        self.with_told(|told| told.verdict = verdict);
+        match ask {
+            Ask::Identify => Ok(Answer::Identity(identity)),
+            Ask::PowerState | Ask::GetBoot | Ask::SetBoot(..) | Ask::Power(_) => ways.redfish_answer(ask).await,
+        }
+    }
+}
+
+impl Ways {
+    async fn redfish_answer(&mut self, ask: &Ask) -> Result<Answer, Error> {
+        let way = &mut self.redfish;
+        Ok(match ask {
+            Ask::Identify => Answer::Identity(way.identify().await?),
+            Ask::PowerState => Answer::Power(way.power_state().await?),
+            Ask::GetBoot => Answer::Boot(way.get_boot().await?),
+            Ask::SetBoot(target, mode) => {
+                way.set_boot_once(target, *mode).await?;
+                Answer::Done(true)
+            }
+            Ask::Power(button) => Answer::Done(
+                way.reset(match button {
+                    Button::On => &["On", "ForceOn", "PushPowerButton"],
+                    Button::Off => &["ForceOff"],
+                    Button::Shutdown => &["GracefulShutdown", "PushPowerButton"],
+                    Button::Cycle => &["PowerCycle"],
+                    Button::Reset => &["ForceRestart"],
+                })
+                .await?,
+            ),
+        })
+    }
+
+    async fn ipmi_answer(&mut self, ask: &Ask) -> Result<Answer, Error> {
+        let way = &mut self.ipmi;
+        Ok(match ask {
+            Ask::Identify => Answer::Identity(way.identify().await?),
+            Ask::PowerState => Answer::Power(way.power_state().await?),
+            Ask::GetBoot => Answer::Boot(way.get_boot().await?),
+            Ask::SetBoot(target, mode) => {
+                way.set_boot_once(target, *mode).await?;
+                Answer::Done(true)
+            }
+            Ask::Power(button) => {
+                way.control(match button {
+                    Button::On => ChassisControl::PowerUp,
+                    Button::Off => ChassisControl::PowerDown,
+                    Button::Shutdown => ChassisControl::SoftShutdown,
+                    Button::Cycle => ChassisControl::PowerCycle,
+                    Button::Reset => ChassisControl::HardReset,
+                })
+                .await?;
+                Answer::Done(true)
+            }
+        })
+    }
+}

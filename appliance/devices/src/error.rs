@@ -1,0 +1,95 @@
+//! What can go wrong with a BMC, always with its address, the interface and the request.
+
+use core::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::Fingerprint;
+
+/// How a BMC is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Interface {
+    /// Redfish over HTTPS.
+    Redfish,
+    /// IPMI 2.0 over LAN.
+    Ipmi,
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Redfish => "Redfish",
+            Self::Ipmi => "IPMI",
+        })
+    }
+}
+
+/// A failed request.
+#[derive(Debug, thiserror::Error)]
+#[error("BMC {address}, {interface}, {request}: {cause}")]
+pub struct Error {
+    /// Which BMC.
+    pub address: IpAddr,
+    /// Through which interface.
+    pub interface: Interface,
+    /// Which request: method and path, or command.
+    pub request: String,
+    /// What went wrong.
+    pub cause: Cause,
+}
+
+/// What went wrong.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Cause {
+    /// Nobody answers, or not in the protocol.
+    #[error("not reachable: {0}")]
+    Unreachable(String),
+    /// User or password are refused.
+    #[error("login refused: {0}; check the BMC's user and password")]
+    Unauthorized(String),
+    /// The BMC shows another certificate than before: replaced, reset, or somebody in between.
+    #[error("its certificate changed from {pinned} to {seen}; if that was you, accept the new one")]
+    CertificateChanged {
+        /// The one pinned.
+        pinned: Fingerprint,
+        /// The one shown.
+        seen: Fingerprint,
+    },
+    /// The BMC understood and said no.
+    #[error("refused ({code}): {message}")]
+    Refused {
+        /// HTTP status or IPMI completion code.
+        code: u16,
+        /// The BMC's own words where it has some.
+        message: String,
+    },
+    /// This BMC cannot do it.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+    /// The answer makes no sense.
+    #[error("answer not understood: {0}")]
+    Malformed(String),
+    /// It was taken but did not come true in time.
+    #[error("{what} did not happen within {} s", after.as_secs())]
+    NotSeen {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        after: Duration,
+    },
+    /// Too many failures lately: left in peace for a while.
+    #[error("left in peace for another {} ms after {failures} failures", wait.as_millis())]
+    BackingOff {
+        /// Time to wait.
+        wait: Duration,
+        /// Failures in a row.
+        failures: u32,
+    },
+}
+
+impl Cause {
+    /// True when another interface may do better.
+    pub const fn another_way_may_help(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Unsupported(_) | Self::Malformed(_))
+    }
+}

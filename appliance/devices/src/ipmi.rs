@@ -1,0 +1,431 @@
+//! The IPMI client: sockets and time around the session machine of `rackbar-ipmi`.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use rackbar_ipmi::client::{Config, Failure, Output, Session};
+use rackbar_ipmi::command::chassis::{BootDevice, BootFlags, ChassisControl, ChassisStatus};
+use rackbar_ipmi::command::device::{self, DeviceId};
+use rackbar_ipmi::command::lan::{LanParameter, parameter};
+use rackbar_ipmi::command::user::ChannelInfo;
+use rackbar_ipmi::rakp::Status;
+use rackbar_ipmi::{CipherSuite, Completion, Malformed, OsEntropy, Privilege, Request, Response, Secret};
+use rackbar_model::{FirmwareMode, MacAddr, PowerState};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::{Cause, Error, Interface};
+use crate::{BmcAddress, BmcIdentity, BootOverride, BootTarget, Credentials, Timing};
+
+/// BMCs end a silent session after 60 s, some a little earlier; a session older than this is not trusted.
+const IDLE: Duration = Duration::from_secs(40);
+
+struct Live {
+    socket: UdpSocket,
+    session: Session<OsEntropy>,
+    used: Instant,
+}
+
+/// A client of one BMC. One request at a time; the caller sees to it.
+pub(crate) struct Ipmi {
+    address: BmcAddress,
+    timing: Timing,
+    credentials: Credentials,
+    live: Option<Live>,
+    /// The suite that worked, and the privilege.
+    agreed: Option<(CipherSuite, Privilege)>,
+    origin: Instant,
+}
+
+impl Ipmi {
+    pub(crate) fn new(address: BmcAddress, timing: Timing, credentials: Credentials) -> Self {
+        Self {
+            address,
+            timing,
+            credentials,
+            live: None,
+            agreed: None,
+            origin: Instant::now(),
+        }
+    }
+
+    fn error(&self, request: &str, cause: Cause) -> Error {
+        Error {
+            address: self.address.ip,
+            interface: Interface::Ipmi,
+            request: request.to_owned(),
+            cause,
+        }
+    }
+
+    /// The cipher suite in use.
+    pub(crate) fn suite(&self) -> Option<CipherSuite> {
+        self.agreed.map(|(suite, _)| suite)
+    }
+
+    /// Logs in: suite 17, then 3; administrator, then operator. A wrong password is tried once only.
+    async fn log_in(&mut self) -> Result<(), Error> {
+        let admin = Privilege::Administrator;
+        let ways: Vec<_> = match self.agreed {
+            Some(way) => vec![way],
+            None => vec![
+                (CipherSuite::Seventeen, admin),
+                (CipherSuite::Seventeen, Privilege::Operator),
+                (CipherSuite::Three, admin),
+                (CipherSuite::Three, Privilege::Operator),
+            ],
+        };
+        let mut last = Cause::Unreachable("no way to log in".to_owned());
+        let mut refused_suite = None;
+        for (suite, privilege) in ways {
+            if refused_suite == Some(suite) || (privilege != admin && !matches!(last, Cause::Refused { .. })) {
+                continue;
+            }
+            match self.log_in_with(suite, privilege).await {
+                Ok(()) => {
+                    self.agreed = Some((suite, privilege));
+                    return Ok(());
+                }
+                Err(LoginFailed {
+                    cause,
+                    next: Next::Nothing,
+                }) => return Err(self.login_error(cause)),
+                Err(LoginFailed { cause, next }) => {
+                    if next == Next::Suite {
+                        refused_suite = Some(suite);
+                    }
+                    last = cause;
+                }
+            }
+        }
+        // What worked once may not after a firmware update: next time all ways again.
+        self.agreed = None;
+        Err(self.login_error(last))
+    }
+
+    fn login_error(&self, cause: Cause) -> Error {
+        self.error("RMCP+ login", cause)
+    }
+
+    async fn log_in_with(&mut self, suite: CipherSuite, privilege: Privilege) -> Result<(), LoginFailed> {
+        let stop = |cause| LoginFailed {
+            cause,
+            next: Next::Nothing,
+        };
+        let long = || Cause::Unsupported("IPMI passwords have at most 20 bytes".to_owned());
+        let password = Secret::new(self.credentials.password().as_bytes()).ok_or_else(|| stop(long()))?;
+        let config = Config {
+            user: self.credentials.user.clone(),
+            password,
+            suite,
+            privilege,
+            retry: self.timing.repeat,
+            tries: self.timing.tries,
+        };
+        let socket = self
+            .socket()
+            .await
+            .map_err(|error| stop(Cause::Unreachable(error.to_string())))?;
+        let mut session = Session::new(config, OsEntropy);
+        session.start(self.origin.elapsed());
+        let mut live = Live {
+            socket,
+            session,
+            used: Instant::now(),
+        };
+        match drive(&mut live, self.origin).await {
+            Output::Ready => {
+                self.live = Some(live);
+                Ok(())
+            }
+            Output::Failed(failure) => Err(login_failed(failure)),
+            Output::Send(_) | Output::Answer(_) | Output::Unanswered | Output::Sol(_) => {
+                Err(stop(Cause::Malformed("an answer before the login was done".to_owned())))
+            }
+        }
+    }
+
+    async fn socket(&self) -> std::io::Result<UdpSocket> {
+        let any: SocketAddr = if self.address.ip.is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(self.address.rmcp()).await?;
+        Ok(socket)
+    }
+
+    /// One command. A command that only reads is asked again in a new session when the old one died.
+    async fn command(&mut self, name: &str, request: Request, reads: bool) -> Result<Response, Error> {
+        let mut again = reads;
+        loop {
+            if self
+                .live
+                .as_ref()
+                .is_none_or(|live| live.used.elapsed() > IDLE || !live.session.is_ready())
+            {
+                self.close().await;
+                self.log_in().await?;
+            }
+            let Some(live) = &mut self.live else {
+                return Err(self.error(name, Cause::Unreachable("no session".to_owned())));
+            };
+            live.used = Instant::now();
+            let asked = live.session.request(request.clone(), self.origin.elapsed());
+            let output = if asked.is_ok() {
+                drive(live, self.origin).await
+            } else {
+                Output::Unanswered
+            };
+            match output {
+                Output::Answer(response) if response.completion == Completion::OK => return Ok(response),
+                Output::Answer(response) => return Err(self.refused(name, response.completion)),
+                _ if again => {
+                    again = false;
+                    self.live = None;
+                }
+                _ => {
+                    self.live = None;
+                    let words = "no answer; whether it was carried out is not known";
+                    return Err(self.error(name, Cause::Unreachable(words.to_owned())));
+                }
+            }
+        }
+    }
+
+    fn refused(&self, name: &str, code: Completion) -> Error {
+        let cause = match code {
+            Completion::INVALID_COMMAND => Cause::Unsupported(code.to_string()),
+            _ => Cause::Refused {
+                code: u16::from(code.0),
+                message: code.meaning().to_owned(),
+            },
+        };
+        self.error(name, cause)
+    }
+
+    fn malformed<T>(&self, name: &str, result: Result<T, Malformed>) -> Result<T, Error> {
+        result.map_err(|error| self.error(name, Cause::Malformed(error.to_string())))
+    }
+
+    pub(crate) async fn power_state(&mut self) -> Result<PowerState, Error> {
+        let name = "Get Chassis Status";
+        let answer = self.command(name, ChassisStatus::request(), true).await?;
+        let status = self.malformed(name, ChassisStatus::decode(&answer.data))?;
+        Ok(if status.on { PowerState::On } else { PowerState::Off })
+    }
+
+    pub(crate) async fn control(&mut self, control: ChassisControl) -> Result<(), Error> {
+        self.command(&format!("Chassis Control {control:?}"), control.request(), false)
+            .await
+            .map(drop)
+    }
+
+    pub(crate) async fn get_boot(&mut self) -> Result<BootOverride, Error> {
+        let name = "Get System Boot Options";
+        let answer = self.command(name, BootFlags::get(), true).await?;
+        let flags = self.malformed(name, BootFlags::decode_answer(&answer.data))?;
+        let target = match flags.device {
+            _ if !flags.valid => BootTarget::Default,
+            BootDevice::None => BootTarget::Default,
+            BootDevice::Pxe => BootTarget::Network,
+            BootDevice::Disk | BootDevice::SafeMode => BootTarget::Disk,
+            BootDevice::Cd | BootDevice::RemoteCd => BootTarget::Cd,
+            BootDevice::Setup => BootTarget::Setup,
+            other @ (BootDevice::Diagnostic | BootDevice::RemoteFloppy | BootDevice::Floppy) => {
+                BootTarget::Other(format!("{other:?}"))
+            }
+        };
+        let mode = flags.valid.then_some(if flags.uefi {
+            FirmwareMode::Uefi
+        } else {
+            FirmwareMode::Bios
+        });
+        Ok(BootOverride {
+            target,
+            once: flags.valid && !flags.persistent,
+            mode,
+        })
+    }
+
+    pub(crate) async fn set_boot_once(&mut self, target: &BootTarget, mode: Option<FirmwareMode>) -> Result<(), Error> {
+        let name = "Set System Boot Options";
+        let device = match target {
+            BootTarget::Default => BootDevice::None,
+            BootTarget::Network => BootDevice::Pxe,
+            BootTarget::Disk => BootDevice::Disk,
+            BootTarget::Cd => BootDevice::Cd,
+            BootTarget::Setup => BootDevice::Setup,
+            BootTarget::Http | BootTarget::Other(_) => {
+                return Err(self.error(name, Cause::Unsupported(format!("IPMI cannot ask for {target:?}"))));
+            }
+        };
+        // Firmware that knows only UEFI ignores a request without this bit; machines with a BIOS mode say so by `mode`.
+        let uefi = mode != Some(FirmwareMode::Bios);
+        let flags = BootFlags {
+            valid: device != BootDevice::None,
+            persistent: false,
+            uefi,
+            device,
+        };
+        // Not every BMC knows the acknowledge parameter, and none needs it to take the flags.
+        match self.command(name, BootFlags::announce(), false).await {
+            Ok(_)
+            | Err(Error {
+                cause: Cause::Refused { .. } | Cause::Unsupported(_),
+                ..
+            }) => {}
+            Err(error) => return Err(error),
+        }
+        self.command(name, flags.set(), false).await.map(drop)
+    }
+
+    pub(crate) async fn identify(&mut self) -> Result<BmcIdentity, Error> {
+        let name = "Get Device ID";
+        let answer = self.command(name, DeviceId::request(), true).await?;
+        let id = self.malformed(name, DeviceId::decode(&answer.data))?;
+        let uuid = self.optional("Get System GUID", device::system_guid_request()).await?;
+        let uuid = uuid
+            .and_then(|data| device::decode_guid(&data).ok())
+            .filter(|uuid| *uuid != [0; 16]);
+        Ok(BmcIdentity {
+            mac: self.lan_mac().await?,
+            firmware: Some(format!("{}.{:02}", id.firmware_major, id.firmware_minor)),
+            uuid: uuid.map(|uuid| rackbar_model::NodeId(uuid).to_string()),
+            power: self.power_state().await?,
+            ..BmcIdentity::default()
+        })
+    }
+
+    /// The answer's data, or nothing when the BMC does not know the command or the parameter.
+    async fn optional(&mut self, name: &str, request: Request) -> Result<Option<Vec<u8>>, Error> {
+        match self.command(name, request, true).await {
+            Ok(answer) => Ok(Some(answer.data)),
+            Err(Error {
+                cause: Cause::Refused { .. } | Cause::Unsupported(_),
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// MAC of the first LAN channel; channel 1 nearly everywhere, 2, 3 or 8 on some.
+    async fn lan_mac(&mut self) -> Result<Option<MacAddr>, Error> {
+        for channel in 1..=8 {
+            let info = self.optional("Get Channel Info", ChannelInfo::request(channel)).await?;
+            let lan = info
+                .and_then(|data| ChannelInfo::decode(&data).ok())
+                .is_some_and(|i| i.medium == ChannelInfo::LAN);
+            if !lan {
+                continue;
+            }
+            let name = "Get LAN Configuration Parameters";
+            let data = self.optional(name, LanParameter::get(channel, parameter::MAC)).await?;
+            if let Some(Ok(LanParameter::Mac(mac))) =
+                data.map(|data| LanParameter::decode_answer(parameter::MAC, &data))
+                && MacAddr(mac).is_unicast()
+            {
+                return Ok(Some(MacAddr(mac)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends the session, so that the BMC gets its slot back at once.
+    pub(crate) async fn close(&mut self) {
+        if let Some(mut live) = self.live.take() {
+            live.session.close();
+            while let Some(output) = live.session.output() {
+                if let Output::Send(datagram) = output {
+                    let _told = live.socket.send(&datagram).await;
+                }
+            }
+        }
+    }
+}
+
+/// What to try next after a failed login.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    Nothing,
+    Privilege,
+    Suite,
+}
+
+struct LoginFailed {
+    cause: Cause,
+    next: Next,
+}
+
+fn login_failed(failure: Failure) -> LoginFailed {
+    let words = failure.to_string();
+    let (cause, next) = match failure {
+        Failure::Silent { during: "open session" } => (Cause::Unreachable(words), Next::Suite),
+        Failure::Silent { .. } | Failure::NoEntropy => (Cause::Unreachable(words), Next::Nothing),
+        Failure::OtherSuite => (Cause::Unsupported(words), Next::Suite),
+        Failure::Refused {
+            during: "open session",
+            status: Status(code),
+        } => (
+            Cause::Refused {
+                code: u16::from(code),
+                message: words,
+            },
+            Next::Suite,
+        ),
+        Failure::Refused {
+            status: Status(code @ (0x09 | 0x0a)),
+            ..
+        } => (
+            Cause::Refused {
+                code: u16::from(code),
+                message: words,
+            },
+            Next::Privilege,
+        ),
+        Failure::Privilege(code) => (
+            Cause::Refused {
+                code: u16::from(code.0),
+                message: words,
+            },
+            Next::Privilege,
+        ),
+        Failure::Refused { .. } | Failure::WrongPassword | Failure::NameTooLong => {
+            (Cause::Unauthorized(words), Next::Nothing)
+        }
+    };
+    LoginFailed { cause, next }
+}
+
+/// Carries datagrams until the session says something.
+async fn drive(live: &mut Live, origin: Instant) -> Output {
+    let mut datagram = vec![0; 2048];
+    loop {
+        while let Some(output) = live.session.output() {
+            match output {
+                Output::Send(bytes) => {
+                    // An error here is the echo of an earlier datagram that nobody took; repeats and their end are
+                    // the session's business.
+                    let _sent = live.socket.send(&bytes).await;
+                }
+                Output::Sol(_) => {}
+                said => return said,
+            }
+        }
+        let Some(deadline) = live.session.deadline() else {
+            return Output::Unanswered;
+        };
+        tokio::select! {
+            received = live.socket.recv(&mut datagram) => match received {
+                Ok(length) => live.session.input(datagram.get(..length).unwrap_or_default(), origin.elapsed()),
+                // "Connection refused" by ICMP: nobody listens now. A BMC that restarts does that for a moment.
+                Err(_) => {
+                    sleep_until(origin + deadline).await;
+                    live.session.timeout(origin.elapsed());
+                }
+            },
+            () = sleep_until(origin + deadline) => live.session.timeout(origin.elapsed()),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What we look for in Redfish resources, over plain JSON: every property may be missing, null, or of another type than
+//! the schema says, because on real BMCs they are.
+
+use rackbar_model::{FirmwareMode, MacAddr, PowerState};
+use serde_json::Value;
+
+use crate::{BootOverride, BootTarget};
+
+/// A string, trimmed; nothing when it is empty or a usual placeholder for "unknown".
+pub(crate) fn text(resource: &Value, pointer: &str) -> Option<String> {
+    let text = resource.pointer(pointer)?.as_str()?.trim();
+    let unknown = [
+        "",
+        "n/a",
+        "na",
+        "none",
+        "null",
+        "unknown",
+        "not available",
+        "to be filled by o.e.m.",
+        "default string",
+    ];
+    (!unknown.contains(&text.to_lowercase().as_str())).then(|| text.to_owned())
+}
+
+/// The link in a property: `{"@odata.id": "/redfish/v1/..."}`.
+pub(crate) fn link(resource: &Value, pointer: &str) -> Option<String> {
+    let path = resource.pointer(pointer)?.get("@odata.id")?.as_str()?;
+    own_path(path)
+}
+
+/// A path on this BMC. Links elsewhere are not followed: credentials would go along.
+pub(crate) fn own_path(path: &str) -> Option<String> {
+    (path.starts_with('/') && !path.starts_with("//")).then(|| path.to_owned())
+}
+
+/// Links of a collection's members, in order.
+pub(crate) fn members(collection: &Value) -> Vec<String> {
+    let members = collection
+        .get("Members")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    members.filter_map(|member| link(member, "")).collect()
+}
+
+/// The power state. States in between count as the one they leave: "PoweringOn" is not on yet.
+pub(crate) fn power(system: &Value) -> PowerState {
+    match system
+        .get("PowerState")
+        .and_then(Value::as_str)
+        .map(str::to_lowercase)
+        .as_deref()
+    {
+        Some("on" | "poweringoff" | "paused") => PowerState::On,
+        Some("off" | "poweringon") => PowerState::Off,
+        _ => PowerState::Unknown,
+    }
+}
+
+/// Permanent MAC address of an interface, else its current one.
+pub(crate) fn mac(interface: &Value) -> Option<MacAddr> {
+    ["/PermanentMACAddress", "/MACAddress"]
+        .iter()
+        .filter_map(|pointer| text(interface, pointer)?.parse::<MacAddr>().ok())
+        .find(MacAddr::is_unicast)
+}
+
+/// Strings of an array.
+pub(crate) fn strings(resource: &Value, pointer: &str) -> Option<Vec<String>> {
+    let array = resource.pointer(pointer)?.as_array()?;
+    Some(array.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// The reset action: where to post, and the values it takes when the resource itself says so.
+pub(crate) fn reset(system: &Value) -> Option<(String, Option<Vec<String>>)> {
+    let action = system.pointer("/Actions/#ComputerSystem.Reset")?;
+    let target = own_path(action.get("target")?.as_str()?)?;
+    Some((target, strings(action, "/ResetType@Redfish.AllowableValues")))
+}
+
+/// The values of `ResetType` in an `ActionInfo` resource.
+pub(crate) fn action_info_values(info: &Value) -> Option<Vec<String>> {
+    let parameters = info.get("Parameters")?.as_array()?;
+    let parameter = parameters
+        .iter()
+        .find(|p| p.get("Name").and_then(Value::as_str) == Some("ResetType"))?;
+    strings(parameter, "/AllowableValues")
+}
+
+/// The boot override in force.
+pub(crate) fn boot(system: &Value) -> Option<BootOverride> {
+    let boot = system.get("Boot")?;
+    let enabled = boot
+        .get("BootSourceOverrideEnabled")
+        .and_then(Value::as_str)
+        .unwrap_or("Disabled");
+    let target = match boot.get("BootSourceOverrideTarget").and_then(Value::as_str) {
+        _ if enabled == "Disabled" => BootTarget::Default,
+        Some("Pxe") => BootTarget::Network,
+        Some("UefiHttp") => BootTarget::Http,
+        Some("Hdd") => BootTarget::Disk,
+        Some("Cd" | "RemoteDrive") => BootTarget::Cd,
+        Some("BiosSetup") => BootTarget::Setup,
+        None | Some("None") => BootTarget::Default,
+        Some(other) => BootTarget::Other(other.to_owned()),
+    };
+    let mode = match boot.get("BootSourceOverrideMode").and_then(Value::as_str) {
+        Some("UEFI") => Some(FirmwareMode::Uefi),
+        Some("Legacy") => Some(FirmwareMode::Bios),
+        _ => None,
+    };
+    Some(BootOverride {
+        target,
+        once: enabled == "Once",
+        mode,
+    })
+}
+
+/// The words of an error answer: every message of `@Message.ExtendedInfo`, else the short one.
+pub(crate) fn error_words(body: &Value) -> String {
+    let Some(error) = body.get("error") else {
+        return String::new();
+    };
+    let infos = error
+        .get("@Message.ExtendedInfo")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let messages: Vec<&str> = infos
+        .filter_map(|info| {
+            info.get("Message")
+                .or_else(|| info.get("MessageId"))
+                .and_then(Value::as_str)
+        })
+        .collect();
+    if messages.is_empty() {
+        error
+            .get("message")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    } else {
+        messages.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn placeholders_are_nothing() {
+        let system = json!({"SerialNumber": " To Be Filled By O.E.M. ", "Model": "R1 ", "UUID": null, "SKU": 5});
+        assert_eq!(text(&system, "/SerialNumber"), None);
+        assert_eq!(text(&system, "/Model").as_deref(), Some("R1"));
+        assert_eq!(
+            (text(&system, "/UUID"), text(&system, "/SKU"), text(&system, "/Absent")),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn links_stay_on_the_bmc() {
+        let members_of = json!({"Members": [{"@odata.id": "/redfish/v1/Systems/1"}, {"@odata.id": "//evil/x"}, {}, 7,
+            {"@odata.id": "https://evil/redfish/v1/Systems/1"}]});
+        assert_eq!(members(&members_of), ["/redfish/v1/Systems/1"]);
+        assert_eq!(members(&json!({"Members": "none"})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_override_that_is_off_is_none() {
+        let boot_of = |enabled: &str, target: &str| {
+            boot(&json!({"Boot": {"BootSourceOverrideEnabled": enabled, "BootSourceOverrideTarget": target}})).unwrap()
+        };
+        assert_eq!(boot_of("Disabled", "Pxe").target, BootTarget::Default);
+        assert_eq!(
+            boot_of("Once", "Pxe"),
+            BootOverride {
+                target: BootTarget::Network,
+                once: true,
+                mode: None
+            }
+        );
+        assert_eq!(
+            boot_of("Continuous", "SDCard").target,
+            BootTarget::Other("SDCard".to_owned())
+        );
+        assert_eq!(boot(&json!({})), None);
+    }
+
+    #[test]
+    fn the_permanent_address_comes_first() {
+        let interface = json!({"MACAddress": "02:00:00:00:00:01", "PermanentMACAddress": "00:1B:21:00:00:01"});
+        assert_eq!(mac(&interface).unwrap().to_string(), "00:1b:21:00:00:01");
+        assert_eq!(mac(&json!({"MACAddress": "00:00:00:00:00:00"})), None);
+    }
+
+    #[test]
+    fn an_error_says_all_it_has() {
+        let body = json!({"error": {"code": "Base.1.0", "message": "short", "@Message.ExtendedInfo": [
+            {"Message": "First."}, {"MessageId": "Base.1.0.Second"}]}});
+        assert_eq!(error_words(&body), "First. Base.1.0.Second");
+        assert_eq!(error_words(&json!({"error": {"message": "short"}})), "short");
+        assert_eq!(error_words(&Value::Null), "");
+    }
+}
