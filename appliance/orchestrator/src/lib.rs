@@ -5,7 +5,9 @@
 //! saw and changes the view; [`identity`] and [`state`] are its pure judgement. The journal in the store comes before
 //! subscribers: whoever is told of an event can read it again.
 
+pub mod agents;
 pub mod bmc;
+pub mod desk;
 pub mod identity;
 pub mod state;
 
@@ -16,7 +18,9 @@ mod mind;
 mod rack;
 mod record;
 mod settings;
+mod tokens;
 
+pub use desk::{Desk, DeskOptions};
 pub use knowledge::BmcSight;
 pub use rack::{Options, PowerError, Rack, RenameError};
 pub use settings::{Network, Role, Settings, Unknown};

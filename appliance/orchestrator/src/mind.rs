@@ -27,6 +27,9 @@ const FORGET_PACKETS: u64 = 10 * 60 * 1_000;
 /// The same for one that fetched boot files: long enough to ask in the morning why it failed at night.
 const FORGET_BOOTING: u64 = 24 * 60 * 60 * 1_000;
 
+/// Milliseconds after the last sign of life in which a verdict may still change by silence alone.
+const VERDICT_LASTS: u64 = 15 * 60 * 1_000;
+
 /// A provisional node may be displaced by another after this much silence.
 const DISPLACE: u64 = 60 * 1_000;
 
@@ -353,7 +356,8 @@ impl Mind {
         record.bmc_asked.then_some(record.node.id)
     }
 
-    fn stranger_may_speak(&mut self, now: Timestamp) -> bool {
+    /// False when strangers said too much lately.
+    pub(crate) fn stranger_may_speak(&mut self, now: Timestamp) -> bool {
         let bucket = &mut self.bucket;
         bucket.refill(now);
         if bucket.level == 0 {
@@ -368,7 +372,9 @@ impl Mind {
     pub(crate) fn tick(&mut self, now: Timestamp) {
         let ids: Vec<NodeId> = self.records.keys().copied().collect();
         for id in ids {
-            let Some(record) = self.records.get(&id) else { continue };
+            let Some(record) = self.records.get_mut(&id) else {
+                continue;
+            };
             let silence = now.since(record.node.last_seen);
             let forgotten = match record.standing {
                 Standing::Packets => silence >= FORGET_PACKETS,
@@ -378,6 +384,10 @@ impl Mind {
             if forgotten {
                 self.forget(id);
                 continue;
+            }
+            // Silence is part of a verdict: what was well a minute ago is late now. Later nothing more is to be said.
+            if silence < VERDICT_LASTS {
+                self.out.changed |= record.judge(now);
             }
             let tick = Happening::Tick {
                 idle: now.since(record.progress),
@@ -405,7 +415,11 @@ impl Mind {
     }
 
     /// Names the nodes to write, of which only firm ones are worth a disk.
-    pub(crate) fn take_out(&mut self) -> Outbox {
+    pub(crate) fn take_out(&mut self, now: Timestamp) -> Outbox {
+        for record in self.records.values_mut().filter(|record| record.verdict_due) {
+            record.verdict_due = false;
+            self.out.changed |= record.judge(now);
+        }
         for record in self
             .records
             .values_mut()

@@ -17,6 +17,7 @@ use tokio::sync::{broadcast, mpsc};
 use crate::mind::Mind;
 use crate::record::Record;
 use crate::settings::{Role, Settings};
+use crate::tokens::Tokens;
 
 /// Events of services that may wait to be taken in. Beyond that they are counted and dropped.
 const MAX_QUEUED: usize = 16_384;
@@ -108,6 +109,7 @@ pub(crate) struct Inner {
     probes: Mutex<Option<mpsc::Receiver<(IpAddr, Option<MacAddr>)>>>,
     pub(crate) connections: AtomicU64,
     pub(crate) door: crate::bmc::Door,
+    pub(crate) tokens: Mutex<Tokens>,
 }
 
 #[derive(Default)]
@@ -162,6 +164,7 @@ impl Rack {
             .into_iter()
             .map(|lease| (lease.address, lease))
             .collect();
+        let tokens = Tokens::load(store.clone())?;
         let (broadcast, _) = broadcast::channel(SUBSCRIBER_LAG);
         let to_all = broadcast.clone();
         store.set_listener(Arc::new(move |event| drop(to_all.send(Arc::new(event)))));
@@ -179,6 +182,7 @@ impl Rack {
             probes: Mutex::new(Some(probes)),
             connections: AtomicU64::new(0),
             door: crate::bmc::Door::new(),
+            tokens: Mutex::new(tokens),
         });
         let weak = Arc::downgrade(&inner);
         std::thread::Builder::new()
@@ -239,8 +243,9 @@ impl Rack {
     /// Works on the mind and carries out what it leaves.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Mind, Timestamp) -> T) -> T {
         let mut mind = locked(&self.inner.mind);
-        let result = work(&mut mind, now());
-        let out = mind.take_out();
+        let at = now();
+        let result = work(&mut mind, at);
+        let out = mind.take_out(at);
         for id in &out.removed {
             self.inner.store.remove_node(*id);
         }

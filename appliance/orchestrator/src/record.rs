@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rackbar_messages::ToAgent;
-use rackbar_model::{Event, Inventory, MacAddr, Node, NodeId, NodeState, PowerState, Timestamp};
+use rackbar_model::{Event, EventKind, Inventory, MacAddr, Node, NodeId, NodeState, PowerState, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -141,11 +141,36 @@ impl Record {
     }
 
     pub(crate) fn remember(&mut self, event: &Event) {
+        // A running system renews its lease for ever; that must not push the story of its boot out.
+        let renewal = matches!(event.kind, EventKind::DhcpRequest { .. } | EventKind::DhcpAck { .. });
+        let booting = matches!(
+            self.recent.back().map(|last| &last.kind),
+            Some(EventKind::DhcpDiscover { .. } | EventKind::DhcpOffer { .. } | EventKind::DhcpRequest { .. })
+        );
+        if renewal && !booting && self.agent.is_some() {
+            return;
+        }
         if self.recent.len() >= RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(event.clone());
         self.verdict_due = true;
+    }
+
+    /// Gives the verdict on what happened lately; true when it is another than before.
+    pub(crate) fn judge(&mut self, now: Timestamp) -> bool {
+        let rackbar_boot::Verdict { text, next_step, .. } = rackbar_boot::verdict(self.recent.make_contiguous(), now);
+        let verdict = if next_step.is_empty() {
+            text
+        } else {
+            format!("{text}; {next_step}")
+        };
+        let changed = verdict != self.node.verdict;
+        if changed {
+            // Not written for its own sake: it counts seconds, and is given anew after a restart.
+            self.edit().verdict = verdict;
+        }
+        changed
     }
 
     pub(crate) fn add_mac(&mut self, mac: MacAddr) {

@@ -283,6 +283,15 @@ impl Store {
         self.shared.queue.push_and_wait(ops.collect())
     }
 
+    /// Queues a named value, or its removal (`None`); returns at once. For what may be lost in a power cut.
+    pub fn queue(&self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        self.shared.queue.push(Op::Value {
+            table,
+            key: key.to_vec(),
+            value: value.map(<[u8]>::to_vec),
+        });
+    }
+
     /// A named value.
     ///
     /// # Errors

@@ -1,0 +1,130 @@
+//! What each machine boots: our kernel and initial RAM filesystem, with a command line that names this appliance and
+//! holds a fresh one-time token, as an iPXE script or a signed manifest.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rackbar_boot::{BootSpec, NodeArguments, SpecFile, node_command_line, render_ipxe, signed_manifest};
+use rackbar_messages::BootReport;
+use rackbar_model::{Digest, EventKind, MacAddr};
+use rackbar_services::{BootDesk, BootReply};
+use rackbar_trust::Signer;
+
+use crate::Rack;
+use crate::rack::{locked, now};
+
+/// Says what machines boot.
+pub struct Desk {
+    rack: Rack,
+    options: DeskOptions,
+}
+
+/// What all machines have in common.
+pub struct DeskOptions {
+    /// The kernel; `None` when the appliance has no boot files, which it then says to whoever asks.
+    pub kernel: Option<SpecFile>,
+    /// Parts of the initial RAM filesystem.
+    pub initrds: Vec<SpecFile>,
+    /// SHA-256 of the site CA certificate's DER.
+    pub pin: Digest,
+    /// Signs manifests.
+    pub signer: Arc<dyn Signer + Send + Sync>,
+    /// TCP port of the agents' server.
+    pub agent_port: u16,
+    /// TCP port of the boot HTTP server.
+    pub http_port: u16,
+}
+
+/// Status code and words.
+type Refusal = (u16, String);
+
+impl Desk {
+    /// A desk for `rack`.
+    pub fn new(rack: Rack, options: DeskOptions) -> Self {
+        Self { rack, options }
+    }
+
+    /// The specification for one boot, with our address as the client reaches it.
+    fn spec(&self, mac: MacAddr, client: IpAddr) -> Result<(BootSpec, IpAddr), Refusal> {
+        let kernel = self.options.kernel.clone().ok_or_else(|| {
+            let text = "this appliance has no boot files: it was started without its own boot medium's kernel";
+            (503, text.to_owned())
+        })?;
+        if !mac.is_unicast() {
+            return Err((400, format!("{mac} is no address of a machine")));
+        }
+        let (admitted, own, extra) = self.rack.with(|mind, _| {
+            let admitted = mind.by_mac.contains_key(&mac) || mind.settings.admits(mac);
+            (
+                admitted,
+                mind.settings.own_address(client),
+                mind.settings.kernel_arguments.clone(),
+            )
+        });
+        if !admitted {
+            return Err((
+                403,
+                format!("{mac} is not a machine of this site: `clients.unknown` in rackbar.toml excludes it"),
+            ));
+        }
+        let own: IpAddr = own
+            .ok_or_else(|| (503, "no network of role `rack` has an address".to_owned()))?
+            .into();
+        let token = locked(&self.rack.inner.tokens)
+            .mint(mac, now())
+            .map_err(|error| (503, error.to_string()))?;
+        let server = SocketAddr::new(own, self.options.agent_port);
+        let arguments = NodeArguments {
+            server,
+            pin: self.options.pin,
+            token: &token,
+            mac,
+            extra: &extra,
+        };
+        let command_line = node_command_line(&arguments).map_err(|error| {
+            (
+                500,
+                format!("boot.kernel_arguments in rackbar.toml cannot be used: {error}"),
+            )
+        })?;
+        let spec = BootSpec {
+            kernel,
+            initrds: self.options.initrds.clone(),
+            command_line,
+        };
+        Ok((spec, own))
+    }
+}
+
+impl BootDesk for Desk {
+    fn script(&self, mac: MacAddr, client: IpAddr) -> BootReply {
+        let script = self.spec(mac, client).map(|(spec, own)| {
+            let base = match self.options.http_port {
+                80 => format!("http://{own}"),
+                port => format!("http://{}", SocketAddr::new(own, port)),
+            };
+            render_ipxe(&spec, &base, mac)
+        });
+        reply(script.map(|text| ("text/plain; charset=utf-8", text.into())))
+    }
+
+    fn manifest(&self, mac: MacAddr, nonce: [u8; 16], client: IpAddr) -> BootReply {
+        // The time makes the number of the attempt: it grows, also across restarts.
+        let manifest = self
+            .spec(mac, client)
+            .map(|(spec, _)| signed_manifest(&spec, nonce, mac, now().0, self.options.signer.as_ref()));
+        reply(manifest.map(|bytes| ("application/octet-stream", bytes.into())))
+    }
+
+    fn report(&self, report: BootReport, _client: IpAddr) {
+        self.rack.queue_event(Some(report.mac), EventKind::Boot(report.stage));
+    }
+}
+
+fn reply(result: Result<(&'static str, Bytes), Refusal>) -> BootReply {
+    match result {
+        Ok((content_type, body)) => BootReply::Bytes { content_type, body },
+        Err((status, text)) => BootReply::Refused { status, text },
+    }
+}
