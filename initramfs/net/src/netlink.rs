@@ -37,6 +37,8 @@ pub struct Link {
     pub carrier: bool,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Highest MTU the driver allows, in bytes.
+    pub max_mtu: Option<u32>,
     /// Interface this one is stacked on, such as the parent of a VLAN.
     pub parent: Option<u32>,
     /// VLAN ID of a VLAN interface.
@@ -332,6 +334,7 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
         mtu: 0,
+        max_mtu: None,
         parent: None,
         vlan: None,
         loopback: flags.contains(LinkFlags::Loopback),
@@ -343,6 +346,7 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
                 link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr);
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::MaxMtu(mtu) => link.max_mtu = Some(*mtu).filter(|mtu| *mtu > 0),
             LinkAttribute::Link(parent) => link.parent = Some(*parent),
             LinkAttribute::LinkInfo(infos) => link.vlan = vlan_of(infos),
             _ => {}
