@@ -11,6 +11,7 @@ pub mod console;
 pub mod host;
 pub mod machine;
 pub mod qmp;
+pub mod rack;
 pub mod seat;
 pub mod site;
 pub mod switch;

@@ -39,7 +39,8 @@ pub enum PowerAction {
 }
 
 /// A class of boot devices.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum BootDevice {
     /// The NICs, in their order.
     Network,

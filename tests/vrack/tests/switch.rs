@@ -271,7 +271,8 @@ async fn tcpdump_reads_a_capture_with_its_tags() {
         let b = switch.port(PortConfig::access("Ethernet1/2", "", 10));
         a.send(&frame(BROADCAST, mac(1), &[0; 46]));
         next(&b).await;
-        switch.stop_captures();
+        switch.stop_capture(&file);
+        drop(file);
     }
     let deadline = Instant::now() + DEADLINE;
     // The writer's thread closes the file after the last handle is gone.

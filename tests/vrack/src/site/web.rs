@@ -107,7 +107,10 @@ async fn receive<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> 
 fn parse(buffer: &[u8]) -> io::Result<Option<(Request, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 48];
     let mut head = httparse::Request::new(&mut headers);
-    let httparse::Status::Complete(length) = head.parse(buffer).map_err(io::Error::other)? else {
+    let httparse::Status::Complete(length) = head
+        .parse(buffer)
+        .map_err(|error| io::Error::other(error.to_string()))?
+    else {
         return Ok(None);
     };
     let header = |name: &str| {

@@ -56,9 +56,15 @@ pub(super) struct Tap {
     sender: SyncSender<Record>,
     tags: Tags,
     interface: u32,
+    /// Shared with the file this tap leads to, and with no other.
+    interfaces: Arc<Mutex<u32>>,
 }
 
 impl Tap {
+    pub(super) fn leads_to(&self, file: &CaptureFile) -> bool {
+        Arc::ptr_eq(&self.interfaces, &file.interfaces)
+    }
+
     pub(super) fn record(&self, direction: Direction, wire_tag: Option<u16>, vlan: u16, data: &Arc<[u8]>) {
         let tag = match self.tags {
             Tags::Wire => wire_tag,
@@ -106,6 +112,10 @@ impl CaptureFile {
         })
     }
 
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.interfaces, &other.interfaces)
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -118,10 +128,12 @@ impl CaptureFile {
         // Blocking is right here: an interface the file does not describe makes the whole file unreadable.
         let _ = self.sender.send(Record::Interface(name.to_owned()));
         *interfaces += 1;
+        let interfaces = Arc::clone(&self.interfaces);
         Tap {
             sender: self.sender.clone(),
             tags: self.tags,
             interface,
+            interfaces,
         }
     }
 }

@@ -220,11 +220,12 @@ impl Fabric {
         }
     }
 
-    pub(super) fn stop_captures(&self) {
-        *locked(&self.capture_all) = None;
+    pub(super) fn stop_capture(&self, file: &CaptureFile) {
+        locked(&self.capture_all).take_if(|all| all.is(file));
         for (_, port) in self.ports() {
-            port.tapped.store(false, Relaxed);
-            locked(&port.taps).clear();
+            let mut taps = locked(&port.taps);
+            taps.retain(|tap| !tap.leads_to(file));
+            port.tapped.store(!taps.is_empty(), Relaxed);
         }
     }
 

@@ -213,9 +213,9 @@ impl Switch {
         self.fabric.capture_all(file);
     }
 
-    /// Stops every capture.
-    pub fn stop_captures(&self) {
-        self.fabric.stop_captures();
+    /// Stops writing into `file`.
+    pub fn stop_capture(&self, file: &CaptureFile) {
+        self.fabric.stop_capture(file);
     }
 }
 
