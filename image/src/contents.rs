@@ -60,6 +60,14 @@ impl Contents {
             .map(|file| file.from.as_str())
     }
 
+    /// Cargo packages of the programs.
+    pub fn packages(&self) -> Vec<&str> {
+        let programs = self.sources().filter_map(|from| from.strip_prefix("program:"));
+        programs
+            .map(|program| program.split_once('/').map_or(program, |(package, _)| package))
+            .collect()
+    }
+
     /// Paths of the files wanted out of the ipxe package.
     pub fn ipxe_files(&self) -> Vec<&str> {
         self.sources().filter_map(|from| from.strip_prefix("ipxe:")).collect()
@@ -112,6 +120,6 @@ mod tests {
     fn a_source_that_is_not_provided_is_an_error() {
         let contents = Contents::shipped().unwrap();
         let error = contents.base.cpio(&Sources::new()).unwrap_err().to_string();
-        assert!(error.contains("program:init"), "{error}");
+        assert!(error.contains("program:rackbar-init/init"), "{error}");
     }
 }

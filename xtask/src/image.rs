@@ -60,18 +60,13 @@ pub(crate) fn build(level: i32) -> Result<(PathBuf, Vec<Output>)> {
 
     let contents = Contents::shipped()?;
     let (kernel_deb, ipxe_deb) = (debian::kernel(&project.cache())?, debian::ipxe(&project.cache())?);
-    let programs: Vec<_> = contents
-        .sources()
-        .filter_map(|from| from.strip_prefix("program:"))
-        .collect();
-    let mut sources = Sources::new();
-    for name in &programs {
-        sources.insert(format!("program:{name}"), Vec::new());
-    }
-    compile(&project, MUSL, &programs)?;
+    let packages = contents.packages();
+    compile(&project, MUSL, &packages)?;
     compile(&project, UEFI, &[LOADER])?;
-    for name in &programs {
-        sources.insert(format!("program:{name}"), read(&built(&project, MUSL, name))?);
+    let mut sources = Sources::new();
+    for from in contents.sources().filter(|from| from.starts_with("program:")) {
+        let name = from.rsplit(['/', ':']).next().unwrap_or(from);
+        sources.insert(from.to_owned(), read(&built(&project, MUSL, name))?);
     }
     sources.insert("loader".into(), read(&built(&project, UEFI, &format!("{LOADER}.efi")))?);
 
@@ -86,7 +81,7 @@ pub(crate) fn build(level: i32) -> Result<(PathBuf, Vec<Output>)> {
     );
     let kernel = Kernel::load(&kernel_deb.path, &kernel_deb.sha256, &List::shipped()?, &cache)?;
 
-    let mut components = crates(&project, MUSL, &programs)?;
+    let mut components = crates(&project, MUSL, &packages)?;
     components.extend(crates(&project, UEFI, &[LOADER])?);
     components.extend([&kernel_deb, &ipxe_deb].map(|deb| Component {
         origin: Origin::Debian,
