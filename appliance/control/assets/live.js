@@ -1,0 +1,25 @@
+// Keeps the page live: when something happens, fetch this page again and swap its content. Without this script the
+// page is the same, only still.
+"use strict";
+(() => {
+  const main = document.getElementById("main");
+  if (!main || !window.EventSource || !window.fetch) return;
+  let timer = null;
+  const refresh = async () => {
+    timer = null;
+    try {
+      const response = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "manual" });
+      if (!response.ok) return;
+      const fresh = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("main");
+      // Do not take a form away from under somebody's finger, nor close what they opened.
+      const open = [...main.querySelectorAll("details")].map((d) => d.open);
+      if (!fresh || main.contains(document.activeElement) && document.activeElement.matches("input")) return;
+      fresh.querySelectorAll("details").forEach((d, i) => { d.open = open[i] || false; });
+      main.replaceChildren(...fresh.childNodes);
+    } catch { /* the appliance restarts; the event source tells when it is back */ }
+  };
+  const soon = () => { timer ??= setTimeout(refresh, 300); };
+  const source = new EventSource(`/api/v1/events/stream?after=${document.body.dataset.after || ""}`);
+  source.addEventListener("event", soon);
+  source.addEventListener("open", soon);
+})();

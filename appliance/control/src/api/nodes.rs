@@ -1,0 +1,238 @@
+//! `/api/v1/nodes`: the machines of the rack.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use rackbar_model::{Event, Inventory, Node, PowerAction, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::paging::{Page, PageQuery, etag, listed, tagged};
+use super::{Caller, Problem};
+use crate::Context;
+
+/// The node of that name, id or MAC address.
+pub(crate) fn find(context: &Context, name: &str) -> Result<Arc<Node>, Problem> {
+    context
+        .rack
+        .node(name)
+        .ok_or_else(|| Problem::not_found(format!("there is no node `{name}`")))
+}
+
+/// Which nodes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct NodeQuery {
+    /// Only nodes in this state, such as `discovered`.
+    state: Option<String>,
+}
+
+/// The machines of the rack, by name.
+#[utoipa::path(
+    get, path = "/api/v1/nodes", tag = "nodes", params(NodeQuery, PageQuery),
+    responses((status = 200, body = Page<Node>), (status = 400, body = Problem), (status = 401, body = Problem))
+)]
+pub(crate) async fn list(
+    State(context): State<Context>,
+    Query(query): Query<NodeQuery>,
+    Query(page): Query<PageQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut nodes = context.rack.nodes();
+    nodes.retain(|node| query.state.as_ref().is_none_or(|state| node.state.name() == state));
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    let page = page.cut(nodes, |node| node.name.clone())?;
+    let Page { items, next_page_token } = page;
+    Ok(tagged(
+        &headers,
+        &Page {
+            items: items.iter().map(|n| n.as_ref()).collect(),
+            next_page_token,
+        },
+    ))
+}
+
+/// One machine, whole.
+#[utoipa::path(
+    get, path = "/api/v1/nodes/{node}", tag = "nodes",
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses((status = 200, body = Node), (status = 304), (status = 404, body = Problem))
+)]
+pub(crate) async fn show(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    Ok(tagged(&headers, find(&context, &name)?.as_ref()))
+}
+
+/// What may be changed of a node.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeChange {
+    /// A new name: letters, digits and hyphens, as a host name (RFC 1123 section 2.1).
+    name: String,
+}
+
+/// Renames a machine. With `If-Match`, only if nobody changed it meanwhile.
+#[utoipa::path(
+    patch, path = "/api/v1/nodes/{node}", tag = "nodes", request_body = NodeChange,
+    params(("node" = String, Path, description = "Name, id or MAC address"), ("If-Match" = Option<String>, Header)),
+    responses(
+        (status = 200, body = Node), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem)
+    )
+)]
+pub(crate) async fn change(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    Json(change): Json<NodeChange>,
+) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    if headers.contains_key(header::IF_MATCH) {
+        let now = etag(&serde_json::to_vec(node.as_ref()).unwrap_or_default());
+        if !listed(&headers, header::IF_MATCH, &now) {
+            return Err(Problem::stale(format!(
+                "{} changed since you read it; read it again",
+                node.name
+            )));
+        }
+    }
+    context
+        .rack
+        .rename(node.id, &change.name)
+        .map_err(|error| Problem::conflict(error.to_string()))?;
+    Ok(tagged(
+        &HeaderMap::new(),
+        find(&context, &node.id.to_string())?.as_ref(),
+    ))
+}
+
+/// Everything that happened to one machine, oldest first, with the verdict on its last boot.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Timeline {
+    /// The machine's name.
+    name: String,
+    /// The verdict in words.
+    verdict: String,
+    /// The events, each with its wording.
+    items: Vec<WordedEvent>,
+}
+
+/// An event and what it says.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WordedEvent {
+    /// The event.
+    #[serde(flatten)]
+    pub(crate) event: Event,
+    /// The event in words.
+    pub(crate) text: String,
+}
+
+impl From<Event> for WordedEvent {
+    fn from(event: Event) -> Self {
+        Self {
+            text: event.kind.to_string(),
+            event,
+        }
+    }
+}
+
+/// One machine's netboot timeline.
+#[utoipa::path(
+    get, path = "/api/v1/nodes/{node}/timeline", tag = "nodes",
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses((status = 200, body = Timeline), (status = 404, body = Problem))
+)]
+pub(crate) async fn timeline(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    let events = context
+        .rack
+        .timeline(node.id)
+        .map_err(|e| Problem::internal(e.to_string()))?;
+    let items = events.into_iter().map(WordedEvent::from).collect();
+    Ok(tagged(
+        &headers,
+        &Timeline {
+            name: node.name.clone(),
+            verdict: node.verdict.clone(),
+            items,
+        },
+    ))
+}
+
+/// An inventory and when it was taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DatedInventory {
+    /// When.
+    at: Timestamp,
+    /// What was found.
+    inventory: Inventory,
+}
+
+/// One machine's inventories, newest first: only those that differ from the one before are kept.
+#[utoipa::path(
+    get, path = "/api/v1/nodes/{node}/inventories", tag = "nodes",
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses((status = 200, body = Page<DatedInventory>), (status = 404, body = Problem))
+)]
+pub(crate) async fn inventories(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    let history = context
+        .rack
+        .inventory_history(node.id)
+        .map_err(|e| Problem::internal(e.to_string()))?;
+    let mut items: Vec<_> = history
+        .into_iter()
+        .map(|(at, inventory)| DatedInventory { at, inventory })
+        .collect();
+    items.sort_by_key(|item| std::cmp::Reverse(item.at));
+    Ok(tagged(
+        &headers,
+        &Page {
+            items,
+            next_page_token: None,
+        },
+    ))
+}
+
+/// A power action.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PowerRequest {
+    /// What to do.
+    action: PowerAction,
+}
+
+/// Asks the machine's BMC for a power action, and waits until the BMC took it.
+#[utoipa::path(
+    post, path = "/api/v1/nodes/{node}/power", tag = "nodes", request_body = PowerRequest,
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses((status = 204), (status = 404, body = Problem), (status = 502, body = Problem))
+)]
+pub(crate) async fn power(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    Extension(Caller(by)): Extension<Caller>,
+    Json(request): Json<PowerRequest>,
+) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    context
+        .rack
+        .power(node.id, request.action, &by)
+        .await
+        .map_err(|e| Problem::bad_gateway(e.to_string()))?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

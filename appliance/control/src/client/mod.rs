@@ -1,0 +1,351 @@
+//! The API's client: what the command line and the console use.
+//!
+//! Over HTTPS the site's CA certificate is pinned by its SHA-256: no name and no public authority counts, since an
+//! appliance is reached by whatever address it has today. On the appliance itself, the socket file needs neither.
+
+mod pin;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rackbar_model::Digest;
+use rustls::pki_types::ServerName;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+/// Connecting takes longer than this only when nobody is there.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Answers are larger than this never: a thousand nodes with inventory are about 40 MB.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// Where the appliance is and how to prove oneself to it.
+#[derive(Clone)]
+pub enum Endpoint {
+    /// Over the network.
+    Https {
+        /// `host` or `host:port`; 443 when there is no port.
+        authority: String,
+        /// SHA-256 of the site CA certificate.
+        pin: Digest,
+        /// The token.
+        token: String,
+    },
+    /// On the appliance itself.
+    Socket(PathBuf),
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answered.
+    #[error("cannot reach the appliance at {at}: {reason}")]
+    Unreachable {
+        /// Where.
+        at: String,
+        /// Why.
+        reason: String,
+    },
+    /// The appliance said no.
+    #[error("{title}: {detail}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The kind of problem.
+        title: String,
+        /// What happened and what to do.
+        detail: String,
+    },
+    /// The answer was not what this client understands.
+    #[error("the appliance's answer makes no sense: {0}; are its version and this program's the same?")]
+    Malformed(String),
+}
+
+#[derive(Deserialize)]
+struct ProblemBody {
+    title: String,
+    detail: String,
+}
+
+/// A client of one appliance.
+#[derive(Clone)]
+pub struct Client {
+    endpoint: Endpoint,
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Client {
+    /// A client for this endpoint; connects with the first request.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
+        let tls = match &endpoint {
+            Endpoint::Https { authority, pin, .. } => {
+                Some(pin::config(*pin).map_err(|error| ClientError::Unreachable {
+                    at: authority.clone(),
+                    reason: error.to_string(),
+                })?)
+            }
+            Endpoint::Socket(_) => None,
+        };
+        Ok(Self { endpoint, tls })
+    }
+
+    /// The endpoint in words, without the token.
+    fn place(&self) -> String {
+        match &self.endpoint {
+            Endpoint::Https { authority, .. } => format!("https://{authority}"),
+            Endpoint::Socket(path) => path.display().to_string(),
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let (authority, tls) = match (&self.endpoint, &self.tls) {
+            (Endpoint::Socket(path), _) => return Ok(Box::new(UnixStream::connect(path).await?)),
+            (Endpoint::Https { authority, .. }, Some(tls)) => (authority, tls),
+            (Endpoint::Https { .. }, None) => return Err(io::Error::other("TLS is not set up")),
+        };
+        let has_port = authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let address = if has_port {
+            authority.clone()
+        } else {
+            format!("{authority}:443")
+        };
+        let stream = TcpStream::connect(&address).await?;
+        stream.set_nodelay(true)?;
+        // The name is not checked (see `pin`), but the protocol wants one.
+        let name = ServerName::try_from("rackbar").map_err(io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await?))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let unreachable = |reason: String| ClientError::Unreachable {
+            at: self.place(),
+            reason,
+        };
+        let connected = tokio::time::timeout(CONNECT_LIMIT, self.connect()).await;
+        let stream = connected
+            .map_err(|_| unreachable(format!("no answer within {} s", CONNECT_LIMIT.as_secs())))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| unreachable(error.to_string()))?;
+        // Ends by itself when the answer has been read or dropped; its error also shows on the request.
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "rackbar")
+            .header(ACCEPT, accept);
+        if let Endpoint::Https { token, .. } = &self.endpoint {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|error| ClientError::Malformed(error.to_string()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(self.refusal(response).await)
+        }
+    }
+
+    async fn refusal(&self, response: Response<Incoming>) -> ClientError {
+        let status = response.status();
+        let body = self.collect(response).await.unwrap_or_default();
+        let problem = serde_json::from_slice::<ProblemBody>(&body);
+        let ProblemBody { title, detail } = problem.unwrap_or_else(|_| ProblemBody {
+            title: format!("HTTP status {status}"),
+            detail: String::from_utf8_lossy(&body).trim().to_owned(),
+        });
+        ClientError::Refused {
+            status: status.as_u16(),
+            title,
+            detail,
+        }
+    }
+
+    async fn collect(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
+        let limited = http_body_util::Limited::new(response.into_body(), MAX_ANSWER);
+        match limited.collect().await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) => Err(ClientError::Unreachable {
+                at: self.place(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// `GET path`, read as JSON.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.send(Method::GET, path, "application/json", None).await?;
+        let body = self.collect(response).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
+    }
+
+    /// `GET path`, as text.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get_text(&self, path: &str) -> Result<String, ClientError> {
+        let response = self.send(Method::GET, path, "*/*", None).await?;
+        let body = self.collect(response).await?;
+        String::from_utf8(body.to_vec()).map_err(|error| ClientError::Malformed(error.to_string()))
+    }
+
+    /// All entries of a paged list.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, ClientError> {
+        #[derive(Deserialize)]
+        struct Page<T> {
+            items: Vec<T>,
+            next_page_token: Option<String>,
+        }
+        let mut all = Vec::new();
+        let mut token = String::new();
+        loop {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let page: Page<T> = self.get(&format!("{path}{mark}limit=1000{token}")).await?;
+            all.extend(page.items);
+            match page.next_page_token {
+                Some(next) => token = format!("&page_token={next}"),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// `POST path` with a JSON body; the answer's body, empty for 204.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
+        self.change(Method::POST, path, body).await
+    }
+
+    /// `PATCH path` with a JSON body.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn patch(&self, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
+        self.change(Method::PATCH, path, body).await
+    }
+
+    async fn change(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Malformed(error.to_string()))?;
+        let response = self.send(method, path, "application/json", Some(body)).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(Bytes::new());
+        }
+        self.collect(response).await
+    }
+
+    /// Follows the event stream at `path`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn follow(&self, path: &str) -> Result<EventStream, ClientError> {
+        let response = self.send(Method::GET, path, "text/event-stream", None).await?;
+        Ok(EventStream {
+            place: self.place(),
+            body: response.into_body(),
+            pending: Vec::new(),
+        })
+    }
+}
+
+/// Events as they happen.
+pub struct EventStream {
+    place: String,
+    body: Incoming,
+    pending: Vec<u8>,
+}
+
+impl EventStream {
+    /// The next event's JSON; `None` when the appliance ended the stream.
+    ///
+    /// # Errors
+    /// When the connection breaks: connect again with `after` set to the last number seen.
+    pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
+        loop {
+            if let Some(end) = self.pending.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = self.pending.drain(..end + 2).collect();
+                if let Some(data) = data_of(&String::from_utf8_lossy(&block)) {
+                    return Ok(Some(data));
+                }
+                continue;
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => {
+                    return Err(ClientError::Unreachable {
+                        at: self.place.clone(),
+                        reason: error.to_string(),
+                    });
+                }
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.pending.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The joined `data:` lines of one block (WHATWG HTML section 9.2.6); `None` for a comment.
+fn data_of(block: &str) -> Option<String> {
+    let lines: Vec<_> = block
+        .lines()
+        .filter_map(|line| line.strip_prefix("data:"))
+        .map(|d| d.strip_prefix(' ').unwrap_or(d))
+        .collect();
+    if lines.is_empty() { None } else { Some(lines.join("\n")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_carry_no_data_and_lines_are_joined() {
+        assert_eq!(data_of(":keep alive\n"), None);
+        assert_eq!(
+            data_of("id: 3\nevent: event\ndata: {\"a\":\ndata: 1}\n").as_deref(),
+            Some("{\"a\":\n1}")
+        );
+    }
+}

@@ -1,0 +1,258 @@
+//! The page: rendered here, readable on a phone and without JavaScript; a small script only keeps it live.
+
+mod assets;
+mod view;
+
+use axum::Router;
+use axum::extract::{Form, Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use minijinja::{Value, context};
+use rackbar_model::PowerAction;
+use serde::Deserialize;
+
+use crate::Context;
+use crate::api::{EventFilter, events_of, find_node};
+use crate::auth::form_key;
+
+/// The page's routes.
+pub(crate) fn router() -> Router<Context> {
+    Router::new()
+        .route("/", get(rack))
+        .route("/nodes/{node}", get(node))
+        .route("/nodes/{node}/power", post(power))
+        .route("/leases", get(leases))
+        .route("/events", get(events))
+        .route("/services", get(services))
+        .route("/login", get(log_in_form).post(log_in))
+        .route("/logout", post(log_out))
+        .route("/assets/{name}", get(assets::serve))
+}
+
+/// Any other path.
+pub(crate) async fn missing(headers: HeaderMap) -> Response {
+    let wants_html = headers
+        .get(header::ACCEPT)
+        .is_some_and(|v| v.to_str().is_ok_and(|v| v.contains("text/html")));
+    if wants_html {
+        return message(StatusCode::NOT_FOUND, "There is no such page.");
+    }
+    crate::api::Problem::not_found("there is nothing at this path; /openapi.json lists what there is").into_response()
+}
+
+/// The caller's name, or the way to the login form.
+fn caller(context: &Context, headers: &HeaderMap) -> Result<String, Response> {
+    context
+        .access
+        .identify(headers)
+        .ok_or_else(|| Redirect::to("/login").into_response())
+}
+
+fn render(template: &str, values: Value) -> Response {
+    match assets::templates()
+        .get_template(template)
+        .and_then(|t| t.render(values))
+    {
+        Ok(html) => ([(header::CACHE_CONTROL, "no-store")], Html(html)).into_response(),
+        Err(error) => {
+            tracing::error!(template, error = %format!("{error:#}"), "a page could not be rendered");
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "This page could not be rendered; the log says why.",
+            )
+                .into_response()
+        }
+    }
+}
+
+/// Plain data as a template's value.
+fn shown(data: &impl serde::Serialize) -> Value {
+    Value::from(minijinja::value::Serde(data))
+}
+
+fn message(status: StatusCode, text: &str) -> Response {
+    let mut response = render("message.html", context! { text });
+    *response.status_mut() = status;
+    response
+}
+
+/// What every page shows around its content.
+fn frame(context: &Context, headers: &HeaderMap, user: &str) -> Value {
+    context! {
+        site => context.about.site.as_str(),
+        version => context.about.version.as_str(),
+        volatile => context.about.volatile,
+        fingerprint => context.about.fingerprint.as_str(),
+        last_event => context.rack.last_seq(),
+        user,
+        form_key => form_key(headers),
+    }
+}
+
+async fn rack(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let user = match caller(&context, &headers) {
+        Ok(user) => user,
+        Err(response) => return response,
+    };
+    let nodes = context.rack.nodes();
+    let events = context
+        .rack
+        .events(context.rack.last_seq().saturating_sub(12), 12)
+        .unwrap_or_default();
+    render(
+        "rack.html",
+        context! {
+            page => "rack",
+            nodes => shown(&nodes.iter().map(|n| view::NodeRow::from(n.as_ref())).collect::<Vec<_>>()),
+            states => shown(&view::state_counts(&nodes)),
+            events => shown(&events.iter().rev().map(|e| view::EventRow::new(e, &context.rack)).collect::<Vec<_>>()),
+            services => shown(&view::service_rows(&context.rack, true)),
+            ..frame(&context, &headers, &user)
+        },
+    )
+}
+
+async fn node(State(context): State<Context>, Path(name): Path<String>, headers: HeaderMap) -> Response {
+    let user = match caller(&context, &headers) {
+        Ok(user) => user,
+        Err(response) => return response,
+    };
+    let Some(node) = context.rack.node(&name) else {
+        return message(StatusCode::NOT_FOUND, &format!("There is no machine called {name}."));
+    };
+    let timeline = context.rack.timeline(node.id).unwrap_or_default();
+    render(
+        "node.html",
+        context! {
+            page => "rack",
+            node => shown(&view::NodeDetail::new(&node, &context.rack)),
+            timeline => shown(&view::timeline(&timeline, &context.rack)),
+            ..frame(&context, &headers, &user)
+        },
+    )
+}
+
+#[derive(Deserialize)]
+struct PowerForm {
+    action: PowerAction,
+    form_key: String,
+}
+
+async fn power(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    Form(form): Form<PowerForm>,
+) -> Response {
+    let user = match caller(&context, &headers) {
+        Ok(user) => user,
+        Err(response) => return response,
+    };
+    if form_key(&headers).as_deref() != Some(form.form_key.as_str()) {
+        return message(
+            StatusCode::FORBIDDEN,
+            "This form is from an older session. Go back, reload, and try again.",
+        );
+    }
+    let node = match find_node(&context, &name) {
+        Ok(node) => node,
+        Err(problem) => return problem.into_response(),
+    };
+    match context.rack.power(node.id, form.action, &user).await {
+        Ok(()) => Redirect::to(&format!("/nodes/{}", node.id)).into_response(),
+        Err(error) => message(StatusCode::BAD_GATEWAY, &error.to_string()),
+    }
+}
+
+async fn leases(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let user = match caller(&context, &headers) {
+        Ok(user) => user,
+        Err(response) => return response,
+    };
+    let mut leases = context.rack.leases();
+    leases.sort_by_key(|lease| lease.address);
+    let rows: Vec<_> = leases
+        .iter()
+        .map(|lease| view::LeaseRow::new(lease, &context.rack))
+        .collect();
+    render(
+        "leases.html",
+        context! { page => "leases", leases => shown(&rows), ..frame(&context, &headers, &user) },
+    )
+}
+
+async fn events(State(context): State<Context>, Query(mut filter): Query<EventFilter>, headers: HeaderMap) -> Response {
+    let user = match caller(&context, &headers) {
+        Ok(user) => user,
+        Err(response) => return response,
+    };
+    filter.limit = Some(filter.limit.unwrap_or(200).clamp(1, 1_000));
+    let events = match events_of(&context, &filter) {
+        Ok(events) => events,
+        Err(problem) => return problem.into_response(),
+    };
+    let rows: Vec<_> = events
+        .iter()
+        .rev()
+        .map(|e| view::EventRow::new(e, &context.rack))
+        .collect();
+    let older = events
+        .first()
+        .map(|e| e.seq.saturating_sub(201))
+        .filter(|_| filter.node.is_none());
+    render(
+        "events.html",
+        context! { page => "events", events => shown(&rows), older, ..frame(&context, &headers, &user) },
+    )
+}
+
+async fn services(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let user = match caller(&context, &headers) {
+        Ok(user) => user,
+        Err(response) => return response,
+    };
+    let services = view::service_rows(&context.rack, false);
+    render(
+        "services.html",
+        context! { page => "services", services => shown(&services), ..frame(&context, &headers, &user) },
+    )
+}
+
+async fn log_in_form(State(context): State<Context>) -> Response {
+    render("login.html", login_values(&context, None))
+}
+
+fn login_values(context: &Context, error: Option<&str>) -> Value {
+    context! { site => context.about.site.as_str(), fingerprint => context.about.fingerprint.as_str(), error }
+}
+
+#[derive(Deserialize)]
+struct LoginForm {
+    token: String,
+}
+
+async fn log_in(State(context): State<Context>, Form(form): Form<LoginForm>) -> Response {
+    match context
+        .access
+        .log_in(&form.token)
+        .and_then(|cookie| HeaderValue::from_str(&cookie).ok())
+    {
+        Some(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response(),
+        None => {
+            let mut response = render(
+                "login.html",
+                login_values(&context, Some("This token is not known here.")),
+            );
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+            response
+        }
+    }
+}
+
+async fn log_out(State(context): State<Context>, headers: HeaderMap) -> Response {
+    match HeaderValue::from_str(&context.access.log_out(&headers)) {
+        Ok(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response(),
+        Err(_) => Redirect::to("/login").into_response(),
+    }
+}

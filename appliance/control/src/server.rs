@@ -1,0 +1,256 @@
+//! The listeners: HTTPS for people and programs, and a socket file that only root can open, for the appliance's own
+//! console and command line.
+
+use std::fs::Permissions;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::api::Caller;
+use crate::{Context, api, page};
+
+/// Connections at once; a page holds one, a program one or two.
+const MAX_CONNECTIONS: usize = 512;
+/// A TLS handshake that takes longer is not one of ours.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Requests still running at shutdown get this long.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// Waiting after `accept` failed for want of file descriptors, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Marks a request that came through the socket file.
+#[derive(Clone)]
+pub(crate) struct Local;
+
+/// Where to listen.
+pub struct Listeners {
+    /// Addresses for HTTPS.
+    pub https: Vec<SocketAddr>,
+    /// The TLS configuration: the site's certificate, ALPN `h2` and `http/1.1`.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// A socket file for local administration, made with mode 0600; `None` for none.
+    pub socket: Option<PathBuf>,
+}
+
+/// Why a listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {at}: {error}; is another program using it?")]
+pub struct ServeError {
+    at: String,
+    error: io::Error,
+}
+
+/// The running server.
+pub struct Handle {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Handle {
+    /// The HTTPS addresses, with the port chosen where 0 was asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops listening and waits until requests are answered, at most three seconds.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let drained = tokio::time::timeout(DRAIN_LIMIT, async { while self.tasks.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            self.tasks.shutdown().await;
+        }
+    }
+}
+
+/// Every route, in front of them the headers every answer carries.
+pub(crate) fn router(context: &Context) -> Router {
+    api::router(context)
+        .merge(page::router())
+        .fallback(page::missing)
+        .layer(axum::middleware::map_response(security_headers))
+        .with_state(context.clone())
+}
+
+async fn security_headers(mut response: Response) -> Response {
+    const HEADERS: [(&str, &str); 5] = [
+        (
+            "content-security-policy",
+            "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
+        ),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("x-frame-options", "DENY"),
+        ("strict-transport-security", "max-age=31536000"),
+    ];
+    for (name, value) in HEADERS {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Starts serving.
+///
+/// # Errors
+/// When an address or the socket file cannot be opened. Nothing is left open then.
+pub async fn serve(context: Context, listeners: Listeners) -> Result<Handle, ServeError> {
+    let mut open = Vec::new();
+    let mut addresses = Vec::new();
+    for at in &listeners.https {
+        let fail = |error| ServeError {
+            at: format!("{at} (HTTPS)"),
+            error,
+        };
+        let listener = TcpListener::bind(at).await.map_err(fail)?;
+        addresses.push(listener.local_addr().map_err(fail)?);
+        open.push(listener);
+    }
+    let socket = listeners.socket.as_deref().map(open_socket).transpose()?;
+    let (stop, stopped) = watch::channel(false);
+    let server = Server {
+        router: router(&context),
+        permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        stopped,
+    };
+    let mut tasks = JoinSet::new();
+    for listener in open {
+        tasks.spawn(server.clone().https(listener, TlsAcceptor::from(listeners.tls.clone())));
+    }
+    if let Some(listener) = socket {
+        tasks.spawn(server.clone().local(listener));
+    }
+    Ok(Handle { stop, tasks, addresses })
+}
+
+fn open_socket(path: &Path) -> Result<UnixListener, ServeError> {
+    let fail = |error| ServeError {
+        at: path.display().to_string(),
+        error,
+    };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+        _ => {}
+    }
+    // The folder is root's; between bind and chmod nobody else can reach the socket.
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(fail)?;
+    Ok(listener)
+}
+
+#[derive(Clone)]
+struct Server {
+    router: Router,
+    permits: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Server {
+    async fn https(mut self, listener: TcpListener, acceptor: TlsAcceptor) {
+        let mut connections = JoinSet::new();
+        loop {
+            let Ok(permit) = self.permits.clone().acquire_owned().await else {
+                return;
+            };
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let (acceptor, server) = (acceptor.clone(), self.clone());
+                        connections.spawn(async move {
+                            let _ = stream.set_nodelay(true);
+                            let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream));
+                            if let Ok(Ok(stream)) = handshake.await {
+                                server.connection(stream, false).await;
+                            }
+                            drop(permit);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "accept on the HTTPS listener failed");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = stopping(&mut self.stopped) => break,
+            }
+            while connections.try_join_next().is_some() {}
+        }
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn local(mut self, listener: UnixListener) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let server = self.clone();
+                        connections.spawn(async move { server.connection(stream, true).await });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "accept on the local socket failed");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = stopping(&mut self.stopped) => break,
+            }
+            while connections.try_join_next().is_some() {}
+        }
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, stream: S, local: bool) {
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+            let mut request: Request = request.map(axum::body::Body::new);
+            if local {
+                request.extensions_mut().insert(Local);
+                request.extensions_mut().insert(Caller("console".into()));
+            }
+            router.clone().oneshot(request)
+        });
+        let mut builder = Builder::new(TokioExecutor::new());
+        // A client that sends its headers a byte at a time does not hold a connection for ever.
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HANDSHAKE_LIMIT);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            result = connection.as_mut() => log_end(result),
+            () = stopping(&mut self.stopped) => {
+                connection.as_mut().graceful_shutdown();
+                log_end(connection.await);
+            }
+        }
+    }
+}
+
+/// Returns when the server is to stop; lets the value's guard go before anything else is awaited.
+async fn stopping(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+fn log_end(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection to the API ended badly");
+    }
+}

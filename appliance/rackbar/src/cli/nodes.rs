@@ -1,0 +1,232 @@
+//! `rackbar node ...`
+
+use anyhow::Result;
+use clap::{Subcommand, ValueEnum};
+use rackbar_control::client::Client;
+use rackbar_model::{Disk, Event, Inventory, Nic, Node, PowerAction};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::output;
+
+/// What to do with nodes.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the machines of the rack
+    #[command(after_help = "Examples:\n  rackbar node list\n  rackbar node list --state discovered --json")]
+    List {
+        /// Only machines in this state
+        #[arg(long)]
+        state: Option<String>,
+    },
+    /// Show one machine and its inventory
+    Show {
+        /// Name, id or MAC address
+        node: String,
+    },
+    /// Show everything that happened to one machine, with a verdict
+    #[command(after_help = "Examples:\n  rackbar node trace node-003\n  rackbar node trace 52:54:00:12:34:56")]
+    Trace {
+        /// Name, id or MAC address
+        node: String,
+    },
+    /// Switch a machine through its BMC
+    Power {
+        /// Name, id or MAC address
+        node: String,
+        /// What to do
+        action: Action,
+    },
+    /// Give a machine another name
+    Rename {
+        /// Name, id or MAC address
+        node: String,
+        /// The new name
+        name: String,
+    },
+}
+
+/// A power action.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Action {
+    /// Switch on
+    On,
+    /// Switch off at once
+    Off,
+    /// Ask the operating system to shut down
+    Shutdown,
+    /// Off, then on
+    Cycle,
+    /// Hard reset
+    Reset,
+    /// Boot from the network once
+    Netboot,
+}
+
+impl From<Action> for PowerAction {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::On => Self::On,
+            Action::Off => Self::Off,
+            Action::Shutdown => Self::Shutdown,
+            Action::Cycle => Self::Cycle,
+            Action::Reset => Self::Reset,
+            Action::Netboot => Self::Netboot,
+        }
+    }
+}
+
+/// Runs one of them.
+pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()> {
+    match command {
+        Command::List { state } => list(client, state.as_deref(), as_json).await,
+        Command::Show { node } => show(client, node, as_json).await,
+        Command::Trace { node } => trace(client, node, as_json).await,
+        Command::Power { node, action } => {
+            let body = json!({ "action": PowerAction::from(*action) });
+            client.post(&format!("/api/v1/nodes/{node}/power"), &body).await?;
+            eprintln!("{node}: the BMC took it");
+            Ok(())
+        }
+        Command::Rename { node, name } => {
+            client.patch(&format!("/api/v1/nodes/{node}"), &json!({ "name": name })).await?;
+            eprintln!("{node} is now {name}");
+            Ok(())
+        }
+    }
+}
+
+async fn list(client: &Client, state: Option<&str>, as_json: bool) -> Result<()> {
+    let path = match state {
+        Some(state) => format!("/api/v1/nodes?state={state}"),
+        None => "/api/v1/nodes".to_owned(),
+    };
+    let nodes: Vec<Node> = client.list(&path).await?;
+    if as_json {
+        return output::json(&nodes);
+    }
+    let mut table = output::table(&["NAME", "STATE", "POWER", "ADDRESS", "BMC", "MAC", "HARDWARE", "VERDICT"]);
+    for node in &nodes {
+        table.add_row(vec![
+            node.name.clone().into(),
+            output::state(&node.state),
+            output::power(node.power),
+            node.address.map(|a| a.to_string()).unwrap_or_default().into(),
+            node.bmc_address.map(|a| a.to_string()).unwrap_or_default().into(),
+            node.macs.first().map(ToString::to_string).unwrap_or_default().into(),
+            output::plain(&node.inventory.as_ref().map(hardware).unwrap_or_default()).into(),
+            output::plain(&node.verdict).into(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn hardware(inventory: &Inventory) -> String {
+    let disks = inventory.disks.len();
+    format!("{} threads, {} MiB, {disks} disks", inventory.cpu.threads, inventory.memory.total_bytes >> 20)
+}
+
+async fn show(client: &Client, name: &str, as_json: bool) -> Result<()> {
+    let path = format!("/api/v1/nodes/{name}");
+    if as_json {
+        return output::json(&client.get::<Value>(&path).await?);
+    }
+    let node: Node = client.get(&path).await?;
+    let mut table = output::table(&[]);
+    let mut row = |key: &str, value: String| {
+        table.add_row(vec![key.to_owned(), output::plain(&value)]);
+    };
+    row("Name", node.name.clone());
+    row("Id", node.id.to_string());
+    row("State", format!("{} since {}", node.state.name(), node.state_since));
+    row("Verdict", node.verdict.clone());
+    row("Power", node.power.to_string());
+    let agent = if node.agent_connected { "connected" } else { "not connected" };
+    row("Agent", node.address.map_or(agent.to_owned(), |address| format!("{agent}, {address}")));
+    row("BMC", node.bmc_address.map_or("not known".to_owned(), |address| address.to_string()));
+    for collision in &node.collisions {
+        row("Collision", format!("same {} {} as {}", collision.witness.kind, collision.witness.value, collision.other));
+    }
+    if let Some(inventory) = &node.inventory {
+        inventory_rows(inventory, &mut row);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn inventory_rows(inventory: &Inventory, row: &mut impl FnMut(&str, String)) {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let system = &inventory.system;
+    row("System", format!("{} {} serial {}", text(&system.manufacturer), text(&system.product), text(&system.serial)));
+    row("SMBIOS UUID", text(&system.uuid));
+    let firmware = &inventory.firmware;
+    row("Firmware", format!("{} {} {:?}", text(&firmware.vendor), text(&firmware.version), firmware.mode));
+    let cpu = &inventory.cpu;
+    row("Processor", format!("{}: {} sockets, {} cores, {} threads", text(&cpu.model), cpu.sockets, cpu.cores, cpu.threads));
+    row("Memory", format!("{} MiB", inventory.memory.total_bytes >> 20));
+    inventory.nics.iter().for_each(|nic| row("NIC", nic_line(nic)));
+    inventory.disks.iter().for_each(|disk| row("Disk", disk_line(disk)));
+    if let Some(bmc) = &inventory.bmc {
+        let address = bmc.address.map(|a| a.to_string()).unwrap_or_default();
+        let mac = bmc.mac.map(|m| m.to_string()).unwrap_or_default();
+        row("BMC in-band", format!("{address} {mac} firmware {}", text(&bmc.firmware)));
+    }
+    if let Some(tpm) = &inventory.tpm {
+        row("TPM", format!("{} {}", tpm.version, text(&tpm.description)));
+    }
+    row("PCI devices", inventory.pci.len().to_string());
+    for missing in &inventory.boot.missing_drivers {
+        row("No driver for", missing.clone());
+    }
+}
+
+fn nic_line(nic: &Nic) -> String {
+    let link = match (nic.link, nic.speed_mbps) {
+        (true, Some(speed)) => format!("up {speed} Mbit/s"),
+        (true, None) => "up".to_owned(),
+        (false, _) => "down".to_owned(),
+    };
+    let port = nic.lldp.as_ref().map_or_else(String::new, |lldp| {
+        format!(", switch {} port {}", lldp.system_name.as_deref().unwrap_or(&lldp.chassis_id), lldp.port_id)
+    });
+    let boot = if nic.boot { ", boot" } else { "" };
+    format!("{} {} {link}{port}{boot}", nic.mac, nic.driver.as_deref().unwrap_or("no driver"))
+}
+
+fn disk_line(disk: &Disk) -> String {
+    let serial = disk.serial.as_deref().or(disk.wwn.as_deref()).unwrap_or("no serial");
+    let model = disk.model.as_deref().unwrap_or("");
+    format!("{:.1} GB {:?} {model} {serial}", disk.size_bytes as f64 / 1e9, disk.bus)
+}
+
+#[derive(Deserialize)]
+struct Timeline {
+    name: String,
+    verdict: String,
+    items: Vec<Worded>,
+}
+
+/// An event with its wording.
+#[derive(Deserialize)]
+pub(super) struct Worded {
+    #[serde(flatten)]
+    pub(super) event: Event,
+    pub(super) text: String,
+}
+
+async fn trace(client: &Client, name: &str, as_json: bool) -> Result<()> {
+    let path = format!("/api/v1/nodes/{name}/timeline");
+    if as_json {
+        return output::json(&client.get::<Value>(&path).await?);
+    }
+    let timeline: Timeline = client.get(&path).await?;
+    println!("{}: {}", timeline.name, output::plain(&timeline.verdict));
+    let start = timeline.items.first().map(|item| item.event.at).unwrap_or_default();
+    for Worded { event, text } in &timeline.items {
+        let since = event.at.since(start);
+        let line = format!("{:>9}  {}", format!("+{}.{:03}", since / 1000, since % 1000), output::plain(text));
+        println!("{}", output::line(&line, event.kind.severity()));
+    }
+    Ok(())
+}

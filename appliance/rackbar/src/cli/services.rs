@@ -1,0 +1,63 @@
+//! `rackbar lease ...` and `rackbar service ...`
+
+use anyhow::Result;
+use clap::Subcommand;
+use rackbar_control::client::Client;
+use rackbar_model::{Lease, ServiceStatus};
+
+use super::output;
+
+/// What to do with leases.
+#[derive(Debug, Subcommand)]
+pub enum LeaseCommand {
+    /// List the DHCP leases
+    List,
+}
+
+/// What to do with services.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Show what each service does now
+    Status,
+}
+
+/// Prints the leases.
+pub async fn leases(client: &Client, command: &LeaseCommand, as_json: bool) -> Result<()> {
+    let LeaseCommand::List = command;
+    let leases: Vec<Lease> = client.list("/api/v1/leases").await?;
+    if as_json {
+        return output::json(&leases);
+    }
+    let mut table = output::table(&["ADDRESS", "MAC", "NETWORK", "HOST NAME", "STATE", "ENDS"]);
+    for lease in leases {
+        table.add_row(vec![
+            lease.address.to_string(),
+            lease.mac.to_string(),
+            lease.network,
+            output::plain(&lease.hostname.unwrap_or_default()),
+            format!("{:?}", lease.state).to_lowercase(),
+            lease.expires.to_string(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// Prints the services.
+pub async fn services(client: &Client, command: &ServiceCommand, as_json: bool) -> Result<()> {
+    let ServiceCommand::Status = command;
+    let services: Vec<ServiceStatus> = client.list("/api/v1/services").await?;
+    if as_json {
+        return output::json(&services);
+    }
+    let mut table = output::table(&["SERVICE", "NOW", "SINCE"]);
+    for service in services {
+        table.add_row(vec![
+            service.name.into(),
+            output::severity(output::plain(&service.state), service.severity),
+            service.since.to_string().into(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}

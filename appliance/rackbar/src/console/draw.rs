@@ -1,0 +1,116 @@
+//! Drawing the screen.
+
+use rackbar_model::Severity;
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style, Stylize};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
+
+use super::state::{Screen, View};
+
+/// Draws what is in front.
+pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
+    let [top, middle, bottom] =
+        Layout::vertical([Constraint::Length(top_height(screen)), Constraint::Min(3), Constraint::Length(1)])
+            .areas(frame.area());
+    frame.render_widget(header(screen), top);
+    match screen.view {
+        View::Log => log(frame, screen, middle),
+        _ => events(frame, screen, middle),
+    }
+    frame.render_widget(keys(screen), bottom);
+    match screen.view {
+        View::ConfirmRestart => question(frame, "Restart the appliance? Machines that boot right now will fail. y / n"),
+        View::ConfirmOff => question(frame, "Switch the appliance off? Machines that boot right now will fail. y / n"),
+        View::Token => {
+            let token = screen.token.as_deref().unwrap_or_default();
+            question(frame, &format!("Admin token, shown once. Write it down:\n\n{token}\n\nd: written down, delete it here   q: back"));
+        }
+        View::Status | View::Log => {}
+    }
+}
+
+fn top_height(screen: &Screen) -> u16 {
+    let troubled = screen.services.iter().filter(|s| s.severity > Severity::Info).count();
+    (6 + troubled.min(6)) as u16
+}
+
+fn color(severity: Severity) -> Style {
+    match severity {
+        Severity::Info => Style::default(),
+        Severity::Warning => Style::default().fg(Color::Yellow),
+        Severity::Error => Style::default().fg(Color::Red).add_modifier(Modifier::BOLD),
+    }
+}
+
+fn header(screen: &Screen) -> Paragraph<'_> {
+    let mut lines = Vec::new();
+    match &screen.appliance {
+        Some(appliance) => {
+            lines.push(Line::from(vec![" Rackbar ".bold().reversed(), format!(" {} {}", appliance.version, appliance.site).into()]));
+            lines.push(Line::from(format!("Addresses    {}", screen.addresses.join(", "))));
+            lines.push(Line::from(format!("Fingerprint  {}", appliance.fingerprint)));
+            let states: Vec<_> = screen.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+            let machines = if states.is_empty() { "none has shown itself yet".to_owned() } else { states.join(", ") };
+            lines.push(Line::from(format!("Machines     {machines}")));
+            if appliance.volatile {
+                lines.push(Line::styled("Runs from memory: what it knows is lost with the power.", color(Severity::Warning)));
+            }
+        }
+        None => {
+            lines.push(Line::from(" Rackbar ".bold().reversed()));
+            lines.push(Line::styled(screen.trouble.as_str(), color(Severity::Warning)));
+            lines.push(Line::from(format!("Addresses    {}", screen.addresses.join(", "))));
+        }
+    }
+    let fine = screen.services.iter().filter(|s| s.severity == Severity::Info).map(|s| s.name.as_str());
+    lines.push(Line::from(format!("Services     {}", fine.collect::<Vec<_>>().join(" "))));
+    for service in screen.services.iter().filter(|s| s.severity > Severity::Info).take(6) {
+        lines.push(Line::styled(format!("{}: {}", service.name, service.state), color(service.severity)));
+    }
+    Paragraph::new(lines)
+}
+
+fn events(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
+    let block = Block::default().borders(Borders::TOP).title(" Events ");
+    let room = usize::from(block.inner(area).height);
+    let skip = screen.events.len().saturating_sub(room);
+    let lines: Vec<_> = screen.events[skip..]
+        .iter()
+        .map(|line| Line::from(vec![Span::raw(&line.time).dim(), Span::raw(" "), Span::styled(&line.text, color(line.severity))]))
+        .collect();
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+fn log(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
+    let block = Block::default().borders(Borders::TOP).title(format!(" Log: {} ", screen.log_name));
+    let room = usize::from(block.inner(area).height);
+    let end = screen.log.len().saturating_sub(screen.scrolled);
+    let lines: Vec<_> = screen.log[end.saturating_sub(room)..end].iter().map(|line| Line::from(line.as_str())).collect();
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+fn keys(screen: &Screen) -> Paragraph<'static> {
+    let token = if screen.token.is_some() { "t token  " } else { "" };
+    let text = match screen.view {
+        View::Log => "up/down scroll  n next log  q back".to_owned(),
+        _ => format!("{token}l log  r restart  p power off"),
+    };
+    Paragraph::new(text).dim()
+}
+
+fn question(frame: &mut Frame<'_>, text: &str) {
+    let area = frame.area();
+    let height = text.lines().count() as u16 + 4;
+    let width = area.width.min(76);
+    let room = Rect {
+        x: area.x + (area.width - width) / 2,
+        y: area.y + area.height.saturating_sub(height) / 2,
+        width,
+        height: height.min(area.height),
+    };
+    frame.render_widget(Clear, room);
+    let text = Text::from(text.to_owned());
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }).block(Block::bordered()), room);
+}

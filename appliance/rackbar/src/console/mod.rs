@@ -1,0 +1,102 @@
+//! The screen on the appliance's own console: what a person with a keyboard, or a serial cable, sees in the data hall.
+//!
+//! It is a client of the API through the local socket, so it shows nothing the page would not, and it goes on when the
+//! daemon restarts. One of these runs per console. Keys: `l` the log, `t` the admin token while it has not been put
+//! away, `r` restart, `p` switch off (both ask first), `q` back.
+
+mod draw;
+mod state;
+mod terminal;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use crossterm::event::{Event as Input, KeyCode, KeyEventKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rackbar_control::client::{Client, Endpoint};
+use ratatui::crossterm;
+
+use crate::cli::SOCKET;
+use state::{Screen, View};
+
+/// How often the screen looks again. A serial line at 115200 baud carries one full screen in a fifth of this.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Options of `rackbar console`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The terminal to draw on; the one this program was started on when left out
+    #[arg(long)]
+    tty: Option<PathBuf>,
+    /// The daemon's socket
+    #[arg(long, default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+/// Draws until told to stop.
+///
+/// # Errors
+/// When the terminal cannot be opened or drawn on.
+pub async fn run(options: &Options) -> Result<()> {
+    if let Some(tty) = &options.tty {
+        terminal::take(tty).with_context(|| format!("opening the terminal {}", tty.display()))?;
+    }
+    let client = Client::new(Endpoint::Socket(options.socket.clone()))?;
+    let (send, mut keys) = tokio::sync::mpsc::channel(16);
+    // Kept, so that the channel stays open when the terminal cannot be read: a display without a keyboard.
+    let _open = send.clone();
+    std::thread::spawn(move || terminal::read_keys(&send));
+    let mut terminal = terminal::Session::start()?;
+    let mut screen = Screen::new();
+    let mut tick = tokio::time::interval(REFRESH);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => screen.refresh(&client).await,
+            Some(input) = keys.recv() => on_input(&mut screen, input)?,
+        }
+        terminal.draw(|frame| draw::draw(frame, &screen))?;
+    }
+}
+
+fn on_input(screen: &mut Screen, input: Input) -> Result<()> {
+    let Input::Key(key) = input else { return Ok(()) };
+    if key.kind != KeyEventKind::Press {
+        return Ok(());
+    }
+    let view = screen.view;
+    screen.view = match (view, key.code) {
+        (View::ConfirmRestart, KeyCode::Char('y')) => {
+            ask_init(Signal::SIGTERM)?;
+            View::Status
+        }
+        (View::ConfirmOff, KeyCode::Char('y')) => {
+            ask_init(Signal::SIGUSR2)?;
+            View::Status
+        }
+        (View::Token, KeyCode::Char('d')) => {
+            screen.put_token_away();
+            View::Status
+        }
+        (View::Log, KeyCode::Up) => screen.scroll(-1),
+        (View::Log, KeyCode::Down) => screen.scroll(1),
+        (View::Log, KeyCode::PageUp) => screen.scroll(-15),
+        (View::Log, KeyCode::PageDown) => screen.scroll(15),
+        (View::Log, KeyCode::Tab | KeyCode::Char('n')) => screen.next_log(),
+        (View::Status, KeyCode::Char('l')) => View::Log,
+        (View::Status, KeyCode::Char('t')) if screen.token.is_some() => View::Token,
+        (View::Status, KeyCode::Char('r')) => View::ConfirmRestart,
+        (View::Status, KeyCode::Char('p')) => View::ConfirmOff,
+        (View::Log, _) if !matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) => View::Log,
+        _ => View::Status,
+    };
+    Ok(())
+}
+
+/// PID 1 takes SIGTERM for a restart and SIGUSR2 for switching off, and brings services down in order.
+fn ask_init(signal: Signal) -> Result<()> {
+    kill(Pid::from_raw(1), signal).context("asking init")
+}
