@@ -39,9 +39,15 @@ struct Items {
 
 /// Prints events.
 pub async fn run(client: &Client, options: &Options, as_json: bool) -> Result<()> {
-    let node = options.node.as_ref().map(|node| format!("&node={node}")).unwrap_or_default();
+    let node = options
+        .node
+        .as_ref()
+        .map(|node| format!("&node={node}"))
+        .unwrap_or_default();
     let after = options.after.map(|after| format!("&after={after}")).unwrap_or_default();
-    let items: Items = client.get(&format!("/api/v1/events?limit={}{node}{after}", options.limit)).await?;
+    let items: Items = client
+        .get(&format!("/api/v1/events?limit={}{node}{after}", options.limit))
+        .await?;
     let mut last = options.after.unwrap_or(0);
     for item in items.items {
         last = last.max(print(item, as_json)?);
@@ -59,7 +65,9 @@ pub async fn run(client: &Client, options: &Options, as_json: bool) -> Result<()
 }
 
 async fn follow(client: &Client, node: &str, last: &mut u64, as_json: bool) -> Result<()> {
-    let mut stream = client.follow(&format!("/api/v1/events/stream?after={last}{node}")).await?;
+    let mut stream = client
+        .follow(&format!("/api/v1/events/stream?after={last}{node}"))
+        .await?;
     while let Some(event) = stream.next().await? {
         *last = print(serde_json::from_str(&event)?, as_json)?.max(*last);
     }

@@ -89,7 +89,9 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             Ok(())
         }
         Command::Rename { node, name } => {
-            client.patch(&format!("/api/v1/nodes/{node}"), &json!({ "name": name })).await?;
+            client
+                .patch(&format!("/api/v1/nodes/{node}"), &json!({ "name": name }))
+                .await?;
             eprintln!("{node} is now {name}");
             Ok(())
         }
@@ -124,7 +126,11 @@ async fn list(client: &Client, state: Option<&str>, as_json: bool) -> Result<()>
 
 fn hardware(inventory: &Inventory) -> String {
     let disks = inventory.disks.len();
-    format!("{} threads, {} MiB, {disks} disks", inventory.cpu.threads, inventory.memory.total_bytes >> 20)
+    format!(
+        "{} threads, {} MiB, {disks} disks",
+        inventory.cpu.threads,
+        inventory.memory.total_bytes >> 20
+    )
 }
 
 async fn show(client: &Client, name: &str, as_json: bool) -> Result<()> {
@@ -142,11 +148,29 @@ async fn show(client: &Client, name: &str, as_json: bool) -> Result<()> {
     row("State", format!("{} since {}", node.state.name(), node.state_since));
     row("Verdict", node.verdict.clone());
     row("Power", node.power.to_string());
-    let agent = if node.agent_connected { "connected" } else { "not connected" };
-    row("Agent", node.address.map_or(agent.to_owned(), |address| format!("{agent}, {address}")));
-    row("BMC", node.bmc_address.map_or("not known".to_owned(), |address| address.to_string()));
+    let agent = if node.agent_connected {
+        "connected"
+    } else {
+        "not connected"
+    };
+    row(
+        "Agent",
+        node.address
+            .map_or(agent.to_owned(), |address| format!("{agent}, {address}")),
+    );
+    row(
+        "BMC",
+        node.bmc_address
+            .map_or("not known".to_owned(), |address| address.to_string()),
+    );
     for collision in &node.collisions {
-        row("Collision", format!("same {} {} as {}", collision.witness.kind, collision.witness.value, collision.other));
+        row(
+            "Collision",
+            format!(
+                "same {} {} as {}",
+                collision.witness.kind, collision.witness.value, collision.other
+            ),
+        );
     }
     if let Some(inventory) = &node.inventory {
         inventory_rows(inventory, &mut row);
@@ -158,19 +182,47 @@ async fn show(client: &Client, name: &str, as_json: bool) -> Result<()> {
 fn inventory_rows(inventory: &Inventory, row: &mut impl FnMut(&str, String)) {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let system = &inventory.system;
-    row("System", format!("{} {} serial {}", text(&system.manufacturer), text(&system.product), text(&system.serial)));
+    row(
+        "System",
+        format!(
+            "{} {} serial {}",
+            text(&system.manufacturer),
+            text(&system.product),
+            text(&system.serial)
+        ),
+    );
     row("SMBIOS UUID", text(&system.uuid));
     let firmware = &inventory.firmware;
-    row("Firmware", format!("{} {} {:?}", text(&firmware.vendor), text(&firmware.version), firmware.mode));
+    row(
+        "Firmware",
+        format!(
+            "{} {} {:?}",
+            text(&firmware.vendor),
+            text(&firmware.version),
+            firmware.mode
+        ),
+    );
     let cpu = &inventory.cpu;
-    row("Processor", format!("{}: {} sockets, {} cores, {} threads", text(&cpu.model), cpu.sockets, cpu.cores, cpu.threads));
+    row(
+        "Processor",
+        format!(
+            "{}: {} sockets, {} cores, {} threads",
+            text(&cpu.model),
+            cpu.sockets,
+            cpu.cores,
+            cpu.threads
+        ),
+    );
     row("Memory", format!("{} MiB", inventory.memory.total_bytes >> 20));
     inventory.nics.iter().for_each(|nic| row("NIC", nic_line(nic)));
     inventory.disks.iter().for_each(|disk| row("Disk", disk_line(disk)));
     if let Some(bmc) = &inventory.bmc {
         let address = bmc.address.map(|a| a.to_string()).unwrap_or_default();
         let mac = bmc.mac.map(|m| m.to_string()).unwrap_or_default();
-        row("BMC in-band", format!("{address} {mac} firmware {}", text(&bmc.firmware)));
+        row(
+            "BMC in-band",
+            format!("{address} {mac} firmware {}", text(&bmc.firmware)),
+        );
     }
     if let Some(tpm) = &inventory.tpm {
         row("TPM", format!("{} {}", tpm.version, text(&tpm.description)));
@@ -188,10 +240,18 @@ fn nic_line(nic: &Nic) -> String {
         (false, _) => "down".to_owned(),
     };
     let port = nic.lldp.as_ref().map_or_else(String::new, |lldp| {
-        format!(", switch {} port {}", lldp.system_name.as_deref().unwrap_or(&lldp.chassis_id), lldp.port_id)
+        format!(
+            ", switch {} port {}",
+            lldp.system_name.as_deref().unwrap_or(&lldp.chassis_id),
+            lldp.port_id
+        )
     });
     let boot = if nic.boot { ", boot" } else { "" };
-    format!("{} {} {link}{port}{boot}", nic.mac, nic.driver.as_deref().unwrap_or("no driver"))
+    format!(
+        "{} {} {link}{port}{boot}",
+        nic.mac,
+        nic.driver.as_deref().unwrap_or("no driver")
+    )
 }
 
 fn disk_line(disk: &Disk) -> String {
@@ -225,7 +285,11 @@ async fn trace(client: &Client, name: &str, as_json: bool) -> Result<()> {
     let start = timeline.items.first().map(|item| item.event.at).unwrap_or_default();
     for Worded { event, text } in &timeline.items {
         let since = event.at.since(start);
-        let line = format!("{:>9}  {}", format!("+{}.{:03}", since / 1000, since % 1000), output::plain(text));
+        let line = format!(
+            "{:>9}  {}",
+            format!("+{}.{:03}", since / 1000, since % 1000),
+            output::plain(text)
+        );
         println!("{}", output::line(&line, event.kind.severity()));
     }
     Ok(())

@@ -13,7 +13,10 @@ pub fn colour() -> bool {
 /// An empty table with these headings.
 pub fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(headings);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(headings);
     if !std::io::stdout().is_terminal() {
         // Piped output is for other programs: one line per entry, however long.
         table.set_content_arrangement(ContentArrangement::Disabled);
@@ -33,7 +36,9 @@ fn coloured(text: String, color: Option<Color>) -> Cell {
 pub fn state(state: &NodeState) -> Cell {
     let color = match state {
         NodeState::Discovered | NodeState::Available | NodeState::Ready => Some(Color::Green),
-        NodeState::Inspecting | NodeState::Configuring | NodeState::Provisioning | NodeState::Cleaning => Some(Color::Cyan),
+        NodeState::Inspecting | NodeState::Configuring | NodeState::Provisioning | NodeState::Cleaning => {
+            Some(Color::Cyan)
+        }
         NodeState::Maintenance => Some(Color::Yellow),
         NodeState::Failed(_) => Some(Color::Red),
         NodeState::Enrolled | NodeState::HandedOver => None,
@@ -63,7 +68,11 @@ pub fn line(text: &str, severity: Severity) -> String {
         Severity::Warning => "33",
         Severity::Error => "31",
     };
-    if colour() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if colour() {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Text from a node, made harmless for a terminal: control characters become `?`.

@@ -11,9 +11,12 @@ use super::state::{Screen, View};
 
 /// Draws what is in front.
 pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
-    let [top, middle, bottom] =
-        Layout::vertical([Constraint::Length(top_height(screen)), Constraint::Min(3), Constraint::Length(1)])
-            .areas(frame.area());
+    let [top, middle, bottom] = Layout::vertical([
+        Constraint::Length(top_height(screen)),
+        Constraint::Min(3),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
     frame.render_widget(header(screen), top);
     match screen.view {
         View::Log => log(frame, screen, middle),
@@ -21,11 +24,22 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     }
     frame.render_widget(keys(screen), bottom);
     match screen.view {
-        View::ConfirmRestart => question(frame, "Restart the appliance? Machines that boot right now will fail. y / n"),
-        View::ConfirmOff => question(frame, "Switch the appliance off? Machines that boot right now will fail. y / n"),
+        View::ConfirmRestart => question(
+            frame,
+            "Restart the appliance? Machines that boot right now will fail. y / n",
+        ),
+        View::ConfirmOff => question(
+            frame,
+            "Switch the appliance off? Machines that boot right now will fail. y / n",
+        ),
         View::Token => {
             let token = screen.token.as_deref().unwrap_or_default();
-            question(frame, &format!("Admin token, shown once. Write it down:\n\n{token}\n\nd: written down, delete it here   q: back"));
+            question(
+                frame,
+                &format!(
+                    "Admin token, shown once. Write it down:\n\n{token}\n\nd: written down, delete it here   q: back"
+                ),
+            );
         }
         View::Status | View::Log => {}
     }
@@ -48,14 +62,28 @@ fn header(screen: &Screen) -> Paragraph<'_> {
     let mut lines = Vec::new();
     match &screen.appliance {
         Some(appliance) => {
-            lines.push(Line::from(vec![" Rackbar ".bold().reversed(), format!(" {} {}", appliance.version, appliance.site).into()]));
+            lines.push(Line::from(vec![
+                " Rackbar ".bold().reversed(),
+                format!(" {} {}", appliance.version, appliance.site).into(),
+            ]));
             lines.push(Line::from(format!("Addresses    {}", screen.addresses.join(", "))));
             lines.push(Line::from(format!("Fingerprint  {}", appliance.fingerprint)));
-            let states: Vec<_> = screen.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
-            let machines = if states.is_empty() { "none has shown itself yet".to_owned() } else { states.join(", ") };
+            let states: Vec<_> = screen
+                .states
+                .iter()
+                .map(|(state, count)| format!("{count} {state}"))
+                .collect();
+            let machines = if states.is_empty() {
+                "none has shown itself yet".to_owned()
+            } else {
+                states.join(", ")
+            };
             lines.push(Line::from(format!("Machines     {machines}")));
             if appliance.volatile {
-                lines.push(Line::styled("Runs from memory: what it knows is lost with the power.", color(Severity::Warning)));
+                lines.push(Line::styled(
+                    "Runs from memory: what it knows is lost with the power.",
+                    color(Severity::Warning),
+                ));
             }
         }
         None => {
@@ -64,10 +92,20 @@ fn header(screen: &Screen) -> Paragraph<'_> {
             lines.push(Line::from(format!("Addresses    {}", screen.addresses.join(", "))));
         }
     }
-    let fine = screen.services.iter().filter(|s| s.severity == Severity::Info).map(|s| s.name.as_str());
-    lines.push(Line::from(format!("Services     {}", fine.collect::<Vec<_>>().join(" "))));
+    let fine = screen
+        .services
+        .iter()
+        .filter(|s| s.severity == Severity::Info)
+        .map(|s| s.name.as_str());
+    lines.push(Line::from(format!(
+        "Services     {}",
+        fine.collect::<Vec<_>>().join(" ")
+    )));
     for service in screen.services.iter().filter(|s| s.severity > Severity::Info).take(6) {
-        lines.push(Line::styled(format!("{}: {}", service.name, service.state), color(service.severity)));
+        lines.push(Line::styled(
+            format!("{}: {}", service.name, service.state),
+            color(service.severity),
+        ));
     }
     Paragraph::new(lines)
 }
@@ -78,16 +116,27 @@ fn events(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
     let skip = screen.events.len().saturating_sub(room);
     let lines: Vec<_> = screen.events[skip..]
         .iter()
-        .map(|line| Line::from(vec![Span::raw(&line.time).dim(), Span::raw(" "), Span::styled(&line.text, color(line.severity))]))
+        .map(|line| {
+            Line::from(vec![
+                Span::raw(&line.time).dim(),
+                Span::raw(" "),
+                Span::styled(&line.text, color(line.severity)),
+            ])
+        })
         .collect();
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
 fn log(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
-    let block = Block::default().borders(Borders::TOP).title(format!(" Log: {} ", screen.log_name));
+    let block = Block::default()
+        .borders(Borders::TOP)
+        .title(format!(" Log: {} ", screen.log_name));
     let room = usize::from(block.inner(area).height);
     let end = screen.log.len().saturating_sub(screen.scrolled);
-    let lines: Vec<_> = screen.log[end.saturating_sub(room)..end].iter().map(|line| Line::from(line.as_str())).collect();
+    let lines: Vec<_> = screen.log[end.saturating_sub(room)..end]
+        .iter()
+        .map(|line| Line::from(line.as_str()))
+        .collect();
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
@@ -112,5 +161,8 @@ fn question(frame: &mut Frame<'_>, text: &str) {
     };
     frame.render_widget(Clear, room);
     let text = Text::from(text.to_owned());
-    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }).block(Block::bordered()), room);
+    frame.render_widget(
+        Paragraph::new(text).wrap(Wrap { trim: true }).block(Block::bordered()),
+        room,
+    );
 }

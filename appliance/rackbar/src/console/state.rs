@@ -99,7 +99,9 @@ impl Screen {
         let events: Page<Event> = client.get("/api/v1/events?limit=20").await?;
         self.appliance = Some(client.get("/api/v1").await?);
         self.states.clear();
-        nodes.iter().for_each(|node| *self.states.entry(node.state.name()).or_default() += 1);
+        nodes
+            .iter()
+            .for_each(|node| *self.states.entry(node.state.name()).or_default() += 1);
         self.services = services.items;
         let names: BTreeMap<_, _> = nodes.iter().map(|node| (node.id, node.name.as_str())).collect();
         self.events = events.items.iter().map(|event| line(event, &names)).collect();
@@ -115,17 +117,28 @@ impl Screen {
     }
 
     pub(super) fn scroll(&mut self, lines: isize) -> View {
-        self.scrolled = self.scrolled.saturating_add_signed(-lines).min(self.log.len().saturating_sub(1));
+        self.scrolled = self
+            .scrolled
+            .saturating_add_signed(-lines)
+            .min(self.log.len().saturating_sub(1));
         View::Log
     }
 
     /// Shows the next log of the folder.
     pub(super) fn next_log(&mut self) -> View {
         let mut names: Vec<String> = fs::read_dir(LOG_FOLDER)
-            .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+            .map(|entries| {
+                entries
+                    .flatten()
+                    .filter_map(|entry| entry.file_name().into_string().ok())
+                    .collect()
+            })
             .unwrap_or_default();
         names.sort();
-        let next = names.iter().position(|name| *name == self.log_name).map_or(0, |at| at + 1);
+        let next = names
+            .iter()
+            .position(|name| *name == self.log_name)
+            .map_or(0, |at| at + 1);
         if let Some(name) = names.get(next).or(names.first()) {
             self.log_name = name.clone();
             self.log = tail(&PathBuf::from(LOG_FOLDER).join(name));
@@ -153,10 +166,18 @@ fn line(event: &Event, names: &BTreeMap<rackbar_model::NodeId, &str>) -> Line {
 
 /// Our addresses, without loopback and link-local ones.
 fn addresses() -> Vec<String> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for interface in interfaces {
-        let Some(address) = interface.address.as_ref().and_then(|a| a.as_sockaddr_in().map(|a| a.ip())) else { continue };
+        let Some(address) = interface
+            .address
+            .as_ref()
+            .and_then(|a| a.as_sockaddr_in().map(|a| a.ip()))
+        else {
+            continue;
+        };
         if !address.is_loopback() {
             found.push(format!("{address} on {}", interface.interface_name));
         }
@@ -167,5 +188,7 @@ fn addresses() -> Vec<String> {
 fn tail(path: &std::path::Path) -> Vec<String> {
     let bytes = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LOG_TAIL)..]).into_owned();
-    text.lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect()
+    text.lines()
+        .map(|line| line.chars().filter(|c| !c.is_control()).collect())
+        .collect()
 }

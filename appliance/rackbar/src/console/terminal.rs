@@ -13,7 +13,12 @@ use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 use tokio::sync::mpsc::Sender;
 
 /// What a serial console is taken for: it cannot tell its size.
-const SERIAL_SIZE: Rect = Rect { x: 0, y: 0, width: 80, height: 24 };
+const SERIAL_SIZE: Rect = Rect {
+    x: 0,
+    y: 0,
+    width: 80,
+    height: 24,
+};
 
 /// Makes `tty` our standard input and output.
 pub(super) fn take(tty: &Path) -> io::Result<()> {
@@ -44,7 +49,11 @@ impl Session {
         let mut out = io::stdout();
         execute!(out, terminal::Clear(ClearType::All), cursor::Hide)?;
         let known = terminal::size().is_ok_and(|(width, height)| width >= 40 && height >= 10);
-        let viewport = if known { Viewport::Fullscreen } else { Viewport::Fixed(SERIAL_SIZE) };
+        let viewport = if known {
+            Viewport::Fullscreen
+        } else {
+            Viewport::Fixed(SERIAL_SIZE)
+        };
         let terminal = Terminal::with_options(CrosstermBackend::new(out), TerminalOptions { viewport })?;
         Ok(Self { terminal })
     }

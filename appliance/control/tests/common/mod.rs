@@ -1,0 +1,102 @@
+//! A server on loopback with an empty rack, and a client that pins its certificate.
+
+use std::sync::Arc;
+
+use rackbar_control::client::{Client, Endpoint};
+use rackbar_control::{About, Access, Context, Handle, Listeners, Token, serve};
+use rackbar_model::Digest;
+use rackbar_orchestrator::{Options, Rack};
+use rackbar_store::Store;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+pub(crate) const TOKEN: &str = "an admin token of the tests";
+
+pub(crate) struct Server {
+    pub(crate) rack: Rack,
+    pub(crate) handle: Handle,
+    pub(crate) pin: Digest,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> Digest {
+    let mut out = [0; 32];
+    out.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    Digest(out)
+}
+
+/// A site CA, and a server certificate it signed.
+fn tls() -> (Arc<rustls::ServerConfig>, Digest) {
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["rackbar".into()])
+        .unwrap()
+        .signed_by(&key, &ca)
+        .unwrap();
+    let ca_der: CertificateDer<'static> = ca.der().clone();
+    let pin = sha256(&ca_der);
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone(), ca_der], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    (Arc::new(config), pin)
+}
+
+pub(crate) async fn start() -> Server {
+    let rack = Rack::start(Store::in_memory(Default::default()).unwrap(), Options::default()).unwrap();
+    let about = About {
+        site: "test".into(),
+        version: "0.0.0".into(),
+        fingerprint: "00".repeat(32),
+        volatile: true,
+    };
+    let context = Context {
+        rack: rack.clone(),
+        about: Arc::new(about),
+        access: Arc::new(Access::new(vec![Token {
+            name: "admin".into(),
+            sha256: sha256(TOKEN.as_bytes()),
+        }])),
+        counters: Arc::new(|| "rackbar_test_total 7\n".to_owned()),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (tls, pin) = tls();
+    let listeners = Listeners {
+        https: vec!["127.0.0.1:0".parse().unwrap()],
+        tls,
+        socket: Some(folder.path().join("api.sock")),
+    };
+    let handle = serve(context, listeners).await.unwrap();
+    Server {
+        rack,
+        handle,
+        pin,
+        folder,
+    }
+}
+
+impl Server {
+    pub(crate) fn client_with(&self, pin: Digest, token: &str) -> Client {
+        let authority = self.handle.addresses()[0].to_string();
+        Client::new(Endpoint::Https {
+            authority,
+            pin,
+            token: token.to_owned(),
+        })
+        .unwrap()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client_with(self.pin, TOKEN)
+    }
+
+    pub(crate) fn local(&self) -> Client {
+        Client::new(Endpoint::Socket(self.folder.path().join("api.sock"))).unwrap()
+    }
+}
