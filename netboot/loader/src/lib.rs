@@ -8,4 +8,10 @@ extern crate alloc;
 
 pub mod command_line;
 pub mod cpio;
+pub mod device_path;
+pub mod fetch;
+pub mod http;
+pub mod packet;
 pub mod payload;
+pub mod progress;
+pub mod server;

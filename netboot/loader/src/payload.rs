@@ -166,7 +166,7 @@ mod tests {
             command_line: "",
         };
         let pieces = payload.initrd().unwrap();
-        let mut at = 0;
+        let mut at = 0usize;
         for piece in &pieces {
             assert!(
                 at.is_multiple_of(4) || piece.iter().all(|b| *b == 0),

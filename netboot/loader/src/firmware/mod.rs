@@ -3,8 +3,14 @@
 //! The order of a boot: a payload embedded in our own image is started, offline. Otherwise the network is tried, several
 //! times; what fails is said on the screen, and the firmware gets the machine back to go on with its boot order.
 
+mod clock;
+mod find;
 mod initrd;
 mod machine;
+mod net;
+mod netboot;
+mod nic;
+mod random;
 mod start;
 
 use alloc::string::{String, ToString};
@@ -49,8 +55,14 @@ fn boot_machine() -> Result<(), String> {
     let machine = machine::Machine::look().map_err(|error| error.to_string())?;
     match Payload::find(machine.image).map_err(|error| error.to_string())? {
         Some(payload) => start::embedded(&machine, &payload),
-        None => Err("no network yet".into()),
+        None => netboot::boot(&machine, &key_slot()),
     }
+}
+
+/// The slot as it is in this image.
+fn key_slot() -> [u8; KEY_SLOT_LENGTH] {
+    // SAFETY: a static of ours, aligned and initialised.
+    unsafe { core::ptr::read_volatile(&raw const KEY_SLOT) }
 }
 
 #[panic_handler]
