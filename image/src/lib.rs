@@ -5,6 +5,7 @@
 //! [`media::build`] makes all files of `target/image`; [`disk::write`] and [`iso::write`] make one medium with a
 //! configuration of its own from a finished `rackbar.efi`, quickly enough to do so per test.
 
+pub mod audit;
 pub mod cache;
 pub mod compress;
 pub mod contents;

@@ -20,9 +20,9 @@ pub const DATA_MIB: u64 = 64;
 
 const MIB: u64 = 1 << 20;
 
-/// The appliance's command line: quiet enough for a text screen, on both consoles; the last one named is where the
-/// kernel's own `/dev/console` goes.
-const COMMAND_LINE: &str = "rackbar.role=appliance quiet panic=10 console=ttyS0,115200n8 console=tty0";
+/// The appliance's command line: quiet enough for a text screen on both consoles. The one named last is where PID 1's
+/// own lines go: the serial one, which a BMC can show and keep.
+const COMMAND_LINE: &str = "rackbar.role=appliance quiet panic=10 console=tty0 console=ttyS0,115200n8";
 
 /// What the media are made of.
 #[derive(Debug)]

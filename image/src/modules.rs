@@ -67,6 +67,12 @@ impl List {
         &self.text
     }
 
+    /// Every module the list names, as written.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let groups = self.document.group.iter().flat_map(|group| &group.modules);
+        groups.map(|name| name.get_ref().as_str())
+    }
+
     fn line(&self, name: &Spanned<String>) -> usize {
         let before = self.text.get(..name.span().start).unwrap_or_default();
         before.matches('\n').count() + 1

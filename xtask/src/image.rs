@@ -14,7 +14,7 @@ use rackbar_image::kernel::Kernel;
 use rackbar_image::media::{self, Inputs, Output};
 use rackbar_image::modules::List;
 use rackbar_image::sbom::{Component, Origin};
-use rackbar_image::{compress, deb};
+use rackbar_image::{audit, compress, deb};
 use serde::Deserialize;
 
 use crate::project::{Project, cargo};
@@ -99,6 +99,7 @@ pub(crate) fn build(level: i32) -> Result<(PathBuf, Vec<Output>)> {
         level,
     };
     let outputs = media::build(&inputs, &folder, &cache)?;
+    audit::folder(&folder, &List::shipped()?).context("looking through the finished image")?;
     Ok((folder, outputs))
 }
 
