@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use rackbar_model::Digest;
 use ring::digest::{Context, SHA256};
 
@@ -70,7 +69,7 @@ pub enum ArtifactError {
 #[derive(Debug)]
 pub enum Content {
     /// Held in memory.
-    Memory(Bytes),
+    Memory(Arc<[u8]>),
     /// Read from this descriptor, which stays open: the file may be renamed or removed, its content stays reachable.
     File(File),
 }
@@ -242,7 +241,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// When the name is no plain file name.
-    pub fn add_bytes(&self, name: &str, content: impl Into<Bytes>) -> Result<Arc<Artifact>, ArtifactError> {
+    pub fn add_bytes(&self, name: &str, content: impl Into<Arc<[u8]>>) -> Result<Arc<Artifact>, ArtifactError> {
         check_name(name)?;
         Ok(self.insert(in_memory(name, content.into(), SystemTime::now(), None)))
     }
@@ -343,7 +342,7 @@ fn load(name: &str, path: &Path) -> io::Result<Artifact> {
     })
 }
 
-fn in_memory(name: &str, content: Bytes, modified: SystemTime, path: Option<PathBuf>) -> Artifact {
+fn in_memory(name: &str, content: Arc<[u8]>, modified: SystemTime, path: Option<PathBuf>) -> Artifact {
     let mut context = Context::new(&SHA256);
     context.update(&content);
     let digest = finish(context);

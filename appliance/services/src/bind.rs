@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -148,8 +147,8 @@ fn explain(
 /// Names a process that holds `port`, for the error text. Sees other users' processes only as root.
 fn holder(transport: Transport, port: u16) -> Option<String> {
     let tables = match transport {
-        Transport::Udp => ["/proc/net/udp", "/proc/net/udp6"],
-        Transport::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+        Transport::Udp => ["/proc/thread-self/net/udp", "/proc/net/udp6"],
+        Transport::Tcp => ["/proc/thread-self/net/tcp", "/proc/net/tcp6"],
     };
     let inodes: Vec<String> = tables
         .iter()
@@ -173,7 +172,7 @@ fn holder(transport: Transport, port: u16) -> Option<String> {
     })
 }
 
-/// The inode in a line of `/proc/net/{udp,tcp}` that is about `port`: fields sl, local, remote, state, ..., inode (9).
+/// The inode in a line of `/proc/thread-self/net/{udp,tcp}` that is about `port`: fields sl, local, remote, state, ..., inode (9).
 fn inode_of(line: &str, transport: Transport, port: u16) -> Option<String> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let local = fields.get(1)?.rsplit_once(':')?.1;
@@ -183,11 +182,6 @@ fn inode_of(line: &str, transport: Transport, port: u16) -> Option<String> {
     };
     let matches = listening && u16::from_str_radix(local, 16) == Ok(port);
     matches.then(|| fields.get(9).map(|&inode| inode.to_owned()))?
-}
-
-/// The descriptor of a socket.
-pub(crate) fn owned(socket: Socket) -> OwnedFd {
-    socket.into()
 }
 
 #[cfg(test)]

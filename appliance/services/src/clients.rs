@@ -63,7 +63,7 @@ impl ClientTable {
     pub fn mac_of(&self, client: IpAddr) -> Option<MacAddr> {
         let IpAddr::V4(address) = client else { return None };
         let known = self.lookup(address).map(|known| known.mac);
-        known.or_else(|| neighbour(&std::fs::read_to_string("/proc/net/arp").ok()?, address))
+        known.or_else(|| neighbour(&std::fs::read_to_string("/proc/thread-self/net/arp").ok()?, address))
     }
 
     /// A boot file went to `mac`: its firmware understood the DHCP answer.
@@ -95,7 +95,7 @@ impl ClientTable {
     }
 }
 
-/// Finds a complete entry in the text of `/proc/net/arp` (proc(5)): address, type, flags, MAC, mask, device.
+/// Finds a complete entry in the text of `/proc/thread-self/net/arp` (proc(5)): address, type, flags, MAC, mask, device.
 fn neighbour(table: &str, address: Ipv4Addr) -> Option<MacAddr> {
     let wanted = address.to_string();
     table.lines().skip(1).find_map(|line| {

@@ -6,17 +6,24 @@
 
 mod bind;
 mod clients;
+pub mod dhcp;
 pub mod doors;
+mod frame;
 pub mod http;
+mod link;
 mod metrics;
+mod mmsg;
 mod poll;
+pub mod ra;
 mod running;
+pub mod tftp;
 
 use std::sync::Arc;
 
 pub use bind::StartError;
 pub use clients::ClientTable;
 pub use doors::{BootDesk, BootReply, EventSink, LeaseLog, LeaseLogError};
+pub use link::Link;
 pub use metrics::{Counter, Metrics, Sample, SampleKind};
 
 /// What all services share.

@@ -1,7 +1,7 @@
 //! Waiting for sockets: an epoll set and a way to wake its thread.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,11 +82,6 @@ impl Poller {
         }
         Ok(())
     }
-}
-
-/// The raw number of a descriptor, for the few calls `nix` has no wrapper for.
-pub(crate) fn raw(fd: &OwnedFd) -> i32 {
-    fd.as_fd().as_raw_fd()
 }
 
 #[cfg(test)]

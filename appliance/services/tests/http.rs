@@ -1,5 +1,7 @@
 //! The boot HTTP server over loopback: raw sockets for what iPXE does to a connection, and curl.
 
+#![allow(clippy::unwrap_used, reason = "clippy sees no test in a helper function")]
+
 mod common;
 
 use std::io::{Read, Write};

@@ -1,5 +1,8 @@
 //! What the tests of the services share: a sink that remembers, a desk, waiting for a condition, network namespaces.
 #![allow(dead_code, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, reason = "clippy sees no test in a helper module")]
+
+pub(crate) mod netns;
 
 use std::net::IpAddr;
 use std::process::{Command, Output};

@@ -1,0 +1,346 @@
+//! The TFTP thread: wait for datagrams or a deadline, hand over, carry out.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::EpollFlags;
+use rackbar_model::EventKind;
+use rackbar_tftp::{Limits, Opening, Outcome, Output, Server, Transfer, TransferId};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::shelf::Shelf;
+use super::window::{self, Means};
+use crate::Common;
+use crate::mmsg::{Outbound, Receiver, send};
+use crate::poll::{Poller, WAKE};
+use crate::running::StopFlag;
+
+/// Tokens from here on are sockets on port 69; below are transfers.
+const LISTENER: u64 = 1 << 62;
+/// A request fits into one block of RFC 1350's size; anything longer is not one.
+const REQUEST: usize = 516;
+/// Refusals told of per second: a scan for file names must not fill the journal.
+const REFUSALS_PER_SECOND: u32 = 32;
+
+/// Another configuration.
+pub(crate) struct Order {
+    pub(crate) shelf: Shelf,
+    pub(crate) limits: Limits,
+    pub(crate) open: Vec<(SocketAddr, Socket)>,
+    pub(crate) close: Vec<SocketAddr>,
+}
+
+struct Running {
+    transfer: Box<Transfer>,
+    socket: Socket,
+    means: Means,
+    /// The earliest entry of the timer heap that is about it.
+    armed: Option<Duration>,
+}
+
+pub(crate) struct Transfers {
+    poller: Poller,
+    server: Server,
+    limits: Limits,
+    shelf: Shelf,
+    common: Common,
+    orders: mpsc::Receiver<Order>,
+    stop: StopFlag,
+    began: Instant,
+    listeners: Vec<(SocketAddr, Socket, u64)>,
+    next_listener: u64,
+    running: HashMap<u64, Running>,
+    timers: BinaryHeap<Reverse<(Duration, u64)>>,
+    receiver: Receiver,
+    outputs: Vec<Output>,
+    told: (Duration, u32),
+}
+
+impl Transfers {
+    pub(crate) fn new(
+        poller: Poller,
+        shelf: Shelf,
+        limits: Limits,
+        common: Common,
+        orders: mpsc::Receiver<Order>,
+        stop: StopFlag,
+    ) -> Self {
+        Self {
+            poller,
+            server: Server::new(limits),
+            limits,
+            shelf,
+            common,
+            orders,
+            stop,
+            began: Instant::now(),
+            listeners: Vec::new(),
+            next_listener: LISTENER,
+            running: HashMap::new(),
+            timers: BinaryHeap::new(),
+            receiver: Receiver::new(REQUEST),
+            outputs: Vec::new(),
+            told: (Duration::ZERO, 0),
+        }
+    }
+
+    pub(crate) fn listen(&mut self, sockets: Vec<(SocketAddr, Socket)>) {
+        for (address, socket) in sockets {
+            let token = self.next_listener;
+            self.next_listener += 1;
+            match self.poller.add(&socket, EpollFlags::EPOLLIN, token) {
+                Ok(()) => self.listeners.push((address, socket, token)),
+                Err(error) => tracing::error!(%address, %error, "TFTP: cannot watch a socket"),
+            }
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        let mut ready = Vec::new();
+        while !self.stop.is_set() {
+            let deadline = self.timers.peek().map(|Reverse((at, _))| self.began + *at);
+            if let Err(error) = self.poller.wait(deadline, &mut ready) {
+                tracing::error!(%error, "TFTP: waiting for packets failed");
+                return;
+            }
+            for (token, _) in ready.drain(..) {
+                match token {
+                    WAKE => self.obey(),
+                    token if token >= LISTENER => self.requests(token),
+                    token => self.answer(token),
+                }
+            }
+            self.tick();
+        }
+        self.common.metrics.tftp_transfers.set(0);
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn obey(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            self.shelf = order.shelf;
+            if order.limits != self.limits {
+                // Transfers under way are not counted against the new limits.
+                self.limits = order.limits;
+                self.server = Server::new(order.limits);
+            }
+            self.listeners.retain(|(address, _, _)| !order.close.contains(address));
+            self.listen(order.open);
+        }
+    }
+
+    /// Takes the requests that came to port 69.
+    fn requests(&mut self, token: u64) {
+        let Some(at) = self.listeners.iter().position(|l| l.2 == token) else {
+            return;
+        };
+        let mut receiver = std::mem::replace(&mut self.receiver, Receiver::new(0));
+        let mut replies = Vec::new();
+        if let Some((_, socket, _)) = self.listeners.get(at)
+            && receiver.receive(socket.as_fd()).is_ok_and(|count| count > 0)
+        {
+            for got in receiver.iter() {
+                let local = got.local.unwrap_or(Ipv4Addr::UNSPECIFIED);
+                if let Some(reply) = self.open(SocketAddr::V4(got.source), local, got.bytes) {
+                    replies.push(Outbound {
+                        to: Some(got.source),
+                        from: local,
+                        bytes: reply,
+                    });
+                }
+            }
+        }
+        self.receiver = receiver;
+        if let Some((_, socket, _)) = self.listeners.get(at) {
+            // A refusal that is lost is asked for again.
+            let _ = send(socket.as_fd(), &replies);
+        }
+    }
+
+    /// Judges one request; gives what port 69 answers itself.
+    fn open(&mut self, client: SocketAddr, local: Ipv4Addr, bytes: &[u8]) -> Option<Vec<u8>> {
+        let now = self.now();
+        let metrics = &self.common.metrics;
+        match self.server.open(now, client, bytes, &self.shelf) {
+            Opening::Repeated => None,
+            Opening::Refused { reply, event } => {
+                metrics.tftp_refused.inc();
+                if let Some(event) = event.filter(|_| self.may_tell(now)) {
+                    self.tell(client.ip(), event);
+                }
+                reply
+            }
+            Opening::Begins {
+                mut transfer,
+                replaces,
+                event,
+            } => {
+                metrics.tftp_requests.inc();
+                if let Some(old) = replaces {
+                    self.running.remove(&old.0);
+                }
+                self.tell(client.ip(), event);
+                if let Some(mac) = self.common.clients.mac_of(client.ip()) {
+                    self.common.clients.fetched(mac);
+                }
+                let id = transfer.id();
+                match self.port_for(client, local, id) {
+                    Ok(socket) => {
+                        transfer.start(now, &mut self.outputs);
+                        let running = Running {
+                            transfer,
+                            socket,
+                            means: Means::Segments,
+                            armed: None,
+                        };
+                        self.running.insert(id.0, running);
+                        self.carry_out(id);
+                    }
+                    Err(error) => {
+                        self.server.close(client, id);
+                        let file = transfer.file().to_owned();
+                        let reason = format!("cannot open a port for the transfer: {error}");
+                        self.failed(
+                            client.ip(),
+                            EventKind::TftpFailed {
+                                file,
+                                client: client.ip(),
+                                reason,
+                            },
+                        );
+                    }
+                }
+                self.count();
+                None
+            }
+        }
+    }
+
+    fn may_tell(&mut self, now: Duration) -> bool {
+        if now.saturating_sub(self.told.0) >= Duration::from_secs(1) {
+            self.told = (now, 0);
+        }
+        self.told.1 += 1;
+        self.told.1 <= REFUSALS_PER_SECOND
+    }
+
+    /// A port of its own for a transfer (RFC 1350 section 4), connected: the kernel then drops what strangers send to it
+    /// and tells when the client's port is closed.
+    fn port_for(&self, client: SocketAddr, local: Ipv4Addr, id: TransferId) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+        socket.bind(&SocketAddr::from((local, 0)).into())?;
+        socket.connect(&client.into())?;
+        self.poller.add(&socket, EpollFlags::EPOLLIN, id.0)?;
+        Ok(socket)
+    }
+
+    /// Takes one datagram of a transfer's client: in lock-step there is never a second.
+    fn answer(&mut self, token: u64) {
+        let now = self.now();
+        let Some(running) = self.running.get_mut(&token) else {
+            return;
+        };
+        let mut buffer = [0; REQUEST];
+        match io::Read::read(&mut &running.socket, &mut buffer) {
+            Ok(count) => running
+                .transfer
+                .handle(now, buffer.get(..count).unwrap_or_default(), &mut self.outputs),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                running.transfer.unreachable(&mut self.outputs);
+            }
+            // No route for a moment, or nothing there: the timer goes on.
+            Err(_) => {}
+        }
+        self.carry_out(TransferId(token));
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        while let Some(&Reverse((at, token))) = self.timers.peek() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            if let Some(running) = self.running.get_mut(&token)
+                && running.armed == Some(at)
+            {
+                running.armed = None;
+                running.transfer.tick(now, &mut self.outputs);
+                self.carry_out(TransferId(token));
+            }
+        }
+    }
+
+    /// Does what transfer `id` wants, then arms its timer.
+    fn carry_out(&mut self, id: TransferId) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            let Some(running) = self.running.get_mut(&id.0) else {
+                break;
+            };
+            match output {
+                // A refused send is a lost packet to the engine; its timer sends again.
+                Output::Send(bytes) => drop(running.socket.send(&bytes)),
+                Output::Blocks(window) => {
+                    let content = running.transfer.content();
+                    if let Err(error) = window::send(&running.socket, &mut running.means, &window, content) {
+                        tracing::debug!(client = %running.transfer.client(), %error, "TFTP: a window was not sent");
+                    }
+                    let bytes: usize = window.blocks(content).map(|(_, data)| data.len()).sum();
+                    self.common.metrics.tftp_bytes.add(bytes as u64);
+                }
+                Output::Ended { outcome, event } => self.ended(id, outcome, event),
+            }
+        }
+        self.outputs = outputs;
+        if let Some(running) = self.running.get_mut(&id.0)
+            && let Some(at) = running.transfer.deadline()
+            // An earlier entry looks again when it comes up.
+            && running.armed.is_none_or(|armed| at < armed)
+        {
+            running.armed = Some(at);
+            self.timers.push(Reverse((at, id.0)));
+        }
+    }
+
+    fn ended(&mut self, id: TransferId, outcome: Outcome, event: EventKind) {
+        let Some(running) = self.running.remove(&id.0) else {
+            return;
+        };
+        let client = running.transfer.client();
+        self.server.close(client, id);
+        if let EventKind::TftpDone { resent, .. } = &event {
+            self.common.metrics.tftp_blocks_resent.add(u64::from(*resent));
+        }
+        match outcome {
+            Outcome::Complete => {
+                self.common.metrics.tftp_done.inc();
+                self.tell(client.ip(), event);
+            }
+            Outcome::SizeOnly => self.tell(client.ip(), event),
+            Outcome::Failed => self.failed(client.ip(), event),
+        }
+        self.count();
+    }
+
+    fn failed(&self, client: IpAddr, event: EventKind) {
+        self.common.metrics.tftp_failed.inc();
+        self.tell(client, event);
+    }
+
+    fn tell(&self, client: IpAddr, event: EventKind) {
+        self.common.events.event(self.common.clients.mac_of(client), event);
+    }
+
+    fn count(&self) {
+        self.common.metrics.tftp_transfers.set(self.running.len() as u64);
+    }
+}

@@ -1,0 +1,405 @@
+//! The DHCP service against Debian's clients and server, in network namespaces.
+
+#![allow(clippy::unwrap_used, reason = "clippy sees no test in a helper function")]
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use common::netns::Net;
+use common::{Leases, Sink, wait_until};
+use rackbar_dhcp::{Config, Interface, InterfaceId, Mode, Network, Range, Role};
+use rackbar_model::{EventKind, LeaseState, Severity};
+use rackbar_services::dhcp::{DhcpConfig, DhcpHandle, start};
+use rackbar_services::{Common, Link};
+
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+struct Service {
+    handle: DhcpHandle,
+    sink: Arc<Sink>,
+    common: Common,
+    leases: Arc<Leases>,
+}
+
+/// The configuration of `rack0` with a pool; called inside the server's namespace.
+fn config(mode: Mode, first: [u8; 4], last: [u8; 4]) -> DhcpConfig {
+    let link = Link::find("test", "rack0").unwrap();
+    let interface = Interface {
+        id: InterfaceId(link.index),
+        mac: link.mac,
+    };
+    let pool = Range {
+        first: first.into(),
+        last: last.into(),
+    };
+    let network = Network {
+        mode,
+        ..Network::new("rack", Some(interface), SERVER, 24, pool)
+    };
+    DhcpConfig {
+        interfaces: vec!["rack0".into()],
+        engine: Config {
+            networks: vec![network],
+            ..Config::default()
+        },
+    }
+}
+
+fn serve(net: &Net, mode: Mode, first: [u8; 4], last: [u8; 4]) -> Service {
+    serve_with(net, || config(mode, first, last))
+}
+
+fn serve_with(net: &Net, config: impl FnOnce() -> DhcpConfig + Send) -> Service {
+    net.inside("server", || {
+        let (sink, common) = Sink::new();
+        let leases = Arc::new(Leases::default());
+        let handle = start(config(), Arc::clone(&leases) as _, common.clone()).unwrap();
+        Service {
+            handle,
+            sink,
+            common,
+            leases,
+        }
+    })
+}
+
+const HUNDRED: [u8; 4] = [10, 77, 0, 100];
+const HUNDRED_NINE: [u8; 4] = [10, 77, 0, 109];
+
+/// Writes the address a client was given to the file `address`, and gives it to the interface.
+fn client_script(net: &Net) -> String {
+    let file = net.path("address");
+    net.script(
+        "client-script",
+        &format!(
+            "#!/bin/sh\n\
+             case \"$reason$1\" in BOUND*|RENEW*|REBOOT*|bound|renew)\n\
+             address=${{new_ip_address:-$ip}}\n\
+             ip addr replace $address/24 dev $interface\n\
+             echo $address > {file}.new; mv {file}.new {file};;\n\
+             esac\n"
+        ),
+    )
+}
+
+fn address(net: &Net) -> Ipv4Addr {
+    std::fs::read_to_string(net.path("address"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+fn udhcpc(net: &Net, script: &str) -> std::process::Output {
+    net.exec(
+        "client",
+        "busybox",
+        &[
+            "udhcpc", "-i", "c0", "-n", "-q", "-f", "-t", "3", "-T", "1", "-s", script,
+        ],
+    )
+}
+
+#[test]
+fn dhclient_gets_a_durable_lease_and_gives_it_back() {
+    let net = Net::new();
+    let service = serve(&net, Mode::Own, HUNDRED, HUNDRED_NINE);
+    let script = client_script(&net);
+    let (leases, pid) = (net.path("leases"), net.path("pid"));
+    let args = [
+        "-4",
+        "-1",
+        "-sf",
+        &script,
+        "-lf",
+        &leases,
+        "-pf",
+        &pid,
+        "-cf",
+        "/dev/null",
+    ];
+    net.exec_ok("client", "dhclient", &[&args[..], &["c0"]].concat());
+    let given = address(&net);
+    assert!((100..=109).contains(&given.octets()[3]), "{given}");
+    let committed = service.leases.committed.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(
+        (committed.address, committed.mac, committed.state),
+        (given, net.client_mac(), LeaseState::Bound)
+    );
+    assert_eq!(service.common.clients.mac_of(given.into()), Some(net.client_mac()));
+    let acked = service.sink.wait_for("the acknowledgement", |mac, kind| match kind {
+        EventKind::DhcpAck { address, .. } => Some((mac, *address)),
+        _ => None,
+    });
+    assert_eq!(acked, (Some(net.client_mac()), Some(given)));
+
+    net.exec_ok("client", "dhclient", &[&["-r"], &args[2..], &["c0"]].concat());
+    service.sink.wait_for("the release", |_, kind| {
+        matches!(kind, EventKind::DhcpRelease { address } if *address == given).then_some(())
+    });
+    wait_until("the release is recorded", || {
+        service
+            .leases
+            .committed
+            .lock()
+            .unwrap()
+            .last()
+            .is_some_and(|lease| lease.state == LeaseState::Released)
+    });
+    assert!(
+        service
+            .handle
+            .status()
+            .state
+            .contains("serving rack as the DHCP server"),
+        "{:?}",
+        service.handle.status()
+    );
+    service.handle.stop();
+}
+
+#[test]
+fn leases_survive_a_restart() {
+    let net = Net::new();
+    let script = client_script(&net);
+    let service = serve(&net, Mode::Own, HUNDRED, HUNDRED_NINE);
+    assert!(udhcpc(&net, &script).status.success());
+    let (first, leases) = (address(&net), Arc::clone(&service.leases));
+    service.handle.stop();
+    let again = net.inside("server", || {
+        let (_, common) = Sink::new();
+        let handle = start(config(Mode::Own, HUNDRED, HUNDRED_NINE), leases as _, common.clone()).unwrap();
+        assert_eq!(common.clients.mac_of(first.into()), Some(net.client_mac()));
+        handle
+    });
+    std::fs::remove_file(net.path("address")).unwrap();
+    assert!(udhcpc(&net, &script).status.success());
+    assert_eq!(address(&net), first);
+    drop(again);
+}
+
+#[test]
+fn an_address_somebody_uses_is_not_offered() {
+    let net = Net::new();
+    // The hub sits on all addresses of the pool but one.
+    for last in 100..=102 {
+        net.exec_ok(
+            "hub",
+            "ip",
+            &["addr", "add", &format!("10.77.0.{last}/24"), "dev", "br0"],
+        );
+    }
+    let service = serve(&net, Mode::Own, HUNDRED, [10, 77, 0, 103]);
+    let script = client_script(&net);
+    assert!(udhcpc(&net, &script).status.success());
+    assert_eq!(address(&net), Ipv4Addr::new(10, 77, 0, 103));
+    assert!(service.common.metrics.dhcp_arp_probes.get() > 0);
+    let conflict = |kind: &EventKind| matches!(kind, EventKind::AddressConflict { owner: Some(_), .. });
+    assert!(service.sink.count(conflict) > 0);
+}
+
+#[test]
+fn no_acknowledgement_leaves_without_its_lease() {
+    let net = Net::new();
+    let service = serve(&net, Mode::Own, HUNDRED, HUNDRED_NINE);
+    service.leases.broken.store(true, Ordering::SeqCst);
+    let script = client_script(&net);
+    assert!(!udhcpc(&net, &script).status.success());
+    wait_until("the status says so", || {
+        service.handle.status().severity == Severity::Error
+    });
+    assert!(
+        service.handle.status().state.contains("the disk is full"),
+        "{:?}",
+        service.handle.status()
+    );
+    assert_eq!(service.sink.count(|kind| matches!(kind, EventKind::DhcpAck { .. })), 0);
+    service.leases.broken.store(false, Ordering::SeqCst);
+    assert!(udhcpc(&net, &script).status.success());
+    wait_until("it serves again", || service.handle.status().severity == Severity::Info);
+}
+
+#[test]
+fn beside_dnsmasq_it_only_adds_boot_information() {
+    let net = Net::new();
+    let leases = net.path("dnsmasq.leases");
+    let _dnsmasq = net.spawn(
+        "hub",
+        "dnsmasq",
+        &[
+            "--no-daemon",
+            "--port=0",
+            "--conf-file=/dev/null",
+            "--interface=br0",
+            "--bind-interfaces",
+            "--dhcp-range=10.77.0.50,10.77.0.60,1h",
+            "--dhcp-authoritative",
+            "--no-ping",
+            &format!("--dhcp-leasefile={leases}"),
+        ],
+    );
+    wait_until("dnsmasq serves", || {
+        let table = net.exec("hub", "cat", &["/proc/net/udp"]);
+        String::from_utf8_lossy(&table.stdout).contains(":0043 ")
+    });
+    let service = serve(&net, Mode::Auto, HUNDRED, HUNDRED_NINE);
+    let foreign = service.sink.wait_for("the other server", |_, kind| match kind {
+        EventKind::ForeignDhcpServer { server, network } => Some((*server, network.clone())),
+        _ => None,
+    });
+    assert_eq!(foreign, (Ipv4Addr::new(10, 77, 0, 2), "rack".to_owned()));
+    wait_until("it became a proxy", || {
+        service.handle.networks().iter().all(|n| n.role == Role::Proxy)
+    });
+    let status = service.handle.status().state;
+    assert!(
+        status.contains("adding boot information on rack beside the DHCP server 10.77.0.2"),
+        "{status}"
+    );
+
+    let script = client_script(&net);
+    let config = net.path("dhclient.conf");
+    std::fs::write(
+        &config,
+        "option arch code 93 = unsigned integer 16;\nsend arch 7;\n\
+         send vendor-class-identifier \"PXEClient:Arch:00007:UNDI:003016\";\n",
+    )
+    .unwrap();
+    let (lease_file, pid) = (net.path("leases"), net.path("pid"));
+    net.exec_ok(
+        "client",
+        "dhclient",
+        &[
+            "-4",
+            "-1",
+            "-sf",
+            &script,
+            "-lf",
+            &lease_file,
+            "-pf",
+            &pid,
+            "-cf",
+            &config,
+            "c0",
+        ],
+    );
+    assert!(
+        (50..=60).contains(&address(&net).octets()[3]),
+        "the address is dnsmasq's"
+    );
+    let file = service.sink.wait_for("our proxy offer", |_, kind| match kind {
+        EventKind::DhcpOffer {
+            address: None,
+            boot_file,
+            ..
+        } => Some(boot_file.clone()),
+        _ => None,
+    });
+    assert_eq!(file.as_deref(), Some("loader.efi"));
+    assert!(service.leases.committed.lock().unwrap().is_empty());
+    net.exec(
+        "client",
+        "dhclient",
+        &["-x", "-pf", &pid, "-lf", &lease_file, "-sf", "/bin/true", "c0"],
+    );
+}
+
+#[test]
+fn becomes_the_server_when_nobody_answers_and_takes_orders_while_running() {
+    let net = Net::new();
+    let service = serve(&net, Mode::Auto, HUNDRED, HUNDRED_NINE);
+    wait_until("it became the server", || {
+        service.handle.networks().iter().all(|n| n.role == Role::Own)
+    });
+    let narrow = net.inside("server", || config(Mode::Own, [10, 77, 0, 200], [10, 77, 0, 200]));
+    net.inside("server", || service.handle.reconfigure(narrow).unwrap());
+    let script = client_script(&net);
+    assert!(udhcpc(&net, &script).status.success());
+    assert_eq!(address(&net), Ipv4Addr::new(10, 77, 0, 200));
+    service.handle.reconfigure(DhcpConfig::default()).unwrap();
+    assert!(!udhcpc(&net, &script).status.success());
+    let missing = DhcpConfig {
+        interfaces: vec!["nosuch0".into()],
+        ..DhcpConfig::default()
+    };
+    let error = service.handle.reconfigure(missing).unwrap_err().to_string();
+    assert!(
+        error.contains("DHCP: cannot use interface nosuch0") && error.contains("check its name"),
+        "{error}"
+    );
+}
+
+/// Changes random octets of a real DISCOVER, cuts it, or sends noise: reproducible by its seed.
+fn mutate(seed: &mut u64, template: &[u8]) -> Vec<u8> {
+    let mut next = || {
+        // xorshift64
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        *seed
+    };
+    let mut packet = template.to_vec();
+    for _ in 0..next() % 24 {
+        let at = next() as usize % packet.len();
+        packet[at] = next() as u8;
+    }
+    // Bias to the options, where the structure is.
+    for _ in 0..next() % 4 {
+        let at = 236 + next() as usize % (packet.len() - 236);
+        packet[at] = next() as u8;
+    }
+    if next() % 4 == 0 {
+        packet.truncate(next() as usize % packet.len());
+    }
+    packet
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+}
+
+#[test]
+fn a_storm_of_malformed_packets_changes_nothing() {
+    const PACKETS: u64 = 100_000;
+    let net = Net::new();
+    // A pool that the storm's made-up clients cannot use up.
+    let service = serve_with(&net, || {
+        let mut config = config(Mode::Own, [10, 77, 16, 0], [10, 77, 255, 254]);
+        config.engine.networks[0].prefix_len = 16;
+        config
+    });
+    let mut discover = vec![0; 300];
+    discover[..4].copy_from_slice(&[1, 1, 6, 0]);
+    discover[28..34].copy_from_slice(&[0x52, 0x54, 0, 1, 2, 3]);
+    discover[236..240].copy_from_slice(&[99, 130, 83, 99]);
+    let options = b"\x35\x01\x01\x37\x04\x01\x03\x06\x43\x3c\x09PXEClient\x5d\x02\x00\x07\x39\x02\x05\xdc\xff";
+    discover[240..240 + options.len()].copy_from_slice(options);
+    let before = resident_kib();
+    net.exec_ok("client", "ip", &["addr", "add", "10.77.0.90/24", "dev", "c0"]);
+    net.inside("client", || {
+        let socket = UdpSocket::bind("10.77.0.90:68").unwrap();
+        let mut seed = 0x5eed_1234_5678_9abc;
+        for number in 0..PACKETS {
+            let port = if number % 8 == 0 { 4011 } else { 67 };
+            let packet = mutate(&mut seed, &discover);
+            // A full queue on the way is part of a storm.
+            let _ = socket.send_to(&packet, SocketAddrV4::new(SERVER, port));
+        }
+    });
+    net.exec_ok("client", "ip", &["addr", "del", "10.77.0.90/24", "dev", "c0"]);
+    let metrics = &service.common.metrics;
+    wait_until("most of the storm arrived", || {
+        metrics.dhcp_received.get() + metrics.dhcp_kernel_drops.get() > PACKETS * 9 / 10
+    });
+    assert!(metrics.dhcp_malformed.get() > 0);
+    // Answers to addresses that were made up fill the neighbour queue for a moment; the good client may ask again.
+    let script = client_script(&net);
+    wait_until("a good client is served", || udhcpc(&net, &script).status.success());
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 96 << 10, "{grown} KiB more after the storm");
+}
