@@ -3,6 +3,7 @@
 mod check;
 mod image;
 mod project;
+mod rack;
 mod setup;
 mod step;
 mod test;
@@ -27,6 +28,8 @@ enum Verb {
     Setup(setup::Arguments),
     /// Build the boot media and everything on them into target/image
     Image(image::Arguments),
+    /// Start a virtual rack with the appliance in it, and watch its machines come up
+    Rack(rack::Arguments),
     /// Run every test, from unit tests to whole racks in QEMU
     Test(test::Arguments),
     /// Check formatting, lints, documentation, dependencies and the rules of this repository
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Image(arguments) => image::run(&arguments),
+        Verb::Rack(arguments) => rack::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Check => check::run(),
     };

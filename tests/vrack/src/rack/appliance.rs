@@ -203,7 +203,7 @@ fn chainload_site(rack: &Rack, folder: &Path) -> io::Result<ChainloadSite> {
         files.put(name, content);
     }
     let url = format!("http://{}", site_address());
-    files.put("chainload.ipxe", chainload_script(&url).as_bytes());
+    files.put("chainload.ipxe", chainload_script(rack, &url).as_bytes());
     let rule = |architecture, ipxe, file: String| BootRule {
         architecture,
         ipxe,
@@ -232,13 +232,19 @@ fn chainload_site(rack: &Rack, folder: &Path) -> io::Result<ChainloadSite> {
     })
 }
 
-/// What a person would write: kernel and archives by name, in the order the kernel must see them.
-fn chainload_script(url: &str) -> String {
+/// What a person would write: kernel and archives by name, in the order the kernel must see them, and the site's
+/// configuration as kernel arguments, for want of a file beside them.
+fn chainload_script(rack: &Rack, url: &str) -> String {
     let archives = ["base.cpio.zst", "appliance.cpio.zst", "nodeboot.cpio"];
     let initrd: String = archives.iter().map(|name| format!("initrd {url}/{name}\n")).collect();
     let names: String = archives.iter().map(|name| format!(" initrd={name}")).collect();
+    let [inside, _, uplink] = rack.appliance_interfaces();
+    let address = rack.file().appliance.rack_address;
+    let (first, last) = (super::neighbour(address, 100), super::neighbour(address, 199));
     format!(
-        "#!ipxe\nkernel {url}/vmlinuz rackbar.role=appliance console=tty0 console=ttyS0,115200 no_timer_check{names}\n\
-         {initrd}boot\n"
+        "#!ipxe\nkernel {url}/vmlinuz rackbar.role=appliance rackbar.interface={} rackbar.address={address}/24 \
+         rackbar.dhcp=own rackbar.pool={first}-{last} rackbar.uplink={} console=tty0 console=ttyS0,115200 \
+         no_timer_check{names}\n{initrd}boot\n",
+        inside.mac, uplink.mac
     )
 }

@@ -1,0 +1,186 @@
+//! A small client of the appliance's API.
+//!
+//! It trusts any certificate, and only to 127.0.0.1: the appliance made its CA a moment ago inside a process of ours
+//! and had no way to tell us its digest. Which CA it was is remembered, so that it can be shown and pinned by others.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use rackbar_model::{Node, NodeId};
+use ring::digest::{SHA256, digest};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring::default_provider};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// An emulated appliance on a busy machine takes its time for a handshake.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// The API of one appliance.
+pub(super) struct Api {
+    address: SocketAddr,
+    token: String,
+    tls: TlsConnector,
+    certificates: Arc<Seen>,
+}
+
+/// A page of a list.
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Node>,
+    next_page_token: Option<String>,
+}
+
+impl Api {
+    /// An API at an address of this machine.
+    pub(super) fn new(address: SocketAddr, token: String) -> Result<Self> {
+        ensure!(address.ip().is_loopback(), "{address} is not on this machine");
+        let provider = Arc::new(default_provider());
+        let certificates = Arc::new(Seen {
+            provider: Arc::clone(&provider),
+            pin: Mutex::default(),
+        });
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .context("setting up TLS")?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::<Seen>::clone(&certificates))
+            .with_no_client_auth();
+        Ok(Self {
+            address,
+            token,
+            tls: TlsConnector::from(Arc::new(config)),
+            certificates,
+        })
+    }
+
+    /// SHA-256 of the site's CA certificate, once a connection was made.
+    pub(super) fn pin(&self) -> Option<String> {
+        self.certificates
+            .pin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// True when the appliance answers that it lives.
+    pub(super) async fn healthy(&self) -> bool {
+        matches!(self.request(Method::GET, "/healthz", None).await, Ok((200, _)))
+    }
+
+    /// All machines the appliance knows.
+    pub(super) async fn nodes(&self) -> Result<Vec<Node>> {
+        let mut nodes = Vec::new();
+        let mut path = "/api/v1/nodes".to_owned();
+        loop {
+            let page: Page = serde_json::from_slice(&self.get(&path).await?).context("reading the list of nodes")?;
+            nodes.extend(page.items);
+            match page.next_page_token {
+                Some(token) if !token.is_empty() => path = format!("/api/v1/nodes?page_token={token}"),
+                _ => return Ok(nodes),
+            }
+        }
+    }
+
+    /// Asks for power.
+    pub(super) async fn power_on(&self, node: NodeId) -> Result<()> {
+        let path = format!("/api/v1/nodes/{node}/power");
+        let (status, body) = self.request(Method::POST, &path, Some(r#"{"action":"on"}"#)).await?;
+        ensure!(
+            (200..300).contains(&status),
+            "POST {path}: {status}: {}",
+            String::from_utf8_lossy(&body)
+        );
+        Ok(())
+    }
+
+    async fn get(&self, path: &str) -> Result<Bytes> {
+        let (status, body) = self.request(Method::GET, path, None).await?;
+        if status != 200 {
+            bail!("GET {path}: {status}: {}", String::from_utf8_lossy(&body));
+        }
+        Ok(body)
+    }
+
+    /// One request on a connection of its own.
+    async fn request(&self, method: Method, path: &str, body: Option<&str>) -> Result<(u16, Bytes)> {
+        let exchange = async {
+            let tcp = TcpStream::connect(self.address).await?;
+            let name = ServerName::IpAddress(self.address.ip().into());
+            let tls = self.tls.connect(name, tcp).await?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
+            // Ends with the sender; its error, if any, is also the request's.
+            tokio::spawn(connection);
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", self.address.to_string())
+                .header("authorization", format!("Bearer {}", self.token))
+                .header("content-type", "application/json")
+                .body(Full::new(Bytes::from(body.unwrap_or_default().to_owned())))?;
+            let response = sender.send_request(request).await?;
+            let status = response.status().as_u16();
+            Ok((status, response.into_body().collect().await?.to_bytes()))
+        };
+        tokio::time::timeout(LIMIT, exchange)
+            .await
+            .with_context(|| format!("{} did not answer", self.address))?
+    }
+}
+
+/// Takes every certificate and remembers the CA's digest.
+#[derive(Debug)]
+struct Seen {
+    provider: Arc<CryptoProvider>,
+    pin: Mutex<Option<String>>,
+}
+
+impl ServerCertVerifier for Seen {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let ca = intermediates.last().unwrap_or(end_entity);
+        let pin = super::site::hex(digest(&SHA256, ca).as_ref());
+        *self.pin.lock().unwrap_or_else(PoisonError::into_inner) = Some(pin);
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
