@@ -71,6 +71,8 @@ pub struct ClientMemory {
     pub unanswered: u32,
     /// Requests since then that were followed by no fetch.
     pub fruitless: u32,
+    /// The way that last led to a fetch.
+    pub proven: Option<BootWay>,
     /// Ways given up since one last worked.
     pub given_up: Vec<BootWay>,
     pub(super) told: Told,
@@ -104,6 +106,7 @@ impl ClientMemory {
             fetches: 0,
             unanswered: 0,
             fruitless: 0,
+            proven: None,
             given_up: Vec::new(),
             told: Told::default(),
             ignored: false,
@@ -193,6 +196,7 @@ impl ClientMemory {
         self.fetches = self.fetches.saturating_add(1);
         self.unanswered = 0;
         self.fruitless = 0;
+        self.proven = self.way;
         self.given_up.clear();
         self.stuck = false;
         self.phase = ClientPhase::Fetched { at: now };

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `question` (what a message says), `server` (DHCPv4 server), `proxy` (boot information without an
 //! address), `boot` and `reply` (what is answered), `memory` (what each firmware did with it), `stance` (listening
-//! before speaking), `probe` (is an address really free).
+//! before speaking), `telling` (what becomes an event), `probe` (is an address really free).
 
 mod boot;
 mod memory;
@@ -12,19 +12,21 @@ mod question;
 mod reply;
 mod server;
 mod stance;
+mod telling;
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use rackbar_model::{EventKind, Lease, LeaseState, MacAddr, Severity, Timestamp};
+use rackbar_model::{EventKind, Lease, LeaseState, MacAddr, Timestamp};
 
 pub use memory::{ClientMemory, ClientPhase};
 pub(crate) use probe::Waiting;
 pub use stance::Role;
 
 use memory::Clients;
-use question::{Question, Speaker, words};
+use question::{Question, Speaker};
 use stance::{Foreign, Stance};
+use telling::Bucket;
 
 use crate::leases::{Binding, Key, State, Table};
 use crate::packet::{MessageType, Op, Packet, code, relay};
@@ -32,10 +34,6 @@ use crate::{Config, Input, InterfaceId, Network, Output, UnknownClients};
 
 /// Buffers kept for reuse.
 const BUFFERS: usize = 64;
-/// New clients told of at once, and how many more per second: a flood of made-up MAC addresses must not fill the
-/// journal. Two full racks that power on together stay far below.
-const TELL_BURST: u64 = 2048;
-const TELL_PER_SECOND: u64 = 64;
 
 /// The DHCPv4 and ProxyDHCP engine.
 #[derive(Debug)]
@@ -94,13 +92,6 @@ pub struct Counters {
     pub untold: u64,
 }
 
-#[derive(Debug, Default)]
-struct Bucket {
-    tokens: u64,
-    refilled: Timestamp,
-    told: Option<Timestamp>,
-}
-
 impl Engine {
     /// An engine that knows these leases. It does nothing until the first [`Engine::handle`], which its
     /// [`Engine::deadline`] asks for at once.
@@ -111,10 +102,7 @@ impl Engine {
             clients: Clients::default(),
             buffers: Vec::new(),
             counters: Counters::default(),
-            tell: Bucket {
-                tokens: TELL_BURST,
-                ..Bucket::default()
-            },
+            tell: Bucket::full(),
             config: Config::default(),
         };
         engine.set_config(config, Vec::new());
@@ -388,52 +376,6 @@ impl Engine {
         }
     }
 
-    /// Says once per client that the policy keeps something from it.
-    fn tell_ignored(&mut self, question: &Question<'_>, admission: Admission, out: &mut Vec<Output>) {
-        let reason = match admission {
-            Admission::All => return,
-            Admission::AddressOnly if question.speaker == Speaker::Plain => return,
-            Admission::AddressOnly => "not listed: the policy for unknown machines gives an address but no boot file",
-            Admission::Nothing => "not listed: the policy for unknown machines is to ignore them",
-        };
-        if let Some(memory) = self.clients.get_mut(question.mac)
-            && !std::mem::replace(&mut memory.ignored, true)
-        {
-            out.push(event(
-                question.mac,
-                EventKind::ClientIgnored {
-                    reason: reason.to_owned(),
-                },
-            ));
-        }
-    }
-
-    /// True the first time this message is heard in its transaction.
-    fn first_heard(&mut self, now: Timestamp, question: &Question<'_>, kind: MessageType) -> bool {
-        let xid = question.packet.xid();
-        self.clients
-            .get_mut(question.mac)
-            .is_some_and(|memory| memory.tell_once(xid, kind as u8, now))
-    }
-
-    fn tell_flood(&mut self, now: Timestamp, out: &mut Vec<Output>) {
-        if self.tell.told.is_some_and(|at| now.since(at) < 60_000) {
-            return;
-        }
-        self.tell.told = Some(now);
-        let text = format!(
-            "more new DHCP clients than {TELL_PER_SECOND} per second: they are served, but not each is told; look for a \
-             loop or for a host that makes up MAC addresses"
-        );
-        out.push(Output::Event {
-            mac: None,
-            kind: EventKind::Note {
-                text,
-                severity: Severity::Warning,
-            },
-        });
-    }
-
     fn commit(&self, at: usize, address: Ipv4Addr) -> Option<Output> {
         let site = &self.sites[at];
         let binding = site.table.get(address)?;
@@ -452,19 +394,6 @@ enum Admission {
     All,
     AddressOnly,
     Nothing,
-}
-
-impl Bucket {
-    fn take(&mut self, now: Timestamp) -> bool {
-        let earned = now.since(self.refilled).saturating_mul(TELL_PER_SECOND) / 1000;
-        if earned > 0 {
-            self.tokens = self.tokens.saturating_add(earned).min(TELL_BURST);
-            self.refilled = now;
-        }
-        let some = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        some
-    }
 }
 
 fn event(mac: MacAddr, kind: EventKind) -> Output {
@@ -488,17 +417,4 @@ fn lease(network: &str, address: Ipv4Addr, binding: &Binding) -> Option<Lease> {
         state,
         expires,
     })
-}
-
-/// The event of a DISCOVER.
-fn discover_event(network: &str, question: &Question<'_>) -> EventKind {
-    let info = question.packet.sub_options(code::RELAY_INFO);
-    EventKind::DhcpDiscover {
-        network: network.to_owned(),
-        arch: question.arch,
-        vendor_class: question.text(code::VENDOR_CLASS),
-        user_class: question.text(code::USER_CLASS),
-        relay: question.relay(),
-        circuit_id: info.get(relay::CIRCUIT_ID).and_then(words),
-    }
 }

@@ -111,9 +111,9 @@ impl Engine {
         };
         let fits = match memory.way {
             Some(BootWay::Proxy) => proxying,
-            // Led by address beside another server only after the proxy way was given up.
+            // Led by address beside another server only after the proxy way was given up, or because it worked.
             Some(BootWay::FullDhcp | BootWay::UefiHttp) if proxying => {
-                memory.given_up.contains(&BootWay::Proxy) || usual == memory.way
+                memory.given_up.contains(&BootWay::Proxy) || memory.proven == memory.way || usual == memory.way
             }
             Some(BootWay::FullDhcp) => question.speaker == Speaker::Rom,
             Some(BootWay::UefiHttp) => question.speaker == Speaker::HttpRom,
@@ -122,6 +122,7 @@ impl Engine {
         };
         if !fits {
             memory.way = usual;
+            memory.proven = None;
             memory.given_up.clear();
         }
         let Some(reason) = memory.looks_again(now) else { return };

@@ -1,0 +1,331 @@
+//! Stories of netbooting: what each firmware is told, with an address of ours and beside another server, and how a
+//! firmware that does not take it is led another way.
+
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test's words may")]
+
+mod rig;
+
+use std::net::SocketAddrV4;
+
+use rackbar_dhcp::packet::{DhcpOption as Opt, MIN_MESSAGE, MessageType, code};
+use rackbar_dhcp::{ClientPhase, Config, Destination, Input, Mode, Reservation, ReservedFor, UnknownClients};
+use rackbar_model::{BootWay, EventKind};
+use rig::*;
+
+fn proxy() -> Rig {
+    let mut network = rack(Mode::Proxy);
+    network.pools.clear();
+    Rig::new(config(network))
+}
+
+fn fetch(rig: &mut Rig, n: u16) {
+    rig.engine
+        .handle(rig.now, Input::BootFileFetched { mac: mac(n) }, &mut rig.out);
+}
+
+#[test]
+fn edk2_gets_loader_with_option_60_and_43() {
+    let mut rig = Rig::own();
+    rig.hear(&Client::edk2(mac(1)).discover());
+    let offer = rig.sent();
+    let packet = offer.packet();
+    assert_eq!(offer.text(code::VENDOR_CLASS), "PXEClient");
+    assert_eq!(packet.first(code::VENDOR_SPECIFIC), Some(&[6, 1, 8, 0xff][..]));
+    assert_eq!(
+        (offer.text(code::BOOT_FILE), packet.file()),
+        ("loader.efi".to_owned(), &b"loader.efi"[..])
+    );
+    assert_eq!(
+        (offer.text(code::TFTP_SERVER_NAME), packet.sname()),
+        ("10.0.0.1".to_owned(), &b"10.0.0.1"[..])
+    );
+    assert_eq!(packet.siaddr(), SERVER);
+    assert_eq!(packet.first(code::MACHINE_ID).map(<[u8]>::len), Some(17));
+    assert!(offer.bytes.len() >= MIN_MESSAGE);
+}
+
+#[test]
+fn an_old_bios_rom_gets_undionly_and_never_more_than_it_can_take() {
+    let mut rig = Rig::own();
+    rig.hear(&Client::old_rom(mac(1)).discover());
+    let offer = rig.sent();
+    assert_eq!(offer.text(code::BOOT_FILE), "undionly.kpxe");
+    assert!((MIN_MESSAGE..=1232).contains(&offer.bytes.len()));
+}
+
+#[test]
+fn http_boot_gets_its_class_echoed_and_a_url() {
+    let mut rig = Rig::own();
+    rig.hear(&Client::edk2_http(mac(1)).discover());
+    let offer = rig.sent();
+    assert_eq!(offer.text(code::VENDOR_CLASS), "HTTPClient");
+    assert_eq!(offer.text(code::BOOT_FILE), "http://10.0.0.1/boot/v1/loader.efi");
+    assert!(!offer.has(code::VENDOR_SPECIFIC) && !offer.has(code::TFTP_SERVER_NAME));
+    // The class without an HTTP architecture is echoed to nobody.
+    let mut odd = Client::edk2_http(mac(2));
+    odd.options.retain(|o| o.code() != code::ARCH);
+    rig.hear(&odd.discover());
+    let offer = rig.sent();
+    assert!(!offer.has(code::VENDOR_CLASS) && !offer.has(code::BOOT_FILE));
+}
+
+#[test]
+fn ipxe_gets_its_script_no_pxeclient_and_no_wait_for_proxies() {
+    let mut rig = Rig::own();
+    rig.hear(&Client::ipxe(mac(0x1234)).discover());
+    let offer = rig.sent();
+    let url = "http://10.0.0.1/boot/v1/script.ipxe?mac=52-54-00-00-12-34";
+    assert_eq!(
+        (offer.text(code::BOOT_FILE), offer.packet().file()),
+        (url.to_owned(), url.as_bytes())
+    );
+    assert!(!offer.has(code::VENDOR_CLASS) && !offer.has(code::VENDOR_SPECIFIC));
+    assert_eq!(offer.packet().first(code::IPXE), Some(&[176, 1, 1][..]));
+}
+
+#[test]
+fn our_own_programs_get_an_address_and_the_loader_our_url() {
+    let mut rig = Rig::own();
+    rig.hear(&Client::rackbar(mac(1), b"rackbar-loader").discover());
+    let offer = rig.sent();
+    assert_eq!(offer.text(code::BOOT_FILE), "http://10.0.0.1");
+    assert!(!offer.has(code::VENDOR_CLASS));
+    rig.hear(&Client::rackbar(mac(2), b"rackbar-agent").discover());
+    let offer = rig.sent();
+    assert!(!offer.has(code::BOOT_FILE) && !offer.packet().yiaddr().is_unspecified());
+}
+
+#[test]
+fn the_sites_fallback_is_snponly_and_booting_can_be_off() {
+    let mut config = Config {
+        networks: vec![rack(Mode::Own)],
+        ..Config::default()
+    };
+    config.limits.probes = 0;
+    config.boot = config.boot.with_snponly();
+    let mut rig = Rig::new(config.clone());
+    rig.hear(&Client::edk2(mac(1)).discover());
+    assert_eq!(rig.sent().text(code::BOOT_FILE), "snponly.efi");
+    config.boot.enabled = false;
+    rig.engine.reconfigure(config);
+    rig.hear(&Client::edk2(mac(1)).xid(2).discover());
+    let offer = rig.sent();
+    assert!(!offer.has(code::BOOT_FILE) && !offer.has(code::VENDOR_CLASS));
+}
+
+#[test]
+fn beside_another_server_edk2_gets_a_boot_file_and_no_address() {
+    let mut rig = proxy();
+    rig.hear(&Client::edk2(mac(1)).discover());
+    let offer = rig.sent();
+    assert_eq!(offer.destination, Destination::Broadcast);
+    assert!(offer.packet().yiaddr().is_unspecified());
+    assert_eq!(offer.text(code::VENDOR_CLASS), "PXEClient");
+    assert_eq!(offer.packet().first(code::VENDOR_SPECIFIC), Some(&[6, 1, 8, 0xff][..]));
+    for absent in [code::LEASE_TIME, code::SUBNET_MASK, code::ROUTER, code::DNS] {
+        assert!(!offer.has(absent), "option {absent}");
+    }
+    // It takes the other server's address; that is not ours to answer.
+    rig.hear(&Client::edk2(mac(1)).request(ip(77), FOREIGN));
+    assert_eq!(rig.said(), Vec::<String>::new());
+}
+
+#[test]
+fn beside_another_server_ipxe_knows_our_offer_by_pxeclient() {
+    let mut rig = proxy();
+    rig.hear(&Client::ipxe(mac(1)).discover());
+    let offer = rig.sent();
+    assert_eq!(offer.text(code::VENDOR_CLASS), "PXEClient");
+    assert!(offer.text(code::BOOT_FILE).starts_with("http://"));
+    assert!(!offer.has(code::VENDOR_SPECIFIC) && !offer.has(code::IPXE));
+}
+
+#[test]
+fn beside_another_server_whoever_does_not_netboot_hears_nothing() {
+    let mut rig = proxy();
+    for client in [
+        Client::dhclient(mac(1)),
+        Client::udhcpc(mac(2), &[1, 0x52, 0x54, 0, 0, 0, 2]),
+        Client::rackbar(mac(3), b"rackbar-loader"),
+        Client::rackbar(mac(4), b"rackbar-agent"),
+    ] {
+        rig.hear(&client.discover());
+        rig.hear(&client.reboot(ip(9)));
+        assert_eq!(rig.said(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_boot_server_dialogue_on_4011_answers_where_it_was_asked() {
+    let mut rig = proxy();
+    let mut client = Client::edk2(mac(1));
+    client
+        .options
+        .push(Opt::Other(code::VENDOR_SPECIFIC, &[71, 4, 0, 0, 0, 0, 0xff]));
+    let request = client.speaking_from(MessageType::Request, ip(77));
+    rig.packet(4011, SocketAddrV4::new(ip(77), 4011), &request);
+    let ack = rig.sent();
+    assert_eq!(ack.destination, Destination::Unicast(SocketAddrV4::new(ip(77), 4011)));
+    assert_eq!(ack.source, SocketAddrV4::new(SERVER, 4011));
+    assert_eq!(ack.packet().message_type(), Some(MessageType::Ack));
+    assert_eq!(ack.text(code::BOOT_FILE), "loader.efi");
+    assert_eq!(
+        ack.packet().first(code::VENDOR_SPECIFIC),
+        Some(&[71, 4, 0, 0, 0, 0, 6, 1, 8, 0xff][..])
+    );
+    assert_eq!(rig.engine.client(mac(1)).unwrap().boot_server_requests, 1);
+}
+
+/// One try of a firmware that hears proxy offers and does nothing.
+fn deaf_try(rig: &mut Rig, xid: u32) -> Vec<EventKind> {
+    rig.out.clear();
+    rig.hear(&Client::edk2(mac(1)).xid(xid).discover());
+    rig.wait(4000);
+    rig.told()
+}
+
+fn changes(events: &[EventKind]) -> Vec<(BootWay, BootWay, &str)> {
+    let mut changes = Vec::new();
+    for event in events {
+        if let EventKind::WayChanged { from, to, reason } = event {
+            changes.push((*from, *to, reason.as_str()));
+        }
+    }
+    changes
+}
+
+#[test]
+fn firmware_that_ignores_two_proxy_offers_is_given_a_reserved_address() {
+    let mut network = rack(Mode::Proxy);
+    network.pools.clear();
+    network.reservations = vec![Reservation {
+        client: ReservedFor::Mac(mac(1)),
+        address: ip(50),
+        hostname: None,
+    }];
+    let mut config = config(network);
+    config.limits.probes = 0;
+    let mut rig = Rig::new(config);
+    assert_eq!(changes(&deaf_try(&mut rig, 1)), []);
+    assert_eq!(changes(&deaf_try(&mut rig, 2)), []);
+    rig.out.clear();
+    rig.hear(&Client::edk2(mac(1)).xid(3).discover());
+    let events = rig.out.clone();
+    let offer = rig.sent();
+    assert_eq!(offer.packet().yiaddr(), ip(50));
+    assert_eq!(offer.text(code::BOOT_FILE), "loader.efi");
+    let events: Vec<_> = events
+        .into_iter()
+        .filter_map(|o| {
+            if let rackbar_dhcp::Output::Event { kind, .. } = o {
+                Some(kind)
+            } else {
+                None
+            }
+        })
+        .collect();
+    let [(from, to, reason)] = changes(&events)[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!((from, to), (BootWay::Proxy, BootWay::FullDhcp));
+    assert!(reason.starts_with("2 proxy offers and no request"), "{reason}");
+    // The whole chain of this machine is now led by address.
+    rig.hear(&Client::edk2(mac(1)).xid(3).request(ip(50), SERVER));
+    assert_eq!(rig.said(), ["commit 10.0.0.50 bound", "ack 10.0.0.50 to all"]);
+    fetch(&mut rig, 1);
+    let memory = rig.engine.client(mac(1)).unwrap();
+    assert!(matches!(memory.phase, ClientPhase::Fetched { .. }));
+    assert_eq!((memory.way, memory.fetches), (Some(BootWay::FullDhcp), 1));
+    // And stays so at its next boot.
+    rig.wait(60_000);
+    rig.out.clear();
+    rig.hear(&Client::edk2(mac(1)).xid(4).discover());
+    assert_eq!(rig.sent().packet().yiaddr(), ip(50));
+}
+
+#[test]
+fn firmware_that_takes_an_address_and_no_boot_file_is_moved_as_well() {
+    let mut rig = Rig::new(config(rack(Mode::Proxy)));
+    for xid in 0..2 {
+        assert_eq!(changes(&deaf_try(&mut rig, xid)), []);
+        rig.hear(&Client::edk2(mac(1)).xid(xid).request(ip(77), FOREIGN));
+        rig.wait(20_000);
+    }
+    let events = deaf_try(&mut rig, 9);
+    let [(BootWay::Proxy, BootWay::FullDhcp, reason)] = changes(&events)[..] else {
+        panic!("{events:?}")
+    };
+    assert!(reason.contains("no boot file fetched"), "{reason}");
+}
+
+#[test]
+fn firmware_that_boots_is_never_moved() {
+    let mut rig = Rig::new(config(rack(Mode::Proxy)));
+    for xid in 0..6 {
+        assert_eq!(changes(&deaf_try(&mut rig, xid)), []);
+        rig.hear(&Client::edk2(mac(1)).xid(xid).request(ip(77), FOREIGN));
+        fetch(&mut rig, 1);
+        rig.wait(60_000);
+    }
+}
+
+#[test]
+fn a_discover_heard_twice_is_one_try() {
+    let mut rig = Rig::new(config(rack(Mode::Proxy)));
+    for _ in 0..6 {
+        rig.hear(&Client::edk2(mac(1)).discover());
+        rig.wait(200);
+    }
+    let told = rig.told();
+    assert_eq!(changes(&told), []);
+    assert_eq!(told.len(), 2, "one DISCOVER and one offer are told: {told:?}");
+}
+
+#[test]
+fn with_no_other_way_left_the_operator_is_told_once() {
+    let mut rig = proxy();
+    let events: Vec<_> = (0..8).flat_map(|xid| deaf_try(&mut rig, xid)).collect();
+    assert_eq!(changes(&events), []);
+    let notes: Vec<_> = events.iter().filter(|k| matches!(k, EventKind::Note { .. })).collect();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(format!("{notes:?}").contains("allows no other way"));
+}
+
+#[test]
+fn the_sites_own_ways_lead_on_to_the_bmc() {
+    let mut network = rack(Mode::Proxy);
+    network.ways = vec![BootWay::Proxy, BootWay::RedfishUrl];
+    let mut rig = Rig::new(config(network));
+    let events: Vec<_> = (0..3).flat_map(|xid| deaf_try(&mut rig, xid)).collect();
+    assert!(
+        matches!(changes(&events)[..], [(BootWay::Proxy, BootWay::RedfishUrl, _)]),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn unknown_machines_are_served_as_the_policy_says() {
+    let mut config = config(rack(Mode::Own));
+    config.limits.probes = 0;
+    config.listed = vec![mac(1)];
+    config.unknown = UnknownClients::LeaseOnly;
+    let mut rig = Rig::new(config.clone());
+    rig.hear(&Client::edk2(mac(1)).discover());
+    assert!(rig.sent().has(code::BOOT_FILE));
+    rig.hear(&Client::edk2(mac(2)).discover());
+    assert!(format!("{:?}", rig.out).contains("ClientIgnored"));
+    let offer = rig.sent();
+    assert!(!offer.has(code::BOOT_FILE) && !offer.packet().yiaddr().is_unspecified());
+    config.unknown = UnknownClients::Ignore;
+    rig.engine.reconfigure(config);
+    rig.hear(&Client::edk2(mac(3)).discover());
+    rig.hear(&Client::edk2(mac(3)).xid(2).discover());
+    assert_eq!(
+        rig.out
+            .iter()
+            .filter(|o| format!("{o:?}").contains("ClientIgnored"))
+            .count(),
+        1
+    );
+    assert_eq!(rig.said(), Vec::<String>::new());
+}
