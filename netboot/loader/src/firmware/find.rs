@@ -85,7 +85,7 @@ fn uri(machine: &Machine) -> Option<Hint> {
     })
 }
 
-/// All network interfaces, those of `first` in front. Booted from a disk, the firmware may not have started them yet:
+/// All network interfaces: those of `first` in front, those without a link last. Booted from a disk, the firmware may not have started them yet:
 /// that takes up to half a second and is done only then.
 pub(super) fn interfaces(first: &[Hint]) -> Vec<Handle> {
     let mut handles = boot::find_handles::<SimpleNetwork>().unwrap_or_default();
@@ -98,7 +98,7 @@ pub(super) fn interfaces(first: &[Hint]) -> Vec<Handle> {
         handles = boot::find_handles::<SimpleNetwork>().unwrap_or_default();
     }
     let mut seen: Vec<MacAddr> = Vec::new();
-    let mut interfaces: Vec<(usize, Handle)> = Vec::new();
+    let mut interfaces: Vec<((usize, bool), Handle)> = Vec::new();
     for handle in handles {
         let Ok(snp) = get::<SimpleNetwork>(handle) else {
             continue;
@@ -108,7 +108,10 @@ pub(super) fn interfaces(first: &[Hint]) -> Vec<Handle> {
         if mac.is_unicast() && !seen.contains(&mac) {
             seen.push(mac);
             let rank = first.iter().position(|hint| hint.mac == mac).unwrap_or(first.len());
-            interfaces.push((rank, handle));
+            // As the firmware's own stack saw it last; it may have never looked.
+            let mode = snp.mode();
+            let dark = bool::from(mode.media_present_supported) && !bool::from(mode.media_present);
+            interfaces.push(((rank, dark), handle));
         }
     }
     interfaces.sort_by_key(|(rank, _)| *rank);

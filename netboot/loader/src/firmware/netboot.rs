@@ -27,8 +27,8 @@ use super::start::{self, Kernel};
 const TRIES: u32 = 5;
 /// Largest manifest in bytes. A real one has about one thousand.
 const MAX_MANIFEST: usize = 64 << 10;
-/// How long a link may take to come up after the interface was started anew.
-const LINK_MILLIS: u64 = 5_000;
+/// How long the link of the interface that the firmware booted from may take to come back after it was started anew.
+const LINK_MILLIS: u64 = 8_000;
 /// A report that does not get through must not hold the boot up.
 const REPORT_PATIENCE_MILLIS: u64 = 1_500;
 const PATIENCE_MILLIS: u64 = 15_000;
@@ -57,6 +57,9 @@ struct Netboot<'a> {
     hints: Vec<Hint>,
     clock: Clock,
     random: Random,
+    /// How long each interface may wait for an address. Short at first, because a server has many and only one of them
+    /// leads to us; long later, because spanning tree blocks a port for 30 s after its link came up.
+    address_millis: u64,
 }
 
 /// Boots over the network, or says why not.
@@ -72,6 +75,7 @@ pub(super) fn boot(machine: &Machine, slot: &[u8]) -> Result<(), String> {
         hints: find::hints(machine),
         clock: Clock::new(),
         random: Random::new(),
+        address_millis: 4_000,
     };
     let mut reason = String::new();
     for attempt in 1..=TRIES {
@@ -79,6 +83,7 @@ pub(super) fn boot(machine: &Machine, slot: &[u8]) -> Result<(), String> {
             Ok(()) => return Ok(()),
             Err(failure) => reason = failure.words().to_string(),
         }
+        netboot.address_millis = (netboot.address_millis * 2).min(16_000);
         if attempt < TRIES {
             let pause = Duration::from_secs(1 << attempt);
             println!("Rackbar: try {attempt} of {TRIES} failed: {reason}");
@@ -112,8 +117,13 @@ impl Netboot<'_> {
         let mut stack = Stack::new(nic, self.clock, self.random.clone());
         // Each interface its own sequence of numbers.
         self.random.bytes();
-        self.wait_for_link(&mut stack)?;
         let hint = self.hints.iter().find(|hint| hint.mac == mac);
+        let patience = if hint.is_some() {
+            LINK_MILLIS
+        } else {
+            self.address_millis / 2
+        };
+        self.wait_for_link(&mut stack, patience)?;
         let hinted = hint.map(|hint| (hint.server, hint.source, hint.addresses));
         if let Some((server, source, Some(addresses))) = hinted {
             println!("Rackbar: {mac} has {addresses}, boot server {server} (both from {source})");
@@ -126,7 +136,7 @@ impl Netboot<'_> {
             stack = Stack::new(nic, self.clock, self.random.clone());
         }
         println!("Rackbar: {mac} asks for an address");
-        let (addresses, words) = stack.ask_for_address().map_err(Failure::Address)?;
+        let (addresses, words) = stack.ask_for_address(self.address_millis).map_err(Failure::Address)?;
         let server = hinted
             .map(|(server, ..)| server)
             .or_else(|| Server::from_packets([&words]));
@@ -139,8 +149,8 @@ impl Netboot<'_> {
         self.server(stack, server)
     }
 
-    fn wait_for_link(&self, stack: &mut Stack) -> Result<(), Failure> {
-        let deadline = self.clock.millis() + LINK_MILLIS;
+    fn wait_for_link(&self, stack: &mut Stack, millis: u64) -> Result<(), Failure> {
+        let deadline = self.clock.millis() + millis;
         while !stack.nic().has_link() {
             if self.clock.millis() > deadline {
                 let mac = stack.nic().mac();
@@ -257,7 +267,10 @@ impl Session {
             }
             Err(error) => {
                 println!();
-                Err(Failure::Boot(format!("{}: {error}", file.name)))
+                Err(Failure::Boot(match error {
+                    FetchError::Connection(_) | FetchError::Head(_) => format!("{}: {error}", file.name),
+                    names_it => names_it.to_string(),
+                }))
             }
         }
     }
