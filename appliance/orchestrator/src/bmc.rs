@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rackbar_model::{EventKind, MacAddr, NodeId, PowerAction, PowerState};
+use rackbar_model::{EventKind, MacAddr, NodeId, NodeState, PowerAction, PowerState};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -160,18 +160,27 @@ fn visit(
     let work = async move {
         let owner = rack.with(|mind, _| mind.owner_of_bmc_at(address));
         let result = match owner {
-            Some(id) => door
-                .power(address)
-                .await
-                .map(|power| rack.with(|mind, now| mind.power_seen(now, id, power))),
-            None => door.look(address).await.map(|sight| {
-                let sight = BmcSight {
-                    mac: sight.mac.or(mac),
-                    ..sight
-                };
-                rack.with(|mind, now| mind.bmc_seen(now, address, &sight));
-            }),
+            Some(id) => {
+                let power = door.power(address).await;
+                power.map(|power| rack.with(|mind, now| mind.power_seen(now, id, power)))
+            }
+            None => match door.look(address).await {
+                Ok(sight) => {
+                    let sight = BmcSight {
+                        mac: sight.mac.or(mac),
+                        ..sight
+                    };
+                    let node = rack.with(|mind, now| mind.bmc_seen(now, address, &sight));
+                    wake(&rack, node, sight.power).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
         };
+        if let (Err(_), Some(id)) = (&result, owner) {
+            // Another BMC may have this address by now: whoever answers next is asked who it is.
+            rack.with(|mind, _| mind.record(id).map(|record| record.bmc_asked = false));
+        }
         if let Err(error) = &result
             && complain
         {
@@ -181,6 +190,23 @@ fn visit(
         result.is_ok()
     };
     (address, work)
+}
+
+/// Switches a machine on to be discovered, where the site wants that: one that is off and was never looked at.
+async fn wake(rack: &Rack, node: Option<NodeId>, power: PowerState) {
+    let wanted = rack.with(|mind, _| {
+        let node = node
+            .and_then(|id| mind.node(id))
+            .filter(|node| node.state == NodeState::Enrolled);
+        node.filter(|_| mind.settings.power_on_discovered && power == PowerState::Off)
+    });
+    if let Some(node) = wanted
+        && let Err(error) = rack
+            .power(node.id, PowerAction::Netboot, "bmc.power_on_discovered")
+            .await
+    {
+        tracing::warn!(node = %node.name, %error, "a machine could not be switched on to be discovered");
+    }
 }
 
 /// Carries out a power action and looks at the result.

@@ -197,6 +197,16 @@ impl Mind {
             Some(id) => id,
             None => self.enrol(now, "bmc", &[], Standing::Firm)?,
         };
+        // An address leads to one BMC; who had it before has another now.
+        for other in self
+            .records
+            .values_mut()
+            .filter(|one| one.node.bmc_address == Some(address) && one.node.id != id)
+        {
+            other.edit().bmc_address = None;
+            other.bmc_asked = false;
+            other.dirty = true;
+        }
         let record = self.records.get_mut(&id)?;
         record.stand(Standing::Firm);
         let found = record.node.bmc_address != Some(address) || known.is_none();

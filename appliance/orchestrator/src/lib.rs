@@ -8,6 +8,7 @@
 pub mod agents;
 pub mod bmc;
 pub mod desk;
+pub mod devices;
 pub mod identity;
 pub mod state;
 
@@ -21,6 +22,7 @@ mod settings;
 mod tokens;
 
 pub use desk::{Desk, DeskOptions};
+pub use devices::Devices;
 pub use knowledge::BmcSight;
 pub use rack::{Options, PowerError, Rack, RenameError};
 pub use settings::{Network, Role, Settings, Unknown};

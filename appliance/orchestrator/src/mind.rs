@@ -185,7 +185,7 @@ impl Mind {
                     || class.starts_with("HTTPClient")
                     || user_class
                         .as_deref()
-                        .is_some_and(|class| class == "iPXE" || class.starts_with("rackbar-"))
+                        .is_some_and(|class| matches!(class, "iPXE" | "rackbar-loader" | "rackbar-agent"))
             }
             EventKind::TftpRequest { .. } | EventKind::Boot(_) => true,
             EventKind::HttpSent { status, .. } => *status < 400,

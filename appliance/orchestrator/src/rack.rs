@@ -36,6 +36,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Options {
     /// The configuration's part.
     pub settings: Settings,
+    /// The store's file lies in memory: it outlives this program, not the power.
+    pub volatile: bool,
 }
 
 /// Why a power action was not carried out.
@@ -110,6 +112,7 @@ pub(crate) struct Inner {
     pub(crate) connections: AtomicU64,
     pub(crate) door: crate::bmc::Door,
     pub(crate) tokens: Mutex<Tokens>,
+    volatile: bool,
 }
 
 #[derive(Default)]
@@ -149,6 +152,7 @@ impl Rack {
     /// # Errors
     /// When the store cannot be read.
     pub fn start(store: Store, options: Options) -> Result<Self, StoreError> {
+        let volatile = options.volatile || store.path().is_none();
         let mut mind = Mind::new(options.settings, new_id);
         for (id, json) in store.nodes()? {
             let recent = store.timeline(id, 96)?;
@@ -183,6 +187,7 @@ impl Rack {
             connections: AtomicU64::new(0),
             door: crate::bmc::Door::new(),
             tokens: Mutex::new(tokens),
+            volatile,
         });
         let weak = Arc::downgrade(&inner);
         std::thread::Builder::new()
@@ -272,7 +277,7 @@ impl Rack {
     fn watch_store(&self) {
         let (state, severity) = match self.inner.store.trouble() {
             Some(error) => (format!("not writing: {error}"), Severity::Error),
-            None if self.inner.store.path().is_none() => (
+            None if self.inner.volatile => (
                 "in memory: everything is lost at power-off, there is no data partition".into(),
                 Severity::Warning,
             ),

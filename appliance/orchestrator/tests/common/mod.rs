@@ -42,7 +42,14 @@ pub fn settings() -> Settings {
 }
 
 pub fn rack(store: Store) -> Rack {
-    Rack::start(store, Options { settings: settings() }).unwrap()
+    Rack::start(
+        store,
+        Options {
+            settings: settings(),
+            ..Options::default()
+        },
+    )
+    .unwrap()
 }
 
 /// Waits until `look` gives something.
