@@ -1,7 +1,9 @@
 //! The program on the appliance and on an operator's laptop: daemon, console screen and command line in one binary.
 
 mod cli;
+mod config;
 mod console;
+mod daemon;
 
 use std::process::ExitCode;
 
@@ -20,6 +22,8 @@ struct Arguments {
 /// What to be.
 #[derive(Debug, Subcommand)]
 enum Program {
+    /// Be the appliance: serve the rack until told to stop
+    Daemon(Box<daemon::Options>),
     /// Draw the appliance's screen on a console
     Console(console::Options),
     /// Print a completion script for a shell
@@ -36,6 +40,13 @@ enum Program {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.program {
+        Program::Daemon(options) => match daemon::run(*options).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         Program::Console(options) => match console::run(&options).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

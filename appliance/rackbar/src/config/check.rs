@@ -1,0 +1,643 @@
+//! From text to a configuration that makes sense.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+
+use rackbar_boot::{NodeArguments, node_command_line};
+use rackbar_model::{BootWay, Digest, MacAddr};
+use rackbar_trust::Secret;
+use toml::Spanned;
+
+use super::raw::{Raw, RawBmc, RawBoot, RawClients, RawNetwork};
+use super::{
+    Address, Bmc, Boot, Clients, Config, ConfigError, Credential, Dhcp, Interface, Network, Password, Reservation,
+    Role, Unknown,
+};
+
+/// The version of the file's format that this program reads.
+const VERSION: u32 = 1;
+
+/// Reads and checks a configuration.
+///
+/// # Errors
+/// All mistakes that could be found, in the order of the file.
+pub(crate) fn check(text: &str) -> Result<Config, Vec<ConfigError>> {
+    let raw: Raw = toml::from_str(text).map_err(|error| vec![syntax(text, &error)])?;
+    let mut checker = Checker {
+        text,
+        errors: Vec::new(),
+    };
+    let config = checker.config(&raw);
+    checker.errors.sort_by_key(|error| error.line);
+    if checker.errors.is_empty() {
+        Ok(config)
+    } else {
+        Err(checker.errors)
+    }
+}
+
+/// An error of the TOML reader, with the nearest known word when one was misspelt.
+fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
+    let message = error.message();
+    let line = error.span().map(|span| line_of(text, span.start));
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let (field, suggestion) = match quoted.split_first() {
+        Some((wrong, known)) if message.starts_with("unknown") => {
+            let near = known
+                .iter()
+                .min_by_key(|one| distance(wrong, one))
+                .filter(|one| distance(wrong, one) <= 3);
+            let field = if message.starts_with("unknown field") {
+                (*wrong).to_owned()
+            } else {
+                String::new()
+            };
+            (field, near.map(|near| format!("did you mean {near:?}?")))
+        }
+        Some((missing, _)) if message.starts_with("missing field") => ((*missing).to_owned(), None),
+        _ => (String::new(), None),
+    };
+    ConfigError {
+        line,
+        field,
+        problem: message.trim().replace('\n', " "),
+        suggestion,
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.chars().enumerate() {
+            let cost = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+struct Checker<'a> {
+    text: &'a str,
+    errors: Vec<ConfigError>,
+}
+
+impl Checker<'_> {
+    fn wrong(&mut self, span: Option<Range<usize>>, field: &str, problem: impl Into<String>, instead: &str) {
+        self.errors.push(ConfigError {
+            line: span.map(|span| line_of(self.text, span.start)),
+            field: field.into(),
+            problem: problem.into(),
+            suggestion: (!instead.is_empty()).then(|| instead.into()),
+        });
+    }
+
+    fn config(&mut self, raw: &Raw) -> Config {
+        if *raw.version.get_ref() != VERSION {
+            let problem = format!(
+                "this program reads version {VERSION}, the file says {}",
+                raw.version.get_ref()
+            );
+            self.wrong(Some(raw.version.span()), "version", problem, "write version = 1");
+        }
+        let name = raw
+            .name
+            .as_ref()
+            .map_or_else(|| "rackbar".to_owned(), |name| name.get_ref().trim().to_owned());
+        if name.is_empty() || name.len() > 60 || name.chars().any(char::is_control) {
+            self.wrong(
+                raw.name.as_ref().map(Spanned::span),
+                "name",
+                "a site's name has 1 to 60 characters",
+                "",
+            );
+        }
+        let networks: Vec<Network> = raw.network.iter().map(|one| self.network(one)).collect();
+        self.together(&raw.network, &networks);
+        if !networks.iter().any(|one| one.role == Role::Rack) {
+            self.wrong(
+                None,
+                "network",
+                "no network has the role \"rack\", so no machine could boot",
+                "add a [[network]] with role = \"rack\" and an address such as \"10.10.0.1/24\"",
+            );
+        }
+        let admin_token = raw.api.admin_token_sha256.as_ref().and_then(|text| {
+            let digest = text.get_ref().parse::<Digest>();
+            if digest.is_err() {
+                self.wrong(
+                    Some(text.span()),
+                    "api.admin_token_sha256",
+                    "this is no SHA-256 digest of 64 hexadecimal digits",
+                    "make one with: printf %s TOKEN | sha256sum",
+                );
+            }
+            digest.ok()
+        });
+        Config {
+            name,
+            networks,
+            clients: self.clients(&raw.clients),
+            boot: self.boot(&raw.boot),
+            bmc: self.bmc(&raw.bmc),
+            admin_token,
+        }
+    }
+
+    fn network(&mut self, raw: &RawNetwork) -> Network {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let name = raw.name.get_ref().clone();
+        if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
+            self.wrong(
+                Some(raw.name.span()),
+                "network.name",
+                format!("{name:?} is no name for a network"),
+                "use up to 32 letters, digits, '-', '_' and '.'",
+            );
+        }
+        let role = *raw.role.get_ref();
+        let address = self.address(raw);
+        let dhcp = raw
+            .dhcp
+            .as_ref()
+            .map_or(if role == Role::Uplink { Dhcp::Off } else { Dhcp::Auto }, |dhcp| {
+                *dhcp.get_ref()
+            });
+        if let Some(vlan) = raw.vlan.as_ref().filter(|vlan| !(1..=4094).contains(vlan.get_ref())) {
+            self.wrong(
+                Some(vlan.span()),
+                "network.vlan",
+                format!("{} is no VLAN ID", vlan.get_ref()),
+                "use 1 to 4094, or leave it out for untagged",
+            );
+        }
+        if let Some(seconds) = raw
+            .lease_seconds
+            .as_ref()
+            .filter(|one| !(60..=31_536_000).contains(one.get_ref()))
+        {
+            self.wrong(
+                Some(seconds.span()),
+                "network.lease_seconds",
+                "a lease lasts 60 seconds to one year",
+                "3600 is usual",
+            );
+        }
+        if let Some(domain) = raw.domain.as_ref().filter(|one| !is_domain(one.get_ref())) {
+            self.wrong(
+                Some(domain.span()),
+                "network.domain",
+                format!("{:?} is no domain name", domain.get_ref()),
+                "",
+            );
+        }
+        let network = Network {
+            name,
+            role,
+            interface: self.interface(raw),
+            vlan: raw.vlan.as_ref().map(|vlan| *vlan.get_ref()),
+            address,
+            dhcp,
+            pools: self.pools(raw, address),
+            gateway: raw.gateway.as_ref().map(|gateway| *gateway.get_ref()),
+            dns: raw.dns.clone(),
+            ntp: raw.ntp.clone(),
+            domain: raw.domain.as_ref().map(|domain| domain.get_ref().clone()),
+            lease_seconds: raw.lease_seconds.as_ref().map_or(3600, |seconds| *seconds.get_ref()),
+            reservations: self.reservations(raw, address),
+        };
+        self.serving(raw, &network);
+        network
+    }
+
+    /// What we do there must fit what we are there.
+    fn serving(&mut self, raw: &RawNetwork, network: &Network) {
+        let at = raw.dhcp.as_ref().map_or_else(|| raw.role.span(), Spanned::span);
+        if network.role == Role::Uplink && network.dhcp != Dhcp::Off {
+            self.wrong(
+                Some(at),
+                "network.dhcp",
+                "we serve nothing on an uplink",
+                "leave it out, or make this a network of role \"rack\"",
+            );
+        } else if network.dhcp == Dhcp::Own && network.address == Address::Dhcp {
+            self.wrong(
+                Some(at),
+                "network.dhcp",
+                "a DHCP server cannot get its own address by DHCP",
+                "give the network an address such as \"10.10.0.1/24\"",
+            );
+        } else if network.dhcp == Dhcp::Own && network.pools.is_empty() && network.reservations.is_empty() {
+            self.wrong(
+                Some(at),
+                "network.dhcp",
+                "there is no address to give out",
+                "add pool = [\"FIRST-LAST\"]",
+            );
+        }
+        if let (Some(gateway), Some((own, prefix))) = (&raw.gateway, fixed(network.address))
+            && !in_prefix(own, prefix, *gateway.get_ref())
+        {
+            self.wrong(
+                Some(gateway.span()),
+                "network.gateway",
+                format!("{} is not in {own}/{prefix}", gateway.get_ref()),
+                "",
+            );
+        }
+    }
+
+    fn interface(&mut self, raw: &RawNetwork) -> Interface {
+        let Some(text) = &raw.interface else {
+            return Interface::Auto;
+        };
+        let value = text.get_ref().trim();
+        if let Ok(mac) = value.parse::<MacAddr>() {
+            return Interface::Mac(mac);
+        }
+        // IFNAMSIZ is 16 with its end; the kernel refuses '/' and white space.
+        if value.is_empty() || value.len() > 15 || value.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
+            self.wrong(Some(text.span()), "network.interface", format!("{value:?} is neither a MAC address nor a name the kernel gives"),
+                "write a MAC address such as \"52:54:00:12:34:56\", or leave it out for the first interface with a link");
+        }
+        Interface::Name(value.into())
+    }
+
+    fn address(&mut self, raw: &RawNetwork) -> Address {
+        let Some(text) = &raw.address else {
+            if *raw.role.get_ref() != Role::Uplink {
+                self.wrong(
+                    Some(raw.name.span()),
+                    "network.address",
+                    format!("network {:?} has no address", raw.name.get_ref()),
+                    "add one such as \"10.10.0.1/24\", or \"dhcp\"",
+                );
+            }
+            return Address::Dhcp;
+        };
+        let value = text.get_ref().trim();
+        if value == "dhcp" {
+            return Address::Dhcp;
+        }
+        let (value, fallback) = match value.strip_prefix("dhcp, else ") {
+            Some(rest) => (rest, true),
+            None => (value, false),
+        };
+        let parsed = value
+            .split_once('/')
+            .and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse().ok()?)));
+        let Some((address, prefix)) = parsed else {
+            self.wrong(
+                Some(text.span()),
+                "network.address",
+                format!("{value:?} is no address with a prefix length"),
+                "write one such as \"10.10.0.1/24\", or \"dhcp\"",
+            );
+            return Address::Dhcp;
+        };
+        if !(8..=30).contains(&prefix) {
+            self.wrong(
+                Some(text.span()),
+                "network.address",
+                format!("a prefix length of {prefix} leaves no sensible network"),
+                "use /8 to /30, /24 is usual",
+            );
+            return Address::Dhcp;
+        }
+        if !is_host(address, prefix, address) || address.is_multicast() || address.is_loopback() {
+            self.wrong(
+                Some(text.span()),
+                "network.address",
+                format!("{address}/{prefix} is no address of a host: it is the network's own or its broadcast address"),
+                &format!(
+                    "{} would be one",
+                    Ipv4Addr::from_bits((address.to_bits() & mask(prefix)) + 1)
+                ),
+            );
+        }
+        if fallback {
+            Address::DhcpOr(address, prefix)
+        } else {
+            Address::Static(address, prefix)
+        }
+    }
+
+    fn pools(&mut self, raw: &RawNetwork, address: Address) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+        let mut pools: Vec<(Ipv4Addr, Ipv4Addr)> = Vec::new();
+        for text in &raw.pool {
+            let at = || Some(text.span());
+            let parsed = text
+                .get_ref()
+                .split_once('-')
+                .and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+            let Some((first, last)): Option<(Ipv4Addr, Ipv4Addr)> = parsed else {
+                self.wrong(
+                    at(),
+                    "network.pool",
+                    format!("{:?} is no range of addresses", text.get_ref()),
+                    "write one such as \"10.10.0.100-10.10.0.199\"",
+                );
+                continue;
+            };
+            if first > last {
+                self.wrong(
+                    at(),
+                    "network.pool",
+                    format!("{first} is after {last}"),
+                    &format!("did you mean \"{last}-{first}\"?"),
+                );
+                continue;
+            }
+            if *raw.role.get_ref() == Role::Uplink {
+                self.wrong(
+                    at(),
+                    "network.pool",
+                    "an uplink has no pool: we serve nothing there",
+                    "",
+                );
+            }
+            if let Some((own, prefix)) = fixed(address) {
+                if !is_host(own, prefix, first) || !is_host(own, prefix, last) {
+                    self.wrong(
+                        at(),
+                        "network.pool",
+                        format!("{first}-{last} is not within the hosts of {own}/{prefix}"),
+                        &format!("hosts there are {}", hosts(own, prefix)),
+                    );
+                } else if (first..=last).contains(&own) {
+                    self.wrong(
+                        at(),
+                        "network.pool",
+                        format!("the pool holds our own address {own}"),
+                        "let it begin after that",
+                    );
+                }
+            } else if address == Address::Dhcp {
+                self.wrong(
+                    at(),
+                    "network.pool",
+                    "a pool needs a fixed address of our own in the same network",
+                    "write address = \"A.B.C.D/LENGTH\"",
+                );
+            }
+            if let Some((a, b)) = pools.iter().find(|(a, b)| first <= *b && *a <= last) {
+                self.wrong(at(), "network.pool", format!("{first}-{last} overlaps {a}-{b}"), "");
+            }
+            pools.push((first, last));
+        }
+        pools
+    }
+
+    fn reservations(&mut self, raw: &RawNetwork, address: Address) -> Vec<Reservation> {
+        let mut found: Vec<Reservation> = Vec::new();
+        for one in &raw.reservation {
+            let at = *one.address.get_ref();
+            let mac = self.mac(&one.mac, "network.reservation.mac");
+            if let Some((own, prefix)) = fixed(address)
+                && (!is_host(own, prefix, at) || at == own)
+            {
+                self.wrong(
+                    Some(one.address.span()),
+                    "network.reservation.address",
+                    format!("{at} cannot be given to a machine in {own}/{prefix}"),
+                    &format!("hosts there are {}", hosts(own, prefix)),
+                );
+            }
+            if found.iter().any(|other| other.address == at) {
+                self.wrong(
+                    Some(one.address.span()),
+                    "network.reservation.address",
+                    format!("{at} is reserved twice"),
+                    "",
+                );
+            }
+            if found.iter().any(|other| Some(other.mac) == mac) {
+                self.wrong(
+                    Some(one.mac.span()),
+                    "network.reservation.mac",
+                    "this machine has a reservation already",
+                    "",
+                );
+            }
+            if let Some(name) = one.name.as_ref().filter(|name| !is_label(name.get_ref())) {
+                self.wrong(
+                    Some(name.span()),
+                    "network.reservation.name",
+                    format!("{:?} is no host name", name.get_ref()),
+                    "use lower-case letters, digits and '-'",
+                );
+            }
+            let name = one.name.as_ref().map(|name| name.get_ref().clone());
+            found.extend(mac.map(|mac| Reservation { mac, address: at, name }));
+        }
+        found
+    }
+
+    fn mac(&mut self, text: &Spanned<String>, field: &str) -> Option<MacAddr> {
+        let mac = text.get_ref().parse::<MacAddr>().ok().filter(MacAddr::is_unicast);
+        if mac.is_none() {
+            self.wrong(
+                Some(text.span()),
+                field,
+                format!("{:?} is no MAC address of a machine", text.get_ref()),
+                "write one such as \"52:54:00:12:34:56\"",
+            );
+        }
+        mac
+    }
+
+    /// What networks must not have in common.
+    fn together(&mut self, raw: &[RawNetwork], networks: &[Network]) {
+        for (index, one) in networks.iter().enumerate() {
+            for (other_raw, other) in raw.iter().zip(networks).take(index) {
+                let at = |part: &dyn Fn(&RawNetwork) -> Option<Range<usize>>| {
+                    part(&raw[index]).or(Some(raw[index].name.span()))
+                };
+                if one.name == other.name {
+                    self.wrong(
+                        Some(raw[index].name.span()),
+                        "network.name",
+                        format!("two networks are called {:?}", one.name),
+                        "",
+                    );
+                }
+                if one.interface == other.interface && one.vlan == other.vlan {
+                    let place = at(&|raw| raw.interface.as_ref().map(Spanned::span));
+                    let line = line_of(self.text, other_raw.name.span().start);
+                    self.wrong(
+                        place,
+                        "network.interface",
+                        format!(
+                            "{:?} and {:?} (line {line}) are both untagged on {}",
+                            other.name, one.name, one.interface
+                        ),
+                        "name different interfaces, or give one of them a vlan",
+                    );
+                }
+                if let (Some((a, x)), Some((b, y))) = (fixed(one.address), fixed(other.address))
+                    && in_prefix(a, x.min(y), b)
+                {
+                    let place = at(&|raw| raw.address.as_ref().map(Spanned::span));
+                    self.wrong(
+                        place,
+                        "network.address",
+                        format!("{a}/{x} overlaps {b}/{y} of {:?}", other.name),
+                        "give each network addresses of its own",
+                    );
+                }
+            }
+        }
+    }
+
+    fn clients(&mut self, raw: &RawClients) -> Clients {
+        let listed: Vec<MacAddr> = raw
+            .listed
+            .iter()
+            .filter_map(|text| self.mac(text, "clients.listed"))
+            .collect();
+        let first = raw.listed.first().map(Spanned::span);
+        if raw.unknown == Unknown::Enrol && !listed.is_empty() {
+            self.wrong(
+                first,
+                "clients.listed",
+                "a list has no effect while unknown = \"enrol\"",
+                "write unknown = \"listed\"",
+            );
+        }
+        Clients {
+            unknown: raw.unknown,
+            listed,
+        }
+    }
+
+    fn boot(&mut self, raw: &RawBoot) -> Boot {
+        let kernel_arguments = raw
+            .kernel_arguments
+            .as_ref()
+            .map(|text| text.get_ref().trim().to_owned())
+            .unwrap_or_default();
+        let trial = NodeArguments {
+            server: SocketAddr::from(([255, 255, 255, 255], 65535)),
+            pin: Digest([0; 32]),
+            token: &Secret::new([0; 32]),
+            mac: MacAddr::BROADCAST,
+            extra: &kernel_arguments,
+        };
+        if let Err(error) = node_command_line(&trial) {
+            let span = raw.kernel_arguments.as_ref().map(Spanned::span);
+            self.wrong(span, "boot.kernel_arguments", error.to_string(), "");
+        }
+        let usual = vec![BootWay::Proxy, BootWay::FullDhcp, BootWay::UefiHttp];
+        let negotiate = raw.negotiate.as_ref().map_or(usual, |ways| ways.get_ref().clone());
+        let span = raw.negotiate.as_ref().map(Spanned::span);
+        if negotiate.is_empty() {
+            self.wrong(
+                span,
+                "boot.negotiate",
+                "no way is left for a machine to boot",
+                "leave it out for all ways",
+            );
+        } else if let Some(way) = negotiate
+            .iter()
+            .find(|way| matches!(way, BootWay::RedfishUrl | BootWay::VirtualMedia))
+        {
+            self.wrong(
+                span,
+                "boot.negotiate",
+                format!("{way} is not a way DHCP can lead"),
+                "use \"proxy\", \"full_dhcp\", \"uefi_http\"",
+            );
+        }
+        Boot {
+            kernel_arguments,
+            uefi: raw.uefi,
+            negotiate,
+        }
+    }
+
+    fn bmc(&mut self, raw: &RawBmc) -> Bmc {
+        let mut credentials = Vec::new();
+        for one in &raw.credential {
+            let raw = one.get_ref();
+            let password = match (&raw.password, &raw.password_file) {
+                (Some(password), None) => Password::Here(password.clone()),
+                (None, Some(file)) => Password::File(file.into()),
+                _ => {
+                    self.wrong(
+                        Some(one.span()),
+                        "bmc.credential",
+                        "a credential has either a password or a password_file",
+                        "",
+                    );
+                    continue;
+                }
+            };
+            if raw.username.is_empty() {
+                self.wrong(
+                    Some(one.span()),
+                    "bmc.credential.username",
+                    "the user name is empty",
+                    "",
+                );
+            }
+            credentials.push(Credential {
+                username: raw.username.clone(),
+                password,
+            });
+        }
+        Bmc {
+            credentials,
+            power_on_discovered: raw.power_on_discovered,
+        }
+    }
+}
+
+/// The address that is known beforehand.
+const fn fixed(address: Address) -> Option<(Ipv4Addr, u8)> {
+    match address {
+        Address::Static(address, prefix) | Address::DhcpOr(address, prefix) => Some((address, prefix)),
+        Address::Dhcp => None,
+    }
+}
+
+fn mask(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
+}
+
+fn in_prefix(own: Ipv4Addr, prefix: u8, other: Ipv4Addr) -> bool {
+    own.to_bits() & mask(prefix) == other.to_bits() & mask(prefix)
+}
+
+fn is_host(own: Ipv4Addr, prefix: u8, other: Ipv4Addr) -> bool {
+    let host = other.to_bits() & !mask(prefix);
+    in_prefix(own, prefix, other) && host != 0 && host != !mask(prefix)
+}
+
+fn hosts(own: Ipv4Addr, prefix: u8) -> String {
+    let network = own.to_bits() & mask(prefix);
+    let last = network | !mask(prefix);
+    format!(
+        "{} to {}",
+        Ipv4Addr::from_bits(network + 1),
+        Ipv4Addr::from_bits(last - 1)
+    )
+}
+
+/// RFC 1123 section 2.1.
+fn is_label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (1..=63).contains(&text.len())
+        && text.chars().all(|c| inner(c) || c == '-')
+        && text.starts_with(inner)
+        && text.ends_with(inner)
+}
+
+fn is_domain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}

@@ -1,0 +1,224 @@
+//! The site's configuration: `rackbar.toml`, or kernel arguments, or the safe default.
+//!
+//! [`check`] is pure: text in, a whole [`Config`] or every mistake it could find out, each with line, field and what to
+//! write instead. Nothing half-right is ever put in force.
+
+mod check;
+mod kernel;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use rackbar_model::{BootWay, Digest, MacAddr};
+use serde::Deserialize;
+
+pub(crate) use check::check;
+pub(crate) use kernel::from_kernel_arguments;
+
+/// A configuration that is right in itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Config {
+    /// The site's name.
+    pub(crate) name: String,
+    /// At least one of role `rack`.
+    pub(crate) networks: Vec<Network>,
+    pub(crate) clients: Clients,
+    pub(crate) boot: Boot,
+    pub(crate) bmc: Bmc,
+    /// SHA-256 of the admin token's text.
+    pub(crate) admin_token: Option<Digest>,
+}
+
+/// One network.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Network {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) interface: Interface,
+    /// 802.1Q VLAN ID of a tagged subinterface.
+    pub(crate) vlan: Option<u16>,
+    pub(crate) address: Address,
+    pub(crate) dhcp: Dhcp,
+    /// First and last address of each pool.
+    pub(crate) pools: Vec<(Ipv4Addr, Ipv4Addr)>,
+    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) dns: Vec<Ipv4Addr>,
+    pub(crate) ntp: Vec<Ipv4Addr>,
+    pub(crate) domain: Option<String>,
+    pub(crate) lease_seconds: u32,
+    pub(crate) reservations: Vec<Reservation>,
+}
+
+/// What a network is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Role {
+    Rack,
+    Bmc,
+    Uplink,
+}
+
+/// Which interface a network is on.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Interface {
+    /// The first with a link that no other network names.
+    Auto,
+    /// By MAC address: stable whatever the kernel calls it.
+    Mac(MacAddr),
+    /// By the kernel's name.
+    Name(String),
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("the first interface with a link"),
+            Self::Mac(mac) => write!(f, "the interface with MAC address {mac}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Our own address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Address {
+    /// Address and prefix length.
+    Static(Ipv4Addr, u8),
+    /// From a DHCP server; none until one answers.
+    Dhcp,
+    /// From a DHCP server, or this when none answers.
+    DhcpOr(Ipv4Addr, u8),
+}
+
+/// What we do as a DHCP server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Dhcp {
+    Own,
+    Proxy,
+    Auto,
+    Off,
+}
+
+/// An address kept for a machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Reservation {
+    pub(crate) mac: MacAddr,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) name: Option<String>,
+}
+
+/// Who is served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Clients {
+    pub(crate) unknown: Unknown,
+    pub(crate) listed: Vec<MacAddr>,
+}
+
+/// What happens to machines nobody listed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unknown {
+    #[default]
+    Enrol,
+    Listed,
+    Ignore,
+}
+
+/// How machines boot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Boot {
+    pub(crate) kernel_arguments: String,
+    pub(crate) uefi: Uefi,
+    pub(crate) negotiate: Vec<BootWay>,
+}
+
+/// What x86-64 UEFI firmware is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Uefi {
+    /// Our own loader.
+    #[default]
+    Loader,
+    /// iPXE over the firmware's network driver.
+    #[serde(alias = "snponly.efi")]
+    Snponly,
+}
+
+/// How BMCs are spoken to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Bmc {
+    pub(crate) credentials: Vec<Credential>,
+    pub(crate) power_on_discovered: bool,
+}
+
+/// An account on BMCs.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Credential {
+    pub(crate) username: String,
+    pub(crate) password: Password,
+}
+
+/// A password, or where it is.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Password {
+    Here(String),
+    File(PathBuf),
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({}, ..)", self.username)
+    }
+}
+
+/// A mistake in a configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ConfigError {
+    /// Line in the file, from 1.
+    pub(crate) line: Option<usize>,
+    /// The field, such as `network.pool`.
+    pub(crate) field: String,
+    /// What is wrong.
+    pub(crate) problem: String,
+    /// What to write instead.
+    pub(crate) suggestion: Option<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}, ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.problem)?;
+        match &self.suggestion {
+            Some(suggestion) => write!(f, "; {suggestion}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All mistakes on one line each.
+pub(crate) fn in_words(errors: &[ConfigError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// What an appliance does that was told nothing: take an address where a DHCP server gives one and add boot
+/// information beside it; only where nobody answers become the server itself.
+pub(crate) const DEFAULT: &str = r#"version = 1
+name = "rackbar"
+
+[[network]]
+name = "rack"
+role = "rack"
+address = "dhcp, else 10.10.0.1/24"
+dhcp = "auto"
+pool = ["10.10.0.100-10.10.0.199"]
+"#;

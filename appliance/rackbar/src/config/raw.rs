@@ -1,0 +1,97 @@
+//! The file as it is written, before it is known to make sense. `Spanned` keeps the place for error messages.
+
+use std::net::Ipv4Addr;
+
+use rackbar_model::BootWay;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Dhcp, Role, Uefi, Unknown};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) version: Spanned<u32>,
+    pub(super) name: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) network: Vec<RawNetwork>,
+    #[serde(default)]
+    pub(super) clients: RawClients,
+    #[serde(default)]
+    pub(super) boot: RawBoot,
+    #[serde(default)]
+    pub(super) bmc: RawBmc,
+    #[serde(default)]
+    pub(super) api: RawApi,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNetwork {
+    pub(super) name: Spanned<String>,
+    pub(super) role: Spanned<Role>,
+    pub(super) interface: Option<Spanned<String>>,
+    pub(super) vlan: Option<Spanned<u16>>,
+    pub(super) address: Option<Spanned<String>>,
+    pub(super) dhcp: Option<Spanned<Dhcp>>,
+    #[serde(default)]
+    pub(super) pool: Vec<Spanned<String>>,
+    pub(super) gateway: Option<Spanned<Ipv4Addr>>,
+    #[serde(default)]
+    pub(super) dns: Vec<Ipv4Addr>,
+    #[serde(default)]
+    pub(super) ntp: Vec<Ipv4Addr>,
+    pub(super) domain: Option<Spanned<String>>,
+    pub(super) lease_seconds: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(super) reservation: Vec<RawReservation>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReservation {
+    pub(super) mac: Spanned<String>,
+    pub(super) address: Spanned<Ipv4Addr>,
+    pub(super) name: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawClients {
+    #[serde(default)]
+    pub(super) unknown: Unknown,
+    #[serde(default)]
+    pub(super) listed: Vec<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBoot {
+    pub(super) kernel_arguments: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) uefi: Uefi,
+    pub(super) negotiate: Option<Spanned<Vec<BootWay>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBmc {
+    #[serde(default)]
+    pub(super) credential: Vec<Spanned<RawCredential>>,
+    #[serde(default)]
+    pub(super) power_on_discovered: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCredential {
+    pub(super) username: String,
+    pub(super) password: Option<String>,
+    pub(super) password_file: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawApi {
+    pub(super) admin_token_sha256: Option<Spanned<String>>,
+}

@@ -1,0 +1,231 @@
+use super::*;
+
+const GOOD: &str = r#"
+version = 1
+name = "demo"
+[[network]]
+name = "rack"
+role = "rack"
+interface = "52:54:00:00:00:01"
+address = "10.10.0.1/24"
+dhcp = "own"
+pool = ["10.10.0.100-10.10.0.199"]
+gateway = "10.10.0.254"
+dns = ["10.10.0.1"]
+domain = "rack.example"
+[[network.reservation]]
+mac = "52:54:00:00:00:99"
+address = "10.10.0.20"
+name = "web-1"
+[[network]]
+name = "bmc"
+role = "bmc"
+interface = "52:54:00:00:00:01"
+vlan = 20
+address = "10.20.0.1/24"
+pool = ["10.20.0.100-10.20.0.199"]
+[[network]]
+name = "office"
+role = "uplink"
+interface = "eth1"
+[clients]
+unknown = "listed"
+listed = ["52:54:00:00:00:42"]
+[boot]
+kernel_arguments = "console=ttyS0"
+uefi = "snponly"
+negotiate = ["full_dhcp", "uefi_http"]
+[bmc]
+power_on_discovered = true
+[[bmc.credential]]
+username = "admin"
+password = "secret"
+[api]
+admin_token_sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"#;
+
+#[test]
+fn a_whole_configuration_is_read() {
+    let config = check(GOOD).unwrap();
+    assert_eq!(config.name, "demo");
+    let [rack, bmc, office] = &config.networks[..] else {
+        panic!("three networks")
+    };
+    assert_eq!(rack.address, Address::Static([10, 10, 0, 1].into(), 24));
+    assert_eq!(rack.pools, [([10, 10, 0, 100].into(), [10, 10, 0, 199].into())]);
+    assert_eq!(rack.reservations[0].name.as_deref(), Some("web-1"));
+    assert_eq!((bmc.vlan, bmc.dhcp), (Some(20), Dhcp::Auto));
+    assert_eq!((office.address, office.dhcp), (Address::Dhcp, Dhcp::Off));
+    assert_eq!(config.boot.uefi, Uefi::Snponly);
+    assert!(!format!("{config:?}").contains("secret"), "passwords stay out of logs");
+}
+
+#[test]
+fn the_default_is_right_and_listens_before_it_speaks() {
+    let config = check(DEFAULT).unwrap();
+    assert_eq!(config.networks[0].dhcp, Dhcp::Auto);
+    assert_eq!(config.networks[0].address, Address::DhcpOr([10, 10, 0, 1].into(), 24));
+}
+
+/// Replaces `from` in the good file; gives the mistakes.
+fn with(from: &str, to: &str) -> Vec<String> {
+    assert!(GOOD.contains(from), "{from}");
+    match check(&GOOD.replacen(from, to, 1)) {
+        Ok(_) => panic!("{to:?} was taken"),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn every_mistake_is_told_with_line_field_and_what_to_write() {
+    let cases = [
+        (
+            "version = 1",
+            "version = 2",
+            "line 2, version: this program reads version 1",
+        ),
+        (
+            "interface = \"52:54:00:00:00:01\"",
+            "interfaec = \"x\"",
+            "line 7, interfaec: unknown field `interfaec`",
+        ),
+        (
+            "interface = \"52:54:00:00:00:01\"",
+            "interfaec = \"x\"",
+            "did you mean \"interface\"?",
+        ),
+        ("role = \"rack\"", "role = \"rak\"", "did you mean \"rack\"?"),
+        ("role = \"rack\"", "role = \"bmc\"", "no network has the role \"rack\""),
+        (
+            "address = \"10.10.0.1/24\"",
+            "address = \"10.10.0.1\"",
+            "line 8, network.address: \"10.10.0.1\" is no address with a prefix",
+        ),
+        (
+            "address = \"10.10.0.1/24\"",
+            "address = \"10.10.0.0/24\"",
+            "10.10.0.1 would be one",
+        ),
+        (
+            "address = \"10.10.0.1/24\"",
+            "address = \"10.10.0.1/31\"",
+            "use /8 to /30",
+        ),
+        (
+            "address = \"10.10.0.1/24\"",
+            "address = \"dhcp\"",
+            "a DHCP server cannot get its own address by DHCP",
+        ),
+        (
+            "10.10.0.100-10.10.0.199",
+            "10.11.0.100-10.11.0.199",
+            "hosts there are 10.10.0.1 to 10.10.0.254",
+        ),
+        (
+            "10.10.0.100-10.10.0.199",
+            "10.10.0.199-10.10.0.100",
+            "did you mean \"10.10.0.100-10.10.0.199\"?",
+        ),
+        (
+            "\"10.10.0.100-10.10.0.199\"",
+            "\"10.10.0.100-10.10.0.199\", \"10.10.0.150-10.10.0.160\"",
+            "overlaps 10.10.0.100-10.10.0.199",
+        ),
+        (
+            "10.10.0.100-10.10.0.199",
+            "10.10.0.1-10.10.0.199",
+            "the pool holds our own address",
+        ),
+        (
+            "pool = [\"10.10.0.100-10.10.0.199\"]",
+            "pool = [\"ten\"]",
+            "line 10, network.pool: \"ten\" is no range",
+        ),
+        (
+            "gateway = \"10.10.0.254\"",
+            "gateway = \"10.99.0.1\"",
+            "10.99.0.1 is not in 10.10.0.1/24",
+        ),
+        (
+            "address = \"10.10.0.20\"",
+            "address = \"10.10.9.20\"",
+            "cannot be given to a machine",
+        ),
+        (
+            "mac = \"52:54:00:00:00:99\"",
+            "mac = \"ff:ff:ff:ff:ff:ff\"",
+            "no MAC address of a machine",
+        ),
+        (
+            "vlan = 20",
+            "",
+            "are both untagged on the interface with MAC address 52:54:00:00:00:01",
+        ),
+        ("vlan = 20", "vlan = 4095", "4095 is no VLAN ID"),
+        ("10.20.0.1/24", "10.10.0.77/16", "overlaps 10.10.0.1/24 of \"rack\""),
+        ("name = \"bmc\"", "name = \"rack\"", "two networks are called \"rack\""),
+        (
+            "interface = \"eth1\"",
+            "interface = \"eth1\"\npool = [\"10.0.0.1-10.0.0.2\"]",
+            "an uplink has no pool",
+        ),
+        ("unknown = \"listed\"", "unknown = \"enrol\"", "a list has no effect"),
+        ("console=ttyS0", "rackbar.token=1", "boot.kernel_arguments"),
+        (
+            "[\"full_dhcp\", \"uefi_http\"]",
+            "[\"virtual_media\"]",
+            "not a way DHCP can lead",
+        ),
+        ("password = \"secret\"", "", "either a password or a password_file"),
+        ("e3b0c442", "", "sha256sum"),
+    ];
+    for (from, to, wanted) in cases {
+        let errors = with(from, to);
+        assert!(
+            errors.iter().any(|error| error.contains(wanted)),
+            "{to:?} should say {wanted:?}, says {errors:#?}"
+        );
+    }
+}
+
+#[test]
+fn several_mistakes_are_told_at_once_in_order() {
+    let text = GOOD.replace("vlan = 20", "vlan = 0").replace("10.10.0.254", "1.1.1.1");
+    let lines: Vec<_> = check(&text).unwrap_err().iter().map(|error| error.line).collect();
+    assert_eq!(lines, [Some(11), Some(22)]);
+}
+
+#[test]
+fn kernel_arguments_make_a_configuration() {
+    assert!(from_kernel_arguments("quiet rackbar.role=appliance console=ttyS0").is_none());
+    let line = "quiet rackbar.address=10.1.0.1/16 rackbar.dhcp=own rackbar.pool=10.1.1.0-10.1.1.255,10.1.2.0-10.1.2.9 \
+                rackbar.interface=52:54:00:00:00:01 rackbar.uplink=eth1 rackbar.node_console=ttyS0";
+    let config = from_kernel_arguments(line).unwrap().unwrap();
+    assert_eq!(config.networks.len(), 2);
+    assert_eq!(config.networks[0].pools.len(), 2);
+    assert_eq!(config.boot.kernel_arguments, "console=ttyS0");
+    let only = from_kernel_arguments("rackbar.interface=eth0").unwrap().unwrap();
+    assert!(matches!(only.networks[0].address, Address::DhcpOr(..)));
+    let errors = from_kernel_arguments("rackbar.dhcp=own rackbar.address=10.1.0.1")
+        .unwrap()
+        .unwrap_err();
+    assert!(
+        errors
+            .iter()
+            .any(|error| error.to_string().starts_with("rackbar.address: ")),
+        "{errors:?}"
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text: String, at in 0usize..1200, cut in 0usize..1200) {
+        let _ = check(&text);
+        let _ = from_kernel_arguments(&format!("rackbar.address={text}"));
+        let good: String = GOOD.chars().take(at).chain(text.chars()).chain(GOOD.chars().skip(cut)).collect();
+        if let Err(errors) = check(&good) {
+            proptest::prop_assert!(!errors.is_empty());
+            let _ = in_words(&errors);
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! The daemon: the one place where configuration, store, rack, services, agents, BMCs and the API come together.
+//!
+//! Order of starting: store, configuration, network, identity, services. Order of stopping is the reverse, the store
+//! last: until then everything that ends may still write. What fails at the start is told and worked around where that
+//! is possible at all: an appliance that serves half is worth more than one that restarts for ever.
+
+mod network;
+mod services;
+mod site;
+mod source;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use rackbar_control::{About, Access, Context, Listeners, Token};
+use rackbar_model::{EventKind, Severity};
+use rackbar_orchestrator::agents::{self, AgentOptions};
+use rackbar_orchestrator::{Devices, Options as RackOptions, Rack, bmc};
+use rackbar_services::EventSink as _;
+use rackbar_store::{Store, StoreError};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, block_in_place};
+
+use crate::config::{Config, Password};
+use network::{Networks, Placed};
+use services::{Ports, Services, status};
+use site::Site;
+use source::{Loaded, Source};
+
+/// Between two looks at the configuration file, the services and our leases.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Between two tries of services that could not start, in looks.
+const RETRY: u32 = 5;
+
+/// Options of `rackbar daemon`. In the image nothing needs to be given.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    rackbar daemon\n      as the image's init starts it\n  \
+    rackbar daemon --config site.toml --data /tmp/rackbar --boot-files target/image/boot --no-network-setup\n      \
+    on a machine whose network is set up already\n  \
+    rackbar daemon --check --config site.toml\n      reads the file, says what is wrong with it, and ends\n\n\
+    SIGHUP reads the configuration again, SIGTERM ends it in good order. Logs are JSON lines on standard error; \
+    RUST_LOG chooses what is logged.")]
+pub(crate) struct Options {
+    /// The configuration file
+    #[arg(long, default_value = "/esp/rackbar.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// Only check the configuration file
+    #[arg(long)]
+    check: bool,
+    /// Folder for the store
+    #[arg(long, default_value = "/data", value_name = "FOLDER")]
+    data: PathBuf,
+    /// Folder for the API's socket and the admin token; gone with the power
+    #[arg(long, default_value = "/run/rackbar", value_name = "FOLDER")]
+    run: PathBuf,
+    /// Folder of vmlinuz, base.cpio.zst, loader.efi, undionly.kpxe and snponly.efi
+    #[arg(long, default_value = "/boot", value_name = "FOLDER")]
+    boot_files: PathBuf,
+    /// Take interfaces and addresses as they are
+    #[arg(long)]
+    no_network_setup: bool,
+    /// Where the API and the page listen
+    #[arg(long, default_value = "0.0.0.0:443", value_name = "ADDRESS:PORT")]
+    listen_api: SocketAddr,
+    /// Where boot files are served over HTTP
+    #[arg(long, default_value = "0.0.0.0:80", value_name = "ADDRESS:PORT")]
+    listen_http: SocketAddr,
+    /// Where boot files are served over TFTP
+    #[arg(long, default_value = "0.0.0.0:69", value_name = "ADDRESS:PORT")]
+    listen_tftp: SocketAddr,
+    /// Where agents connect
+    #[arg(long, default_value = "0.0.0.0:4917", value_name = "ADDRESS:PORT")]
+    listen_agents: SocketAddr,
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// When not even the store in memory, the site's identity or the API could be had.
+pub(crate) async fn run(options: Options) -> Result<()> {
+    if options.check {
+        return check(&options);
+    }
+    start_log();
+    // Other crates' TLS asks for the process's provider; there must be one and only one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    std::fs::create_dir_all(&options.run).with_context(|| format!("making {}", options.run.display()))?;
+    let volatile = options.run.join("volatile").exists();
+    let (store, notes) = open_store(&options)?;
+    let rack = Rack::start(
+        store.clone(),
+        RackOptions {
+            volatile,
+            ..RackOptions::default()
+        },
+    )?;
+    notes.into_iter().for_each(|note| rack.event(None, note));
+    let kernel = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let mut source = Source::new(options.config.clone(), kernel);
+    let loaded = source.first(&store);
+    let mut daemon = Daemon::start(options, rack, store, &loaded, volatile).await?;
+    daemon.in_force(loaded).await;
+    daemon.serve(&mut source).await?;
+    daemon.stop().await;
+    Ok(())
+}
+
+fn check(options: &Options) -> Result<()> {
+    let text = std::fs::read_to_string(&options.config).with_context(|| options.config.display().to_string())?;
+    match crate::config::check(&text) {
+        Ok(config) => {
+            println!(
+                "{}: right, {} networks",
+                options.config.display(),
+                config.networks.len()
+            );
+            Ok(())
+        }
+        Err(errors) => anyhow::bail!("{}:\n{}", options.config.display(), crate::config::in_words(&errors)),
+    }
+}
+
+fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter);
+    // Set already in tests that run several daemons.
+    let _ = log.try_init();
+}
+
+/// The store on the data partition. One that cannot be read is put aside, never thrown away; when there is no place at
+/// all the appliance works from memory and says so.
+fn open_store(options: &Options) -> Result<(Store, Vec<EventKind>)> {
+    let path = options.data.join("rackbar.redb");
+    let error = match std::fs::create_dir_all(&options.data).map_err(|error| error.to_string()) {
+        Ok(()) => match Store::open(&path) {
+            Ok(store) => return Ok((store, Vec::new())),
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Newer { .. })) => {
+                let aside = path.with_extension(format!("aside-{}", status("", String::new(), Severity::Info).since.0));
+                let moved = std::fs::rename(&path, &aside);
+                let text = format!("{error}; it was moved to {} and a new store begun", aside.display());
+                match moved
+                    .map_err(|error| error.to_string())
+                    .and_then(|()| Store::open(&path).map_err(|e| e.to_string()))
+                {
+                    Ok(store) => {
+                        return Ok((
+                            store,
+                            vec![EventKind::Note {
+                                text,
+                                severity: Severity::Error,
+                            }],
+                        ));
+                    }
+                    Err(error) => error,
+                }
+            }
+            // A second daemon on the same data would hand out the same addresses.
+            Err(error @ StoreError::InUse(_)) => return Err(error.into()),
+            Err(error) => error.to_string(),
+        },
+        Err(error) => error,
+    };
+    tracing::error!(%error, "no store on disk; working from memory");
+    let store = Store::in_memory(rackbar_store::Options {
+        max_events: 20_000,
+        ..rackbar_store::Options::default()
+    })?;
+    let text = format!(
+        "{}: {error}; working from memory, everything is lost at power-off",
+        path.display()
+    );
+    Ok((
+        store,
+        vec![EventKind::Note {
+            text,
+            severity: Severity::Error,
+        }],
+    ))
+}
+
+/// Everything that runs.
+struct Daemon {
+    options: Options,
+    rack: Rack,
+    store: Store,
+    site: Site,
+    config: Config,
+    networks: Networks,
+    placed: Vec<Placed>,
+    services: Services,
+    devices: Arc<Devices>,
+    access: Arc<Access>,
+    api: Option<rackbar_control::Handle>,
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Daemon {
+    async fn start(options: Options, rack: Rack, store: Store, loaded: &Loaded, volatile: bool) -> Result<Self> {
+        let config = loaded.config.clone();
+        let mut networks = Networks::default();
+        let placed = place(&options, &mut networks, &config);
+        let addresses = services::addresses(&placed);
+        let site = Site::open(store.clone(), &config.name, &addresses)?;
+        let ports = Ports {
+            http: options.listen_http,
+            tftp: options.listen_tftp,
+            agents: options.listen_agents.port(),
+        };
+        let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports));
+        let profiles = rackbar_devices::Profiles::shipped().context("the hardware profiles cannot be read")?;
+        let devices = Arc::new(Devices::new(Vec::new(), profiles));
+        let access = Arc::new(Access::new(Vec::new()));
+        let (stop, _) = watch::channel(false);
+        let mut daemon = Self {
+            api: None,
+            tasks: JoinSet::new(),
+            options,
+            rack,
+            store,
+            site,
+            config,
+            networks,
+            placed,
+            services,
+            devices,
+            access,
+            stop,
+        };
+        daemon.start_agents().await;
+        let (rack, door, stopped) = (daemon.rack.clone(), daemon.devices.clone(), daemon.stop.subscribe());
+        daemon.tasks.spawn(bmc::run(rack, door, stopped));
+        daemon.start_api(volatile).await?;
+        Ok(daemon)
+    }
+
+    async fn start_agents(&mut self) {
+        let at = self.options.listen_agents;
+        let started = async {
+            let tls = self.site.agent_tls()?;
+            let listener = TcpListener::bind(at).await?;
+            let (rack, stop) = (self.rack.clone(), self.stop.subscribe());
+            self.tasks
+                .spawn(agents::run(rack, listener, tls, AgentOptions::default(), stop));
+            anyhow::Ok(())
+        };
+        let (state, severity) = match started.await {
+            Ok(()) => (format!("listening on {at}"), Severity::Info),
+            Err(error) => (format!("not listening on {at}: {error:#}"), Severity::Error),
+        };
+        self.rack.set_service(status("agents", state, severity));
+    }
+
+    async fn start_api(&mut self, volatile: bool) -> Result<()> {
+        let about = About {
+            site: self.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            fingerprint: self.site.fingerprint().to_string(),
+            volatile,
+        };
+        let context = Context {
+            rack: self.rack.clone(),
+            about: Arc::new(about),
+            access: self.access.clone(),
+            counters: self.services.counters(),
+        };
+        let listeners = Listeners {
+            https: vec![self.options.listen_api],
+            tls: self.site.api_tls()?,
+            socket: Some(self.options.run.join("api.sock")),
+        };
+        self.api = Some(rackbar_control::serve(context, listeners).await?);
+        let state = format!("listening on {}", self.options.listen_api);
+        self.rack.set_service(status("api", state, Severity::Info));
+        Ok(())
+    }
+
+    /// Puts a configuration in force, except for the network, which is in place.
+    async fn in_force(&mut self, loaded: Loaded) {
+        block_in_place(|| {
+            for one in &self.placed {
+                let name = self
+                    .config
+                    .networks
+                    .get(one.network)
+                    .map_or("", |network| network.name.as_str());
+                if let Some(trouble) = &one.trouble {
+                    let text = format!("network {name:?}: {trouble}");
+                    self.rack.event(
+                        None,
+                        EventKind::Note {
+                            text,
+                            severity: Severity::Error,
+                        },
+                    );
+                }
+            }
+            self.services.apply(&self.config, &self.placed);
+            if let Err(error) = self.site.set_addresses(&services::addresses(&self.placed)) {
+                tracing::error!(error = format!("{error:#}"), "the certificate could not be made");
+            }
+        });
+        self.devices.set_credentials(credentials(&self.rack, &self.config));
+        let token = match self.config.admin_token {
+            Some(digest) => Ok(digest),
+            None => self.site.admin_token(&self.options.run),
+        };
+        match token {
+            Ok(sha256) => self.access.set_tokens(vec![Token {
+                name: "admin".into(),
+                sha256,
+            }]),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "there is no admin token"),
+        }
+        loaded.keep(&self.store);
+        loaded.events.into_iter().for_each(|event| self.rack.event(None, event));
+        self.services.watch();
+    }
+
+    /// Serves until SIGTERM or SIGINT.
+    async fn serve(&mut self, source: &mut Source) -> Result<()> {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        println!("{}", self.ready());
+        let mut looks = 0u32;
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => self.reload(source).await,
+                _ = tick.tick() => {
+                    looks = looks.wrapping_add(1);
+                    self.look(source, looks.is_multiple_of(RETRY)).await;
+                }
+            }
+        }
+        tracing::info!("stopping");
+        Ok(())
+    }
+
+    fn ready(&self) -> String {
+        let served = |one: &Placed| {
+            let network = self.config.networks.get(one.network)?;
+            let (address, length) = one.address?;
+            Some(format!("{} {address}/{length}", network.name))
+        };
+        let networks: Vec<String> = self.placed.iter().filter_map(served).collect();
+        let api = self
+            .api
+            .as_ref()
+            .and_then(|api| api.addresses().first().copied())
+            .unwrap_or(self.options.listen_api);
+        format!(
+            "rackbar: serving {}; api {api}; site CA {}",
+            networks.join(", "),
+            self.site.fingerprint()
+        )
+    }
+
+    async fn look(&mut self, source: &mut Source, retry: bool) {
+        if source.changed() {
+            self.reload(source).await;
+        }
+        // An uplink that got or lost its address, or a rack network whose DHCP server answered at last.
+        let leased = self.networks.leased();
+        let dynamic = |one: &Placed| !self.options.no_network_setup && self.is_dynamic(one);
+        let changes: Vec<_> = self
+            .placed
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| dynamic(one))
+            .map(|(n, one)| {
+                (
+                    n,
+                    leased
+                        .iter()
+                        .find(|(network, _)| *network == one.network)
+                        .map(|(_, found)| *found),
+                )
+            })
+            .filter(|(n, found)| self.placed.get(*n).is_some_and(|one| one.address != *found))
+            .collect();
+        let changed = !changes.is_empty();
+        for (n, found) in changes {
+            if let Some(one) = self.placed.get_mut(n) {
+                one.address = found;
+            }
+        }
+        block_in_place(|| {
+            if changed {
+                self.services.apply(&self.config, &self.placed);
+                if let Err(error) = self.site.set_addresses(&services::addresses(&self.placed)) {
+                    tracing::error!(error = format!("{error:#}"), "the certificate could not be made");
+                }
+            } else if retry {
+                self.services.start_missing();
+            }
+            self.services.watch();
+        });
+    }
+
+    /// True for a network whose address is a DHCP server's to give.
+    fn is_dynamic(&self, one: &Placed) -> bool {
+        let address = self.config.networks.get(one.network).map(|network| network.address);
+        address == Some(crate::config::Address::Dhcp)
+    }
+
+    async fn reload(&mut self, source: &mut Source) {
+        let loaded = match source.again() {
+            Ok(loaded) => loaded,
+            Err(bad) => {
+                if let EventKind::Config { source, outcome, .. } = &bad {
+                    tracing::error!(
+                        source,
+                        outcome,
+                        "the configuration was not taken; the last good one stays in force"
+                    );
+                }
+                self.rack.event(None, bad);
+                return;
+            }
+        };
+        if loaded.config.networks != self.config.networks {
+            self.placed = place(&self.options, &mut self.networks, &loaded.config);
+        }
+        self.config = loaded.config.clone();
+        self.in_force(loaded).await;
+    }
+
+    async fn stop(self) {
+        let Self {
+            rack,
+            store,
+            services,
+            api,
+            mut tasks,
+            stop,
+            networks,
+            devices,
+            ..
+        } = self;
+        stop.send_replace(true);
+        if let Some(api) = api {
+            api.stop().await;
+        }
+        while tasks.join_next().await.is_some() {}
+        block_in_place(|| {
+            services.stop();
+            drop(networks);
+        });
+        drop(devices);
+        drop(rack);
+        block_in_place(|| store.close());
+        tracing::info!("stopped");
+    }
+}
+
+fn place(options: &Options, networks: &mut Networks, config: &Config) -> Vec<Placed> {
+    if options.no_network_setup {
+        return network::as_configured(config);
+    }
+    block_in_place(|| networks.apply(config))
+}
+
+/// The configured credentials, with passwords read from their files.
+fn credentials(rack: &Rack, config: &Config) -> Vec<rackbar_devices::Credentials> {
+    let mut found = Vec::new();
+    for one in &config.bmc.credentials {
+        let password = match &one.password {
+            Password::Here(password) => Ok(password.clone()),
+            Password::File(path) => std::fs::read_to_string(path).map_err(|error| (path, error)),
+        };
+        match password {
+            // Editors end a file with a newline; no BMC takes one in a password.
+            Ok(password) => found.push(rackbar_devices::Credentials::new(
+                &one.username,
+                password.trim_end_matches(['\r', '\n']),
+            )),
+            Err((path, error)) => {
+                let text = format!(
+                    "bmc.credential: the password file {} cannot be read: {error}",
+                    path.display()
+                );
+                rack.event(
+                    None,
+                    EventKind::Note {
+                        text,
+                        severity: Severity::Error,
+                    },
+                );
+            }
+        }
+    }
+    found
+}

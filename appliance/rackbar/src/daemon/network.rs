@@ -1,0 +1,372 @@
+//! Puts the configured networks on the machine's interfaces: links up, VLANs made, addresses set, DHCP clients running.
+//!
+//! Everything is repeatable: what is there already is left alone, what an earlier configuration put there and the new
+//! one does not want is taken away. Addresses set by others are not touched.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rackbar_model::MacAddr;
+use rackbar_net::{DhcpClient, DhcpEvent, Lease, Link, Netlink, Prefix, Purpose};
+
+use crate::config::{Address, Config, Interface, Network};
+
+/// How long an interface may take to appear and to get a link: 10GBASE-T takes up to nine seconds.
+const LINK_PATIENCE: Duration = Duration::from_secs(12);
+
+/// How long a DHCP server may take before we use the address for networks without one.
+const LEASE_PATIENCE: Duration = Duration::from_secs(9);
+
+/// Metric of a default route by DHCP; a person's own routes have lower ones.
+const METRIC: u32 = 1_024;
+
+/// A network as it is on the machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Placed {
+    /// Index of the network in the configuration.
+    pub(super) network: usize,
+    /// The interface; `None` when it was not found.
+    pub(super) link: Option<PlacedLink>,
+    /// Our address; `None` while a DHCP server has not given one.
+    pub(super) address: Option<(Ipv4Addr, u8)>,
+    /// What is wrong, in words.
+    pub(super) trouble: Option<String>,
+}
+
+/// The interface of a network.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct PlacedLink {
+    pub(super) name: String,
+    pub(super) index: u32,
+    pub(super) mac: MacAddr,
+}
+
+/// The machine's networks, and the DHCP clients that keep them.
+#[derive(Default)]
+pub(super) struct Networks {
+    /// Addresses that we set, to take them away again.
+    ours: BTreeSet<(u32, Ipv4Addr, u8)>,
+    clients: Vec<Client>,
+}
+
+/// A DHCP client on its own thread.
+struct Client {
+    network: usize,
+    stop: Arc<AtomicBool>,
+    lease: Arc<Mutex<Option<Lease>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Networks {
+    /// Puts `config` in place. Blocks for some seconds where a link or a DHCP server must be waited for.
+    pub(super) fn apply(&mut self, config: &Config) -> Vec<Placed> {
+        // Their addresses go with them; those of networks that stay come back with the new clients.
+        self.clients.clear();
+        let mut netlink = match Netlink::open() {
+            Ok(netlink) => netlink,
+            Err(error) => {
+                return config
+                    .networks
+                    .iter()
+                    .enumerate()
+                    .map(|(n, _)| lost(n, error.to_string()))
+                    .collect();
+            }
+        };
+        let mut wanted = BTreeSet::new();
+        let mut placed = Vec::new();
+        for index in in_order(config) {
+            let Some(network) = config.networks.get(index) else {
+                continue;
+            };
+            let one = match find(&mut netlink, config, network, &placed) {
+                Ok(link) => self.place(&mut netlink, index, network, &link, &mut wanted),
+                Err(trouble) => lost(index, trouble),
+            };
+            placed.push(one);
+        }
+        for (link, address, length) in self.ours.difference(&wanted) {
+            // The interface may be gone with it.
+            let _ = netlink.remove_address(
+                *link,
+                Prefix {
+                    address: (*address).into(),
+                    length: *length,
+                },
+            );
+        }
+        self.ours = wanted;
+        placed.sort_by_key(|one| one.network);
+        placed
+    }
+
+    fn place(
+        &mut self,
+        netlink: &mut Netlink,
+        index: usize,
+        network: &Network,
+        link: &Link,
+        wanted: &mut BTreeSet<(u32, Ipv4Addr, u8)>,
+    ) -> Placed {
+        let mac = link.mac.unwrap_or_default();
+        let mut placed = Placed {
+            network: index,
+            link: Some(PlacedLink {
+                name: link.name.clone(),
+                index: link.index,
+                mac,
+            }),
+            address: None,
+            trouble: None,
+        };
+        let fixed = match network.address {
+            Address::Static(address, length) => Some((address, length)),
+            Address::Dhcp => {
+                self.ask(index, link, &mut placed);
+                None
+            }
+            Address::DhcpOr(address, length) => {
+                self.ask(index, link, &mut placed);
+                let leased = self.wait_for_lease(index);
+                placed.address = leased;
+                if leased.is_none() {
+                    self.clients.retain(|client| client.network != index);
+                }
+                leased.is_none().then_some((address, length))
+            }
+        };
+        if let Some((address, length)) = fixed {
+            wanted.insert((link.index, address, length));
+            match netlink.add_address(
+                link.index,
+                Prefix {
+                    address: address.into(),
+                    length,
+                },
+            ) {
+                Err(error) if !error.is_settled() => placed.trouble = Some(error.to_string()),
+                _ => placed.address = Some((address, length)),
+            }
+        }
+        placed
+    }
+
+    fn ask(&mut self, network: usize, link: &Link, placed: &mut Placed) {
+        match Client::start(network, link) {
+            Ok(client) => self.clients.push(client),
+            Err(trouble) => placed.trouble = Some(trouble),
+        }
+    }
+
+    fn wait_for_lease(&self, network: usize) -> Option<(Ipv4Addr, u8)> {
+        let deadline = Instant::now() + LEASE_PATIENCE;
+        while Instant::now() < deadline {
+            if let Some((_, found)) = self.leased().into_iter().find(|(index, _)| *index == network) {
+                return Some(found);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        None
+    }
+
+    /// Addresses that DHCP servers gave us, by network.
+    pub(super) fn leased(&self) -> Vec<(usize, (Ipv4Addr, u8))> {
+        let of = |client: &Client| {
+            let lease = client.lease.lock().unwrap_or_else(PoisonError::into_inner);
+            lease
+                .as_ref()
+                .map(|lease| (client.network, (lease.address, lease.prefix_length)))
+        };
+        self.clients.iter().filter_map(of).collect()
+    }
+}
+
+impl Client {
+    fn start(network: usize, link: &Link) -> Result<Self, String> {
+        let mut dhcp = DhcpClient::open(link, Purpose::Appliance).map_err(|error| error.to_string())?;
+        let mut netlink = Netlink::open().map_err(|error| error.to_string())?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let lease = Arc::new(Mutex::new(None));
+        let (stopped, shared, index) = (stop.clone(), lease.clone(), link.index);
+        let name = link.name.clone();
+        let work = move || {
+            let mut held: Option<Lease> = None;
+            while !stopped.load(Ordering::Acquire) {
+                let event = match dhcp.next_event(Duration::from_millis(250)) {
+                    Ok(event) => event,
+                    Err(error) => {
+                        tracing::warn!(interface = name, %error, "the DHCP client failed");
+                        std::thread::sleep(Duration::from_secs(1));
+                        continue;
+                    }
+                };
+                let Some(event) = event else { continue };
+                let new = match event {
+                    DhcpEvent::Bound(new) => Some(new),
+                    DhcpEvent::Lost => None,
+                };
+                replace(&mut netlink, index, held.take(), new.clone());
+                held.clone_from(&new);
+                *shared.lock().unwrap_or_else(PoisonError::into_inner) = new;
+            }
+            replace(&mut netlink, index, held, None);
+        };
+        let thread = std::thread::Builder::new().name("dhcp-client".into()).spawn(work);
+        let thread = thread.map_err(|error| format!("the DHCP client's thread could not be started: {error}"))?;
+        Ok(Self {
+            network,
+            stop,
+            lease,
+            thread: Some(thread),
+        })
+    }
+}
+
+/// Takes the old lease's address and route away unless the new one has them too.
+fn replace(netlink: &mut Netlink, index: u32, old: Option<Lease>, new: Option<Lease>) {
+    let same = |a: &Lease, b: &Lease| a.prefix() == b.prefix() && a.router == b.router;
+    if let Some(old) = old.filter(|old| new.as_ref().is_none_or(|new| !same(old, new)))
+        && let Err(error) = netlink.withdraw(index, &old, METRIC)
+    {
+        tracing::warn!(%error, "a lost lease's address could not be taken away");
+    }
+    if let Some(new) = new
+        && let Err(error) = netlink.apply(index, &new, METRIC)
+        && !error.is_settled()
+    {
+        tracing::warn!(%error, "a lease's address could not be set");
+    }
+}
+
+fn lost(network: usize, trouble: String) -> Placed {
+    Placed {
+        network,
+        link: None,
+        address: None,
+        trouble: Some(trouble),
+    }
+}
+
+/// Networks that name their interface come first, so that "the first with a link" is one that nobody named.
+fn in_order(config: &Config) -> Vec<usize> {
+    let (named, auto): (Vec<usize>, Vec<usize>) = (0..config.networks.len()).partition(|index| {
+        config
+            .networks
+            .get(*index)
+            .is_some_and(|one| one.interface != Interface::Auto)
+    });
+    named.into_iter().chain(auto).collect()
+}
+
+/// The interface of a network, up, with its VLAN made. Waits for hardware whose driver is still loading.
+fn find(netlink: &mut Netlink, config: &Config, network: &Network, placed: &[Placed]) -> Result<Link, String> {
+    let deadline = Instant::now() + LINK_PATIENCE;
+    let parent = loop {
+        let links = netlink.links().map_err(|error| error.to_string())?;
+        for link in links.iter().filter(|link| !link.up && is_port(link)) {
+            // Without being up an interface shows no link.
+            let _ = netlink.set_up(link.index, true);
+        }
+        if let Some(found) = choose(&links, config, network, placed) {
+            break found.clone();
+        }
+        if Instant::now() >= deadline {
+            return Err(match &network.interface {
+                Interface::Auto => "no interface has a link: check the cable and the switch port".into(),
+                named => format!("there is no interface {named}; this machine has {}", list(&links)),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    let Some(vlan) = network.vlan else { return Ok(parent) };
+    let made = netlink.links().map_err(|error| error.to_string())?;
+    let there = made
+        .into_iter()
+        .find(|link| link.parent == Some(parent.index) && link.vlan == Some(vlan));
+    let link = match there {
+        Some(link) => link,
+        None => {
+            // Names end at 15 characters; the parent's number is shorter than its name.
+            let name = format!("rb{}.{vlan}", parent.index);
+            netlink
+                .create_vlan(parent.index, vlan, &name)
+                .map_err(|error| error.to_string())?
+        }
+    };
+    netlink.set_up(link.index, true).map_err(|error| error.to_string())?;
+    Ok(link)
+}
+
+/// A port of the machine, as opposed to loopback and what was made on top.
+fn is_port(link: &Link) -> bool {
+    !link.loopback && link.vlan.is_none() && link.mac.is_some_and(|mac| mac.is_unicast())
+}
+
+fn choose<'a>(links: &'a [Link], config: &Config, network: &Network, placed: &[Placed]) -> Option<&'a Link> {
+    let mut ports = links.iter().filter(|link| is_port(link));
+    match &network.interface {
+        Interface::Name(name) => links.iter().find(|link| link.name == *name),
+        Interface::Mac(mac) => ports.find(|link| link.mac == Some(*mac)),
+        Interface::Auto => {
+            let named = |link: &Link| {
+                config.networks.iter().any(|other| match &other.interface {
+                    Interface::Mac(mac) => link.mac == Some(*mac),
+                    Interface::Name(name) => link.name == *name,
+                    Interface::Auto => false,
+                })
+            };
+            let taken = |link: &Link| {
+                let on = |one: &Placed| one.link.as_ref().is_some_and(|at| at.index == link.index);
+                // A VLAN beside an untagged network on one port is what trunks are for.
+                network.vlan.is_none() && placed.iter().any(on)
+            };
+            ports.find(|link| link.carrier && !taken(link) && (!named(link) || network.vlan.is_some()))
+        }
+    }
+}
+
+fn list(links: &[Link]) -> String {
+    let ports = links.iter().filter(|link| is_port(link));
+    let names: Vec<String> = ports
+        .map(|link| format!("{} ({})", link.name, link.mac.unwrap_or_default()))
+        .collect();
+    if names.is_empty() {
+        "no network interface at all".into()
+    } else {
+        names.join(", ")
+    }
+}
+
+/// What the networks look like when somebody else sets them up: addresses as configured, interfaces by name.
+pub(super) fn as_configured(config: &Config) -> Vec<Placed> {
+    let links = Netlink::open()
+        .and_then(|mut netlink| netlink.links())
+        .unwrap_or_default();
+    let of = |(index, network): (usize, &Network)| Placed {
+        network: index,
+        link: choose(&links, config, network, &[]).map(|link| PlacedLink {
+            name: link.name.clone(),
+            index: link.index,
+            mac: link.mac.unwrap_or_default(),
+        }),
+        address: match network.address {
+            Address::Static(address, length) | Address::DhcpOr(address, length) => Some((address, length)),
+            Address::Dhcp => None,
+        },
+        trouble: None,
+    };
+    config.networks.iter().enumerate().map(of).collect()
+}

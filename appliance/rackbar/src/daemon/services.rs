@@ -1,0 +1,466 @@
+//! The services of the appliance as one thing that can be started, given another configuration, watched and stopped.
+//!
+//! A service that cannot start does not keep the others from serving: its state says why, and it is tried again.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rackbar_artifacts::Artifacts;
+use rackbar_boot::SpecFile;
+use rackbar_dhcp::{BootPolicy, InterfaceId, Mode, Range, ReservedFor, UnknownClients};
+use rackbar_model::{EventKind, ServiceStatus, Severity, Timestamp};
+use rackbar_orchestrator::{self as orchestrator, Desk, DeskOptions, Rack, Settings};
+use rackbar_services::dhcp::{self, DhcpConfig, DhcpHandle};
+use rackbar_services::http::{self, HttpConfig, HttpHandle, HttpLimits};
+use rackbar_services::ra::{self, RaConfig, RaHandle};
+use rackbar_services::tftp::{self, TftpConfig, TftpHandle, TftpLimits};
+use rackbar_services::{Common, EventSink as _, SampleKind, StartError};
+
+use super::network::Placed;
+use super::site::Site;
+use crate::config::{Config, Dhcp, Role, Uefi, Unknown};
+
+/// What strangers may fetch by TFTP.
+const TFTP_FILES: [&str; 3] = ["loader.efi", "undionly.kpxe", "snponly.efi"];
+
+/// Ports of the services that firmware does not dictate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ports {
+    pub(super) http: SocketAddr,
+    pub(super) tftp: SocketAddr,
+    pub(super) agents: u16,
+}
+
+/// The running services.
+pub(super) struct Services {
+    rack: Rack,
+    common: Common,
+    artifacts: Arc<Artifacts>,
+    desk: Arc<Desk>,
+    ports: Ports,
+    dhcp: Option<DhcpHandle>,
+    tftp: Option<TftpHandle>,
+    http: Option<HttpHandle>,
+    ra: Option<RaHandle>,
+    wanted: (DhcpConfig, RaConfig),
+}
+
+impl Services {
+    /// Loads the boot files from `folder` and prepares everything; [`Self::apply`] starts it.
+    pub(super) fn new(rack: Rack, site: &Site, folder: &Path, ports: Ports) -> Self {
+        let artifacts = Arc::new(Artifacts::new());
+        let (kernel, initrds) = load_boot_files(&rack, &artifacts, site, folder);
+        let options = DeskOptions {
+            kernel,
+            initrds,
+            pin: site.fingerprint(),
+            signer: site.signer.clone(),
+            agent_port: ports.agents,
+            http_port: ports.http.port(),
+        };
+        Self {
+            common: Common::new(Arc::new(rack.clone())),
+            desk: Arc::new(Desk::new(rack.clone(), options)),
+            rack,
+            artifacts,
+            ports,
+            dhcp: None,
+            tftp: None,
+            http: None,
+            ra: None,
+            wanted: (DhcpConfig::default(), RaConfig::default()),
+        }
+    }
+
+    /// Puts a configuration in force.
+    pub(super) fn apply(&mut self, config: &Config, placed: &[Placed]) {
+        self.rack.configure(settings(config, placed));
+        self.wanted = (dhcp_config(config, placed, self.ports), ra_config(config, placed));
+        let (dhcp, ra) = self.wanted.clone();
+        if let Some(handle) = &self.dhcp {
+            let result = handle.reconfigure(dhcp);
+            self.told("dhcp", result.err());
+        }
+        if let Some(handle) = &self.ra {
+            let result = handle.reconfigure(&ra);
+            self.told("ra", result.err());
+        }
+        self.start_missing();
+    }
+
+    /// Starts what is not running.
+    pub(super) fn start_missing(&mut self) {
+        let (artifacts, common) = (self.artifacts.clone(), self.common.clone());
+        if self.http.is_none() {
+            let config = HttpConfig {
+                listen: vec![self.ports.http],
+                artifacts: artifacts.clone(),
+                desk: self.desk.clone(),
+                limits: HttpLimits::default(),
+            };
+            self.http = self.started("http", http::start(config, common.clone()));
+        }
+        if self.tftp.is_none() {
+            let config = TftpConfig {
+                listen: vec![self.ports.tftp],
+                artifacts,
+                names: TFTP_FILES.map(String::from).into(),
+                limits: TftpLimits::default(),
+            };
+            self.tftp = self.started("tftp", tftp::start(config, common.clone()));
+        }
+        if self.ra.is_none() && !self.wanted.1.interfaces.is_empty() {
+            self.ra = self.started("ra", ra::start(&self.wanted.1, common.clone()));
+        }
+        if self.dhcp.is_none() && !self.wanted.0.interfaces.is_empty() {
+            let log = Arc::new(self.rack.clone());
+            self.dhcp = self.started("dhcp", dhcp::start(self.wanted.0.clone(), log, common));
+        }
+    }
+
+    fn started<T>(&self, name: &str, result: Result<T, StartError>) -> Option<T> {
+        match result {
+            Ok(handle) => Some(handle),
+            Err(error) => {
+                self.told(name, Some(error));
+                None
+            }
+        }
+    }
+
+    fn told(&self, name: &str, error: Option<StartError>) {
+        if let Some(error) = error {
+            tracing::error!(service = name, %error, "a service could not be started or changed");
+            self.rack.set_service(status(name, error.to_string(), Severity::Error));
+        }
+    }
+
+    /// Tells the rack how each service is doing.
+    pub(super) fn watch(&self) {
+        let all = [
+            self.http.as_ref().map(HttpHandle::status),
+            self.tftp.as_ref().map(TftpHandle::status),
+            self.ra.as_ref().map(RaHandle::status),
+            self.dhcp.as_ref().map(DhcpHandle::status),
+        ];
+        all.into_iter()
+            .flatten()
+            .for_each(|status| self.rack.set_service(status));
+    }
+
+    /// The counters in the Prometheus text format.
+    pub(super) fn counters(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
+        let metrics = self.common.metrics.clone();
+        Arc::new(move || {
+            let mut text = String::new();
+            for sample in metrics.samples() {
+                let kind = match sample.kind {
+                    SampleKind::Counter => "counter",
+                    SampleKind::Gauge => "gauge",
+                };
+                let name = sample.name;
+                text += &format!(
+                    "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {}\n",
+                    sample.help, sample.value
+                );
+            }
+            text
+        })
+    }
+
+    /// Stops everything; leases that were under way are committed.
+    pub(super) fn stop(self) {
+        self.dhcp.into_iter().for_each(DhcpHandle::stop);
+        self.tftp.into_iter().for_each(TftpHandle::stop);
+        self.http.into_iter().for_each(HttpHandle::stop);
+        self.ra.into_iter().for_each(RaHandle::stop);
+    }
+}
+
+/// A service's state, as of now.
+pub(super) fn status(name: &str, state: String, severity: Severity) -> ServiceStatus {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    ServiceStatus {
+        name: name.into(),
+        state,
+        severity,
+        since,
+    }
+}
+
+/// Takes the boot files that are there; what is missing becomes an event, and nodes are told when they ask.
+fn load_boot_files(
+    rack: &Rack,
+    artifacts: &Artifacts,
+    site: &Site,
+    folder: &Path,
+) -> (Option<SpecFile>, Vec<SpecFile>) {
+    use rackbar_trust::Signer as _;
+    let spec = |name: &str| {
+        let loaded = artifacts.add_file(name, &folder.join(name));
+        let loaded = note(rack, loaded.map_err(|error| error.to_string()))?;
+        note(
+            rack,
+            SpecFile::new(name, loaded.size(), loaded.digest()).map_err(|error| error.to_string()),
+        )
+    };
+    let kernel = spec("vmlinuz");
+    let initrds = Vec::from_iter(spec("base.cpio.zst"));
+    for name in ["undionly.kpxe", "snponly.efi"] {
+        note(
+            rack,
+            artifacts
+                .add_file(name, &folder.join(name))
+                .map_err(|error| error.to_string()),
+        );
+    }
+    let loader = artifacts.add_loader("loader.efi", &folder.join("loader.efi"), &site.signer.public_key());
+    note(rack, loader.map_err(|error| error.to_string()));
+    // A kernel without its initial filesystem would start and find nothing.
+    (kernel.filter(|_| !initrds.is_empty()), initrds)
+}
+
+fn note<T>(rack: &Rack, result: Result<T, String>) -> Option<T> {
+    result
+        .map_err(|text| {
+            rack.event(
+                None,
+                EventKind::Note {
+                    text,
+                    severity: Severity::Error,
+                },
+            )
+        })
+        .ok()
+}
+
+fn settings(config: &Config, placed: &[Placed]) -> Settings {
+    let networks = config.networks.iter().enumerate().map(|(index, network)| {
+        let address = placed
+            .iter()
+            .find(|one| one.network == index)
+            .and_then(|one| one.address);
+        orchestrator::Network {
+            name: network.name.clone(),
+            role: match network.role {
+                Role::Rack => orchestrator::Role::Rack,
+                Role::Bmc => orchestrator::Role::Bmc,
+                Role::Uplink => orchestrator::Role::Uplink,
+            },
+            address: address.map(|(address, _)| address),
+            prefix: address.map_or(32, |(_, length)| length),
+        }
+    });
+    let reserved = config
+        .networks
+        .iter()
+        .flat_map(|network| network.reservations.iter().map(|one| one.mac));
+    Settings {
+        networks: networks.collect(),
+        unknown: match config.clients.unknown {
+            Unknown::Enrol => orchestrator::Unknown::Enrol,
+            Unknown::Listed => {
+                orchestrator::Unknown::Listed(config.clients.listed.iter().copied().chain(reserved).collect())
+            }
+            Unknown::Ignore => orchestrator::Unknown::Listed(reserved.collect()),
+        },
+        kernel_arguments: config.boot.kernel_arguments.clone(),
+        power_on_discovered: config.bmc.power_on_discovered,
+    }
+}
+
+fn ra_config(config: &Config, placed: &[Placed]) -> RaConfig {
+    let served = placed.iter().filter(|one| {
+        let network = config.networks.get(one.network);
+        network.is_some_and(|network| network.role == Role::Rack && network.dhcp != Dhcp::Off)
+    });
+    RaConfig {
+        interfaces: served
+            .filter_map(|one| one.link.as_ref())
+            .map(|link| link.name.clone())
+            .collect(),
+    }
+}
+
+fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports) -> DhcpConfig {
+    let mut interfaces = Vec::new();
+    let mut networks = Vec::new();
+    for one in placed {
+        let Some(network) = config.networks.get(one.network) else {
+            continue;
+        };
+        let (Some(link), Some((server, length))) = (&one.link, one.address) else {
+            continue;
+        };
+        if network.role == Role::Uplink || network.dhcp == Dhcp::Off {
+            continue;
+        }
+        if !interfaces.contains(&link.name) {
+            interfaces.push(link.name.clone());
+        }
+        networks.push(dhcp_network(config, network, link, server, length));
+    }
+    let unknown = match config.clients.unknown {
+        Unknown::Enrol => UnknownClients::Enrol,
+        Unknown::Listed | Unknown::Ignore => UnknownClients::LeaseOnly,
+    };
+    let engine = rackbar_dhcp::Config {
+        networks,
+        boot: boot_policy(config, ports),
+        unknown,
+        listed: config.clients.listed.clone(),
+        ..rackbar_dhcp::Config::default()
+    };
+    DhcpConfig { interfaces, engine }
+}
+
+fn dhcp_network(
+    config: &Config,
+    network: &crate::config::Network,
+    link: &super::network::PlacedLink,
+    server: Ipv4Addr,
+    length: u8,
+) -> rackbar_dhcp::Network {
+    let interface = rackbar_dhcp::Interface {
+        id: InterfaceId(link.index),
+        mac: link.mac,
+    };
+    let range = |(first, last): &(Ipv4Addr, Ipv4Addr)| Range {
+        first: *first,
+        last: *last,
+    };
+    let mut out = rackbar_dhcp::Network::new(
+        &network.name,
+        Some(interface),
+        server,
+        length,
+        Range {
+            first: server,
+            last: server,
+        },
+    );
+    out.mode = match network.dhcp {
+        Dhcp::Own => Mode::Own,
+        Dhcp::Proxy => Mode::Proxy,
+        Dhcp::Auto => Mode::Auto,
+        Dhcp::Off => Mode::Off,
+    };
+    // A pool written for another network than the one a DHCP server put us in is of no use there.
+    let near = |first: &Ipv4Addr| out.contains(*first);
+    out.pools = network
+        .pools
+        .iter()
+        .filter(|(first, last)| near(first) && near(last))
+        .map(range)
+        .collect();
+    if out.pools.is_empty() && out.mode == Mode::Auto {
+        // With nothing to give out, being the server would only keep others from being it.
+        out.mode = Mode::Proxy;
+    }
+    out.reservations = network
+        .reservations
+        .iter()
+        .map(|one| rackbar_dhcp::Reservation {
+            client: ReservedFor::Mac(one.mac),
+            address: one.address,
+            hostname: one.name.clone(),
+        })
+        .collect();
+    out.gateways = network.gateway.into_iter().collect();
+    out.dns.clone_from(&network.dns);
+    out.ntp.clone_from(&network.ntp);
+    out.domain.clone_from(&network.domain);
+    out.lease_seconds = network.lease_seconds;
+    out.ways.clone_from(&config.boot.negotiate);
+    out
+}
+
+fn boot_policy(config: &Config, ports: Ports) -> BootPolicy {
+    let mut policy = BootPolicy::default();
+    if config.boot.uefi == Uefi::Snponly {
+        policy = policy.with_snponly();
+    }
+    if ports.http.port() != 80 {
+        let port = ports.http.port();
+        let with_port = |text: &str| text.replace("http://{server}", &format!("http://{{server}}:{port}"));
+        policy.script_url = with_port(&policy.script_url);
+        policy.loader_url = with_port(&policy.loader_url);
+        policy.files.iter_mut().for_each(|(_, file)| *file = with_port(file));
+    }
+    policy
+}
+
+/// All addresses we have, for the certificate.
+pub(super) fn addresses(placed: &[Placed]) -> Vec<IpAddr> {
+    placed
+        .iter()
+        .filter_map(|one| one.address)
+        .map(|(address, _)| address.into())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::network::PlacedLink;
+    use super::*;
+
+    fn placed(address: [u8; 4]) -> Vec<Placed> {
+        let link = PlacedLink {
+            name: "eth0".into(),
+            index: 2,
+            mac: rackbar_model::MacAddr([2, 0, 0, 0, 0, 1]),
+        };
+        vec![Placed {
+            network: 0,
+            link: Some(link),
+            address: Some((address.into(), 24)),
+            trouble: None,
+        }]
+    }
+
+    const PORTS: Ports = Ports {
+        http: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80),
+        tftp: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 69),
+        agents: 4917,
+    };
+
+    #[test]
+    fn the_default_serves_its_pool_alone_and_only_adds_boot_information_beside_others() {
+        let config = crate::config::check(crate::config::DEFAULT).unwrap();
+        let alone = dhcp_config(&config, &placed([10, 10, 0, 1]), PORTS);
+        assert_eq!(alone.interfaces, ["eth0"]);
+        assert_eq!(
+            (alone.engine.networks[0].mode, alone.engine.networks[0].pools.len()),
+            (Mode::Auto, 1)
+        );
+        let guest = dhcp_config(&config, &placed([192, 168, 7, 9]), PORTS);
+        assert_eq!(
+            (guest.engine.networks[0].mode, guest.engine.networks[0].pools.len()),
+            (Mode::Proxy, 0)
+        );
+        let nowhere = Placed {
+            address: None,
+            ..placed([0; 4]).remove(0)
+        };
+        assert!(dhcp_config(&config, &[nowhere], PORTS).interfaces.is_empty());
+    }
+
+    #[test]
+    fn another_http_port_is_in_every_url() {
+        let config = crate::config::check(crate::config::DEFAULT).unwrap();
+        let ports = Ports {
+            http: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            ..PORTS
+        };
+        let policy = boot_policy(&config, ports);
+        assert_eq!(policy.loader_url, "http://{server}:8080");
+        assert!(
+            policy
+                .script_url
+                .starts_with("http://{server}:8080/boot/v1/script.ipxe")
+        );
+    }
+}
