@@ -329,3 +329,32 @@ fn unknown_machines_are_served_as_the_policy_says() {
     );
     assert_eq!(rig.said(), Vec::<String>::new());
 }
+
+#[test]
+fn firmware_we_have_no_file_for_gets_an_address_and_the_operator_a_word() {
+    let mut rig = Rig::own();
+    let mut client = Client::edk2(mac(1));
+    client.options.retain(|o| o.code() != code::ARCH);
+    client.options.push(Opt::Arch(11));
+    rig.hear(&client.discover());
+    let told = format!("{:?}", rig.out);
+    assert!(
+        told.contains("no boot file is configured for its firmware (ARM64 UEFI)"),
+        "{told}"
+    );
+    let offer = rig.sent();
+    assert!(!offer.has(code::BOOT_FILE) && !offer.packet().yiaddr().is_unspecified());
+}
+
+#[test]
+fn machines_are_known_by_their_address_of_another_server() {
+    let mut rig = proxy();
+    rig.hear(&Client::edk2(mac(1)).request(ip(77), FOREIGN));
+    let request = Client::edk2(mac(2)).speaking_from(MessageType::Request, ip(78));
+    rig.packet(4011, SocketAddrV4::new(ip(78), 68), &request);
+    assert_eq!(
+        (rig.engine.holder_of(ip(77)), rig.engine.holder_of(ip(78))),
+        (Some(mac(1)), Some(mac(2)))
+    );
+    assert_eq!(rig.engine.holder_of(ip(79)), None);
+}

@@ -385,8 +385,9 @@ fn leases_survive_a_restart_and_a_new_configuration() {
         first: ip(100),
         last: ip(102),
     }];
+    smaller.name = "renamed".to_owned();
     rig.engine.reconfigure(config(smaller));
-    assert_eq!(rig.engine.address_of(mac(1)), Some((ip(105), "rack")));
+    assert_eq!(rig.engine.address_of(mac(1)), Some((ip(105), "renamed")));
     rig.packet(
         67,
         SocketAddrV4::new(ip(105), 68),

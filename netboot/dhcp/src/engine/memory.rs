@@ -12,6 +12,7 @@
 //! a request that led to nothing. Two of either, and the way is given up for the next one the site allows.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 
 use rackbar_model::{BootWay, ClientArch, MacAddr, Timestamp};
 
@@ -55,6 +56,8 @@ pub struct ClientMemory {
     pub last_seen: Timestamp,
     /// Option 93 of its firmware.
     pub arch: Option<ClientArch>,
+    /// The address it last asked for, from us or another server.
+    pub address: Option<Ipv4Addr>,
     /// What it last did.
     pub phase: ClientPhase,
     /// The way we lead it now; `None` until its firmware asked.
@@ -78,6 +81,8 @@ pub struct ClientMemory {
     pub(super) told: Told,
     /// The policy refusal was told.
     pub(super) ignored: bool,
+    /// That we have no boot file for it was told.
+    pub(super) fileless: bool,
     /// That no other way is left was told.
     pub(super) stuck: bool,
 }
@@ -98,6 +103,7 @@ impl ClientMemory {
             first_seen: now,
             last_seen: now,
             arch: None,
+            address: None,
             phase: ClientPhase::Looking,
             way: None,
             offers: 0,
@@ -110,6 +116,7 @@ impl ClientMemory {
             given_up: Vec::new(),
             told: Told::default(),
             ignored: false,
+            fileless: false,
             stuck: false,
         }
     }
@@ -176,7 +183,8 @@ impl ClientMemory {
     }
 
     /// It requested, from us or another server.
-    pub(super) fn requested(&mut self, now: Timestamp) {
+    pub(super) fn requested(&mut self, now: Timestamp, address: Option<Ipv4Addr>) {
+        self.address = address.or(self.address);
         self.requests = self.requests.saturating_add(1);
         self.unanswered = 0;
         if matches!(self.phase, ClientPhase::Answered { .. }) {
@@ -185,7 +193,8 @@ impl ClientMemory {
     }
 
     /// It spoke to port 4011.
-    pub(super) fn asked_boot_server(&mut self, now: Timestamp) {
+    pub(super) fn asked_boot_server(&mut self, now: Timestamp, address: Option<Ipv4Addr>) {
+        self.address = address.or(self.address);
         self.boot_server_requests = self.boot_server_requests.saturating_add(1);
         self.unanswered = 0;
         self.phase = ClientPhase::Requested { at: now };

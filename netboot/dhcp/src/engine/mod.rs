@@ -151,9 +151,14 @@ impl Engine {
 
     fn restore(&mut self, leases: impl IntoIterator<Item = Lease>) {
         for lease in leases {
-            let fits = |site: &&mut Site| site.network.name == lease.network && site.network.contains(lease.address);
-            if let Some(site) = self.sites.iter_mut().find(fits) {
-                site.table.restore(lease);
+            // A network that was given another name still has its machines.
+            let holds = |site: &Site| site.network.contains(lease.address);
+            let named = self
+                .sites
+                .iter()
+                .position(|site| holds(site) && site.network.name == lease.network);
+            if let Some(at) = named.or_else(|| self.sites.iter().position(holds)) {
+                self.sites[at].table.restore(lease);
             }
         }
     }
@@ -232,10 +237,18 @@ impl Engine {
         })
     }
 
-    /// The MAC address behind an address we lease: TFTP and HTTP know their clients by address only.
+    /// The MAC address behind an address: TFTP and HTTP know their clients by address only. Our own leases are certain;
+    /// for addresses of another server it is the machine that asked for one by broadcast, or told us on port 4011.
     pub fn holder_of(&self, address: Ipv4Addr) -> Option<MacAddr> {
-        let binding = self.sites.iter().find_map(|site| site.table.get(address))?;
-        matches!(binding.state, State::Bound(_)).then_some(binding.mac)
+        let binding = self.sites.iter().find_map(|site| site.table.get(address));
+        let bound = binding.filter(|b| matches!(b.state, State::Bound(_))).map(|b| b.mac);
+        let asked = || {
+            self.clients
+                .iter()
+                .filter(|c| c.address == Some(address))
+                .max_by_key(|c| c.last_seen)
+        };
+        bound.or_else(|| asked().map(|client| client.mac))
     }
 
     /// What each network is doing.
@@ -353,8 +366,10 @@ impl Engine {
             return self.sites.iter().position(|site| site.network.contains(subnet));
         }
         // A client of a relayed network renews straight to us, past the relay, and arrives on any interface.
-        let source = Some(*question.source.ip()).filter(|ip| !ip.is_unspecified());
-        let known = question.ciaddr().or(source).or(question.packet.requested_address());
+        let known = question
+            .ciaddr()
+            .or(question.source_address())
+            .or(question.packet.requested_address());
         let by_address = known.and_then(|ip| {
             let fits = |site: &&Site| site.network.contains(ip);
             let here = self.sites.iter().filter(|s| on_interface(s)).find(fits);

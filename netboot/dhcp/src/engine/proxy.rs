@@ -47,7 +47,7 @@ impl Engine {
         }
         let first = self.first_heard(now, question, MessageType::Request);
         if let Some(memory) = self.clients.get_mut(question.mac) {
-            memory.asked_boot_server(now);
+            memory.asked_boot_server(now, question.ciaddr().or(question.source_address()));
         }
         if first {
             let kind = EventKind::DhcpRequest {
@@ -97,6 +97,10 @@ impl Engine {
     /// Looks at what this firmware did with our last answers and settles the way to lead it now.
     pub(super) fn negotiate(&mut self, now: Timestamp, at: usize, question: &Question<'_>, out: &mut Vec<Output>) {
         if !matches!(question.speaker, Speaker::Rom | Speaker::HttpRom) {
+            return;
+        }
+        if BootAnswer::new(&self.config.boot, &self.sites[at].network, question, false).is_none() {
+            self.tell_fileless(question, out);
             return;
         }
         let feasible = self.feasible(at, question);

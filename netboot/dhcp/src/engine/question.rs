@@ -115,19 +115,25 @@ impl<'a> Question<'a> {
         Some(self.packet.ciaddr()).filter(|ip| !ip.is_unspecified())
     }
 
+    /// The address in the IP header, when the client has one.
+    pub(super) fn source_address(&self) -> Option<Ipv4Addr> {
+        Some(*self.source.ip()).filter(|ip| !ip.is_unspecified())
+    }
+
     /// An option as text for people.
     pub(super) fn text(&self, code: u8) -> Option<String> {
-        self.packet.option(code).as_deref().and_then(words)
+        let value = self.packet.option(code)?;
+        // RFC 3004 counts its strings; the count is not part of the text.
+        let text = match value.split_first() {
+            Some((len, rest)) if code == code::USER_CLASS && usize::from(*len) == rest.len() => rest,
+            _ => &value,
+        };
+        words(text)
     }
 }
 
 /// Text for people out of an option's octets; `None` when nothing is in it.
 pub(super) fn words(bytes: &[u8]) -> Option<String> {
-    // RFC 3004 counts its strings; the count is not part of the text.
-    let bytes = match bytes.split_first() {
-        Some((len, rest)) if usize::from(*len) == rest.len() => rest,
-        _ => bytes,
-    };
     let text = Text(bytes.get(..TEXT_LIMIT).unwrap_or(bytes)).to_string();
     Some(text).filter(|text| !text.is_empty())
 }

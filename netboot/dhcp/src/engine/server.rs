@@ -111,7 +111,7 @@ impl Engine {
             out.push(event(question.mac, kind));
         }
         if let Some(memory) = self.clients.get_mut(question.mac) {
-            memory.requested(now);
+            memory.requested(now, wanted);
         }
         let asking = match (packet.server_id(), question.ciaddr()) {
             (Some(server), _) if server != self.sites[at].network.server => {

@@ -72,6 +72,26 @@ impl Engine {
             .is_some_and(|memory| memory.tell_once(xid, kind as u8, now))
     }
 
+    /// Says once per client that it netboots but we have nothing for its architecture.
+    pub(super) fn tell_fileless(&mut self, question: &Question<'_>, out: &mut Vec<Output>) {
+        let arch = question
+            .arch
+            .map_or_else(|| "no architecture named".to_owned(), |arch| arch.to_string());
+        if self.config.boot.enabled
+            && let Some(memory) = self.clients.get_mut(question.mac)
+            && !std::mem::replace(&mut memory.fileless, true)
+        {
+            let text = format!("wants to netboot, but no boot file is configured for its firmware ({arch})");
+            out.push(event(
+                question.mac,
+                EventKind::Note {
+                    text,
+                    severity: Severity::Warning,
+                },
+            ));
+        }
+    }
+
     /// Says once a minute that not every new client is told.
     pub(super) fn tell_flood(&mut self, now: Timestamp, out: &mut Vec<Output>) {
         if self.tell.flood_told.is_some_and(|at| now.since(at) < FLOOD_AGAIN) {
