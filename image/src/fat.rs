@@ -372,8 +372,10 @@ fn short_name(name: &str, taken: &mut BTreeSet<[u8; 11]>) -> Result<[u8; 11]> {
             .to_ascii_uppercase()
     };
     let (base, extension) = (clean(base, 6), clean(extension, 3));
-    for number in 1..10 {
-        let field = padded(&format!("{:8}{extension}", format!("{base}~{number}")));
+    for number in 1..100_000 {
+        let tail = format!("~{number}");
+        let head = base.get(..base.len().min(8 - tail.len())).unwrap_or_default();
+        let field = padded(&format!("{:8}{extension}", format!("{head}{tail}")));
         if taken.insert(field) {
             return Ok(field);
         }
