@@ -1,5 +1,6 @@
 //! `cargo xtask VERB`: the one door for developers and CI. One file per verb; this file only picks the verb.
 
+mod bench;
 mod check;
 mod image;
 mod project;
@@ -32,6 +33,8 @@ enum Verb {
     Rack(rack::Arguments),
     /// Run every test, from unit tests to whole racks in QEMU
     Test(test::Arguments),
+    /// Measure the network services against dnsmasq, tftpd-hpa and nginx
+    Bench(bench::Arguments),
     /// Check formatting, lints, documentation, dependencies and the rules of this repository
     Check,
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Image(arguments) => image::run(&arguments),
         Verb::Rack(arguments) => rack::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Check => check::run(),
     };
     match outcome {

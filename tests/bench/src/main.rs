@@ -1,0 +1,59 @@
+//! `rackbar-bench`: our services and Debian's under the same load, one after the other, in one run.
+//!
+//! Each server runs as a process of its own in a network namespace; the load comes from another over a veth pair, all on
+//! this machine. Trust the ratios, not the absolute figures: server and load share the processors.
+
+mod dhcp;
+mod http;
+mod net;
+mod process;
+mod report;
+mod serve;
+mod tftp;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+
+use net::Net;
+use report::Row;
+
+/// Measure the network services against dnsmasq, tftpd-hpa and nginx.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Measure these areas only: dhcp, tftp, http.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Seconds of load per figure.
+    #[arg(long, default_value_t = 2)]
+    seconds: u64,
+    /// Be one of our services, for a run of this program. Takes the folder with its files.
+    #[arg(long, hide = true, num_args = 2, value_names = ["SERVICE", "FOLDER"])]
+    serve: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if let [service, folder] = arguments.serve.as_slice() {
+        return serve::run(service, folder.as_ref());
+    }
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the benchmark makes network namespaces and needs root: run `sudo -E env PATH=\"$PATH\" cargo xtask bench`"
+    );
+    let wanted = |area: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == area);
+    let net = Net::new()?;
+    let mut rows: Vec<Row> = Vec::new();
+    if wanted("dhcp") {
+        rows.extend(dhcp::measure(&net, arguments.seconds)?);
+    }
+    if wanted("tftp") {
+        rows.extend(tftp::measure(&net)?);
+    }
+    if wanted("http") {
+        rows.extend(http::measure(&net, arguments.seconds)?);
+    }
+    report::print(&rows, arguments.json)
+}
