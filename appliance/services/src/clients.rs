@@ -45,7 +45,9 @@ impl ClientTable {
     /// Somebody at `address` says it is `mac`. Believed as long as no lease says otherwise; only the timeline uses it.
     pub fn claims(&self, address: IpAddr, mac: MacAddr) {
         if let IpAddr::V4(address) = address
-            && !self.lookup(address).is_some_and(|known| known.leased)
+            && self
+                .lookup(address)
+                .is_none_or(|known| !known.leased && known.mac != mac)
         {
             self.insert(address, Known { mac, leased: false });
         }

@@ -150,7 +150,11 @@ impl Connection {
                 }
                 continue;
             }
-            match request::parse(&self.input) {
+            let parsed = match self.input.as_slice() {
+                [] => Parsed::Partial { wants_continue: false },
+                input => request::parse(input),
+            };
+            match parsed {
                 Parsed::Whole(request, used) => {
                     self.input.drain(..used);
                     self.begin(context, &request);
@@ -200,7 +204,8 @@ impl Connection {
     }
 
     fn receive(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 16 << 10];
+        // A request has some hundred bytes; a larger buffer costs its clearing each time.
+        let mut buffer = [0; 2 << 10];
         let count = self.stream.read(&mut buffer)?;
         self.client_closed = count == 0;
         self.input.extend_from_slice(&buffer[..count]);
