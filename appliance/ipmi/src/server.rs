@@ -114,15 +114,17 @@ struct Slot {
 #[derive(Debug)]
 pub struct Server<E> {
     entropy: E,
+    port: u16,
     slots: BTreeMap<u32, Slot>,
     sol: Option<(u32, SolEnd)>,
 }
 
 impl<E: Entropy> Server<E> {
-    /// A server without sessions.
-    pub const fn new(entropy: E) -> Self {
+    /// A server without sessions that answers on this UDP port: consoles insist on being told the port they use.
+    pub const fn new(entropy: E, port: u16) -> Self {
         Self {
             entropy,
+            port,
             slots: BTreeMap::new(),
             sol: None,
         }
@@ -511,7 +513,7 @@ impl<E: Entropy> Server<E> {
                 ok(payload::SolActivated {
                     inbound: size,
                     outbound: size,
-                    port: crate::PORT,
+                    port: self.port,
                 }
                 .encode())
             }

@@ -72,7 +72,7 @@ impl Wire {
         };
         Self {
             session: Session::new(config, Counted(1)),
-            server: Server::new(Counted(99)),
+            server: Server::new(Counted(99), 623),
             now: Duration::ZERO,
             lost: Vec::new(),
             carried: 0,
@@ -272,7 +272,7 @@ fn the_console_echoes() {
 
 #[test]
 fn is_found_without_a_password() {
-    let mut server = Server::new(Counted(3));
+    let mut server = Server::new(Counted(3), 623);
     let mut done = Vec::new();
     for probe in probes() {
         server.input(Duration::ZERO, CONSOLE.parse().unwrap(), &probe, &Book, &mut done);

@@ -7,6 +7,7 @@
 //! Reading order: [`switch`] joins everything; [`host`] is a station of ours on it; [`qmp`] and [`machine`] are QEMU;
 //! [`site`] is what a site already has (DHCP, web); [`seat`] is where a BMC sits; [`rack`] puts a file's rack together.
 
+pub mod bmc;
 pub mod console;
 pub mod host;
 pub mod machine;

@@ -94,7 +94,7 @@ impl Redfish {
     /// Changes a resource, guarded by its entity tag: read, then `If-Match`. When somebody changed it in between
     /// (412) it is read and tried once more.
     pub(crate) async fn patch(&mut self, path: &str, body: &Value) -> Result<(), Error> {
-        for attempt in 0..2 {
+        for _ in 0..2 {
             let tag = if self.quirks.etag_broken {
                 None
             } else {
@@ -104,7 +104,7 @@ impl Redfish {
                 Err(Error {
                     cause: Cause::Refused { code: 412, .. },
                     ..
-                }) if attempt == 0 => {
+                }) => {
                     tracing::debug!(bmc = %self.address.ip, path, "entity tag refused, reading it again");
                 }
                 other => return other.map(drop),

@@ -1,0 +1,433 @@
+//! The clients against the simulated BMC, over the loopback.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rackbar_devices::{
+    Bmc, BmcAddress, BootTarget, Cause, Credentials, Error, Fingerprint, Interface, Profiles, Timing, probe,
+};
+use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState};
+use rackbar_vrack::bmc::{Faults, Loopback, LoopbackConfig, Pretend};
+use rackbar_vrack::console::Console;
+use rackbar_vrack::seat::{self, BootDevice, BootOverride, Identity, MachinePower};
+
+const TIMING: Timing = Timing {
+    connect: Duration::from_secs(5),
+    answer: Duration::from_secs(10),
+    repeat: Duration::from_millis(500),
+    tries: 3,
+    settle: Duration::from_secs(10),
+    look: Duration::from_millis(20),
+};
+const UUID: &str = "4c4c4544-0042-4410-8056-b4c04f363132";
+const NIC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
+const BMC_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 1, 1]);
+
+struct Stand {
+    bmc: Loopback,
+    machine: Arc<Pretend>,
+    address: BmcAddress,
+    _dir: tempfile::TempDir,
+}
+
+async fn stand(state: seat::PowerState) -> Stand {
+    stand_by("Virtual", state).await
+}
+
+async fn stand_by(manufacturer: &str, state: seat::PowerState) -> Stand {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Arc::new(Pretend::new(state));
+    let identity = Identity {
+        manufacturer: manufacturer.into(),
+        product: "Node".into(),
+        serial: "SN-1".into(),
+        uuid: UUID.into(),
+        board_serial: "B-1".into(),
+        asset_tag: "A-1".into(),
+        firmware_version: "1".into(),
+    };
+    let bmc = Loopback::start(LoopbackConfig {
+        power: Arc::clone(&machine) as Arc<dyn MachinePower>,
+        console: Console::new(&dir.path().join("serial.log")).unwrap(),
+        identity,
+        nics: vec![NIC],
+        mac: BMC_MAC,
+        username: "admin".into(),
+        password: "secret".into(),
+        kcs_socket: None,
+    })
+    .await
+    .unwrap();
+    let address = BmcAddress {
+        ip: bmc.https().ip(),
+        https: bmc.https().port(),
+        ipmi: bmc.ipmi().port(),
+    };
+    Stand {
+        bmc,
+        machine,
+        address,
+        _dir: dir,
+    }
+}
+
+impl Stand {
+    fn client(&self) -> Bmc {
+        self.client_with("secret", None)
+    }
+
+    fn client_with(&self, password: &str, pinned: Option<Fingerprint>) -> Bmc {
+        let profiles = Arc::new(Profiles::shipped().unwrap());
+        Bmc::new(
+            self.address,
+            Credentials::new("admin", password),
+            pinned,
+            profiles,
+            TIMING,
+        )
+    }
+
+    fn faults(&self, faults: Faults) {
+        self.bmc.state().set_faults(faults);
+    }
+}
+
+/// A BMC without Redfish.
+const IPMI_ONLY: Faults = Faults {
+    deaf: false,
+    slow: Duration::ZERO,
+    status: None,
+    wrong_etag: false,
+    no_redfish: true,
+    no_sessions: false,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn is_found_without_a_password() {
+    let stand = stand(seat::PowerState::Off).await;
+    let report = probe(stand.address, TIMING).await;
+    assert_eq!(report.speaks(), ["redfish", "ipmi"]);
+    let root = report.redfish.unwrap();
+    assert_eq!(root.uuid.as_deref(), Some(UUID));
+    assert_eq!(report.ipmi.unwrap().rmcp_plus, Some(true));
+    let bmc = stand.client();
+    bmc.identify().await.unwrap();
+    assert_eq!(
+        bmc.fingerprint(),
+        root.fingerprint,
+        "the probe saw the certificate that is pinned later"
+    );
+    stand.faults(IPMI_ONLY);
+    let report = probe(stand.address, TIMING).await;
+    assert_eq!(report.speaks(), ["ipmi"]);
+    assert!(report.redfish_reason.unwrap().contains("404"));
+    stand.faults(Faults {
+        deaf: true,
+        ..Faults::default()
+    });
+    let short = Timing {
+        answer: Duration::from_millis(300),
+        repeat: Duration::from_millis(100),
+        ..TIMING
+    };
+    assert!(!probe(stand.address, short).await.found());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ways_tell_the_same_identity() {
+    let stand = stand(seat::PowerState::On).await;
+    let redfish = stand.client();
+    let seen = redfish.identify().await.unwrap();
+    assert_eq!(
+        (seen.mac, seen.nic_macs.as_slice(), seen.power),
+        (Some(BMC_MAC), [NIC].as_slice(), PowerState::On)
+    );
+    assert_eq!(
+        (seen.uuid.as_deref(), seen.system_serial.as_deref()),
+        (Some(UUID), Some("SN-1"))
+    );
+    assert_eq!(
+        (seen.manufacturer.as_deref(), seen.model.as_deref()),
+        (Some("Virtual"), Some("Node"))
+    );
+    assert_eq!(redfish.choice().unwrap().interface, Interface::Redfish);
+    stand.faults(IPMI_ONLY);
+    let ipmi = stand.client();
+    let told = ipmi.identify().await.unwrap();
+    assert_eq!((told.mac, told.uuid, told.power), (seen.mac, seen.uuid, seen.power));
+    let choice = ipmi.choice().unwrap();
+    assert_eq!(choice.interface, Interface::Ipmi);
+    assert!(
+        choice.reason.contains("suite 17") && choice.reason.contains("404"),
+        "{}",
+        choice.reason
+    );
+}
+
+async fn switches(faults: Faults) {
+    let stand = stand(seat::PowerState::Off).await;
+    stand.faults(faults);
+    let bmc = stand.client();
+    assert_eq!(bmc.power_state().await.unwrap(), PowerState::Off);
+    let refused = bmc.power(PowerAction::Reset).await.unwrap_err();
+    assert!(matches!(refused.cause, Cause::Refused { code: 409, .. }), "{refused}");
+    bmc.power(PowerAction::Netboot).await.unwrap();
+    let once = BootOverride {
+        device: BootDevice::Network,
+        once: true,
+    };
+    assert_eq!(stand.machine.starts(), [Some(once)]);
+    bmc.power(PowerAction::On).await.unwrap();
+    bmc.power(PowerAction::Reset).await.unwrap();
+    bmc.power(PowerAction::Cycle).await.unwrap();
+    bmc.power(PowerAction::Shutdown).await.unwrap();
+    bmc.power(PowerAction::Off).await.unwrap();
+    use seat::PowerAction as Did;
+    assert_eq!(
+        stand.machine.acts(),
+        [Did::On, Did::Reset, Did::PowerCycle, Did::GracefulShutdown]
+    );
+    assert_eq!(bmc.get_boot().await.unwrap().target, BootTarget::Default);
+    bmc.set_boot_once(BootTarget::Disk, Some(FirmwareMode::Bios))
+        .await
+        .unwrap();
+    let boot = bmc.get_boot().await.unwrap();
+    assert_eq!(
+        (boot.target, boot.once, boot.mode),
+        (BootTarget::Disk, true, Some(FirmwareMode::Bios))
+    );
+    bmc.set_boot_once(BootTarget::Default, None).await.unwrap();
+    assert_eq!(stand.machine.boot_override(), None);
+    let budget = bmc.budget();
+    assert_eq!((budget.in_flight, budget.waiting), (0, 0));
+    assert!(budget.done > 10, "{budget:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redfish_switches_power_and_boot_device() {
+    switches(Faults::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipmi_switches_power_and_boot_device() {
+    switches(IPMI_ONLY).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_sessions_basic_authentication_is_used() {
+    switches(Faults {
+        no_sessions: true,
+        ..Faults::default()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_used_again_renewed_and_given_back() {
+    let stand = stand(seat::PowerState::On).await;
+    let bmc = stand.client();
+    for _ in 0..3 {
+        bmc.power_state().await.unwrap();
+    }
+    let logins = || {
+        stand
+            .bmc
+            .state()
+            .requests()
+            .iter()
+            .filter(|line| line.starts_with("POST"))
+            .count()
+    };
+    assert_eq!((logins(), stand.bmc.state().sessions()), (1, 1));
+    stand.faults(Faults {
+        status: Some((401, 1)),
+        ..Faults::default()
+    });
+    bmc.power_state().await.unwrap();
+    assert_eq!(
+        (logins(), stand.bmc.state().sessions()),
+        (2, 1),
+        "a lost session is opened anew"
+    );
+    bmc.close().await;
+    assert_eq!(stand.bmc.state().sessions(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_tried_once() {
+    let stand = stand(seat::PowerState::On).await;
+    let error = stand.client_with("guess", None).power_state().await.unwrap_err();
+    assert!(matches!(error.cause, Cause::Unauthorized(_)), "{error}");
+    let words = error.to_string();
+    assert!(
+        words.contains("127.0.0.1") && words.contains("Redfish") && words.contains("POST /redfish/v1/"),
+        "{words}"
+    );
+    assert!(!words.contains("guess"));
+    let logins = stand
+        .bmc
+        .state()
+        .requests()
+        .iter()
+        .filter(|line| line.starts_with("POST"))
+        .count();
+    assert_eq!(logins, 1, "each try counts towards a lock-out");
+    stand.faults(IPMI_ONLY);
+    let error = stand.client_with("guess", None).power_state().await.unwrap_err();
+    assert_eq!(error.interface, Interface::Ipmi);
+    assert!(matches!(error.cause, Cause::Unauthorized(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_certificate_gets_no_password() {
+    let stand = stand(seat::PowerState::On).await;
+    let pinned = Fingerprint([7; 32]);
+    let error = stand
+        .client_with("secret", Some(pinned))
+        .power_state()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error.cause, Cause::CertificateChanged { pinned: p, .. } if p == pinned),
+        "{error}"
+    );
+    assert_eq!(stand.bmc.state().requests(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_bmc_is_asked_again_and_then_left_in_peace() {
+    let stand = stand(seat::PowerState::On).await;
+    let bmc = stand.client();
+    bmc.power_state().await.unwrap();
+    stand.faults(Faults {
+        status: Some((503, 2)),
+        ..Faults::default()
+    });
+    bmc.power_state().await.unwrap();
+    stand.faults(Faults {
+        status: Some((503, 100)),
+        ..Faults::default()
+    });
+    let error = bmc.power_state().await.unwrap_err();
+    assert!(matches!(error.cause, Cause::Refused { code: 503, .. }), "{error}");
+    let asked = stand.bmc.state().requests().len();
+    let error = bmc.power_state().await.unwrap_err();
+    assert!(matches!(error.cause, Cause::BackingOff { .. }), "{error}");
+    assert_eq!(stand.bmc.state().requests().len(), asked, "peace is peace");
+    assert!(!bmc.budget().peace.is_zero());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entity_tag_refused_for_ever_says_what_to_do() {
+    let stand = stand(seat::PowerState::On).await;
+    stand.faults(Faults {
+        wrong_etag: true,
+        ..Faults::default()
+    });
+    let error = stand
+        .client()
+        .set_boot_once(BootTarget::Network, None)
+        .await
+        .unwrap_err();
+    assert!(matches!(error.cause, Cause::Refused { code: 412, .. }), "{error}");
+    assert!(error.to_string().contains("etag_broken"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_makes_a_broken_bmc_work() {
+    // The maker is one whose shipped profile says etag_broken.
+    let stand = stand_by("GIGABYTE", seat::PowerState::On).await;
+    stand.faults(Faults {
+        wrong_etag: true,
+        ..Faults::default()
+    });
+    let bmc = stand.client();
+    bmc.set_boot_once(BootTarget::Network, None).await.unwrap();
+    assert_eq!(bmc.verdict().profiles[0].name, "gigabyte");
+    assert_eq!(stand.machine.boot_override().unwrap().device, BootDevice::Network);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_callers_queue_up() {
+    let stand = stand(seat::PowerState::On).await;
+    stand.faults(Faults {
+        slow: Duration::from_millis(10),
+        ..Faults::default()
+    });
+    let bmc = Arc::new(stand.client());
+    let callers: Vec<_> = (0..12)
+        .map(|_| {
+            let bmc = Arc::clone(&bmc);
+            tokio::spawn(async move { bmc.power_state().await })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap(), PowerState::On);
+    }
+    assert_eq!(stand.bmc.state().busiest(), 1, "never two requests at once");
+    assert_eq!(bmc.budget().done, 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_caller_leaves_the_queue_in_order() {
+    let stand = stand(seat::PowerState::On).await;
+    let bmc = stand.client();
+    bmc.power_state().await.unwrap();
+    stand.faults(Faults {
+        deaf: true,
+        ..Faults::default()
+    });
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), bmc.power_state())
+            .await
+            .is_err()
+    );
+    assert_eq!(bmc.budget().in_flight, 0);
+    stand.faults(Faults::default());
+    assert_eq!(bmc.power_state().await.unwrap(), PowerState::On);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deaf_bmc_is_given_up_in_time() {
+    let stand = stand(seat::PowerState::On).await;
+    stand.faults(Faults {
+        deaf: true,
+        ..Faults::default()
+    });
+    let timing = Timing {
+        answer: Duration::from_millis(300),
+        repeat: Duration::from_millis(100),
+        ..TIMING
+    };
+    let profiles = Arc::new(Profiles::shipped().unwrap());
+    let bmc = Bmc::new(
+        stand.address,
+        Credentials::new("admin", "secret"),
+        None,
+        profiles,
+        timing,
+    );
+    let start = Instant::now();
+    let error: Error = bmc.power_state().await.unwrap_err();
+    assert!(matches!(error.cause, Cause::Unreachable(_)), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // It comes back: after its time of peace it is asked again.
+    stand.faults(Faults::default());
+    let back = async {
+        loop {
+            match bmc.power_state().await {
+                Ok(state) => return state,
+                Err(Error {
+                    cause: Cause::BackingOff { wait, .. },
+                    ..
+                }) => tokio::time::sleep(wait).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    assert_eq!(
+        tokio::time::timeout(Duration::from_secs(10), back).await.unwrap(),
+        PowerState::On
+    );
+}
