@@ -1,13 +1,39 @@
 //! SHA-256 as lower-case hex, and identifiers derived from names by hashing.
 
 use std::fmt::Write;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
+use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 /// The SHA-256 of `bytes`, as 64 lower-case hex digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
+    hex(&Sha256::digest(bytes))
+}
+
+/// The SHA-256 of a file, read piece by piece, and its length.
+pub fn sha256_file(path: &Path) -> Result<(String, u64)> {
+    let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let (mut hasher, mut length) = (Sha256::new(), 0);
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let read = file
+            .read(&mut piece)
+            .with_context(|| format!("reading {}", path.display()))?;
+        let Some(bytes) = piece.get(..read).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
+        hasher.update(bytes);
+        length += read as u64;
+    }
+    Ok((hex(&hasher.finalize()), length))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
         let _ = write!(text, "{byte:02x}");
     }
     text

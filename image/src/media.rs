@@ -8,7 +8,7 @@ use crate::cache::{Cache, write_whole};
 use crate::compress;
 use crate::contents::{Contents, Sources};
 use crate::cpio;
-use crate::digest::sha256;
+use crate::digest::{sha256, sha256_file};
 use crate::disk::{self, DiskSpec};
 use crate::iso::{self, IsoSpec};
 use crate::kernel::Kernel;
@@ -83,14 +83,14 @@ impl Folder<'_> {
     ) -> Result<()> {
         let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
         write(&new)?;
-        let content = std::fs::read(&new).with_context(|| format!("reading {}", new.display()))?;
+        let (sha256, size) = sha256_file(&new)?;
         std::fs::rename(&new, &path).with_context(|| format!("writing {}", path.display()))?;
         self.outputs.push(Output {
             name,
             purpose,
-            size: content.len() as u64,
+            size,
             limit: None,
-            sha256: sha256(&content),
+            sha256,
         });
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Uid;
-use rackbar_image::digest::sha256;
+use rackbar_image::digest::sha256_file;
 
 /// A downloaded package.
 #[derive(Debug, Clone)]
@@ -75,11 +75,7 @@ fn fetch(name: &str, cache: &Path) -> Result<Deb> {
 
 /// Whether the file is there with this digest.
 fn matches(path: &Path, digest: &str) -> Result<bool> {
-    match std::fs::read(path) {
-        Ok(content) => Ok(sha256(&content) == digest),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-    }
+    Ok(path.exists() && sha256_file(path)?.0 == digest)
 }
 
 fn download(name: &str, version: &str, cache: &Path, path: &Path) -> Result<()> {
