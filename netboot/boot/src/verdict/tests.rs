@@ -468,3 +468,18 @@ fn the_reason_a_way_was_changed_is_told() {
         format!("{:?}", at(&steps, 6.0))
     );
 }
+
+proptest::proptest! {
+    /// Timelines come in any order: a machine with two NICs, an appliance restarted, a clock that steps.
+    #[test]
+    fn any_timeline_gets_a_verdict_in_words(
+        picks in proptest::collection::vec((0usize..10_000, 0u32..400), 0..60), now in 0u32..500,
+    ) {
+        let kinds: Vec<EventKind> = stories().into_iter().flat_map(|story| story.1).map(|(_, kind)| kind).collect();
+        let steps: Vec<_> = picks.iter().map(|(n, at)| (f64::from(*at), kinds[n % kinds.len()].clone())).collect();
+        let verdict = at(&steps, f64::from(now));
+        proptest::prop_assert!(!verdict.text.is_empty());
+        let silent_problem = verdict.severity != Severity::Info && verdict.next_step.is_empty();
+        proptest::prop_assert!(!silent_problem, "{}", verdict.text);
+    }
+}
