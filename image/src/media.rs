@@ -177,6 +177,9 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
 /// What a node fetches before it runs: kernel and base. The limit is for the two together.
 pub const NODE_BOOT_LIMIT: u64 = 24 * MIB;
 
+/// What init and agent may have together, stripped.
+pub const NODE_PROGRAMS_LIMIT: u64 = 3 * MIB;
+
 /// Sections the loader finds in itself, as ARCHITECTURE.md's "Loader" says.
 fn unified(loader: &[u8], kernel: &[u8], base: &[u8], appliance: &[u8], version: &str) -> Result<Vec<u8>> {
     let release = format!("ID=rackbar\nNAME=Rackbar\nPRETTY_NAME=\"Rackbar {version}\"\nVERSION_ID={version}\n");

@@ -37,19 +37,28 @@ pub(crate) struct Arguments {
 
 /// Builds what is missing or stale and gives the folder of the media.
 pub(crate) fn ensure() -> Result<PathBuf> {
-    build(compress::LEVEL).map(|(folder, _)| folder)
+    build(compress::LEVEL).map(|built| built.folder)
 }
 
 /// Builds the media and shows what came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let (folder, outputs) = build(arguments.level)?;
-    println!("{}", table(&outputs));
-    println!("in {}", folder.display());
-    over_limit(&outputs)
+    let built = build(arguments.level)?;
+    let rows = built.rows();
+    println!("{}", table(&rows));
+    println!("in {}", built.folder.display());
+    over_limit(&rows)
 }
 
-/// Builds the media into `target/image` and returns that folder.
-pub(crate) fn build(level: i32) -> Result<(PathBuf, Vec<Output>)> {
+/// What a build leaves.
+struct Built {
+    folder: PathBuf,
+    outputs: Vec<Output>,
+    /// Bytes of init and agent, which every node holds in memory.
+    node_programs: u64,
+}
+
+/// Builds the media into `target/image`.
+fn build(level: i32) -> Result<Built> {
     setup::ensure(Need::Image)?;
     let project = Project::find()?;
     let folder = project.target.join("image");
@@ -91,6 +100,13 @@ pub(crate) fn build(level: i32) -> Result<(PathBuf, Vec<Output>)> {
         license: None,
     }));
     println!("image: compressing and writing the media (level {level}; only what changed is compressed again)");
+    let node_programs = contents
+        .base
+        .file
+        .iter()
+        .filter_map(|file| sources.get(&file.from))
+        .map(|bytes| bytes.len() as u64)
+        .sum();
     let inputs = Inputs {
         version: env!("CARGO_PKG_VERSION").into(),
         sources,
@@ -100,7 +116,11 @@ pub(crate) fn build(level: i32) -> Result<(PathBuf, Vec<Output>)> {
     };
     let outputs = media::build(&inputs, &folder, &cache)?;
     audit::folder(&folder, &List::shipped()?).context("looking through the finished image")?;
-    Ok((folder, outputs))
+    Ok(Built {
+        folder,
+        outputs,
+        node_programs,
+    })
 }
 
 /// Compiles packages for a target, in a target folder of its own: its flags differ from a plain `cargo build`'s, and
@@ -235,38 +255,75 @@ fn crates(project: &Project, target: &str, packages: &[&str]) -> Result<Vec<Comp
     Ok(components.collect())
 }
 
+/// A line of the closing table.
+struct Row {
+    name: &'static str,
+    size: u64,
+    limit: Option<u64>,
+    purpose: &'static str,
+}
+
+impl Built {
+    fn rows(&self) -> Vec<Row> {
+        let files = self.outputs.iter();
+        let mut rows: Vec<_> = files
+            .map(|file| Row {
+                name: file.name,
+                size: file.size,
+                limit: file.limit,
+                purpose: file.purpose,
+            })
+            .collect();
+        let fetched = rows
+            .iter()
+            .filter(|row| ["vmlinuz", "base.cpio.zst"].contains(&row.name));
+        let fetched = fetched.map(|row| row.size).sum();
+        let limit = Some(media::NODE_BOOT_LIMIT);
+        rows.push(Row {
+            name: "node boot set",
+            size: fetched,
+            limit,
+            purpose: "vmlinuz and base.cpio.zst",
+        });
+        let limit = Some(media::NODE_PROGRAMS_LIMIT);
+        rows.push(Row {
+            name: "init and agent",
+            size: self.node_programs,
+            limit,
+            purpose: "in every node's memory",
+        });
+        rows
+    }
+}
+
 /// The closing table.
-fn table(outputs: &[Output]) -> Table {
+fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_header(["file", "size", "limit", "", "purpose"]);
-    for output in outputs {
-        table.add_row(row(output.name, output.size, output.limit, output.purpose));
+    for Row {
+        name,
+        size,
+        limit,
+        purpose,
+    } in rows
+    {
+        let verdict = limit.map_or("", |limit| if *size <= limit { "ok" } else { "TOO LARGE" });
+        table.add_row([
+            *name,
+            &human(*size),
+            &limit.map(human).unwrap_or_default(),
+            verdict,
+            purpose,
+        ]);
     }
-    table.add_row(row(
-        "node boot set",
-        node_boot(outputs),
-        Some(media::NODE_BOOT_LIMIT),
-        "vmlinuz + base.cpio.zst",
-    ));
     for column in [1, 2] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     table
-}
-
-fn row(name: &str, size: u64, limit: Option<u64>, purpose: &str) -> [String; 5] {
-    let verdict = limit.map_or("", |limit| if size <= limit { "ok" } else { "TOO LARGE" });
-    [
-        name.to_owned(),
-        human(size),
-        limit.map(human).unwrap_or_default(),
-        verdict.to_owned(),
-        purpose.to_owned(),
-    ]
 }
 
 fn human(size: u64) -> String {
@@ -276,28 +333,17 @@ fn human(size: u64) -> String {
     }
 }
 
-fn node_boot(outputs: &[Output]) -> u64 {
-    outputs
-        .iter()
-        .filter(|output| ["vmlinuz", "base.cpio.zst"].contains(&output.name))
-        .map(|output| output.size)
-        .sum()
-}
-
 /// An image that has outgrown its limits is an error: somebody has to decide.
-fn over_limit(outputs: &[Output]) -> Result<()> {
-    for output in outputs {
-        if let Some(limit) = output.limit {
-            ensure!(
-                output.size <= limit,
-                "{} has {} and may have {}",
-                output.name,
-                human(output.size),
-                human(limit)
-            );
-        }
+fn over_limit(rows: &[Row]) -> Result<()> {
+    for row in rows {
+        let limit = row.limit.unwrap_or(u64::MAX);
+        ensure!(
+            row.size <= limit,
+            "{} has {} and may have {}",
+            row.name,
+            human(row.size),
+            human(limit)
+        );
     }
-    let size = node_boot(outputs);
-    ensure!(size <= media::NODE_BOOT_LIMIT, "the node boot set has {}", human(size));
     Ok(())
 }
