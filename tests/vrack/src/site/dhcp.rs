@@ -286,3 +286,80 @@ impl Server {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn server() -> Server {
+        let boot = vec![BootRule {
+            architecture: Some(7),
+            ipxe: None,
+            file: "loader.efi".into(),
+        }];
+        let settings = DhcpSettings {
+            first: Ipv4Addr::new(10, 0, 0, 100),
+            count: 2,
+            prefix: 24,
+            router: None,
+            lease_seconds: 60,
+            boot,
+            next_server: None,
+        };
+        Server {
+            settings,
+            us: Ipv4Addr::new(10, 0, 0, 1),
+            known: HashMap::new(),
+        }
+    }
+
+    fn request(last: u8, options: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; 240];
+        packet[..8].copy_from_slice(&[1, 1, 6, 0, 1, 2, 3, 4]);
+        packet[28..34].copy_from_slice(&[2, 0, 0, 0, 0, last]);
+        packet[236..240].copy_from_slice(&[99, 130, 83, 99]);
+        [&packet, options, &[255]].concat()
+    }
+
+    fn holds(answer: &[u8], option: &[u8]) -> bool {
+        answer[240..].windows(option.len()).any(|part| part == option)
+    }
+
+    #[test]
+    fn offers_acknowledges_and_runs_out() {
+        let mut server = server();
+        let offer = server.answer(&request(1, &[53, 1, 1])).unwrap();
+        assert!(holds(&offer, &[53, 1, 2]) && offer[16..20] == [10, 0, 0, 100] && offer[4..8] == [1, 2, 3, 4]);
+        let ack = server.answer(&request(1, &[53, 1, 3, 50, 4, 10, 0, 0, 100])).unwrap();
+        assert!(holds(&ack, &[53, 1, 5]) && !holds(&ack, b"loader.efi"));
+        let nak = server.answer(&request(1, &[53, 1, 3, 50, 4, 10, 0, 0, 200])).unwrap();
+        assert!(holds(&nak, &[53, 1, 6]));
+        // Another server's offer was taken.
+        assert_eq!(server.answer(&request(1, &[53, 1, 3, 54, 4, 10, 0, 0, 2])), None);
+        assert!(server.answer(&request(2, &[53, 1, 1])).is_some());
+        assert_eq!(
+            server.answer(&request(3, &[53, 1, 1])),
+            None,
+            "two addresses, three clients"
+        );
+    }
+
+    #[test]
+    fn tells_a_uefi_client_what_to_boot() {
+        let options = [&[53, 1, 1, 93, 2, 0, 7, 60, 9][..], b"PXEClient"].concat();
+        let offer = server().answer(&request(1, &options)).unwrap();
+        assert!(holds(&offer, b"loader.efi") && holds(&offer, &[43, 4, 6, 1, 8, 255]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_makes_it_panic(head in prop::collection::vec(any::<u8>(), 0..300), options: Vec<u8>) {
+            let mut server = server();
+            let _ = server.answer(&head);
+            if let Some(answer) = server.answer(&request(1, &options)) {
+                prop_assert!(answer.len() >= 300);
+            }
+        }
+    }
+}

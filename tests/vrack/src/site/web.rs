@@ -181,3 +181,40 @@ async fn respond<S: AsyncWrite + Unpin>(stream: &mut S, files: &Files, request: 
     }
     stream.flush().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    async fn exchange(sent: &[u8]) -> String {
+        let files = Files::new();
+        files.put("a", &b"0123456789"[..]);
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let served = tokio::spawn(serve(server, files, Arc::new(watch::channel(Vec::new()).0)));
+        client.write_all(sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        let _ = served.await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn pipelined_ranges_and_heads() {
+        let sent = b"GET /a HTTP/1.1\r\nRange: bytes=2-4\r\n\r\nHEAD /a HTTP/1.1\r\n\r\nGET /b HTTP/1.0\r\n\r\n";
+        let answer = exchange(sent).await;
+        assert!(
+            answer.contains("206 Partial") && answer.contains("bytes 2-4/10") && answer.contains("\r\n\r\n234HTTP")
+        );
+        assert!(answer.contains("Content-Length: 10") && !answer.contains("0123456789") && answer.contains("404"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_makes_it_panic(text in "(GET|POST) /a HTTP/1.1\r\n((Range: bytes=[0-9]{0,25}-[0-9]{0,25}|Content-Length: [0-9]{0,25})\r\n){0,3}\r\n.{0,20}", bytes: Vec<u8>) {
+            let _ = parse(text.as_bytes());
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -392,3 +392,30 @@ fn address(data: &[u8], at: usize) -> Option<[u8; 6]> {
 fn is_link_local(data: &[u8]) -> bool {
     data.starts_with(&[0x01, 0x80, 0xc2, 0x00, 0x00]) && data.get(5).is_some_and(|last| last & 0xf0 == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_frame_makes_it_panic_and_none_leaves_its_vlan(wire in prop::collection::vec(any::<u8>(), 0..80), tag: bool) {
+            let fabric = Fabric::new(SwitchConfig::default());
+            let trunk = fabric.add_port(PortConfig::trunk("t", "", Some(1), [10]));
+            let inside = fabric.add_port(PortConfig::access("i", "", 10));
+            let outside = fabric.add_port(PortConfig::access("o", "", 20));
+            for port in [trunk, inside, outside] {
+                fabric.set_up(port, true);
+            }
+            let mut wire = wire;
+            if tag && wire.len() >= 16 {
+                wire[12..16].copy_from_slice(&[0x81, 0x00, 0x00, 10]);
+            }
+            fabric.ingress(trunk, &wire);
+            prop_assert_eq!(fabric.counters(outside).tx_frames, 0);
+            let tagged_ten = wire.len() >= 16 && wire[12..14] == [0x81, 0x00] && wire[14] & 0x0f == 0 && wire[15] == 10;
+            prop_assert!(tagged_ten || fabric.counters(inside).tx_frames == 0);
+        }
+    }
+}
