@@ -137,8 +137,10 @@ impl Netboot<'_> {
         }
         println!("Rackbar: {mac} asks for an address");
         let (addresses, words) = stack.ask_for_address(self.address_millis).map_err(Failure::Address)?;
-        let server = hinted
-            .map(|(server, ..)| server)
+        // A URL is meant for us and newer than what the firmware remembers; a mere `siaddr` may be anybody's.
+        let named = words.boot_file.as_deref().and_then(|url| Server::from_url(url).ok());
+        let server = named
+            .or(hinted.map(|(server, ..)| server))
             .or_else(|| Server::from_packets([&words]));
         let server = server.ok_or_else(|| {
             Failure::Server(format!(
