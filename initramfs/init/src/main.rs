@@ -11,6 +11,8 @@
 
 mod capture;
 mod devices;
+mod gpt;
+mod grow;
 mod medium;
 mod mounts;
 mod report;
@@ -20,6 +22,7 @@ mod stop;
 mod sys;
 mod watchdog;
 
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
     if let Err(error) = blocked {
         say!("signals cannot be blocked, orderly shutdown may not work: {error}");
     }
+    gather_entropy();
     let loader = Arc::new(devices::loader(&arguments));
     devices::answer_kernel_requests();
     let socket = UeventSocket::open();
@@ -100,6 +104,19 @@ fn survive_panics() {
             std::thread::park();
         }
     }));
+}
+
+/// Makes the kernel fill its random pool now, beside the drivers: on a machine without RDRAND the first TLS handshake
+/// would otherwise wait two seconds for it.
+fn gather_entropy() {
+    let read = || std::fs::File::open("/dev/random").and_then(|mut random| random.read_exact(&mut [0u8; 1]));
+    let started = std::thread::Builder::new()
+        .name("entropy".to_owned())
+        .stack_size(64 << 10)
+        .spawn(read);
+    if let Err(error) = started {
+        say!("random numbers may come late: {error}");
+    }
 }
 
 /// Mounts, arguments, name, clock, limits.

@@ -14,6 +14,7 @@ use rackbar_hardware::cmdline::Arguments;
 use crate::capture;
 use crate::report::say;
 use crate::restart::Restarts;
+use crate::sys;
 
 /// One program to keep running.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -233,7 +234,9 @@ impl Service {
 impl Spec {
     fn spawn(&self) -> std::io::Result<Pid> {
         let (reader, writer) = std::io::pipe()?;
-        let child = Command::new(self.program)
+        let mut command = Command::new(self.program);
+        sys::unblock_signals(&mut command);
+        let child = command
             .args(&self.arguments)
             .env_clear()
             .env("HOME", "/")

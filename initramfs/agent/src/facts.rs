@@ -1,0 +1,212 @@
+//! The inventory: taken at once, again when something changed, shared with the session.
+//!
+//! The first one is sent without waiting for anything: LLDP speaks every 30 seconds, and an operator looks at the page
+//! now. What the switches say follows as a second inventory.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use rackbar_hardware::Root;
+use rackbar_model::{Inventory, LldpNeighbour, MacAddr};
+use rackbar_net::Netlink;
+
+use crate::report::say;
+use crate::watch;
+
+/// Without a sign of change the machine is looked at again this often: health and the BMC's
+/// settings change without any event.
+const SELDOM: Duration = Duration::from_secs(600);
+
+/// Changes come in bursts (a switch restarts, a shelf of disks appears); one look after the burst is enough.
+const SETTLE: Duration = Duration::from_millis(400);
+
+/// The newest inventory, and a bell that rings when there is a newer one.
+pub struct Facts {
+    latest: Mutex<Option<(u64, Arc<Inventory>)>>,
+    bell: Option<EventFd>,
+    triggers: Mutex<Option<Sender<()>>>,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        Self {
+            latest: Mutex::default(),
+            bell: bell.ok(),
+            triggers: Mutex::default(),
+        }
+    }
+}
+
+impl Facts {
+    /// The newest inventory and its number.
+    pub fn latest(&self) -> Option<(u64, Arc<Inventory>)> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes `inventory` the newest and rings.
+    pub fn publish(&self, inventory: Inventory) {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = latest.as_ref().map_or(1, |(version, _)| version + 1);
+        *latest = Some((version, Arc::new(inventory)));
+        if let Some(bell) = &self.bell {
+            let _ = bell.write(1);
+        }
+    }
+
+    /// Has the machine looked at again.
+    pub(crate) fn look_again(&self) {
+        if let Some(triggers) = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            let _ = triggers.send(());
+        }
+    }
+
+    /// Readable when there is news. Without a bell (the system is out of files) news waits for the next heartbeat.
+    pub(crate) fn news(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Silences the bell.
+    pub(crate) fn hear(&self) {
+        if let Some(bell) = &self.bell {
+            let _ = bell.read();
+        }
+    }
+}
+
+/// What was heard on each interface, by its index.
+pub(crate) type Neighbours = Mutex<HashMap<u32, LldpNeighbour>>;
+
+/// Starts the threads that look and watch.
+pub(crate) fn start(root: Root, boot_mac: Option<MacAddr>, facts: &Arc<Facts>) {
+    let (sender, receiver) = channel();
+    *facts.triggers.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+    let neighbours = Arc::new(Neighbours::default());
+    watch::start(sender, Arc::clone(&neighbours));
+    let facts = Arc::clone(facts);
+    let started = thread::Builder::new()
+        .name("facts".to_owned())
+        .spawn(move || look(&root, boot_mac, &neighbours, &facts, &receiver));
+    if let Err(error) = started {
+        say!("no inventory can be taken: {error}");
+    }
+}
+
+fn look(root: &Root, boot_mac: Option<MacAddr>, neighbours: &Neighbours, facts: &Facts, triggers: &Receiver<()>) {
+    let mut last: Option<Inventory> = None;
+    loop {
+        let mut found = rackbar_hardware::inventory(root, boot_mac);
+        add_network(&mut found, neighbours);
+        let steady = Some(without_noise(&found));
+        if last != steady {
+            last = steady;
+            facts.publish(found);
+        }
+        let _ = triggers.recv_timeout(SELDOM);
+        while triggers.recv_timeout(SETTLE).is_ok() {}
+    }
+}
+
+/// The inventory without what changes by itself: temperatures, hours, and the clock of an idle processor.
+fn without_noise(inventory: &Inventory) -> Inventory {
+    let mut steady = inventory.clone();
+    steady.cpu.max_mhz = None;
+    for health in steady.disks.iter_mut().filter_map(|disk| disk.health.as_mut()) {
+        health.celsius = None;
+        health.power_on_hours = None;
+    }
+    steady
+}
+
+/// Adds addresses, the largest MTU and the neighbours to the interfaces.
+fn add_network(inventory: &mut Inventory, neighbours: &Neighbours) {
+    let Ok(mut netlink) = Netlink::open() else { return };
+    let links = netlink.links().unwrap_or_default();
+    let addresses = netlink.addresses().unwrap_or_default();
+    let neighbours = neighbours.lock().unwrap_or_else(PoisonError::into_inner);
+    for nic in &mut inventory.nics {
+        let Some(link) = links.iter().find(|link| link.name == nic.name) else {
+            continue;
+        };
+        nic.max_mtu = link.max_mtu;
+        nic.lldp = neighbours.get(&link.index).cloned();
+        nic.addresses = addresses
+            .iter()
+            .filter(|(index, _)| *index == link.index)
+            .map(|(_, p)| p.address)
+            .collect();
+    }
+}
+
+/// The MAC addresses of all physical interfaces, when no inventory is there yet.
+pub(crate) fn macs() -> Vec<MacAddr> {
+    rackbar_hardware::nics::read(&Root::default())
+        .into_iter()
+        .map(|nic| nic.mac)
+        .collect()
+}
+
+/// One line about a machine.
+pub(crate) fn in_short(inventory: &Inventory) -> String {
+    let up = inventory.nics.iter().filter(|nic| nic.link).count();
+    let neighbours = inventory.nics.iter().filter(|nic| nic.lldp.is_some()).count();
+    format!(
+        "{} threads, {} MiB, {} disks, {} interfaces ({up} up, {neighbours} with a known switch port), {}",
+        inventory.cpu.threads,
+        inventory.memory.total_bytes >> 20,
+        inventory.disks.len(),
+        inventory.nics.len(),
+        if inventory.bmc.is_some() { "a BMC" } else { "no BMC" }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use rackbar_model::{Disk, DiskHealth};
+
+    #[test]
+    fn the_bell_rings_for_a_new_inventory_until_it_is_heard() {
+        let facts = Facts::default();
+        let rings = || {
+            poll(
+                &mut [PollFd::new(facts.news().unwrap(), PollFlags::POLLIN)],
+                PollTimeout::ZERO,
+            )
+            .unwrap()
+                > 0
+        };
+        assert!(!rings());
+        facts.publish(Inventory::default());
+        assert!(rings());
+        facts.hear();
+        assert!(!rings());
+        assert_eq!(facts.latest().unwrap().0, 1);
+    }
+
+    #[test]
+    fn a_warmer_disk_is_no_news_and_a_failing_one_is() {
+        let with = |ok, celsius| {
+            let health = DiskHealth {
+                ok,
+                celsius: Some(celsius),
+                ..DiskHealth::default()
+            };
+            Inventory {
+                disks: vec![Disk {
+                    health: Some(health),
+                    ..Disk::default()
+                }],
+                ..Inventory::default()
+            }
+        };
+        assert_eq!(without_noise(&with(true, 30)), without_noise(&with(true, 41)));
+        assert_ne!(without_noise(&with(true, 30)), without_noise(&with(false, 30)));
+    }
+}
