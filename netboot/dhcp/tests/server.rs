@@ -406,3 +406,28 @@ fn a_shorter_lease_is_granted_and_a_longer_one_is_not() {
         assert_eq!(rig.sent().packet().lease_time(), Some(given));
     }
 }
+
+#[test]
+fn a_router_with_proxy_arp_is_named_before_it_empties_the_pool() {
+    let mut rig = Rig::new(config(rack(Mode::Own)));
+    rig.hear(&Client::dhclient(mac(1)).discover());
+    for round in 1..=5 {
+        let probed = |o: &rackbar_dhcp::Output| match o {
+            rackbar_dhcp::Output::Probe { address, .. } => Some(*address),
+            _ => None,
+        };
+        let address = rig.out.iter().find_map(probed).unwrap();
+        rig.out.clear();
+        rig.engine.handle(
+            rig.now,
+            Input::ProbeResult {
+                interface: PORT,
+                address,
+                owner: Some(mac(99)),
+            },
+            &mut rig.out,
+        );
+        let named = format!("{:?}", rig.out).contains("proxy ARP");
+        assert_eq!(named, round == 4, "round {round}");
+    }
+}

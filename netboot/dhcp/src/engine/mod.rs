@@ -56,6 +56,8 @@ struct Site {
     table: Table,
     /// Exhaustion was told.
     exhausted: bool,
+    /// Who answered the last probes, and how many in a row.
+    answerer: Option<(MacAddr, u32)>,
 }
 
 /// What a network is doing, for status pages.
@@ -142,6 +144,7 @@ impl Engine {
                     foreign,
                     table,
                     exhausted: false,
+                    answerer: None,
                 }
             })
             .collect();

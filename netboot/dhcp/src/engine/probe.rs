@@ -3,11 +3,11 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use rackbar_model::{EventKind, MacAddr, Timestamp};
+use rackbar_model::{EventKind, MacAddr, Severity, Timestamp};
 
 use super::question::Question;
 use super::server::ABANDON;
-use super::{Engine, event};
+use super::{Engine, Site, event};
 use crate::leases::{Probing, State};
 use crate::packet::Packet;
 use crate::{InterfaceId, Output};
@@ -18,6 +18,9 @@ const PROBE_WAIT: u64 = 300;
 const PROBE_MEMORY: u64 = 10 * 60_000;
 /// How long after its lease ended a client gets its address back without a probe, in milliseconds.
 const BOUND_MEMORY: u64 = 60 * 60_000;
+
+/// Probes in a row answered by one station that call for a word.
+const SUSPICIOUS: u32 = 4;
 
 /// A DISCOVER that waits for a probe.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,6 +113,9 @@ impl Engine {
         self.sites[at].table.abandon(address, owner, now.plus(ABANDON));
         out.extend(self.commit(at, address));
         out.push(event(client, EventKind::AddressConflict { address, owner }));
+        if let Some(owner) = owner {
+            self.sites[at].tell_answerer(owner, out);
+        }
         self.ask_again(now, at, &waiting, out);
     }
 
@@ -130,6 +136,32 @@ impl Engine {
             .and_then(|packet| Question::new(packet, waiting.interface, waiting.source, waiting.local_port));
         if let Some(question) = question {
             self.offer(now, at, &question, out);
+        }
+    }
+}
+
+impl Site {
+    /// Says so when one station answers for address after address: a router that answers ARP for everybody would
+    /// empty the pool.
+    fn tell_answerer(&mut self, owner: MacAddr, out: &mut Vec<Output>) {
+        let count = self
+            .answerer
+            .filter(|(who, _)| *who == owner)
+            .map_or(1, |(_, count)| count.saturating_add(1));
+        self.answerer = Some((owner, count));
+        if count == SUSPICIOUS {
+            let text = format!(
+                "network {}: {owner} answers for every address we ask about; if it is a router, switch its proxy ARP off, \
+                 else take its addresses out of the pool",
+                self.network.name
+            );
+            out.push(Output::Event {
+                mac: Some(owner),
+                kind: EventKind::Note {
+                    text,
+                    severity: Severity::Error,
+                },
+            });
         }
     }
 }
