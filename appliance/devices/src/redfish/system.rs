@@ -89,13 +89,15 @@ impl Redfish {
         Ok(found)
     }
 
-    /// MACs of the system's interfaces. Firmware that leaves `EthernetInterfaces` empty until an agent runs in the
+    /// MACs of the system's interfaces, without the one that only joins it to its own BMC: an address of the BMC's
+    /// making, the same on many machines, is no witness. Firmware that leaves `EthernetInterfaces` empty until an agent runs in the
     /// operating system often knows them as ports of the adapters.
     async fn system_macs(&mut self, system: &Value) -> Result<Vec<MacAddr>, Error> {
         let mut macs: Vec<MacAddr> = self
             .collection(system, "/EthernetInterfaces")
             .await?
             .iter()
+            .filter(|interface| view::link(interface, "/Links/HostInterface").is_none())
             .filter_map(view::mac)
             .collect();
         if macs.is_empty() {
@@ -246,7 +248,7 @@ impl Redfish {
         match (wanted, present) {
             (Some(wanted), Some(_)) => Some(wanted.to_owned()),
             (None, Some(present)) if self.quirks.boot_override_mode_required => Some(present.to_owned()),
-            (wanted, None) if self.quirks.boot_override_mode_required => Some(wanted.unwrap_or("UEFI").to_owned()),
+            // Firmware that shows no mode refuses a request that names one.
             _ => None,
         }
     }
