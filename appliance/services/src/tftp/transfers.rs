@@ -194,7 +194,9 @@ impl Transfers {
                 let id = transfer.id();
                 match self.port_for(client, local, id) {
                     Ok(socket) => {
-                        transfer.start(now, &mut self.outputs);
+                        // Reading a large file took time that is not the client's: a timer that started before it
+                        // would repeat the OACK at once, and atftp gives up on a second one.
+                        transfer.start(self.now(), &mut self.outputs);
                         let running = Running {
                             transfer,
                             socket,
