@@ -93,11 +93,6 @@ impl Table {
         self.header.get(56..72).unwrap_or_default()
     }
 
-    /// Sector of the other copy's header.
-    pub(crate) fn other(&self) -> u64 {
-        number(&self.header, 32)
-    }
-
     pub(crate) fn partitions(&self) -> Vec<Partition> {
         let entry = |(index, entry): (usize, &[u8])| {
             let used = entry.get(..16)?.iter().any(|b| *b != 0);
@@ -237,7 +232,7 @@ mod tests {
         let found = find(&disk, 512, 2048).unwrap();
         assert!(found.primary);
         assert_eq!(found.table.partitions()[1].name, "rackbar-data");
-        assert_eq!(found.table.other(), 2047);
+        assert_eq!(number(&found.table.header, 32), 2047);
         let backup = Table::read(&disk, 512, 2047).unwrap();
         assert_eq!(backup.partitions(), found.table.partitions());
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
