@@ -38,6 +38,9 @@ struct Start {
     /// Only the first so many nodes
     #[arg(long)]
     nodes: Option<usize>,
+    /// Take the media from this folder instead of building them
+    #[arg(long, value_name = "FOLDER")]
+    image: Option<PathBuf>,
     /// Leave logs, captures and disks behind
     #[arg(long)]
     keep: bool,
@@ -63,7 +66,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::ensure(Need::Rack)?;
     let file = rack_file(&project, &arguments.start.rack)?;
     let file = rackbar_vrack::rack::RackFile::load(&file)?;
-    let image = crate::image::ensure()?;
+    let image = match &arguments.start.image {
+        Some(folder) => folder.clone(),
+        None => crate::image::ensure()?,
+    };
     let runtime = runtime()?;
     let outcome = runtime.block_on(live::run(file, &image, &registry, &arguments.start));
     // Threads that still hold a console or a capture must not hold the terminal.

@@ -29,7 +29,7 @@ pub(super) async fn run(file: RackFile, image: &Path, registry: &Registry, start
     let options = RackOptions {
         nodes: start.nodes,
         keep: start.keep,
-        bmc: None,
+        bmc: Some(Arc::new(rackbar_vrack::bmc::start)),
         parent: None,
     };
     let rack = Arc::new(Rack::build(file, options).await.context("building the rack")?);
