@@ -50,7 +50,7 @@ pub(crate) struct Outbox {
     /// Nodes to remove from the store.
     pub(crate) removed: Vec<NodeId>,
     /// Addresses where a BMC may be, with its MAC when known.
-    pub(crate) probe: Vec<(IpAddr, Option<MacAddr>)>,
+    pub(crate) probe: Vec<crate::rack::ProbeTarget>,
     /// Something visible changed.
     pub(crate) changed: bool,
 }

@@ -92,6 +92,9 @@ pub enum RenameError {
     },
 }
 
+/// Where a BMC may be, with its MAC address when known.
+pub(crate) type ProbeTarget = (IpAddr, Option<MacAddr>);
+
 /// The live view of the rack. Clones share it.
 #[derive(Clone)]
 pub struct Rack {
@@ -107,8 +110,8 @@ pub(crate) struct Inner {
     leases: Mutex<BTreeMap<Ipv4Addr, Lease>>,
     queue: Mutex<Queue>,
     wake: Condvar,
-    probe: mpsc::Sender<(IpAddr, Option<MacAddr>)>,
-    probes: Mutex<Option<mpsc::Receiver<(IpAddr, Option<MacAddr>)>>>,
+    probe: mpsc::Sender<ProbeTarget>,
+    probes: Mutex<Option<mpsc::Receiver<ProbeTarget>>>,
     pub(crate) connections: AtomicU64,
     pub(crate) door: crate::bmc::Door,
     pub(crate) tokens: Mutex<Tokens>,
@@ -476,7 +479,7 @@ impl Rack {
     }
 
     /// The addresses to be looked at for a BMC; only the first caller gets them.
-    pub(crate) fn take_probes(&self) -> Option<mpsc::Receiver<(IpAddr, Option<MacAddr>)>> {
+    pub(crate) fn take_probes(&self) -> Option<mpsc::Receiver<ProbeTarget>> {
         locked(&self.inner.probes).take()
     }
 

@@ -1,4 +1,5 @@
 //! Stories of machines that are found: agents over real TLS and frames, BMCs by a table, a restart in between.
+#![allow(clippy::unwrap_used, reason = "a test may unwrap")]
 
 mod common;
 

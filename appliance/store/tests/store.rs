@@ -1,4 +1,5 @@
 //! The store as its users see it: what was acknowledged is there, whatever happened in between.
+#![allow(clippy::unwrap_used, reason = "a test may unwrap")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;

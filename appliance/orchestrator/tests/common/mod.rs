@@ -1,4 +1,5 @@
 //! The words of these tests: a rack in process, and a fake agent that speaks real TLS and real frames.
+#![allow(clippy::unwrap_used, reason = "a test may unwrap")]
 #![allow(unreachable_pub, reason = "shared by test files")]
 #![allow(dead_code, reason = "each test file uses its part")]
 

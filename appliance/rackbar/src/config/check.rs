@@ -1,18 +1,14 @@
 //! From text to a configuration that makes sense.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::ops::Range;
 
-use rackbar_boot::{NodeArguments, node_command_line};
-use rackbar_model::{BootWay, Digest, MacAddr};
-use rackbar_trust::Secret;
+use rackbar_model::{Digest, MacAddr};
 use toml::Spanned;
 
-use super::raw::{Raw, RawBmc, RawBoot, RawClients, RawNetwork};
-use super::{
-    Address, Bmc, Boot, Clients, Config, ConfigError, Credential, Dhcp, Interface, Network, Password, Reservation,
-    Role, Unknown,
-};
+use super::parts::{fixed, hosts, in_prefix, is_domain, is_host, is_label, line_of, mask, syntax};
+use super::raw::{Raw, RawNetwork};
+use super::{Address, Config, ConfigError, Dhcp, Interface, Network, Reservation, Role};
 
 /// The version of the file's format that this program reads.
 const VERSION: u32 = 1;
@@ -36,60 +32,13 @@ pub(crate) fn check(text: &str) -> Result<Config, Vec<ConfigError>> {
     }
 }
 
-/// An error of the TOML reader, with the nearest known word when one was misspelt.
-fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
-    let message = error.message();
-    let line = error.span().map(|span| line_of(text, span.start));
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let (field, suggestion) = match quoted.split_first() {
-        Some((wrong, known)) if message.starts_with("unknown") => {
-            let near = known
-                .iter()
-                .min_by_key(|one| distance(wrong, one))
-                .filter(|one| distance(wrong, one) <= 3);
-            let field = if message.starts_with("unknown field") {
-                (*wrong).to_owned()
-            } else {
-                String::new()
-            };
-            (field, near.map(|near| format!("did you mean {near:?}?")))
-        }
-        Some((missing, _)) if message.starts_with("missing field") => ((*missing).to_owned(), None),
-        _ => (String::new(), None),
-    };
-    ConfigError {
-        line,
-        field,
-        problem: message.trim().replace('\n', " "),
-        suggestion,
-    }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.chars().enumerate() {
-            let cost = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     text: &'a str,
     errors: Vec<ConfigError>,
 }
 
 impl Checker<'_> {
-    fn wrong(&mut self, span: Option<Range<usize>>, field: &str, problem: impl Into<String>, instead: &str) {
+    pub(super) fn wrong(&mut self, span: Option<Range<usize>>, field: &str, problem: impl Into<String>, instead: &str) {
         self.errors.push(ConfigError {
             line: span.map(|span| line_of(self.text, span.start)),
             field: field.into(),
@@ -439,7 +388,7 @@ impl Checker<'_> {
         found
     }
 
-    fn mac(&mut self, text: &Spanned<String>, field: &str) -> Option<MacAddr> {
+    pub(super) fn mac(&mut self, text: &Spanned<String>, field: &str) -> Option<MacAddr> {
         let mac = text.get_ref().parse::<MacAddr>().ok().filter(MacAddr::is_unicast);
         if mac.is_none() {
             self.wrong(
@@ -494,150 +443,4 @@ impl Checker<'_> {
             }
         }
     }
-
-    fn clients(&mut self, raw: &RawClients) -> Clients {
-        let listed: Vec<MacAddr> = raw
-            .listed
-            .iter()
-            .filter_map(|text| self.mac(text, "clients.listed"))
-            .collect();
-        let first = raw.listed.first().map(Spanned::span);
-        if raw.unknown == Unknown::Enrol && !listed.is_empty() {
-            self.wrong(
-                first,
-                "clients.listed",
-                "a list has no effect while unknown = \"enrol\"",
-                "write unknown = \"listed\"",
-            );
-        }
-        Clients {
-            unknown: raw.unknown,
-            listed,
-        }
-    }
-
-    fn boot(&mut self, raw: &RawBoot) -> Boot {
-        let kernel_arguments = raw
-            .kernel_arguments
-            .as_ref()
-            .map(|text| text.get_ref().trim().to_owned())
-            .unwrap_or_default();
-        let trial = NodeArguments {
-            server: SocketAddr::from(([255, 255, 255, 255], 65535)),
-            pin: Digest([0; 32]),
-            token: &Secret::new([0; 32]),
-            mac: MacAddr::BROADCAST,
-            extra: &kernel_arguments,
-        };
-        if let Err(error) = node_command_line(&trial) {
-            let span = raw.kernel_arguments.as_ref().map(Spanned::span);
-            self.wrong(span, "boot.kernel_arguments", error.to_string(), "");
-        }
-        let usual = vec![BootWay::Proxy, BootWay::FullDhcp, BootWay::UefiHttp];
-        let negotiate = raw.negotiate.as_ref().map_or(usual, |ways| ways.get_ref().clone());
-        let span = raw.negotiate.as_ref().map(Spanned::span);
-        if negotiate.is_empty() {
-            self.wrong(
-                span,
-                "boot.negotiate",
-                "no way is left for a machine to boot",
-                "leave it out for all ways",
-            );
-        } else if let Some(way) = negotiate
-            .iter()
-            .find(|way| matches!(way, BootWay::RedfishUrl | BootWay::VirtualMedia))
-        {
-            self.wrong(
-                span,
-                "boot.negotiate",
-                format!("{way} is not a way DHCP can lead"),
-                "use \"proxy\", \"full_dhcp\", \"uefi_http\"",
-            );
-        }
-        Boot {
-            kernel_arguments,
-            uefi: raw.uefi,
-            negotiate,
-        }
-    }
-
-    fn bmc(&mut self, raw: &RawBmc) -> Bmc {
-        let mut credentials = Vec::new();
-        for one in &raw.credential {
-            let raw = one.get_ref();
-            let password = match (&raw.password, &raw.password_file) {
-                (Some(password), None) => Password::Here(password.clone()),
-                (None, Some(file)) => Password::File(file.into()),
-                _ => {
-                    self.wrong(
-                        Some(one.span()),
-                        "bmc.credential",
-                        "a credential has either a password or a password_file",
-                        "",
-                    );
-                    continue;
-                }
-            };
-            if raw.username.is_empty() {
-                self.wrong(
-                    Some(one.span()),
-                    "bmc.credential.username",
-                    "the user name is empty",
-                    "",
-                );
-            }
-            credentials.push(Credential {
-                username: raw.username.clone(),
-                password,
-            });
-        }
-        Bmc {
-            credentials,
-            power_on_discovered: raw.power_on_discovered,
-        }
-    }
-}
-
-/// The address that is known beforehand.
-const fn fixed(address: Address) -> Option<(Ipv4Addr, u8)> {
-    match address {
-        Address::Static(address, prefix) | Address::DhcpOr(address, prefix) => Some((address, prefix)),
-        Address::Dhcp => None,
-    }
-}
-
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
-}
-
-fn in_prefix(own: Ipv4Addr, prefix: u8, other: Ipv4Addr) -> bool {
-    own.to_bits() & mask(prefix) == other.to_bits() & mask(prefix)
-}
-
-fn is_host(own: Ipv4Addr, prefix: u8, other: Ipv4Addr) -> bool {
-    let host = other.to_bits() & !mask(prefix);
-    in_prefix(own, prefix, other) && host != 0 && host != !mask(prefix)
-}
-
-fn hosts(own: Ipv4Addr, prefix: u8) -> String {
-    let network = own.to_bits() & mask(prefix);
-    let last = network | !mask(prefix);
-    format!(
-        "{} to {}",
-        Ipv4Addr::from_bits(network + 1),
-        Ipv4Addr::from_bits(last - 1)
-    )
-}
-
-/// RFC 1123 section 2.1.
-fn is_label(text: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    (1..=63).contains(&text.len())
-        && text.chars().all(|c| inner(c) || c == '-')
-        && text.starts_with(inner)
-        && text.ends_with(inner)
-}
-
-fn is_domain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
 }

@@ -5,7 +5,9 @@
 
 mod check;
 mod kernel;
+mod parts;
 mod raw;
+mod rest;
 #[cfg(test)]
 mod tests;
 

@@ -19,7 +19,7 @@ use crate::config::{Address, Config, Interface, Network};
 const LINK_PATIENCE: Duration = Duration::from_secs(12);
 
 /// How long a DHCP server may take before we use the address for networks without one.
-const LEASE_PATIENCE: Duration = Duration::from_secs(9);
+const LEASE_PATIENCE: Duration = Duration::from_secs(6);
 
 /// Metric of a default route by DHCP; a person's own routes have lower ones.
 const METRIC: u32 = 1_024;

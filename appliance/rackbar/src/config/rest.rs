@@ -1,0 +1,116 @@
+//! The check of what is not a network: clients, boot, BMCs.
+
+use std::net::SocketAddr;
+
+use rackbar_boot::{NodeArguments, node_command_line};
+use rackbar_model::{BootWay, Digest, MacAddr};
+use rackbar_trust::Secret;
+use toml::Spanned;
+
+use super::check::Checker;
+use super::raw::{RawBmc, RawBoot, RawClients};
+use super::{Bmc, Boot, Clients, Credential, Password, Unknown};
+
+impl Checker<'_> {
+    pub(super) fn clients(&mut self, raw: &RawClients) -> Clients {
+        let listed: Vec<MacAddr> = raw
+            .listed
+            .iter()
+            .filter_map(|text| self.mac(text, "clients.listed"))
+            .collect();
+        let first = raw.listed.first().map(Spanned::span);
+        if raw.unknown == Unknown::Enrol && !listed.is_empty() {
+            self.wrong(
+                first,
+                "clients.listed",
+                "a list has no effect while unknown = \"enrol\"",
+                "write unknown = \"listed\"",
+            );
+        }
+        Clients {
+            unknown: raw.unknown,
+            listed,
+        }
+    }
+
+    pub(super) fn boot(&mut self, raw: &RawBoot) -> Boot {
+        let kernel_arguments = raw
+            .kernel_arguments
+            .as_ref()
+            .map(|text| text.get_ref().trim().to_owned())
+            .unwrap_or_default();
+        let trial = NodeArguments {
+            server: SocketAddr::from(([255, 255, 255, 255], 65535)),
+            pin: Digest([0; 32]),
+            token: &Secret::new([0; 32]),
+            mac: MacAddr::BROADCAST,
+            extra: &kernel_arguments,
+        };
+        if let Err(error) = node_command_line(&trial) {
+            let span = raw.kernel_arguments.as_ref().map(Spanned::span);
+            self.wrong(span, "boot.kernel_arguments", error.to_string(), "");
+        }
+        let usual = vec![BootWay::Proxy, BootWay::FullDhcp, BootWay::UefiHttp];
+        let negotiate = raw.negotiate.as_ref().map_or(usual, |ways| ways.get_ref().clone());
+        let span = raw.negotiate.as_ref().map(Spanned::span);
+        if negotiate.is_empty() {
+            self.wrong(
+                span,
+                "boot.negotiate",
+                "no way is left for a machine to boot",
+                "leave it out for all ways",
+            );
+        } else if let Some(way) = negotiate
+            .iter()
+            .find(|way| matches!(way, BootWay::RedfishUrl | BootWay::VirtualMedia))
+        {
+            self.wrong(
+                span,
+                "boot.negotiate",
+                format!("{way} is not a way DHCP can lead"),
+                "use \"proxy\", \"full_dhcp\", \"uefi_http\"",
+            );
+        }
+        Boot {
+            kernel_arguments,
+            uefi: raw.uefi,
+            negotiate,
+        }
+    }
+
+    pub(super) fn bmc(&mut self, raw: &RawBmc) -> Bmc {
+        let mut credentials = Vec::new();
+        for one in &raw.credential {
+            let raw = one.get_ref();
+            let password = match (&raw.password, &raw.password_file) {
+                (Some(password), None) => Password::Here(password.clone()),
+                (None, Some(file)) => Password::File(file.into()),
+                _ => {
+                    self.wrong(
+                        Some(one.span()),
+                        "bmc.credential",
+                        "a credential has either a password or a password_file",
+                        "",
+                    );
+                    continue;
+                }
+            };
+            if raw.username.is_empty() {
+                self.wrong(
+                    Some(one.span()),
+                    "bmc.credential.username",
+                    "the user name is empty",
+                    "",
+                );
+            }
+            credentials.push(Credential {
+                username: raw.username.clone(),
+                password,
+            });
+        }
+        Bmc {
+            credentials,
+            power_on_discovered: raw.power_on_discovered,
+        }
+    }
+}
