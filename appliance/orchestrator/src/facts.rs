@@ -223,8 +223,7 @@ mod tests {
 
     #[test]
     fn known_pci_functions_get_names() {
-        let mut inventory = Inventory::default();
-        inventory.pci = vec![
+        let pci = vec![
             PciDevice {
                 vendor: 0x8086,
                 device: 0x10fb,
@@ -241,6 +240,10 @@ mod tests {
                 ..PciDevice::default()
             },
         ];
+        let mut inventory = Inventory {
+            pci,
+            ..Inventory::default()
+        };
         name_pci(&mut inventory);
         assert!(
             inventory.pci[0].name.as_deref().unwrap().contains("82599"),

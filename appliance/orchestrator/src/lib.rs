@@ -13,6 +13,7 @@ pub mod identity;
 pub mod state;
 
 mod doors;
+mod error;
 mod facts;
 mod knowledge;
 mod mind;
@@ -23,6 +24,7 @@ mod tokens;
 
 pub use desk::{Desk, DeskOptions};
 pub use devices::Devices;
+pub use error::{PowerError, RenameError};
 pub use knowledge::BmcSight;
-pub use rack::{Options, PowerError, Rack, RenameError};
+pub use rack::{Options, Rack};
 pub use settings::{Network, Role, Settings, Unknown};

@@ -6,6 +6,7 @@
 
 mod network;
 mod services;
+mod setup;
 mod site;
 mod source;
 
@@ -21,15 +22,16 @@ use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::agents::{self, AgentOptions};
 use rackbar_orchestrator::{Devices, Options as RackOptions, Rack, bmc};
 use rackbar_services::EventSink as _;
-use rackbar_store::{Store, StoreError};
+use rackbar_store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, block_in_place};
 
-use crate::config::{Config, Password};
+use crate::config::Config;
 use network::{Networks, Placed};
 use services::{Ports, Services, status};
+use setup::{credentials, open_store};
 use site::Site;
 use source::{Loaded, Source};
 
@@ -94,7 +96,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     std::fs::create_dir_all(&options.run).with_context(|| format!("making {}", options.run.display()))?;
     let volatile = options.run.join("volatile").exists();
-    let (store, notes) = open_store(&options)?;
+    let (store, notes) = open_store(&options.data)?;
     let rack = Rack::start(
         store.clone(),
         RackOptions {
@@ -137,57 +139,6 @@ fn start_log() {
         .with_env_filter(filter);
     // Set already in tests that run several daemons.
     let _ = log.try_init();
-}
-
-/// The store on the data partition. One that cannot be read is put aside, never thrown away; when there is no place at
-/// all the appliance works from memory and says so.
-fn open_store(options: &Options) -> Result<(Store, Vec<EventKind>)> {
-    let path = options.data.join("rackbar.redb");
-    let error = match std::fs::create_dir_all(&options.data).map_err(|error| error.to_string()) {
-        Ok(()) => match Store::open(&path) {
-            Ok(store) => return Ok((store, Vec::new())),
-            Err(error @ (StoreError::Damaged { .. } | StoreError::Newer { .. })) => {
-                let aside = path.with_extension(format!("aside-{}", status("", String::new(), Severity::Info).since.0));
-                let moved = std::fs::rename(&path, &aside);
-                let text = format!("{error}; it was moved to {} and a new store begun", aside.display());
-                match moved
-                    .map_err(|error| error.to_string())
-                    .and_then(|()| Store::open(&path).map_err(|e| e.to_string()))
-                {
-                    Ok(store) => {
-                        return Ok((
-                            store,
-                            vec![EventKind::Note {
-                                text,
-                                severity: Severity::Error,
-                            }],
-                        ));
-                    }
-                    Err(error) => error,
-                }
-            }
-            // A second daemon on the same data would hand out the same addresses.
-            Err(error @ StoreError::InUse(_)) => return Err(error.into()),
-            Err(error) => error.to_string(),
-        },
-        Err(error) => error,
-    };
-    tracing::error!(%error, "no store on disk; working from memory");
-    let store = Store::in_memory(rackbar_store::Options {
-        max_events: 20_000,
-        ..rackbar_store::Options::default()
-    })?;
-    let text = format!(
-        "{}: {error}; working from memory, everything is lost at power-off",
-        path.display()
-    );
-    Ok((
-        store,
-        vec![EventKind::Note {
-            text,
-            severity: Severity::Error,
-        }],
-    ))
 }
 
 /// Everything that runs.
@@ -475,36 +426,4 @@ fn place(options: &Options, networks: &mut Networks, config: &Config) -> Vec<Pla
         return network::as_configured(config);
     }
     block_in_place(|| networks.apply(config))
-}
-
-/// The configured credentials, with passwords read from their files.
-fn credentials(rack: &Rack, config: &Config) -> Vec<rackbar_devices::Credentials> {
-    let mut found = Vec::new();
-    for one in &config.bmc.credentials {
-        let password = match &one.password {
-            Password::Here(password) => Ok(password.clone()),
-            Password::File(path) => std::fs::read_to_string(path).map_err(|error| (path, error)),
-        };
-        match password {
-            // Editors end a file with a newline; no BMC takes one in a password.
-            Ok(password) => found.push(rackbar_devices::Credentials::new(
-                &one.username,
-                password.trim_end_matches(['\r', '\n']),
-            )),
-            Err((path, error)) => {
-                let text = format!(
-                    "bmc.credential: the password file {} cannot be read: {error}",
-                    path.display()
-                );
-                rack.event(
-                    None,
-                    EventKind::Note {
-                        text,
-                        severity: Severity::Error,
-                    },
-                );
-            }
-        }
-    }
-    found
 }

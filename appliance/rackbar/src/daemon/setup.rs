@@ -1,0 +1,95 @@
+//! What the daemon needs before and beside its services: its store, and the passwords of BMCs.
+
+use std::path::Path;
+
+use anyhow::Result;
+use rackbar_model::{EventKind, Severity};
+use rackbar_orchestrator::Rack;
+use rackbar_services::EventSink as _;
+use rackbar_store::{Store, StoreError};
+
+use super::services::status;
+use crate::config::{Config, Password};
+
+/// The store on the data partition. One that cannot be read is put aside, never thrown away; when there is no place at
+/// all the appliance works from memory and says so.
+pub(super) fn open_store(folder: &Path) -> Result<(Store, Vec<EventKind>)> {
+    let path = folder.join("rackbar.redb");
+    let error = match std::fs::create_dir_all(folder).map_err(|error| error.to_string()) {
+        Ok(()) => match Store::open(&path) {
+            Ok(store) => return Ok((store, Vec::new())),
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Newer { .. })) => {
+                let aside = path.with_extension(format!("aside-{}", status("", String::new(), Severity::Info).since.0));
+                let moved = std::fs::rename(&path, &aside);
+                let text = format!("{error}; it was moved to {} and a new store begun", aside.display());
+                match moved
+                    .map_err(|error| error.to_string())
+                    .and_then(|()| Store::open(&path).map_err(|e| e.to_string()))
+                {
+                    Ok(store) => {
+                        return Ok((
+                            store,
+                            vec![EventKind::Note {
+                                text,
+                                severity: Severity::Error,
+                            }],
+                        ));
+                    }
+                    Err(error) => error,
+                }
+            }
+            // A second daemon on the same data would hand out the same addresses.
+            Err(error @ StoreError::InUse(_)) => return Err(error.into()),
+            Err(error) => error.to_string(),
+        },
+        Err(error) => error,
+    };
+    tracing::error!(%error, "no store on disk; working from memory");
+    let store = Store::in_memory(rackbar_store::Options {
+        max_events: 20_000,
+        ..rackbar_store::Options::default()
+    })?;
+    let text = format!(
+        "{}: {error}; working from memory, everything is lost at power-off",
+        path.display()
+    );
+    Ok((
+        store,
+        vec![EventKind::Note {
+            text,
+            severity: Severity::Error,
+        }],
+    ))
+}
+
+/// The configured credentials, with passwords read from their files.
+pub(super) fn credentials(rack: &Rack, config: &Config) -> Vec<rackbar_devices::Credentials> {
+    let mut found = Vec::new();
+    for one in &config.bmc.credentials {
+        let password = match &one.password {
+            Password::Here(password) => Ok(password.clone()),
+            Password::File(path) => std::fs::read_to_string(path).map_err(|error| (path, error)),
+        };
+        match password {
+            // Editors end a file with a newline; no BMC takes one in a password.
+            Ok(password) => found.push(rackbar_devices::Credentials::new(
+                &one.username,
+                password.trim_end_matches(['\r', '\n']),
+            )),
+            Err((path, error)) => {
+                let text = format!(
+                    "bmc.credential: the password file {} cannot be read: {error}",
+                    path.display()
+                );
+                rack.event(
+                    None,
+                    EventKind::Note {
+                        text,
+                        severity: Severity::Error,
+                    },
+                );
+            }
+        }
+    }
+    found
+}
