@@ -4,11 +4,9 @@
 //! `list`, `down`. Everything about racks themselves is in `rackbar_vrack`; this verb builds the medium, follows the
 //! API and shows what happens.
 
-mod api;
 mod follow;
 mod live;
 mod remote;
-mod site;
 mod view;
 
 use std::path::PathBuf;

@@ -1,1 +1,289 @@
-//! Not yet written.
+//! The stage of the scenarios: a virtual rack with the real appliance in it, built from `tests/racks`, and the few words
+//! the stories are told in. The same pieces run `cargo xtask rack`.
+//!
+//! A wait is for a condition, with a deadline, and a failure tells the last state seen and what the consoles said.
+
+pub mod api;
+pub mod site;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rackbar_model::{Node, NodeState};
+use rackbar_vrack::rack::{Appliance, Rack, RackFile, RackOptions};
+use rackbar_vrack::seat::{MachinePower, PowerAction};
+
+use api::Api;
+
+/// How long an appliance may take to serve, emulated, on a machine that does other things too.
+pub const SERVING: Duration = Duration::from_secs(180);
+/// How long a machine may take from power-on to discovered.
+pub const DISCOVERED: Duration = Duration::from_secs(240);
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(200);
+/// What a failure shows of each console.
+const TAIL: usize = 3_000;
+
+/// The folder of the boot media: `RACKBAR_MEDIA`, which `cargo xtask test` sets.
+///
+/// # Errors
+/// When it is not set.
+pub fn media() -> Result<PathBuf> {
+    let folder = std::env::var_os("RACKBAR_MEDIA").map(PathBuf::from);
+    folder.context("RACKBAR_MEDIA is not set: run the scenarios with `cargo xtask test`, which builds the media first")
+}
+
+/// A rack file that ships, by name.
+///
+/// # Errors
+/// When there is none or it is wrong.
+pub fn rack_file(name: &str) -> Result<RackFile> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("the folder of the tests")?;
+    Ok(RackFile::load(&folder.join("racks").join(format!("{name}.toml")))?)
+}
+
+/// Waits until `look` gives a value; its `Err` is the last state seen, for the failure's words.
+///
+/// # Errors
+/// When the deadline passes first.
+pub async fn eventually<T, E, F>(what: &str, limit: Duration, mut look: impl FnMut() -> F) -> Result<T>
+where
+    E: Debug,
+    F: Future<Output = Result<T, E>>,
+{
+    let end = Instant::now() + limit;
+    loop {
+        match look().await {
+            Ok(value) => return Ok(value),
+            Err(last) if Instant::now() >= end => {
+                bail!("{what}: not within {} s; last seen: {last:?}", limit.as_secs())
+            }
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// A rack with its appliance.
+pub struct Stage {
+    /// The rack.
+    pub rack: Arc<Rack>,
+    /// The appliance's machine.
+    pub appliance: Arc<Appliance>,
+    /// The appliance's API.
+    pub api: Api,
+    told: bool,
+}
+
+impl Stage {
+    /// A rack from its file, the appliance's medium made, everything powered off.
+    ///
+    /// # Errors
+    /// When something is missing on this machine; the message says what.
+    pub async fn set(file: RackFile) -> Result<Self> {
+        let options = RackOptions {
+            bmc: Some(Arc::new(rackbar_vrack::bmc::start)),
+            ..RackOptions::default()
+        };
+        let rack = Arc::new(Rack::build(file, options).await.context("building the rack")?);
+        let token = site::token()?;
+        let medium = site::medium(&rack, &media()?, &site::configuration(&rack, &token))?;
+        let appliance = rack
+            .add_appliance(&medium)
+            .await
+            .context("putting the appliance into the rack")?;
+        let api = Api::new(appliance.api, token)?;
+        Ok(Self {
+            rack,
+            appliance,
+            api,
+            told: false,
+        })
+    }
+
+    /// A rack that ships, by name, its appliance serving.
+    ///
+    /// # Errors
+    /// As [`Stage::set`], or when the appliance does not come up.
+    pub async fn serving(name: &str) -> Result<Self> {
+        let stage = Self::set(rack_file(name)?).await?;
+        stage.start_appliance().await?;
+        Ok(stage)
+    }
+
+    /// Switches the appliance on and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn start_appliance(&self) -> Result<Duration> {
+        let start = Instant::now();
+        self.appliance
+            .machine
+            .act(PowerAction::On)
+            .await
+            .context("switching the appliance on")?;
+        self.until_serving().await?;
+        Ok(start.elapsed())
+    }
+
+    /// Waits until the appliance serves.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn until_serving(&self) -> Result<()> {
+        let healthy = || async {
+            if self.api.healthy().await {
+                Ok(())
+            } else {
+                Err("/healthz does not answer")
+            }
+        };
+        eventually("the appliance serves", SERVING, healthy).await?;
+        self.appliance.machine.booted();
+        Ok(())
+    }
+
+    /// The appliance's word on one of the rack's machines; `None` until it knows it.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn node(&self, name: &str) -> Result<Option<Node>> {
+        let machine = self
+            .rack
+            .node(name)
+            .with_context(|| format!("the rack has no machine {name}"))?;
+        let bmc = machine
+            .bmc
+            .as_ref()
+            .and_then(|host| host.bound())
+            .map(|bound| bound.address.into());
+        let is_it = |node: &Node| {
+            node.macs.iter().any(|mac| machine.macs.contains(mac)) || (bmc.is_some() && node.bmc_address == bmc)
+        };
+        Ok(self.api.nodes().await?.into_iter().find(is_it))
+    }
+
+    /// Waits until the appliance has found a machine's BMC.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn until_bmc_found(&self, name: &str) -> Result<Node> {
+        let found = || async {
+            match self.node(name).await {
+                Ok(Some(node)) if node.bmc_address.is_some() => Ok(node),
+                other => Err(format!("{:?}", other.map(|node| node.map(|node| node.verdict)))),
+            }
+        };
+        eventually(&format!("the BMC of {name} is found"), Duration::from_secs(90), found).await
+    }
+
+    /// Switches a machine on through its BMC, as an operator would.
+    ///
+    /// # Errors
+    /// When its BMC is not found, or does not take it.
+    pub async fn power_on(&self, name: &str) -> Result<()> {
+        let node = self.until_bmc_found(name).await?;
+        self.api.power(node.id, "on").await
+    }
+
+    /// Waits until a machine is discovered, with its inventory.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub async fn until_discovered(&self, name: &str) -> Result<Node> {
+        let discovered = || async {
+            match self.node(name).await {
+                Ok(Some(node)) if node.state == NodeState::Discovered && node.inventory.is_some() => Ok(node),
+                Ok(Some(node)) => Err(format!("{}: {}", node.state.name(), node.verdict)),
+                Ok(None) => Err("never seen".to_owned()),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        };
+        let node = eventually(&format!("{name} is discovered"), DISCOVERED, discovered).await?;
+        if let Some(machine) = self.rack.node(name) {
+            machine.machine.booted();
+        }
+        Ok(node)
+    }
+
+    /// Waits until a machine's agent is connected.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub async fn until_connected(&self, name: &str) -> Result<Node> {
+        let connected = || async {
+            match self.node(name).await {
+                Ok(Some(node)) if node.agent_connected => Ok(node),
+                other => Err(format!("{:?}", other.map(|node| node.map(|node| node.verdict)))),
+            }
+        };
+        eventually(&format!("the agent of {name} is connected"), DISCOVERED, connected).await
+    }
+
+    /// The wording of every event of a machine's timeline, oldest first.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn timeline(&self, node: &Node) -> Result<Vec<api::Worded>> {
+        Ok(self.api.timeline(node.id).await?.items)
+    }
+
+    /// Ends the story: everything is switched off, and the consoles stay quiet because it ended well.
+    pub async fn end(mut self) {
+        self.told = true;
+        self.rack.shut_down().await;
+    }
+}
+
+impl Drop for Stage {
+    // A story that did not reach its end shows what the machines said last.
+    fn drop(&mut self) {
+        if self.told {
+            return;
+        }
+        let machines = self.rack.nodes().iter().map(|node| (node.name.as_str(), &node.machine));
+        for (name, machine) in machines.chain([("appliance", &self.appliance.machine)]) {
+            let log = std::fs::read(machine.console().log_path()).unwrap_or_default();
+            let text = String::from_utf8_lossy(&log[log.len().saturating_sub(TAIL)..]).into_owned();
+            eprintln!("==== console of {name}, last words ====\n{text}\n");
+        }
+    }
+}
+
+/// Checks that an inventory holds what every machine has.
+///
+/// # Errors
+/// Names what is missing.
+pub fn complete(node: &Node) -> Result<()> {
+    let inventory = node
+        .inventory
+        .as_ref()
+        .with_context(|| format!("{} has no inventory", node.name))?;
+    let has = |what: &str, there: bool| {
+        ensure!(there, "{}: the inventory lacks {what}: {inventory:#?}", node.name);
+        Ok(())
+    };
+    has("the system's serial number", inventory.system.serial.is_some())?;
+    has("the firmware's mode", inventory.firmware.mode.is_some())?;
+    has("processors", inventory.cpu.threads > 0)?;
+    has("memory", inventory.memory.total_bytes > 64 << 20)?;
+    has(
+        "PCI devices with names",
+        inventory.pci.iter().any(|device| device.name.is_some()),
+    )?;
+    has("the boot NIC", inventory.nics.iter().any(|nic| nic.boot && nic.link))?;
+    has(
+        "drivers of all NICs",
+        inventory.nics.iter().all(|nic| nic.driver.is_some()),
+    )?;
+    has(
+        "serial numbers of all disks",
+        inventory.disks.iter().all(|disk| disk.serial.is_some()),
+    )?;
+    has("the boot MAC", inventory.boot.mac.is_some())
+}

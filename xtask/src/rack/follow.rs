@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rackbar_model::{Node, NodeState};
+use rackbar_scenarios::api::Api;
 use rackbar_vrack::rack::Rack;
 use rackbar_vrack::seat::{MachinePower, PowerAction, PowerState};
 
-use super::api::Api;
 use super::view::View;
 
 /// How often the API is asked.
@@ -126,7 +126,7 @@ async fn switch_on(
 ) -> Result<bool> {
     let reachable = node.filter(|node| node.bmc_address.is_some());
     if let Some(node) = reachable {
-        match api.power_on(node.id).await {
+        match api.power(node.id, "on").await {
             Ok(()) => {
                 view.say(&machine.name, "switched on through its BMC");
                 return Ok(true);

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rackbar_scenarios::api::Api;
+use rackbar_scenarios::site;
 use rackbar_vrack::rack::control::Control;
 use rackbar_vrack::rack::{Medium, Rack, RackFile, RackOptions};
 use rackbar_vrack::seat::{MachinePower, PowerAction, PowerState};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::api::Api;
+use super::Start;
 use super::follow::{self, Followed, Timings};
 use super::remote::Registry;
 use super::view::{self, View};
-use super::{Start, site};
 
 /// Between two questions whether the appliance serves.
 const LOOK: Duration = Duration::from_millis(200);

@@ -14,7 +14,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 const DATA_MIB: u64 = 256;
 
 /// An admin token nobody used before: 32 random bytes, hex.
-pub(super) fn token() -> Result<String> {
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn token() -> Result<String> {
     let mut bytes = [0; 32];
     SystemRandom::new()
         .fill(&mut bytes)
@@ -24,7 +27,7 @@ pub(super) fn token() -> Result<String> {
 }
 
 /// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
@@ -33,7 +36,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// What a person would write for this rack.
-pub(super) fn configuration(rack: &Rack, token: &str) -> String {
+pub fn configuration(rack: &Rack, token: &str) -> String {
     let file = &rack.file().appliance;
     let dhcp = match file.dhcp {
         DhcpRole::Own => "own",
@@ -50,9 +53,9 @@ pub(super) fn configuration(rack: &Rack, token: &str) -> String {
     };
     let digest = hex(digest(&SHA256, token.as_bytes()).as_ref());
     format!(
-        "# Written by `cargo xtask rack` for the virtual rack `{name}`.\nversion = 1\nname = \"{name}\"\n\n{}{}\
+        "# Written for the virtual rack `{name}`.\nversion = 1\nname = \"{name}\"\n\n{}{}\
          [[network]]\nname = \"uplink\"\nrole = \"uplink\"\ninterface = \"{}\"\n\n\
-         [boot]\nkernel_arguments = \"console=ttyS0,115200n8\"\n\n\
+         [boot]\nkernel_arguments = \"console=ttyS0,115200n8 no_timer_check\"\n\n\
          [[bmc.credential]]\nusername = \"{BMC_USERNAME}\"\npassword = \"{BMC_PASSWORD}\"\n\n\
          [api]\nadmin_token_sha256 = \"{digest}\"\n",
         network("rack", inside.mac, file.rack_address, dhcp),
@@ -63,7 +66,10 @@ pub(super) fn configuration(rack: &Rack, token: &str) -> String {
 }
 
 /// Writes the medium of a rack's appliance into its run directory, out of what `cargo xtask image` built.
-pub(super) fn medium(rack: &Rack, image: &Path, configuration: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// When what was built is missing or the run directory cannot be written.
+pub fn medium(rack: &Rack, image: &Path, configuration: &str) -> Result<PathBuf> {
     let efi_path = image.join("rackbar.efi");
     let efi = || std::fs::read(&efi_path).with_context(|| format!("reading {}", efi_path.display()));
     match rack.file().appliance.medium {

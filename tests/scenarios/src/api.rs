@@ -13,13 +13,14 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use rackbar_model::{Node, NodeId};
+use rackbar_model::{Event, Lease, Node, NodeId};
 use ring::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring::default_provider};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -27,7 +28,7 @@ use tokio_rustls::TlsConnector;
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// The API of one appliance.
-pub(super) struct Api {
+pub struct Api {
     address: SocketAddr,
     token: String,
     tls: TlsConnector,
@@ -36,14 +37,36 @@ pub(super) struct Api {
 
 /// A page of a list.
 #[derive(Deserialize)]
-struct Page {
-    items: Vec<Node>,
+struct Page<T> {
+    items: Vec<T>,
     next_page_token: Option<String>,
+}
+
+/// An event and what it says.
+#[derive(Debug, Deserialize)]
+pub struct Worded {
+    /// The event.
+    #[serde(flatten)]
+    pub event: Event,
+    /// The event in words.
+    pub text: String,
+}
+
+/// A machine's timeline.
+#[derive(Debug, Deserialize)]
+pub struct Timeline {
+    /// The verdict on its last boot.
+    pub verdict: String,
+    /// What happened, oldest first.
+    pub items: Vec<Worded>,
 }
 
 impl Api {
     /// An API at an address of this machine.
-    pub(super) fn new(address: SocketAddr, token: String) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the address is another machine's.
+    pub fn new(address: SocketAddr, token: String) -> Result<Self> {
         ensure!(address.ip().is_loopback(), "{address} is not on this machine");
         let provider = Arc::new(default_provider());
         let certificates = Arc::new(Seen {
@@ -65,7 +88,7 @@ impl Api {
     }
 
     /// SHA-256 of the site's CA certificate, once a connection was made.
-    pub(super) fn pin(&self) -> Option<String> {
+    pub fn pin(&self) -> Option<String> {
         self.certificates
             .pin
             .lock()
@@ -74,28 +97,78 @@ impl Api {
     }
 
     /// True when the appliance answers that it lives.
-    pub(super) async fn healthy(&self) -> bool {
+    pub async fn healthy(&self) -> bool {
         matches!(self.request(Method::GET, "/healthz", None).await, Ok((200, _)))
     }
 
+    /// What the appliance says of its readiness.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn ready(&self) -> Result<String> {
+        let (_, body) = self.request(Method::GET, "/readyz", None).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// All machines the appliance knows.
-    pub(super) async fn nodes(&self) -> Result<Vec<Node>> {
-        let mut nodes = Vec::new();
-        let mut path = "/api/v1/nodes".to_owned();
+    ///
+    /// # Errors
+    /// When it does not answer, or not what this program understands. So for all that follow.
+    pub async fn nodes(&self) -> Result<Vec<Node>> {
+        self.list("/api/v1/nodes").await
+    }
+
+    /// All leases.
+    ///
+    /// # Errors
+    /// As [`Api::nodes`].
+    pub async fn leases(&self) -> Result<Vec<Lease>> {
+        self.list("/api/v1/leases").await
+    }
+
+    /// The newest events, at most a thousand.
+    ///
+    /// # Errors
+    /// As [`Api::nodes`].
+    pub async fn events(&self) -> Result<Vec<Worded>> {
+        let page: Page<Worded> = self.read("/api/v1/events?limit=1000").await?;
+        Ok(page.items)
+    }
+
+    /// Everything that happened to a machine.
+    ///
+    /// # Errors
+    /// As [`Api::nodes`].
+    pub async fn timeline(&self, node: NodeId) -> Result<Timeline> {
+        self.read(&format!("/api/v1/nodes/{node}/timeline")).await
+    }
+
+    async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        let mut next = format!("{path}?limit=1000");
         loop {
-            let page: Page = serde_json::from_slice(&self.get(&path).await?).context("reading the list of nodes")?;
-            nodes.extend(page.items);
+            let page: Page<T> = self.read(&next).await?;
+            all.extend(page.items);
             match page.next_page_token {
-                Some(token) if !token.is_empty() => path = format!("/api/v1/nodes?page_token={token}"),
-                _ => return Ok(nodes),
+                Some(token) => next = format!("{path}?limit=1000&page_token={token}"),
+                None => return Ok(all),
             }
         }
     }
 
-    /// Asks for power.
-    pub(super) async fn power_on(&self, node: NodeId) -> Result<()> {
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        serde_json::from_slice(&self.get(path).await?).with_context(|| format!("reading the answer to {path}"))
+    }
+
+    /// Asks for a power action through a machine's BMC, by its name in the API.
+    ///
+    /// # Errors
+    /// When the appliance refuses; with its words.
+    pub async fn power(&self, node: NodeId, action: &str) -> Result<()> {
         let path = format!("/api/v1/nodes/{node}/power");
-        let (status, body) = self.request(Method::POST, &path, Some(r#"{"action":"on"}"#)).await?;
+        let (status, body) = self
+            .request(Method::POST, &path, Some(&format!(r#"{{"action":"{action}"}}"#)))
+            .await?;
         ensure!(
             (200..300).contains(&status),
             "POST {path}: {status}: {}",
@@ -155,7 +228,7 @@ impl ServerCertVerifier for Seen {
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let ca = intermediates.last().unwrap_or(end_entity);
-        let pin = super::site::hex(digest(&SHA256, ca).as_ref());
+        let pin = crate::site::hex(digest(&SHA256, ca).as_ref());
         *self.pin.lock().unwrap_or_else(PoisonError::into_inner) = Some(pin);
         Ok(ServerCertVerified::assertion())
     }

@@ -1,0 +1,127 @@
+//! The main job: the demo rack from power-on to every machine discovered, each by its own way of booting.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rackbar_model::{EventKind, FirmwareMode, NodeState, PowerState, WitnessKind};
+use rackbar_scenarios::{Stage, complete, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn demo_rack_is_discovered() -> Result<()> {
+    let start = Instant::now();
+    let stage = Stage::serving("demo").await?;
+    println!("appliance serving after {:.1} s", start.elapsed().as_secs_f64());
+    let names: Vec<String> = stage.rack.nodes().iter().map(|node| node.name.clone()).collect();
+    for name in &names {
+        stage.power_on(name).await?;
+    }
+    for name in &names {
+        let node = stage.until_discovered(name).await?;
+        println!(
+            "{name} discovered as {} after {:.1} s: {}",
+            node.name,
+            start.elapsed().as_secs_f64(),
+            node.verdict
+        );
+        complete(&node)?;
+        let timeline = stage.timeline(&node).await?;
+        ensure!(
+            timeline
+                .iter()
+                .any(|item| matches!(item.event.kind, EventKind::AgentUp { .. })),
+            "{name}: the timeline does not tell of the agent"
+        );
+        ensure!(
+            node.power == PowerState::On || node.power == PowerState::Unknown,
+            "{name}: power is {}",
+            node.power
+        );
+    }
+    each_came_its_own_way(&stage).await?;
+    the_twins_stay_two(&stage).await?;
+    stage.end().await;
+    Ok(())
+}
+
+async fn each_came_its_own_way(stage: &Stage) -> Result<()> {
+    for (name, mode, step) in [
+        ("n1", FirmwareMode::Bios, "script"),
+        ("n2", FirmwareMode::Uefi, "loader.efi"),
+        ("n3", FirmwareMode::Uefi, "loader.efi"),
+        ("n4", FirmwareMode::Bios, "script"),
+    ] {
+        let node = stage.node(name).await?.context("known a moment ago")?;
+        let inventory = node.inventory.as_ref().context("inventory")?;
+        ensure!(
+            inventory.firmware.mode == Some(mode),
+            "{name}: {:?}",
+            inventory.firmware.mode
+        );
+        let texts: Vec<String> = stage.timeline(&node).await?.into_iter().map(|item| item.text).collect();
+        ensure!(
+            texts.iter().any(|text| text.contains(step)),
+            "{name}: no {step} in {texts:#?}"
+        );
+    }
+    Ok(())
+}
+
+/// n3 and n4 carry one SMBIOS UUID: they stay two nodes, and both say so.
+async fn the_twins_stay_two(stage: &Stage) -> Result<()> {
+    let collide = || async {
+        let (Some(n3), Some(n4)) = (stage.node("n3").await?, stage.node("n4").await?) else {
+            anyhow::bail!("one of them is not known");
+        };
+        ensure!(n3.id != n4.id, "n3 and n4 became one node");
+        let tells = |node: &rackbar_model::Node, other| {
+            node.collisions
+                .iter()
+                .any(|c| c.other == other && c.witness.kind == WitnessKind::SystemUuid)
+        };
+        ensure!(
+            tells(&n3, n4.id) && tells(&n4, n3.id),
+            "{:?} {:?}",
+            n3.collisions,
+            n4.collisions
+        );
+        Ok(())
+    };
+    eventually("the twins show their collision", Duration::from_secs(20), collide).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_switched_off_and_on_through_its_bmc() -> Result<()> {
+    let mut file = rackbar_scenarios::rack_file("demo")?;
+    file.nodes.truncate(1);
+    let stage = Stage::set(file).await?;
+    stage.start_appliance().await?;
+    stage.power_on("n1").await?;
+    let node = stage.until_discovered("n1").await?;
+    stage.api.power(node.id, "off").await?;
+    let gone = || async {
+        let node = stage.node("n1").await?.context("known")?;
+        ensure!(
+            node.power == PowerState::Off && !node.agent_connected,
+            "{} {}",
+            node.power,
+            node.agent_connected
+        );
+        anyhow::Ok(())
+    };
+    eventually("the node is seen off", Duration::from_secs(90), gone).await?;
+    stage.api.power(node.id, "netboot").await?;
+    let back = || async {
+        let node = stage.node("n1").await?.context("known")?;
+        ensure!(
+            node.agent_connected && node.state == NodeState::Discovered,
+            "{}: {}",
+            node.state.name(),
+            node.verdict
+        );
+        anyhow::Ok(node)
+    };
+    let again = eventually("the node is back", rackbar_scenarios::DISCOVERED, back).await?;
+    ensure!(again.id == node.id, "the same machine got another identity");
+    stage.end().await;
+    Ok(())
+}
