@@ -42,6 +42,17 @@ pub struct File {
     pub mode: u32,
 }
 
+/// One of our own programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program<'a> {
+    /// As the table names it.
+    pub from: &'a str,
+    /// The Cargo package that has it.
+    pub package: &'a str,
+    /// The file Cargo makes.
+    pub name: &'a str,
+}
+
 /// What sources give: the bytes behind each `from` of the table.
 pub type Sources = BTreeMap<String, Vec<u8>>;
 
@@ -53,19 +64,7 @@ impl Contents {
 
     /// Every `from` that either archive names.
     pub fn sources(&self) -> impl Iterator<Item = &str> {
-        self.base
-            .file
-            .iter()
-            .chain(&self.appliance.file)
-            .map(|file| file.from.as_str())
-    }
-
-    /// Cargo packages of the programs.
-    pub fn packages(&self) -> Vec<&str> {
-        let programs = self.sources().filter_map(|from| from.strip_prefix("program:"));
-        programs
-            .map(|program| program.split_once('/').map_or(program, |(package, _)| package))
-            .collect()
+        self.base.sources().chain(self.appliance.sources())
     }
 
     /// Paths of the files wanted out of the ipxe package.
@@ -75,6 +74,20 @@ impl Contents {
 }
 
 impl Archive {
+    /// Every `from` of this archive.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        self.file.iter().map(|file| file.from.as_str())
+    }
+
+    /// Our own programs, each with its Cargo package.
+    pub fn programs(&self) -> impl Iterator<Item = Program<'_>> {
+        self.sources().filter_map(|from| {
+            let program = from.strip_prefix("program:")?;
+            let (package, name) = program.split_once('/').unwrap_or((program, program));
+            Some(Program { from, package, name })
+        })
+    }
+
     /// The archive as uncompressed cpio.
     pub fn cpio(&self, sources: &Sources) -> Result<Vec<u8>> {
         let mut writer = cpio::Writer::new();

@@ -26,6 +26,10 @@ const MUSL: &str = "x86_64-unknown-linux-musl";
 const UEFI: &str = "x86_64-unknown-uefi";
 /// The loader's package.
 const LOADER: &str = "rackbar-loader";
+/// Cargo profile of the loader and of what only the appliance runs.
+const RELEASE: &str = "release";
+/// Cargo profile of what every node holds in memory.
+const SMALL: &str = "small";
 
 /// Options of the verb.
 #[derive(Debug, clap::Args)]
@@ -69,15 +73,23 @@ fn build(level: i32) -> Result<Built> {
 
     let contents = Contents::shipped()?;
     let (kernel_deb, ipxe_deb) = (debian::kernel(&project.cache())?, debian::ipxe(&project.cache())?);
-    let packages = contents.packages();
-    compile(&project, MUSL, &packages)?;
-    compile(&project, UEFI, &[LOADER])?;
     let mut sources = Sources::new();
-    for from in contents.sources().filter(|from| from.starts_with("program:")) {
-        let name = from.rsplit(['/', ':']).next().unwrap_or(from);
-        sources.insert(from.to_owned(), read(&built(&project, MUSL, name))?);
+    let mut components = Vec::new();
+    // One call of Cargo for each: in one for both, the features that the appliance wants of a crate would be compiled
+    // into the nodes' programs too.
+    for (archive, profile) in [(&contents.base, SMALL), (&contents.appliance, RELEASE)] {
+        let packages: Vec<_> = archive.programs().map(|program| program.package).collect();
+        compile(&project, MUSL, profile, &packages)?;
+        for program in archive.programs() {
+            let file = built(&project, MUSL, profile, program.name);
+            sources.insert(program.from.to_owned(), read(&file)?);
+        }
+        components.extend(crates(&project, MUSL, &packages)?);
     }
-    sources.insert("loader".into(), read(&built(&project, UEFI, &format!("{LOADER}.efi")))?);
+    compile(&project, UEFI, RELEASE, &[LOADER])?;
+    let loader = built(&project, UEFI, RELEASE, &format!("{LOADER}.efi"));
+    sources.insert("loader".into(), read(&loader)?);
+    components.extend(crates(&project, UEFI, &[LOADER])?);
 
     let cache = Cache::open(project.cache())?;
     let wanted = contents.ipxe_files();
@@ -90,8 +102,6 @@ fn build(level: i32) -> Result<Built> {
     );
     let kernel = Kernel::load(&kernel_deb.path, &kernel_deb.sha256, &List::shipped()?, &cache)?;
 
-    let mut components = crates(&project, MUSL, &packages)?;
-    components.extend(crates(&project, UEFI, &[LOADER])?);
     components.extend([&kernel_deb, &ipxe_deb].map(|deb| Component {
         origin: Origin::Debian,
         name: deb.name.clone(),
@@ -125,11 +135,11 @@ fn build(level: i32) -> Result<Built> {
 
 /// Compiles packages for a target, in a target folder of its own: its flags differ from a plain `cargo build`'s, and
 /// in one folder each would throw away the other's work.
-fn compile(project: &Project, target: &str, packages: &[&str]) -> Result<()> {
+fn compile(project: &Project, target: &str, profile: &str, packages: &[&str]) -> Result<()> {
     println!("image: compiling {} for {target}", packages.join(", "));
     let flags = toml::Value::from(rust_flags(project, target)?);
     let status = cargo()
-        .args(["build", "--release", "--locked", "--target", target])
+        .args(["build", "--profile", profile, "--locked", "--target", target])
         .args(packages.iter().flat_map(|package| ["-p", package]))
         .arg("--config")
         .arg(format!("target.{target}.rustflags={flags}"))
@@ -154,8 +164,8 @@ fn programs_folder(project: &Project) -> PathBuf {
     project.target.join("programs")
 }
 
-fn built(project: &Project, target: &str, file: &str) -> PathBuf {
-    programs_folder(project).join(target).join("release").join(file)
+fn built(project: &Project, target: &str, profile: &str, file: &str) -> PathBuf {
+    programs_folder(project).join(target).join(profile).join(file)
 }
 
 /// Folders of this machine that would otherwise be written into the programs, and what stands there instead.
