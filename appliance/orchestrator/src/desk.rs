@@ -1,11 +1,12 @@
 //! What each machine boots: our kernel and initial RAM filesystem, with a command line that names this appliance and
-//! holds a fresh one-time token, as an iPXE script or a signed manifest.
+//! holds a fresh one-time token, as an iPXE script or a signed manifest. A site's own script takes the place of ours and
+//! can go on to it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rackbar_boot::{BootSpec, NodeArguments, SpecFile, node_command_line, render_ipxe, signed_manifest};
+use rackbar_boot::{BootSpec, NodeArguments, SpecFile, node_command_line, render_ipxe, signed_manifest, site_script};
 use rackbar_messages::BootReport;
 use rackbar_model::{Digest, EventKind, MacAddr};
 use rackbar_services::{BootDesk, BootReply};
@@ -104,7 +105,13 @@ impl BootDesk for Desk {
                 80 => format!("http://{own}"),
                 port => format!("http://{}", SocketAddr::new(own, port)),
             };
-            render_ipxe(&spec, &base, mac)
+            let own = self
+                .rack
+                .with(|mind, _| site_script(&mind.settings.scripts, mac).cloned());
+            own.map_or_else(
+                || render_ipxe(&spec, &base, mac),
+                |script| script.render(&spec, &base, mac),
+            )
         });
         reply(script.map(|text| ("text/plain; charset=utf-8", text.into())))
     }

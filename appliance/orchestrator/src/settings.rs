@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use rackbar_boot::SiteScript;
 use rackbar_model::MacAddr;
 
 /// What a network is for.
@@ -60,6 +61,8 @@ pub struct Settings {
     pub unknown: Unknown,
     /// Kernel arguments for nodes, before ours.
     pub kernel_arguments: String,
+    /// The site's own iPXE scripts, in place of ours.
+    pub scripts: Vec<SiteScript>,
     /// Switch a machine on when its BMC is found and it is off.
     pub power_on_discovered: bool,
 }

@@ -5,7 +5,7 @@
 //! prints it.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use core::fmt;
 use core::fmt::Write as _;
 
@@ -93,23 +93,29 @@ fn failure_part(base_url: &str) -> String {
     script
 }
 
-/// A script of the site's own, for one machine or for a role, in place of ours.
+/// The largest script of a site in bytes: a menu has some hundred lines, and every boot carries it.
+pub const MAX_SITE_SCRIPT: usize = 64 << 10;
+
+/// A script of the site's own, for one machine or for all, in place of ours.
 ///
 /// It may use `${rackbar-url}` (the boot server), `${rackbar-mac}`, and `goto rackbar` for the boot it replaces: a menu
 /// is a script of a few `item` lines.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SiteScript {
     mac: Option<MacAddr>,
-    role: Option<String>,
     text: String,
 }
 
 impl SiteScript {
-    /// A script for the machine with `mac`, for machines of `role`, or with neither for all.
+    /// A script for the machine with `mac`, or without one for all.
     ///
     /// # Errors
-    /// iPXE takes only text that begins with `#!ipxe` for a script; and `:rackbar` is the label of ours.
-    pub fn new(mac: Option<MacAddr>, role: Option<&str>, text: &str) -> Result<Self, BadScript> {
+    /// iPXE takes only text that begins with `#!ipxe` for a script; `:rackbar` is the label of ours; and it is at most
+    /// [`MAX_SITE_SCRIPT`] bytes long.
+    pub fn new(mac: Option<MacAddr>, text: &str) -> Result<Self, BadScript> {
+        if text.len() > MAX_SITE_SCRIPT {
+            return Err(BadScript::TooLong { bytes: text.len() });
+        }
         // A file from an editor on Windows: iPXE would take the carriage return as part of the last word.
         let text = text.replace("\r\n", "\n");
         if text.lines().next().map(str::trim_end) != Some("#!ipxe") {
@@ -118,14 +124,16 @@ impl SiteScript {
         if let Some(at) = text.lines().position(|line| line.trim_start().starts_with(":rackbar")) {
             return Err(BadScript::OurLabel { line: at + 1 });
         }
-        Ok(Self {
-            mac,
-            role: role.map(ToString::to_string),
-            text,
-        })
+        Ok(Self { mac, text })
     }
 
-    /// The script as it goes to the machine: the site's text between its variables and our boot.
+    /// The machine it is for; `None` for all.
+    pub fn mac(&self) -> Option<MacAddr> {
+        self.mac
+    }
+
+    /// The script as it goes to the machine: the site's text between its variables and our boot. When it ends without
+    /// a jump, the machine goes back to its firmware.
     pub fn render(&self, spec: &BootSpec, base_url: &str, mac: MacAddr) -> String {
         let body = self.text.split_once('\n').map_or("", |(_, body)| body);
         format!(
@@ -136,12 +144,10 @@ impl SiteScript {
     }
 }
 
-/// The site's script for a machine, if it has one: that for its MAC address, else for its role, else for all.
-pub fn site_script<'a>(scripts: &'a [SiteScript], mac: MacAddr, role: &str) -> Option<&'a SiteScript> {
-    let of = |wanted: &dyn Fn(&SiteScript) -> bool| scripts.iter().find(|script| wanted(script));
-    of(&|s| s.mac == Some(mac))
-        .or_else(|| of(&|s| s.mac.is_none() && s.role.as_deref() == Some(role)))
-        .or_else(|| of(&|s| s.mac.is_none() && s.role.is_none()))
+/// The site's script for a machine, if it has one: that for its MAC address, else that for all.
+pub fn site_script(scripts: &[SiteScript], mac: MacAddr) -> Option<&SiteScript> {
+    let of = |wanted: Option<MacAddr>| scripts.iter().find(|script| script.mac == wanted);
+    of(Some(mac)).or_else(|| of(None))
 }
 
 /// Why a site's script was not taken.
@@ -154,12 +160,21 @@ pub enum BadScript {
         /// The line, from 1.
         line: usize,
     },
+    /// It is longer than [`MAX_SITE_SCRIPT`].
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
 }
 
 impl fmt::Display for BadScript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMagic => f.write_str("line 1 of an iPXE script must be `#!ipxe`"),
+            Self::TooLong { bytes } => write!(
+                f,
+                "it has {bytes} bytes; an iPXE script of a site has at most {MAX_SITE_SCRIPT}: `chain` what is larger"
+            ),
             Self::OurLabel { line } => {
                 write!(
                     f,
@@ -222,32 +237,29 @@ mod tests {
     }
 
     #[test]
-    fn a_script_for_the_machine_wins_over_one_for_its_role_and_one_for_all() {
-        let script = |mac, role, word: &str| SiteScript::new(mac, role, &format!("#!ipxe\necho {word}\n")).unwrap();
-        let scripts = [
-            script(None, None, "all"),
-            script(None, Some("storage"), "role"),
-            script(Some(MAC), None, "machine"),
-        ];
-        let chosen = |mac, role| site_script(&scripts, mac, role).map(|s| s.text.as_str());
-        assert_eq!(chosen(MAC, "storage"), Some("#!ipxe\necho machine\n"));
-        assert_eq!(chosen(MacAddr([2; 6]), "storage"), Some("#!ipxe\necho role\n"));
-        assert_eq!(chosen(MacAddr([2; 6]), "compute"), Some("#!ipxe\necho all\n"));
-        assert_eq!(site_script(&scripts[1..2], MAC, "compute"), None);
+    fn a_script_for_the_machine_wins_over_one_for_all() {
+        let script = |mac, word: &str| SiteScript::new(mac, &format!("#!ipxe\necho {word}\n")).unwrap();
+        let scripts = [script(None, "all"), script(Some(MAC), "machine")];
+        let chosen = |mac| site_script(&scripts, mac).map(|s| s.text.as_str());
+        assert_eq!(chosen(MAC), Some("#!ipxe\necho machine\n"));
+        assert_eq!(chosen(MacAddr([2; 6])), Some("#!ipxe\necho all\n"));
+        assert_eq!(site_script(&scripts[1..], MacAddr([2; 6])), None);
     }
 
     #[test]
     fn a_menu_of_the_site_can_still_boot_ours() {
         let menu = "#!ipxe\r\nmenu Rack 7\r\nitem rackbar Inspect\r\nchoose what && goto ${what}\r\n";
-        let script = SiteScript::new(None, None, menu)
+        let script = SiteScript::new(None, menu)
             .unwrap()
             .render(&example(), "http://192.0.2.1", MAC);
         assert!(
             script.starts_with("#!ipxe\nset rackbar-url http://192.0.2.1\nset rackbar-mac 52:54:00:12:34:56\nmenu")
         );
         assert!(script.contains("\nexit\n:rackbar\n") && !script.contains('\r'));
-        assert_eq!(SiteScript::new(None, None, "echo hi"), Err(BadScript::NoMagic));
-        let ours = SiteScript::new(None, None, "#!ipxe\n:rackbar-try\n");
+        assert_eq!(SiteScript::new(None, "echo hi"), Err(BadScript::NoMagic));
+        let ours = SiteScript::new(None, "#!ipxe\n:rackbar-try\n");
         assert_eq!(ours, Err(BadScript::OurLabel { line: 2 }));
+        let long = format!("#!ipxe\n{}", "#\n".repeat(MAX_SITE_SCRIPT / 2));
+        assert!(matches!(SiteScript::new(None, &long), Err(BadScript::TooLong { .. })));
     }
 }

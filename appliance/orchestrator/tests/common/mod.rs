@@ -156,21 +156,24 @@ impl Server {
     }
 }
 
-/// The boot token that the machine `mac` finds in its manifest, read as the machine would.
-pub fn token_for(rack: &Rack, mac: MacAddr) -> [u8; 32] {
+/// A desk with boot files that nobody reads.
+pub fn desk(rack: &Rack, http_port: u16) -> Desk {
     let (signer, _) = SigningKey::generate().unwrap();
     let file = |name| SpecFile::new(name, 1, Digest([1; 32])).unwrap();
-    let desk = Desk::new(
-        rack.clone(),
-        DeskOptions {
-            kernel: Some(file("vmlinuz")),
-            initrds: vec![file("base.cpio.zst")],
-            pin: Digest([2; 32]),
-            signer: Arc::new(signer),
-            agent_port: 4917,
-            http_port: 80,
-        },
-    );
+    let options = DeskOptions {
+        kernel: Some(file("vmlinuz")),
+        initrds: vec![file("base.cpio.zst")],
+        pin: Digest([2; 32]),
+        signer: Arc::new(signer),
+        agent_port: 4917,
+        http_port,
+    };
+    Desk::new(rack.clone(), options)
+}
+
+/// The boot token that the machine `mac` finds in its manifest, read as the machine would.
+pub fn token_for(rack: &Rack, mac: MacAddr) -> [u8; 32] {
+    let desk = desk(rack, 80);
     let BootReply::Bytes { body, .. } = desk.manifest(mac, [7; 16], "10.10.0.50".parse().unwrap()) else {
         panic!("no manifest");
     };

@@ -13,14 +13,23 @@ use super::{Address, Config, ConfigError, Dhcp, Interface, Network, Reservation,
 /// The version of the file's format that this program reads.
 const VERSION: u32 = 1;
 
-/// Reads and checks a configuration.
+/// Gives the text of a file that the configuration names, or says why there is none.
+pub(super) type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
+/// For configurations that name no file.
+pub(crate) fn no_files(_: &str) -> Result<String, String> {
+    Err("files can only be named in rackbar.toml".into())
+}
+
+/// Reads and checks a configuration, with the files it names.
 ///
 /// # Errors
 /// All mistakes that could be found, in the order of the file.
-pub(crate) fn check(text: &str) -> Result<Config, Vec<ConfigError>> {
+pub(crate) fn check(text: &str, files: Files<'_>) -> Result<Config, Vec<ConfigError>> {
     let raw: Raw = toml::from_str(text).map_err(|error| vec![syntax(text, &error)])?;
     let mut checker = Checker {
         text,
+        files,
         errors: Vec::new(),
     };
     let config = checker.config(&raw);
@@ -34,6 +43,7 @@ pub(crate) fn check(text: &str) -> Result<Config, Vec<ConfigError>> {
 
 pub(super) struct Checker<'a> {
     text: &'a str,
+    pub(super) files: Files<'a>,
     errors: Vec<ConfigError>,
 }
 

@@ -1,7 +1,7 @@
 //! A configuration from kernel arguments, for an appliance that boots from the network or has no writable medium:
 //! `rackbar.address=10.10.0.1/24 rackbar.dhcp=own rackbar.pool=10.10.0.100-10.10.0.199`.
 
-use super::{Config, ConfigError, check};
+use super::{Config, ConfigError, check, no_files};
 
 /// Arguments that make the network of role `rack`, with the field each becomes.
 const RACK: [(&str, &str); 4] = [
@@ -59,7 +59,7 @@ pub(crate) fn from_kernel_arguments(command_line: &str) -> Option<Result<Config,
             quoted(&format!("console={arguments}"))
         );
     }
-    Some(check(&text).map_err(|errors| errors.into_iter().map(renamed).collect()))
+    Some(check(&text, &no_files).map_err(|errors| errors.into_iter().map(renamed).collect()))
 }
 
 /// The operator wrote an argument, not a line of a file.

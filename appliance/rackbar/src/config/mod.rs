@@ -1,7 +1,7 @@
 //! The site's configuration: `rackbar.toml`, or kernel arguments, or the safe default.
 //!
 //! [`check`] is pure: text in, a whole [`Config`] or every mistake it could find out, each with line, field and what to
-//! write instead. Nothing half-right is ever put in force.
+//! write instead. Files it names come through a door. Nothing half-right is ever put in force.
 
 mod check;
 mod kernel;
@@ -15,10 +15,11 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use rackbar_boot::SiteScript;
 use rackbar_model::{BootWay, Digest, MacAddr};
 use serde::Deserialize;
 
-pub(crate) use check::check;
+pub(crate) use check::{check, no_files};
 pub(crate) use kernel::from_kernel_arguments;
 
 /// A configuration that is right in itself.
@@ -137,6 +138,8 @@ pub(crate) struct Boot {
     pub(crate) kernel_arguments: String,
     pub(crate) uefi: Uefi,
     pub(crate) negotiate: Vec<BootWay>,
+    /// The site's own iPXE scripts, read from their files.
+    pub(crate) scripts: Vec<SiteScript>,
 }
 
 /// What x86-64 UEFI firmware is given.

@@ -9,6 +9,7 @@ pub(super) fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
     let message = error.message();
     let line = error.span().map(|span| line_of(text, span.start));
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let offset = error.span().map_or(0, |span| span.start);
     let (field, suggestion) = match quoted.split_first() {
         Some((wrong, known)) if message.starts_with("unknown") => {
             let near = known
@@ -16,13 +17,18 @@ pub(super) fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
                 .min_by_key(|one| distance(wrong, one))
                 .filter(|one| distance(wrong, one) <= 3);
             let field = if message.starts_with("unknown field") {
-                (*wrong).to_owned()
+                within(&table_at(text, offset), wrong)
             } else {
-                String::new()
+                field_at(text, offset)
             };
             (field, near.map(|near| format!("did you mean {near:?}?")))
         }
-        Some((missing, _)) if message.starts_with("missing field") => ((*missing).to_owned(), None),
+        // The place is the table that lacks it, whose header the reader counts in.
+        Some((missing, _)) if message.starts_with("missing field") => {
+            let end = text.get(offset..).and_then(|rest| rest.find('\n'));
+            (within(&table_at(text, offset + end.unwrap_or(0)), missing), None)
+        }
+        _ if message.starts_with("invalid") => (field_at(text, offset), None),
         _ => (String::new(), None),
     };
     ConfigError {
@@ -30,6 +36,41 @@ pub(super) fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
         field,
         problem: message.trim().replace('\n', " "),
         suggestion,
+    }
+}
+
+/// The field whose value is at `offset`, such as `network.role`.
+fn field_at(text: &str, offset: usize) -> String {
+    let key = lines_to(text, offset)
+        .filter_map(|line| bare(line.split_once('=')?.0))
+        .last();
+    within(&table_at(text, offset), key.unwrap_or_default())
+}
+
+/// The table that `offset` is in, such as `network.reservation`; empty at the top.
+fn table_at(text: &str, offset: usize) -> String {
+    let header = |line: &str| {
+        let inner = line.trim().strip_prefix('[')?.trim_start_matches('[');
+        bare(inner.split_once(']')?.0).map(str::to_owned)
+    };
+    lines_to(text, offset).filter_map(header).last().unwrap_or_default()
+}
+
+fn lines_to(text: &str, offset: usize) -> impl Iterator<Item = &str> {
+    text.lines().take(line_of(text, offset))
+}
+
+/// A key as people write it, not the beginning of a text or a list.
+fn bare(key: &str) -> Option<&str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    Some(key.trim()).filter(|key| !key.is_empty() && key.chars().all(plain))
+}
+
+fn within(table: &str, key: &str) -> String {
+    match (table, key) {
+        ("", key) => key.to_owned(),
+        (table, "") => table.to_owned(),
+        (table, key) => format!("{table}.{key}"),
     }
 }
 

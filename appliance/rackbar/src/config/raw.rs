@@ -71,6 +71,16 @@ pub(super) struct RawBoot {
     #[serde(default)]
     pub(super) uefi: Uefi,
     pub(super) negotiate: Option<Spanned<Vec<BootWay>>>,
+    #[serde(default)]
+    pub(super) script: Vec<Spanned<RawScript>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawScript {
+    pub(super) mac: Option<Spanned<String>>,
+    pub(super) text: Option<Spanned<String>>,
+    pub(super) file: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]

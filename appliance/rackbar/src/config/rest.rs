@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use rackbar_boot::{NodeArguments, node_command_line};
+use rackbar_boot::{NodeArguments, SiteScript, node_command_line};
 use rackbar_model::{BootWay, Digest, MacAddr};
 use rackbar_trust::Secret;
 use toml::Spanned;
 
 use super::check::Checker;
-use super::raw::{RawBmc, RawBoot, RawClients};
+use super::raw::{RawBmc, RawBoot, RawClients, RawScript};
 use super::{Bmc, Boot, Clients, Credential, Password, Unknown};
 
 impl Checker<'_> {
@@ -75,6 +75,62 @@ impl Checker<'_> {
             kernel_arguments,
             uefi: raw.uefi,
             negotiate,
+            scripts: self.scripts(&raw.script),
+        }
+    }
+
+    fn scripts(&mut self, raw: &[Spanned<RawScript>]) -> Vec<SiteScript> {
+        let mut scripts: Vec<SiteScript> = Vec::new();
+        for one in raw {
+            let all = one.get_ref().mac.is_none();
+            let mac = one
+                .get_ref()
+                .mac
+                .as_ref()
+                .and_then(|mac| self.mac(mac, "boot.script.mac"));
+            if !all && mac.is_none() {
+                continue;
+            }
+            if scripts.iter().any(|other| other.mac() == mac) {
+                let whom = mac.map_or_else(|| "all machines".to_owned(), |mac| mac.to_string());
+                let problem = format!("there are two scripts for {whom}");
+                self.wrong(
+                    Some(one.span()),
+                    "boot.script",
+                    problem,
+                    "keep one, or give one another mac",
+                );
+            }
+            scripts.extend(self.script(one, mac));
+        }
+        scripts
+    }
+
+    /// One script, from the text in the configuration or from the file it names.
+    fn script(&mut self, raw: &Spanned<RawScript>, mac: Option<MacAddr>) -> Option<SiteScript> {
+        let (field, span, text) = match (&raw.get_ref().text, &raw.get_ref().file) {
+            (Some(text), None) => ("boot.script.text", text.span(), text.get_ref().clone()),
+            (None, Some(file)) => match (self.files)(file.get_ref()) {
+                Ok(text) => ("boot.script.file", file.span(), text),
+                Err(reason) => {
+                    let problem = format!("{:?}: {reason}", file.get_ref());
+                    let instead = "put the script beside rackbar.toml and write its name here";
+                    self.wrong(Some(file.span()), "boot.script.file", problem, instead);
+                    return None;
+                }
+            },
+            _ => {
+                let problem = "a script has either a text or a file";
+                self.wrong(Some(raw.span()), "boot.script", problem, "");
+                return None;
+            }
+        };
+        match SiteScript::new(mac, &text) {
+            Ok(script) => Some(script),
+            Err(error) => {
+                self.wrong(Some(span), field, error.to_string(), "");
+                None
+            }
         }
     }
 

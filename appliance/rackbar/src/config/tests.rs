@@ -35,6 +35,14 @@ listed = ["52:54:00:00:00:42"]
 kernel_arguments = "console=ttyS0"
 uefi = "snponly"
 negotiate = ["full_dhcp", "uefi_http"]
+[[boot.script]]
+file = "menu.ipxe"
+[[boot.script]]
+mac = "52:54:00:00:00:42"
+text = """
+#!ipxe
+chain http://deploy.example/own.ipxe || goto rackbar
+"""
 [bmc]
 power_on_discovered = true
 [[bmc.credential]]
@@ -44,9 +52,18 @@ password = "secret"
 admin_token_sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 "#;
 
+/// The files beside it.
+fn files(name: &str) -> Result<String, String> {
+    match name {
+        "menu.ipxe" => Ok("#!ipxe\r\ngoto rackbar\r\n".into()),
+        "long.ipxe" => Ok(format!("#!ipxe\n{}", "#".repeat(rackbar_boot::MAX_SITE_SCRIPT))),
+        _ => Err("there is no such file".into()),
+    }
+}
+
 #[test]
 fn a_whole_configuration_is_read() {
-    let config = check(GOOD).unwrap();
+    let config = check(GOOD, &files).unwrap();
     assert_eq!(config.name, "demo");
     let [rack, bmc, office] = &config.networks[..] else {
         panic!("three networks")
@@ -57,12 +74,14 @@ fn a_whole_configuration_is_read() {
     assert_eq!((bmc.vlan, bmc.dhcp), (Some(20), Dhcp::Auto));
     assert_eq!((office.address, office.dhcp), (Address::Dhcp, Dhcp::Off));
     assert_eq!(config.boot.uefi, Uefi::Snponly);
+    let machines: Vec<_> = config.boot.scripts.iter().map(SiteScript::mac).collect();
+    assert_eq!(machines, [None, Some(MacAddr([0x52, 0x54, 0, 0, 0, 0x42]))]);
     assert!(!format!("{config:?}").contains("secret"), "passwords stay out of logs");
 }
 
 #[test]
 fn the_default_is_right_and_listens_before_it_speaks() {
-    let config = check(DEFAULT).unwrap();
+    let config = check(DEFAULT, &no_files).unwrap();
     assert_eq!(config.networks[0].dhcp, Dhcp::Auto);
     assert_eq!(config.networks[0].address, Address::DhcpOr([10, 10, 0, 1].into(), 24));
 }
@@ -70,7 +89,7 @@ fn the_default_is_right_and_listens_before_it_speaks() {
 /// Replaces `from` in the good file; gives the mistakes.
 fn with(from: &str, to: &str) -> Vec<String> {
     assert!(GOOD.contains(from), "{from}");
-    match check(&GOOD.replacen(from, to, 1)) {
+    match check(&GOOD.replacen(from, to, 1), &files) {
         Ok(_) => panic!("{to:?} was taken"),
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
     }
@@ -87,7 +106,7 @@ fn every_mistake_is_told_with_line_field_and_what_to_write() {
         (
             "interface = \"52:54:00:00:00:01\"",
             "interfaec = \"x\"",
-            "line 7, interfaec: unknown field `interfaec`",
+            "line 7, network.interfaec: unknown field `interfaec`",
         ),
         (
             "interface = \"52:54:00:00:00:01\"",
@@ -95,6 +114,53 @@ fn every_mistake_is_told_with_line_field_and_what_to_write() {
             "did you mean \"interface\"?",
         ),
         ("role = \"rack\"", "role = \"rak\"", "did you mean \"rack\"?"),
+        (
+            "role = \"rack\"",
+            "role = \"rak\"",
+            "line 6, network.role: unknown variant `rak`",
+        ),
+        (
+            "\"full_dhcp\", \"uefi_http\"",
+            "\n\"full_dhcp\",\n\"htpp\"",
+            "boot.negotiate: unknown variant `htpp`",
+        ),
+        (
+            "uefi = \"snponly\"",
+            "uefi = \"ipxe\"",
+            "boot.uefi: unknown variant `ipxe`",
+        ),
+        ("vlan = 20", "vlan = \"20\"", "network.vlan: invalid type"),
+        (
+            "mac = \"52:54:00:00:00:99\"\n",
+            "",
+            "network.reservation.mac: missing field `mac`",
+        ),
+        (
+            "menu.ipxe",
+            "gone.ipxe",
+            "boot.script.file: \"gone.ipxe\": there is no such file",
+        ),
+        ("menu.ipxe", "long.ipxe", "boot.script.file: it has 65543 bytes"),
+        (
+            "file = \"menu.ipxe\"",
+            "",
+            "boot.script: a script has either a text or a file",
+        ),
+        (
+            "#!ipxe",
+            "#!/bin/sh",
+            "boot.script.text: line 1 of an iPXE script must be `#!ipxe`",
+        ),
+        (
+            "chain http",
+            ":rackbar-own\nchain http",
+            "line 2: labels beginning with `:rackbar` are Rackbar's own",
+        ),
+        (
+            "mac = \"52:54:00:00:00:42\"",
+            "",
+            "there are two scripts for all machines",
+        ),
         ("role = \"rack\"", "role = \"bmc\"", "no network has the role \"rack\""),
         (
             "address = \"10.10.0.1/24\"",
@@ -191,7 +257,11 @@ fn every_mistake_is_told_with_line_field_and_what_to_write() {
 #[test]
 fn several_mistakes_are_told_at_once_in_order() {
     let text = GOOD.replace("vlan = 20", "vlan = 0").replace("10.10.0.254", "1.1.1.1");
-    let lines: Vec<_> = check(&text).unwrap_err().iter().map(|error| error.line).collect();
+    let lines: Vec<_> = check(&text, &files)
+        .unwrap_err()
+        .iter()
+        .map(|error| error.line)
+        .collect();
     assert_eq!(lines, [Some(11), Some(22)]);
 }
 
@@ -220,10 +290,10 @@ fn kernel_arguments_make_a_configuration() {
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(text: String, at in 0usize..1200, cut in 0usize..1200) {
-        let _ = check(&text);
+        let _ = check(&text, &files);
         let _ = from_kernel_arguments(&format!("rackbar.address={text}"));
         let good: String = GOOD.chars().take(at).chain(text.chars()).chain(GOOD.chars().skip(cut)).collect();
-        if let Err(errors) = check(&good) {
+        if let Err(errors) = check(&good, &files) {
             proptest::prop_assert!(!errors.is_empty());
             let _ = in_words(&errors);
         }

@@ -116,17 +116,13 @@ pub(crate) async fn run(options: Options) -> Result<()> {
 }
 
 fn check(options: &Options) -> Result<()> {
-    let text = std::fs::read_to_string(&options.config).with_context(|| options.config.display().to_string())?;
-    match crate::config::check(&text) {
-        Ok(config) => {
-            println!(
-                "{}: right, {} networks",
-                options.config.display(),
-                config.networks.len()
-            );
+    let name = options.config.display();
+    match source::read_with_files(&options.config).outcome {
+        Ok((_, config)) => {
+            println!("{name}: right, {} networks", config.networks.len());
             Ok(())
         }
-        Err(errors) => anyhow::bail!("{}:\n{}", options.config.display(), crate::config::in_words(&errors)),
+        Err(reason) => anyhow::bail!("{name}:\n{reason}"),
     }
 }
 

@@ -268,6 +268,7 @@ fn settings(config: &Config, placed: &[Placed]) -> Settings {
             Unknown::Ignore => orchestrator::Unknown::Listed(reserved.collect()),
         },
         kernel_arguments: config.boot.kernel_arguments.clone(),
+        scripts: config.boot.scripts.clone(),
         power_on_discovered: config.bmc.power_on_discovered,
     }
 }
@@ -429,7 +430,7 @@ mod tests {
 
     #[test]
     fn the_default_serves_its_pool_alone_and_only_adds_boot_information_beside_others() {
-        let config = crate::config::check(crate::config::DEFAULT).unwrap();
+        let config = crate::config::check(crate::config::DEFAULT, &crate::config::no_files).unwrap();
         let alone = dhcp_config(&config, &placed([10, 10, 0, 1]), PORTS);
         assert_eq!(alone.interfaces, ["eth0"]);
         assert_eq!(
@@ -450,7 +451,7 @@ mod tests {
 
     #[test]
     fn another_http_port_is_in_every_url() {
-        let config = crate::config::check(crate::config::DEFAULT).unwrap();
+        let config = crate::config::check(crate::config::DEFAULT, &crate::config::no_files).unwrap();
         let ports = Ports {
             http: SocketAddr::from(([0, 0, 0, 0], 8080)),
             ..PORTS

@@ -1,22 +1,37 @@
 //! Where the configuration comes from: the file on the boot medium, else the kernel's arguments, else the safe default;
-//! and when the file is bad, the last one that was good.
+//! and when the file is bad, the last one that was good. The files it names are part of it: they are read and kept with
+//! it, and a change of one of them is a change of the configuration.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rackbar_boot::MAX_SITE_SCRIPT;
 use rackbar_model::{EventKind, Severity};
 use rackbar_store::{Store, Table};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Uefi};
 
 /// Key of the last good file in the store.
 const LAST_GOOD: &[u8] = b"last-good";
+
+/// Key of the files it named, as JSON: name and text.
+const ITS_FILES: &[u8] = b"last-good-files";
+
+/// When a file was written and how long it is; `None` when there is none. FAT keeps times to two seconds, so the size
+/// counts too.
+type Stamp = Option<(SystemTime, u64)>;
 
 /// Watches one configuration file.
 pub(super) struct Source {
     path: PathBuf,
     kernel: String,
-    seen: Option<(SystemTime, u64)>,
+    /// Names of the files that the configuration names.
+    named: Vec<String>,
+    /// The configuration's own stamp, then theirs.
+    seen: Vec<Stamp>,
 }
 
 /// A configuration and what is to be told about it.
@@ -25,12 +40,16 @@ pub(super) struct Loaded {
     pub(super) events: Vec<EventKind>,
     /// The file's text, to be kept once it is in force.
     text: Option<String>,
+    /// The files it names, by name.
+    files: BTreeMap<String, String>,
 }
 
 impl Loaded {
     /// Keeps the file as the last good one.
     pub(super) fn keep(&self, store: &Store) {
         if let Some(text) = &self.text {
+            let files = serde_json::to_vec(&self.files).ok();
+            store.queue(Table::Config, ITS_FILES, files.as_deref());
             store.queue(Table::Config, LAST_GOOD, Some(text.as_bytes()));
         }
     }
@@ -50,20 +69,17 @@ impl Source {
         Self {
             path,
             kernel,
-            seen: None,
+            named: Vec::new(),
+            seen: vec![None],
         }
     }
 
     /// The configuration at start. Always gives one.
     pub(super) fn first(&mut self, store: &Store) -> Loaded {
-        self.seen = stamp(&self.path);
         let mut events = Vec::new();
-        if self.seen.is_some() {
+        if self.path.exists() {
             match self.read() {
-                Ok(mut loaded) => {
-                    loaded.events.splice(0..0, events);
-                    return loaded;
-                }
+                Ok(loaded) => return loaded,
                 Err(bad) => events.push(bad),
             }
             if let Some(mut loaded) = last_good(store) {
@@ -76,34 +92,46 @@ impl Source {
         loaded
     }
 
-    /// True when the file is another one than at the last look.
+    /// True when the file, or one that it names, is another one than at the last look.
     pub(super) fn changed(&self) -> bool {
-        stamp(&self.path) != self.seen
+        self.stamps() != self.seen
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        let named = self.named.iter().map(|name| beside(&self.path, name));
+        std::iter::once(self.path.clone())
+            .chain(named)
+            .map(|path| stamp(&path))
+            .collect()
     }
 
     /// The configuration after a change of the file; `Err` is the event that tells what is wrong with it.
     pub(super) fn again(&mut self) -> Result<Loaded, EventKind> {
-        self.seen = stamp(&self.path);
-        match self.seen {
-            Some(_) => self.read(),
-            None => Ok(self.without_file()),
+        if self.path.exists() {
+            return self.read();
         }
+        self.named.clear();
+        self.seen = self.stamps();
+        Ok(self.without_file())
     }
 
-    fn read(&self) -> Result<Loaded, EventKind> {
+    fn read(&mut self) -> Result<Loaded, EventKind> {
+        let before = stamp(&self.path);
+        let read = read_with_files(&self.path);
+        // Stamps from before reading: what is written meanwhile is a change.
+        self.named = read.files.iter().map(|(name, _, _)| name.clone()).collect();
+        self.seen = std::iter::once(before)
+            .chain(read.files.iter().map(|(_, stamp, _)| *stamp))
+            .collect();
         let source = self.path.display().to_string();
-        let text = std::fs::read_to_string(&self.path)
-            .map_err(|error| told(source.clone(), format!("not read: {error}"), Severity::Error))?;
-        match config::check(&text) {
-            Ok(config) => {
-                let events = vec![told(source, "taken".into(), Severity::Info)];
-                Ok(Loaded {
-                    config,
-                    events,
-                    text: Some(text),
-                })
-            }
-            Err(errors) => Err(told(source, config::in_words(&errors), Severity::Error)),
+        match read.outcome {
+            Ok((text, config)) => Ok(Loaded {
+                events: vec![told(source, taken(&config), Severity::Info)],
+                config,
+                text: Some(text),
+                files: read.files.into_iter().map(|(name, _, text)| (name, text)).collect(),
+            }),
+            Err(reason) => Err(told(source, reason, Severity::Error)),
         }
     }
 
@@ -116,6 +144,7 @@ impl Source {
                     config,
                     events,
                     text: None,
+                    files: BTreeMap::new(),
                 };
             }
             Some(Err(errors)) => {
@@ -133,19 +162,77 @@ impl Source {
         );
         events.push(told("safe default".into(), outcome, Severity::Info));
         // A test checks the default, so this cannot be another error.
-        let config =
-            config::check(config::DEFAULT).unwrap_or_else(|errors| unreachable!("{}", config::in_words(&errors)));
+        let config = config::check(config::DEFAULT, &config::no_files)
+            .unwrap_or_else(|errors| unreachable!("{}", config::in_words(&errors)));
         Loaded {
             config,
             events,
             text: None,
+            files: BTreeMap::new(),
         }
     }
 }
 
+/// What reading a configuration gave.
+pub(super) struct Read {
+    /// Its text and what it means, or everything that is wrong with it.
+    pub(super) outcome: Result<(String, Config), String>,
+    /// Name, stamp and text of the files it names.
+    files: Vec<(String, Stamp, String)>,
+}
+
+/// Reads the configuration at `path`, and the files it names, which lie beside it.
+pub(super) fn read_with_files(path: &Path) -> Read {
+    let files = RefCell::new(Vec::new());
+    let outcome = std::fs::read_to_string(path)
+        .map_err(|error| format!("not read: {error}"))
+        .and_then(|text| {
+            let checked = config::check(&text, &|name| {
+                let file = beside(path, name);
+                let stamp = stamp(&file);
+                let read = read_script(&file);
+                let text = read.as_ref().cloned().unwrap_or_default();
+                files.borrow_mut().push((name.to_owned(), stamp, text));
+                read.map_err(|error| error.to_string())
+            });
+            checked
+                .map(|config| (text, config))
+                .map_err(|errors| config::in_words(&errors))
+        });
+    Read {
+        outcome,
+        files: files.into_inner(),
+    }
+}
+
+fn beside(path: &Path, name: &str) -> PathBuf {
+    path.parent().unwrap_or(Path::new("/")).join(name)
+}
+
+/// Not more than one byte over what a script may have: somebody may have named a disk.
+fn read_script(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let limit = MAX_SITE_SCRIPT as u64 + 1;
+    std::fs::File::open(path)?.take(limit).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// "Taken", and what an operator may not expect of it.
+fn taken(config: &Config) -> String {
+    if config.boot.scripts.is_empty() || config.boot.uefi == Uefi::Snponly {
+        return "taken".into();
+    }
+    "taken; the boot.script reaches machines with BIOS only: write boot.uefi = \"snponly.efi\" for those with UEFI, which \
+     get Rackbar's own loader now"
+        .into()
+}
+
 fn last_good(store: &Store) -> Option<Loaded> {
     let text = store.get(Table::Config, LAST_GOOD).ok()??;
-    let config = config::check(&String::from_utf8(text).ok()?).ok()?;
+    let files = store.get(Table::Config, ITS_FILES).ok()?.unwrap_or_default();
+    let files: BTreeMap<String, String> = serde_json::from_slice(&files).unwrap_or_default();
+    let kept = |name: &str| files.get(name).cloned().ok_or_else(|| "was not kept".to_owned());
+    let config = config::check(&String::from_utf8(text).ok()?, &kept).ok()?;
     let outcome = "taken: the last good configuration stays in force until the file is right";
     let events = vec![told(
         "last good configuration".into(),
@@ -156,11 +243,11 @@ fn last_good(store: &Store) -> Option<Loaded> {
         config,
         events,
         text: None,
+        files: BTreeMap::new(),
     })
 }
 
-/// Changes when the file does; FAT keeps times to two seconds, so the size counts too.
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+fn stamp(path: &Path) -> Stamp {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }
@@ -200,6 +287,49 @@ mod tests {
         let restarted = Source::new(path, String::new()).first(&store);
         assert_eq!(restarted.config.name, "good");
         assert_eq!(severities(&restarted), [Severity::Error, Severity::Warning]);
+    }
+
+    #[test]
+    fn a_script_file_is_part_of_the_configuration_and_kept_with_it() {
+        let store = Store::in_memory(rackbar_store::Options::default()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (path, menu) = (dir.path().join("rackbar.toml"), dir.path().join("menu.ipxe"));
+        std::fs::write(
+            &path,
+            format!("{}[[boot.script]]\nfile = \"menu.ipxe\"\n", config::DEFAULT),
+        )
+        .unwrap();
+        let mut source = Source::new(path.clone(), String::new());
+        let missing = source.again().err().unwrap();
+        assert!(
+            missing
+                .to_string()
+                .contains("boot.script.file: \"menu.ipxe\": No such file"),
+            "{missing}"
+        );
+
+        std::fs::write(&menu, "#!ipxe\ngoto rackbar\n").unwrap();
+        assert!(source.changed(), "the file it waited for is there");
+        let good = source.again().ok().unwrap();
+        assert!(!source.changed());
+        assert_eq!(good.config.boot.scripts.len(), 1);
+        assert!(
+            good.events[0].to_string().contains("with BIOS only"),
+            "{}",
+            good.events[0]
+        );
+        good.keep(&store);
+        store.flush().unwrap();
+
+        std::fs::write(&menu, "echo no script").unwrap();
+        assert!(source.changed());
+        let bad = source.again().err().unwrap();
+        assert!(bad.to_string().contains("must be `#!ipxe`"), "{bad}");
+        let restarted = Source::new(path, String::new()).first(&store);
+        assert_eq!(
+            restarted.config.boot.scripts, good.config.boot.scripts,
+            "as it was when it was good"
+        );
     }
 
     #[test]
