@@ -29,14 +29,15 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// Milliseconds as a person reads them: `12 ms`, `3.4 s`.
+/// Milliseconds as a person reads them: `12 ms`, `3.4 s`, `60 min`.
 struct Millis(u64);
 
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             n @ 0..=999 => write!(f, "{n} ms"),
-            n => write!(f, "{}.{} s", n / 1_000, n / 100 % 10),
+            n @ 1_000..=599_999 => write!(f, "{}.{} s", n / 1_000, n / 100 % 10),
+            n => write!(f, "{} min", n / 60_000),
         }
     }
 }
@@ -206,7 +207,7 @@ fn dhcp(kind: &EventKind, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f,
             "DHCP: acknowledged{}{}{}",
             Maybe(" ", address.as_ref()),
-            Maybe(", lease seconds ", lease_seconds.as_ref()),
+            Maybe(" for ", lease_seconds.map(|seconds| Millis(u64::from(seconds) * 1_000))),
             Maybe(", boot file ", boot_file.as_ref()),
         ),
         EventKind::DhcpNak { reason } => write!(f, "DHCP: refused: {reason}"),

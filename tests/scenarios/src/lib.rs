@@ -23,6 +23,8 @@ use api::Api;
 pub const SERVING: Duration = Duration::from_secs(180);
 /// How long a machine may take from power-on to discovered.
 pub const DISCOVERED: Duration = Duration::from_secs(240);
+/// How long an inventory may take to be complete after the first one: switches announce themselves every 30 s.
+pub const COMPLETE: Duration = Duration::from_secs(45);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(200);
 /// What a failure shows of each console.
@@ -211,6 +213,20 @@ impl Stage {
         Ok(node)
     }
 
+    /// Waits until a machine's inventory holds what every machine has: links settle and LLDP speaks up a few seconds
+    /// after the first one was sent.
+    ///
+    /// # Errors
+    /// When it does not in time; names what is missing.
+    pub async fn until_complete(&self, name: &str) -> Result<Node> {
+        let whole = || async {
+            let node = self.node(name).await?.context("not known")?;
+            complete(&node)?;
+            anyhow::Ok(node)
+        };
+        eventually(&format!("the inventory of {name} is complete"), COMPLETE, whole).await
+    }
+
     /// Waits until a machine's agent is connected.
     ///
     /// # Errors
@@ -265,7 +281,7 @@ pub fn complete(node: &Node) -> Result<()> {
         .as_ref()
         .with_context(|| format!("{} has no inventory", node.name))?;
     let has = |what: &str, there: bool| {
-        ensure!(there, "{}: the inventory lacks {what}: {inventory:#?}", node.name);
+        ensure!(there, "{}: the inventory lacks {what}: {inventory:?}", node.name);
         Ok(())
     };
     has("the system's serial number", inventory.system.serial.is_some())?;
@@ -284,6 +300,14 @@ pub fn complete(node: &Node) -> Result<()> {
     has(
         "serial numbers of all disks",
         inventory.disks.iter().all(|disk| disk.serial.is_some()),
+    )?;
+    has(
+        "the switch port of the boot NIC",
+        inventory.nics.iter().any(|nic| nic.boot && nic.lldp.is_some()),
+    )?;
+    has(
+        "the BMC's address, seen in-band",
+        inventory.bmc.as_ref().is_some_and(|bmc| bmc.address.is_some()),
     )?;
     has("the boot MAC", inventory.boot.mac.is_some())
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rackbar_model::{EventKind, FirmwareMode, NodeState, PowerState, WitnessKind};
-use rackbar_scenarios::{Stage, complete, eventually};
+use rackbar_scenarios::{Stage, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn demo_rack_is_discovered() -> Result<()> {
@@ -23,7 +23,7 @@ async fn demo_rack_is_discovered() -> Result<()> {
             start.elapsed().as_secs_f64(),
             node.verdict
         );
-        complete(&node)?;
+        stage.until_complete(name).await?;
         let timeline = stage.timeline(&node).await?;
         ensure!(
             timeline
