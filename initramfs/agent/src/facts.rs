@@ -1,14 +1,15 @@
 //! The inventory: taken at once, again when something changed, shared with the session.
 //!
 //! The first one is sent without waiting for anything: LLDP speaks every 30 seconds, and an operator looks at the page
-//! now. What the switches say follows as a second inventory.
+//! now. While links settle, addresses come and switches speak, the machine changes every second; the second inventory
+//! follows when that is over.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rackbar_hardware::Root;
@@ -22,14 +23,27 @@ use crate::watch;
 /// settings change without any event.
 const SELDOM: Duration = Duration::from_secs(600);
 
-/// Changes come in bursts (a switch restarts, a shelf of disks appears); one look after the burst is enough.
-const SETTLE: Duration = Duration::from_millis(400);
+/// Changes come in bursts (links settle, a switch restarts, a shelf of disks appears); one look after the burst is
+/// enough. It is over when nothing has changed for this long.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// A burst that goes on is reported all the same.
+const LONGEST_BURST: Duration = Duration::from_secs(10);
+
+/// Why to look at the machine again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trigger {
+    /// Something is different; more of it may follow.
+    Changed,
+    /// The appliance wants to know now.
+    Asked,
+}
 
 /// The newest inventory, and a bell that rings when there is a newer one.
 pub struct Facts {
     latest: Mutex<Option<(u64, Arc<Inventory>)>>,
     bell: Option<EventFd>,
-    triggers: Mutex<Option<Sender<()>>>,
+    triggers: Mutex<Option<Sender<Trigger>>>,
 }
 
 impl Default for Facts {
@@ -62,7 +76,7 @@ impl Facts {
     /// Has the machine looked at again.
     pub(crate) fn look_again(&self) {
         if let Some(triggers) = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            let _ = triggers.send(());
+            let _ = triggers.send(Trigger::Asked);
         }
     }
 
@@ -97,7 +111,7 @@ pub(crate) fn start(root: Root, boot_mac: Option<MacAddr>, facts: &Arc<Facts>) {
     }
 }
 
-fn look(root: &Root, boot_mac: Option<MacAddr>, neighbours: &Neighbours, facts: &Facts, triggers: &Receiver<()>) {
+fn look(root: &Root, boot_mac: Option<MacAddr>, neighbours: &Neighbours, facts: &Facts, triggers: &Receiver<Trigger>) {
     let mut last: Option<Inventory> = None;
     loop {
         let mut found = rackbar_hardware::inventory(root, boot_mac);
@@ -107,9 +121,20 @@ fn look(root: &Root, boot_mac: Option<MacAddr>, neighbours: &Neighbours, facts: 
             last = steady;
             facts.publish(found);
         }
-        let _ = triggers.recv_timeout(SELDOM);
-        while triggers.recv_timeout(SETTLE).is_ok() {}
+        wait(triggers, SELDOM, QUIET, LONGEST_BURST);
     }
+}
+
+/// Waits for a reason to look again: `seldom` without one, and until a burst of changes is over.
+fn wait(triggers: &Receiver<Trigger>, seldom: Duration, quiet: Duration, longest: Duration) {
+    let mut trigger = triggers.recv_timeout(seldom);
+    let begun = Instant::now();
+    while trigger == Ok(Trigger::Changed) {
+        let left = longest.saturating_sub(begun.elapsed());
+        trigger = triggers.recv_timeout(quiet.min(left));
+    }
+    // One look answers all that came until now.
+    while triggers.try_recv().is_ok() {}
 }
 
 /// The inventory without what changes by itself: temperatures, hours, and the clock of an idle processor.
@@ -188,6 +213,35 @@ mod tests {
         facts.hear();
         assert!(!rings());
         assert_eq!(facts.latest().unwrap().0, 1);
+    }
+
+    /// Waits long enough to be told from not waiting, on a busy machine too.
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_burst_ends_in_one_look_and_a_question_is_answered_at_once() {
+        let (sender, receiver) = channel();
+        let begun = Instant::now();
+        let send = |triggers: &[Trigger]| triggers.iter().for_each(|trigger| sender.send(*trigger).unwrap());
+
+        send(&[Trigger::Changed; 5]);
+        wait(&receiver, LONG, Duration::from_millis(50), LONG);
+        assert!(receiver.try_recv().is_err(), "the burst was not taken in whole");
+        assert!(begun.elapsed() >= Duration::from_millis(50));
+
+        send(&[Trigger::Changed, Trigger::Asked, Trigger::Changed]);
+        wait(&receiver, LONG, LONG, LONG);
+        assert!(receiver.try_recv().is_err());
+        assert!(begun.elapsed() < LONG);
+    }
+
+    #[test]
+    fn a_burst_that_goes_on_is_reported_all_the_same() {
+        let (sender, receiver) = channel();
+        let begun = Instant::now();
+        sender.send(Trigger::Changed).unwrap();
+        wait(&receiver, LONG, LONG, Duration::from_millis(50));
+        assert!((Duration::from_millis(50)..LONG).contains(&begun.elapsed()));
     }
 
     #[test]

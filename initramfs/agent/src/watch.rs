@@ -10,15 +10,15 @@ use rackbar_hardware::lldp::LldpListener;
 use rackbar_hardware::{Root, nics};
 use rackbar_net::Netlink;
 
-use crate::facts::Neighbours;
+use crate::facts::{Neighbours, Trigger};
 use crate::report::say;
 
 /// How often cables and devices are looked at. The kernel tells a link's operational state only after a second of its
 /// own; reading the carrier is quicker and costs a few system calls.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts the watching thread; it sends one `()` for each change.
-pub(crate) fn start(triggers: Sender<()>, neighbours: Arc<Neighbours>) {
+/// Starts the watching thread; it sends one trigger for each change.
+pub(crate) fn start(triggers: Sender<Trigger>, neighbours: Arc<Neighbours>) {
     let listener = LldpListener::open();
     if let Err(error) = &listener {
         say!("LLDP cannot be heard, switch ports stay unknown: {error}");
@@ -47,7 +47,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn run(mut self, triggers: &Sender<()>) {
+    fn run(mut self, triggers: &Sender<Trigger>) {
         let mut next_look = Instant::now();
         loop {
             let mut changed = false;
@@ -57,7 +57,7 @@ impl Watch {
                 changed |= self.forget();
             }
             changed |= self.listen(next_look.saturating_duration_since(Instant::now()));
-            if changed && triggers.send(()).is_err() {
+            if changed && triggers.send(Trigger::Changed).is_err() {
                 return;
             }
         }
