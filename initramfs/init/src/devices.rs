@@ -12,6 +12,7 @@ use rackbar_hardware::cmdline::Arguments;
 use rackbar_hardware::modules::{Loader, ModuleIndex, Outcome, Settings, present};
 use rackbar_hardware::uevent::{Heard, UeventSocket};
 
+use crate::power;
 use crate::report::say;
 
 /// Modules that no device names but a program needs: the character devices of IPMI, and the power button's events.
@@ -133,9 +134,12 @@ fn hot_plug(socket: &UeventSocket, loader: &Loader, blocks: &Sender<String>) {
                     tell(loader.load(&alias), &loaded);
                     load_companions(loader, &loaded);
                 }
-                if event.subsystem == "block" {
+                let name = event.devname.unwrap_or_default();
+                match event.subsystem.as_str() {
                     // Nobody listens any more once the boot medium is settled.
-                    let _ = blocks.send(event.devname.unwrap_or_default());
+                    "block" => drop(blocks.send(name)),
+                    "input" if event.action == "add" => power::watch(name.trim_start_matches("input/")),
+                    _ => {}
                 }
             }
             Ok(Heard::Overflow) => {

@@ -15,6 +15,7 @@ mod gpt;
 mod grow;
 mod medium;
 mod mounts;
+mod power;
 mod report;
 mod restart;
 mod services;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
             std::sync::mpsc::channel().1
         }
     };
+    power::watch_present();
     mounts::efi_variables();
     if role == Role::Appliance {
         medium::mount_all(&arguments, &blocks);
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
 fn survive_panics() {
     std::panic::set_hook(Box::new(|fault| {
         let main = std::thread::current().name() == Some("main");
+        report::show();
         say!("FAULT in init, please report it: {fault}");
         if main {
             say!("init no longer watches the services; restart the machine when convenient");

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use rackbar_hardware::cmdline::Arguments;
 
 use crate::capture;
-use crate::report::say;
+use crate::report::{self, say};
 use crate::restart::Restarts;
 use crate::sys;
 
@@ -25,6 +25,8 @@ pub(crate) struct Spec {
     arguments: Vec<String>,
     /// Show its output on the console too.
     mirror: bool,
+    /// It draws on the console that init's own lines go to.
+    covers: bool,
 }
 
 /// What this machine is.
@@ -48,8 +50,17 @@ impl Role {
     }
 }
 
-/// The services of a machine. `consoles` are kernel console names, such as `tty0` and `ttyS0`.
-pub(crate) fn specs(role: Role, consoles: &[String]) -> Vec<Spec> {
+/// A console of the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Console {
+    /// Its name, such as `tty0` and `ttyS0`.
+    name: String,
+    /// It is `/dev/console`, where init's own lines go.
+    preferred: bool,
+}
+
+/// The services of a machine with these consoles.
+pub(crate) fn specs(role: Role, consoles: &[Console]) -> Vec<Spec> {
     if role == Role::Node {
         let program = "/bin/rackbar-agent";
         return vec![Spec {
@@ -57,6 +68,7 @@ pub(crate) fn specs(role: Role, consoles: &[String]) -> Vec<Spec> {
             program,
             arguments: Vec::new(),
             mirror: true,
+            covers: false,
         }];
     }
     let program = "/bin/rackbar";
@@ -65,30 +77,38 @@ pub(crate) fn specs(role: Role, consoles: &[String]) -> Vec<Spec> {
         program,
         arguments: vec!["daemon".to_owned()],
         mirror: false,
+        covers: false,
     };
     let screens = consoles.iter().map(|console| {
         // tty0 is whichever terminal is in front; the first one is at start.
-        let tty = if console == "tty0" { "tty1" } else { console };
+        let tty = if console.name == "tty0" { "tty1" } else { &console.name };
         let arguments = vec!["console".to_owned(), "--tty".to_owned(), format!("/dev/{tty}")];
         Spec {
             name: format!("console-{tty}"),
             program,
             arguments,
             mirror: false,
+            covers: console.preferred,
         }
     });
     std::iter::once(daemon).chain(screens).collect()
 }
 
 /// The consoles the kernel writes to, from `/proc/consoles`: unlike `console=`, only those that exist.
-pub(crate) fn consoles(proc_consoles: &str) -> Vec<String> {
-    let names = proc_consoles.lines().filter_map(|line| line.split_whitespace().next());
-    let mut names: Vec<String> = names
-        .filter(|name| name.starts_with("tty") || name.starts_with("hvc"))
-        .map(str::to_owned)
-        .collect();
-    names.dedup();
-    names
+pub(crate) fn consoles(proc_consoles: &str) -> Vec<Console> {
+    let console = |line: &str| {
+        let name = line.split_whitespace().next()?;
+        // Flags stand in brackets; C is the preferred one.
+        let flags = line.split_once('(')?.1.split(')').next()?;
+        let screen = name.starts_with("tty") || name.starts_with("hvc");
+        screen.then(|| Console {
+            name: name.to_owned(),
+            preferred: flags.contains('C'),
+        })
+    };
+    let mut consoles: Vec<_> = proc_consoles.lines().filter_map(console).collect();
+    consoles.dedup_by(|one, other| one.name == other.name);
+    consoles
 }
 
 enum State {
@@ -163,6 +183,9 @@ impl Services {
         for service in &mut self.0 {
             if let State::Running { pid, .. } = service.state {
                 stop_one(&service.spec.name, pid, patience);
+                if service.spec.covers {
+                    report::show();
+                }
             }
             // Nothing is started after this; the machine goes down.
             service.state = State::Waiting {
@@ -196,6 +219,9 @@ impl Service {
         match self.spec.spawn() {
             Ok(pid) => {
                 say!("{name} started, process {pid}");
+                if self.spec.covers {
+                    report::hide();
+                }
                 self.state = State::Running { pid, since: now };
             }
             Err(error) => {
@@ -206,6 +232,9 @@ impl Service {
     }
 
     fn ended(&mut self, how: &str, since: Instant, now: Instant) {
+        if self.spec.covers {
+            report::show();
+        }
         let ran = now.saturating_duration_since(since).as_secs_f64();
         say!("{} ended {how} after {ran:.1} s", self.spec.name);
         self.wait(since, now);
@@ -272,9 +301,12 @@ mod tests {
     fn an_appliance_has_a_daemon_and_a_screen_per_console_that_exists() {
         let consoles =
             consoles("ttyS0                -W- (EC p a)    4:64\ntty0 -WU (E p  )    4:1\nnetcon0 -W- (E N  )\n");
+        assert!(super::consoles("ttyS0\n(\n").is_empty());
         let specs = specs(Role::Appliance, &consoles);
         let names: Vec<&str> = specs.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["daemon", "console-ttyS0", "console-tty1"]);
         assert_eq!(specs[2].arguments, ["console", "--tty", "/dev/tty1"]);
+        let covering: Vec<bool> = specs.iter().map(|s| s.covers).collect();
+        assert_eq!(covering, [false, true, false]);
     }
 }
