@@ -1,5 +1,5 @@
 //! Reading the device path we were loaded from (UEFI 2.10 section 10.3): firmware that booted by HTTP leaves its
-//! network settings and the URL there.
+//! network settings and the URL there, firmware that booted from a disk the partition.
 
 use alloc::string::String;
 use core::net::Ipv4Addr;
@@ -7,6 +7,10 @@ use core::net::Ipv4Addr;
 use rackbar_model::MacAddr;
 
 use crate::packet::prefix;
+
+/// Media device path nodes.
+const MEDIA: u8 = 4;
+const HARD_DRIVE: u8 = 1;
 
 /// Messaging device path nodes.
 const MESSAGING: u8 = 3;
@@ -29,13 +33,9 @@ impl NetworkPath {
     /// Reads the nodes of a path; stops at its end or at the first that makes no sense.
     pub fn parse(mut path: &[u8]) -> Self {
         let mut found = Self::default();
-        while let [kind, subtype, low, high, ..] = *path {
-            let length = usize::from(u16::from_le_bytes([low, high]));
-            let Some((node, rest)) = path.split_at_checked(length).filter(|_| length >= 4) else {
-                break;
-            };
+        while let Some((kind, subtype, data, rest)) = next(path) {
             if kind == MESSAGING {
-                found.node(subtype, node.get(4..).unwrap_or_default());
+                found.node(subtype, data);
             }
             path = rest;
         }
@@ -53,6 +53,29 @@ impl NetworkPath {
             _ => {}
         }
     }
+}
+
+/// Type, subtype and data of the first node, and the path behind it.
+fn next(path: &[u8]) -> Option<(u8, u8, &[u8], &[u8])> {
+    let [kind, subtype, low, high, ..] = *path else {
+        return None;
+    };
+    let length = usize::from(u16::from_le_bytes([low, high]));
+    let (node, rest) = path.split_at_checked(length)?;
+    Some((kind, subtype, node.get(4..)?, rest))
+}
+
+/// The unique GUID of the GPT partition a path leads to, as it stands in the table (section 10.3.5.1). A CD has none.
+pub fn partition(mut path: &[u8]) -> Option<[u8; 16]> {
+    const GPT: u8 = 2;
+    let mut found = None;
+    while let Some((kind, subtype, data, rest)) = next(path) {
+        if (kind, subtype) == (MEDIA, HARD_DRIVE) && data.get(37) == Some(&GPT) {
+            found = data.get(20..36).and_then(|guid| guid.try_into().ok());
+        }
+        path = rest;
+    }
+    found
 }
 
 /// Local address, gateway and mask of an IPv4 node. The two last were added in UEFI 2.4 and may be missing.
@@ -101,6 +124,25 @@ mod tests {
     }
 
     #[test]
+    fn the_partition_of_a_disk_is_known_and_a_disc_has_none() {
+        let mut drive = [0u8; 38];
+        drive[20..36].copy_from_slice(&[7; 16]);
+        (drive[36], drive[37]) = (2, 2);
+        let end = node(0x7f, 0xff, &[]);
+        assert_eq!(
+            partition(&[node(MEDIA, HARD_DRIVE, &drive), end.clone()].concat()),
+            Some([7; 16])
+        );
+        drive[37] = 1; // an MBR's signature
+        assert_eq!(
+            partition(&[node(MEDIA, HARD_DRIVE, &drive), end.clone()].concat()),
+            None
+        );
+        let disc = node(MEDIA, 2, &[0; 20]);
+        assert_eq!(partition(&[disc, end].concat()), None);
+    }
+
+    #[test]
     fn an_address_the_firmware_did_not_fill_in_is_none() {
         let path = node(MESSAGING, IPV4, &[0; 23]);
         assert_eq!(NetworkPath::parse(&path).address, None);
@@ -109,7 +151,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn hostile_paths_never_panic(bytes: Vec<u8>, at: usize, byte: u8, cut: usize) {
-            let _ = NetworkPath::parse(&bytes);
+            let _ = (NetworkPath::parse(&bytes), partition(&bytes));
             let mut path = http_boot();
             let length = path.len();
             path[at % length] = byte;

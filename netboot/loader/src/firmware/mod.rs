@@ -10,6 +10,7 @@ mod machine;
 mod net;
 mod netboot;
 mod nic;
+mod origin;
 mod random;
 mod start;
 

@@ -13,6 +13,7 @@ use uefi::{Status, println};
 
 use super::initrd::Initrd;
 use super::machine::{Machine, get};
+use super::origin;
 
 /// A kernel and what it gets.
 pub(super) struct Kernel<'a> {
@@ -34,6 +35,7 @@ pub(super) fn embedded(machine: &Machine, payload: &Payload<'static>) -> Result<
         command_line: payload.command_line,
         signed: false,
     };
+    origin::tell(machine);
     start(machine, kernel, || ())
 }
 
