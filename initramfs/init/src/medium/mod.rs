@@ -1,26 +1,37 @@
-//! The appliance's boot medium: its ESP at `/esp` (read-only), its data partition at `/data`.
+//! The appliance's boot medium at `/esp` (read-only), its data partition at `/data`.
 //!
-//! A medium is a disk whose GPT names both `rackbar-esp` and `rackbar-data`, or only the first (the ISO on a stick).
-//! When two disks answer to that, the one the loader names (`LoaderDevicePartUUID`) or the kernel argument
-//! `rackbar.disk=<disk GUID>` decides; else none is touched, in words.
+//! | medium | known by | `/esp` | `/data` |
+//! |---|---|---|---|
+//! | disk or stick | GPT with `rackbar-esp` and `rackbar-data` | its ESP | its data partition, grown to the end |
+//! | ISO on a stick | GPT with `rackbar-esp` alone | its ESP | another disk's `rackbar-data`, never grown |
+//! | ISO as a CD | ISO 9660 volume `RACKBAR` | that volume | the same |
+//!
+//! The loader says what the firmware started (`LoaderInfo`, `LoaderDevicePartUUID`); that is waited for. Otherwise an
+//! ISO goes before an installed disk: somebody has just put it in. When it brings no `rackbar.toml`, the one of the
+//! disk that has the state is read. Of several disks the kernel argument `rackbar.disk=<disk GUID>` names the one for
+//! the state; when nothing tells which medium is ours, none is touched, in words.
+
+mod choice;
+mod disc;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use nix::mount::MsFlags;
+use nix::mount::{MsFlags, umount};
 use rackbar_hardware::Root;
 use rackbar_hardware::cmdline::Arguments;
 
 use crate::report::say;
 use crate::{gpt, grow, mounts, sys};
+use choice::{Choice, Hints, Volume};
 
 /// Names in the partition table.
 pub(crate) const ESP: &str = "rackbar-esp";
 pub(crate) const DATA: &str = "rackbar-data";
 
-/// For a medium the firmware says it booted from: USB sticks behind a slow hub take 10 s and more.
+/// For the medium the firmware has booted from: USB sticks behind a slow hub take 10 s and more.
 const PATIENCE_KNOWN: Duration = Duration::from_secs(45);
 
 /// Otherwise, since the last block device appeared: the appliance may have been booted over the network.
@@ -36,6 +47,7 @@ pub(crate) struct Medium {
     pub(crate) guid: Vec<u8>,
     pub(crate) sector: u64,
     pub(crate) sectors: u64,
+    /// Kernel name of the ESP; empty when there is none.
     esp: String,
     esp_guid: [u8; 16],
     /// The first copy of its table is good.
@@ -45,6 +57,17 @@ pub(crate) struct Medium {
 }
 
 impl Medium {
+    /// It carries both partitions: we made its table, and may write it.
+    fn is_ours(&self) -> bool {
+        !self.esp.is_empty() && !self.data.is_empty()
+    }
+
+    /// The kernel shows the partitions that its table names.
+    fn is_ready(&self, root: &Root) -> bool {
+        let shown = |name: &String| name.is_empty() || root.exists(format!("dev/{name}"));
+        shown(&self.esp) && shown(&self.data)
+    }
+
     /// Size of the data partition as the kernel sees it.
     pub(crate) fn partition_bytes(&self) -> Option<u64> {
         let sectors: u64 = Root::default().number(format!("sys/class/block/{}/size", self.data))?;
@@ -70,17 +93,19 @@ fn examine(root: &Root, name: &str) -> Option<Medium> {
     let disk = File::open(root.path(format!("dev/{name}"))).ok()?;
     let found = gpt::find(&disk, sector, sectors)?;
     let partitions = found.table.partitions();
-    let esp = partitions.iter().find(|p| p.name == ESP)?;
+    let esp = partitions.iter().find(|p| p.name == ESP);
     let data = partitions.iter().find(|p| p.name == DATA);
+    esp.or(data)?;
+    let kernel_name = |p: &gpt::Partition| partition_name(name, p.number);
     Some(Medium {
         disk: name.to_owned(),
         guid: found.table.disk_guid().to_vec(),
         sector,
         sectors,
-        esp: partition_name(name, esp.number),
-        esp_guid: esp.guid,
+        esp: esp.map(kernel_name).unwrap_or_default(),
+        esp_guid: esp.map(|esp| esp.guid).unwrap_or_default(),
         whole: found.primary,
-        data: data.map(|data| partition_name(name, data.number)).unwrap_or_default(),
+        data: data.map(kernel_name).unwrap_or_default(),
     })
 }
 
@@ -106,66 +131,6 @@ fn repair(medium: &Medium) -> Result<(), String> {
     Ok(())
 }
 
-/// Text of a GUID as it stands in a table.
-fn guid_text(bytes: &[u8]) -> String {
-    let order = [3usize, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-    let mut text = String::new();
-    for (position, index) in order.into_iter().enumerate() {
-        if matches!(position, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{:02x}", bytes.get(index).copied().unwrap_or(0)));
-    }
-    text
-}
-
-/// What tells several media apart.
-struct Hints {
-    /// Partition the loader was started from (Boot Loader Interface; UTF-16 behind four bytes of attributes).
-    partition: Option<String>,
-    disk: Option<String>,
-}
-
-impl Hints {
-    fn read(root: &Root, arguments: &Arguments) -> Self {
-        let file = "sys/firmware/efi/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
-        let text = root.bytes(file).map(|bytes| {
-            let units = bytes
-                .get(4..)
-                .unwrap_or_default()
-                .chunks_exact(2)
-                .map(|u| u16::from_le_bytes([u[0], u[1]]));
-            String::from_utf16_lossy(&units.take_while(|u| *u != 0).collect::<Vec<_>>()).to_lowercase()
-        });
-        Self {
-            partition: text,
-            disk: arguments.value("rackbar.disk").map(str::to_lowercase),
-        }
-    }
-
-    /// The medium to use, or why none.
-    fn choose(&self, mut media: Vec<Medium>) -> Result<Medium, String> {
-        if let Some(guid) = &self.disk {
-            media.retain(|medium| guid_text(&medium.guid) == *guid);
-        } else if let Some(partition) = &self.partition {
-            let named = |medium: &Medium| guid_text(&medium.esp_guid) == *partition;
-            if media.iter().any(named) {
-                media.retain(named);
-            }
-        }
-        let names: Vec<&str> = media.iter().map(|medium| medium.disk.as_str()).collect();
-        match names.len() {
-            0 => Err("no disk with Rackbar's partitions was found".to_owned()),
-            1 => media.pop().ok_or_else(String::new),
-            _ => Err(format!(
-                "several disks carry Rackbar's partitions ({}) and nothing tells which one is ours; \
-                 unplug the others, or name it with the kernel argument rackbar.disk=<disk GUID>",
-                names.join(", ")
-            )),
-        }
-    }
-}
-
 /// Waits for the medium, mounts it, grows it. Without one `/data` is memory.
 pub(crate) fn mount_all(arguments: &Arguments, blocks: &Receiver<String>) {
     let root = Root::default();
@@ -173,28 +138,66 @@ pub(crate) fn mount_all(arguments: &Arguments, blocks: &Receiver<String>) {
     if arguments.value("rackbar.medium") == Some("none") {
         return volatile("the kernel argument rackbar.medium=none says so");
     }
-    let medium = match wait(&root, &hints, blocks) {
-        Ok(medium) => medium,
+    let Choice { boot, state } = match wait(&root, &hints, blocks) {
+        Ok(choice) => choice,
         Err(why) => return volatile(&why),
     };
-    say!("boot medium is {} ({})", medium.disk, guid_text(&medium.guid));
+    say!("boot medium is {boot}");
+    mount_boot(&boot);
+    match state {
+        Ok(medium) => {
+            if boot != Volume::Esp(medium.clone()) {
+                say!("{boot} has no room for state: it is kept on {}", medium.disk);
+                lend_configuration(&medium);
+            }
+            mount_state(&medium);
+        }
+        Err(why) => volatile(&why),
+    }
+}
+
+/// Mounts the boot medium at `/esp`. People edit `rackbar.toml`; the secrets in it are for root only.
+fn mount_boot(boot: &Volume) {
+    let (device, kind, options) = match boot {
+        Volume::Esp(medium) => (&medium.esp, "vfat", "umask=0077"),
+        // Its names are upper case and end in `;1`; map=normal is what makes `rackbar.toml` of them.
+        Volume::Disc(drive) => (drive, "iso9660", "mode=0400,dmode=0500,map=normal"),
+    };
     let flags = SAFE | MsFlags::MS_RDONLY;
-    // The file system on the stick is edited by people; their secrets in rackbar.toml are for root only.
-    if let Err(error) = mounts::one(&format!("/dev/{}", medium.esp), "/esp", "vfat", flags, "umask=0077") {
-        say!("/esp cannot be mounted, so rackbar.toml is not read: {error}");
+    if let Err(error) = mounts::one(&format!("/dev/{device}"), "/esp", kind, flags, options) {
+        say!("/esp cannot be mounted from {device}, so rackbar.toml is not read: {error}");
     }
-    if medium.data.is_empty() {
-        return volatile(&format!("{} has no partition {DATA}", medium.disk));
+}
+
+/// An ISO as it is downloaded has no `rackbar.toml`; the installed disk whose state is used may have one.
+fn lend_configuration(medium: &Medium) {
+    if medium.esp.is_empty() || fs::exists("/esp/rackbar.toml").unwrap_or(false) {
+        return;
     }
-    if let Err(why) = grow::partition(&medium) {
+    say!("rackbar.toml is read from {}: the boot medium has none", medium.disk);
+    // Not mounted, when the boot medium could not be.
+    let _ = umount("/esp");
+    mount_boot(&Volume::Esp(medium.clone()));
+}
+
+/// Mounts the data partition at `/data`, grown when the whole disk is ours.
+fn mount_state(medium: &Medium) {
+    if medium.is_ours()
+        && let Err(why) = grow::partition(medium)
+    {
         say!("{}: the data partition was not enlarged: {why}", medium.disk);
     }
     let options = "errors=remount-ro";
     if let Err(error) = mounts::one(&format!("/dev/{}", medium.data), "/data", "ext4", SAFE, options) {
-        return volatile(&format!("{} cannot be mounted: {error}", medium.data));
+        return volatile(&format!(
+            "{} cannot be mounted as ext4 (a new partition wants mkfs.ext4 first): {error}",
+            medium.data
+        ));
     }
     say!("/data is on {}", medium.data);
-    if let Err(why) = grow::file_system(&medium) {
+    if medium.is_ours()
+        && let Err(why) = grow::file_system(medium)
+    {
         say!("/data was not enlarged: {why}");
     }
     if let Ok(folder) = File::open("/data") {
@@ -202,33 +205,43 @@ pub(crate) fn mount_all(arguments: &Arguments, blocks: &Receiver<String>) {
     }
 }
 
-/// Looks at all disks whenever one appears.
-fn wait(root: &Root, hints: &Hints, blocks: &Receiver<String>) -> Result<Medium, String> {
-    let begun = Instant::now();
-    let known = hints.partition.is_some() || hints.disk.is_some();
-    loop {
-        let media: Vec<Medium> = root
-            .names("sys/block")
-            .iter()
-            .filter_map(|name| examine(root, name))
-            .collect();
-        let ready = |medium: &Medium| root.exists(format!("dev/{}", medium.esp));
-        let chosen = hints.choose(media);
-        if chosen.as_ref().is_ok_and(ready) {
-            return chosen;
+/// What is there now.
+fn look(root: &Root, hints: &Hints) -> Result<Choice, String> {
+    let (mut disks, mut discs) = (Vec::new(), Vec::new());
+    for name in root.names("sys/block") {
+        match examine(root, &name) {
+            Some(medium) => disks.push(medium),
+            None if disc::is_ours(&root.path(format!("dev/{name}"))) => discs.push(name),
+            None => {}
         }
-        if let Ok(medium) = &chosen
-            && !medium.whole
-        {
+    }
+    hints.choose(disks, discs)
+}
+
+/// Looks at all disks and discs whenever one appears.
+fn wait(root: &Root, hints: &Hints, blocks: &Receiver<String>) -> Result<Choice, String> {
+    let begun = Instant::now();
+    loop {
+        let choice = look(root, hints);
+        let used = choice.iter().flat_map(Choice::disks);
+        let late: Vec<&Medium> = used.filter(|medium| !medium.is_ready(root)).collect();
+        let awaited = hints.is_awaited(&choice);
+        if late.is_empty() && !awaited && choice.as_ref().is_ok_and(|choice| !hints.may_improve(choice)) {
+            return choice;
+        }
+        if let Some(medium) = late.iter().find(|medium| !medium.whole && medium.is_ours()) {
             repair(medium)?;
         }
-        let patience = if known {
+        let patience = if awaited {
             PATIENCE_KNOWN.saturating_sub(begun.elapsed())
         } else {
             QUIET
         };
         if blocks.recv_timeout(patience).is_err() {
-            return chosen.and(Err("its partitions did not appear".to_owned()));
+            return match late.first() {
+                Some(medium) => Err(format!("the partitions of {} did not appear", medium.disk)),
+                None => choice,
+            };
         }
         // A disk brings its partitions along; look once for all of them.
         while blocks.recv_timeout(Duration::from_millis(100)).is_ok() {}
@@ -250,38 +263,9 @@ fn volatile(why: &str) {
 mod tests {
     use super::*;
 
-    fn medium(disk: &str, guid: u8) -> Medium {
-        Medium {
-            disk: disk.into(),
-            guid: vec![guid; 16],
-            sector: 512,
-            sectors: 1,
-            esp: String::new(),
-            esp_guid: [guid ^ 0xff; 16],
-            whole: true,
-            data: String::new(),
-        }
-    }
-
     #[test]
     fn partitions_are_named_as_the_kernel_names_them() {
         assert_eq!(partition_name("sda", 2), "sda2");
         assert_eq!(partition_name("nvme0n1", 2), "nvme0n1p2");
-    }
-
-    #[test]
-    fn of_two_media_none_is_taken_unless_something_tells_which() {
-        let both = || vec![medium("sda", 1), medium("sdb", 2)];
-        let hints = |partition: Option<u8>, disk: Option<u8>| Hints {
-            partition: partition.map(|b| guid_text(&[b; 16])),
-            disk: disk.map(|b| guid_text(&[b; 16])),
-        };
-        let chosen = |hints: Hints, media| hints.choose(media).map(|m| m.disk);
-        assert!(chosen(hints(None, None), both()).unwrap_err().contains("sda, sdb"));
-        assert_eq!(chosen(hints(Some(2 ^ 0xff), None), both()), Ok("sdb".into()));
-        assert_eq!(chosen(hints(None, Some(1)), both()), Ok("sda".into()));
-        assert!(chosen(hints(None, Some(9)), both()).is_err());
-        assert_eq!(chosen(hints(None, None), vec![medium("sda", 1)]), Ok("sda".into()));
-        assert!(chosen(hints(None, None), vec![]).is_err());
     }
 }
