@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: what the verbs need beyond Rust itself, as one table, and how to get it.
 //!
 //! Only Debian packages need root. Without root the exact command is printed and the verb stops; nothing is
-//! half-installed. Other verbs call [`ensure`] with their own [`Need`], which costs two quick questions when
+//! half-installed. Other verbs call [`ensure`](fn@ensure) with their own [`Need`], which costs two quick questions when
 //! everything is there.
 
 pub(crate) mod debian;

@@ -4,7 +4,8 @@ mod assets;
 mod view;
 
 use axum::Router;
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Form, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -41,12 +42,19 @@ pub(crate) async fn missing(headers: HeaderMap) -> Response {
     crate::api::Problem::not_found("there is nothing at this path; /openapi.json lists what there is").into_response()
 }
 
-/// The caller's name, or the way to the login form.
-fn caller(context: &Context, headers: &HeaderMap) -> Result<String, Response> {
-    context
-        .access
-        .identify(headers)
-        .ok_or_else(|| Redirect::to("/login").into_response())
+/// Who looks at a page; anybody else is shown the way to the login form.
+struct Viewer(String);
+
+impl FromRequestParts<Context> for Viewer {
+    type Rejection = Redirect;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Redirect> {
+        context
+            .access
+            .identify(&parts.headers)
+            .map(Self)
+            .ok_or_else(|| Redirect::to("/login"))
+    }
 }
 
 fn render(template: &str, values: Value) -> Response {
@@ -90,11 +98,7 @@ fn frame(context: &Context, headers: &HeaderMap, user: &str) -> Value {
     }
 }
 
-async fn rack(State(context): State<Context>, headers: HeaderMap) -> Response {
-    let user = match caller(&context, &headers) {
-        Ok(user) => user,
-        Err(response) => return response,
-    };
+async fn rack(State(context): State<Context>, Viewer(user): Viewer, headers: HeaderMap) -> Response {
     let nodes = context.rack.nodes();
     let events = context
         .rack
@@ -113,11 +117,12 @@ async fn rack(State(context): State<Context>, headers: HeaderMap) -> Response {
     )
 }
 
-async fn node(State(context): State<Context>, Path(name): Path<String>, headers: HeaderMap) -> Response {
-    let user = match caller(&context, &headers) {
-        Ok(user) => user,
-        Err(response) => return response,
-    };
+async fn node(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    Viewer(user): Viewer,
+    headers: HeaderMap,
+) -> Response {
     let Some(node) = context.rack.node(&name) else {
         return message(StatusCode::NOT_FOUND, &format!("There is no machine called {name}."));
     };
@@ -142,13 +147,10 @@ struct PowerForm {
 async fn power(
     State(context): State<Context>,
     Path(name): Path<String>,
+    Viewer(user): Viewer,
     headers: HeaderMap,
     Form(form): Form<PowerForm>,
 ) -> Response {
-    let user = match caller(&context, &headers) {
-        Ok(user) => user,
-        Err(response) => return response,
-    };
     if form_key(&headers).as_deref() != Some(form.form_key.as_str()) {
         return message(
             StatusCode::FORBIDDEN,
@@ -165,11 +167,7 @@ async fn power(
     }
 }
 
-async fn leases(State(context): State<Context>, headers: HeaderMap) -> Response {
-    let user = match caller(&context, &headers) {
-        Ok(user) => user,
-        Err(response) => return response,
-    };
+async fn leases(State(context): State<Context>, Viewer(user): Viewer, headers: HeaderMap) -> Response {
     let mut leases = context.rack.leases();
     leases.sort_by_key(|lease| lease.address);
     let rows: Vec<_> = leases
@@ -182,11 +180,12 @@ async fn leases(State(context): State<Context>, headers: HeaderMap) -> Response 
     )
 }
 
-async fn events(State(context): State<Context>, Query(mut filter): Query<EventFilter>, headers: HeaderMap) -> Response {
-    let user = match caller(&context, &headers) {
-        Ok(user) => user,
-        Err(response) => return response,
-    };
+async fn events(
+    State(context): State<Context>,
+    Query(mut filter): Query<EventFilter>,
+    Viewer(user): Viewer,
+    headers: HeaderMap,
+) -> Response {
     filter.limit = Some(filter.limit.unwrap_or(200).clamp(1, 1_000));
     let events = match events_of(&context, &filter) {
         Ok(events) => events,
@@ -207,11 +206,7 @@ async fn events(State(context): State<Context>, Query(mut filter): Query<EventFi
     )
 }
 
-async fn services(State(context): State<Context>, headers: HeaderMap) -> Response {
-    let user = match caller(&context, &headers) {
-        Ok(user) => user,
-        Err(response) => return response,
-    };
+async fn services(State(context): State<Context>, Viewer(user): Viewer, headers: HeaderMap) -> Response {
     let services = view::service_rows(&context.rack, false);
     render(
         "services.html",

@@ -1,5 +1,7 @@
 //! A server on loopback with an empty rack, and a client that pins its certificate.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests: a panic is the failure")]
+
 use std::sync::Arc;
 
 use rackbar_control::client::{Client, Endpoint};

@@ -14,7 +14,7 @@ const RACK: [(&str, &str); 4] = [
 /// Builds a configuration from the kernel's command line; `None` when it says nothing about one.
 ///
 /// # Errors
-/// As [`check`], with the arguments' names as fields.
+/// As [`check`](fn@check), with the arguments' names as fields.
 pub(crate) fn from_kernel_arguments(command_line: &str) -> Option<Result<Config, Vec<ConfigError>>> {
     let value = |name: &str| {
         let mut words = command_line.split_ascii_whitespace();

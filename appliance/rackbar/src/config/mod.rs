@@ -1,6 +1,6 @@
 //! The site's configuration: `rackbar.toml`, or kernel arguments, or the safe default.
 //!
-//! [`check`] is pure: text in, a whole [`Config`] or every mistake it could find out, each with line, field and what to
+//! [`check`](fn@check) is pure: text in, a whole [`Config`] or every mistake it could find out, each with line, field and what to
 //! write instead. Files it names come through a door. Nothing half-right is ever put in force.
 
 mod check;
