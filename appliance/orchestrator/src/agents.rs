@@ -13,6 +13,7 @@ use rackbar_messages::{
     FromAgent, Hello, MAX_FRAME, PROTOCOL_VERSION, RefusedReason, ToAgent, Welcome, decode, encode,
 };
 use rackbar_model::{EventKind, MacAddr, NodeId, Severity};
+use rackbar_trust::Secret;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::Rack;
+use crate::power::Asks;
 use crate::rack::{locked, now};
 use crate::record::AgentLink;
 use crate::tokens::{Admitted, Denied};
@@ -101,14 +103,18 @@ async fn connection(rack: Rack, acceptor: TlsAcceptor, stream: TcpStream, peer: 
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "no greeting on the agent port"),
         Err(_) => return tracing::debug!(%peer, "no greeting on the agent port in time"),
     };
-    match admit(&rack, &hello).await {
+    match admit(&rack, &hello, peer.ip()).await {
         Ok(admitted) => {
+            if admitted.second_chance {
+                came_again(&rack, admitted.node, peer.ip());
+            }
             let session = Session {
                 rack,
                 hello,
                 peer: peer.ip(),
                 options,
                 node: admitted.node,
+                asks: Arc::default(),
             };
             session.run(stream, admitted).await;
         }
@@ -122,7 +128,7 @@ async fn connection(rack: Rack, acceptor: TlsAcceptor, stream: TcpStream, peer: 
     }
 }
 
-async fn admit(rack: &Rack, hello: &Hello) -> Result<Admitted, Denied> {
+async fn admit(rack: &Rack, hello: &Hello, from: IpAddr) -> Result<Admitted, Denied> {
     if hello.version != PROTOCOL_VERSION {
         return Err(RefusedReason::Version.into());
     }
@@ -130,10 +136,19 @@ async fn admit(rack: &Rack, hello: &Hello) -> Result<Admitted, Denied> {
     // It waits for the disk, which the threads of the runtime must not.
     let work = move || {
         let find = |mac| rack.with(|mind, now| mind.node_of_mac(now, mac));
-        locked(&rack.inner.tokens).admit(&proof, mac, now(), find)
+        locked(&rack.inner.tokens).admit(&proof, mac, from, now(), find)
     };
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(Denied::Trouble(error.to_string())))
+}
+
+fn came_again(rack: &Rack, node: NodeId, address: IpAddr) {
+    let text = format!(
+        "its agent at {address} showed its boot token once more before it had said anything: the welcome did not reach \
+         it, so it got another"
+    );
+    let severity = Severity::Warning;
+    rack.with(|mind, now| mind.emit(now, Some(mind.resolve(node)), None, EventKind::Note { text, severity }));
 }
 
 fn refused(rack: &Rack, hello: &Hello, address: IpAddr, reason: RefusedReason) {
@@ -156,6 +171,7 @@ struct Session {
     peer: IpAddr,
     options: AgentOptions,
     node: NodeId,
+    asks: Arc<Asks>,
 }
 
 impl Session {
@@ -177,20 +193,24 @@ impl Session {
         if let Err(error) = write(&mut writer, &ToAgent::Welcome(welcome)).await {
             return tracing::debug!(peer = %self.peer, %error, "an agent left before its welcome");
         }
-        let link = AgentLink { connection, send };
+        let asks = self.asks.clone();
+        let link = AgentLink { connection, send, asks };
         self.rack
             .with(|mind, now| mind.agent_up(now, self.node, self.peer, admitted.again, link));
+        let session = admitted.session;
         let reason = tokio::select! {
-            reason = self.read_all(reader) => reason,
+            reason = self.read_all(reader, &session) => reason,
             reason = write_all(writer, to_send) => reason,
         };
+        self.asks.end();
         self.rack
             .with(|mind, now| mind.agent_lost(now, self.node, connection, reason));
     }
 
     /// Takes what the agent says until it ends; says why it ended.
-    async fn read_all<R: AsyncRead + Unpin>(&self, mut reader: R) -> String {
+    async fn read_all<R: AsyncRead + Unpin>(&self, mut reader: R, session: &Secret<32>) -> String {
         let patience = self.options.heartbeat * 3;
+        let mut silent = true;
         loop {
             let message = match tokio::time::timeout(patience, read(&mut reader, MAX_FRAME)).await {
                 Ok(Ok(message)) => message,
@@ -202,28 +222,29 @@ impl Session {
                     );
                 }
             };
+            if std::mem::take(&mut silent) {
+                locked(&self.rack.inner.tokens).heard(session.expose());
+            }
             match message {
                 FromAgent::Hello(_) => return "it greeted twice".into(),
                 FromAgent::Heartbeat { .. } => self.rack.with(|mind, now| mind.heartbeat(now, self.node)),
                 FromAgent::Facts(inventory) => self.facts(*inventory, self.hello.boot_mac),
-                FromAgent::Done { result: Ok(()), .. } => {}
-                FromAgent::Done {
-                    result: Err(reason), ..
-                } => self.rack.with(|mind, now| {
-                    let text = format!("the agent could not do what it was asked: {reason}");
-                    let node = mind.resolve(self.node);
-                    mind.emit(
-                        now,
-                        Some(node),
-                        None,
-                        EventKind::Note {
-                            text,
-                            severity: Severity::Error,
-                        },
-                    );
-                }),
+                FromAgent::Done { id, result } => {
+                    if let Some(Err(reason)) = self.asks.answered(id, result) {
+                        self.could_not(&reason);
+                    }
+                }
             }
         }
+    }
+
+    fn could_not(&self, reason: &str) {
+        let text = format!("the agent could not do what it was asked: {reason}");
+        let severity = Severity::Error;
+        self.rack.with(|mind, now| {
+            let node = mind.resolve(self.node);
+            mind.emit(now, Some(node), None, EventKind::Note { text, severity });
+        });
     }
 
     fn facts(&self, inventory: rackbar_model::Inventory, boot_mac: MacAddr) {

@@ -1,8 +1,11 @@
-//! Finding BMCs, learning which machine each belongs to, and working their power.
+//! Finding BMCs, learning which machine each belongs to, and watching their power.
 //!
 //! A BMC shows itself by a lease on a network of role `bmc` or by its host's agent. It is looked at, tied to a node, and
 //! asked for power from time to time: often while it answers, ever more rarely while it does not. At most [`AT_ONCE`]
 //! conversations run at a time: management networks are slow, and so are BMCs.
+//!
+//! A BMC that takes none of our credentials is left alone much longer ([`LOGIN_RETRY`]): many lock an account after three
+//! or five wrong passwords within some minutes. New credentials end that wait; a renewed lease does not.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,11 +14,11 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rackbar_model::{EventKind, MacAddr, NodeId, NodeState, PowerAction, PowerState};
+use rackbar_model::{EventKind, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, WitnessKind};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::{BmcSight, PowerError, Rack};
+use crate::{BmcSight, Rack};
 
 /// Conversations with BMCs at a time.
 const AT_ONCE: usize = 32;
@@ -29,12 +32,24 @@ const SLOWEST: Duration = Duration::from_secs(15 * 60);
 /// Between the first tries of a BMC that has just got its address: most start their network before their web server.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 
+/// The same after a refused login, doubled each time up to [`LOGIN_SLOWEST`]. The usual lock-out counts failures within
+/// one to five minutes.
+const LOGIN_RETRY: Duration = Duration::from_secs(10 * 60);
+
+/// The longest between two tries with a password that was wrong.
+const LOGIN_SLOWEST: Duration = Duration::from_secs(60 * 60);
+
+/// Between two looks whether the credentials changed.
+const CREDENTIALS_LOOK: Duration = Duration::from_secs(2);
+
 /// Why a BMC did not do what it was asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BmcError {
     /// Nothing that speaks a protocol of ours answers there.
     Silent(String),
-    /// It took none of our credentials, or forbids it.
+    /// It took none of our credentials, or is not the one it was: trying again soon would only lock the account.
+    Login(String),
+    /// It understood and said no.
     Refused(String),
     /// It answered and failed.
     Failed(String),
@@ -43,7 +58,9 @@ pub enum BmcError {
 impl std::fmt::Display for BmcError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Silent(reason) | Self::Refused(reason) | Self::Failed(reason) => f.write_str(reason),
+            Self::Silent(reason) | Self::Login(reason) | Self::Refused(reason) | Self::Failed(reason) => {
+                f.write_str(reason)
+            }
         }
     }
 }
@@ -53,6 +70,14 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, BmcError>> + Send
 
 /// The way to BMCs: `rackbar-devices` in the appliance, a table in tests.
 pub trait BmcDoor: Send + Sync + 'static {
+    /// Says which MAC address the BMC at `address` has, before it is looked at: its certificate is known by that.
+    fn introduce(&self, _address: IpAddr, _mac: MacAddr) {}
+
+    /// Grows with every change of the credentials.
+    fn credentials_version(&self) -> u64 {
+        0
+    }
+
     /// Asks who is at `address`.
     fn look(&self, address: IpAddr) -> Answer<'_, BmcSight>;
 
@@ -65,11 +90,21 @@ pub trait BmcDoor: Send + Sync + 'static {
 
 pub(crate) type Door = OnceLock<Arc<dyn BmcDoor>>;
 
+/// How a visit ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    Good,
+    Failed,
+    LoginRefused,
+}
+
 /// A BMC as the watcher sees it.
 struct Watched {
     mac: Option<MacAddr>,
     due: Instant,
     failures: u32,
+    /// The last visit ended with a refused login.
+    refused: bool,
     busy: bool,
     /// Said once per silence, not with every try.
     complained: bool,
@@ -81,20 +116,47 @@ impl Watched {
             mac,
             due: Instant::now(),
             failures: 0,
+            refused: false,
             busy: false,
             complained: false,
         }
     }
 
-    fn done(&mut self, good: bool) {
+    fn done(&mut self, outcome: Outcome) {
         self.busy = false;
-        self.failures = if good { 0 } else { self.failures.saturating_add(1) };
-        self.complained &= !good;
-        let wait = match self.failures {
-            0 => POLL,
-            n => FIRST_RETRY.saturating_mul(1 << (n - 1).min(10)).min(SLOWEST),
+        let refused = outcome == Outcome::LoginRefused;
+        // Another kind of trouble begins its own count, and is said.
+        let same = self.refused == refused;
+        self.complained = outcome != Outcome::Good && (refused || self.complained && same);
+        self.failures = match outcome {
+            Outcome::Good => 0,
+            Outcome::Failed | Outcome::LoginRefused => if same { self.failures } else { 0 }.saturating_add(1),
         };
-        self.due = Instant::now() + wait;
+        self.refused = refused;
+        self.due = Instant::now() + pause(outcome, self.failures);
+    }
+
+    /// A new lease ends the back-off of one that was silent; it is no new password.
+    fn showed_itself(&mut self, mac: Option<MacAddr>) {
+        let another = mac.is_some() && self.mac.is_some() && mac != self.mac;
+        self.mac = mac.or(self.mac);
+        if another {
+            self.failures = 0;
+            self.refused = false;
+        }
+        if !self.busy && (another || self.failures > 0 && !self.refused) {
+            self.due = Instant::now();
+        }
+    }
+}
+
+/// Time to the next visit.
+fn pause(outcome: Outcome, failures: u32) -> Duration {
+    let doublings = 1 << failures.saturating_sub(1).min(10);
+    match outcome {
+        Outcome::Good => POLL,
+        Outcome::Failed => FIRST_RETRY.saturating_mul(doublings).min(SLOWEST),
+        Outcome::LoginRefused => LOGIN_RETRY.saturating_mul(doublings).min(LOGIN_SLOWEST),
     }
 }
 
@@ -103,43 +165,51 @@ impl Watched {
 pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<bool>) {
     let Some(mut probes) = rack.take_probes() else { return };
     let _ = rack.inner.door.set(door.clone());
-    let mut watched: HashMap<IpAddr, Watched> = HashMap::new();
-    for address in rack.nodes().iter().filter_map(|node| node.bmc_address) {
-        watched.insert(address, Watched::new(None));
-    }
+    let mut watched: HashMap<IpAddr, Watched> = rack
+        .nodes()
+        .iter()
+        .filter_map(|node| Some((node.bmc_address?, Watched::new(bmc_mac(node)))))
+        .collect();
+    let mut version = door.credentials_version();
     let permits = Arc::new(Semaphore::new(AT_ONCE));
-    let (done, mut finished) = tokio::sync::mpsc::channel::<(IpAddr, bool)>(AT_ONCE);
+    let (done, mut finished) = tokio::sync::mpsc::channel::<(IpAddr, Outcome)>(AT_ONCE);
     loop {
         let due = watched.values().filter(|one| !one.busy).map(|one| one.due).min();
-        let due = due.unwrap_or_else(|| Instant::now() + POLL);
+        let look = Instant::now() + CREDENTIALS_LOOK;
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             Some((address, mac)) = probes.recv() => {
-                let one = watched.entry(address).or_insert_with(|| Watched::new(mac));
-                one.mac = mac.or(one.mac);
-                // A renewed lease is no reason to disturb a BMC that is well; a new one ends any back-off.
-                if one.failures > 0 && !one.busy {
-                    one.due = Instant::now();
-                }
+                watched.entry(address).or_insert_with(|| Watched::new(mac)).showed_itself(mac);
             }
-            Some((address, good)) = finished.recv() => {
+            Some((address, outcome)) = finished.recv() => {
                 if let Some(one) = watched.get_mut(&address) {
-                    one.done(good);
+                    one.done(outcome);
                 }
             }
-            () = tokio::time::sleep_until(due) => {
+            () = tokio::time::sleep_until(due.map_or(look, |due| due.min(look))) => {
+                let now = door.credentials_version();
+                if now != version {
+                    version = now;
+                    watched.values_mut().filter(|one| one.refused).for_each(|one| one.due = Instant::now());
+                }
                 for (address, one) in watched.iter_mut().filter(|(_, one)| !one.busy && one.due <= Instant::now()) {
                     let Ok(permit) = permits.clone().try_acquire_owned() else {
                         one.due = Instant::now() + Duration::from_millis(100);
                         continue;
                     };
                     one.busy = true;
-                    let complain = one.failures == 2 && !one.complained;
-                    one.complained |= complain;
-                    let visit = visit(rack.clone(), door.clone(), *address, one.mac, complain);
+                    let visit = Visit {
+                        rack: rack.clone(),
+                        door: door.clone(),
+                        address: *address,
+                        mac: one.mac,
+                        third: one.failures == 2,
+                        complained: one.complained,
+                    };
+                    one.complained |= visit.third;
                     let done = done.clone();
                     tokio::spawn(async move {
-                        let outcome = (visit.0, visit.1.await);
+                        let outcome = (visit.address, visit.run().await);
                         drop(permit);
                         let _ = done.send(outcome).await;
                     });
@@ -149,47 +219,79 @@ pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<b
     }
 }
 
+/// The MAC address of a node's BMC, when there is no doubt about it.
+pub(crate) fn bmc_mac(node: &Node) -> Option<MacAddr> {
+    let mut macs = node.witnesses.iter().filter(|one| one.kind == WitnessKind::BmcMac);
+    let first = macs.next()?.value.parse().ok();
+    first.filter(|_| macs.next().is_none())
+}
+
 /// One look: who is there when that is not known yet, else only its power.
-fn visit(
+struct Visit {
     rack: Rack,
     door: Arc<dyn BmcDoor>,
     address: IpAddr,
     mac: Option<MacAddr>,
-    complain: bool,
-) -> (IpAddr, impl Future<Output = bool> + Send) {
-    let work = async move {
-        let owner = rack.with(|mind, _| mind.owner_of_bmc_at(address));
+    /// It failed twice before.
+    third: bool,
+    complained: bool,
+}
+
+impl Visit {
+    async fn run(self) -> Outcome {
+        let address = self.address;
+        if let Some(mac) = self.mac {
+            self.door.introduce(address, mac);
+        }
+        let owner = self.rack.with(|mind, _| mind.owner_of_bmc_at(address));
         let result = match owner {
             Some(id) => {
-                let power = door.power(address).await;
-                power.map(|power| rack.with(|mind, now| mind.power_seen(now, id, power)))
+                let power = self.door.power(address).await;
+                power.map(|power| self.rack.with(|mind, now| mind.power_seen(now, id, power)))
             }
-            None => match door.look(address).await {
-                Ok(sight) => {
-                    let sight = BmcSight {
-                        mac: sight.mac.or(mac),
-                        ..sight
-                    };
-                    let node = rack.with(|mind, now| mind.bmc_seen(now, address, &sight));
-                    wake(&rack, node, sight.power).await;
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
+            None => self.look().await,
         };
-        if let (Err(_), Some(id)) = (&result, owner) {
+        let Err(error) = result else { return Outcome::Good };
+        if let Some(id) = owner {
             // Another BMC may have this address by now: whoever answers next is asked who it is.
-            rack.with(|mind, _| mind.record(id).map(|record| record.bmc_asked = false));
+            self.rack
+                .with(|mind, _| mind.record(id).map(|record| record.bmc_asked = false));
         }
-        if let Err(error) = &result
-            && complain
-        {
-            let reason = format!("it was asked three times who it is and for its power: {error}");
-            rack.with(|mind, now| mind.emit(now, owner, mac, EventKind::BmcFailed { address, reason }));
+        let refused = matches!(error, BmcError::Login(_));
+        if !self.complained && (self.third || refused) {
+            self.complain(owner, &error);
         }
-        result.is_ok()
-    };
-    (address, work)
+        if refused {
+            Outcome::LoginRefused
+        } else {
+            Outcome::Failed
+        }
+    }
+
+    async fn look(&self) -> Result<(), BmcError> {
+        let sight = self.door.look(self.address).await?;
+        let sight = BmcSight {
+            mac: sight.mac.or(self.mac),
+            ..sight
+        };
+        let node = self.rack.with(|mind, now| mind.bmc_seen(now, self.address, &sight));
+        wake(&self.rack, node, sight.power).await;
+        Ok(())
+    }
+
+    fn complain(&self, owner: Option<NodeId>, error: &BmcError) {
+        let (address, mac) = (self.address, self.mac);
+        let reason = match error {
+            BmcError::Login(reason) => format!(
+                "{reason}. It is left alone for {} minutes, then longer, so that its account is not locked; new \
+                 credentials in rackbar.toml are tried at once",
+                LOGIN_RETRY.as_secs() / 60
+            ),
+            other => format!("it was asked three times who it is and for its power: {other}"),
+        };
+        self.rack
+            .with(|mind, now| mind.emit(now, owner, mac, EventKind::BmcFailed { address, reason }));
+    }
 }
 
 /// Switches a machine on to be discovered, where the site wants that: one that is off and was never looked at.
@@ -209,40 +311,30 @@ async fn wake(rack: &Rack, node: Option<NodeId>, power: PowerState) {
     }
 }
 
-/// Carries out a power action and looks at the result.
-pub(crate) async fn power(rack: &Rack, id: NodeId, action: PowerAction, by: &str) -> Result<(), PowerError> {
-    let node = rack.with(|mind, _| mind.node(id)).ok_or(PowerError::NoSuchNode(id))?;
-    let name = node.name.clone();
-    let (Some(address), Some(door)) = (node.bmc_address, rack.inner.door.get().cloned()) else {
-        return Err(PowerError::NoBmc(name));
-    };
-    let word = word(action);
-    let requested = EventKind::PowerRequested {
-        action: word.into(),
-        by: by.into(),
-    };
-    rack.with(|mind, now| mind.emit(now, Some(node.id), None, requested));
-    let done = door.act(address, action).await;
-    if let Err(error) = &done {
-        let reason = format!("power {word}: {error}");
-        rack.with(|mind, now| mind.emit(now, Some(node.id), None, EventKind::BmcFailed { address, reason }));
-    } else if let Ok(power) = door.power(address).await {
-        // What we ordered is not what is: only the BMC's own word changes the view.
-        rack.with(|mind, now| mind.power_seen(now, node.id, power));
-    }
-    done.map_err(|error| match error {
-        BmcError::Refused(reason) => PowerError::Refused { name, address, reason },
-        BmcError::Silent(reason) | BmcError::Failed(reason) => PowerError::Failed { name, address, reason },
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-const fn word(action: PowerAction) -> &'static str {
-    match action {
-        PowerAction::On => "on",
-        PowerAction::Off => "off",
-        PowerAction::Shutdown => "shutdown",
-        PowerAction::Cycle => "cycle",
-        PowerAction::Reset => "reset",
-        PowerAction::Netboot => "netboot",
+    #[test]
+    fn a_wrong_password_is_tried_less_often_than_any_usual_lock_out_counts() {
+        let minutes = |n| pause(Outcome::LoginRefused, n).as_secs() / 60;
+        assert_eq!([1, 2, 3, 4, 40].map(minutes), [10, 20, 40, 60, 60]);
+        assert_eq!(pause(Outcome::Failed, 1), FIRST_RETRY);
+        assert_eq!(pause(Outcome::Failed, 40), SLOWEST);
+    }
+
+    #[test]
+    fn a_renewed_lease_hurries_a_silent_bmc_but_not_one_that_refused_us() {
+        let mac = |n| Some(MacAddr([2, 0, 0, 0, 0, n]));
+        let mut one = Watched::new(mac(1));
+        one.done(Outcome::LoginRefused);
+        one.showed_itself(mac(1));
+        assert!(one.due > Instant::now() + LOGIN_RETRY / 2);
+        one.showed_itself(mac(2));
+        assert!(one.due <= Instant::now(), "another BMC has the address");
+        one.done(Outcome::Failed);
+        assert!(one.due > Instant::now());
+        one.showed_itself(mac(2));
+        assert!(one.due <= Instant::now());
     }
 }

@@ -1,14 +1,19 @@
 //! The way to real BMCs: `rackbar-devices`, with the site's credentials tried in order and the one that works kept.
+//!
+//! Each credential is tried once per visit, and none where the certificate is not the one seen first: a password is not
+//! shown to a stranger.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-use rackbar_devices::{Bmc, Cause, Credentials, Error, Profiles, Timing, probe};
-use rackbar_model::{PowerAction, PowerState};
+use rackbar_devices::{Bmc, BmcAddress, BmcIdentity, Cause, Credentials, Error, Fingerprint, Profiles, Timing, probe};
+use rackbar_model::{MacAddr, PowerAction, PowerState};
+use rackbar_store::Store;
 
 use crate::BmcSight;
 use crate::bmc::{Answer, BmcDoor, BmcError};
+use crate::pins::Pins;
 use crate::rack::locked;
 
 /// BMCs that are kept open; the table is emptied beyond that, which costs each one login.
@@ -16,27 +21,74 @@ const MAX_OPEN: usize = 4_096;
 
 /// BMCs reached over Redfish and IPMI.
 pub struct Devices {
-    credentials: Mutex<Vec<Credentials>>,
+    logins: Mutex<Logins>,
     profiles: Arc<Profiles>,
     timing: Timing,
+    ports: Option<(u16, u16)>,
+    pins: Pins,
+    macs: Mutex<HashMap<IpAddr, MacAddr>>,
     open: Mutex<HashMap<IpAddr, Arc<Bmc>>>,
 }
 
+/// What the site says about its BMCs.
+#[derive(Default)]
+struct Logins {
+    credentials: Vec<Credentials>,
+    /// Certificates that may take the place of one seen before.
+    accepted: Vec<Fingerprint>,
+    version: u64,
+}
+
 impl Devices {
-    /// BMCs that take one of `credentials`.
-    pub fn new(credentials: Vec<Credentials>, profiles: Profiles) -> Self {
+    /// BMCs that take one of `credentials`; their certificates are kept in `store`.
+    pub fn new(credentials: Vec<Credentials>, profiles: Profiles, store: Store) -> Self {
         Self {
-            credentials: Mutex::new(credentials),
+            logins: Mutex::new(Logins {
+                credentials,
+                ..Logins::default()
+            }),
             profiles: Arc::new(profiles),
             timing: Timing::default(),
+            ports: None,
+            pins: Pins::new(store),
+            macs: Mutex::default(),
             open: Mutex::default(),
         }
     }
 
-    /// Replaces the credentials; every BMC logs in anew.
-    pub fn set_credentials(&self, credentials: Vec<Credentials>) {
-        *locked(&self.credentials) = credentials;
+    /// The same on other ports than 443 (Redfish) and 623 (IPMI).
+    #[must_use]
+    pub fn on_ports(mut self, https: u16, ipmi: u16) -> Self {
+        self.ports = Some((https, ipmi));
+        self
+    }
+
+    /// The same with other patience.
+    #[must_use]
+    pub fn with_timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Replaces the credentials, and the certificates that are taken although they are not those seen before. Every BMC
+    /// logs in anew.
+    pub fn set_credentials(&self, credentials: Vec<Credentials>, accepted: Vec<Fingerprint>) {
+        {
+            let mut logins = locked(&self.logins);
+            logins.credentials = credentials;
+            logins.accepted = accepted;
+            logins.version += 1;
+        }
         locked(&self.open).clear();
+    }
+
+    fn place(&self, address: IpAddr) -> BmcAddress {
+        let standard = BmcAddress::from(address);
+        self.ports.map_or(standard, |(https, ipmi)| BmcAddress {
+            https,
+            ipmi,
+            ..standard
+        })
     }
 
     fn opened(&self, address: IpAddr) -> Option<Arc<Bmc>> {
@@ -44,7 +96,7 @@ impl Devices {
     }
 
     /// The BMC at `address` with a credential it takes, identified.
-    async fn identify(&self, address: IpAddr) -> Result<(Arc<Bmc>, rackbar_devices::BmcIdentity), BmcError> {
+    async fn identify(&self, address: IpAddr) -> Result<(Arc<Bmc>, BmcIdentity), BmcError> {
         if let Some(bmc) = self.opened(address) {
             match bmc.identify().await {
                 Ok(identity) => return Ok((bmc, identity)),
@@ -55,19 +107,32 @@ impl Devices {
                 }
             }
         }
-        let credentials = locked(&self.credentials).clone();
-        let mut last =
-            BmcError::Refused("no credential is configured: add a [[bmc.credential]] to rackbar.toml".into());
+        let (credentials, accepted) = {
+            let logins = locked(&self.logins);
+            (logins.credentials.clone(), logins.accepted.clone())
+        };
+        let mac = locked(&self.macs).get(&address).copied();
+        let mut pinned = self.pins.get(address, mac);
+        let mut last = BmcError::Login("no credential is configured: add a [[bmc.credential]] to rackbar.toml".into());
         for credential in credentials {
-            let bmc = Arc::new(Bmc::new(
-                address.into(),
-                credential,
-                None,
-                self.profiles.clone(),
-                self.timing,
-            ));
-            match bmc.identify().await {
-                Ok(identity) => {
+            let mut tried = self.log_in(address, credential.clone(), pinned).await;
+            if let Err(Error {
+                cause: Cause::CertificateChanged { seen, .. },
+                ..
+            }) = &tried
+                && accepted.contains(seen)
+            {
+                pinned = Some(*seen);
+                tried = self.log_in(address, credential, pinned).await;
+            }
+            match tried {
+                Ok((bmc, identity)) => {
+                    if let Some(certificate) = bmc.fingerprint() {
+                        self.pins.put(address, mac.or(identity.mac), certificate);
+                        if mac.is_none() {
+                            self.pins.put(address, None, certificate);
+                        }
+                    }
                     let mut open = locked(&self.open);
                     if open.len() >= MAX_OPEN {
                         open.clear();
@@ -88,6 +153,18 @@ impl Devices {
         Err(last)
     }
 
+    async fn log_in(
+        &self,
+        address: IpAddr,
+        credential: Credentials,
+        pinned: Option<Fingerprint>,
+    ) -> Result<(Arc<Bmc>, BmcIdentity), Error> {
+        let place = self.place(address);
+        let bmc = Bmc::new(place, credential, pinned, self.profiles.clone(), self.timing);
+        let identity = bmc.identify().await?;
+        Ok((Arc::new(bmc), identity))
+    }
+
     async fn known(&self, address: IpAddr) -> Result<Arc<Bmc>, BmcError> {
         match self.opened(address) {
             Some(bmc) => Ok(bmc),
@@ -101,16 +178,38 @@ impl From<Error> for BmcError {
         let text = error.to_string();
         match error.cause {
             Cause::Unreachable(_) | Cause::BackingOff { .. } => Self::Silent(text),
-            Cause::Unauthorized(_) | Cause::CertificateChanged { .. } | Cause::Refused { .. } => Self::Refused(text),
+            Cause::Unauthorized(_) => Self::Login(text),
+            Cause::CertificateChanged { seen, .. } => Self::Login(format!(
+                "{text}. Nothing is sent to it. If the BMC was replaced or reset, or got a new certificate, write \
+                 bmc.accept_certificates = [\"{seen}\"] into rackbar.toml; if not, somebody is between it and us: look \
+                 at the management network"
+            )),
+            // Busy, as firmware says it while it starts.
+            Cause::Refused { code: 429 | 503, .. } => Self::Failed(text),
+            Cause::Refused { .. } => Self::Refused(text),
             Cause::Unsupported(_) | Cause::Malformed(_) | Cause::NotSeen { .. } => Self::Failed(text),
         }
     }
 }
 
 impl BmcDoor for Devices {
+    fn introduce(&self, address: IpAddr, mac: MacAddr) {
+        let mut macs = locked(&self.macs);
+        if macs.len() >= MAX_OPEN && !macs.contains_key(&address) {
+            macs.clear();
+        }
+        if macs.insert(address, mac).is_some_and(|before| before != mac) {
+            locked(&self.open).remove(&address);
+        }
+    }
+
+    fn credentials_version(&self) -> u64 {
+        locked(&self.logins).version
+    }
+
     fn look(&self, address: IpAddr) -> Answer<'_, BmcSight> {
         Box::pin(async move {
-            let report = probe(address.into(), self.timing).await;
+            let report = probe(self.place(address), self.timing).await;
             if !report.found() {
                 let reason = report.redfish_reason.unwrap_or_default();
                 return Err(BmcError::Silent(format!(

@@ -23,6 +23,14 @@ pub enum PowerError {
         /// What it said.
         reason: String,
     },
+    /// There is no BMC to ask, and the agent on the machine did not do it.
+    #[error("{name} has no BMC that answers, and its agent did not do it either: {reason}")]
+    Agent {
+        /// The node.
+        name: String,
+        /// What it said.
+        reason: String,
+    },
     /// The BMC did not answer or failed.
     #[error("the BMC of {name} at {address} failed: {reason}")]
     Failed {

@@ -14,6 +14,7 @@ use rackbar_model::{
 use rackbar_store::{Store, StoreError};
 use tokio::sync::{broadcast, mpsc};
 
+use crate::PowerWay;
 use crate::error::{PowerError, RenameError};
 use crate::mind::Mind;
 use crate::record::Record;
@@ -432,12 +433,21 @@ impl Rack {
         locked(&self.inner.probes).take()
     }
 
-    /// Asks the node's BMC to change its power.
+    /// Changes a node's power, as [`Self::power_way`] does.
     ///
     /// # Errors
-    /// When the node or its BMC is not known, or the BMC did not do it.
+    /// As there.
     pub async fn power(&self, id: NodeId, action: PowerAction, by: &str) -> Result<(), PowerError> {
-        crate::bmc::power(self, id, action, by).await
+        self.power_way(id, action, by).await.map(drop)
+    }
+
+    /// Asks the node's BMC to change its power; where none is known or it is silent, the agent on the machine, which can
+    /// shut down (`Off`, `Shutdown`) and restart (`Reset`). Says who did it.
+    ///
+    /// # Errors
+    /// When the node is not known, has neither, or the one that was asked did not do it.
+    pub async fn power_way(&self, id: NodeId, action: PowerAction, by: &str) -> Result<PowerWay, PowerError> {
+        crate::power::power(self, id, action, by).await
     }
 }
 

@@ -8,6 +8,8 @@ use rackbar_model::{Event, EventKind, Inventory, MacAddr, Node, NodeId, NodeStat
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::power::Asks;
+
 /// Events kept at hand per node for its verdict: a boot is about thirty.
 const RECENT: usize = 96;
 
@@ -46,6 +48,7 @@ pub(crate) struct AgentLink {
     /// Distinguishes this connection from an older one of the same node that ends later.
     pub(crate) connection: u64,
     pub(crate) send: mpsc::Sender<ToAgent>,
+    pub(crate) asks: Arc<Asks>,
 }
 
 /// A node in the store. The inventory is kept apart, in its history.

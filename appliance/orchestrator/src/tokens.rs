@@ -1,8 +1,14 @@
 //! Boot tokens and agent sessions. A token is made for one MAC address, rendered into one boot script or manifest, and
 //! opens one session; the session lets the same boot of the same machine connect again, also after the appliance was
 //! restarted. Only digests are kept: who reads the store cannot speak for a machine.
+//!
+//! A connection may drop after the greeting and before the welcome arrived: the agent then has nothing but its used
+//! token. It is taken once more, for [`SECOND_CHANCE`], from the same address and for the same MAC address, and only
+//! while the session it opened has said nothing: after the first word its machine has the session's secret, and who
+//! shows the token is somebody else.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use rackbar_messages::{Proof, RefusedReason};
 use rackbar_model::{MacAddr, NodeId, Timestamp};
@@ -13,6 +19,9 @@ use serde::{Deserialize, Serialize};
 /// Milliseconds a token is good for. Between the script and the agent lie a download, a kernel start and drivers; slow
 /// controllers alone take minutes.
 pub const TOKEN_LIFE: u64 = 30 * 60 * 1_000;
+
+/// Milliseconds after its first use in which a token may be shown again. The agent tries again within seconds.
+pub const SECOND_CHANCE: u64 = 60 * 1_000;
 
 /// Tokens outstanding per machine: firmware that tries again asks for a new script each time.
 const PER_MACHINE: usize = 8;
@@ -30,6 +39,24 @@ struct BootToken {
     mac: MacAddr,
     expires: Timestamp,
     used: Option<Timestamp>,
+    /// The session it opened, until that has said something.
+    #[serde(default)]
+    silent: Option<Silent>,
+}
+
+/// A session that was opened and has said nothing yet.
+#[derive(Clone, Serialize, Deserialize)]
+struct Silent {
+    session: Key,
+    from: IpAddr,
+}
+
+impl BootToken {
+    /// True when this may be the machine that never got its welcome.
+    fn may_come_again(&self, from: IpAddr, now: Timestamp) -> bool {
+        let lately = self.used.is_some_and(|used| now.since(used) < SECOND_CHANCE);
+        lately && self.silent.as_ref().is_some_and(|silent| silent.from == from)
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -52,6 +79,8 @@ pub(crate) struct Admitted {
     pub(crate) session: Secret<32>,
     /// It had a session already.
     pub(crate) again: bool,
+    /// Its token was used before, and the welcome did not reach it.
+    pub(crate) second_chance: bool,
 }
 
 /// Why nobody was admitted.
@@ -111,6 +140,7 @@ impl Tokens {
             mac,
             expires: now.plus(TOKEN_LIFE),
             used: None,
+            silent: None,
         };
         self.store
             .queue(Table::Tokens, &named(b'b', &key), json(&token).as_deref());
@@ -152,11 +182,12 @@ impl Tokens {
         &mut self,
         proof: &Proof,
         mac: MacAddr,
+        from: IpAddr,
         now: Timestamp,
         find: impl FnOnce(MacAddr) -> Option<NodeId>,
     ) -> Result<Admitted, Denied> {
         match proof {
-            Proof::BootToken(token) => self.admit_token(&sha256(token), mac, now, find),
+            Proof::BootToken(token) => self.admit_token(&sha256(token), mac, from, now, find),
             Proof::Session(session) => {
                 let secret = Secret::new(*session);
                 let key = sha256(session);
@@ -169,6 +200,7 @@ impl Tokens {
                     node: known.node,
                     session: secret,
                     again: true,
+                    second_chance: false,
                 })
             }
         }
@@ -178,6 +210,7 @@ impl Tokens {
         &mut self,
         key: &Key,
         mac: MacAddr,
+        from: IpAddr,
         now: Timestamp,
         find: impl FnOnce(MacAddr) -> Option<NodeId>,
     ) -> Result<Admitted, Denied> {
@@ -185,25 +218,58 @@ impl Tokens {
         if token.mac != mac {
             return Err(RefusedReason::OtherMachine.into());
         }
-        if token.used.is_some() {
+        let second_chance = token.used.is_some();
+        if second_chance && !token.may_come_again(from, now) {
             return Err(RefusedReason::TokenUsed.into());
         }
-        if token.expires <= now {
+        // A machine that got here in time is not locked out for a lost connection.
+        if token.expires <= now && !second_chance {
             return Err(RefusedReason::TokenExpired.into());
         }
         let session = Secret::<32>::random()?;
         let node = find(mac).ok_or_else(|| Denied::Trouble("there are too many nodes".into()))?;
-        token.used = Some(now);
-        let used = json(token);
-        let opened = Session { node, mac, since: now };
-        let mut writes = vec![(named(b'b', key), used)];
         let session_key = sha256(session.expose());
+        // The window is counted from the first use: each try does not open a new one.
+        token.used = token.used.or(Some(now));
+        token.silent = Some(Silent {
+            session: session_key,
+            from,
+        });
+        let used = json(token);
+        let writes = vec![(named(b'b', key), used)];
+        self.open(session_key, Session { node, mac, since: now }, writes)?;
+        Ok(Admitted {
+            node,
+            session,
+            again: false,
+            second_chance,
+        })
+    }
+
+    /// A session said its first word: its token is done with.
+    pub(crate) fn heard(&mut self, session: &[u8; 32]) {
+        let session = sha256(session);
+        let opener = |one: &BootToken| one.silent.as_ref().is_some_and(|silent| silent.session == session);
+        if let Some((key, token)) = self.boot.iter_mut().find(|(_, one)| opener(one)) {
+            token.silent = None;
+            self.store
+                .queue(Table::Tokens, &named(b'b', key), json(token).as_deref());
+        }
+    }
+
+    /// Makes a session durable together with `writes`, and ends those it replaces.
+    fn open(
+        &mut self,
+        session_key: Key,
+        opened: Session,
+        mut writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<(), StoreError> {
         writes.push((named(b's', &session_key), json(&opened)));
         // A machine has one boot at a time: its earlier sessions end.
         let mut old: Vec<Key> = self
             .sessions
             .iter()
-            .filter(|(_, one)| one.mac == mac)
+            .filter(|(_, one)| one.mac == opened.mac)
             .map(|(key, _)| *key)
             .collect();
         if self.sessions.len() >= MAX_SESSIONS {
@@ -223,12 +289,7 @@ impl Tokens {
             .iter()
             .map(|(key, value)| (key.as_slice(), value.as_deref()))
             .collect();
-        self.store.put_all(Table::Tokens, &writes)?;
-        Ok(Admitted {
-            node,
-            session,
-            again: false,
-        })
+        self.store.put_all(Table::Tokens, &writes)
     }
 }
 
@@ -249,8 +310,21 @@ mod tests {
     const OTHER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
     const NODE: NodeId = NodeId([1; 16]);
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 10, 0, 50));
+    const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 10, 0, 51));
+
     fn outcome(tokens: &mut Tokens, proof: Proof, mac: MacAddr, at: u64) -> Result<Secret<32>, RefusedReason> {
-        match tokens.admit(&proof, mac, Timestamp(at), |_| Some(NODE)) {
+        outcome_from(tokens, proof, mac, HERE, at)
+    }
+
+    fn outcome_from(
+        tokens: &mut Tokens,
+        proof: Proof,
+        mac: MacAddr,
+        from: IpAddr,
+        at: u64,
+    ) -> Result<Secret<32>, RefusedReason> {
+        match tokens.admit(&proof, mac, from, Timestamp(at), |_| Some(NODE)) {
             Ok(admitted) => Ok(admitted.session),
             Err(Denied::Refused(reason)) => Err(reason),
             Err(Denied::Trouble(text)) => panic!("{text}"),
@@ -278,6 +352,8 @@ mod tests {
             Some(RefusedReason::TokenExpired)
         );
         let session = outcome(&mut tokens, proof(), MAC, 1).unwrap();
+        tokens.heard(session.expose());
+        store.flush().unwrap();
         assert_eq!(
             outcome(&mut tokens, proof(), MAC, 2).err(),
             Some(RefusedReason::TokenUsed)
@@ -299,6 +375,34 @@ mod tests {
             outcome(&mut tokens, again(), MAC, 6).err(),
             Some(RefusedReason::UnknownSession)
         );
+    }
+
+    #[test]
+    fn a_token_whose_welcome_was_lost_is_taken_again_from_the_same_place_for_a_minute() {
+        let store = Store::in_memory(Options::default()).unwrap();
+        let mut tokens = Tokens::load(store.clone()).unwrap();
+        let token = tokens.mint(MAC, Timestamp(0)).unwrap();
+        let proof = || Proof::BootToken(*token.expose());
+        let used = Some(RefusedReason::TokenUsed);
+        let lost = outcome(&mut tokens, proof(), MAC, 1_000).unwrap();
+        assert_eq!(outcome_from(&mut tokens, proof(), MAC, ELSEWHERE, 2_000).err(), used);
+        assert_eq!(
+            outcome(&mut tokens, proof(), OTHER, 2_000).err(),
+            Some(RefusedReason::OtherMachine)
+        );
+        let mut tokens = Tokens::load(store).unwrap();
+        let second = outcome(&mut tokens, proof(), MAC, 1_000 + SECOND_CHANCE - 1).unwrap();
+        assert_eq!(
+            outcome(&mut tokens, Proof::Session(*lost.expose()), MAC, 61_000).err(),
+            Some(RefusedReason::UnknownSession),
+            "what nobody got opens nothing"
+        );
+        assert_eq!(
+            outcome(&mut tokens, proof(), MAC, 1_000 + SECOND_CHANCE).err(),
+            used,
+            "the window is one"
+        );
+        assert!(outcome(&mut tokens, Proof::Session(*second.expose()), MAC, 61_000).is_ok());
     }
 
     #[test]

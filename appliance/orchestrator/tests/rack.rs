@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
-use rackbar_messages::{FromAgent, Proof, RefusedReason, ToAgent};
+use rackbar_messages::{Ask, FromAgent, Proof, RefusedReason, ToAgent};
 use rackbar_model::{
     BmcInfo, EventKind, Lease, LeaseState, MacAddr, PowerAction, PowerState, Severity, Timestamp, WitnessKind,
 };
 use rackbar_orchestrator::bmc::{self, Answer, BmcDoor, BmcError};
-use rackbar_orchestrator::{BmcSight, PowerError, RenameError};
+use rackbar_orchestrator::{BmcSight, PowerError, PowerWay, RenameError};
 use rackbar_services::{EventSink as _, LeaseLog as _};
 use rackbar_store::{Options, Store};
 
@@ -107,9 +107,11 @@ async fn a_token_is_good_once_and_for_its_machine_only() {
     };
     let other = Agent::connect(&site, server.address, mac(9), Proof::BootToken(token)).await;
     assert_eq!(refused(other), RefusedReason::OtherMachine);
-    let (_agent, welcome) = Agent::connect(&site, server.address, mac(1), Proof::BootToken(token))
+    let (mut agent, welcome) = Agent::connect(&site, server.address, mac(1), Proof::BootToken(token))
         .await
         .unwrap();
+    agent.say(&FromAgent::Heartbeat { uptime_millis: 1 }).await.unwrap();
+    agent.until_read(&rack, welcome.node).await;
     let again = Agent::connect(&site, server.address, mac(1), Proof::BootToken(token)).await;
     assert_eq!(refused(again), RefusedReason::TokenUsed);
     let event = until_event(
@@ -122,6 +124,32 @@ async fn a_token_is_good_once_and_for_its_machine_only() {
     let made_up = Agent::connect(&site, server.address, mac(1), Proof::Session([3; 32])).await;
     assert_eq!(refused(made_up), RefusedReason::UnknownSession);
     assert_eq!(rack.nodes().len(), 1, "refused agents make no nodes");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_welcome_was_lost_comes_in_with_the_same_token() {
+    let site = site();
+    let rack = rack(memory());
+    let server = Server::start(&site, rack.clone(), HEARTBEAT).await;
+    let proof = Proof::BootToken(token_for(&rack, mac(1)));
+    let lost = Agent::greet(&site, server.address, mac(1), proof.clone()).await;
+    until_node(&rack, "admitted", |node| node.agent_connected).await;
+    drop(lost);
+    let (mut agent, welcome) = Agent::connect(&site, server.address, mac(1), proof.clone())
+        .await
+        .expect("the same token, as nobody has spoken with it");
+    until_event(
+        &rack,
+        "it is told",
+        |kind| matches!(kind, EventKind::Note { text, severity: Severity::Warning } if text.contains("once more")),
+    )
+    .await;
+    agent.facts(machine(&[mac(1)], "S1", "u-1")).await;
+    until_node(&rack, "discovered", |node| node.state.name() == "discovered").await;
+    let thief = Agent::connect(&site, server.address, mac(1), proof).await;
+    assert!(matches!(thief.err(), Some(ToAgent::Refused(RefusedReason::TokenUsed))));
+    assert!(rack.node(&welcome.node.to_string()).unwrap().agent_connected);
     server.stop().await;
 }
 
@@ -310,6 +338,97 @@ async fn a_bmc_is_found_by_its_lease_and_joins_the_machine_it_belongs_to() {
             .all(|name| kinds.iter().any(|one| one == name))
             .then_some(())
     })
+    .await;
+    stop.send(true).unwrap();
+    watcher.await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_a_bmc_is_shut_down_and_restarted_by_its_agent() {
+    let site = site();
+    let rack = rack(memory());
+    let server = Server::start(&site, rack.clone(), HEARTBEAT).await;
+    let (mut agent, welcome) = boot(&site, &server, &[mac(1)], machine(&[mac(1)], "S1", "u-1")).await;
+    let order = |action| {
+        let (rack, id) = (rack.clone(), welcome.node);
+        tokio::spawn(async move { rack.power_way(id, action, "test").await })
+    };
+    let cases = [
+        (
+            PowerAction::Shutdown,
+            Ask::PowerOff,
+            "shutdown through its agent, as no BMC of it is known",
+        ),
+        (PowerAction::Off, Ask::PowerOff, "off through its agent"),
+        (PowerAction::Reset, Ask::Reboot, "reset through its agent"),
+    ];
+    for (action, wanted, words) in cases {
+        let ordered = order(action);
+        let ToAgent::Ask { id, ask } = agent.hear().await.unwrap() else {
+            panic!("no ask");
+        };
+        assert_eq!(ask, wanted);
+        agent.say(&FromAgent::Done { id, result: Ok(()) }).await.unwrap();
+        assert_eq!(ordered.await.unwrap(), Ok(PowerWay::Agent));
+        until_event(
+            &rack,
+            words,
+            |kind| matches!(kind, EventKind::PowerRequested { action, by } if action.contains(words) && by == "test"),
+        )
+        .await;
+    }
+    for action in [PowerAction::On, PowerAction::Cycle, PowerAction::Netboot] {
+        let outcome = order(action).await.unwrap();
+        assert!(matches!(outcome, Err(PowerError::NoBmc(_))), "{action:?}: {outcome:?}");
+    }
+    let ordered = order(PowerAction::Reset);
+    let ToAgent::Ask { id, .. } = agent.hear().await.unwrap() else {
+        panic!("no ask");
+    };
+    let result = Err("PID 1 is busy".into());
+    agent.say(&FromAgent::Done { id, result }).await.unwrap();
+    let refused = ordered.await.unwrap().unwrap_err().to_string();
+    assert!(
+        refused.contains("its agent did not do it either: PID 1 is busy"),
+        "{refused}"
+    );
+
+    let ordered = order(PowerAction::Off);
+    agent.hear().await.unwrap();
+    drop(agent);
+    let lost = ordered.await.unwrap().unwrap_err().to_string();
+    assert!(lost.contains("its connection ended before it answered"), "{lost}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_bmc_is_silent_is_shut_down_by_its_agent() {
+    let site = site();
+    let rack = rack(memory());
+    let server = Server::start(&site, rack.clone(), HEARTBEAT).await;
+    let mut inventory = machine(&[mac(1)], "S1", "u-1");
+    inventory.bmc = Some(BmcInfo {
+        address: Some([10, 10, 1, 66].into()),
+        ..BmcInfo::default()
+    });
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let watcher = tokio::spawn(bmc::run(rack.clone(), Arc::new(Table::default()), stopped));
+    let (mut agent, welcome) = boot(&site, &server, &[mac(1)], inventory).await;
+    let ordered = {
+        let rack = rack.clone();
+        tokio::spawn(async move { rack.power_way(welcome.node, PowerAction::Shutdown, "test").await })
+    };
+    let ToAgent::Ask { id, ask: Ask::PowerOff } = agent.hear().await.unwrap() else {
+        panic!("no ask");
+    };
+    agent.say(&FromAgent::Done { id, result: Ok(()) }).await.unwrap();
+    assert_eq!(ordered.await.unwrap(), Ok(PowerWay::Agent));
+    until_event(
+        &rack,
+        "both ways are told",
+        |kind| matches!(kind, EventKind::PowerRequested { action, .. } if action.contains("its BMC does not answer")),
+    )
     .await;
     stop.send(true).unwrap();
     watcher.await.unwrap();

@@ -57,6 +57,8 @@ pub enum Table {
     Config,
     /// Boot tokens and agent sessions, by digest.
     Tokens,
+    /// Certificates that BMCs are known by.
+    Bmcs,
 }
 
 /// A key and its value.

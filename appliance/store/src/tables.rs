@@ -31,12 +31,14 @@ const INVENTORIES: Bytes = TableDefinition::new("inventories");
 const SECRETS: Bytes = TableDefinition::new("secrets");
 const CONFIG: Bytes = TableDefinition::new("config");
 const TOKENS: Bytes = TableDefinition::new("tokens");
+const BMCS: Bytes = TableDefinition::new("bmcs");
 
 const fn definition(table: Table) -> Bytes {
     match table {
         Table::Secrets => SECRETS,
         Table::Config => CONFIG,
         Table::Tokens => TOKENS,
+        Table::Bmcs => BMCS,
     }
 }
 

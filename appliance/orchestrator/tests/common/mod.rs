@@ -208,6 +208,15 @@ impl Agent {
         mac: MacAddr,
         proof: Proof,
     ) -> Result<(Self, Welcome), ToAgent> {
+        let mut agent = Self::greet(site, address, mac, proof).await;
+        match agent.hear().await.unwrap() {
+            ToAgent::Welcome(welcome) => Ok((agent, welcome)),
+            other => Err(other),
+        }
+    }
+
+    /// Connects and greets, and reads no answer.
+    pub async fn greet(site: &Site, address: SocketAddr, mac: MacAddr, proof: Proof) -> Self {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(site.ca.clone()).unwrap();
         let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -231,10 +240,23 @@ impl Agent {
             uptime_millis: 5_000,
         };
         agent.say(&FromAgent::Hello(hello)).await.unwrap();
-        match agent.hear().await.unwrap() {
-            ToAgent::Welcome(welcome) => Ok((agent, welcome)),
-            other => Err(other),
-        }
+        agent
+    }
+
+    /// Waits until the appliance has read what was said: it tells of what an agent says it could not do.
+    pub async fn until_read(&mut self, rack: &Rack, node: NodeId) {
+        let done = FromAgent::Done {
+            id: 77,
+            result: Err("marker".into()),
+        };
+        self.say(&done).await.unwrap();
+        until_event(
+            rack,
+            "the marker",
+            |kind| matches!(kind, EventKind::Note { text, .. } if text.contains("marker")),
+        )
+        .await;
+        assert!(rack.node(&node.to_string()).is_some());
     }
 
     pub async fn say(&mut self, message: &FromAgent) -> io::Result<()> {

@@ -16,6 +16,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use rackbar_boot::SiteScript;
+use rackbar_devices::Fingerprint;
 use rackbar_model::{BootWay, Digest, MacAddr};
 use serde::Deserialize;
 
@@ -159,6 +160,8 @@ pub(crate) enum Uefi {
 pub(crate) struct Bmc {
     pub(crate) credentials: Vec<Credential>,
     pub(crate) power_on_discovered: bool,
+    /// Certificates that are taken although they are not those seen first.
+    pub(crate) accept_certificates: Vec<Fingerprint>,
 }
 
 /// An account on BMCs.

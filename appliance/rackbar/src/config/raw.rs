@@ -90,6 +90,8 @@ pub(super) struct RawBmc {
     pub(super) credential: Vec<Spanned<RawCredential>>,
     #[serde(default)]
     pub(super) power_on_discovered: bool,
+    #[serde(default)]
+    pub(super) accept_certificates: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

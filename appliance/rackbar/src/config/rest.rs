@@ -164,9 +164,21 @@ impl Checker<'_> {
                 password,
             });
         }
+        let mut accept_certificates = Vec::new();
+        for text in &raw.accept_certificates {
+            match text.get_ref().parse() {
+                Ok(fingerprint) => accept_certificates.push(fingerprint),
+                Err(error) => {
+                    let problem = format!("{error}");
+                    let instead = "the event of the BMC that was refused has it";
+                    self.wrong(Some(text.span()), "bmc.accept_certificates", problem, instead);
+                }
+            }
+        }
         Bmc {
             credentials,
             power_on_discovered: raw.power_on_discovered,
+            accept_certificates,
         }
     }
 }

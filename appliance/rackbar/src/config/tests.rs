@@ -244,6 +244,11 @@ fn every_mistake_is_told_with_line_field_and_what_to_write() {
         ),
         ("password = \"secret\"", "", "either a password or a password_file"),
         ("e3b0c442", "", "sha256sum"),
+        (
+            "power_on_discovered = true",
+            "accept_certificates = [\"ab:cd\"]",
+            "bmc.accept_certificates: expected the SHA-256 of a certificate",
+        ),
     ];
     for (from, to, wanted) in cases {
         let errors = with(from, to);

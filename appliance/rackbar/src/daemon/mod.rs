@@ -168,7 +168,7 @@ impl Daemon {
         };
         let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports));
         let profiles = rackbar_devices::Profiles::shipped().context("the hardware profiles cannot be read")?;
-        let devices = Arc::new(Devices::new(Vec::new(), profiles));
+        let devices = Arc::new(Devices::new(Vec::new(), profiles, store.clone()));
         let access = Arc::new(Access::new(Vec::new()));
         let (stop, _) = watch::channel(false);
         let mut daemon = Self {
@@ -259,7 +259,9 @@ impl Daemon {
                 tracing::error!(error = format!("{error:#}"), "the certificate could not be made");
             }
         });
-        self.devices.set_credentials(credentials(&self.rack, &self.config));
+        let accepted = self.config.bmc.accept_certificates.clone();
+        self.devices
+            .set_credentials(credentials(&self.rack, &self.config), accepted);
         let token = match self.config.admin_token {
             Some(digest) => Ok(digest),
             None => self.site.admin_token(&self.options.run),
