@@ -1,3 +1,5 @@
+//! Stories of identity: who is the same machine, who is not, who collides.
+
 use super::*;
 use proptest::prelude::*;
 

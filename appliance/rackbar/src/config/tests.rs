@@ -1,3 +1,5 @@
+//! Stories of the configuration: what is taken, what is refused, and in which words.
+
 use super::*;
 
 const GOOD: &str = r#"

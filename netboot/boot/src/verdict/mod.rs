@@ -1,6 +1,7 @@
 //! The flight recorder's reading of one machine's timeline: where its boot stands, in words, and what to do next.
 //!
-//! Two steps. [`Reading`] goes over the events and keeps what happened in the newest boot. [`RULES`] is a table, furthest
+//! Two steps. [`Reading`] goes over the events and keeps what happened in the newest boot. [`RULES`](rules::RULES) is a
+//! table, furthest
 //! stage first: the first rule that fits gives the verdict. Silence counts as much as events do, so `now` is an input.
 
 mod reading;

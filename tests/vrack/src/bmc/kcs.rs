@@ -1,8 +1,8 @@
 //! The in-band face: QEMU's `ipmi-bmc-extern` device dials a socket and speaks the small protocol of OpenIPMI's
 //! simulator (QEMU, hw/ipmi/ipmi_bmc_extern.c): messages and commands, ended by a marker byte, markers escaped.
 //!
-//! message: sequence, network function and logical unit, command, [completion,] data, checksum, A0h
-//! command: code, [value,] A1h
+//! message: sequence, network function and logical unit, command, \[completion,\] data, checksum, A0h
+//! command: code, \[value,\] A1h
 
 use std::io;
 use std::sync::Arc;
