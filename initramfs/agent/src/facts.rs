@@ -113,15 +113,38 @@ pub(crate) fn start(root: Root, boot_mac: Option<MacAddr>, facts: &Arc<Facts>) {
 
 fn look(root: &Root, boot_mac: Option<MacAddr>, neighbours: &Neighbours, facts: &Facts, triggers: &Receiver<Trigger>) {
     let mut last: Option<Inventory> = None;
+    let mut key: Option<Option<String>> = None;
     loop {
         let mut found = rackbar_hardware::inventory(root, boot_mac);
         add_network(&mut found, neighbours);
+        if let Some(tpm) = &mut found.tpm {
+            tpm.endorsement_key_sha256 = key.clone().flatten();
+        }
+        let has_tpm = found.tpm.is_some();
         let steady = Some(without_noise(&found));
         if last != steady {
             last = steady;
             facts.publish(found);
         }
+        // Some TPMs need ten seconds for it, so it is not in the first inventory; the second always follows soon.
+        if has_tpm && key.is_none() {
+            key = Some(endorsement_key(root));
+        }
         wait(triggers, SELDOM, QUIET, LONGEST_BURST);
+    }
+}
+
+/// SHA-256 of the TPM's endorsement key.
+fn endorsement_key(root: &Root) -> Option<String> {
+    match rackbar_hardware::tpm::endorsement_key(root) {
+        Ok(key) => key.map(|key| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, &key);
+            digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        }),
+        Err(error) => {
+            say!("the TPM's endorsement key is not known: {error}");
+            None
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod root;
 pub mod smbios;
 #[cfg(test)]
 mod testing;
+pub mod tpm;
 pub mod uevent;
 
 use std::path::Path;
