@@ -4,8 +4,6 @@
 //! sendfile) or from memory (small ones). A path is only ever given by the appliance itself: what a client on the network
 //! asks for is looked up among digests and names, and never reaches a filesystem.
 
-mod keyslot;
-
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,10 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
+use rackbar_boot::{KeySlotError, fill_key_slot};
 use rackbar_model::Digest;
-use ring::digest::{Context, SHA256};
-
-pub use keyslot::{KEY_SLOT_MAGIC, KeySlotError, fill_key_slot};
+use rackbar_trust::{Sha256, sha256};
 
 /// Files up to this size are held in memory: every program a firmware fetches by TFTP, but no kernel or initrd.
 pub const IN_MEMORY_LIMIT: u64 = 1 << 20;
@@ -151,7 +148,7 @@ impl Artifact {
     /// When it cannot be read or is no longer what was taken in: somebody wrote into the file in place.
     pub fn verify(&self) -> Result<(), ArtifactError> {
         let path = || self.path.clone().unwrap_or_default();
-        let mut context = Context::new(&SHA256);
+        let mut hash = Sha256::new();
         let mut buffer = vec![0; 256 << 10];
         let mut offset = 0;
         loop {
@@ -165,10 +162,10 @@ impl Artifact {
             if count == 0 {
                 break;
             }
-            context.update(&buffer[..count]);
+            hash.update(&buffer[..count]);
             offset += count as u64;
         }
-        let found = finish(context);
+        let found = Digest(hash.finish());
         if found == self.digest {
             Ok(())
         } else {
@@ -206,13 +203,7 @@ impl Artifacts {
     /// # Errors
     /// When the name is no plain file name or the file cannot be read.
     pub fn add_file(&self, name: &str, path: &Path) -> Result<Arc<Artifact>, ArtifactError> {
-        check_name(name)?;
-        let artifact = load(name, path).map_err(|source| ArtifactError::Read {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(self.insert(artifact))
+        Ok(self.insert(load_named(name, path)?))
     }
 
     /// Like [`Self::add_file`], and refuses a file whose digest is not `expected`.
@@ -220,12 +211,7 @@ impl Artifacts {
     /// # Errors
     /// As [`Self::add_file`], and when the digest differs.
     pub fn add_verified(&self, name: &str, path: &Path, expected: Digest) -> Result<Arc<Artifact>, ArtifactError> {
-        check_name(name)?;
-        let artifact = load(name, path).map_err(|source| ArtifactError::Read {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            source,
-        })?;
+        let artifact = load_named(name, path)?;
         if artifact.digest != expected {
             return Err(ArtifactError::Digest {
                 name: name.to_owned(),
@@ -250,7 +236,7 @@ impl Artifacts {
     /// the result, which exists only in memory, as `name`.
     ///
     /// # Errors
-    /// When the file cannot be read or has no empty key slot.
+    /// When the file cannot be read or is not our loader.
     pub fn add_loader(&self, name: &str, path: &Path, key: &[u8; 32]) -> Result<Arc<Artifact>, ArtifactError> {
         check_name(name)?;
         let mut image = std::fs::read(path).map_err(|source| ArtifactError::Read {
@@ -304,6 +290,15 @@ fn check_name(name: &str) -> Result<(), ArtifactError> {
     }
 }
 
+fn load_named(name: &str, path: &Path) -> Result<Artifact, ArtifactError> {
+    check_name(name)?;
+    load(name, path).map_err(|source| ArtifactError::Read {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn load(name: &str, path: &Path) -> io::Result<Artifact> {
     let mut file = File::open(path)?;
     let meta = file.metadata()?;
@@ -316,21 +311,21 @@ fn load(name: &str, path: &Path) -> io::Result<Artifact> {
         file.read_to_end(&mut content)?;
         return Ok(in_memory(name, content.into(), modified, Some(path.to_owned())));
     }
-    let mut context = Context::new(&SHA256);
+    let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     let mut size = 0;
     loop {
         match file.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
-                context.update(&buffer[..count]);
+                hash.update(&buffer[..count]);
                 size += count as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    let digest = finish(context);
+    let digest = Digest(hash.finish());
     Ok(Artifact {
         name: name.to_owned(),
         digest,
@@ -343,9 +338,7 @@ fn load(name: &str, path: &Path) -> io::Result<Artifact> {
 }
 
 fn in_memory(name: &str, content: Arc<[u8]>, modified: SystemTime, path: Option<PathBuf>) -> Artifact {
-    let mut context = Context::new(&SHA256);
-    context.update(&content);
-    let digest = finish(context);
+    let digest = Digest(sha256(&content));
     Artifact {
         name: name.to_owned(),
         digest,
@@ -355,12 +348,6 @@ fn in_memory(name: &str, content: Arc<[u8]>, modified: SystemTime, path: Option<
         path,
         content: Content::Memory(content),
     }
-}
-
-fn finish(context: Context) -> Digest {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    Digest(digest)
 }
 
 #[cfg(test)]

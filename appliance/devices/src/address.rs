@@ -72,12 +72,7 @@ pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {
     pub(crate) fn of(der: &[u8]) -> Self {
-        let mut out = [0; 32];
-        let digest = ring::digest::digest(&ring::digest::SHA256, der);
-        for (to, from) in out.iter_mut().zip(digest.as_ref()) {
-            *to = *from;
-        }
-        Self(out)
+        Self(rackbar_trust::sha256(der))
     }
 }
 

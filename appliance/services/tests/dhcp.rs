@@ -225,26 +225,7 @@ fn no_acknowledgement_leaves_without_its_lease() {
 #[test]
 fn beside_dnsmasq_it_only_adds_boot_information() {
     let net = Net::new();
-    let leases = net.path("dnsmasq.leases");
-    let _dnsmasq = net.spawn(
-        "hub",
-        "dnsmasq",
-        &[
-            "--no-daemon",
-            "--port=0",
-            "--conf-file=/dev/null",
-            "--interface=br0",
-            "--bind-interfaces",
-            "--dhcp-range=10.77.0.50,10.77.0.60,1h",
-            "--dhcp-authoritative",
-            "--no-ping",
-            &format!("--dhcp-leasefile={leases}"),
-        ],
-    );
-    wait_until("dnsmasq serves", || {
-        let table = net.exec("hub", "cat", &["/proc/net/udp"]);
-        String::from_utf8_lossy(&table.stdout).contains(":0043 ")
-    });
+    let _dnsmasq = net.dnsmasq();
     let service = serve(&net, Mode::Auto, HUNDRED, HUNDRED_NINE);
     let foreign = service.sink.wait_for("the other server", |_, kind| match kind {
         EventKind::ForeignDhcpServer { server, network } => Some((*server, network.clone())),

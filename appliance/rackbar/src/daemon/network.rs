@@ -293,11 +293,8 @@ fn find(netlink: &mut Netlink, config: &Config, network: &Network, placed: &[Pla
     };
     let Some(vlan) = network.vlan else { return Ok(parent) };
     let made = netlink.links().map_err(|error| error.to_string())?;
-    let there = made
-        .into_iter()
-        .find(|link| link.parent == Some(parent.index) && link.vlan == Some(vlan));
-    let link = match there {
-        Some(link) => link,
+    let link = match subinterface(&made, &parent, vlan) {
+        Some(link) => link.clone(),
         None => {
             // Names end at 15 characters; the parent's number is shorter than its name.
             let name = format!("rb{}.{vlan}", parent.index);
@@ -308,6 +305,12 @@ fn find(netlink: &mut Netlink, config: &Config, network: &Network, placed: &[Pla
     };
     netlink.set_up(link.index, true).map_err(|error| error.to_string())?;
     Ok(link)
+}
+
+/// The subinterface of `parent` for a VLAN.
+fn subinterface<'a>(links: &'a [Link], parent: &Link, vlan: u16) -> Option<&'a Link> {
+    let of = |link: &&Link| link.parent == Some(parent.index) && link.vlan == Some(vlan);
+    links.iter().find(of)
 }
 
 /// A port of the machine, as opposed to loopback and what was made on top.
@@ -350,6 +353,13 @@ fn list(links: &[Link]) -> String {
     }
 }
 
+fn on_vlan<'a>(links: &'a [Link], port: Option<&'a Link>, vlan: Option<u16>) -> Option<&'a Link> {
+    match vlan {
+        Some(vlan) => subinterface(links, port?, vlan),
+        None => port,
+    }
+}
+
 /// What the networks look like when somebody else sets them up: addresses as configured, interfaces by name.
 pub(super) fn as_configured(config: &Config) -> Vec<Placed> {
     let links = Netlink::open()
@@ -357,7 +367,8 @@ pub(super) fn as_configured(config: &Config) -> Vec<Placed> {
         .unwrap_or_default();
     let of = |(index, network): (usize, &Network)| Placed {
         network: index,
-        link: choose(&links, config, network, &[]).map(|link| PlacedLink {
+        // Serving a VLAN's clients on its parent would serve those of another network.
+        link: on_vlan(&links, choose(&links, config, network, &[]), network.vlan).map(|link| PlacedLink {
             name: link.name.clone(),
             index: link.index,
             mac: link.mac.unwrap_or_default(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
 
-use super::{need_root, run};
+use super::{need_root, run, wait_until};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -90,6 +90,28 @@ impl Net {
                 .spawn()
                 .unwrap(),
         )
+    }
+
+    /// Another DHCP server on the same Ethernet, at 10.77.0.2, which leases .50 to .60.
+    pub(crate) fn dnsmasq(&self) -> Running {
+        let leases = format!("--dhcp-leasefile={}", self.path("dnsmasq.leases"));
+        let args = [
+            "--no-daemon",
+            "--port=0",
+            "--conf-file=/dev/null",
+            "--interface=br0",
+            "--bind-interfaces",
+            "--dhcp-range=10.77.0.50,10.77.0.60,1h",
+            "--dhcp-authoritative",
+            "--no-ping",
+            &leases,
+        ];
+        let running = self.spawn("hub", "dnsmasq", &args);
+        wait_until("dnsmasq serves", || {
+            let table = self.exec("hub", "cat", &["/proc/net/udp"]);
+            String::from_utf8_lossy(&table.stdout).contains(":0043 ")
+        });
+        running
     }
 
     /// A file in this test's folder.
