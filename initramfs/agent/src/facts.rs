@@ -1,8 +1,8 @@
 //! The inventory: taken at once, again when something changed, shared with the session.
 //!
-//! The first one is sent without waiting for anything: LLDP speaks every 30 seconds, and an operator looks at the page
-//! now. While links settle, addresses come and switches speak, the machine changes every second; the second inventory
-//! follows when that is over.
+//! The first one is sent without waiting for anything but the way to the appliance: LLDP speaks every 30 seconds, and
+//! an operator looks at the page now. While links settle, addresses come and switches speak, the machine changes every
+//! second; the next inventory follows when that is over.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -114,7 +114,7 @@ pub(crate) fn start(root: Root, boot_mac: Option<MacAddr>, facts: &Arc<Facts>) {
 fn look(root: &Root, boot_mac: Option<MacAddr>, neighbours: &Neighbours, facts: &Facts, triggers: &Receiver<Trigger>) {
     let mut last: Option<Inventory> = None;
     let mut key: Option<Option<String>> = None;
-    loop {
+    for looks in 1u64.. {
         let mut found = rackbar_hardware::inventory(root, boot_mac);
         add_network(&mut found, neighbours);
         if let Some(tpm) = &mut found.tpm {
@@ -126,11 +126,13 @@ fn look(root: &Root, boot_mac: Option<MacAddr>, neighbours: &Neighbours, facts: 
             last = steady;
             facts.publish(found);
         }
-        // Some TPMs need ten seconds for it, so it is not in the first inventory; the second always follows soon.
-        if has_tpm && key.is_none() {
+        // Some TPMs need ten seconds for it, so the first two inventories, the second with the link to the appliance,
+        // go out without it.
+        if has_tpm && looks > 1 && key.is_none() {
             key = Some(endorsement_key(root));
+        } else {
+            wait(triggers, SELDOM, QUIET, LONGEST_BURST);
         }
-        wait(triggers, SELDOM, QUIET, LONGEST_BURST);
     }
 }
 

@@ -62,6 +62,8 @@ pub fn run() -> ! {
             std::thread::sleep(Duration::from_millis(500));
             continue;
         };
+        // The first look was before any link was up; this one is done when the appliance has welcomed us.
+        facts.look_again();
         let mut tries = 0;
         while uplink.has_lease() && (tries < TRIES_PER_INTERFACE || choice.is_only()) {
             let opened = Session::open(enrolment.server, Arc::clone(&config), &mut credentials, &facts, &pinned);
