@@ -51,6 +51,21 @@ impl BmcSight {
     }
 }
 
+/// What an agent's inventory says of a machine's identity, and of what was known before what it cannot say.
+fn told_by_agent(inventory: &Inventory, before: &[Witness], boot_mac: MacAddr) -> Vec<Witness> {
+    let mut witnesses = identity::witnesses_of(inventory);
+    // What only the BMC can tell stays when the host cannot see its BMC.
+    let missing: Vec<WitnessKind> = [WitnessKind::BmcMac, WitnessKind::SystemSerial, WitnessKind::BoardSerial]
+        .into_iter()
+        .filter(|kind| !witnesses.iter().any(|witness| witness.kind == *kind))
+        .collect();
+    witnesses.extend(before.iter().filter(|one| missing.contains(&one.kind)).cloned());
+    witnesses.extend(identity::mac_witness(WitnessKind::NicMac, boot_mac));
+    witnesses.sort();
+    witnesses.dedup();
+    witnesses
+}
+
 impl Mind {
     /// The node of a machine whose agent shows a good boot token for `mac`: the one that has it, or a new one.
     pub(crate) fn node_of_mac(&mut self, now: Timestamp, mac: MacAddr) -> Option<NodeId> {
@@ -115,25 +130,7 @@ impl Mind {
             .map(|old| facts::diff(old, &inventory))
             .unwrap_or_default();
         let history = (first || !changed.is_empty()).then(|| inventory.clone());
-        let mut witnesses = identity::witnesses_of(&inventory);
-        // What only the BMC can tell stays when the host cannot see its BMC.
-        let kinds = |kind| witnesses.iter().any(|witness| witness.kind == kind);
-        let kept: Vec<Witness> = [WitnessKind::BmcMac, WitnessKind::SystemSerial, WitnessKind::BoardSerial]
-            .into_iter()
-            .filter(|kind| !kinds(*kind))
-            .flat_map(|kind| {
-                record
-                    .node
-                    .witnesses
-                    .iter()
-                    .filter(move |witness| witness.kind == kind)
-                    .cloned()
-            })
-            .collect();
-        witnesses.extend(kept);
-        witnesses.extend(identity::mac_witness(WitnessKind::NicMac, boot_mac));
-        witnesses.sort();
-        witnesses.dedup();
+        let witnesses = told_by_agent(&inventory, &record.node.witnesses, boot_mac);
         let mut macs = vec![boot_mac];
         macs.extend(
             inventory
@@ -175,38 +172,12 @@ impl Mind {
     /// A BMC answered at `address` and said who it is. Gives the node it belongs to.
     pub(crate) fn bmc_seen(&mut self, now: Timestamp, address: IpAddr, sight: &BmcSight) -> Option<NodeId> {
         let witnesses = sight.witnesses();
-        let by_nic = sight.nic_macs.iter().find_map(|mac| self.by_mac.get(mac).copied());
-        let by_bmc = sight.mac.and_then(|mac| self.owner_of_bmc(mac));
-        let by_address = || {
-            self.records
-                .values()
-                .find(|one| one.node.bmc_address == Some(address))
-                .map(|one| one.node.id)
-        };
-        let others = self
-            .records
-            .values()
-            .map(|one| (one.node.id, one.node.witnesses.as_slice()));
-        let by_weight = || identity::partner(&witnesses, others).map(|(id, _)| id);
-        // The address speaks last: BMCs on DHCP swap addresses.
-        let known = by_bmc.or(by_nic).or_else(by_weight).or_else(|| {
-            let telling = sight.mac.is_some() || !sight.nic_macs.is_empty() || sight.serial.is_some();
-            (!telling).then(by_address).flatten()
-        });
+        let known = self.node_of_bmc(address, sight, &witnesses);
         let id = match known {
             Some(id) => id,
             None => self.enrol(now, "bmc", &[], Standing::Firm)?,
         };
-        // An address leads to one BMC; who had it before has another now.
-        for other in self
-            .records
-            .values_mut()
-            .filter(|one| one.node.bmc_address == Some(address) && one.node.id != id)
-        {
-            other.edit().bmc_address = None;
-            other.bmc_asked = false;
-            other.dirty = true;
-        }
+        self.take_bmc_address(address, id);
         let record = self.records.get_mut(&id)?;
         record.stand(Standing::Firm);
         let found = record.node.bmc_address != Some(address) || known.is_none();
@@ -237,6 +208,41 @@ impl Mind {
         self.power_seen(now, id, sight.power);
         self.settle_identity(now, id);
         Some(self.resolve(id))
+    }
+
+    /// The node whose BMC this is.
+    fn node_of_bmc(&self, address: IpAddr, sight: &BmcSight, witnesses: &[Witness]) -> Option<NodeId> {
+        let by_nic = sight.nic_macs.iter().find_map(|mac| self.by_mac.get(mac).copied());
+        let by_bmc = sight.mac.and_then(|mac| self.owner_of_bmc(mac));
+        let by_address = || {
+            self.records
+                .values()
+                .find(|one| one.node.bmc_address == Some(address))
+                .map(|one| one.node.id)
+        };
+        let others = self
+            .records
+            .values()
+            .map(|one| (one.node.id, one.node.witnesses.as_slice()));
+        let by_weight = || identity::partner(witnesses, others).map(|(id, _)| id);
+        // The address speaks last: BMCs on DHCP swap addresses.
+        by_bmc.or(by_nic).or_else(by_weight).or_else(|| {
+            let telling = sight.mac.is_some() || !sight.nic_macs.is_empty() || sight.serial.is_some();
+            (!telling).then(by_address).flatten()
+        })
+    }
+
+    /// An address leads to one BMC; who had it before has another now.
+    fn take_bmc_address(&mut self, address: IpAddr, id: NodeId) {
+        for other in self
+            .records
+            .values_mut()
+            .filter(|one| one.node.bmc_address == Some(address) && one.node.id != id)
+        {
+            other.edit().bmc_address = None;
+            other.bmc_asked = false;
+            other.dirty = true;
+        }
     }
 
     /// Power as a BMC reports it.

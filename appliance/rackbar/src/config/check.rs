@@ -128,6 +128,28 @@ impl Checker<'_> {
             .map_or(if role == Role::Uplink { Dhcp::Off } else { Dhcp::Auto }, |dhcp| {
                 *dhcp.get_ref()
             });
+        self.numbers(raw);
+        let network = Network {
+            name,
+            role,
+            interface: self.interface(raw),
+            vlan: raw.vlan.as_ref().map(|vlan| *vlan.get_ref()),
+            address,
+            dhcp,
+            pools: self.pools(raw, address),
+            gateway: raw.gateway.as_ref().map(|gateway| *gateway.get_ref()),
+            dns: raw.dns.clone(),
+            ntp: raw.ntp.clone(),
+            domain: raw.domain.as_ref().map(|domain| domain.get_ref().clone()),
+            lease_seconds: raw.lease_seconds.as_ref().map_or(3600, |seconds| *seconds.get_ref()),
+            reservations: self.reservations(raw, address),
+        };
+        self.serving(raw, &network);
+        network
+    }
+
+    /// Fields that are right or wrong by themselves.
+    fn numbers(&mut self, raw: &RawNetwork) {
         if let Some(vlan) = raw.vlan.as_ref().filter(|vlan| !(1..=4094).contains(vlan.get_ref())) {
             self.wrong(
                 Some(vlan.span()),
@@ -156,23 +178,6 @@ impl Checker<'_> {
                 "",
             );
         }
-        let network = Network {
-            name,
-            role,
-            interface: self.interface(raw),
-            vlan: raw.vlan.as_ref().map(|vlan| *vlan.get_ref()),
-            address,
-            dhcp,
-            pools: self.pools(raw, address),
-            gateway: raw.gateway.as_ref().map(|gateway| *gateway.get_ref()),
-            dns: raw.dns.clone(),
-            ntp: raw.ntp.clone(),
-            domain: raw.domain.as_ref().map(|domain| domain.get_ref().clone()),
-            lease_seconds: raw.lease_seconds.as_ref().map_or(3600, |seconds| *seconds.get_ref()),
-            reservations: self.reservations(raw, address),
-        };
-        self.serving(raw, &network);
-        network
     }
 
     /// What we do there must fit what we are there.
@@ -321,36 +326,41 @@ impl Checker<'_> {
                     "",
                 );
             }
-            if let Some((own, prefix)) = fixed(address) {
-                if !is_host(own, prefix, first) || !is_host(own, prefix, last) {
-                    self.wrong(
-                        at(),
-                        "network.pool",
-                        format!("{first}-{last} is not within the hosts of {own}/{prefix}"),
-                        &format!("hosts there are {}", hosts(own, prefix)),
-                    );
-                } else if (first..=last).contains(&own) {
-                    self.wrong(
-                        at(),
-                        "network.pool",
-                        format!("the pool holds our own address {own}"),
-                        "let it begin after that",
-                    );
-                }
-            } else if address == Address::Dhcp {
-                self.wrong(
-                    at(),
-                    "network.pool",
-                    "a pool needs a fixed address of our own in the same network",
-                    "write address = \"A.B.C.D/LENGTH\"",
-                );
-            }
+            self.pool_fits(text, address, first, last);
             if let Some((a, b)) = pools.iter().find(|(a, b)| first <= *b && *a <= last) {
                 self.wrong(at(), "network.pool", format!("{first}-{last} overlaps {a}-{b}"), "");
             }
             pools.push((first, last));
         }
         pools
+    }
+
+    /// A pool must lie among the hosts of our network, beside our own address.
+    fn pool_fits(&mut self, text: &Spanned<String>, address: Address, first: Ipv4Addr, last: Ipv4Addr) {
+        if let Some((own, prefix)) = fixed(address) {
+            if !is_host(own, prefix, first) || !is_host(own, prefix, last) {
+                self.wrong(
+                    Some(text.span()),
+                    "network.pool",
+                    format!("{first}-{last} is not within the hosts of {own}/{prefix}"),
+                    &format!("hosts there are {}", hosts(own, prefix)),
+                );
+            } else if (first..=last).contains(&own) {
+                self.wrong(
+                    Some(text.span()),
+                    "network.pool",
+                    format!("the pool holds our own address {own}"),
+                    "let it begin after that",
+                );
+            }
+        } else if address == Address::Dhcp {
+            self.wrong(
+                Some(text.span()),
+                "network.pool",
+                "a pool needs a fixed address of our own in the same network",
+                "write address = \"A.B.C.D/LENGTH\"",
+            );
+        }
     }
 
     fn reservations(&mut self, raw: &RawNetwork, address: Address) -> Vec<Reservation> {

@@ -117,17 +117,7 @@ fn read_head(head: &httparse::Request<'_, '_>, head_len: usize) -> Result<(Reque
         };
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         if is("content-length") {
-            let parsed = value
-                .bytes()
-                .all(|b| b.is_ascii_digit())
-                .then(|| value.parse().ok())
-                .flatten();
-            // Two different lengths would let somebody smuggle a request past a proxy in front of us.
-            match (parsed, length) {
-                (Some(new), None) => length = Some(new),
-                (Some(new), Some(old)) if new == old => {}
-                _ => return Err(Parsed::Bad(400, "the Content-Length is not a number")),
-            }
+            length = Some(content_length(value, length)?);
         } else if is("transfer-encoding") {
             return Err(Parsed::Bad(411, "send the body with a Content-Length"));
         } else if is("connection") {
@@ -152,6 +142,15 @@ fn read_head(head: &httparse::Request<'_, '_>, head_len: usize) -> Result<(Reque
         return Err(Parsed::Bad(413, "the body is too large"));
     }
     Ok((request, head_len..head_len + length, expects))
+}
+
+/// Two different lengths would let somebody smuggle a request past a proxy in front of us.
+fn content_length(value: &str, before: Option<usize>) -> Result<usize, Parsed> {
+    let digits = value.bytes().all(|b| b.is_ascii_digit());
+    match value.parse().ok().filter(|_| digits) {
+        Some(new) if before.is_none_or(|old| old == new) => Ok(new),
+        _ => Err(Parsed::Bad(400, "the Content-Length is not a number")),
+    }
 }
 
 /// Splits a request target in origin or absolute form (RFC 9112 section 3.2) into path and query.
