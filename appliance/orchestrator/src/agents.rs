@@ -12,7 +12,7 @@ use std::time::Duration;
 use rackbar_messages::{
     FromAgent, Hello, MAX_FRAME, PROTOCOL_VERSION, RefusedReason, ToAgent, Welcome, decode, encode,
 };
-use rackbar_model::{EventKind, MacAddr, NodeId, Severity};
+use rackbar_model::{BootStage, EventKind, MacAddr, NodeId, Severity};
 use rackbar_trust::Secret;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -195,8 +195,15 @@ impl Session {
         }
         let asks = self.asks.clone();
         let link = AgentLink { connection, send, asks };
-        self.rack
-            .with(|mind, now| mind.agent_up(now, self.node, self.peer, admitted.again, link));
+        self.rack.with(|mind, now| {
+            // Tells where the time between the boot program's last word and now went.
+            if !admitted.again {
+                let uptime_millis = self.hello.uptime_millis;
+                let started = EventKind::Boot(BootStage::AgentStarted { uptime_millis });
+                mind.emit(now, Some(mind.resolve(self.node)), None, started);
+            }
+            mind.agent_up(now, self.node, self.peer, admitted.again, link);
+        });
         let session = admitted.session;
         let reason = tokio::select! {
             reason = self.read_all(reader, &session) => reason,
