@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use rackbar_model::{Event, Inventory, Node, PowerAction, Timestamp};
+use rackbar_orchestrator::PowerWay;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -216,11 +217,21 @@ pub(crate) struct PowerRequest {
     action: PowerAction,
 }
 
-/// Asks the machine's BMC for a power action, and waits until the BMC took it.
+/// Who carried a power action out.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PowerAnswer {
+    /// `bmc`, or `agent` when no BMC of the machine is known or it is silent.
+    way: &'static str,
+}
+
+/// Switches the machine through its BMC, else through its agent, and waits until that took it.
 #[utoipa::path(
     post, path = "/api/v1/nodes/{node}/power", tag = "nodes", request_body = PowerRequest,
     params(("node" = String, Path, description = "Name, id or MAC address")),
-    responses((status = 204), (status = 404, body = Problem), (status = 502, body = Problem))
+    responses(
+        (status = 200, body = PowerAnswer), (status = 404, body = Problem), (status = 422, body = Problem),
+        (status = 502, body = Problem)
+    )
 )]
 pub(crate) async fn power(
     State(context): State<Context>,
@@ -229,10 +240,10 @@ pub(crate) async fn power(
     Json(request): Json<PowerRequest>,
 ) -> Result<Response, Problem> {
     let node = find(&context, &name)?;
-    context
-        .rack
-        .power(node.id, request.action, &by)
-        .await
-        .map_err(|e| Problem::bad_gateway(e.to_string()))?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let way = context.rack.power_way(node.id, request.action, &by).await;
+    let way = match way.map_err(|error| Problem::bad_gateway(error.to_string()))? {
+        PowerWay::Bmc => "bmc",
+        PowerWay::Agent => "agent",
+    };
+    Ok(Json(PowerAnswer { way }).into_response())
 }

@@ -1,6 +1,8 @@
 //! The page: rendered here, readable on a phone and without JavaScript; a small script only keeps it live.
 
 mod assets;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use axum::Router;

@@ -84,8 +84,12 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
         Command::Trace { node } => trace(client, node, as_json).await,
         Command::Power { node, action } => {
             let body = json!({ "action": PowerAction::from(*action) });
-            client.post(&format!("/api/v1/nodes/{node}/power"), &body).await?;
-            eprintln!("{node}: the BMC took it");
+            let answer = client.post(&format!("/api/v1/nodes/{node}/power"), &body).await?;
+            let answer: Value = serde_json::from_slice(&answer)?;
+            if as_json {
+                return output::json(&answer);
+            }
+            eprintln!("{node}: its {} took it", answer["way"].as_str().unwrap_or("BMC"));
             Ok(())
         }
         Command::Rename { node, name } => {

@@ -166,3 +166,87 @@ fn question(frame: &mut Frame<'_>, text: &str) {
         room,
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use rackbar_model::{ServiceStatus, Timestamp};
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::super::state::Appliance;
+    use super::*;
+
+    fn drawn(screen: &Screen, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, screen)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    fn screen() -> Screen {
+        let mut screen = Screen::new();
+        screen.appliance = Some(Appliance {
+            site: "hall-3".into(),
+            version: "0.1.0".into(),
+            fingerprint: "ab".repeat(32),
+            volatile: true,
+        });
+        screen.addresses = vec!["10.10.0.1 on eth0".into()];
+        screen.states.insert("discovered", 4);
+        let service = |name: &str, state: &str, severity| ServiceStatus {
+            name: name.into(),
+            state: state.into(),
+            severity,
+            since: Timestamp(0),
+        };
+        screen.services = vec![
+            service("dhcp", "serving", Severity::Info),
+            service("tftp", "port 69 is taken", Severity::Error),
+        ];
+        screen
+    }
+
+    #[test]
+    fn console_shows_what_a_person_in_the_data_hall_needs() {
+        let text = drawn(&screen(), 100, 30);
+        for part in [
+            "hall-3",
+            "10.10.0.1 on eth0",
+            &"ab".repeat(32),
+            "4 discovered",
+            "Runs from memory",
+            "port 69 is taken",
+        ] {
+            assert!(text.contains(part), "no `{part}` in\n{text}");
+        }
+        assert!(!text.contains("t token"), "there is no token to show\n{text}");
+    }
+
+    #[test]
+    fn console_shows_the_token_only_when_asked() {
+        let mut screen = screen();
+        screen.token = Some("secret-token".into());
+        let text = drawn(&screen, 80, 24);
+        assert!(text.contains("t token") && !text.contains("secret-token"), "{text}");
+        screen.view = View::Token;
+        assert!(drawn(&screen, 80, 24).contains("secret-token"));
+    }
+
+    #[test]
+    fn console_fits_any_terminal() {
+        for (width, height) in [(1, 1), (20, 5), (80, 24), (300, 100)] {
+            for view in [
+                View::Status,
+                View::Log,
+                View::Token,
+                View::ConfirmOff,
+                View::ConfirmRestart,
+            ] {
+                let mut screen = screen();
+                screen.view = view;
+                screen.log = vec!["a line".into(); 200];
+                screen.scrolled = 500;
+                drawn(&screen, width, height);
+            }
+        }
+    }
+}
