@@ -5,7 +5,8 @@
 //!
 //! A key stored at its usual handle is read; otherwise the TPM derives it anew from its seed by the standard template,
 //! which takes some TPMs ten seconds. A maker who used a template of his own (TCG EK Credential Profile 2.2.1.4) is not
-//! followed: such a key is told by no value, never by a wrong one.
+//! followed: most such TPMs refuse the standard one and tell no value; one that takes both tells the standard template's
+//! key, which is as good a witness of identity but is not the key of the maker's certificate.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
