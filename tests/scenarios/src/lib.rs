@@ -88,13 +88,22 @@ impl Stage {
     /// # Errors
     /// When something is missing on this machine; the message says what.
     pub async fn set(file: RackFile) -> Result<Self> {
+        Self::set_with(file, |configuration| configuration).await
+    }
+
+    /// As [`Stage::set`], with the appliance's configuration changed by the story.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn set_with(file: RackFile, change: impl FnOnce(String) -> String) -> Result<Self> {
         let options = RackOptions {
             bmc: Some(Arc::new(rackbar_vrack::bmc::start)),
             ..RackOptions::default()
         };
         let rack = Arc::new(Rack::build(file, options).await.context("building the rack")?);
         let token = site::token()?;
-        let medium = site::medium(&rack, &media()?, &site::configuration(&rack, &token))?;
+        let configuration = change(site::configuration(&rack, &token));
+        let medium = site::medium(&rack, &media()?, &configuration)?;
         let appliance = rack
             .add_appliance(&medium)
             .await
@@ -106,6 +115,19 @@ impl Stage {
             api,
             told: false,
         })
+    }
+
+    /// What a machine of the rack has written to its serial console.
+    ///
+    /// # Errors
+    /// When there is no such machine or it has written nothing.
+    pub fn console(&self, name: &str) -> Result<String> {
+        let machine = self
+            .rack
+            .node(name)
+            .with_context(|| format!("the rack has no machine {name}"))?;
+        let log = std::fs::read(machine.machine.console().log_path())?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
     }
 
     /// A rack that ships, by name, its appliance serving.

@@ -1,6 +1,8 @@
 //! Stories told with the real appliance image. One file per story.
 
 mod demo;
+mod ipxe;
 mod media;
 mod power_cut;
 mod proxy;
+mod reproducible;
