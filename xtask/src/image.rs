@@ -147,6 +147,8 @@ fn compile(project: &Project, target: &str, profile: &str, packages: &[&str]) ->
         .arg(programs_folder(project))
         // The C in ring writes file names into its error reports.
         .env(format!("CFLAGS_{}", target.replace('-', "_")), c_flags(project)?)
+        // A checkout may lie in a folder with a space in its name: the flags are quoted as for a shell.
+        .env("CC_SHELL_ESCAPED_FLAGS", "1")
         // Flags from outside would replace ours and change the programs.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
@@ -190,15 +192,20 @@ fn rust_flags(project: &Project, target: &str) -> Result<Vec<String>> {
     if target == UEFI {
         // Otherwise the linker stamps the wall clock into the header.
         flags.push("-Clink-arg=/Brepro".into());
+        // And so that no debug record remains, whose identity depends on where the objects lay.
+        flags.push("-Clink-arg=/DEBUG:NONE".into());
     }
     Ok(flags)
 }
 
 fn c_flags(project: &Project) -> Result<String> {
     let remapped = remapped(project)?;
-    let flags = remapped
-        .iter()
-        .map(|(path, name)| format!("-ffile-prefix-map={}={name}", path.display()));
+    let flags = remapped.iter().map(|(path, name)| {
+        format!(
+            "'-ffile-prefix-map={}={name}'",
+            path.display().to_string().replace('\'', "'\\''")
+        )
+    });
     Ok(flags.collect::<Vec<_>>().join(" "))
 }
 
