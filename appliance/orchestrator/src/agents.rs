@@ -221,6 +221,10 @@ impl Session {
         loop {
             let message = match tokio::time::timeout(patience, read(&mut reader, MAX_FRAME)).await {
                 Ok(Ok(message)) => message,
+                // A machine that goes down has no time to say goodbye in TLS.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return "it ended the connection".into();
+                }
                 Ok(Err(error)) => return error.to_string(),
                 Err(_) => {
                     return format!(

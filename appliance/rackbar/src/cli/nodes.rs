@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use rackbar_control::client::Client;
-use rackbar_model::{Disk, Event, Inventory, Nic, Node, PowerAction};
+use rackbar_model::{Disk, Event, FirmwareMode, Inventory, Nic, Node, PowerAction};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -89,7 +89,10 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             if as_json {
                 return output::json(&answer);
             }
-            eprintln!("{node}: its {} took it", answer["way"].as_str().unwrap_or("BMC"));
+            eprintln!(
+                "{node}: its {} took it",
+                if answer["way"] == "agent" { "agent" } else { "BMC" }
+            );
             Ok(())
         }
         Command::Rename { node, name } => {
@@ -200,10 +203,14 @@ fn inventory_rows(inventory: &Inventory, row: &mut impl FnMut(&str, String)) {
     row(
         "Firmware",
         format!(
-            "{} {} {:?}",
+            "{} {}, {}",
             text(&firmware.vendor),
             text(&firmware.version),
-            firmware.mode
+            match firmware.mode {
+                Some(FirmwareMode::Bios) => "BIOS",
+                Some(FirmwareMode::Uefi) => "UEFI",
+                None => "mode not known",
+            }
         ),
     );
     let cpu = &inventory.cpu;
