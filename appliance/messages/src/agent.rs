@@ -6,7 +6,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use rackbar_model::{Inventory, MacAddr, NodeId};
+use rackbar_model::{
+    BmcInfo, BootEntry, BurnIn, CheckResult, Digest, DiskRef, EraseEvidence, EraseMethod, ImageSource, Inventory,
+    MacAddr, NodeId, OsSetup, RootTarget, SecretText,
+};
 use serde::{Deserialize, Serialize};
 
 /// What the agent says.
@@ -27,6 +30,24 @@ pub enum FromAgent {
         id: u32,
         /// `Err` says what failed, in words.
         result: Result<(), String>,
+    },
+    /// How far a job is. Sent at most twice a second.
+    Progress {
+        /// The job.
+        job: JobId,
+        /// What it does now, in words: `writing debian-12 to serial S1`.
+        doing: String,
+        /// Units done, bytes where it moves bytes.
+        done: u64,
+        /// Units in all; 0 when not known.
+        total: u64,
+    },
+    /// A job ended. Said again after every reconnection until [`ToAgent::Noted`] comes.
+    Ended {
+        /// The job.
+        job: JobId,
+        /// What came of it.
+        result: Result<JobReport, JobFailure>,
     },
 }
 
@@ -80,6 +101,8 @@ pub enum ToAgent {
         /// What to do.
         ask: Ask,
     },
+    /// The end of a job was written down; the agent may forget it.
+    Noted(JobId),
 }
 
 /// The answer to a good proof.
@@ -154,4 +177,158 @@ pub enum Ask {
     Reboot,
     /// Switch the machine off.
     PowerOff,
+    /// Begin a job; `Done` says that it was begun (or that one runs already), `Progress` and `Ended` follow. The same
+    /// number again is the same job: an agent that runs it or has run it does not run it twice, it reports.
+    Begin {
+        /// The job's number.
+        job: JobId,
+        /// What to do.
+        work: alloc::boxed::Box<Work>,
+    },
+    /// Give a job up at the next safe point; it ends with a failure that says so.
+    GiveUp(JobId),
+}
+
+/// The number of a job: one attempt of one action, made by the appliance before it asks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct JobId(pub [u8; 16]);
+
+/// Work that takes longer than an answer. One job runs at a time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Work {
+    /// Empty disks.
+    Erase {
+        /// Which.
+        disks: Vec<DiskRef>,
+        /// How.
+        method: EraseMethod,
+    },
+    /// Write an image to a disk or to both disks of a mirror, at the end make it bootable: GPT backup header moved to
+    /// the disk's end, root partition and file system grown, md superblocks written. The first MiB goes last and only
+    /// when the digest is right, so that a broken image is never booted.
+    Write {
+        /// Where to.
+        target: RootTarget,
+        /// From where.
+        image: ImageSource,
+    },
+    /// Give the installed system its identity: seed and files.
+    Setup {
+        /// Where it lies.
+        target: RootTarget,
+        /// Who it is.
+        setup: OsSetup,
+    },
+    /// Make the firmware boot the installed system first (UEFI boot entries; nothing to do under BIOS), and read back.
+    BootOrder {
+        /// Where it lies.
+        target: RootTarget,
+        /// Description of the boot entry.
+        label: String,
+    },
+    /// Start the installed kernel by kexec; the answer comes before the jump.
+    Kexec {
+        /// Where it lies.
+        target: RootTarget,
+    },
+    /// Exercise the hardware.
+    BurnIn(BurnIn),
+    /// Look at what is on the disks: partitions, arrays, file systems.
+    Layout,
+    /// Set the BMC's own network and a user, in-band over KCS (IPMI 2.0 sections 22.26-22.30 and 23.1).
+    BmcSetup(BmcSetup),
+}
+
+/// What an agent sets on its BMC. `None` leaves a thing as it is.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BmcSetup {
+    /// True for DHCP; false with `address` for a static address.
+    pub dhcp: Option<bool>,
+    /// IPv4 address with prefix length and gateway.
+    pub address: Option<BmcStatic>,
+    /// 802.1Q VLAN ID; 0 switches tagging off.
+    pub vlan: Option<u16>,
+    /// User slot, name and password, made administrator of the LAN channel.
+    pub user: Option<(u8, String, SecretText)>,
+}
+
+impl core::fmt::Debug for BmcSetup {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let user = self.user.as_ref().map(|(slot, name, _)| (slot, name));
+        f.debug_struct("BmcSetup")
+            .field("dhcp", &self.dhcp)
+            .field("address", &self.address)
+            .field("vlan", &self.vlan)
+            .field("user", &user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A BMC's static IPv4 address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BmcStatic {
+    /// Address.
+    pub address: core::net::Ipv4Addr,
+    /// Prefix length.
+    pub prefix: u8,
+    /// Default gateway.
+    pub gateway: Option<core::net::Ipv4Addr>,
+}
+
+/// What a job gives.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum JobReport {
+    /// Disks were emptied.
+    Erased(Vec<EraseEvidence>),
+    /// The image is on the disk.
+    Written {
+        /// SHA-256 of the file as fetched; equal to what was asked for.
+        sha256: Digest,
+        /// Bytes fetched.
+        fetched: u64,
+        /// Bytes of the disk image, holes included.
+        disk_bytes: u64,
+        /// Bytes of it that were zeros and were not sent to the disk as data.
+        holes: u64,
+        /// Milliseconds it took.
+        millis: u64,
+        /// What was done after the writing, line by line: GPT, partition, file system, mirror.
+        steps: Vec<String>,
+    },
+    /// Files were written; the paths.
+    SetUp(Vec<String>),
+    /// The firmware's boot order as read back, first one first. Empty under BIOS.
+    BootOrder(Vec<BootEntry>),
+    /// The new kernel is loaded and starts now.
+    Jumping,
+    /// Results of a burn-in.
+    BurnedIn(Vec<CheckResult>),
+    /// What is on the disks.
+    Layout(Vec<DiskLayout>),
+    /// The BMC as read back.
+    Bmc(BmcInfo),
+}
+
+/// What is on one disk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiskLayout {
+    /// The disk.
+    pub disk: DiskRef,
+    /// Kernel name at this boot.
+    pub name: String,
+    /// `gpt`, `mbr` or empty.
+    pub table: String,
+    /// Partitions: name, first byte, bytes, what is in it (`ext4`, `vfat`, `linux_raid_member`, or empty).
+    pub partitions: Vec<(String, u64, u64, String)>,
+}
+
+/// Why a job failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JobFailure {
+    /// What failed, where and why, in words.
+    pub reason: String,
+    /// What to do, in words; may be empty.
+    pub advice: String,
+    /// True when trying again may help; false when the request itself cannot be met.
+    pub again: bool,
 }

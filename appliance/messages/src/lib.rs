@@ -10,9 +10,12 @@ mod agent;
 mod frame;
 mod loader;
 
-pub use agent::{Ask, FromAgent, Hello, Proof, RefusedReason, ToAgent, Welcome};
+pub use agent::{
+    Ask, BmcSetup, BmcStatic, DiskLayout, FromAgent, Hello, JobFailure, JobId, JobReport, Proof, RefusedReason,
+    ToAgent, Welcome, Work,
+};
 pub use frame::{FrameError, MAX_FRAME, decode, encode, read_frame, write_frame};
 pub use loader::{BootFile, BootFileRole, BootManifest, BootReport, SignedManifest};
 
 /// The version both ends name first.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;

@@ -30,7 +30,8 @@ pub struct BootManifest {
     pub nonce: [u8; 16],
     /// The interface it was made for.
     pub mac: MacAddr,
-    /// Kernel and initial RAM filesystems, in the order they are handed over.
+    /// Kernel and initial RAM filesystems, in the order they are handed over. None at all means: this machine is
+    /// installed, the loader gives back to the firmware, which goes on to its disk.
     pub files: Vec<BootFile>,
     /// Kernel command line. Holds the one-time token: never print it.
     pub command_line: String,

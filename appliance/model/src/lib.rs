@@ -9,7 +9,9 @@ extern crate alloc;
 
 mod address;
 mod boot;
+mod check;
 mod event;
+mod install;
 mod inventory;
 mod node;
 #[cfg(feature = "utoipa")]
@@ -20,7 +22,12 @@ mod words;
 
 pub use address::{MacAddr, ParseMacError};
 pub use boot::{BootStage, BootWay, ClientArch, Digest, ParseDigestError};
+pub use check::{CheckResult, CheckStatus};
 pub use event::{Event, EventKind, Severity};
+pub use install::{
+    BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageFormat,
+    ImageSource, OsFile, OsNetwork, OsSetup, RootTarget, SecretText,
+};
 pub use inventory::{
     BmcInfo, BoardInfo, BootInfo, ChassisInfo, CpuInfo, Disk, DiskBus, DiskHealth, FirmwareInfo, FirmwareMode,
     Inventory, LldpNeighbour, MemoryInfo, MemoryModule, Nic, PciDevice, SystemInfo, TpmInfo,

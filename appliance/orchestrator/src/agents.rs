@@ -245,6 +245,9 @@ impl Session {
                         self.could_not(&reason);
                     }
                 }
+                FromAgent::Progress { .. } | FromAgent::Ended { .. } => {
+                    return "it spoke of a job it was not given".into();
+                }
             }
         }
     }

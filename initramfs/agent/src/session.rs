@@ -221,7 +221,7 @@ impl Session {
                 })
             }
             ToAgent::Refused(reason) => Err(End::Refused(reason)),
-            ToAgent::Ask { .. } => Err(End::Failed("it asked before it answered".to_owned())),
+            ToAgent::Ask { .. } | ToAgent::Noted(_) => Err(End::Failed("it asked before it answered".to_owned())),
         }
     }
 
@@ -254,6 +254,7 @@ impl Session {
             while let Some(message) = self.channel.next()? {
                 match message {
                     ToAgent::Ask { id, ask } => self.obey(id, &ask, facts).map_err(words)?,
+                    ToAgent::Noted(_) => {}
                     ToAgent::Welcome(_) => return Err("it welcomed us twice".to_owned()),
                     ToAgent::Refused(reason) => return Err(reason.to_string()),
                 }
@@ -308,6 +309,7 @@ impl Session {
                 self.channel.send(&FromAgent::Done { id, result: Ok(()) })?;
                 return end_machine(Signal::SIGUSR2);
             }
+            Ask::Begin { .. } | Ask::GiveUp(_) => Err("this agent knows no jobs".to_owned()),
         };
         self.channel.send(&FromAgent::Done { id, result })
     }

@@ -1,0 +1,302 @@
+//! A plan: an immutable graph of actions, each with what it changes, what it needs, what it destroys, and why.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rackbar_model::{BurnIn, Digest, DiskRef, EraseMethod, ImageFormat, NodeId, OsSetup, RootTarget, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The name of a plan: the first 12 hexadecimal digits of the SHA-256 of its inputs and actions. The same inputs give
+/// the same plan and the same name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct PlanId(pub String);
+
+impl fmt::Display for PlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of an action within its plan, such as `storage-1/os.write`; stable from plan to plan.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct ActionId(pub String);
+
+impl fmt::Display for ActionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The seven layers of ready state; every action carries one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// 1: switch ports, VLANs, cabling, power.
+    Infrastructure,
+    /// 2: BMC, BIOS, RAID, firmware, boot order.
+    Firmware,
+    /// 3: operating system, disks, networks, keys.
+    System,
+    /// 4: DNS, NTP, cache, syslog, configuration clients.
+    Clients,
+    /// 5: other tools' applications.
+    Applications,
+    /// 6: registered outside: names, inventory, monitoring.
+    Management,
+    /// 7: barriers, quorum, rolling batches.
+    Coordination,
+}
+
+/// What the planner read; a commit is refused when any of it has changed since.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Inputs {
+    /// Digest of the site in force.
+    pub site: Digest,
+    /// Digest of what each node was seen to be, as far as the plan rests on it.
+    pub nodes: BTreeMap<NodeId, Digest>,
+    /// Digest of each catalogue entry that is used, by name.
+    pub images: BTreeMap<String, Digest>,
+}
+
+/// An immutable plan.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Plan {
+    /// Its name.
+    pub id: PlanId,
+    /// When it was made.
+    pub made: Timestamp,
+    /// What it rests on.
+    pub inputs: Inputs,
+    /// The actions; `needs` always points to earlier ones.
+    pub actions: Vec<Action>,
+    /// Nodes for which there is no way, and why. The others are planned all the same.
+    pub refused: Vec<Refusal>,
+    /// Nodes that are as wanted already.
+    pub unchanged: Vec<NodeId>,
+}
+
+/// A node the planner refuses to act on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Refusal {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// What is in the way, with the candidates where a choice is not unique, and what to do.
+    pub reason: String,
+}
+
+/// What an action works on; actions on one target never overlap.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The machine.
+    Node(NodeId),
+    /// The machine's BMC.
+    Bmc(NodeId),
+    /// A service of the appliance, by name.
+    Service(String),
+    /// Nothing of its own: a barrier.
+    Rack,
+}
+
+/// One step of a plan. It may run twice without harm.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Action {
+    /// Its name.
+    pub id: ActionId,
+    /// The node it belongs to.
+    pub node: Option<NodeId>,
+    /// What it works on.
+    pub target: Target,
+    /// Its layer.
+    pub layer: Layer,
+    /// What to do.
+    pub kind: ActionKind,
+    /// What it changes. Empty when it only looks or waits.
+    pub changes: Vec<Change>,
+    /// Actions that must have ended well before.
+    pub needs: Vec<ActionId>,
+    /// What it destroys, in words; `None` when it destroys nothing.
+    pub destroys: Option<String>,
+    /// It restarts the machine.
+    pub reboots: bool,
+    /// Expected time in seconds.
+    pub estimate_seconds: u32,
+    /// Why it is in the plan.
+    pub reason: String,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// One thing that changes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Change {
+    /// What, such as `BIOS ProcVirtualization` or `root disk`.
+    pub what: String,
+    /// As observed; `None` when it could not be seen.
+    pub observed: Option<String>,
+    /// As wanted.
+    pub wanted: String,
+}
+
+/// Bounds of an action.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Limits {
+    /// Seconds one attempt may take.
+    pub seconds: u32,
+    /// Attempts in all.
+    pub tries: u32,
+}
+
+/// What an action does. Variants are added at the end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ActionKind {
+    /// Give the BMC account a password of this machine's own: change, log in with it, only then forget the old one.
+    RotatePassword,
+    /// Set firmware attributes through the BMC; they are staged and take effect at the next restart.
+    BiosSettings {
+        /// Attribute names and wanted values.
+        attributes: BTreeMap<String, String>,
+    },
+    /// Have our agent running on the machine: nothing when it is connected, else a boot from the network through the BMC.
+    /// With `fresh` the machine is restarted in any case, which lets staged settings take effect.
+    Agent {
+        /// Restart even when the agent is connected.
+        fresh: bool,
+    },
+    /// Read the firmware attributes back and compare.
+    BiosVerify {
+        /// Attribute names and wanted values.
+        attributes: BTreeMap<String, String>,
+    },
+    /// Exercise the hardware.
+    BurnIn(BurnIn),
+    /// Empty disks.
+    Erase {
+        /// Which.
+        disks: Vec<DiskRef>,
+        /// How.
+        method: EraseMethod,
+    },
+    /// Write an image and make the disk bootable.
+    WriteImage {
+        /// Where to.
+        target: RootTarget,
+        /// Name in the catalogue.
+        image: String,
+        /// Digest of the file, as the catalogue had it when the plan was made.
+        sha256: Digest,
+        /// Packing.
+        format: ImageFormat,
+        /// Bytes of the file.
+        bytes: u64,
+    },
+    /// Give the installed system its identity.
+    Setup {
+        /// Where it lies.
+        target: RootTarget,
+        /// Who it is; without its host key, which is filled in when the work is given out.
+        setup: Box<OsSetup>,
+    },
+    /// Make the disk the first boot device, in the firmware and through the BMC, and read back.
+    BootOrder {
+        /// Where the system lies.
+        target: RootTarget,
+    },
+    /// Leave our agent for the installed system.
+    Restart {
+        /// How.
+        way: RestartWay,
+        /// Where the system lies.
+        target: RootTarget,
+    },
+    /// Wait until the installed system answers over SSH with the host key we gave it.
+    Reachable {
+        /// Account.
+        user: String,
+    },
+    /// A step of the user's.
+    Step(StepSpec),
+    /// Run the checks of the role; the node is ready when they pass.
+    Verify {
+        /// Ids of the checks.
+        checks: Vec<String>,
+    },
+    /// Wait until all of `needs` are done: a barrier between nodes.
+    Barrier {
+        /// Its name in the site file.
+        name: String,
+    },
+    /// Stay in our agent, in memory: roles without an operating system on disk.
+    StayInMemory {
+        /// Rescue: the agent accepts the operator's steps.
+        rescue: bool,
+    },
+}
+
+/// How a machine leaves our agent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum RestartWay {
+    /// Through the firmware: shows that it boots from its disk by itself.
+    #[default]
+    Firmware,
+    /// kexec into the installed kernel, where the machine's firmware takes minutes.
+    Kexec,
+}
+
+/// A user's own step: a script run on the installed system over SSH.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct StepSpec {
+    /// Its name, unique in the role.
+    pub name: String,
+    /// The script; its first line says which program runs it (`#!/bin/sh`).
+    pub script: String,
+    /// Account it runs as.
+    pub user: String,
+    /// Exit status that counts as success.
+    pub expect_status: i32,
+    /// Text that its output must contain; `None` when any will do.
+    pub expect_output: Option<String>,
+}
+
+impl ActionKind {
+    /// The kind's short name, the part of the action's name behind the slash.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::RotatePassword => "bmc.password",
+            Self::BiosSettings { .. } => "bios.settings",
+            Self::Agent { fresh: true } => "agent.restart",
+            Self::Agent { fresh: false } => "agent",
+            Self::BiosVerify { .. } => "bios.verify",
+            Self::BurnIn(_) => "burn-in",
+            Self::Erase { .. } => "disk.erase",
+            Self::WriteImage { .. } => "os.write",
+            Self::Setup { .. } => "os.setup",
+            Self::BootOrder { .. } => "boot.order",
+            Self::Restart { .. } => "restart",
+            Self::Reachable { .. } => "os.reachable",
+            Self::Step(_) => "step",
+            Self::Verify { .. } => "verify",
+            Self::Barrier { .. } => "barrier",
+            Self::StayInMemory { .. } => "memory",
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A plan under way: what each action has come to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use rackbar_model::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{ActionId, Plan};
+
+/// The number of a run, from 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct RunId(pub u64);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A plan that was committed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Run {
+    /// Its number.
+    pub id: RunId,
+    /// The plan.
+    #[cfg_attr(feature = "utoipa", schema(value_type = Plan))]
+    pub plan: Arc<Plan>,
+    /// Who committed it.
+    pub by: String,
+    /// When it began.
+    pub began: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// How it stands.
+    pub state: RunState,
+    /// Each action's standing.
+    pub actions: BTreeMap<ActionId, Stand>,
+}
+
+/// How a run stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Actions are carried out.
+    Going,
+    /// No new action is begun; what runs goes on.
+    Paused,
+    /// Every action ended well.
+    Done,
+    /// Some ended badly, or could not be begun for that; nothing runs any more.
+    Failed,
+    /// Given up by a person; nothing runs any more.
+    Cancelled,
+}
+
+/// How an action stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Stand {
+    /// Its needs are not met, or there is no room for it yet.
+    Waiting,
+    /// An attempt is under way. Written down before the attempt begins.
+    Running(Attempt),
+    /// An attempt failed; the next is due.
+    Again {
+        /// Attempts so far.
+        tries: u32,
+        /// Why the last failed.
+        reason: String,
+        /// When the next begins.
+        due: Timestamp,
+    },
+    /// It ended well.
+    Done {
+        /// What came of it.
+        outcome: Outcome,
+        /// Attempts it took.
+        tries: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// It ended badly.
+    Failed {
+        /// What failed, where, why.
+        reason: String,
+        /// What to do next.
+        advice: String,
+        /// Attempts it took.
+        tries: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// It was not begun: an action it needs failed, or the run was cancelled.
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One attempt of an action.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Attempt {
+    /// 1 for the first.
+    pub number: u32,
+    /// The number its agent's job has: 32 hexadecimal digits, made before the attempt began. An attempt that is taken up
+    /// again after a restart of the appliance keeps it.
+    pub job: String,
+    /// When it began.
+    pub began: Timestamp,
+    /// How far it is. Not written down.
+    #[serde(default)]
+    pub progress: Option<Progress>,
+}
+
+/// How far something is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Progress {
+    /// What it does now.
+    pub doing: String,
+    /// Units done.
+    pub done: u64,
+    /// Units in all; 0 when not known.
+    pub total: u64,
+}
+
+/// What came of an action.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Outcome {
+    /// In one sentence.
+    pub summary: String,
+    /// Line by line, where there is more to say: evidence of an erase, boot order as read back.
+    pub details: Vec<String>,
+    /// It was as wanted already.
+    pub nothing_to_do: bool,
+}
