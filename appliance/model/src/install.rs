@@ -119,6 +119,32 @@ pub struct ImageSource {
     pub disk_bytes: Option<u64>,
 }
 
+/// A catalogue entry: an image that lies on the appliance.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct ImageEntry {
+    /// Its name, such as `debian-12`: lower-case letters, digits, `.`, `_`, `-`; at most 64.
+    pub name: String,
+    /// Packing.
+    pub format: ImageFormat,
+    /// SHA-256 of the file.
+    pub sha256: Digest,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Size of the unpacked disk image in bytes, when known.
+    pub disk_bytes: Option<u64>,
+    /// Architecture as `uname -m` says it.
+    pub arch: String,
+    /// Where it came from, for people.
+    pub source: String,
+    /// Licence note.
+    pub licence: String,
+    /// Account that logs in over SSH.
+    pub user: String,
+    /// When it was added.
+    pub added: Timestamp,
+}
+
 /// Where an installed system lives.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

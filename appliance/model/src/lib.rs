@@ -25,8 +25,8 @@ pub use boot::{BootStage, BootWay, ClientArch, Digest, ParseDigestError};
 pub use check::{CheckResult, CheckStatus};
 pub use event::{Event, EventKind, Severity};
 pub use install::{
-    BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageFormat,
-    ImageSource, OsFile, OsNetwork, OsSetup, RootTarget, SecretText,
+    BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageEntry,
+    ImageFormat, ImageSource, OsFile, OsNetwork, OsSetup, RootTarget, SecretText,
 };
 pub use inventory::{
     BmcInfo, BoardInfo, BootInfo, ChassisInfo, CpuInfo, Disk, DiskBus, DiskHealth, FirmwareInfo, FirmwareMode,
