@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -156,7 +157,7 @@ impl Api {
         }
     }
 
-    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    pub(crate) async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         serde_json::from_slice(&self.get(path).await?).with_context(|| format!("reading the answer to {path}"))
     }
 
@@ -185,8 +186,35 @@ impl Api {
         Ok(body)
     }
 
-    /// One request on a connection of its own.
+    /// A request without a body, or with one of JSON.
     async fn request(&self, method: Method, path: &str, body: Option<&str>) -> Result<(u16, Bytes)> {
+        let headers = [("content-type", "application/json".to_owned())];
+        self.send_text(method, path, &headers, body.unwrap_or_default()).await
+    }
+
+    /// A request with a body that is at hand.
+    pub(crate) async fn send_text(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: &str,
+    ) -> Result<(u16, Bytes)> {
+        let body = Full::new(Bytes::from(body.to_owned()))
+            .map_err(|never| match never {})
+            .boxed_unsync();
+        self.send(method, path, headers, body, LIMIT).await
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: UnsyncBoxBody<Bytes, std::io::Error>,
+        limit: Duration,
+    ) -> Result<(u16, Bytes)> {
         let exchange = async {
             let tcp = TcpStream::connect(self.address).await?;
             let name = ServerName::IpAddress(self.address.ip().into());
@@ -194,18 +222,19 @@ impl Api {
             let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
             // Ends with the sender; its error, if any, is also the request's.
             tokio::spawn(connection);
-            let request = Request::builder()
+            let mut request = Request::builder()
                 .method(method)
                 .uri(path)
                 .header("host", self.address.to_string())
-                .header("authorization", format!("Bearer {}", self.token))
-                .header("content-type", "application/json")
-                .body(Full::new(Bytes::from(body.unwrap_or_default().to_owned())))?;
-            let response = sender.send_request(request).await?;
+                .header("authorization", format!("Bearer {}", self.token));
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
+            let response = sender.send_request(request.body(body)?).await?;
             let status = response.status().as_u16();
             Ok((status, response.into_body().collect().await?.to_bytes()))
         };
-        tokio::time::timeout(LIMIT, exchange)
+        tokio::time::timeout(limit, exchange)
             .await
             .with_context(|| format!("{} did not answer", self.address))?
     }
