@@ -298,6 +298,17 @@ pub enum EventKind {
         /// How bad it is.
         severity: Severity,
     },
+    /// Somebody changed something, or tried to: the trail of who did what.
+    Changed {
+        /// Who: a token's name, or `console`.
+        by: String,
+        /// What was asked for, in words.
+        what: String,
+        /// What came of it, in words.
+        outcome: String,
+        /// False when it was refused or failed.
+        ok: bool,
+    },
 }
 
 impl EventKind {
@@ -306,6 +317,7 @@ impl EventKind {
         match self {
             Self::Service { severity, .. } | Self::Config { severity, .. } | Self::Note { severity, .. } => *severity,
             Self::Boot(BootStage::Failed { .. }) | Self::BmcFailed { .. } => Severity::Error,
+            Self::Changed { ok: true, .. } => Severity::Info,
             Self::DhcpNak { .. }
             | Self::DhcpDecline { .. }
             | Self::AddressConflict { .. }
@@ -314,7 +326,8 @@ impl EventKind {
             | Self::TftpFailed { .. }
             | Self::AgentLost { .. }
             | Self::AgentRefused { .. }
-            | Self::IdentityCollision { .. } => Severity::Warning,
+            | Self::IdentityCollision { .. }
+            | Self::Changed { ok: false, .. } => Severity::Warning,
             Self::DhcpDiscover { .. }
             | Self::DhcpOffer { .. }
             | Self::DhcpRequest { .. }

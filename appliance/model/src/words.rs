@@ -266,6 +266,7 @@ fn management(kind: &EventKind, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         EventKind::Service { name, state, .. } => write!(f, "{name}: {state}"),
         EventKind::Config { source, outcome, .. } => write!(f, "configuration {source}: {outcome}"),
         EventKind::Note { text, .. } => f.write_str(text),
+        EventKind::Changed { by, what, outcome, .. } => write!(f, "{by}: {what}: {outcome}"),
         _ => Ok(()),
     }
 }

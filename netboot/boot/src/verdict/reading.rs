@@ -125,7 +125,8 @@ impl Reading {
             | EventKind::PowerRequested { .. }
             | EventKind::Service { .. }
             | EventKind::Config { .. }
-            | EventKind::Note { .. } => return,
+            | EventKind::Note { .. }
+            | EventKind::Changed { .. } => return,
         }
         self.last = Some(at);
     }
