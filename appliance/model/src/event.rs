@@ -309,13 +309,96 @@ pub enum EventKind {
         /// False when it was refused or failed.
         ok: bool,
     },
+    /// Another site file is in force.
+    SiteSet {
+        /// The first 12 digits of its SHA-256.
+        digest: String,
+        /// Who set it: a token's name, or the file it was read from.
+        by: String,
+    },
+    /// A node was given a role, or its role was taken away.
+    RoleBound {
+        /// The role; `None` when it has none any more.
+        role: Option<String>,
+        /// Who or what did it: a token's name, or the rule.
+        by: String,
+    },
+    /// A run began, was paused or resumed, or ended.
+    RunChanged {
+        /// Its number.
+        run: u64,
+        /// How it stands now: `going`, `paused`, `done`, `failed`, `cancelled`.
+        state: String,
+        /// Who did it, or what it came to.
+        reason: String,
+        /// How bad that is.
+        severity: Severity,
+    },
+    /// An attempt of an action began.
+    ActionStarted {
+        /// The run.
+        run: u64,
+        /// The action's name.
+        action: String,
+        /// 1 for the first attempt.
+        attempt: u32,
+        /// Why it is done.
+        reason: String,
+    },
+    /// An action ended well.
+    ActionDone {
+        /// The run.
+        run: u64,
+        /// The action's name.
+        action: String,
+        /// What came of it.
+        summary: String,
+        /// Milliseconds of the last attempt.
+        millis: u64,
+    },
+    /// An attempt of an action failed.
+    ActionFailed {
+        /// The run.
+        run: u64,
+        /// The action's name.
+        action: String,
+        /// What failed, where, why.
+        reason: String,
+        /// What to do.
+        advice: String,
+        /// When the next attempt begins; `None` when it was the last.
+        again: Option<Timestamp>,
+    },
+    /// An action was not begun.
+    ActionSkipped {
+        /// The run.
+        run: u64,
+        /// The action's name.
+        action: String,
+        /// Why.
+        reason: String,
+    },
+    /// A ready node is no longer as it was proved to be.
+    DriftSeen {
+        /// What differs, in words.
+        what: String,
+    },
+    /// What had drifted is as wanted again.
+    DriftGone {
+        /// What differed.
+        what: String,
+    },
 }
 
 impl EventKind {
     /// How much attention it asks for.
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::Service { severity, .. } | Self::Config { severity, .. } | Self::Note { severity, .. } => *severity,
+            Self::Service { severity, .. }
+            | Self::Config { severity, .. }
+            | Self::Note { severity, .. }
+            | Self::RunChanged { severity, .. } => *severity,
+            Self::ActionFailed { again: None, .. } => Severity::Error,
             Self::Boot(BootStage::Failed { .. }) | Self::BmcFailed { .. } => Severity::Error,
             Self::Changed { ok: true, .. } => Severity::Info,
             Self::DhcpNak { .. }
@@ -327,7 +410,10 @@ impl EventKind {
             | Self::AgentLost { .. }
             | Self::AgentRefused { .. }
             | Self::IdentityCollision { .. }
-            | Self::Changed { ok: false, .. } => Severity::Warning,
+            | Self::Changed { ok: false, .. }
+            | Self::ActionFailed { again: Some(_), .. }
+            | Self::ActionSkipped { .. }
+            | Self::DriftSeen { .. } => Severity::Warning,
             Self::DhcpDiscover { .. }
             | Self::DhcpOffer { .. }
             | Self::DhcpRequest { .. }
@@ -345,7 +431,12 @@ impl EventKind {
             | Self::StateChanged { .. }
             | Self::BmcFound { .. }
             | Self::PowerChanged { .. }
-            | Self::PowerRequested { .. } => Severity::Info,
+            | Self::PowerRequested { .. }
+            | Self::SiteSet { .. }
+            | Self::RoleBound { .. }
+            | Self::ActionStarted { .. }
+            | Self::ActionDone { .. }
+            | Self::DriftGone { .. } => Severity::Info,
         }
     }
 }

@@ -145,6 +145,38 @@ pub struct ImageEntry {
     pub added: Timestamp,
 }
 
+/// What was installed on a machine, and how its system is known.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Installed {
+    /// Name of the image in the catalogue.
+    pub image: String,
+    /// SHA-256 of the image's file as it was fetched.
+    pub sha256: Digest,
+    /// Where it lies.
+    pub target: RootTarget,
+    /// Host name it was given; empty until it was given one.
+    #[serde(default)]
+    pub hostname: String,
+    /// Account that logs in over SSH.
+    #[serde(default)]
+    pub user: String,
+    /// Public part of the host key it was given, as OpenSSH writes it; empty until it was given one.
+    #[serde(default)]
+    pub host_key: String,
+    /// SHA-256 of its identity as it was written (`OsSetup` in JSON, without the secret key), so that another identity
+    /// shows as a change.
+    #[serde(default)]
+    pub setup: Option<Digest>,
+    /// It answered with its host key.
+    #[serde(default)]
+    pub proved: bool,
+    /// When the image was written.
+    pub at: Timestamp,
+    /// The run that wrote it.
+    pub run: u64,
+}
+
 /// Where an installed system lives.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

@@ -26,7 +26,7 @@ pub use check::{CheckResult, CheckStatus};
 pub use event::{Event, EventKind, Severity};
 pub use install::{
     BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageEntry,
-    ImageFormat, ImageSource, OsFile, OsNetwork, OsSetup, RootTarget, SecretText,
+    ImageFormat, ImageSource, Installed, OsFile, OsNetwork, OsSetup, RootTarget, SecretText,
 };
 pub use inventory::{
     BmcInfo, BoardInfo, BootInfo, ChassisInfo, CpuInfo, Disk, DiskBus, DiskHealth, FirmwareInfo, FirmwareMode,

@@ -8,7 +8,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Inventory, MacAddr, Timestamp};
+use crate::{Installed, Inventory, MacAddr, Timestamp};
 
 /// Our own 128-bit identity of a node, given at first sight and never derived from what firmware claims.
 /// Written as a hyphenated UUID.
@@ -244,6 +244,24 @@ pub struct Node {
     pub inventory_at: Option<Timestamp>,
     /// The verdict on its last boot, in words.
     pub verdict: String,
+    /// The role it has, by rule or by an operator's word.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// The number of the run that works on it, or of the last that did.
+    #[serde(default)]
+    pub run: Option<u64>,
+    /// What is being done to it now, in words; `None` when nothing is.
+    #[serde(default)]
+    pub doing: Option<String>,
+    /// How far that is, 0 to 100, where it can be counted.
+    #[serde(default)]
+    pub percent: Option<u8>,
+    /// What differs from the state it was proved to be in, a sentence each. Empty when nothing does.
+    #[serde(default)]
+    pub drift: Vec<String>,
+    /// What we installed on it.
+    #[serde(default)]
+    pub installed: Option<Installed>,
 }
 
 #[cfg(test)]

@@ -267,6 +267,53 @@ fn management(kind: &EventKind, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         EventKind::Config { source, outcome, .. } => write!(f, "configuration {source}: {outcome}"),
         EventKind::Note { text, .. } => f.write_str(text),
         EventKind::Changed { by, what, outcome, .. } => write!(f, "{by}: {what}: {outcome}"),
+        _ => installing(kind, f),
+    }
+}
+
+fn installing(kind: &EventKind, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match kind {
+        EventKind::SiteSet { digest, by } => write!(f, "site {digest} is in force, set by {by}"),
+        EventKind::RoleBound { role: Some(role), by } => write!(f, "has role {role}, by {by}"),
+        EventKind::RoleBound { role: None, by } => write!(f, "has no role any more, by {by}"),
+        EventKind::RunChanged { run, state, reason, .. } => write!(f, "run {run} {state}: {reason}"),
+        EventKind::ActionStarted {
+            action,
+            attempt,
+            reason,
+            ..
+        } => {
+            if *attempt > 1 {
+                write!(f, "{action}: begun, attempt {attempt}: {reason}")
+            } else {
+                write!(f, "{action}: begun: {reason}")
+            }
+        }
+        EventKind::ActionDone {
+            action,
+            summary,
+            millis,
+            ..
+        } => write!(f, "{action}: {summary}, in {}", Millis(*millis)),
+        EventKind::ActionFailed {
+            action,
+            reason,
+            advice,
+            again,
+            ..
+        } => {
+            write!(f, "{action}: failed: {reason}")?;
+            if !advice.is_empty() {
+                write!(f, "; {advice}")?;
+            }
+            match again {
+                Some(at) => write!(f, "; tried again at {at}"),
+                None => Ok(()),
+            }
+        }
+        EventKind::ActionSkipped { action, reason, .. } => write!(f, "{action}: not begun: {reason}"),
+        EventKind::DriftSeen { what } => write!(f, "differs from what was proved: {what}"),
+        EventKind::DriftGone { what } => write!(f, "as wanted again: {what}"),
         _ => Ok(()),
     }
 }
@@ -321,6 +368,25 @@ mod tests {
             proxy.to_string(),
             "DHCP: offered boot information only by ProxyDHCP, boot file loader.efi"
         );
+    }
+
+    #[test]
+    fn a_failed_action_says_what_to_do_and_when_it_is_tried_again() {
+        let failed = |again| EventKind::ActionFailed {
+            run: 1,
+            action: "storage-1/os.write".into(),
+            reason: "the disk refused".into(),
+            advice: "replace it".into(),
+            again,
+        };
+        assert_eq!(
+            failed(None).to_string(),
+            "storage-1/os.write: failed: the disk refused; replace it"
+        );
+        assert_eq!(failed(None).severity(), crate::Severity::Error);
+        let again = failed(Some(crate::Timestamp(0)));
+        assert!(again.to_string().contains("; tried again at 1970-01-01"), "{again}");
+        assert_eq!(again.severity(), crate::Severity::Warning);
     }
 
     #[test]

@@ -80,6 +80,12 @@ impl Record {
             inventory: None,
             inventory_at: None,
             verdict: String::new(),
+            role: None,
+            run: None,
+            doing: None,
+            percent: None,
+            drift: Vec::new(),
+            installed: None,
         };
         Self::of(node, Standing::Packets, now)
     }

@@ -126,7 +126,16 @@ impl Reading {
             | EventKind::Service { .. }
             | EventKind::Config { .. }
             | EventKind::Note { .. }
-            | EventKind::Changed { .. } => return,
+            | EventKind::Changed { .. }
+            | EventKind::SiteSet { .. }
+            | EventKind::RoleBound { .. }
+            | EventKind::RunChanged { .. }
+            | EventKind::ActionStarted { .. }
+            | EventKind::ActionDone { .. }
+            | EventKind::ActionFailed { .. }
+            | EventKind::ActionSkipped { .. }
+            | EventKind::DriftSeen { .. }
+            | EventKind::DriftGone { .. } => return,
         }
         self.last = Some(at);
     }
