@@ -84,6 +84,8 @@ const PACKAGES: &[Package] = &[
         &[Test, Bench],
         "independent TFTP client with block sizes and windows",
     ),
+    package("openssh-server", &[Test], "independent SSH server"),
+    package("ansible-core", &[Test], "independent reader of the Ansible inventory"),
     package("curl", &[Test, Bench], "independent HTTP client"),
     package(
         "iproute2",

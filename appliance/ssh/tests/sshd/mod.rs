@@ -1,0 +1,100 @@
+//! A real `sshd` of Debian, one process per connection, as inetd would start it: no port to guess, nothing to wait for,
+//! and no right but the caller's own.
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rackbar_ssh::{ClientKey, HostKeyPair};
+
+const SSHD: &str = "/usr/sbin/sshd";
+
+/// A server that knows one host key and lets one client key in, as whoever runs the test.
+pub struct Sshd {
+    pub addr: SocketAddr,
+    pub host: HostKeyPair,
+    pub key: ClientKey,
+    pub user: String,
+    _home: tempfile::TempDir,
+}
+
+impl Sshd {
+    /// `None`, with the reason printed, where there is no sshd.
+    pub fn start() -> Option<Self> {
+        if !Path::new(SSHD).exists() {
+            eprintln!(
+                "skipped: {SSHD} is missing (Debian package openssh-server; `cargo xtask setup test` installs it)"
+            );
+            return None;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let (host, key) = (HostKeyPair::generate("host").unwrap(), ClientKey::generate().unwrap());
+        let config = write_files(home.path(), &host, &key).unwrap();
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let served = stream.and_then(|stream| serve(&config, &stream));
+                if let Err(error) = served {
+                    eprintln!("sshd could not be started: {error}");
+                }
+            }
+        });
+        let user = Command::new("id").arg("-un").output().unwrap();
+        Some(Self {
+            addr,
+            host,
+            key,
+            user: String::from_utf8(user.stdout).unwrap().trim().to_owned(),
+            _home: home,
+        })
+    }
+}
+
+fn write_files(home: &Path, host: &HostKeyPair, key: &ClientKey) -> io::Result<PathBuf> {
+    let private = |name: &str, text: &str| {
+        let path = home.join(name);
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        io::Write::write_all(&mut file, text.as_bytes()).map(|()| path)
+    };
+    let host = private("host", &host.private.0)?;
+    let keys = private("keys", &key.public_openssh().unwrap())?;
+    if Command::new("id").arg("-u").output()?.stdout == b"0\n" {
+        // What systemd or the init script makes: as root, sshd wants its empty directory.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create("/run/sshd")?;
+    }
+    private(
+        "config",
+        &format!(
+            "HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\n\
+             KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n",
+            host.display(),
+            keys.display()
+        ),
+    )
+}
+
+fn serve(config: &Path, stream: &std::net::TcpStream) -> io::Result<()> {
+    let end = || -> io::Result<OwnedFd> { stream.as_fd().try_clone_to_owned() };
+    let mut sshd = Command::new(SSHD)
+        .arg("-i")
+        .arg("-f")
+        .arg(config)
+        .stdin(Stdio::from(end()?))
+        .stdout(Stdio::from(end()?))
+        .stderr(Stdio::null())
+        .spawn()?;
+    std::thread::spawn(move || sshd.wait());
+    Ok(())
+}
