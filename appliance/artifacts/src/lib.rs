@@ -1,8 +1,10 @@
-//! Boot files, known by their SHA-256 digest.
+//! Boot files, known by their SHA-256 digest, and the catalogue of operating-system images ([`images`]).
 //!
 //! A file is opened once, hashed while it is read, and from then on served from its open descriptor (large files, by
 //! sendfile) or from memory (small ones). A path is only ever given by the appliance itself: what a client on the network
 //! asks for is looked up among digests and names, and never reaches a filesystem.
+
+pub mod images;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,6 +17,8 @@ use std::time::SystemTime;
 use rackbar_boot::{KeySlotError, fill_key_slot};
 use rackbar_model::Digest;
 use rackbar_trust::{Sha256, sha256};
+
+pub use images::{ImageError, ImageMeta, Images, Upload};
 
 /// Files up to this size are held in memory: every program a firmware fetches by TFTP, but no kernel or initrd.
 pub const IN_MEMORY_LIMIT: u64 = 1 << 20;
@@ -84,6 +88,20 @@ pub struct Artifact {
 }
 
 impl Artifact {
+    /// A file whose digest and size are known already, served from `file`.
+    fn of_file(name: String, digest: Digest, size: u64, path: PathBuf, file: File) -> io::Result<Self> {
+        let modified = file.metadata()?.modified().unwrap_or_else(|_| SystemTime::now());
+        Ok(Self {
+            name,
+            digest,
+            etag: format!("\"{digest}\""),
+            size,
+            modified,
+            path: Some(path),
+            content: Content::File(file),
+        })
+    }
+
     /// The name it was added under.
     pub fn name(&self) -> &str {
         &self.name
@@ -272,6 +290,18 @@ impl Artifacts {
         all
     }
 
+    /// Makes a file reachable by its digest only: names are for boot files.
+    fn serve(&self, artifact: Artifact) {
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        maps.by_digest.insert(artifact.digest, Arc::new(artifact));
+    }
+
+    /// Takes back what [`Self::serve`] did. A transfer under way holds the file and finishes.
+    fn withdraw(&self, digest: &Digest) {
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        maps.by_digest.remove(digest);
+    }
+
     fn insert(&self, artifact: Artifact) -> Arc<Artifact> {
         let artifact = Arc::new(artifact);
         let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
@@ -325,16 +355,7 @@ fn load(name: &str, path: &Path) -> io::Result<Artifact> {
             Err(error) => return Err(error),
         }
     }
-    let digest = Digest(hash.finish());
-    Ok(Artifact {
-        name: name.to_owned(),
-        digest,
-        etag: format!("\"{digest}\""),
-        size,
-        modified,
-        path: Some(path.to_owned()),
-        content: Content::File(file),
-    })
+    Artifact::of_file(name.to_owned(), Digest(hash.finish()), size, path.to_owned(), file)
 }
 
 fn in_memory(name: &str, content: Arc<[u8]>, modified: SystemTime, path: Option<PathBuf>) -> Artifact {

@@ -1,0 +1,439 @@
+//! The catalogue of operating-system images: files in one folder, each with a record beside it.
+//!
+//! An image is `<name>.image`; what is known of it is `<name>.json`, written last. A file without a record is what a
+//! broken upload left and is removed when the folder is opened, so an image is either whole and listed or not there.
+//! Every entry is also given to [`Artifacts`], so that boot HTTP serves it by its digest from that moment on.
+//!
+//! After a restart each file's size is compared at once and its digest in the background. What is not what it was
+//! goes to `broken/` and is no longer served; [`Images::problems`] says so.
+
+mod budget;
+mod detect;
+mod upload;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rackbar_model::{Digest, ImageEntry, ImageFormat};
+use rackbar_trust::Sha256;
+
+use crate::{Artifact, Artifacts};
+
+pub use budget::budget;
+pub use detect::DetectError;
+pub use upload::Upload;
+
+/// Where files go whose content is no longer what the record says.
+const BROKEN: &str = "broken";
+
+/// What the sender of an image says about it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ImageMeta {
+    /// Its name: lower-case letters, digits, `.`, `_`, `-`; at most 64; begins with a letter or digit.
+    pub name: String,
+    /// Packing; told from the content when `None`.
+    pub format: Option<ImageFormat>,
+    /// Architecture as `uname -m` says it; `x86_64` when empty.
+    pub arch: String,
+    /// Where it came from, for people.
+    pub source: String,
+    /// Licence note.
+    pub licence: String,
+    /// Account that logs in over SSH; `root` when empty.
+    pub user: String,
+}
+
+/// Why an image was not taken, found or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The name is not one we take.
+    #[error(
+        "image name {0:?}: use 1 to 64 lower-case letters, digits, `.`, `_` and `-`, beginning with a letter or digit"
+    )]
+    Name(String),
+    /// Another image has the name.
+    #[error("an image named {name} is here already, with SHA-256 {sha256}; remove it first, or choose another name")]
+    Exists {
+        /// The name.
+        name: String,
+        /// What it has.
+        sha256: Digest,
+    },
+    /// No image has the name.
+    #[error("no image is named {0}; `rackbar image list` shows those that are here")]
+    Unknown(String),
+    /// A run installs it right now.
+    #[error("image {0} is used by a run that has not ended; cancel the run or wait for its end")]
+    InUse(String),
+    /// It does not fit.
+    #[error(
+        "image {name} does not fit: images may take {} here, {} are taken, and {} of this one arrived; remove an image \
+         that is not needed{}",
+        Mib(*budget), Mib(*used), Mib(*bytes),
+        if *in_memory { ", or give the appliance a data partition: without one, images are kept in memory" } else { "" }
+    )]
+    Full {
+        /// The image.
+        name: String,
+        /// What all images may take, in bytes.
+        budget: u64,
+        /// What the others take, uploads under way included.
+        used: u64,
+        /// What arrived of this one.
+        bytes: u64,
+        /// The folder is a file system in memory.
+        in_memory: bool,
+    },
+    /// The content is not what was announced.
+    #[error("image {name} arrived with SHA-256 {found}, announced was {expected}; send it again")]
+    Digest {
+        /// The image.
+        name: String,
+        /// What was announced.
+        expected: Digest,
+        /// What arrived.
+        found: Digest,
+    },
+    /// The content is nothing a disk could boot from.
+    #[error("image {name} is not usable: {source}")]
+    Content {
+        /// The image.
+        name: String,
+        /// What is wrong with it.
+        source: DetectError,
+    },
+    /// Reading or writing failed.
+    #[error("image folder: cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ImageError {
+    fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}
+
+/// A size in MiB, rounded up, as it stands in sentences.
+struct Mib(u64);
+
+impl std::fmt::Display for Mib {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} MiB", self.0.div_ceil(1 << 20))
+    }
+}
+
+/// All images. Shared; images come and go while the services run.
+pub struct Images {
+    shared: Arc<Shared>,
+    checker: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    folder: PathBuf,
+    budget: u64,
+    in_memory: bool,
+    artifacts: Arc<Artifacts>,
+    stop: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<String, Arc<ImageEntry>>,
+    /// Bytes that uploads under way have written.
+    arriving: u64,
+    /// Numbers the temporary files.
+    uploads: u64,
+    problems: Vec<String>,
+}
+
+impl State {
+    fn used(&self) -> u64 {
+        let kept: u64 = self.entries.values().map(|entry| entry.bytes).sum();
+        kept.saturating_add(self.arriving)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.image"))
+    }
+
+    fn record(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.json"))
+    }
+
+    /// Opens an entry's file and serves it.
+    fn serve(&self, entry: &ImageEntry) -> Result<(), ImageError> {
+        let path = self.data(&entry.name);
+        let file = File::open(&path).map_err(ImageError::io("open", &path))?;
+        let artifact = Artifact::of_file(served_name(entry), entry.sha256, entry.bytes, path.clone(), file)
+            .map_err(ImageError::io("read", &path))?;
+        self.artifacts.serve(artifact);
+        Ok(())
+    }
+
+    /// Stops serving a digest unless another entry has the same.
+    fn withdraw(&self, state: &State, digest: &Digest) {
+        self.artifacts.withdraw(digest);
+        if let Some(other) = state.entries.values().find(|entry| entry.sha256 == *digest) {
+            // It was whole a moment ago; when it cannot be opened now, a node's request says so.
+            let _ = self.serve(other);
+        }
+    }
+
+    /// Takes a file out of use and says why.
+    fn quarantine(&self, name: &str, why: &str) {
+        let mut state = self.state();
+        if let Some(entry) = state.entries.remove(name) {
+            self.withdraw(&state, &entry.sha256);
+        }
+        let broken = self.folder.join(BROKEN);
+        let moved = std::fs::create_dir_all(&broken)
+            .and_then(|()| std::fs::rename(self.data(name), broken.join(format!("{name}.image"))));
+        // Without its record the file would be taken for a broken upload at the next start, which is right as well.
+        let _ = std::fs::remove_file(self.record(name));
+        let place = match moved {
+            Ok(()) => format!("it lies in {} now", broken.display()),
+            Err(error) => format!("and it cannot be moved to {} ({error})", broken.display()),
+        };
+        state
+            .problems
+            .push(format!("image {name} is out of use: {why}; {place}. Add it again."));
+    }
+
+    /// Hashes one file and compares. `None` when asked to stop.
+    fn check(&self, entry: &ImageEntry) -> Option<Result<(), String>> {
+        let read = || -> io::Result<Option<Digest>> {
+            let mut file = File::open(self.data(&entry.name))?;
+            let (mut hash, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
+            loop {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                match io::Read::read(&mut file, &mut buffer) {
+                    Ok(0) => return Ok(Some(Digest(hash.finish()))),
+                    Ok(count) => hash.update(buffer.get(..count).unwrap_or_default()),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        match read() {
+            Ok(None) => None,
+            Ok(Some(found)) if found == entry.sha256 => Some(Ok(())),
+            Ok(Some(found)) => Some(Err(format!("its SHA-256 is {found}, and was {}", entry.sha256))),
+            Err(error) => Some(Err(format!("it cannot be read ({error})"))),
+        }
+    }
+}
+
+impl Images {
+    /// Opens the catalogue in `folder`, which is made when missing, and begins to check the files in the background.
+    /// `budget_bytes` is what all images together may take ([`budget`] says how much there is); entries are served
+    /// through `artifacts`.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or read. A damaged image or record is no error: see [`Self::problems`].
+    pub fn open(folder: &Path, budget_bytes: u64, artifacts: Arc<Artifacts>) -> Result<Self, ImageError> {
+        std::fs::create_dir_all(folder).map_err(ImageError::io("create", folder))?;
+        let shared = Arc::new(Shared {
+            folder: folder.to_owned(),
+            budget: budget_bytes,
+            in_memory: budget::is_memory(folder),
+            artifacts,
+            stop: AtomicBool::new(false),
+            state: Mutex::default(),
+        });
+        load(&shared)?;
+        let background = Arc::clone(&shared);
+        let checker = std::thread::Builder::new()
+            .name("image-check".into())
+            .spawn(move || check_all(&background))
+            .map_err(ImageError::io("start checking", folder))?;
+        Ok(Self {
+            shared,
+            checker: Mutex::new(Some(checker)),
+        })
+    }
+
+    /// All images, sorted by name.
+    pub fn list(&self) -> Vec<Arc<ImageEntry>> {
+        self.shared.state().entries.values().cloned().collect()
+    }
+
+    /// The image of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<ImageEntry>> {
+        self.shared.state().entries.get(name).cloned()
+    }
+
+    /// Bytes taken, uploads under way included, and bytes that may be taken in all.
+    pub fn space(&self) -> (u64, u64) {
+        (self.shared.state().used(), self.shared.budget)
+    }
+
+    /// What was found wrong with images since the start, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        self.shared.state().problems.clone()
+    }
+
+    /// Waits until every image found at the start has been checked.
+    pub fn settle(&self) {
+        let checker = self.checker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(checker) = checker {
+            // A checker that panicked has nothing more to tell.
+            let _ = checker.join();
+        }
+    }
+
+    /// Begins to take in an image. Nothing of it is seen before [`Upload::finish`]; dropping the upload leaves
+    /// nothing. Writes block: call from a thread that may.
+    ///
+    /// # Errors
+    /// When the name is not one we take or nothing more may be taken in. That the name is in use is only an error at
+    /// the end, so that sending the same image twice is harmless.
+    pub fn begin(&self, meta: ImageMeta) -> Result<Upload, ImageError> {
+        check_name(&meta.name)?;
+        Upload::begin(Arc::clone(&self.shared), meta)
+    }
+
+    /// Removes an image, unless its digest is among `used`: those of runs that have not ended. A transfer under way
+    /// still finishes.
+    ///
+    /// # Errors
+    /// When it is used, unknown, or cannot be removed.
+    pub fn remove(&self, name: &str, used: &HashSet<Digest>) -> Result<Arc<ImageEntry>, ImageError> {
+        let mut state = self.shared.state();
+        let unknown = || ImageError::Unknown(name.to_owned());
+        let entry = state.entries.get(name).cloned().ok_or_else(unknown)?;
+        if used.contains(&entry.sha256) {
+            return Err(ImageError::InUse(name.to_owned()));
+        }
+        // The record first: a file without one is not an image.
+        for path in [self.shared.record(name), self.shared.data(name)] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(ImageError::io("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        state.entries.remove(name);
+        self.shared.withdraw(&state, &entry.sha256);
+        Ok(entry)
+    }
+}
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.settle();
+    }
+}
+
+/// Path of an image on the boot HTTP server, to be put behind `http://<address>`.
+pub fn url_path(entry: &ImageEntry) -> String {
+    format!("/boot/v1/files/{}/{}", entry.sha256, served_name(entry))
+}
+
+/// The name with the ending that people know the packing by.
+fn served_name(entry: &ImageEntry) -> String {
+    let ending = match entry.format {
+        ImageFormat::Raw => "img",
+        ImageFormat::Zstd => "img.zst",
+        ImageFormat::Xz => "img.xz",
+        ImageFormat::Gzip => "img.gz",
+        ImageFormat::Qcow2 => "qcow2",
+    };
+    format!("{}.{ending}", entry.name)
+}
+
+fn check_name(name: &str) -> Result<(), ImageError> {
+    let edge = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let plain = |b: u8| edge(&b) || matches!(b, b'.' | b'_' | b'-');
+    if name.len() <= 64 && name.as_bytes().first().is_some_and(edge) && name.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(ImageError::Name(name.to_owned()))
+    }
+}
+
+/// Reads the records, serves what they name, and clears away what broken uploads left.
+fn load(shared: &Shared) -> Result<(), ImageError> {
+    let folder = &shared.folder;
+    let mut names = Vec::new();
+    for found in std::fs::read_dir(folder).map_err(ImageError::io("read", folder))? {
+        let path = found.map_err(ImageError::io("read", folder))?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let stale = match path.extension().and_then(|ending| ending.to_str()) {
+            Some("json") => {
+                names.push(stem.to_owned());
+                false
+            }
+            Some("image") => !shared.record(stem).exists(),
+            Some("part") => true,
+            _ => false,
+        };
+        if stale {
+            std::fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
+        }
+    }
+    for name in names {
+        if let Err(why) = load_one(shared, &name) {
+            shared.quarantine(&name, &why);
+        }
+    }
+    Ok(())
+}
+
+fn load_one(shared: &Shared, name: &str) -> Result<(), String> {
+    let record = std::fs::read(shared.record(name)).map_err(|error| format!("its record cannot be read ({error})"))?;
+    let entry: ImageEntry =
+        serde_json::from_slice(&record).map_err(|error| format!("its record makes no sense ({error})"))?;
+    if entry.name != name || check_name(name).is_err() {
+        return Err(format!("its record is that of {:?}", entry.name));
+    }
+    let meta = std::fs::metadata(shared.data(name)).map_err(|error| format!("it cannot be read ({error})"))?;
+    if meta.len() != entry.bytes {
+        return Err(format!("it has {} bytes, and had {}", meta.len(), entry.bytes));
+    }
+    shared.serve(&entry).map_err(|error| error.to_string())?;
+    shared.state().entries.insert(name.to_owned(), Arc::new(entry));
+    Ok(())
+}
+
+/// Compares every file with its record. What has changed since the list was taken is left alone.
+fn check_all(shared: &Shared) {
+    let entries: Vec<_> = shared.state().entries.values().cloned().collect();
+    for entry in entries {
+        let Some(verdict) = shared.check(&entry) else { return };
+        let same = shared
+            .state()
+            .entries
+            .get(&entry.name)
+            .is_some_and(|now| Arc::ptr_eq(now, &entry));
+        if let (true, Err(why)) = (same, verdict) {
+            shared.quarantine(&entry.name, &why);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
