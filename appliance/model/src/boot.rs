@@ -132,6 +132,9 @@ pub enum BootStage {
         /// What failed, in words for the operator.
         reason: String,
     },
+    /// This machine is installed: it was given back to its firmware, which goes on to its disk. The loader reports it;
+    /// iPXE cannot report, so for it the appliance records it with the script that says so.
+    LocalDisk,
 }
 
 /// SHA-256 of a content (FIPS 180-4). Written as 64 lower-case hexadecimal digits.

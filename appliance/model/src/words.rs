@@ -66,6 +66,7 @@ impl fmt::Display for BootStage {
                 )
             }
             Self::StartingKernel => f.write_str("starting the kernel"),
+            Self::LocalDisk => f.write_str("installed: sent back to its firmware, which goes on to its disk"),
             Self::AgentStarted { uptime_millis } => {
                 write!(f, "agent runs, {} after the kernel started", Millis(*uptime_millis))
             }

@@ -70,6 +70,34 @@ fn sizes(spec: &BootSpec) -> String {
     words
 }
 
+/// How many of the BIOS's disks the script tries, in its order.
+const BIOS_DISKS: u32 = 4;
+
+/// The script for a machine that is installed: it boots its disk.
+///
+/// UEFI: `exit 1`. The firmware's boot manager goes on to the next boot option only after an error (UEFI 2.10 section
+/// 3.1.1); after a success EDK2 opens its menu and waits there for ever.
+///
+/// BIOS: `sanboot` of each disk in the BIOS's order, then `exit 1`. To leave is not enough: a network card's own PXE ROM
+/// that started us often hangs or starts over when its boot program comes back. A disk without a boot sector is passed
+/// over, so an erased disk in front of the installed one does no harm.
+pub fn render_local_disk(mac: MacAddr) -> String {
+    let mut script = format!(
+        "#!ipxe\n\
+         echo Rackbar: {mac} is installed: going on to its disk\n\
+         iseq ${{platform}} efi && goto rackbar-firmware ||\n"
+    );
+    for disk in 0..BIOS_DISKS {
+        let _ = writeln!(script, "sanboot --no-describe --drive {:#x} ||", 0x80 + disk);
+    }
+    script.push_str(
+        ":rackbar-firmware\n\
+         echo Rackbar: handing back to the firmware, which goes on with its boot order\n\
+         exit 1\n",
+    );
+    script
+}
+
 /// Waits and tries again, or says why not and hands back to the firmware.
 fn failure_part(base_url: &str) -> String {
     let mut script = String::from(":rackbar-failed\n");
@@ -234,6 +262,15 @@ mod tests {
                 .lines()
                 .any(|l| l.starts_with("echo") && l.contains("rackbar.token"))
         );
+    }
+
+    #[test]
+    fn an_installed_machine_tries_its_disks_on_bios_and_fails_upwards_on_uefi() {
+        let script = render_local_disk(MAC);
+        let at = |what: &str| script.find(what).unwrap();
+        assert!(script.starts_with("#!ipxe\n"));
+        assert!(at("goto rackbar-firmware ||") < at("sanboot --no-describe --drive 0x80 ||"));
+        assert!(at("--drive 0x83 ||") < at("\n:rackbar-firmware\n") && script.ends_with("exit 1\n"));
     }
 
     #[test]

@@ -15,8 +15,8 @@ mod spec;
 mod verdict;
 
 pub use command_line::{BadArgument, NodeArguments, node_command_line};
-pub use ipxe::{BadScript, MAX_SITE_SCRIPT, SiteScript, render_ipxe, site_script};
+pub use ipxe::{BadScript, MAX_SITE_SCRIPT, SiteScript, render_ipxe, render_local_disk, site_script};
 pub use key_slot::{KEY_SLOT_LENGTH, KEY_SLOT_MAGIC, KeySlotError, fill_key_slot, key_in_slot};
-pub use manifest::{MANIFEST_CONTEXT, ManifestError, signed_manifest, verify_manifest};
+pub use manifest::{MANIFEST_CONTEXT, ManifestError, signed_local_disk_manifest, signed_manifest, verify_manifest};
 pub use spec::{BadFileName, BootSpec, SpecFile};
 pub use verdict::{Stage, Verdict, verdict};

@@ -1,6 +1,6 @@
 //! The manifest our UEFI loader asks for: written and signed here, read and checked here.
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -38,8 +38,33 @@ pub fn signed_manifest(
         command_line: spec.command_line.clone(),
         attempt,
     };
+    sign(&manifest, signer)
+}
+
+/// The answer to `GET /boot/v1/manifest` for a machine that is installed: no files, so the loader gives the machine
+/// back to its firmware, which goes on to the disk.
+///
+/// Signed like any other: an attacker on the network must not be able to send machines to a disk they should not boot.
+pub fn signed_local_disk_manifest(
+    nonce: [u8; 16],
+    mac: MacAddr,
+    attempt: u64,
+    signer: &(impl Signer + ?Sized),
+) -> Vec<u8> {
+    let manifest = BootManifest {
+        version: PROTOCOL_VERSION,
+        nonce,
+        mac,
+        files: Vec::new(),
+        command_line: String::new(),
+        attempt,
+    };
+    sign(&manifest, signer)
+}
+
+fn sign(manifest: &BootManifest, signer: &(impl Signer + ?Sized)) -> Vec<u8> {
     // Plain data into a growing vector: cannot fail. An empty payload would be refused by every loader.
-    let payload = postcard::to_allocvec(&manifest).unwrap_or_default();
+    let payload = postcard::to_allocvec(manifest).unwrap_or_default();
     let signature = signer.sign(&[MANIFEST_CONTEXT, &payload].concat()).to_vec();
     let signed = SignedManifest {
         key: signer.public_key(),
@@ -50,6 +75,7 @@ pub fn signed_manifest(
 }
 
 /// Reads an answer of the boot server and believes it only if `trusted_key` signed it, for this `nonce` and this `mac`.
+/// It names one kernel, or no files at all: then the machine is to go on to its disk.
 ///
 /// # Errors
 /// What is wrong with it. Nothing of the payload is looked at before the signature is known to be good.
@@ -84,7 +110,7 @@ pub fn verify_manifest(
         return Err(ManifestError::OtherMachine(manifest.mac));
     }
     let kernels = manifest.files.iter().filter(|f| f.role == BootFileRole::Kernel);
-    if kernels.count() != 1 {
+    if !manifest.files.is_empty() && kernels.count() != 1 {
         return Err(ManifestError::NotOneKernel);
     }
     Ok(manifest)
@@ -108,7 +134,7 @@ pub enum ManifestError {
     Replayed,
     /// Made for another machine.
     OtherMachine(MacAddr),
-    /// It does not name exactly one kernel.
+    /// It names files, but not exactly one kernel.
     NotOneKernel,
 }
 
@@ -160,6 +186,23 @@ mod tests {
         assert_eq!(manifest.files.len(), 3);
         assert_eq!(manifest.files[1].path, example().initrds[0].path());
         assert_eq!(manifest.files[1].size, 10_000_000);
+    }
+
+    #[test]
+    fn a_manifest_without_files_sends_the_machine_to_its_disk() {
+        let signed = signed_local_disk_manifest(NONCE, MAC, 78, &key(1));
+        let manifest = verify_manifest(&signed, &key(1).public_key(), &NONCE, MAC).unwrap();
+        assert_eq!((manifest.files.len(), manifest.attempt), (0, 78));
+        let stranger = verify_manifest(&signed, &key(2).public_key(), &NONCE, MAC);
+        assert!(matches!(stranger, Err(ManifestError::OtherKey { .. })));
+    }
+
+    #[test]
+    fn files_without_a_kernel_are_no_boot() {
+        let mut manifest = verify_manifest(&signed(), &key(1).public_key(), &NONCE, MAC).unwrap();
+        manifest.files.remove(0);
+        let error = verify_manifest(&sign(&manifest, &key(1)), &key(1).public_key(), &NONCE, MAC);
+        assert_eq!(error, Err(ManifestError::NotOneKernel));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod demo;
 mod ipxe;
+mod local_disk;
 mod media;
 mod power_cut;
 mod proxy;

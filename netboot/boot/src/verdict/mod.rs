@@ -5,6 +5,7 @@
 //! stage first: the first rule that fits gives the verdict. Silence counts as much as events do, so `now` is an input.
 
 mod reading;
+mod rest;
 mod rules;
 
 use alloc::string::String;
@@ -31,6 +32,8 @@ pub enum Stage {
     Agent,
     /// The inventory is here.
     Discovered,
+    /// It boots, or runs, the system on its own disk.
+    Disk,
 }
 
 impl fmt::Display for Stage {
@@ -43,6 +46,7 @@ impl fmt::Display for Stage {
             Self::Kernel => "kernel",
             Self::Agent => "agent",
             Self::Discovered => "discovered",
+            Self::Disk => "disk",
         })
     }
 }
@@ -74,5 +78,7 @@ pub fn verdict(events: &[Event], now: Timestamp) -> Verdict {
         })
 }
 
+#[cfg(test)]
+mod rest_tests;
 #[cfg(test)]
 mod tests;

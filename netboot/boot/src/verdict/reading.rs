@@ -19,6 +19,15 @@ pub(super) struct Reading {
     /// DISCOVERs of the firmware.
     pub(super) discovers: u32,
     pub(super) powered_on: Option<Timestamp>,
+    pub(super) powered_off: Option<PoweredOff>,
+    /// Somebody asked for it to be off, and it was not seen off since.
+    pub(super) asked_off: Option<PowerAsked>,
+    /// A system that is not ours and not firmware asked for an address and got it.
+    pub(super) system: Option<Timestamp>,
+    /// Such a system asked; whether it gets an address is not known yet.
+    system_asked: bool,
+    /// Sent back to its firmware, to go on to its disk.
+    pub(super) local_disk: Option<Timestamp>,
     pub(super) ignored: Option<String>,
     pub(super) offer: Option<Offer>,
     pub(super) way_changed: Option<String>,
@@ -42,6 +51,23 @@ pub(super) struct Reading {
     pub(super) agent_lost: Option<(Timestamp, String)>,
     pub(super) agent_refused: Option<(Timestamp, String)>,
     pub(super) facts: Option<Timestamp>,
+}
+
+/// Somebody asked for power to change.
+#[derive(Clone, Debug)]
+pub(super) struct PowerAsked {
+    pub(super) at: Timestamp,
+    pub(super) action: String,
+    pub(super) by: String,
+}
+
+/// The machine was seen off.
+#[derive(Clone, Debug)]
+pub(super) struct PoweredOff {
+    pub(super) at: Timestamp,
+    pub(super) asked: Option<PowerAsked>,
+    /// False when it is only that we looked for the first time.
+    pub(super) was_known: bool,
 }
 
 /// Our last offer to the firmware.
@@ -84,13 +110,27 @@ impl Reading {
     fn take(&mut self, event: &Event) {
         let at = event.at;
         match &event.kind {
-            EventKind::DhcpDiscover { user_class, .. } => self.discover(at, user_class.as_deref()),
+            EventKind::DhcpDiscover {
+                user_class,
+                arch,
+                vendor_class,
+                ..
+            } => {
+                // What runs is on, whatever was said before.
+                self.runs();
+                let netboots = |class: &str| class.starts_with("PXEClient") || class.starts_with("HTTPClient");
+                if arch.is_some() || user_class.is_some() || vendor_class.as_deref().is_some_and(netboots) {
+                    self.discover(at, user_class.as_deref());
+                } else {
+                    self.system_discover(at);
+                }
+            }
             EventKind::DhcpOffer { way, .. } => self.offer = Some(Offer { at, way: *way }),
             EventKind::DhcpRequest { server, .. } => {
                 self.first.get_or_insert(at);
                 self.request = Some((at, *server));
             }
-            EventKind::DhcpAck { .. } => self.ack = Some(at),
+            EventKind::DhcpAck { .. } => self.acknowledged(at),
             EventKind::DhcpNak { reason } => self.nak = Some((at, reason.clone())),
             EventKind::DhcpDecline { address } => self.declined = Some(*address),
             EventKind::ForeignDhcpServer { server, .. } => self.foreign_server = Some(*server),
@@ -105,6 +145,9 @@ impl Reading {
             EventKind::HttpSent { what, status, .. } => self.http_sent(at, what, *status),
             EventKind::Boot(stage) => self.boot_stage(at, stage),
             EventKind::AgentUp { .. } => {
+                self.runs();
+                self.local_disk = None;
+                self.system = None;
                 self.agent_up = Some(at);
                 self.agent_lost = None;
                 self.agent_refused = None;
@@ -112,7 +155,8 @@ impl Reading {
             EventKind::AgentLost { reason } => self.agent_lost = Some((at, reason.clone())),
             EventKind::AgentRefused { reason, .. } => self.agent_refused = Some((at, reason.clone())),
             EventKind::Facts { .. } => self.facts = Some(at),
-            EventKind::PowerChanged { to, .. } => self.power(at, *to),
+            EventKind::PowerChanged { from, to } => self.power(at, *from, *to),
+            EventKind::PowerRequested { action, by } => return self.power_asked(at, action, by),
             // Not steps of a boot.
             EventKind::DhcpRelease { .. }
             | EventKind::AddressConflict { .. }
@@ -122,7 +166,6 @@ impl Reading {
             | EventKind::StateChanged { .. }
             | EventKind::BmcFound { .. }
             | EventKind::BmcFailed { .. }
-            | EventKind::PowerRequested { .. }
             | EventKind::Service { .. }
             | EventKind::Config { .. }
             | EventKind::Note { .. }
@@ -172,7 +215,37 @@ impl Reading {
         went_on || ended || long_ago
     }
 
-    fn power(&mut self, at: Timestamp, to: PowerState) {
+    /// Something runs on the machine, so it is neither off nor about to be, as far as we know.
+    fn runs(&mut self) {
+        self.powered_off = None;
+        self.asked_off = None;
+    }
+
+    /// DHCP of a system that is neither firmware nor ours: the one on the machine's disk, or one beside our boots.
+    fn system_discover(&mut self, at: Timestamp) {
+        *self = Self {
+            now: self.now,
+            powered_on: self.powered_on,
+            local_disk: self.local_disk,
+            first: Some(at),
+            discovers: if self.system_asked { self.discovers + 1 } else { 1 },
+            system_asked: true,
+            ..Self::default()
+        };
+    }
+
+    fn acknowledged(&mut self, at: Timestamp) {
+        self.ack = Some(at);
+        // After a machine was sent to its disk its firmware asks for nothing more; a system that had a lease before
+        // begins with a request, which does not say what it comes from.
+        if self.system_asked || self.local_disk.is_some() {
+            self.system = Some(at);
+            self.runs();
+        }
+    }
+
+    fn power(&mut self, at: Timestamp, from: PowerState, to: PowerState) {
+        let asked = self.asked_off.take();
         if to != PowerState::Unknown {
             *self = Self {
                 now: self.now,
@@ -180,6 +253,24 @@ impl Reading {
             };
         }
         self.powered_on = (to == PowerState::On).then_some(at);
+        self.powered_off = (to == PowerState::Off).then_some(PoweredOff {
+            at,
+            asked,
+            was_known: from != PowerState::Unknown,
+        });
+    }
+
+    fn power_asked(&mut self, at: Timestamp, action: &str, by: &str) {
+        // "off through its agent, as ..." is off too.
+        let off = action
+            .split_whitespace()
+            .next()
+            .is_some_and(|word| word == "off" || word == "shutdown");
+        self.asked_off = (off && self.powered_off.is_none()).then(|| PowerAsked {
+            at,
+            action: action.into(),
+            by: by.into(),
+        });
     }
 
     fn first_file(&mut self, at: Timestamp, name: &str, outcome: Outcome) {
@@ -214,6 +305,7 @@ impl Reading {
     }
 
     fn boot_stage(&mut self, at: Timestamp, stage: &BootStage) {
+        self.runs();
         match stage {
             BootStage::LoaderStarted { .. } => {
                 self.loader = Some(at);
@@ -230,6 +322,10 @@ impl Reading {
             }
             BootStage::AgentStarted { .. } => self.agent_started = Some(at),
             BootStage::Failed { reason } => self.failed = Some(reason.clone()),
+            BootStage::LocalDisk => {
+                self.failed = None;
+                self.local_disk = Some(at);
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use alloc::string::String;
 use rackbar_model::{BootWay, Severity, Timestamp};
 
 use super::reading::{Outcome, Reading};
+use super::rest::{sent_to_disk, switched_off, switching_off, system_runs};
 use super::{Stage, Verdict};
 
 /// A rule: `None` when it does not fit.
@@ -26,6 +27,10 @@ macro_rules! rules {
 }
 
 pub(super) const RULES: &[Rule] = rules![
+    switched_off,
+    switching_off,
+    system_runs,
+    sent_to_disk,
     agent_refused,
     agent_lost,
     discovered,
@@ -53,7 +58,7 @@ pub(super) const RULES: &[Rule] = rules![
 ];
 
 /// A step that may take `patience_millis`: expected before, late after.
-fn waiting(stage: Stage, age_millis: u64, patience_millis: u64, text: String, late: &str) -> Verdict {
+pub(super) fn waiting(stage: Stage, age_millis: u64, patience_millis: u64, text: String, late: &str) -> Verdict {
     let is_late = age_millis > patience_millis;
     Verdict {
         text,
@@ -63,7 +68,7 @@ fn waiting(stage: Stage, age_millis: u64, patience_millis: u64, text: String, la
     }
 }
 
-fn problem(stage: Stage, severity: Severity, text: String, next_step: &str) -> Verdict {
+pub(super) fn problem(stage: Stage, severity: Severity, text: String, next_step: &str) -> Verdict {
     Verdict {
         text,
         stage,
@@ -73,7 +78,7 @@ fn problem(stage: Stage, severity: Severity, text: String, next_step: &str) -> V
 }
 
 /// Whole seconds from a minute on are precise enough; below, a tenth tells.
-fn seconds(millis: u64) -> String {
+pub(super) fn seconds(millis: u64) -> String {
     if millis >= 60_000 {
         format!("{} s", millis / 1000)
     } else {

@@ -11,7 +11,7 @@ use super::*;
 const T0: u64 = 1_800_000_000_000;
 
 /// A timeline: seconds after the start, and what happened.
-fn timeline(steps: &[(f64, EventKind)]) -> Vec<Event> {
+pub(super) fn timeline(steps: &[(f64, EventKind)]) -> Vec<Event> {
     let event = |(n, (at, kind)): (usize, &(f64, EventKind))| Event {
         seq: n as u64 + 1,
         at: Timestamp(T0 + (at * 1000.0) as u64),
@@ -22,11 +22,11 @@ fn timeline(steps: &[(f64, EventKind)]) -> Vec<Event> {
     steps.iter().enumerate().map(event).collect()
 }
 
-fn at(steps: &[(f64, EventKind)], now: f64) -> Verdict {
+pub(super) fn at(steps: &[(f64, EventKind)], now: f64) -> Verdict {
     verdict(&timeline(steps), Timestamp(T0 + (now * 1000.0) as u64))
 }
 
-fn discover(user_class: Option<&str>) -> EventKind {
+pub(super) fn discover(user_class: Option<&str>) -> EventKind {
     EventKind::DhcpDiscover {
         network: "rack".into(),
         arch: Some(ClientArch::X64Uefi),
@@ -52,7 +52,7 @@ fn request(server: &str) -> EventKind {
     }
 }
 
-fn ack() -> EventKind {
+pub(super) fn ack() -> EventKind {
     EventKind::DhcpAck {
         address: None,
         lease_seconds: Some(3600),
@@ -79,7 +79,7 @@ fn tftp_done(file: &str) -> EventKind {
     }
 }
 
-fn http(what: &str, status: u16) -> EventKind {
+pub(super) fn http(what: &str, status: u16) -> EventKind {
     EventKind::HttpSent {
         what: what.into(),
         client: [192, 0, 2, 9].into(),
@@ -93,18 +93,18 @@ fn started() -> EventKind {
     EventKind::Boot(BootStage::LoaderStarted { version: "1".into() })
 }
 
-fn agent_up() -> EventKind {
+pub(super) fn agent_up() -> EventKind {
     EventKind::AgentUp {
         address: [192, 0, 2, 9].into(),
         again: false,
     }
 }
 
-fn facts() -> EventKind {
+pub(super) fn facts() -> EventKind {
     EventKind::Facts { changed: Vec::new() }
 }
 
-fn power(to: PowerState) -> EventKind {
+pub(super) fn power(to: PowerState) -> EventKind {
     EventKind::PowerChanged {
         from: PowerState::Unknown,
         to,
@@ -112,7 +112,7 @@ fn power(to: PowerState) -> EventKind {
 }
 
 /// The usual way up to the loader in the machine's memory.
-fn up_to_loader() -> Vec<(f64, EventKind)> {
+pub(super) fn up_to_loader() -> Vec<(f64, EventKind)> {
     [
         (0.0, discover(None)),
         (0.01, offer(BootWay::FullDhcp)),
@@ -124,13 +124,13 @@ fn up_to_loader() -> Vec<(f64, EventKind)> {
     .to_vec()
 }
 
-fn with(mut steps: Vec<(f64, EventKind)>, more: &[(f64, EventKind)]) -> Vec<(f64, EventKind)> {
+pub(super) fn with(mut steps: Vec<(f64, EventKind)>, more: &[(f64, EventKind)]) -> Vec<(f64, EventKind)> {
     steps.extend_from_slice(more);
     steps
 }
 
 /// A story: the rule it is for, its events, the second at which somebody looks, the words and the severity to find.
-type Story = (&'static str, Vec<(f64, EventKind)>, f64, &'static str, Severity);
+pub(super) type Story = (&'static str, Vec<(f64, EventKind)>, f64, &'static str, Severity);
 
 fn stories() -> Vec<Story> {
     use EventKind::*;
@@ -356,7 +356,9 @@ fn stories() -> Vec<Story> {
             Warning,
         ),
     ]
-    .to_vec()
+    .into_iter()
+    .chain(super::rest_tests::stories())
+    .collect()
 }
 
 /// Name of the rule that speaks.

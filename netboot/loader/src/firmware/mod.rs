@@ -42,7 +42,8 @@ fn main() -> Status {
     // Not all firmware has a watchdog; without one nothing is lost.
     let _ = boot::set_watchdog_timer(WATCHDOG.as_secs() as usize, 0x1_0000, None);
     let reason = match boot_machine() {
-        Ok(()) => String::from("the kernel came back"),
+        Ok(End::LocalDisk) => return go_on_to_disk(),
+        Ok(End::KernelCameBack) => String::from("the kernel came back"),
         Err(reason) => reason,
     };
     println!("Rackbar: not booted: {reason}");
@@ -51,11 +52,29 @@ fn main() -> Status {
     Status::LOAD_ERROR
 }
 
-/// Boots, or says why not. Does not return when all goes well.
-fn boot_machine() -> Result<(), String> {
+/// How a boot without a failure can end for us.
+enum End {
+    /// The kernel was started and returned, which it should not.
+    KernelCameBack,
+    /// The appliance says that this machine is installed.
+    LocalDisk,
+}
+
+/// Gives the machine back so that its firmware takes the next boot option.
+fn go_on_to_disk() -> Status {
+    println!("Rackbar: this machine is installed: handing back to the firmware, which goes on to its disk");
+    // What comes next sets its own.
+    let _ = boot::set_watchdog_timer(0, 0x1_0000, None);
+    // UEFI 2.10 section 3.1.1: after a success the boot manager stops at its menu; after an error it takes the next
+    // option of the boot order. "Not found" is what firmware says itself of a device without anything to boot.
+    Status::NOT_FOUND
+}
+
+/// Boots, or says why not. Does not return when a kernel was started and runs.
+fn boot_machine() -> Result<End, String> {
     let machine = machine::Machine::look().map_err(|error| error.to_string())?;
     match Payload::find(machine.image).map_err(|error| error.to_string())? {
-        Some(payload) => start::embedded(&machine, &payload),
+        Some(payload) => start::embedded(&machine, &payload).map(|()| End::KernelCameBack),
         None => netboot::boot(&machine, &key_slot()),
     }
 }

@@ -16,6 +16,7 @@ use rackbar_messages::{BootFile, BootFileRole, BootManifest, BootReport, PROTOCO
 use rackbar_model::{BootStage, MacAddr};
 use uefi::{Handle, boot, print, println};
 
+use super::End;
 use super::clock::Clock;
 use super::find::{self, Hint};
 use super::machine::Machine;
@@ -63,7 +64,7 @@ struct Netboot<'a> {
 }
 
 /// Boots over the network, or says why not.
-pub(super) fn boot(machine: &Machine, slot: &[u8]) -> Result<(), String> {
+pub(super) fn boot(machine: &Machine, slot: &[u8]) -> Result<End, String> {
     let named = || command_line::key(machine.load_options.as_deref().unwrap_or_default());
     let key = key_in_slot(slot).or_else(named).ok_or(
         "this loader knows no site key, so it could not tell its appliance from a stranger. Let the machine fetch the \
@@ -80,7 +81,10 @@ pub(super) fn boot(machine: &Machine, slot: &[u8]) -> Result<(), String> {
     let mut reason = String::new();
     for attempt in 1..=TRIES {
         match netboot.every_interface() {
-            Ok(()) => return Ok(()),
+            Ok(end) => {
+                netboot.give_back();
+                return Ok(end);
+            }
             Err(failure) => reason = failure.words().to_string(),
         }
         netboot.address_millis = (netboot.address_millis * 2).min(16_000);
@@ -91,26 +95,30 @@ pub(super) fn boot(machine: &Machine, slot: &[u8]) -> Result<(), String> {
             boot::stall(pause);
         }
     }
-    // The firmware goes on with its boot order and needs its own network stack again.
-    for handle in find::interfaces(&netboot.hints) {
-        let _ = boot::connect_controller(handle, &[], None, true);
-    }
+    netboot.give_back();
     Err(reason)
 }
 
 impl Netboot<'_> {
-    fn every_interface(&mut self) -> Result<(), Failure> {
+    /// The firmware goes on with its boot order and needs its own network stack again.
+    fn give_back(&self) {
+        for handle in find::interfaces(&self.hints) {
+            let _ = boot::connect_controller(handle, &[], None, true);
+        }
+    }
+
+    fn every_interface(&mut self) -> Result<End, Failure> {
         let mut furthest = Failure::Link("no network interface was found by the firmware".into());
         for handle in find::interfaces(&self.hints) {
             match self.interface(handle) {
-                Ok(()) => return Ok(()),
+                Ok(end) => return Ok(end),
                 Err(failure) => furthest = furthest.max(failure),
             }
         }
         Err(furthest)
     }
 
-    fn interface(&mut self, handle: Handle) -> Result<(), Failure> {
+    fn interface(&mut self, handle: Handle) -> Result<End, Failure> {
         let nic = Nic::open(handle, self.clock)
             .map_err(|error| Failure::Link(format!("the firmware does not let us use a network interface: {error}")))?;
         let mac = nic.mac();
@@ -164,7 +172,7 @@ impl Netboot<'_> {
     }
 
     /// Boots what `server` has for us.
-    fn server(&mut self, mut stack: Stack, server: Server) -> Result<(), Failure> {
+    fn server(&mut self, mut stack: Stack, server: Server) -> Result<End, Failure> {
         let mac = stack.nic().mac();
         stack.use_server(server);
         let mut session = Session {
@@ -199,10 +207,14 @@ struct Session {
 }
 
 impl Session {
-    fn boot(&mut self, machine: &Machine, key: &[u8; 32], nonce: [u8; 16]) -> Result<(), Failure> {
+    fn boot(&mut self, machine: &Machine, key: &[u8; 32], nonce: [u8; 16]) -> Result<End, Failure> {
         let manifest = self.manifest(key, &nonce)?;
         self.attempt = manifest.attempt;
         self.report(BootStage::ManifestVerified);
+        if manifest.files.is_empty() {
+            self.report(BootStage::LocalDisk);
+            return Ok(End::LocalDisk);
+        }
         let mut kernel = Vec::new();
         let mut initrds = Vec::new();
         for file in &manifest.files {
@@ -223,7 +235,9 @@ impl Session {
             // The interface must rest before the kernel's driver takes it.
             self.end();
         };
-        start::start(machine, kernel, last).map_err(Failure::Boot)
+        start::start(machine, kernel, last)
+            .map(|()| End::KernelCameBack)
+            .map_err(Failure::Boot)
     }
 
     fn manifest(&mut self, key: &[u8; 32], nonce: &[u8; 16]) -> Result<BootManifest, Failure> {

@@ -147,10 +147,9 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Request, usize)>> {
 }
 
 async fn respond<S: AsyncWrite + Unpin>(stream: &mut S, files: &Files, request: &Request) -> io::Result<()> {
-    let name = request.path.split('?').next().unwrap_or_default();
     let content = match request.method.as_str() {
         "POST" | "PUT" => return stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await,
-        "GET" | "HEAD" => files.get(name),
+        "GET" | "HEAD" => files.answer(&request.path),
         _ => None,
     };
     let Some(content) = content else {
