@@ -4,6 +4,7 @@
 //! [`Run`] is a plan under way.
 
 mod action;
+pub mod engine;
 mod run;
 
 pub use action::{

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use rackbar_model::Timestamp;
+use rackbar_model::{NodeId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{ActionId, Plan};
@@ -40,6 +40,44 @@ pub struct Run {
     pub state: RunState,
     /// Each action's standing.
     pub actions: BTreeMap<ActionId, Stand>,
+    /// Who cancelled it.
+    #[serde(default)]
+    pub cancelled: Option<String>,
+    /// Nodes that were taken out of it, and why. What was under way there was given up, the rest is not begun.
+    #[serde(default)]
+    #[cfg_attr(feature = "utoipa", schema(value_type = BTreeMap<String, String>))]
+    pub excluded: BTreeMap<NodeId, String>,
+}
+
+impl Run {
+    /// A plan that is committed now: every action waits.
+    pub fn new(id: RunId, plan: Arc<Plan>, by: &str, now: Timestamp) -> Self {
+        let actions = plan.actions.iter().map(|action| (action.id.clone(), Stand::Waiting));
+        Self {
+            id,
+            by: by.into(),
+            began: now,
+            ended: None,
+            state: RunState::Going,
+            actions: actions.collect(),
+            cancelled: None,
+            excluded: BTreeMap::new(),
+            plan,
+        }
+    }
+}
+
+impl RunState {
+    /// The state's name as the API and the CLI write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Going => "going",
+            Self::Paused => "paused",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// How a run stands.
@@ -102,6 +140,16 @@ pub enum Stand {
         /// Why.
         reason: String,
     },
+}
+
+impl Stand {
+    /// True when nothing will come of it any more but what it says.
+    pub const fn settled(&self) -> bool {
+        match self {
+            Self::Done { .. } | Self::Failed { .. } | Self::Skipped { .. } => true,
+            Self::Waiting | Self::Running(_) | Self::Again { .. } => false,
+        }
+    }
 }
 
 /// One attempt of an action.

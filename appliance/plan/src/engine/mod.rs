@@ -1,0 +1,398 @@
+//! The engine that walks a committed plan. Sans-IO: it takes the time and an input, changes the [`Run`], and pushes
+//! outputs, which are carried out in order.
+//!
+//! ```text
+//!   Waiting ──needs done, room──▶ Running ──well──▶ Done
+//!      │                           │   ▲
+//!      │                      badly│   │due
+//!      │                           ▼   │
+//!      │                          Again┘
+//!      │                           └──no try left, or no use──▶ Failed ──▶ whoever needs it: Skipped
+//!      └──cancelled, node taken out, a need failed──▶ Skipped
+//! ```
+//!
+//! What must stay true:
+//! - [`Output::Journal`] comes before the [`Output::Start`] it speaks of, and is durable before that is carried out. An
+//!   attempt that the journal calls running may thus have begun or not; after a kill it is taken up again under the same
+//!   job number, and whoever does the work answers for one number once.
+//! - Two actions on one target never run together, at most [`Bounds::at_once`] run in all, and at most
+//!   [`Bounds::kinds`] of one kind.
+//! - A failure takes down what needs it and nothing else. When nothing can go on, the run ends.
+//! - An attempt over its time is told to give up. It keeps its target until it says it has, or until
+//!   [`Bounds::grace`] is over: then whatever it was is lost.
+
+mod graph;
+mod settle;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use rackbar_model::{NodeId, Timestamp};
+
+use crate::{Action, ActionId, ActionKind, Attempt, Outcome, Progress, Run, RunState, Stand, Target};
+use graph::Graph;
+
+pub use graph::BadPlan;
+
+/// How much runs at once, and how long to wait between tries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Actions in the whole rack.
+    pub at_once: usize,
+    /// Actions of one kind, by [`ActionKind::name`]; kinds that are not named are bounded by `at_once` alone.
+    pub kinds: BTreeMap<&'static str, usize>,
+    /// Milliseconds before the second try, doubled with each further one.
+    pub first_pause: u64,
+    /// The longest such pause in milliseconds.
+    pub longest_pause: u64,
+    /// Milliseconds an attempt that was told to give up may take to do so.
+    pub grace: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            at_once: 512,
+            // Sixteen writers fill a 10 Gbit/s uplink with images for ordinary SSDs; more only makes each slower.
+            kinds: BTreeMap::from([("os.write", 16), ("agent", 64), ("agent.restart", 64)]),
+            first_pause: 5_000,
+            longest_pause: 5 * 60_000,
+            grace: 60_000,
+        }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Failure {
+    /// What failed, where, why.
+    pub reason: String,
+    /// What to do; may be empty.
+    pub advice: String,
+    /// Trying again may help.
+    pub again: bool,
+}
+
+/// What happens to a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// An attempt ended.
+    Ended {
+        /// The action.
+        action: ActionId,
+        /// The attempt's job number; an end that comes too late has another one and is passed over.
+        job: String,
+        /// What came of it.
+        result: Result<Outcome, Failure>,
+    },
+    /// How far an attempt is.
+    Progress {
+        /// The action.
+        action: ActionId,
+        /// The attempt's job number.
+        job: String,
+        /// How far.
+        progress: Progress,
+    },
+    /// Begin nothing new.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Give the run up.
+    Cancel {
+        /// Who wants that.
+        by: String,
+    },
+    /// Take a node out of the run.
+    Exclude {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What is to be done, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Write down how an action stands.
+    Journal(ActionId, Stand),
+    /// Write down the run itself: its state, who cancelled it, who was taken out.
+    JournalRun,
+    /// Carry out an attempt.
+    Start(ActionId, Attempt),
+    /// Tell an attempt to end at the next safe point.
+    GiveUp(ActionId, Attempt),
+    /// Nothing runs any more.
+    RunEnded,
+}
+
+/// An attempt that runs.
+#[derive(Clone, Debug)]
+struct UnderWay {
+    attempt: Attempt,
+    /// When it is told to give up, or once that was done, when it is lost.
+    until: Timestamp,
+    /// Why it was told to give up.
+    giving_up: Option<String>,
+}
+
+/// A run under way.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    run: Run,
+    bounds: Bounds,
+    graph: Graph,
+    /// Needs that are not met, by position.
+    unmet: Vec<usize>,
+    /// May begin when there is room.
+    ready: BTreeSet<usize>,
+    /// Tried before, and when the next try is due.
+    due: BTreeSet<(Timestamp, usize)>,
+    under_way: BTreeMap<usize, UnderWay>,
+    ends: BTreeSet<(Timestamp, usize)>,
+    targets: HashSet<Target>,
+    kinds: BTreeMap<&'static str, usize>,
+    /// Actions that are not settled.
+    open: usize,
+}
+
+impl Engine {
+    /// An engine for a new run or one of the journal. Attempts that were under way are started again by the next
+    /// [`Self::step`], under their own job numbers, with their whole time before them.
+    ///
+    /// # Errors
+    /// When the plan is no graph.
+    pub fn new(run: Run, bounds: Bounds) -> Result<Self, BadPlan> {
+        let graph = Graph::new(&run.plan)?;
+        let mut engine = Self {
+            unmet: vec![0; run.plan.actions.len()],
+            run,
+            bounds,
+            graph,
+            ready: BTreeSet::new(),
+            due: BTreeSet::new(),
+            under_way: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            targets: HashSet::new(),
+            kinds: BTreeMap::new(),
+            open: 0,
+        };
+        let plan = engine.run.plan.clone();
+        for (position, action) in plan.actions.iter().enumerate() {
+            let stand = engine.run.actions.entry(action.id.clone()).or_insert(Stand::Waiting);
+            engine.open += usize::from(!stand.settled());
+            let done = |need: &&usize| !engine.is_done(**need);
+            let unmet = engine
+                .graph
+                .needs
+                .get(position)
+                .map_or(0, |needs| needs.iter().filter(done).count());
+            if let Some(slot) = engine.unmet.get_mut(position) {
+                *slot = unmet;
+            }
+            match engine.run.actions.get(&action.id) {
+                Some(Stand::Waiting) if unmet == 0 => drop(engine.ready.insert(position)),
+                Some(Stand::Again { due, .. }) => drop(engine.due.insert((*due, position))),
+                _ => {}
+            }
+        }
+        Ok(engine)
+    }
+
+    /// The run as it stands.
+    pub const fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// When [`Self::step`] next wants to be called with [`Input::Tick`]; `None` when only an end or an order moves the
+    /// run.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let due = self.due.first().filter(|_| self.run.state == RunState::Going);
+        let due = due.map(|(at, _)| *at);
+        let end = self.ends.first().map(|(at, _)| *at);
+        due.into_iter().chain(end).min()
+    }
+
+    /// Takes up what an earlier life of the appliance had under way. Once, before the first [`Self::step`].
+    pub fn take_up(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        let plan = self.run.plan.clone();
+        for (position, action) in plan.actions.iter().enumerate() {
+            if let Some(Stand::Running(attempt)) = self.run.actions.get(&action.id) {
+                let attempt = attempt.clone();
+                self.occupy(now, position, action, attempt.clone());
+                out.push(Output::Start(action.id.clone(), attempt));
+            } else if matches!(
+                self.run.actions.get(&action.id),
+                Some(Stand::Failed { .. } | Stand::Skipped { .. })
+            ) {
+                self.fell(position, out);
+            }
+        }
+        // A clock that was set back must not make a pause of seconds one of years.
+        let latest = now.plus(self.bounds.longest_pause);
+        self.due = std::mem::take(&mut self.due)
+            .into_iter()
+            .map(|(at, n)| (at.min(latest), n))
+            .collect();
+        if let Some(by) = self.run.cancelled.clone() {
+            self.give_all_up(now, None, &format!("the run was cancelled by {by}"), out);
+        }
+        for (node, reason) in self.run.excluded.clone() {
+            self.give_all_up(now, Some(node), &reason, out);
+        }
+    }
+
+    /// Takes an input. `job` makes job numbers: 32 hexadecimal digits, never the same twice.
+    pub fn step(&mut self, now: Timestamp, input: Input, job: &mut dyn FnMut() -> String, out: &mut Vec<Output>) {
+        if self.run.ended.is_some() {
+            return;
+        }
+        match input {
+            Input::Tick => {}
+            Input::Ended { action, job, result } => self.ended(now, &action, &job, result, out),
+            Input::Progress { action, job, progress } => self.progress(&action, &job, progress),
+            Input::Pause if self.run.state == RunState::Going => self.turn(RunState::Paused, out),
+            Input::Resume if self.run.state == RunState::Paused && self.run.cancelled.is_none() => {
+                self.turn(RunState::Going, out);
+            }
+            Input::Pause | Input::Resume => {}
+            Input::Cancel { by } => self.cancel(now, &by, out),
+            Input::Exclude { node, reason } => self.exclude(now, node, reason, out),
+        }
+        self.watch_limits(now, out);
+        if self.run.state == RunState::Going {
+            self.fill(now, job, out);
+        }
+        self.finish(now, out);
+    }
+
+    fn turn(&mut self, state: RunState, out: &mut Vec<Output>) {
+        self.run.state = state;
+        out.push(Output::JournalRun);
+    }
+
+    fn action(&self, position: usize) -> Option<&Action> {
+        self.run.plan.actions.get(position)
+    }
+
+    fn is_done(&self, position: usize) -> bool {
+        let stand = self
+            .action(position)
+            .and_then(|action| self.run.actions.get(&action.id));
+        matches!(stand, Some(Stand::Done { .. }))
+    }
+
+    fn progress(&mut self, action: &ActionId, job: &str, progress: Progress) {
+        if let Some(Stand::Running(attempt)) = self.run.actions.get_mut(action)
+            && attempt.job == job
+        {
+            attempt.progress = Some(progress);
+        }
+    }
+
+    /// Begins what may begin and has room.
+    fn fill(&mut self, now: Timestamp, job: &mut dyn FnMut() -> String, out: &mut Vec<Output>) {
+        while let Some(&(at, position)) = self.due.first() {
+            if at > now {
+                break;
+            }
+            self.due.pop_first();
+            self.ready.insert(position);
+        }
+        let plan = self.run.plan.clone();
+        // A barrier that is met lets others begin at once; those come behind it.
+        let mut from = 0;
+        while let Some(position) = self.ready.range(from..).next().copied() {
+            from = position + 1;
+            let Some(action) = plan.actions.get(position) else {
+                continue;
+            };
+            if let ActionKind::Barrier { name } = &action.kind {
+                let summary = format!("all that {name} waits for is done");
+                self.ready.remove(&position);
+                self.done(
+                    now,
+                    position,
+                    1,
+                    Outcome {
+                        summary,
+                        ..Outcome::default()
+                    },
+                    out,
+                );
+                continue;
+            }
+            if !self.has_room(action) {
+                continue;
+            }
+            self.ready.remove(&position);
+            let before = match self.run.actions.get(&action.id) {
+                Some(Stand::Again { tries, .. }) => *tries,
+                _ => 0,
+            };
+            let attempt = Attempt {
+                number: before.saturating_add(1),
+                job: job(),
+                began: now,
+                progress: None,
+            };
+            self.stand(position, Stand::Running(attempt.clone()), out);
+            self.occupy(now, position, action, attempt.clone());
+            out.push(Output::Start(action.id.clone(), attempt));
+        }
+    }
+
+    fn has_room(&self, action: &Action) -> bool {
+        let kind = action.kind.name();
+        let kind_full = self
+            .bounds
+            .kinds
+            .get(kind)
+            .is_some_and(|most| self.kinds.get(kind).copied().unwrap_or(0) >= *most);
+        let target_busy = action.target != Target::Rack && self.targets.contains(&action.target);
+        self.under_way.len() < self.bounds.at_once && !kind_full && !target_busy
+    }
+
+    fn occupy(&mut self, now: Timestamp, position: usize, action: &Action, attempt: Attempt) {
+        let until = now.plus(u64::from(action.limits.seconds).saturating_mul(1_000));
+        let one = UnderWay {
+            attempt,
+            until,
+            giving_up: None,
+        };
+        self.under_way.insert(position, one);
+        self.ends.insert((until, position));
+        self.targets.insert(action.target.clone());
+        *self.kinds.entry(action.kind.name()).or_default() += 1;
+    }
+
+    fn release(&mut self, position: usize) -> Option<UnderWay> {
+        let one = self.under_way.remove(&position)?;
+        self.ends.remove(&(one.until, position));
+        let action = self.run.plan.actions.get(position)?;
+        self.targets.remove(&action.target);
+        if let Some(count) = self.kinds.get_mut(action.kind.name()) {
+            *count = count.saturating_sub(1);
+        }
+        Some(one)
+    }
+
+    /// Sets how an action stands, and has it written down.
+    fn stand(&mut self, position: usize, stand: Stand, out: &mut Vec<Output>) {
+        let Some(id) = self.action(position).map(|action| action.id.clone()) else {
+            return;
+        };
+        let settled = stand.settled();
+        let before = self.run.actions.insert(id.clone(), stand.clone());
+        if settled && !before.is_some_and(|before| before.settled()) {
+            self.open = self.open.saturating_sub(1);
+        }
+        out.push(Output::Journal(id, stand));
+    }
+}
