@@ -12,7 +12,11 @@ extern crate alloc;
 #[cfg_attr(test, allow(unreachable_pub, reason = "it is the public backend where ring is not"))]
 mod dalek_backend;
 #[cfg(any(test, feature = "ring"))]
+mod password;
+#[cfg(any(test, feature = "ring"))]
 mod ring_backend;
+#[cfg(any(test, feature = "ring"))]
+pub mod seal;
 mod secret;
 
 #[cfg(any(test, feature = "ring"))]
@@ -25,6 +29,8 @@ use dalek_backend as backend;
 compile_error!("rackbar-trust needs a backend: enable the feature `ring`, or `dalek` for the UEFI loader");
 
 pub use backend::Sha256;
+#[cfg(any(test, feature = "ring"))]
+pub use password::{PASSWORD_LENGTHS, password};
 #[cfg(any(test, feature = "ring"))]
 pub use ring_backend::{SigningKey, random};
 pub use secret::{ParseSecretError, Secret, constant_time_eq};
