@@ -30,6 +30,12 @@ pub enum StoreError {
     /// Reading or writing failed.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// The secrets are locked; says how to open them.
+    #[error("the secrets are locked: {0}")]
+    Locked(String),
+    /// The passphrase opens nothing.
+    #[error("the passphrase is not the one the secrets were locked with")]
+    WrongPassphrase,
     /// The store was closed.
     #[error("the store is closed: the appliance is shutting down")]
     Closed,

@@ -8,12 +8,15 @@
 //! redb refuses every write after one failed write until the file is opened again; the writer does that. While the
 //! disk stays broken, writes that are waited for fail, and events are numbered, shown and kept in a bounded backlog.
 //!
-//! The file is created with mode 0600. Secrets in it are not encrypted: who reads the disk reads them.
+//! The file is created with mode 0600. The values of [`Table::Secrets`] are sealed in it ([`LockState`]); everything
+//! else is not.
 
+mod bmc;
 mod error;
 mod queue;
 mod records;
 mod tables;
+mod vault;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -23,11 +26,14 @@ use std::thread::JoinHandle;
 
 use rackbar_model::{Event, Inventory, Lease, NodeId, Timestamp};
 
+pub use bmc::BmcLogin;
 pub use error::StoreError;
 pub use tables::SCHEMA;
+pub use vault::{KEY_FILE_WARNING, LockState};
 
 use queue::{Op, Queue};
 use tables::Home;
+use vault::Vault;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -51,7 +57,8 @@ impl Default for Options {
 /// The named values a store keeps beside nodes, leases and events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Table {
-    /// Keys and certificates of the site.
+    /// Keys and certificates of the site, passwords of BMCs: sealed at rest, and not to be had while the store is
+    /// locked ([`StoreError::Locked`]).
     Secrets,
     /// Configurations that worked.
     Config,
@@ -82,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) last_seq: AtomicU64,
     pub(crate) listener: Mutex<Option<Listener>>,
     pub(crate) trouble: Mutex<Option<StoreError>>,
+    /// Held for reading while a secret is sealed and queued, for writing while the key changes.
+    pub(crate) vault: RwLock<Vault>,
 }
 
 struct Closer {
@@ -130,6 +139,7 @@ impl Store {
     fn start(home: Home, options: Options) -> Result<Self, StoreError> {
         let db = home.open()?;
         let (last_seq, count) = tables::extent(&db)?;
+        let vault = Vault::open(&db, &home)?;
         let shared = Arc::new(Shared {
             home,
             options,
@@ -138,6 +148,7 @@ impl Store {
             last_seq: AtomicU64::new(last_seq),
             listener: Mutex::new(None),
             trouble: Mutex::new(None),
+            vault: RwLock::new(vault),
         });
         let for_thread = shared.clone();
         let thread = std::thread::Builder::new()
@@ -275,39 +286,52 @@ impl Store {
     /// Records or removes (`None`) several named values in one durable commit: all or nothing.
     ///
     /// # Errors
-    /// When they are not safe.
+    /// When they are not safe; [`StoreError::Locked`] for secrets while they are locked.
     pub fn put_all(&self, table: Table, entries: &[(&[u8], Option<&[u8]>)]) -> Result<(), StoreError> {
-        let ops = entries.iter().map(|(key, value)| Op::Value {
-            table,
-            key: key.to_vec(),
-            value: value.map(<[u8]>::to_vec),
-        });
-        self.shared.queue.push_and_wait(ops.collect())
+        let vault = self.vault();
+        let ops = entries.iter().map(|(key, value)| value_op(&vault, table, key, *value));
+        self.shared.queue.push_and_wait(ops.collect::<Result<_, _>>()?)
     }
 
     /// Queues a named value, or its removal (`None`); returns at once. For what may be lost in a power cut.
     pub fn queue(&self, table: Table, key: &[u8], value: Option<&[u8]>) {
-        self.shared.queue.push(Op::Value {
-            table,
-            key: key.to_vec(),
-            value: value.map(<[u8]>::to_vec),
-        });
+        let vault = self.vault();
+        match value_op(&vault, table, key, value) {
+            Ok(op) => self.shared.queue.push(op),
+            Err(error) => tracing::error!(%error, "a value could not be queued"),
+        }
     }
 
     /// A named value.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read; [`StoreError::Locked`] for secrets while they are locked.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read(|tx| tables::value(tx, table, key))
+        let vault = self.vault();
+        let value = self.read(|tx| tables::value(tx, table, key))?;
+        match table {
+            Table::Secrets => {
+                vault.key()?;
+                value.map(|sealed| vault.unseal(key, &sealed)).transpose()
+            }
+            _ => Ok(value),
+        }
     }
 
     /// All named values of a table, by key.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read; [`StoreError::Locked`] for secrets while they are locked.
     pub fn list(&self, table: Table) -> Result<Vec<NamedValue>, StoreError> {
-        self.read(|tx| tables::values(tx, table))
+        let vault = self.vault();
+        let mut values = self.read(|tx| tables::values(tx, table))?;
+        if table == Table::Secrets {
+            vault.key()?;
+            for (key, value) in &mut values {
+                *value = vault.unseal(key, value)?;
+            }
+        }
+        Ok(values)
     }
 
     /// Waits until everything queued so far is written.
@@ -339,4 +363,13 @@ impl Store {
         let tx = db.begin_read().map_err(|error| StoreError::from_redb(error.into()))?;
         look(&tx)
     }
+}
+
+fn value_op(vault: &Vault, table: Table, key: &[u8], value: Option<&[u8]>) -> Result<Op, StoreError> {
+    let value = match (table, value) {
+        (Table::Secrets, Some(plain)) => Some(vault.seal(key, plain)?),
+        (_, value) => value.map(<[u8]>::to_vec),
+    };
+    let key = key.to_vec();
+    Ok(Op::Value { table, key, value })
 }

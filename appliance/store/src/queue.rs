@@ -37,6 +37,8 @@ pub(crate) enum Op {
         key: Vec<u8>,
         value: Option<Vec<u8>>,
     },
+    /// The lock of the secrets.
+    Lock(Vec<u8>),
 }
 
 pub(crate) type Reply = SyncSender<Result<(), StoreError>>;

@@ -13,10 +13,15 @@ use crate::queue::Op;
 use crate::{NamedValue, Options, StoreError, Table, records};
 
 /// Version of the tables. Raised when an older program could no longer read them.
-pub const SCHEMA: u64 = 1;
+///
+/// 2: secrets are sealed. A store of version 1 becomes one of version 2 when it is opened.
+pub const SCHEMA: u64 = 2;
 
 /// Cache of redb in bytes. Its default of 1 GiB is more than the memory of a small appliance.
 const CACHE: usize = 16 << 20;
+
+/// Files up to this size are left as they are.
+const COMPACT_FROM: u64 = 16 << 20;
 
 type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -32,6 +37,9 @@ const SECRETS: Bytes = TableDefinition::new("secrets");
 const CONFIG: Bytes = TableDefinition::new("config");
 const TOKENS: Bytes = TableDefinition::new("tokens");
 const BMCS: Bytes = TableDefinition::new("bmcs");
+/// One record, [`LOCK_KEY`]: the sealing key of the secrets, sealed.
+const LOCK: Bytes = TableDefinition::new("lock");
+const LOCK_KEY: &[u8] = b"lock";
 
 const fn definition(table: Table) -> Bytes {
     match table {
@@ -64,8 +72,9 @@ impl Home {
                 if !path.exists() {
                     create(&builder, path)?;
                 }
-                let db = builder.open(path).map_err(|error| StoreError::opening(path, error))?;
+                let mut db = builder.open(path).map_err(|error| StoreError::opening(path, error))?;
                 check_schema(&db, path)?;
+                compact(&mut db, path);
                 Ok(db)
             }
         }
@@ -91,10 +100,30 @@ fn create(builder: &redb::Builder, path: &Path) -> Result<(), StoreError> {
     initialise(&db)?;
     drop(db);
     std::fs::rename(&draft, path).map_err(failed)?;
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    sync_folder(path).map_err(failed)
+}
+
+/// Makes a rename in the folder of `path` survive a power cut.
+pub(crate) fn sync_folder(path: &Path) -> std::io::Result<()> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Gives back what is free when that is most of the file: a journal that was trimmed leaves its pages behind, and the
+/// data partition may be small. Only at opening, because nothing may read or write meanwhile.
+fn compact(db: &mut Database, path: &Path) {
+    let free = |db: &Database| -> Result<bool, redb::Error> {
+        let stats = db.begin_write()?.stats()?;
+        let used = stats.allocated_pages().saturating_mul(stats.page_size() as u64);
+        let size = std::fs::metadata(path)?.len();
+        Ok(size > COMPACT_FROM && used < size / 2)
+    };
+    let done = free(db).and_then(|much| if much { Ok(db.compact()?) } else { Ok(false) });
+    if let Err(error) = done {
+        tracing::warn!(%error, "the store could not be made smaller");
+    }
 }
 
 /// Every table is made at once, so that readers need not ask whether one exists.
@@ -103,7 +132,7 @@ fn initialise(db: &Database) -> Result<(), StoreError> {
     tx.open_table(META)?.insert("schema", SCHEMA)?;
     tx.open_table(EVENTS)?;
     tx.open_table(NODE_EVENTS)?;
-    for table in [LEASES, NODES, INVENTORIES, SECRETS, CONFIG, TOKENS] {
+    for table in [LEASES, NODES, INVENTORIES, SECRETS, CONFIG, TOKENS, BMCS, LOCK] {
         tx.open_table(table)?;
     }
     Ok(tx.commit()?)
@@ -119,7 +148,7 @@ fn check_schema(db: &Database, path: &Path) -> Result<(), StoreError> {
         .open_table(META)
         .map_err(|_| damaged("it is a redb file but not a store of Rackbar"))?;
     match meta.get("schema")?.map(|found| found.value()) {
-        Some(SCHEMA) => Ok(()),
+        Some(1..=SCHEMA) => Ok(()),
         Some(found) if found > SCHEMA => Err(StoreError::Newer {
             path: path.display().to_string(),
             found,
@@ -127,6 +156,39 @@ fn check_schema(db: &Database, path: &Path) -> Result<(), StoreError> {
         }),
         _ => Err(damaged("it does not say its schema")),
     }
+}
+
+/// The lock record; `None` in a store of version 1.
+pub(crate) fn lock(db: &Database) -> Result<Option<Vec<u8>>, StoreError> {
+    lock_record(&db.begin_read()?)
+}
+
+pub(crate) fn lock_record(tx: &ReadTransaction) -> Result<Option<Vec<u8>>, StoreError> {
+    match tx.open_table(LOCK) {
+        Ok(table) => Ok(table.get(LOCK_KEY)?.map(|record| record.value().to_vec())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a store of version 1 one of version 2, in one commit: every secret sealed, the lock recorded.
+pub(crate) fn reseal(
+    db: &Database,
+    lock: &[u8],
+    seal: impl Fn(&[u8], &[u8]) -> Result<Vec<u8>, StoreError>,
+) -> Result<(), StoreError> {
+    let plain = values(&db.begin_read()?, Table::Secrets)?;
+    let tx = db.begin_write()?;
+    {
+        let mut secrets = tx.open_table(SECRETS)?;
+        for (name, value) in plain {
+            secrets.insert(name.as_slice(), seal(&name, &value)?.as_slice())?;
+        }
+        tx.open_table(BMCS)?;
+        tx.open_table(LOCK)?.insert(LOCK_KEY, lock)?;
+        tx.open_table(META)?.insert("schema", SCHEMA)?;
+    }
+    Ok(tx.commit()?)
 }
 
 /// Number of the newest event and how many there are.
@@ -175,6 +237,7 @@ pub(crate) fn write(db: &Database, ops: &[Op], options: &Options) -> Result<(), 
                         None => drop(values.remove(key.as_slice())?),
                     }
                 }
+                Op::Lock(record) => drop(tx.open_table(LOCK)?.insert(LOCK_KEY, record.as_slice())?),
             }
         }
     }
