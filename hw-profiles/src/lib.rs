@@ -18,7 +18,7 @@ pub struct Subject {
 }
 
 /// How a BMC has to be treated. The default is what the standard says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Quirks {
     /// A reset is not carried out reliably: switch off, wait, switch on.
     pub reset_needs_force_off: bool,
@@ -30,10 +30,18 @@ pub struct Quirks {
     pub etag_broken: bool,
     /// Logging in for a session fails or leaks sessions: send the password with each request.
     pub basic_auth_only: bool,
+    /// `BootOrder` is shown but cannot be changed: use a lasting override.
+    pub boot_order_refused: bool,
+    /// `BootOrder` is changed at the settings object of the system alone.
+    pub boot_order_at_settings: bool,
+    /// Path of the BIOS attributes, where the system does not link to them.
+    pub bios: Option<String>,
+    /// Name of the settings resource below the BIOS attributes, where they do not link to it.
+    pub bios_settings: Option<String>,
 }
 
 /// Quirks as a profile states them: only some.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Stated {
     reset_needs_force_off: Option<bool>,
@@ -41,6 +49,10 @@ struct Stated {
     boot_override_at_settings: Option<bool>,
     etag_broken: Option<bool>,
     basic_auth_only: Option<bool>,
+    boot_order_refused: Option<bool>,
+    boot_order_at_settings: Option<bool>,
+    bios: Option<String>,
+    bios_settings: Option<String>,
 }
 
 impl Quirks {
@@ -54,6 +66,11 @@ impl Quirks {
         lay(&mut self.boot_override_at_settings, stated.boot_override_at_settings);
         lay(&mut self.etag_broken, stated.etag_broken);
         lay(&mut self.basic_auth_only, stated.basic_auth_only);
+        lay(&mut self.boot_order_refused, stated.boot_order_refused);
+        lay(&mut self.boot_order_at_settings, stated.boot_order_at_settings);
+        let name = |field: &mut Option<String>, said: &Option<String>| *field = said.clone().or(field.take());
+        name(&mut self.bios, &stated.bios);
+        name(&mut self.bios_settings, &stated.bios_settings);
     }
 }
 

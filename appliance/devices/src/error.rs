@@ -63,6 +63,9 @@ pub enum Cause {
         /// The BMC's own words where it has some.
         message: String,
     },
+    /// Not sent, because the BMC's own description of itself says that it would refuse.
+    #[error("not sent: {0}")]
+    NotAllowed(String),
     /// This BMC cannot do it.
     #[error("not supported: {0}")]
     Unsupported(String),

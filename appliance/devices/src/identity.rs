@@ -1,5 +1,8 @@
 //! What a BMC tells about the machine it manages.
 
+use core::fmt;
+use std::net::Ipv4Addr;
+
 use rackbar_model::{FirmwareMode, MacAddr, PowerState};
 
 /// Who a BMC is and what it manages. Everything may be missing.
@@ -42,6 +45,20 @@ pub enum BootTarget {
     Other(String),
 }
 
+impl fmt::Display for BootTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "the firmware's own order",
+            Self::Network => "network",
+            Self::Http => "HTTP",
+            Self::Disk => "disk",
+            Self::Cd => "CD",
+            Self::Setup => "firmware set-up",
+            Self::Other(word) => word,
+        })
+    }
+}
+
 /// A boot override.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BootOverride {
@@ -51,4 +68,49 @@ pub struct BootOverride {
     pub once: bool,
     /// In which firmware mode, where the BMC says.
     pub mode: Option<FirmwareMode>,
+}
+
+/// An entry of the machine's own boot order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BootOption {
+    /// How the order names it, such as `Boot0003`.
+    pub id: String,
+    /// Its name for people.
+    pub name: String,
+    /// UEFI device path, as the BMC writes it.
+    pub path: Option<String>,
+    /// What kind of device it is, as far as name and path tell.
+    pub target: BootTarget,
+    /// It counts.
+    pub enabled: bool,
+}
+
+/// A user of a BMC, as IPMI numbers them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BmcUser {
+    /// Slot.
+    pub slot: u8,
+    /// Name.
+    pub name: String,
+    /// May log in.
+    pub enabled: bool,
+    /// May do everything.
+    pub administrator: bool,
+}
+
+/// Network settings of a BMC.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LanSettings {
+    /// MAC address; read only.
+    pub mac: Option<MacAddr>,
+    /// IPv4 address.
+    pub address: Option<Ipv4Addr>,
+    /// Prefix length.
+    pub prefix: u8,
+    /// Default gateway.
+    pub gateway: Option<Ipv4Addr>,
+    /// The address comes from DHCP.
+    pub dhcp: bool,
+    /// VLAN, when tagging is on.
+    pub vlan: Option<u16>,
 }

@@ -1,18 +1,24 @@
-//! Talking to management controllers (BMCs): finding them, who they are, power, boot device.
+//! Talking to management controllers (BMCs): finding them, who they are, power, boot, firmware settings, accounts,
+//! media, sensors, logs, console.
 //!
 //! ```text
 //!  probe     who is there, without a password
 //!  bmc       one BMC: a queue, back-off, and the ranked ways to it ("hammers"): Redfish first, then IPMI
 //!  redfish   the client of DMTF's DSP0266 over HTTPS, tolerant of what real BMCs answer
+//!  bios      firmware settings and what a registry allows (pure)
+//!  console   serial over LAN, live
 //!  ipmi      the client of IPMI 2.0 over LAN; protocol in `rackbar-ipmi`
 //! ```
 //!
 //! Differences between makers are data (`rackbar-hw-profiles`); no maker's name stands in this code.
 
 mod address;
+mod bios;
 mod bmc;
 mod budget;
+mod console;
 mod error;
+mod health;
 mod identity;
 mod ipmi;
 mod probe;
@@ -22,10 +28,13 @@ mod tls;
 use std::time::Duration;
 
 pub use address::{BmcAddress, Credentials, Fingerprint, ParseFingerprintError};
-pub use bmc::{Bmc, Choice};
+pub use bios::{Applies, BiosAttribute, BiosAttributes, BiosKind, BiosRule, Staged};
+pub use bmc::{Bmc, Capability, Choice};
 pub use budget::Budget;
+pub use console::SolStream;
 pub use error::{Cause, Error, Interface};
-pub use identity::{BmcIdentity, BootOverride, BootTarget};
+pub use health::{Health, HealthState, LogLine, Sensor};
+pub use identity::{BmcIdentity, BmcUser, BootOption, BootOverride, BootTarget, LanSettings};
 pub use probe::{IpmiPresence, ProbeReport, RedfishRoot, probe};
 pub use rackbar_hw_profiles::Profiles;
 
@@ -40,7 +49,7 @@ pub struct Timing {
     pub repeat: Duration,
     /// How often an IPMI message is sent.
     pub tries: u8,
-    /// How long a power change may take until the BMC shows it.
+    /// How long a power change or a task may take until the BMC shows it.
     pub settle: Duration,
     /// Between two looks at the power state.
     pub look: Duration,

@@ -1,107 +1,16 @@
 //! The clients against the simulated BMC, over the loopback.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod stand;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rackbar_devices::{
-    Bmc, BmcAddress, BootTarget, Cause, Credentials, Error, Fingerprint, Interface, Profiles, Timing, probe,
-};
-use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState};
-use rackbar_vrack::bmc::{Faults, Loopback, LoopbackConfig, Pretend};
-use rackbar_vrack::console::Console;
-use rackbar_vrack::seat::{self, BootDevice, BootOverride, Identity, MachinePower};
-
-const TIMING: Timing = Timing {
-    connect: Duration::from_secs(5),
-    answer: Duration::from_secs(10),
-    repeat: Duration::from_millis(500),
-    tries: 3,
-    settle: Duration::from_secs(10),
-    look: Duration::from_millis(20),
-};
-const UUID: &str = "4c4c4544-0042-4410-8056-b4c04f363132";
-const NIC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
-const BMC_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 1, 1]);
-
-struct Stand {
-    bmc: Loopback,
-    machine: Arc<Pretend>,
-    address: BmcAddress,
-    _dir: tempfile::TempDir,
-}
-
-async fn stand(state: seat::PowerState) -> Stand {
-    stand_by("Virtual", state).await
-}
-
-async fn stand_by(manufacturer: &str, state: seat::PowerState) -> Stand {
-    let dir = tempfile::tempdir().unwrap();
-    let machine = Arc::new(Pretend::new(state));
-    let identity = Identity {
-        manufacturer: manufacturer.into(),
-        product: "Node".into(),
-        serial: "SN-1".into(),
-        uuid: UUID.into(),
-        board_serial: "B-1".into(),
-        asset_tag: "A-1".into(),
-        firmware_version: "1".into(),
-    };
-    let bmc = Loopback::start(LoopbackConfig {
-        power: Arc::clone(&machine) as Arc<dyn MachinePower>,
-        console: Console::new(&dir.path().join("serial.log")).unwrap(),
-        identity,
-        nics: vec![NIC],
-        mac: BMC_MAC,
-        username: "admin".into(),
-        password: "secret".into(),
-        kcs_socket: None,
-    })
-    .await
-    .unwrap();
-    let address = BmcAddress {
-        ip: bmc.https().ip(),
-        https: bmc.https().port(),
-        ipmi: bmc.ipmi().port(),
-    };
-    Stand {
-        bmc,
-        machine,
-        address,
-        _dir: dir,
-    }
-}
-
-impl Stand {
-    fn client(&self) -> Bmc {
-        self.client_with("secret", None)
-    }
-
-    fn client_with(&self, password: &str, pinned: Option<Fingerprint>) -> Bmc {
-        let profiles = Arc::new(Profiles::shipped().unwrap());
-        Bmc::new(
-            self.address,
-            Credentials::new("admin", password),
-            pinned,
-            profiles,
-            TIMING,
-        )
-    }
-
-    fn faults(&self, faults: Faults) {
-        self.bmc.state().set_faults(faults);
-    }
-}
-
-/// A BMC without Redfish.
-const IPMI_ONLY: Faults = Faults {
-    deaf: false,
-    slow: Duration::ZERO,
-    status: None,
-    wrong_etag: false,
-    no_redfish: true,
-    no_sessions: false,
-};
+use rackbar_devices::{Bmc, BootTarget, Cause, Credentials, Error, Fingerprint, Interface, Profiles, Timing, probe};
+use rackbar_model::{FirmwareMode, PowerAction, PowerState};
+use rackbar_vrack::bmc::Faults;
+use rackbar_vrack::seat::{self, BootDevice, BootOverride, MachinePower};
+use stand::{BMC_MAC, IPMI_ONLY, NIC, TIMING, UUID, stand, stand_by};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn is_found_without_a_password() {

@@ -186,7 +186,7 @@ impl From<Error> for BmcError {
             )),
             // Busy, as firmware says it while it starts.
             Cause::Refused { code: 429 | 503, .. } => Self::Failed(text),
-            Cause::Refused { .. } => Self::Refused(text),
+            Cause::Refused { .. } | Cause::NotAllowed(_) => Self::Refused(text),
             Cause::Unsupported(_) | Cause::Malformed(_) | Cause::NotSeen { .. } => Self::Failed(text),
         }
     }

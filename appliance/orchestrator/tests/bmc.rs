@@ -38,11 +38,7 @@ const IMPATIENT: Timing = Timing {
 
 const DEAF: Faults = Faults {
     deaf: true,
-    slow: Duration::ZERO,
-    status: None,
-    wrong_etag: false,
-    no_redfish: false,
-    no_sessions: false,
+    ..Faults::NONE
 };
 
 /// A simulated BMC with user `admin`, password `secret` and the MAC address `mac(101)`.

@@ -1,9 +1,25 @@
-//! The Redfish client (DMTF DSP0266): login, resources, the handful of things Rackbar asks of a BMC.
+//! The Redfish client (DMTF DSP0266): login, resources, and what Rackbar asks of a BMC.
+//!
+//! ```text
+//!  http      one connection           login     sessions, Basic authentication
+//!  change    PATCH with entity tags, actions, tasks
+//!  system    identity, power, one-time boot      order     the lasting boot order, HTTP boot
+//!  firmware  BIOS attributes          account   passwords        media    virtual media
+//!  health    sensors, event logs      view      reading JSON that may be of any shape
+//! ```
 
+mod account;
+mod change;
+mod firmware;
+mod health;
 pub(crate) mod http;
+mod login;
+mod media;
+mod order;
 mod system;
 pub(crate) mod view;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,24 +28,18 @@ use rackbar_hw_profiles::Quirks;
 use serde_json::{Value, json};
 
 use self::http::{Http, Reply};
+use self::login::Login;
+use crate::bios::Rules;
 use crate::error::{Cause, Error, Interface};
 use crate::tls::Pin;
 use crate::{BmcAddress, Credentials, Timing};
 
 /// How often a BMC that is busy (503, 429) is asked again within one request.
 const BUSY_TRIES: u32 = 3;
+/// Redirections followed within one request.
+const REDIRECTS: u32 = 3;
 /// The longest a BMC's own "Retry-After" is honoured within one request.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
-
-/// How requests prove who we are.
-enum Login {
-    /// Not logged in.
-    None,
-    /// A session (DSP0266 section 13.3): cheap for the BMC, must be given back.
-    Session { token: String, location: Option<String> },
-    /// The password with each request.
-    Basic,
-}
 
 /// A client of one BMC. One request at a time; the caller sees to it.
 pub(crate) struct Redfish {
@@ -38,8 +48,11 @@ pub(crate) struct Redfish {
     http: Http,
     login: Login,
     pub(crate) quirks: Quirks,
+    timing: Timing,
     /// Path of the system, once found.
     system: Option<String>,
+    /// The attribute registry, once fetched: its name and what it says. It is large and changes with firmware only.
+    rules: Option<(String, Rules)>,
 }
 
 impl Redfish {
@@ -52,7 +65,9 @@ impl Redfish {
             http,
             login,
             quirks: Quirks::default(),
+            timing,
             system: None,
+            rules: None,
         }
     }
 
@@ -63,6 +78,11 @@ impl Redfish {
             request: request.into(),
             cause,
         }
+    }
+
+    /// What is asked over IPMI alone.
+    pub(crate) fn leaves_to_ipmi(&self, what: &str) -> Error {
+        self.error(what, Cause::Unsupported("asked over IPMI".to_owned()))
     }
 
     /// The service root, without a login: shows whether Redfish is there at all.
@@ -91,48 +111,8 @@ impl Redfish {
         }
     }
 
-    /// Changes a resource, guarded by its entity tag: read, then `If-Match`. When somebody changed it in between
-    /// (412) it is read and tried once more.
-    pub(crate) async fn patch(&mut self, path: &str, body: &Value) -> Result<(), Error> {
-        for _ in 0..2 {
-            let tag = if self.quirks.etag_broken {
-                None
-            } else {
-                self.tag(path).await?
-            };
-            match self.request(&Method::PATCH, path, tag, Some(body)).await {
-                Err(Error {
-                    cause: Cause::Refused { code: 412, .. },
-                    ..
-                }) => {
-                    tracing::debug!(bmc = %self.address.ip, path, "entity tag refused, reading it again");
-                }
-                other => return other.map(drop),
-            }
-        }
-        let words =
-            "the entity tag is refused again and again; if this firmware always does, its profile needs etag_broken";
-        Err(self.error(
-            format!("PATCH {path}"),
-            Cause::Refused {
-                code: 412,
-                message: words.to_owned(),
-            },
-        ))
-    }
-
-    async fn tag(&mut self, path: &str) -> Result<Option<String>, Error> {
-        let reply = self.request(&Method::GET, path, None, None).await?;
-        let header = reply.header("etag").map(str::to_owned);
-        Ok(header.or_else(|| reply.json.get("@odata.etag").and_then(Value::as_str).map(str::to_owned)))
-    }
-
-    /// Runs an action.
-    pub(crate) async fn post(&mut self, path: &str, body: &Value) -> Result<(), Error> {
-        self.request(&Method::POST, path, None, Some(body)).await.map(drop)
-    }
-
-    /// One request with login, asked again while the BMC is busy, logged in anew when the session is gone.
+    /// One request with login, asked again while the BMC is busy, logged in anew when the session is gone, sent on
+    /// where the BMC says that the resource moved.
     async fn request(
         &mut self,
         method: &Method,
@@ -141,18 +121,27 @@ impl Redfish {
         body: Option<&Value>,
     ) -> Result<Reply, Error> {
         let name = format!("{method} {path}");
-        let mut busy = 0;
-        let mut renewed = false;
+        let mut path = path.to_owned();
+        let (mut busy, mut moved, mut renewed) = (0, 0, false);
         loop {
             if matches!(self.login, Login::None) {
                 self.log_in().await?;
             }
-            let mut headers = self.proof();
+            let mut headers = self.login.proof(&self.credentials);
             headers.extend(tag.clone().map(|tag| ("if-match", tag)));
-            let reply = self.http.send(method, path, &headers, body).await;
+            let reply = self.http.send(method, &path, &headers, body).await;
             let reply = reply.map_err(|cause| self.error(name.clone(), cause))?;
             match reply.status {
                 200..=299 => return Ok(reply),
+                // 303 answers a change with a place to read; only 307 and 308 ask to send the change again.
+                301 | 302 if *method == Method::GET && moved < REDIRECTS => {
+                    moved += 1;
+                    path = self.moved_to(&name, &reply)?;
+                }
+                307 | 308 if moved < REDIRECTS => {
+                    moved += 1;
+                    path = self.moved_to(&name, &reply)?;
+                }
                 // A session that timed out, or that the BMC forgot when it restarted.
                 401 if matches!(self.login, Login::Session { .. }) && !renewed => {
                     renewed = true;
@@ -160,13 +149,20 @@ impl Redfish {
                 }
                 429 | 503 if busy < BUSY_TRIES => {
                     busy += 1;
-                    let asked = reply.header("retry-after").and_then(|text| text.trim().parse().ok());
-                    let pause = asked.map_or(Duration::from_millis(250 << busy), Duration::from_secs);
-                    tokio::time::sleep(pause.min(BUSY_WAIT)).await;
+                    rest(&reply, busy).await;
                 }
                 status => return Err(self.refused(name, status, &reply.json)),
             }
         }
+    }
+
+    /// Where a redirection leads: another path of this very BMC, or it is refused. The login would go along.
+    fn moved_to(&self, name: &str, reply: &Reply) -> Result<String, Error> {
+        let location = reply.header("location").unwrap_or_default();
+        location_on(location, self.address.ip).ok_or_else(|| {
+            let words = format!("sent on to {location:?}, which is not on this BMC; the login is not carried there");
+            self.error(name, Cause::Unsupported(words))
+        })
     }
 
     fn refused(&self, request: String, status: u16, body: &Value) -> Error {
@@ -182,64 +178,32 @@ impl Redfish {
         };
         self.error(request, cause)
     }
-
-    fn proof(&self) -> Vec<(&'static str, String)> {
-        match &self.login {
-            Login::None => Vec::new(),
-            Login::Session { token, .. } => vec![("x-auth-token", token.clone())],
-            Login::Basic => {
-                let pair = format!("{}:{}", self.credentials.user, self.credentials.password());
-                vec![("authorization", format!("Basic {}", base64(pair.as_bytes())))]
-            }
-        }
-    }
-
-    /// Opens a session. A BMC that has none to give (limit reached, not implemented) is asked with Basic instead; one
-    /// that says the password is wrong is not asked again, or it locks the account.
-    async fn log_in(&mut self) -> Result<(), Error> {
-        if self.quirks.basic_auth_only {
-            self.login = Login::Basic;
-            return Ok(());
-        }
-        let root = self.root().await?;
-        let path =
-            view::link(&root, "/Links/Sessions").unwrap_or_else(|| "/redfish/v1/SessionService/Sessions".to_owned());
-        let body = json!({"UserName": self.credentials.user, "Password": self.credentials.password()});
-        let name = format!("POST {path}");
-        let reply = self.http.send(&Method::POST, &path, &[], Some(&body)).await;
-        let reply = reply.map_err(|cause| self.error(name.clone(), cause))?;
-        let token = reply.header("x-auth-token").map(str::to_owned);
-        self.login = match (reply.status, token) {
-            (200..=299, Some(token)) => {
-                let location = reply.header("location").and_then(location_path);
-                Login::Session { token, location }
-            }
-            (401 | 403, _) => return Err(self.refused(name, reply.status, &reply.json)),
-            (status, _) => {
-                tracing::debug!(bmc = %self.address.ip, status, "no session to be had, using Basic authentication");
-                Login::Basic
-            }
-        };
-        Ok(())
-    }
-
-    /// Gives the session back.
-    pub(crate) async fn log_out(&mut self) {
-        if let Login::Session {
-            token,
-            location: Some(location),
-        } = std::mem::replace(&mut self.login, Login::None)
-        {
-            // When it fails, the session times out by itself.
-            let _ended = self
-                .http
-                .send(&Method::DELETE, &location, &[("x-auth-token", token)], None)
-                .await;
-        }
-    }
 }
 
-/// The path of a `Location`, which may be a whole URL.
+/// Waits as long as a busy BMC asks, within bounds.
+async fn rest(reply: &Reply, turn: u32) {
+    let asked = reply.header("retry-after").and_then(|text| text.trim().parse().ok());
+    let pause = asked.map_or(Duration::from_millis(250 << turn.min(5)), Duration::from_secs);
+    tokio::time::sleep(pause.min(BUSY_WAIT)).await;
+}
+
+/// The path of a redirection that stays on the host.
+fn location_on(location: &str, ip: IpAddr) -> Option<String> {
+    if let Some((_, rest)) = location.split_once("://") {
+        let host = rest.split('/').next()?;
+        let own = [ip.to_string(), format!("[{ip}]")];
+        let bare = own
+            .iter()
+            .any(|own| host == own || host.strip_prefix(own.as_str()).is_some_and(|r| r.starts_with(':')));
+        if !bare {
+            return None;
+        }
+    }
+    location_path(location)
+}
+
+/// The path of a `Location`, which may be a whole URL. Only the path is used, always on the connection to this BMC:
+/// BMCs behind a name or an address translation write hosts that nobody else knows.
 fn location_path(location: &str) -> Option<String> {
     let path = match location.split_once("://") {
         Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..))?,
@@ -248,40 +212,9 @@ fn location_path(location: &str) -> Option<String> {
     view::own_path(path)
 }
 
-/// Base64 (RFC 4648 section 4) of the few bytes of a login; not worth a crate.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk
-            .iter()
-            .chain([0, 0].iter())
-            .take(3)
-            .fold(0u32, |word, &b| word << 8 | u32::from(b));
-        for place in 0..4 {
-            let digit = DIGITS[(word >> (18 - 6 * place) & 63) as usize];
-            out.push(if place <= chunk.len() { digit as char } else { '=' });
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_has_the_answers_of_rfc_4648() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-    }
 
     #[test]
     fn a_location_may_be_a_url() {
@@ -292,5 +225,22 @@ mod tests {
         );
         assert_eq!(location_path("/redfish/v1/SessionService/Sessions/1"), path);
         assert_eq!(location_path("https://10.0.0.1"), None);
+    }
+
+    #[test]
+    fn a_redirection_stays_on_the_bmc() {
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        let there = Some("/redfish/v1/Systems".to_owned());
+        assert_eq!(location_on("/redfish/v1/Systems", ip), there);
+        assert_eq!(location_on("https://10.0.0.1/redfish/v1/Systems", ip), there);
+        assert_eq!(location_on("https://10.0.0.1:443/redfish/v1/Systems", ip), there);
+        for elsewhere in [
+            "https://10.0.0.11/redfish/v1/Systems",
+            "//10.0.0.2/x",
+            "https://evil/10.0.0.1",
+            "",
+        ] {
+            assert_eq!(location_on(elsewhere, ip), None, "{elsewhere}");
+        }
     }
 }

@@ -14,7 +14,7 @@ const MEMBERS: usize = 64;
 
 impl Redfish {
     /// The system this BMC manages. A BMC with several (multi-node chassis, GPU trays) names the physical one first.
-    async fn system_path(&mut self) -> Result<String, Error> {
+    pub(super) async fn system_path(&mut self) -> Result<String, Error> {
         if let Some(path) = &self.system {
             return Ok(path.clone());
         }
@@ -60,7 +60,7 @@ impl Redfish {
     }
 
     /// A resource that may be missing: what firmware links to but does not serve is nothing, not an error.
-    async fn get_if_there(&mut self, path: &str) -> Result<Option<Value>, Error> {
+    pub(super) async fn get_if_there(&mut self, path: &str) -> Result<Option<Value>, Error> {
         match self.get(path).await {
             Ok(value) => Ok(Some(value)),
             Err(Error {
@@ -75,7 +75,17 @@ impl Redfish {
         }
     }
 
-    async fn collection(&mut self, resource: &Value, pointer: &str) -> Result<Vec<Value>, Error> {
+    pub(super) async fn collection(&mut self, resource: &Value, pointer: &str) -> Result<Vec<Value>, Error> {
+        self.collection_of(resource, pointer, MEMBERS).await
+    }
+
+    /// The members of a collection, at most so many.
+    pub(super) async fn collection_of(
+        &mut self,
+        resource: &Value,
+        pointer: &str,
+        most: usize,
+    ) -> Result<Vec<Value>, Error> {
         let Some(path) = view::link(resource, pointer) else {
             return Ok(Vec::new());
         };
@@ -83,7 +93,7 @@ impl Redfish {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
-        for path in view::members(&collection).iter().take(MEMBERS) {
+        for path in view::members(&collection).iter().take(most) {
             found.extend(self.get_if_there(path).await?);
         }
         Ok(found)
@@ -112,7 +122,7 @@ impl Redfish {
         Ok(macs)
     }
 
-    async fn manager_path(&mut self, system: &Value) -> Result<Option<String>, Error> {
+    pub(super) async fn manager_path(&mut self, system: &Value) -> Result<Option<String>, Error> {
         if let Some(path) = view::link(system, "/Links/ManagedBy/0") {
             return Ok(Some(path));
         }
@@ -204,10 +214,21 @@ impl Redfish {
     }
 
     pub(crate) async fn set_boot_once(&mut self, target: &BootTarget, mode: Option<FirmwareMode>) -> Result<(), Error> {
+        self.set_override(target, mode, "Once", None).await
+    }
+
+    /// Sets the override: `enabled` is `Once` or `Continuous`, `url` what HTTP boot fetches.
+    pub(super) async fn set_override(
+        &mut self,
+        target: &BootTarget,
+        mode: Option<FirmwareMode>,
+        enabled: &str,
+        url: Option<&str>,
+    ) -> Result<(), Error> {
         let path = self.system_path().await?;
         let system = self.get(&path).await?;
         let boot = system.get("Boot").cloned().unwrap_or_default();
-        let words = target_words(target);
+        let words = target_words(target, mode);
         let allowed = view::strings(&boot, "/BootSourceOverrideTarget@Redfish.AllowableValues");
         let word = words.iter().find(|word| {
             allowed
@@ -216,7 +237,7 @@ impl Redfish {
         });
         let Some(word) = word else {
             let cause = Cause::Unsupported(format!(
-                "booting from {target:?}; it offers {}",
+                "booting from {target}; it offers {}",
                 allowed.unwrap_or_default().join(", ")
             ));
             return Err(self.error(format!("PATCH {path}"), cause));
@@ -225,12 +246,15 @@ impl Redfish {
         let enabled = if *target == BootTarget::Default {
             "Disabled"
         } else {
-            "Once"
+            enabled
         };
         wanted.insert("BootSourceOverrideEnabled".to_owned(), json!(enabled));
         wanted.insert("BootSourceOverrideTarget".to_owned(), json!(word));
         if let Some(mode) = self.mode_word(&boot, mode) {
             wanted.insert("BootSourceOverrideMode".to_owned(), json!(mode));
+        }
+        if let Some(url) = url {
+            wanted.insert("HttpBootUri".to_owned(), json!(url));
         }
         let target_path = if self.quirks.boot_override_at_settings {
             view::link(&system, "/@Redfish.Settings/SettingsObject").unwrap_or_else(|| format!("{path}/SD"))
@@ -254,13 +278,16 @@ impl Redfish {
     }
 }
 
-fn target_words(target: &BootTarget) -> Vec<&str> {
+/// The words for a target, best first. Firmware from before the schema has its own: `CD/DVD`, and a second set for UEFI.
+fn target_words(target: &BootTarget, mode: Option<FirmwareMode>) -> Vec<&str> {
     match target {
         BootTarget::Default => vec!["None"],
         BootTarget::Network => vec!["Pxe", "UefiHttp"],
         BootTarget::Http => vec!["UefiHttp"],
+        BootTarget::Disk if mode == Some(FirmwareMode::Uefi) => vec!["UefiHdd", "Hdd"],
         BootTarget::Disk => vec!["Hdd"],
-        BootTarget::Cd => vec!["Cd", "UsbCd", "RemoteDrive"],
+        BootTarget::Cd if mode == Some(FirmwareMode::Uefi) => vec!["UefiCd", "Cd", "UefiUsbCd", "UsbCd", "RemoteDrive"],
+        BootTarget::Cd => vec!["Cd", "CD/DVD", "UsbCd", "RemoteDrive"],
         BootTarget::Setup => vec!["BiosSetup"],
         BootTarget::Other(word) => vec![word],
     }

@@ -4,7 +4,7 @@
 use rackbar_model::{FirmwareMode, MacAddr, PowerState};
 use serde_json::Value;
 
-use crate::{BootOverride, BootTarget};
+use crate::{BootOption, BootOverride, BootTarget};
 
 /// A string, trimmed; nothing when it is empty or a usual placeholder for "unknown".
 pub(crate) fn text(resource: &Value, pointer: &str) -> Option<String> {
@@ -99,8 +99,8 @@ pub(crate) fn boot(system: &Value) -> Option<BootOverride> {
         _ if enabled == "Disabled" => BootTarget::Default,
         Some("Pxe") => BootTarget::Network,
         Some("UefiHttp") => BootTarget::Http,
-        Some("Hdd") => BootTarget::Disk,
-        Some("Cd" | "RemoteDrive") => BootTarget::Cd,
+        Some("Hdd" | "UefiHdd") => BootTarget::Disk,
+        Some("Cd" | "CD/DVD" | "UefiCd" | "UsbCd" | "UefiUsbCd" | "RemoteDrive") => BootTarget::Cd,
         Some("BiosSetup") => BootTarget::Setup,
         None | Some("None") => BootTarget::Default,
         Some(other) => BootTarget::Other(other.to_owned()),
@@ -115,6 +115,54 @@ pub(crate) fn boot(system: &Value) -> Option<BootOverride> {
         once: enabled == "Once",
         mode,
     })
+}
+
+/// A boot option and what kind of device it is. The device path says most (UEFI 2.10 section 10.3); some firmware writes
+/// it with underscores, or leaves only a vendor's node, and then the name has to do.
+pub(crate) fn boot_option(id: &str, option: &Value) -> BootOption {
+    let path = text(option, "/UefiDevicePath");
+    let name = text(option, "/DisplayName")
+        .or_else(|| text(option, "/Name"))
+        .unwrap_or_else(|| id.to_owned());
+    let alias = text(option, "/Alias").unwrap_or_default();
+    BootOption {
+        target: kind(&alias, path.as_deref().unwrap_or_default(), &name),
+        id: id.to_owned(),
+        name,
+        path,
+        enabled: option.get("BootOptionEnabled").and_then(Value::as_bool) != Some(false),
+    }
+}
+
+fn kind(alias: &str, path: &str, name: &str) -> BootTarget {
+    let has = |text: &str, words: &[&str]| words.iter().any(|word| text.contains(word));
+    let path = path.to_lowercase();
+    let name = name.to_lowercase();
+    match alias {
+        "Pxe" => return BootTarget::Network,
+        "UefiHttp" => return BootTarget::Http,
+        "Hdd" => return BootTarget::Disk,
+        "Cd" => return BootTarget::Cd,
+        "BiosSetup" => return BootTarget::Setup,
+        _ => {}
+    }
+    if has(&path, &["/uri("]) || (has(&name, &["http"]) && !has(&path, &["hd("])) {
+        BootTarget::Http
+    } else if path.starts_with("hd(") || path.starts_with("hd_") || has(&path, &["/hd(", "bbs(hd"]) {
+        BootTarget::Disk
+    } else if has(&path, &["/mac(", "/ipv4(", "/ipv6(", "bbs(network"]) || has(&name, &["pxe", "network", "nic "]) {
+        BootTarget::Network
+    } else if has(&path, &["/cdrom(", "bbs(cdrom"]) || has(&name, &["cd", "dvd", "optical"]) {
+        BootTarget::Cd
+    } else if has(&path, &["/nvme(", "/sata(", "/scsi(", "/sas("])
+        || has(&name, &["hard disk", "hard drive", "harddisk", "hdd", "ssd", "nvme"])
+    {
+        BootTarget::Disk
+    } else if has(&name, &["setup"]) {
+        BootTarget::Setup
+    } else {
+        BootTarget::Other(if name.is_empty() { "unknown".to_owned() } else { name })
+    }
 }
 
 /// The words of an error answer: every message of `@Message.ExtendedInfo`, else the short one.
@@ -188,6 +236,59 @@ mod tests {
             BootTarget::Other("SDCard".to_owned())
         );
         assert_eq!(boot(&json!({})), None);
+    }
+
+    #[test]
+    fn a_boot_option_is_known_by_alias_path_or_name() {
+        for (alias, path, name, expected) in [
+            ("Pxe", "", "x", BootTarget::Network),
+            (
+                "",
+                "HD(2,GPT,F75)/\\EFI\\BOOT\\bootx64.efi",
+                "Integrated PCIe SSD 1",
+                BootTarget::Disk,
+            ),
+            (
+                "",
+                "HD_1_GPT_80230AA1_EFI_ubuntu_shimx64_efi",
+                "ubuntu",
+                BootTarget::Disk,
+            ),
+            (
+                "",
+                "PciRoot(0x0)/Pci(0x3,0x0)/MAC(525400000001,0x1)/IPv4(0.0.0.0)",
+                "UEFI PXEv4",
+                BootTarget::Network,
+            ),
+            (
+                "",
+                "PciRoot(0x0)/Pci(0x3,0x0)/MAC(525400000001,0x1)/IPv4(0.0.0.0)/Uri()",
+                "UEFI",
+                BootTarget::Http,
+            ),
+            (
+                "",
+                "VenHw(3A191845-5F86)",
+                "PXE Device 1: NIC in Slot 2 Port 1",
+                BootTarget::Network,
+            ),
+            (
+                "",
+                "PciRoot(0x0)/Pci(0x14,0x0)/USB(0x9,0x0)",
+                "Virtual Optical Drive",
+                BootTarget::Cd,
+            ),
+            ("", "VenHw_B2AD3248", "HardDisk", BootTarget::Disk),
+            (
+                "",
+                "PciRoot(0x0)/Pci(0x5,0x0)/NVMe(0x1,00)",
+                "UEFI QEMU",
+                BootTarget::Disk,
+            ),
+            ("", "", "Shell", BootTarget::Other("shell".to_owned())),
+        ] {
+            assert_eq!(kind(alias, path, name), expected, "{alias} {path} {name}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ pub mod chassis;
 pub mod device;
 pub mod lan;
 pub mod payload;
+pub mod sel;
+pub mod sensor;
 pub mod storage;
 pub mod user;
 
@@ -74,6 +76,10 @@ pub mod number {
     pub const GET_SDR_INFO: u8 = 0x20;
     /// Storage: Reserve SDR Repository.
     pub const RESERVE_SDR: u8 = 0x22;
+    /// Storage: Get SDR.
+    pub const GET_SDR: u8 = 0x23;
+    /// Sensor/Event: Get Sensor Reading.
+    pub const GET_SENSOR_READING: u8 = 0x2d;
     /// Storage: Get SEL Info.
     pub const GET_SEL_INFO: u8 = 0x40;
     /// Storage: Reserve SEL.

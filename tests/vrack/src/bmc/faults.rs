@@ -18,3 +18,15 @@ pub struct Faults {
     /// Has no sessions: only Basic authentication works.
     pub no_sessions: bool,
 }
+
+impl Faults {
+    /// Nothing is wrong.
+    pub const NONE: Self = Self {
+        deaf: false,
+        slow: Duration::ZERO,
+        status: None,
+        wrong_etag: false,
+        no_redfish: false,
+        no_sessions: false,
+    };
+}

@@ -4,10 +4,19 @@
 //! When it stops working the choice is made anew. A wrong password or a changed certificate never leads to another way:
 //! the first would lock the account, the second may be somebody in between.
 
+//!
+//! ```text
+//!  mod    power, boot, the queue and the choice of a way      ask    what is asked, through either way
+//!  more   settings, boot order, accounts, media, sensors, logs, console
+//! ```
+
+mod ask;
+mod more;
+
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rackbar_hw_profiles::{Profiles, Subject, Verdict};
-use rackbar_ipmi::command::chassis::ChassisControl;
 use rackbar_model::{FirmwareMode, PowerAction, PowerState};
 use tokio::time::{Instant, sleep};
 
@@ -17,6 +26,8 @@ use crate::ipmi::Ipmi;
 use crate::redfish::Redfish;
 use crate::tls::Pin;
 use crate::{BmcAddress, BmcIdentity, BootOverride, BootTarget, Budget, Credentials, Fingerprint, Timing};
+pub use ask::Capability;
+use ask::{Answer, Ask, Button, Ways};
 
 /// Which way was chosen, and why.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,43 +53,8 @@ pub struct Bmc {
 #[derive(Default)]
 struct Told {
     choice: Option<Choice>,
+    by_capability: BTreeMap<Capability, Choice>,
     verdict: Verdict,
-}
-
-struct Ways {
-    redfish: Redfish,
-    ipmi: Ipmi,
-    chosen: Option<Interface>,
-    judged: bool,
-}
-
-/// What is asked, the same for every way.
-#[derive(Clone, Debug)]
-enum Ask {
-    Identify,
-    PowerState,
-    GetBoot,
-    SetBoot(BootTarget, Option<FirmwareMode>),
-    Power(Button),
-}
-
-/// What a way can do to power in one request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Button {
-    On,
-    Off,
-    Shutdown,
-    Cycle,
-    Reset,
-}
-
-#[derive(Debug)]
-enum Answer {
-    Identity(BmcIdentity),
-    Power(PowerState),
-    Boot(BootOverride),
-    /// Done; `false` when this BMC has no such button.
-    Done(bool),
 }
 
 impl Bmc {
@@ -122,6 +98,12 @@ impl Bmc {
     /// The way chosen last, and why.
     pub fn choice(&self) -> Option<Choice> {
         self.with_told(|told| told.choice.clone())
+    }
+
+    /// The way each capability went last, and why: a single thing that Redfish lacks goes through IPMI while the rest
+    /// stays.
+    pub fn choices(&self) -> BTreeMap<Capability, Choice> {
+        self.with_told(|told| told.by_capability.clone())
     }
 
     /// The quirks in force and the profiles they come from; known after [`Self::identify`].
@@ -291,19 +273,25 @@ impl Bmc {
         )
     }
 
+    /// Refuses while the BMC is left in peace.
+    fn in_peace(&self, request: &str) -> Result<(), Error> {
+        let budget = self.keeper.budget();
+        if budget.peace.is_zero() {
+            return Ok(());
+        }
+        let cause = Cause::BackingOff {
+            wait: budget.peace,
+            failures: budget.failures_in_a_row,
+        };
+        Err(self.error(self.interface(), request, cause))
+    }
+
     /// Waits for its turn, then asks through the chosen way, choosing it first if need be.
     async fn ask(&self, ask: Ask) -> Result<(Interface, Answer), Error> {
         let waiting = self.keeper.queue();
         let mut ways = self.ways.lock().await;
         drop(waiting);
-        let budget = self.keeper.budget();
-        if !budget.peace.is_zero() {
-            let cause = Cause::BackingOff {
-                wait: budget.peace,
-                failures: budget.failures_in_a_row,
-            };
-            return Err(self.error(self.interface(), &format!("{ask:?}"), cause));
-        }
+        self.in_peace(&format!("{ask:?}"))?;
         let in_flight = self.keeper.begin();
         let result = self.ask_ranked(&mut ways, &ask).await;
         drop(in_flight);
@@ -322,30 +310,37 @@ impl Bmc {
     }
 
     async fn ask_ranked(&self, ways: &mut Ways, ask: &Ask) -> Result<(Interface, Answer), Error> {
-        if ways.chosen == Some(Interface::Ipmi) {
-            return Ok((Interface::Ipmi, ways.ipmi_answer(ask).await?));
+        // What only Redfish can do is asked there even when everything else goes through IPMI: it may be back.
+        if ways.chosen == Some(Interface::Ipmi) && !ask.redfish_alone() {
+            let answer = ways.ipmi_answer(ask).await?;
+            self.note(ask, Interface::Ipmi, || {
+                self.choice().map_or_else(String::new, |choice| choice.reason)
+            });
+            return Ok((Interface::Ipmi, answer));
         }
         let refused = match self.ask_redfish(ways, ask).await {
             Ok(answer) => {
                 if ways.chosen.is_none() {
                     self.choose(ways, Interface::Redfish, "it ranks first and works".to_owned());
                 }
+                self.note(ask, Interface::Redfish, || "it ranks first and works".to_owned());
                 return Ok((Interface::Redfish, answer));
             }
             Err(error) if error.cause.another_way_may_help() => error,
             Err(error) => return Err(error),
         };
+        if ask.redfish_alone() {
+            return Err(refused);
+        }
         // A single thing Redfish lacks is done by IPMI without giving Redfish up.
         let single = matches!(refused.cause, Cause::Unsupported(_)) && ways.chosen.is_some();
         match ways.ipmi_answer(ask).await {
             Ok(answer) => {
+                let suite = ways.ipmi.suite().map_or(0, |suite| suite.id());
+                let reason = format!("suite {suite}; Redfish: {}", refused.cause);
+                self.note(ask, Interface::Ipmi, || reason.clone());
                 if !single {
-                    let suite = ways.ipmi.suite().map_or(0, |suite| suite.id());
-                    self.choose(
-                        ways,
-                        Interface::Ipmi,
-                        format!("suite {suite}; Redfish: {}", refused.cause),
-                    );
+                    self.choose(ways, Interface::Ipmi, reason);
                 }
                 Ok((Interface::Ipmi, answer))
             }
@@ -358,6 +353,15 @@ impl Bmc {
         }
     }
 
+    fn note(&self, ask: &Ask, interface: Interface, reason: impl Fn() -> String) {
+        // Before the lock: the reason may be one that is told.
+        let choice = Choice {
+            interface,
+            reason: reason(),
+        };
+        self.with_told(|told| told.by_capability.insert(ask.capability(), choice));
+    }
+
     fn choose(&self, ways: &mut Ways, interface: Interface, reason: String) {
         tracing::debug!(bmc = %self.address.ip, %interface, reason, "way to the BMC chosen");
         ways.chosen = Some(interface);
@@ -367,7 +371,7 @@ impl Bmc {
     /// Asks through Redfish. Quirks must be known before the first change: whoever changes something without having
     /// identified the machine pays for one look at it.
     async fn ask_redfish(&self, ways: &mut Ways, ask: &Ask) -> Result<Answer, Error> {
-        if ways.judged || !matches!(ask, Ask::SetBoot(..) | Ask::Power(_) | Ask::Identify) {
+        if ways.judged || !ask.needs_quirks() {
             return ways.redfish_answer(ask).await;
         }
         let identity = ways.redfish.identify().await?;
@@ -377,61 +381,12 @@ impl Bmc {
             firmware: identity.firmware.clone().unwrap_or_default(),
         };
         let verdict = self.profiles.judge(&subject);
-        ways.redfish.quirks = verdict.quirks;
+        ways.redfish.quirks = verdict.quirks.clone();
         ways.judged = true;
         self.with_told(|told| told.verdict = verdict);
         match ask {
             Ask::Identify => Ok(Answer::Identity(identity)),
-            Ask::PowerState | Ask::GetBoot | Ask::SetBoot(..) | Ask::Power(_) => ways.redfish_answer(ask).await,
+            ask => ways.redfish_answer(ask).await,
         }
-    }
-}
-
-impl Ways {
-    async fn redfish_answer(&mut self, ask: &Ask) -> Result<Answer, Error> {
-        let way = &mut self.redfish;
-        Ok(match ask {
-            Ask::Identify => Answer::Identity(way.identify().await?),
-            Ask::PowerState => Answer::Power(way.power_state().await?),
-            Ask::GetBoot => Answer::Boot(way.get_boot().await?),
-            Ask::SetBoot(target, mode) => {
-                way.set_boot_once(target, *mode).await?;
-                Answer::Done(true)
-            }
-            Ask::Power(button) => Answer::Done(
-                way.reset(match button {
-                    Button::On => &["On", "ForceOn", "PushPowerButton"],
-                    Button::Off => &["ForceOff"],
-                    Button::Shutdown => &["GracefulShutdown", "PushPowerButton"],
-                    Button::Cycle => &["PowerCycle"],
-                    Button::Reset => &["ForceRestart"],
-                })
-                .await?,
-            ),
-        })
-    }
-
-    async fn ipmi_answer(&mut self, ask: &Ask) -> Result<Answer, Error> {
-        let way = &mut self.ipmi;
-        Ok(match ask {
-            Ask::Identify => Answer::Identity(way.identify().await?),
-            Ask::PowerState => Answer::Power(way.power_state().await?),
-            Ask::GetBoot => Answer::Boot(way.get_boot().await?),
-            Ask::SetBoot(target, mode) => {
-                way.set_boot_once(target, *mode).await?;
-                Answer::Done(true)
-            }
-            Ask::Power(button) => {
-                way.control(match button {
-                    Button::On => ChassisControl::PowerUp,
-                    Button::Off => ChassisControl::PowerDown,
-                    Button::Shutdown => ChassisControl::SoftShutdown,
-                    Button::Cycle => ChassisControl::PowerCycle,
-                    Button::Reset => ChassisControl::HardReset,
-                })
-                .await?;
-                Answer::Done(true)
-            }
-        })
     }
 }

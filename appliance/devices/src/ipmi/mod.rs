@@ -1,21 +1,31 @@
 //! The IPMI client: sockets and time around the session machine of `rackbar-ipmi`.
+//!
+//! ```text
+//!  boot      boot flags, once and lasting     account   users and passwords
+//!  watch     sensors, event log, health       lan       the BMC's own network settings
+//! ```
+
+mod account;
+mod boot;
+mod lan;
+mod watch;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rackbar_ipmi::client::{Config, Failure, Output, Session};
-use rackbar_ipmi::command::chassis::{BootDevice, BootFlags, ChassisControl, ChassisStatus};
+use rackbar_ipmi::command::chassis::{ChassisControl, ChassisStatus};
 use rackbar_ipmi::command::device::{self, DeviceId};
 use rackbar_ipmi::command::lan::{LanParameter, parameter};
 use rackbar_ipmi::command::user::ChannelInfo;
 use rackbar_ipmi::rakp::Status;
 use rackbar_ipmi::{CipherSuite, Completion, Malformed, OsEntropy, Privilege, Request, Response, Secret};
-use rackbar_model::{FirmwareMode, MacAddr, PowerState};
+use rackbar_model::{MacAddr, PowerState};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Cause, Error, Interface};
-use crate::{BmcAddress, BmcIdentity, BootOverride, BootTarget, Credentials, Timing};
+use crate::{BmcAddress, BmcIdentity, Credentials, Timing};
 
 /// BMCs end a silent session after 60 s, some a little earlier; a session older than this is not trusted.
 const IDLE: Duration = Duration::from_secs(40);
@@ -56,6 +66,20 @@ impl Ipmi {
             request: request.to_owned(),
             cause,
         }
+    }
+
+    /// The BMC's address.
+    pub(crate) const fn ip(&self) -> std::net::IpAddr {
+        self.address.ip
+    }
+
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.credentials.clone()
+    }
+
+    /// What IPMI has no words for.
+    pub(crate) fn lacks(&self, what: &str) -> Error {
+        self.error(what, Cause::Unsupported("IPMI has no words for it".to_owned()))
     }
 
     /// The cipher suite in use.
@@ -157,7 +181,7 @@ impl Ipmi {
     }
 
     /// One command. A command that only reads is asked again in a new session when the old one died.
-    async fn command(&mut self, name: &str, request: Request, reads: bool) -> Result<Response, Error> {
+    pub(super) async fn command(&mut self, name: &str, request: Request, reads: bool) -> Result<Response, Error> {
         let mut again = reads;
         loop {
             if self
@@ -205,7 +229,7 @@ impl Ipmi {
         self.error(name, cause)
     }
 
-    fn malformed<T>(&self, name: &str, result: Result<T, Malformed>) -> Result<T, Error> {
+    pub(super) fn malformed<T>(&self, name: &str, result: Result<T, Malformed>) -> Result<T, Error> {
         result.map_err(|error| self.error(name, Cause::Malformed(error.to_string())))
     }
 
@@ -220,65 +244,6 @@ impl Ipmi {
         self.command(&format!("Chassis Control {control:?}"), control.request(), false)
             .await
             .map(drop)
-    }
-
-    pub(crate) async fn get_boot(&mut self) -> Result<BootOverride, Error> {
-        let name = "Get System Boot Options";
-        let answer = self.command(name, BootFlags::get(), true).await?;
-        let flags = self.malformed(name, BootFlags::decode_answer(&answer.data))?;
-        let target = match flags.device {
-            _ if !flags.valid => BootTarget::Default,
-            BootDevice::None => BootTarget::Default,
-            BootDevice::Pxe => BootTarget::Network,
-            BootDevice::Disk | BootDevice::SafeMode => BootTarget::Disk,
-            BootDevice::Cd | BootDevice::RemoteCd => BootTarget::Cd,
-            BootDevice::Setup => BootTarget::Setup,
-            other @ (BootDevice::Diagnostic | BootDevice::RemoteFloppy | BootDevice::Floppy) => {
-                BootTarget::Other(format!("{other:?}"))
-            }
-        };
-        let mode = flags.valid.then_some(if flags.uefi {
-            FirmwareMode::Uefi
-        } else {
-            FirmwareMode::Bios
-        });
-        Ok(BootOverride {
-            target,
-            once: flags.valid && !flags.persistent,
-            mode,
-        })
-    }
-
-    pub(crate) async fn set_boot_once(&mut self, target: &BootTarget, mode: Option<FirmwareMode>) -> Result<(), Error> {
-        let name = "Set System Boot Options";
-        let device = match target {
-            BootTarget::Default => BootDevice::None,
-            BootTarget::Network => BootDevice::Pxe,
-            BootTarget::Disk => BootDevice::Disk,
-            BootTarget::Cd => BootDevice::Cd,
-            BootTarget::Setup => BootDevice::Setup,
-            BootTarget::Http | BootTarget::Other(_) => {
-                return Err(self.error(name, Cause::Unsupported(format!("IPMI cannot ask for {target:?}"))));
-            }
-        };
-        // Firmware that knows only UEFI ignores a request without this bit; machines with a BIOS mode say so by `mode`.
-        let uefi = mode != Some(FirmwareMode::Bios);
-        let flags = BootFlags {
-            valid: device != BootDevice::None,
-            persistent: false,
-            uefi,
-            device,
-        };
-        // Not every BMC knows the acknowledge parameter, and none needs it to take the flags.
-        match self.command(name, BootFlags::announce(), false).await {
-            Ok(_)
-            | Err(Error {
-                cause: Cause::Refused { .. } | Cause::Unsupported(_),
-                ..
-            }) => {}
-            Err(error) => return Err(error),
-        }
-        self.command(name, flags.set(), false).await.map(drop)
     }
 
     pub(crate) async fn identify(&mut self) -> Result<BmcIdentity, Error> {
@@ -299,7 +264,7 @@ impl Ipmi {
     }
 
     /// The answer's data, or nothing when the BMC does not know the command or the parameter.
-    async fn optional(&mut self, name: &str, request: Request) -> Result<Option<Vec<u8>>, Error> {
+    pub(super) async fn optional(&mut self, name: &str, request: Request) -> Result<Option<Vec<u8>>, Error> {
         match self.command(name, request, true).await {
             Ok(answer) => Ok(Some(answer.data)),
             Err(Error {
@@ -310,16 +275,22 @@ impl Ipmi {
         }
     }
 
-    /// MAC of the first LAN channel; channel 1 nearly everywhere, 2, 3 or 8 on some.
-    async fn lan_mac(&mut self) -> Result<Option<MacAddr>, Error> {
+    /// LAN channels: number 1 nearly everywhere, 2, 3 or 8 on some.
+    pub(super) async fn lan_channels(&mut self) -> Result<Vec<u8>, Error> {
+        let mut found = Vec::new();
         for channel in 1..=8 {
             let info = self.optional("Get Channel Info", ChannelInfo::request(channel)).await?;
-            let lan = info
-                .and_then(|data| ChannelInfo::decode(&data).ok())
-                .is_some_and(|i| i.medium == ChannelInfo::LAN);
-            if !lan {
-                continue;
+            let info = info.and_then(|data| ChannelInfo::decode(&data).ok());
+            if info.is_some_and(|info| info.medium == ChannelInfo::LAN) {
+                found.push(channel);
             }
+        }
+        Ok(found)
+    }
+
+    /// MAC of the first LAN channel that has one.
+    async fn lan_mac(&mut self) -> Result<Option<MacAddr>, Error> {
+        for channel in self.lan_channels().await? {
             let name = "Get LAN Configuration Parameters";
             let data = self.optional(name, LanParameter::get(channel, parameter::MAC)).await?;
             if let Some(Ok(LanParameter::Mac(mac))) =
@@ -330,6 +301,28 @@ impl Ipmi {
             }
         }
         Ok(None)
+    }
+
+    /// Proves that the login works, with one attempt, and ends the session.
+    pub(crate) async fn prove(&mut self) -> Result<(), Error> {
+        self.log_in().await?;
+        self.close().await;
+        Ok(())
+    }
+
+    /// Other credentials from now on.
+    pub(crate) async fn be(&mut self, credentials: Credentials) {
+        self.close().await;
+        self.credentials = credentials;
+    }
+
+    /// A session of its own for the serial console, which may last for hours beside the requests.
+    pub(crate) async fn take_live(mut self) -> Result<(UdpSocket, Session<OsEntropy>, Instant), Error> {
+        self.log_in().await?;
+        match self.live.take() {
+            Some(live) => Ok((live.socket, live.session, self.origin)),
+            None => Err(self.login_error(Cause::Unreachable("no session".to_owned()))),
+        }
     }
 
     /// Ends the session, so that the BMC gets its slot back at once.

@@ -1,0 +1,140 @@
+//! Proving who we are: a session where the BMC has one to give, else the password with each request.
+
+use hyper::Method;
+use serde_json::json;
+
+use super::{BUSY_TRIES, Redfish, location_path, rest, view};
+use crate::Credentials;
+use crate::error::Error;
+
+/// How requests prove who we are.
+pub(super) enum Login {
+    /// Not logged in.
+    None,
+    /// A session (DSP0266 section 13.3): cheap for the BMC, must be given back.
+    Session { token: String, location: Option<String> },
+    /// The password with each request.
+    Basic,
+}
+
+impl Login {
+    pub(super) fn proof(&self, credentials: &Credentials) -> Vec<(&'static str, String)> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Session { token, .. } => vec![("x-auth-token", token.clone())],
+            Self::Basic => {
+                let pair = format!("{}:{}", credentials.user, credentials.password());
+                vec![("authorization", format!("Basic {}", base64(pair.as_bytes())))]
+            }
+        }
+    }
+}
+
+impl Redfish {
+    /// Opens a session. A BMC that has none to give (limit reached, not implemented) is asked with Basic instead; one
+    /// that says the password is wrong is not asked again, or it locks the account.
+    pub(super) async fn log_in(&mut self) -> Result<(), Error> {
+        if self.quirks.basic_auth_only {
+            self.login = Login::Basic;
+            return Ok(());
+        }
+        let root = self.root().await?;
+        let path =
+            view::link(&root, "/Links/Sessions").unwrap_or_else(|| "/redfish/v1/SessionService/Sessions".to_owned());
+        let body = json!({"UserName": self.credentials.user, "Password": self.credentials.password()});
+        let name = format!("POST {path}");
+        let mut busy = 0;
+        let reply = loop {
+            let reply = self.http.send(&Method::POST, &path, &[], Some(&body)).await;
+            let reply = reply.map_err(|cause| self.error(name.clone(), cause))?;
+            if !matches!(reply.status, 429 | 503) || busy >= BUSY_TRIES {
+                break reply;
+            }
+            busy += 1;
+            rest(&reply, busy).await;
+        };
+        let token = reply.header("x-auth-token").map(str::to_owned);
+        self.login = match (reply.status, token) {
+            (200..=299, Some(token)) => {
+                let body = || view::text(&reply.json, "/@odata.id");
+                let location = reply.header("location").and_then(location_path).or_else(body);
+                Login::Session { token, location }
+            }
+            (401 | 403, _) => return Err(self.refused(name, reply.status, &reply.json)),
+            (status, _) => {
+                tracing::debug!(bmc = %self.address.ip, status, "no session to be had, using Basic authentication");
+                Login::Basic
+            }
+        };
+        Ok(())
+    }
+
+    /// Proves that the login works, with one attempt, and gives the session back.
+    pub(crate) async fn prove(&mut self) -> Result<(), Error> {
+        self.log_in().await?;
+        // A session is proof enough. Basic proves nothing until something is asked that needs a login.
+        let proven = match self.login {
+            Login::Session { .. } => Ok(()),
+            Login::None | Login::Basic => self.system_path().await.map(drop),
+        };
+        self.log_out().await;
+        proven
+    }
+
+    /// Other credentials from now on; the session of the old ones is given back.
+    pub(crate) async fn be(&mut self, credentials: Credentials) {
+        self.log_out().await;
+        self.credentials = credentials;
+    }
+
+    /// Gives the session back.
+    pub(crate) async fn log_out(&mut self) {
+        if let Login::Session {
+            token,
+            location: Some(location),
+        } = std::mem::replace(&mut self.login, Login::None)
+        {
+            // When it fails, the session times out by itself.
+            let _ended = self
+                .http
+                .send(&Method::DELETE, &location, &[("x-auth-token", token)], None)
+                .await;
+        }
+    }
+}
+
+/// Base64 (RFC 4648 section 4) of the few bytes of a login; not worth a crate.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk
+            .iter()
+            .chain([0, 0].iter())
+            .take(3)
+            .fold(0u32, |word, &b| word << 8 | u32::from(b));
+        for place in 0..4 {
+            let digit = DIGITS[(word >> (18 - 6 * place) & 63) as usize];
+            out.push(if place <= chunk.len() { digit as char } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_has_the_answers_of_rfc_4648() {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+}
