@@ -38,6 +38,7 @@ impl fmt::Display for DiskRef {
 
 /// How a disk is emptied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EraseMethod {
@@ -270,6 +271,7 @@ pub struct OsNetwork {
 
 /// Bonding modes (Linux bonding driver; 802.3ad is LACP of IEEE 802.1AX).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub enum BondMode {
     /// LACP; the switch must be configured for it.
@@ -308,6 +310,7 @@ pub struct BootEntry {
 
 /// An asked-for burn-in: how many seconds each part is exercised; 0 leaves it out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct BurnIn {
@@ -321,6 +324,7 @@ pub struct BurnIn {
 
 /// The bus and media a disk intent may ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiskMedia {
@@ -357,6 +361,7 @@ pub struct DiskIntent {
 
 /// Which of several fitting disks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DiskPick {

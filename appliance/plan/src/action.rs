@@ -80,9 +80,34 @@ pub struct Plan {
     pub refused: Vec<Refusal>,
     /// Nodes that are as wanted already.
     pub unchanged: Vec<NodeId>,
+    /// Nodes the plan does not touch, and why: no role is bound, hands off, given to another owner.
+    #[serde(default)]
+    pub left_out: Vec<Refusal>,
+    /// What was asked for.
+    #[serde(default)]
+    pub scope: Scope,
 }
 
-/// A node the planner refuses to act on.
+/// Which nodes a plan is for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct Scope {
+    /// Only these; all when `None`.
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<Vec<String>>))]
+    pub nodes: Option<Vec<NodeId>>,
+    /// Install anew also where everything is as wanted.
+    pub reinstall: bool,
+}
+
+impl Scope {
+    /// True when the node is in it.
+    pub fn holds(&self, node: NodeId) -> bool {
+        self.nodes.as_ref().is_none_or(|nodes| nodes.contains(&node))
+    }
+}
+
+/// A node the planner does not act on, and why.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Refusal {
@@ -250,7 +275,7 @@ pub enum ActionKind {
 }
 
 /// How a machine leaves our agent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RestartWay {

@@ -4,10 +4,20 @@
 //! [`Run`] is a plan under way.
 
 mod action;
+mod digest;
 pub mod engine;
+mod facts;
+pub mod planner;
+pub mod rules;
 mod run;
+pub mod site;
 
 pub use action::{
-    Action, ActionId, ActionKind, Change, Inputs, Layer, Limits, Plan, PlanId, Refusal, RestartWay, StepSpec, Target,
+    Action, ActionId, ActionKind, Change, Inputs, Layer, Limits, Plan, PlanId, Refusal, RestartWay, Scope, StepSpec,
+    Target,
 };
+pub use facts::{Facts, Installed, NodeFacts, OwnService, SetupDigest};
+pub use planner::{plan, stale};
+pub use rules::{RuleTrace, bind};
 pub use run::{Attempt, Outcome, Progress, Run, RunId, RunState, Stand};
+pub use site::{Site, SiteProblem};

@@ -1,0 +1,133 @@
+//! What the planner may know of the world: nodes as observed, the catalogue, the appliance's own services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rackbar_model::{Digest, ImageEntry, Node, OsSetup, RootTarget, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::digest;
+
+/// Everything a plan rests on besides the site.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Facts {
+    /// The nodes.
+    pub nodes: Vec<NodeFacts>,
+    /// The catalogue, by name.
+    pub images: BTreeMap<String, ImageEntry>,
+    /// Services the appliance offers itself; `"own"` in a site file is refused for any other.
+    pub services: BTreeSet<OwnService>,
+    /// The appliance's own addresses. Never given to a node; `"own"` services are at the one in the network's subnet.
+    pub appliance: Vec<IpAddr>,
+    /// Addresses that are in use by anything else: leases, gateways, what answered.
+    pub taken: BTreeSet<IpAddr>,
+}
+
+/// A service the appliance can offer to installed systems.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnService {
+    /// Names.
+    Dns,
+    /// Time.
+    Ntp,
+    /// Package proxy.
+    Proxy,
+    /// Log collector.
+    Syslog,
+}
+
+impl OwnService {
+    /// Its name as site files write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Ntp => "ntp",
+            Self::Proxy => "proxy",
+            Self::Syslog => "syslog",
+        }
+    }
+}
+
+/// One node, as far as planning needs it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeFacts {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Role bound by hand; goes before rules and expected machines.
+    pub role: Option<String>,
+    /// Firmware attributes as last read through the BMC; `None` when they were not.
+    pub bios: Option<BTreeMap<String, String>>,
+    /// Its BMC answers and we can log in.
+    pub bmc: bool,
+    /// What is on it, by our own record and confirmed by observation.
+    pub installed: Option<Installed>,
+    /// The BMC account already has a password of this machine's own.
+    pub password_rotated: bool,
+    /// Static addresses bound to it by earlier commits, by name of the site's network.
+    pub addresses: BTreeMap<String, IpAddr>,
+}
+
+impl NodeFacts {
+    /// A node of which only discovery is known.
+    pub fn new(node: Arc<Node>) -> Self {
+        Self {
+            node,
+            role: None,
+            bios: None,
+            bmc: false,
+            installed: None,
+            password_rotated: false,
+            addresses: BTreeMap::new(),
+        }
+    }
+}
+
+/// An installed system.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Installed {
+    /// Name the image had in the catalogue.
+    pub image: String,
+    /// Digest of the image file that was written.
+    pub sha256: Digest,
+    /// Where it lies.
+    pub target: RootTarget,
+    /// The identity it was given.
+    pub setup: SetupDigest,
+    /// When it was installed.
+    pub at: Timestamp,
+    /// The user's steps that ended well since, by name, with their [`crate::planner::step_digest`].
+    #[serde(default)]
+    pub steps: BTreeMap<String, Digest>,
+    /// The list of checks that passed last, as the action `verify` carried it; `None` when none did.
+    #[serde(default)]
+    pub checked: Option<Vec<String>>,
+}
+
+/// Digests of the parts of an [`OsSetup`], so that a later plan can name what differs without keeping the content.
+/// The host key and the machine id are left out: both are made anew at each install.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SetupDigest(pub BTreeMap<String, Digest>);
+
+impl SetupDigest {
+    /// Of a setup.
+    pub fn of(setup: &OsSetup) -> Self {
+        let parts = [
+            ("host name", digest::of(&(&setup.hostname, &setup.domain))),
+            ("account and SSH keys", digest::of(&(&setup.user, &setup.ssh_keys))),
+            ("networks", digest::of(&setup.networks)),
+            ("DNS, NTP, proxy, syslog", digest::of(&(&setup.dns, &setup.ntp, &setup.proxy, &setup.syslog))),
+            ("time zone", digest::of(&setup.timezone)),
+            ("files", digest::of(&setup.files)),
+        ];
+        Self(parts.into_iter().map(|(name, digest)| (name.to_owned(), digest)).collect())
+    }
+
+    /// Names of the parts that differ.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        names.into_iter().filter(|name| self.0.get(*name) != other.0.get(*name)).cloned().collect()
+    }
+}

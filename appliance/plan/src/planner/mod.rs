@@ -1,0 +1,329 @@
+//! From a site and what was observed to a plan: a pure function, the same inputs give the same plan.
+//!
+//! Each node is decided on by itself ([`node`]); what ties nodes together is static addresses, host names that must be
+//! unique, batches within a role and barriers between roles. A plan for one node ([`Scope::nodes`]) therefore costs
+//! that node and one pass over the bound addresses, whatever the size of the site.
+
+mod chain;
+mod disk;
+mod install;
+mod network;
+mod node;
+mod stale;
+mod step;
+mod view;
+
+use std::collections::{BTreeMap, HashMap};
+
+use rackbar_model::{Digest, NodeId, NodeState, Timestamp};
+
+use crate::rules::{Binding, Rules};
+use crate::site::Site;
+use crate::site::problem::did_you_mean;
+use crate::{Action, ActionId, ActionKind, Facts, Inputs, Layer, Limits, NodeFacts, Plan, PlanId, Refusal, Scope, Target, digest};
+use network::{Pool, Selectors};
+use node::{Case, Decision};
+
+pub(crate) use network::edges;
+pub use install::{INSTALL_ROLE, install};
+pub use stale::stale;
+pub use step::step_digest;
+pub use view::NodeView;
+
+/// Makes the plan that takes the nodes of the scope to what the site wants. `now` only says when it was made.
+pub fn plan(site: &Site, facts: &Facts, scope: &Scope, now: Timestamp) -> Plan {
+    let rules = Rules::new(site);
+    let mut planner = Planner::new(site, facts, scope);
+    let bound = planner.bind(&rules);
+    planner.decide(&bound);
+    planner.finish(now)
+}
+
+/// A node that has a role and a name.
+struct Bound<'a> {
+    node: &'a NodeFacts,
+    binding: Binding<'a>,
+    role: &'a str,
+    hostname: String,
+}
+
+/// A plan in the making.
+struct Planner<'a> {
+    site: &'a Site,
+    facts: &'a Facts,
+    scope: &'a Scope,
+    actions: Vec<Action>,
+    refused: Vec<Refusal>,
+    unchanged: Vec<NodeId>,
+    left_out: Vec<Refusal>,
+    inputs: BTreeMap<NodeId, Digest>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(site: &'a Site, facts: &'a Facts, scope: &'a Scope) -> Self {
+        Self {
+            site,
+            facts,
+            scope,
+            actions: Vec::new(),
+            refused: Vec::new(),
+            unchanged: Vec::new(),
+            left_out: Vec::new(),
+            inputs: BTreeMap::new(),
+        }
+    }
+
+    /// Roles and names of the nodes in scope, in the order they are planned in.
+    fn bind(&mut self, rules: &Rules<'a>) -> Vec<Bound<'a>> {
+        let mut bound = Vec::new();
+        for node in self.facts.nodes.iter().filter(|node| self.scope.holds(node.node.id)) {
+            if let Some(reason) = hands_off(&node.node.state) {
+                self.left_out.push(said(node, reason.to_owned()));
+                continue;
+            }
+            let binding = rules.bind(node);
+            let role = binding.role.as_deref().map(|name| (self.site.role.get_key_value(name), name));
+            match (role, &binding.hostname) {
+                (None, _) => self.left_out.push(said(node, no_role(node))),
+                (Some((None, name)), _) => {
+                    let hint = did_you_mean(name, self.site.role.keys().map(String::as_str)).unwrap_or_default();
+                    self.refused.push(said(node, format!("{}: the site has no role {name}. {hint}", binding.decided)));
+                }
+                (Some(_), Err(reason)) => self.refused.push(said(node, reason.clone())),
+                (Some((Some((role, _)), _)), Ok(hostname)) => {
+                    let hostname = hostname.clone();
+                    bound.push(Bound { node, binding, role, hostname });
+                }
+            }
+        }
+        let order: HashMap<&str, usize> = order(self.site).into_iter().enumerate().map(|(at, name)| (name, at)).collect();
+        bound.sort_by(|a, b| {
+            let key = |bound: &Bound<'_>| (order.get(bound.role).copied(), natural(&bound.hostname), bound.node.node.id);
+            key(a).cmp(&key(b))
+        });
+        self.unique(bound)
+    }
+
+    /// Refuses nodes that would share a host name.
+    fn unique(&mut self, bound: Vec<Bound<'a>>) -> Vec<Bound<'a>> {
+        let mut holders: HashMap<String, Vec<NodeId>> = HashMap::with_capacity(bound.len());
+        for node in &bound {
+            holders.entry(node.hostname.clone()).or_default().push(node.node.node.id);
+        }
+        // A node outside the scope holds the name it goes by.
+        for node in self.facts.nodes.iter().filter(|node| !self.scope.holds(node.node.id)) {
+            if let Some(holders) = holders.get_mut(&node.node.name) {
+                holders.push(node.node.id);
+            }
+        }
+        let (sole, shared): (Vec<_>, Vec<_>) =
+            bound.into_iter().partition(|node| holders.get(&node.hostname).is_none_or(|holders| holders.len() == 1));
+        for node in shared {
+            let others = holders.get(&node.hostname).map_or(0, |holders| holders.len().saturating_sub(1));
+            let decided = node.binding.decided;
+            let reason = format!(
+                "{decided} calls it {}, and so are {others} other nodes called; make the host name template tell them apart",
+                node.hostname
+            );
+            self.refused.push(said(node.node, reason));
+        }
+        sole
+    }
+
+    /// Decides on every node, role by role.
+    fn decide(&mut self, bound: &[Bound<'a>]) {
+        let mut pool = Pool::new(self.site, self.facts);
+        let mut ends: BTreeMap<&str, RoleEnd> = BTreeMap::new();
+        for nodes in bound.chunk_by(|a, b| a.role == b.role) {
+            let Some((name, role)) = nodes.first().and_then(|node| self.site.role.get_key_value(node.role)) else { continue };
+            let selectors = network::selectors(role);
+            let gate = self.gate(name, &role.after, &ends);
+            let mut end = RoleEnd::default();
+            for node in nodes {
+                self.one(node, role, &selectors, &gate, &mut end, &mut pool);
+            }
+            ends.insert(name, end);
+        }
+    }
+
+    /// What must have ended before the first node of a role is begun: the action to wait for, or why it cannot be.
+    fn gate(&mut self, name: &str, after: &[String], ends: &BTreeMap<&str, RoleEnd>) -> Result<Option<ActionId>, String> {
+        let mut needs: Vec<ActionId> = Vec::new();
+        for role in after {
+            let Some(end) = ends.get(role.as_str()) else { continue };
+            if let Some(node) = &end.refused {
+                return Err(format!("its role comes after role {role}, and there {node} is refused"));
+            }
+            needs.extend(end.last.iter().cloned());
+        }
+        if needs.is_empty() {
+            return Ok(None);
+        }
+        let id = ActionId(format!("role.{name}/barrier"));
+        self.actions.push(Action {
+            id: id.clone(),
+            node: None,
+            target: Target::Rack,
+            layer: Layer::Coordination,
+            kind: ActionKind::Barrier { name: name.to_owned() },
+            changes: Vec::new(),
+            needs,
+            destroys: None,
+            reboots: false,
+            estimate_seconds: 0,
+            reason: format!("role {name} comes after {}", after.join(", ")),
+            limits: Limits { seconds: u32::MAX, tries: 1 },
+        });
+        Ok(Some(id))
+    }
+
+    fn one(
+        &mut self,
+        bound: &Bound<'a>,
+        role: &'a crate::site::Role,
+        selectors: &Selectors,
+        gate: &Result<Option<ActionId>, String>,
+        end: &mut RoleEnd,
+        pool: &mut Pool,
+    ) {
+        let (site, facts, node) = (self.site, self.facts, bound.node);
+        let case = Case {
+            site,
+            facts,
+            reinstall: self.scope.reinstall,
+            node,
+            binding: &bound.binding,
+            role_name: bound.role,
+            role,
+            selectors,
+            hostname: &bound.hostname,
+        };
+        let decision = match (case.decide(pool), gate) {
+            (Decision::Act(_), Err(reason)) => Decision::Refused(reason.clone()),
+            (decision, _) => decision,
+        };
+        match decision {
+            Decision::Unchanged => self.unchanged.push(node.node.id),
+            Decision::Refused(reason) => {
+                end.refused.get_or_insert_with(|| bound.hostname.clone());
+                self.refused.push(Refusal { node: node.node.id, name: bound.hostname.clone(), reason });
+            }
+            Decision::Act(mut actions) => {
+                let mut before: Vec<ActionId> = gate.iter().flatten().cloned().collect();
+                // Rolling: the node that is N places ahead in its role must be ready. So never more than N are under way.
+                if let Some(batch) = role.batch {
+                    let ahead = end.last.len().checked_sub(usize::try_from(batch).unwrap_or(usize::MAX));
+                    before.extend(ahead.and_then(|at| end.last.get(at)).cloned());
+                }
+                for action in actions.iter_mut().filter(|action| action.needs.is_empty()) {
+                    action.needs.clone_from(&before);
+                }
+                end.last.extend(actions.last().map(|action| action.id.clone()));
+                self.inputs.insert(node.node.id, seen(node, bound.role, &bound.hostname));
+                self.actions.append(&mut actions);
+            }
+        }
+    }
+
+    fn finish(self, now: Timestamp) -> Plan {
+        let mut images = BTreeMap::new();
+        for action in &self.actions {
+            if let ActionKind::WriteImage { image, .. } = &action.kind
+                && !images.contains_key(image)
+                && let Some(entry) = self.facts.images.get(image)
+            {
+                images.insert(image.clone(), digest::of(entry));
+            }
+        }
+        let inputs = Inputs { site: digest::of(self.site), nodes: self.inputs, images };
+        let mut id = digest::of(&(&inputs, self.scope, &self.actions, &self.refused)).to_string();
+        id.truncate(12);
+        Plan {
+            id: PlanId(id),
+            made: now,
+            inputs,
+            actions: self.actions,
+            refused: self.refused,
+            unchanged: self.unchanged,
+            left_out: self.left_out,
+            scope: self.scope.clone(),
+        }
+    }
+}
+
+/// How a role's nodes end.
+#[derive(Default)]
+struct RoleEnd {
+    /// The last action of each planned node, in order.
+    last: Vec<ActionId>,
+    /// The first node that is refused.
+    refused: Option<String>,
+}
+
+fn said(node: &NodeFacts, reason: String) -> Refusal {
+    Refusal { node: node.node.id, name: node.node.name.clone(), reason }
+}
+
+/// Why a node is not to be touched at all.
+const fn hands_off(state: &NodeState) -> Option<&'static str> {
+    match state {
+        NodeState::Maintenance => Some("in maintenance: hands off until that is ended"),
+        NodeState::HandedOver => Some("handed over to another owner"),
+        NodeState::Enrolled
+        | NodeState::Inspecting
+        | NodeState::Discovered
+        | NodeState::Available
+        | NodeState::Configuring
+        | NodeState::Provisioning
+        | NodeState::Ready
+        | NodeState::Cleaning
+        | NodeState::Failed(_) => None,
+    }
+}
+
+fn no_role(node: &NodeFacts) -> String {
+    let more = if node.node.inventory.is_none() { "; it has no inventory yet" } else { "" };
+    format!("no role is bound: no rule matches, it is no expected machine and none was bound by hand{more}. It is not touched")
+}
+
+/// The digest of what a plan rests on for a node: what it is to be, what is on it, and what identifies its parts. Not
+/// what moves by itself, such as temperatures and addresses of the discovery system.
+fn seen(node: &NodeFacts, role: &str, hostname: &str) -> Digest {
+    let inventory = node.node.inventory.as_ref();
+    let disks: Vec<_> = inventory
+        .into_iter()
+        .flat_map(|inventory| &inventory.disks)
+        .map(|disk| (&disk.serial, &disk.wwn, &disk.by_path, disk.size_bytes, &disk.model, disk.removable))
+        .collect();
+    let nics: Vec<_> =
+        inventory.into_iter().flat_map(|inventory| &inventory.nics).map(|nic| (nic.mac, &nic.pci)).collect();
+    let mode = inventory.and_then(|inventory| inventory.firmware.mode);
+    digest::of(&(role, hostname, disks, nics, mode, &node.bios, node.bmc, &node.installed, node.password_rotated))
+}
+
+/// Roles so that each comes behind those it waits for. A cycle, which a checked site has not, is broken anywhere.
+fn order(site: &Site) -> Vec<&str> {
+    let mut ordered: Vec<&str> = Vec::with_capacity(site.role.len());
+    let mut left: Vec<&str> = site.role.keys().map(String::as_str).collect();
+    while !left.is_empty() {
+        let waits = |name: &&str| {
+            let after = site.role.get(*name).map_or(&[][..], |role| role.after.as_slice());
+            after.iter().any(|other| left.contains(&other.as_str()))
+        };
+        let (stay, go): (Vec<&str>, Vec<&str>) = left.iter().copied().partition(waits);
+        if go.is_empty() {
+            ordered.extend(stay);
+            break;
+        }
+        ordered.extend(go);
+        left = stay;
+    }
+    ordered
+}
+
+/// A name's sort key: `node-10` behind `node-9`.
+fn natural(name: &str) -> (&str, u64, &str) {
+    let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let (word, number) = name.split_at(name.len() - digits);
+    (word, number.parse().unwrap_or(0), name)
+}

@@ -1,0 +1,353 @@
+//! What one node needs: nothing, a chain of actions, or a refusal in words.
+
+use std::collections::BTreeMap;
+
+use rackbar_model::{BurnIn, DiskBus, DiskRef, ImageEntry, Inventory, NodeState, OsSetup, RootTarget};
+
+use super::chain::{Because, Chain};
+use super::disk;
+use super::network::{Pool, Selectors, Wanted, account};
+use super::step;
+use crate::rules::{Binding, shortfall};
+use crate::site::problem::did_you_mean;
+use crate::site::{EraseDisks, MemoryRole, Role, Site};
+use crate::{Action, ActionKind, Change, Facts, Installed, NodeFacts, SetupDigest};
+
+/// What came of looking at a node.
+pub(super) enum Decision {
+    Unchanged,
+    Refused(String),
+    Act(Vec<Action>),
+}
+
+/// All that is known when a node is looked at.
+pub(super) struct Case<'a> {
+    pub(super) site: &'a Site,
+    pub(super) facts: &'a Facts,
+    pub(super) reinstall: bool,
+    pub(super) node: &'a NodeFacts,
+    pub(super) binding: &'a Binding<'a>,
+    pub(super) role_name: &'a str,
+    pub(super) role: &'a Role,
+    pub(super) selectors: &'a Selectors,
+    pub(super) hostname: &'a str,
+}
+
+/// What is to be done about the system on disk.
+enum Work {
+    /// Everything is as wanted, but not proved since.
+    Prove,
+    /// The system stays; only these steps and the checks are left.
+    Finish(Vec<String>),
+    /// From an empty disk on, for this reason.
+    Install(String),
+}
+
+impl Case<'_> {
+    pub(super) fn decide(&self, pool: &mut Pool) -> Decision {
+        match self.chain(pool) {
+            Ok(actions) if actions.is_empty() => Decision::Unchanged,
+            Ok(actions) => Decision::Act(actions),
+            Err(reason) => Decision::Refused(reason),
+        }
+    }
+
+    fn chain(&self, pool: &mut Pool) -> Result<Vec<Action>, String> {
+        let node = &self.node.node;
+        let Some(inventory) = &node.inventory else {
+            return Err("it has not been inspected yet: let it boot from the network until it is discovered".to_owned());
+        };
+        if node.state == NodeState::Cleaning {
+            return Err("it is being erased; plan again when that has ended".to_owned());
+        }
+        if let Some(machine) = self.binding.machine {
+            let missing = shortfall(machine, inventory);
+            if !missing.is_empty() {
+                let missing = missing.join("; ");
+                return Err(format!("it is not what expected machine {} should be: {missing}", machine.name));
+            }
+        }
+        let bios = self.bios_changes()?;
+        let rotate = self.role.rotate_bmc_password && !self.node.password_rotated;
+        if rotate && !self.node.bmc {
+            return Err(format!("role {} rotates the BMC's password, but its BMC does not answer", self.role_name));
+        }
+        match self.role.memory {
+            Some(memory) => self.in_memory(memory, &bios, rotate),
+            None => self.on_disk(inventory, pool, &bios, rotate),
+        }
+    }
+
+    /// Firmware attributes that are not as wanted.
+    fn bios_changes(&self) -> Result<BTreeMap<String, String>, String> {
+        let observed = self.node.bios.as_ref();
+        let differs = |name: &String, wanted: &String| observed.and_then(|all| all.get(name)) != Some(wanted);
+        let wanted = self.role.bios.iter().map(|(name, value)| (name, &value.0));
+        let changes: BTreeMap<String, String> =
+            wanted.filter(|(name, value)| differs(name, value)).map(|(name, value)| (name.clone(), value.clone())).collect();
+        if !changes.is_empty() && !self.node.bmc {
+            return Err(format!("role {} sets BIOS attributes, but its BMC does not answer", self.role_name));
+        }
+        Ok(changes)
+    }
+
+    /// The agent must be there, or the BMC must be able to bring it.
+    fn agent_can_come(&self) -> Result<(), String> {
+        if self.node.node.agent_connected || self.node.bmc {
+            return Ok(());
+        }
+        let advice = "boot it from the network by hand, or make its BMC reachable, and plan again";
+        Err(format!("its agent is not connected and there is no BMC to restart it: {advice}"))
+    }
+
+    fn firmware(&self, chain: &mut Chain<'_>, bios: &BTreeMap<String, String>, rotate: bool) {
+        let role = self.role_name;
+        if rotate {
+            let reason = format!("role {role} wants a BMC password of this machine's own");
+            let wanted = "of this machine's own".to_owned();
+            let changes = vec![Change { what: "BMC password".to_owned(), observed: None, wanted }];
+            chain.push(ActionKind::RotatePassword, Because { reason, changes, destroys: None });
+        }
+        if bios.is_empty() {
+            return;
+        }
+        let observed = |name: &String| self.node.bios.as_ref().and_then(|all| all.get(name)).cloned();
+        let changes = bios
+            .iter()
+            .map(|(name, wanted)| Change { what: format!("BIOS {name}"), observed: observed(name), wanted: wanted.clone() })
+            .collect();
+        let reason = format!("role {role} wants other firmware settings");
+        chain.push(ActionKind::BiosSettings { attributes: bios.clone() }, Because { reason, changes, destroys: None });
+    }
+
+    fn agent(chain: &mut Chain<'_>, bios: &BTreeMap<String, String>, why: &str) {
+        let fresh = !bios.is_empty();
+        let reason = if fresh { "staged firmware settings take effect at a restart" } else { why };
+        chain.push(ActionKind::Agent { fresh }, Because::reason(reason));
+        if fresh {
+            let kind = ActionKind::BiosVerify { attributes: bios.clone() };
+            chain.push(kind, Because::reason("firmware may refuse or change what was staged"));
+        }
+    }
+
+    fn burn_in(&self, chain: &mut Chain<'_>) {
+        if self.role.burn_in != BurnIn::default() {
+            let reason = format!("role {} exercises the hardware first", self.role_name);
+            chain.push(ActionKind::BurnIn(self.role.burn_in), Because::reason(reason));
+        }
+    }
+
+    fn checks(&self) -> Vec<String> {
+        self.role.checks.clone().unwrap_or_default()
+    }
+
+    fn verify(&self, chain: &mut Chain<'_>) {
+        chain.push(ActionKind::Verify { checks: self.checks() }, Because::reason("a node is ready when its checks pass"));
+    }
+
+    fn in_memory(&self, memory: MemoryRole, bios: &BTreeMap<String, String>, rotate: bool) -> Result<Vec<Action>, String> {
+        let node = &self.node.node;
+        let stays = node.state == NodeState::Ready && node.agent_connected && self.node.installed.is_none();
+        if stays && bios.is_empty() && !rotate && !self.reinstall {
+            return Ok(Vec::new());
+        }
+        self.agent_can_come()?;
+        let mut chain = Chain::new(self.hostname, node.id);
+        self.firmware(&mut chain, bios, rotate);
+        Self::agent(&mut chain, bios, "the role runs in our agent");
+        self.burn_in(&mut chain);
+        let rescue = memory == MemoryRole::Rescue;
+        let reason = format!("role {} runs in memory; no disk is touched", self.role_name);
+        chain.push(ActionKind::StayInMemory { rescue }, Because::reason(reason));
+        self.verify(&mut chain);
+        Ok(chain.actions)
+    }
+
+    fn on_disk(
+        &self,
+        inventory: &Inventory,
+        pool: &mut Pool,
+        bios: &BTreeMap<String, String>,
+        rotate: bool,
+    ) -> Result<Vec<Action>, String> {
+        let image = self.image(inventory)?;
+        let installed = self.node.installed.as_ref();
+        let target = disk::choose(&self.role.root, &inventory.disks, image, installed.map(|installed| &installed.target))?;
+        let wanted = Wanted {
+            site: self.site,
+            facts: self.facts,
+            role: self.role,
+            selectors: self.selectors,
+            image,
+            hostname: self.hostname,
+        };
+        let setup = wanted.setup(self.node, inventory, pool)?;
+        let work = self.work(image, &target, &setup)?;
+        let proved = self.node.node.state == NodeState::Ready && !self.node.node.agent_connected;
+        if matches!(work, Work::Prove) && proved && bios.is_empty() && !rotate {
+            return Ok(Vec::new());
+        }
+        let mut chain = Chain::new(self.hostname, self.node.node.id);
+        self.firmware(&mut chain, bios, rotate);
+        match work {
+            Work::Install(reason) => {
+                self.agent_can_come()?;
+                Self::agent(&mut chain, bios, "the install is done by our agent");
+                self.install(&mut chain, inventory, image, target, setup, &reason)?;
+                self.reachable(&mut chain, image);
+                step::push(self.role, None, &account(self.role, image), &mut chain);
+            }
+            Work::Prove | Work::Finish(_) => {
+                if !bios.is_empty() {
+                    self.agent_can_come()?;
+                    Self::agent(&mut chain, bios, "");
+                }
+                if !bios.is_empty() || self.node.node.agent_connected {
+                    self.leave(&mut chain, target, "back to the installed system, which stays as it is");
+                }
+                self.reachable(&mut chain, image);
+                let left = if let Work::Finish(steps) = &work { steps.as_slice() } else { &[] };
+                step::push(self.role, Some(left), &account(self.role, image), &mut chain);
+            }
+        }
+        self.verify(&mut chain);
+        Ok(chain.actions)
+    }
+
+    fn image(&self, inventory: &Inventory) -> Result<&ImageEntry, String> {
+        let Some(os) = &self.role.os else {
+            return Err(format!("role {} says neither `os` nor `memory`", self.role_name));
+        };
+        let Some(image) = self.facts.images.get(os) else {
+            let names = || self.facts.images.keys().map(String::as_str);
+            let hint = did_you_mean(os, names()).unwrap_or_else(|| {
+                let names: Vec<&str> = names().collect();
+                if names.is_empty() { "the catalogue is empty".to_owned() } else { format!("it has {}", names.join(", ")) }
+            });
+            return Err(format!("the catalogue has no image {os}: {hint}. `rackbar image add` adds one"));
+        };
+        match &inventory.cpu.arch {
+            Some(arch) if *arch != image.arch => {
+                Err(format!("the image {os} is for {}, the machine is {arch}", image.arch))
+            }
+            _ => Ok(image),
+        }
+    }
+
+    /// Compares what is on the disk with what is wanted.
+    fn work(&self, image: &ImageEntry, target: &RootTarget, setup: &OsSetup) -> Result<Work, String> {
+        let Some(installed) = &self.node.installed else {
+            return Ok(Work::Install("nothing that we installed is on it".to_owned()));
+        };
+        if self.reinstall {
+            return Ok(Work::Install("it was asked to be installed anew".to_owned()));
+        }
+        if installed.sha256 != image.sha256 {
+            let what = if installed.image == image.name { "another version of" } else { "another image than" };
+            return Ok(Work::Install(format!("{} is on it, {what} the {} that is wanted", installed.image, image.name)));
+        }
+        if installed.target != *target {
+            return Ok(Work::Install("the system is to lie on another disk".to_owned()));
+        }
+        let differs = installed.setup.differences(&SetupDigest::of(setup));
+        if !differs.is_empty() {
+            let differs = differs.join(", ");
+            return Err(format!(
+                "the installed system was given another identity ({differs}); that is not changed in place: plan with \
+                 --reinstall, which empties its disk, or put the site file back"
+            ));
+        }
+        Ok(self.rest(installed))
+    }
+
+    fn rest(&self, installed: &Installed) -> Work {
+        let left = step::left(self.role, &installed.steps);
+        if left.is_empty() && installed.checked.as_ref() == Some(&self.checks()) {
+            return Work::Prove;
+        }
+        Work::Finish(left)
+    }
+
+    fn install(
+        &self,
+        chain: &mut Chain<'_>,
+        inventory: &Inventory,
+        image: &ImageEntry,
+        target: RootTarget,
+        setup: OsSetup,
+        reason: &str,
+    ) -> Result<(), String> {
+        self.burn_in(chain);
+        let disks = self.erased(inventory, &target)?;
+        let method = self.role.erase;
+        let words = |disks: &[DiskRef]| {
+            let found = inventory.disks.iter().filter(|found| disks.contains(&disk::reference(found)));
+            found.map(disk::words).collect::<Vec<_>>().join("; ")
+        };
+        let all = words(&disks);
+        let changes = vec![Change { what: "disk content".to_owned(), observed: None, wanted: format!("erased ({})", method.name()) }];
+        let because = Because { reason: format!("the install begins on an empty disk: {reason}"), changes, destroys: Some(format!("everything on {all}")) };
+        chain.push(ActionKind::Erase { disks, method }, because);
+        let observed = self.node.installed.as_ref().map(|installed| installed.image.clone());
+        let changes = vec![Change { what: "operating system".to_owned(), observed, wanted: image.name.clone() }];
+        let kind = ActionKind::WriteImage {
+            target: target.clone(),
+            image: image.name.clone(),
+            sha256: image.sha256,
+            format: image.format,
+            bytes: image.bytes,
+        };
+        let destroys = Some(format!("everything on {}", words(target.disks())));
+        let reason = format!("role {} ({}): {reason}", self.role_name, self.binding.decided);
+        chain.push(kind, Because { reason, changes, destroys });
+        let changes = identity(&setup);
+        let kind = ActionKind::Setup { target: target.clone(), setup: Box::new(setup) };
+        chain.push(kind, Because { reason: "the image is the same for all; this makes it this node".to_owned(), changes, destroys: None });
+        self.leave(chain, target, "into the installed system");
+        Ok(())
+    }
+
+    /// The disks to empty. Each must be told from every other.
+    fn erased(&self, inventory: &Inventory, target: &RootTarget) -> Result<Vec<DiskRef>, String> {
+        let mut disks = target.disks().to_vec();
+        if self.role.erase_disks == EraseDisks::All {
+            let fixed = |disk: &&rackbar_model::Disk| !disk.removable && !matches!(disk.bus, DiskBus::Usb | DiskBus::Mmc);
+            for disk in inventory.disks.iter().filter(fixed) {
+                let reference = disk::reference(disk);
+                if reference.serial.is_none() && reference.wwn.is_none() && reference.by_path.is_none() {
+                    let words = disk::words(disk);
+                    return Err(format!("erase_disks = \"all\": {words} could not be told from another; remove it or erase only the root"));
+                }
+                if !disks.contains(&reference) {
+                    disks.push(reference);
+                }
+            }
+        }
+        Ok(disks)
+    }
+
+    fn leave(&self, chain: &mut Chain<'_>, target: RootTarget, reason: &str) {
+        let changes = vec![Change { what: "first boot device".to_owned(), observed: None, wanted: "the system's disk".to_owned() }];
+        let because = Because { reason: "the machine must boot its disk, also when the appliance is off".to_owned(), changes, destroys: None };
+        chain.push(ActionKind::BootOrder { target: target.clone() }, because);
+        chain.push(ActionKind::Restart { way: self.role.restart, target }, Because::reason(reason));
+    }
+
+    fn reachable(&self, chain: &mut Chain<'_>, image: &ImageEntry) {
+        let kind = ActionKind::Reachable { user: account(self.role, image) };
+        chain.push(kind, Because::reason("the installed system must answer with the host key it was given"));
+    }
+}
+
+/// A setup as changes a person can read.
+fn identity(setup: &OsSetup) -> Vec<Change> {
+    let new = |what: String, wanted: String| Change { what, observed: None, wanted };
+    let mut changes = vec![new("host name".to_owned(), setup.hostname.clone())];
+    for network in &setup.networks {
+        let address = network.addresses.first().map_or("DHCP", String::as_str);
+        let vlan = network.vlan.map_or_else(String::new, |vlan| format!(", VLAN {vlan}"));
+        let nics: Vec<String> = network.nics.iter().map(ToString::to_string).collect();
+        changes.push(new(format!("interface {}", network.name), format!("{address} on {}{vlan}", nics.join(" + "))));
+    }
+    changes
+}

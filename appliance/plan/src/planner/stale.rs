@@ -1,0 +1,116 @@
+//! Whether a plan may still be committed: which of its inputs changed, and what that changes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use rackbar_model::NodeId;
+
+use super::{disk, seen};
+use crate::rules::Rules;
+use crate::site::Site;
+use crate::{Action, ActionKind, Facts, NodeFacts, Plan, Scope, digest};
+
+/// What changed since a plan was made, in words; empty when it may be committed.
+pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
+    let mut out = Vec::new();
+    if digest::of(site) != plan.inputs.site {
+        out.push("the site file in force is another than the plan was made from".to_owned());
+    }
+    for (name, digest) in &plan.inputs.images {
+        match facts.images.get(name) {
+            None => out.push(format!("the image {name} is no longer in the catalogue")),
+            Some(entry) if digest::of(entry) != *digest => {
+                out.push(format!("the image {name} is another now: SHA-256 {}", entry.sha256));
+            }
+            Some(_) => {}
+        }
+    }
+    let rules = Rules::new(site);
+    let nodes: HashMap<NodeId, &NodeFacts> = facts.nodes.iter().map(|node| (node.node.id, node)).collect();
+    let mut planned: BTreeMap<NodeId, Vec<&Action>> = BTreeMap::new();
+    for action in &plan.actions {
+        planned.entry(action.node.unwrap_or(NodeId([0; 16]))).or_default().push(action);
+    }
+    for (id, digest) in &plan.inputs.nodes {
+        let actions = planned.get(id).map_or(&[][..], Vec::as_slice);
+        match nodes.get(id) {
+            None => out.push(format!("node {} is no longer known", name(actions))),
+            Some(node) => {
+                let binding = rules.bind(node);
+                let (role, hostname) = (binding.role.as_deref().unwrap_or_default(), binding.hostname.as_deref());
+                if super::hands_off(&node.node.state).is_some()
+                    || seen(node, role, hostname.unwrap_or_default()) != *digest
+                {
+                    out.extend(differences(plan, site, facts, node, actions));
+                }
+            }
+        }
+    }
+    addresses(plan, facts, &mut out);
+    out
+}
+
+fn name(actions: &[&Action]) -> String {
+    actions.first().map_or_else(String::new, |action| action.id.0.split('/').next().unwrap_or_default().to_owned())
+}
+
+/// Plans the one node anew and says what is different.
+fn differences(plan: &Plan, site: &Site, facts: &Facts, node: &NodeFacts, actions: &[&Action]) -> Vec<String> {
+    let id = node.node.id;
+    let scope = Scope { nodes: Some(vec![id]), reinstall: plan.scope.reinstall };
+    let fresh = super::plan(site, facts, &scope, plan.made);
+    let name = name(actions);
+    if let Some(refusal) = fresh.refused.iter().chain(&fresh.left_out).find(|refusal| refusal.node == id) {
+        return vec![format!("node {name}: {}", refusal.reason)];
+    }
+    if fresh.actions.is_empty() {
+        return vec![format!("node {name} is as wanted by now")];
+    }
+    let kinds = |actions: &mut dyn Iterator<Item = &Action>| -> BTreeMap<String, ActionKind> {
+        let suffix = |action: &Action| action.id.0.split_once('/').map_or("", |(_, suffix)| suffix).to_owned();
+        actions.map(|action| (suffix(action), action.kind.clone())).collect()
+    };
+    let (before, now) = (kinds(&mut actions.iter().copied()), kinds(&mut fresh.actions.iter()));
+    let mut out = Vec::new();
+    for (kind, action) in &before {
+        match now.get(kind) {
+            None => out.push(format!("node {name}: {kind} is no longer needed")),
+            Some(other) if other != action => out.push(format!("node {name}: {kind} would do something else now{}", detail(node, other))),
+            Some(_) => {}
+        }
+    }
+    out.extend(now.keys().filter(|kind| !before.contains_key(*kind)).map(|kind| format!("node {name}: {kind} is needed too")));
+    if out.is_empty() {
+        out.push(format!("node {name}: its role, name, disks, NICs or BMC are not what they were when the plan was made"));
+    }
+    out
+}
+
+fn detail(node: &NodeFacts, kind: &ActionKind) -> String {
+    let disks = match kind {
+        ActionKind::Erase { disks, .. } => disks.as_slice(),
+        ActionKind::WriteImage { target, .. } => target.disks(),
+        _ => return String::new(),
+    };
+    let inventory = node.node.inventory.iter().flat_map(|inventory| &inventory.disks);
+    let found = inventory.filter(|found| disks.contains(&disk::reference(found)));
+    format!(": {}", found.map(disk::words).collect::<Vec<_>>().join("; "))
+}
+
+/// Addresses the plan gives out that somebody else has by now.
+fn addresses(plan: &Plan, facts: &Facts, out: &mut Vec<String>) {
+    let mut owners: HashMap<IpAddr, NodeId> = HashMap::new();
+    for node in &facts.nodes {
+        owners.extend(node.addresses.values().map(|address| (*address, node.node.id)));
+    }
+    for action in &plan.actions {
+        let ActionKind::Setup { setup, .. } = &action.kind else { continue };
+        let given = setup.networks.iter().flat_map(|network| &network.addresses);
+        for address in given.filter_map(|address| address.split('/').next()?.parse::<IpAddr>().ok()) {
+            let other = owners.get(&address).is_some_and(|owner| Some(*owner) != action.node);
+            if other || facts.taken.contains(&address) || facts.appliance.contains(&address) {
+                out.push(format!("address {address}, meant for {}, is taken by now", setup.hostname));
+            }
+        }
+    }
+}

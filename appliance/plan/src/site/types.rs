@@ -1,0 +1,525 @@
+//! The site file's words. Documentation here is the reference in `docs/site.md`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rackbar_model::{BondMode, BurnIn, DiskBus, DiskIntent, DiskMedia, DiskPick, EraseMethod};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::RestartWay;
+
+/// What a rack is for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// Version of the file's format: 1.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u32,
+    /// Name of a shipped profile that this file is laid over: tables are merged, everything else is replaced.
+    #[serde(default)]
+    pub extends: Option<String>,
+    /// DNS domain of the installed systems.
+    #[serde(default)]
+    #[schemars(extend("format" = "domain"))]
+    pub domain: Option<String>,
+    /// OpenSSH public keys that may log in to every installed system.
+    #[serde(default)]
+    #[schemars(inner(extend("format" = "ssh-key")))]
+    pub ssh_keys: Vec<String>,
+    /// Networks, by name.
+    #[serde(default)]
+    pub network: BTreeMap<String, Network>,
+    /// What nodes are for, by name.
+    #[serde(default)]
+    pub role: BTreeMap<String, Role>,
+    /// Rules that bind discovered nodes to roles; the first that matches decides.
+    #[serde(default)]
+    pub rule: Vec<Rule>,
+    /// Machines that are expected. Optional; an expected machine goes before the rules.
+    #[serde(default)]
+    pub machine: Vec<Machine>,
+}
+
+/// A network of the rack, as the installed systems see it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Its subnet, such as `10.10.0.0/24`.
+    #[schemars(with = "String", extend("format" = "subnet"))]
+    pub subnet: IpNet,
+    /// 802.1Q VLAN ID, when nodes carry it tagged on their NIC.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 4094))]
+    pub vlan: Option<u16>,
+    /// Default gateway.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "ip"))]
+    pub gateway: Option<IpAddr>,
+    /// `"dhcp"`, or a range of static addresses to give out, such as `"10.10.0.50-10.10.0.99"`. A node keeps its address.
+    #[serde(default)]
+    pub addresses: Addresses,
+    /// MTU in bytes.
+    #[serde(default)]
+    #[schemars(range(min = 576, max = 9216))]
+    pub mtu: Option<u16>,
+    /// DNS servers: addresses, `"own"` or `"off"`.
+    #[serde(default)]
+    pub dns: Service,
+    /// NTP servers: names or addresses, `"own"` or `"off"`.
+    #[serde(default)]
+    pub ntp: Service,
+    /// HTTP proxy for packages: a URL, `"own"` or `"off"`.
+    #[serde(default)]
+    pub proxy: Service,
+    /// Syslog server over UDP: `host:port`, `"own"` or `"off"`.
+    #[serde(default)]
+    pub syslog: Service,
+}
+
+/// Where the addresses of a network come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Addresses {
+    /// From a DHCP server on the network.
+    #[default]
+    Dhcp,
+    /// Given out by the plan: first and last.
+    Range(IpAddr, IpAddr),
+}
+
+impl std::str::FromStr for Addresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "dhcp" {
+            return Ok(Self::Dhcp);
+        }
+        let wrong = || format!("`{text}` is neither \"dhcp\" nor a range such as \"10.10.0.50-10.10.0.99\"");
+        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+        let (first, last) = (first.trim().parse::<IpAddr>(), last.trim().parse::<IpAddr>());
+        match (first.map_err(|_| wrong())?, last.map_err(|_| wrong())?) {
+            (first, last) if first.is_ipv4() != last.is_ipv4() => Err(wrong()),
+            (first, last) if first > last => Err(format!("the range {first}-{last} ends before it begins")),
+            (first, last) => Ok(Self::Range(first, last)),
+        }
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dhcp => f.write_str("dhcp"),
+            Self::Range(first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+impl Serialize for Addresses {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Addresses {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Addresses".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "addresses", "default": "dhcp" })
+    }
+}
+
+/// A service that installed systems use.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Service {
+    /// None is set up.
+    #[default]
+    Off,
+    /// The appliance's own.
+    Own,
+    /// Others.
+    External(Vec<String>),
+}
+
+impl Serialize for Service {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::Own => serializer.serialize_str("own"),
+            Self::External(list) => list.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Service {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            One(String),
+            Many(Vec<String>),
+        }
+        Ok(match Written::deserialize(deserializer)? {
+            Written::One(word) if word == "off" => Self::Off,
+            Written::One(word) if word == "own" => Self::Own,
+            Written::One(word) => Self::External(vec![word]),
+            Written::Many(list) => Self::External(list),
+        })
+    }
+}
+
+impl JsonSchema for Service {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Service".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }],
+            "default": "off",
+        })
+    }
+}
+
+/// What a node is for: either `os` or `memory`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// Name of the image in the catalogue that is installed on disk.
+    #[serde(default)]
+    #[schemars(extend("format" = "image-name"))]
+    pub os: Option<String>,
+    /// Run in memory, without touching a disk.
+    #[serde(default)]
+    pub memory: Option<MemoryRole>,
+    /// Which disk the system goes to. Without it the machine must have exactly one that fits.
+    #[serde(default)]
+    pub root: Root,
+    /// How disks are emptied before an install.
+    #[serde(default = "signatures")]
+    pub erase: EraseMethod,
+    /// Which disks are emptied before an install.
+    #[serde(default)]
+    pub erase_disks: EraseDisks,
+    /// Firmware attributes to set through the BMC: names and values as the machine's own registry has them.
+    #[serde(default)]
+    pub bios: BTreeMap<String, Attribute>,
+    /// How the machine leaves our agent for the installed system.
+    #[serde(default)]
+    pub restart: RestartWay,
+    /// Network interfaces of the installed system. None: it keeps what its image does, most often DHCP.
+    #[serde(default)]
+    pub network: Vec<RoleNetwork>,
+    /// OpenSSH public keys that may log in, besides the site's.
+    #[serde(default)]
+    #[schemars(inner(extend("format" = "ssh-key")))]
+    pub ssh_keys: Vec<String>,
+    /// Account that the keys are for; the image's own when not given.
+    #[serde(default)]
+    #[schemars(extend("format" = "user"))]
+    pub user: Option<String>,
+    /// Time zone, such as `Europe/Berlin`; UTC when not given.
+    #[serde(default)]
+    #[schemars(extend("format" = "timezone"))]
+    pub timezone: Option<String>,
+    /// Files to write into the installed system.
+    #[serde(default)]
+    pub file: Vec<File>,
+    /// Your own steps, run over SSH once the installed system answers.
+    #[serde(default)]
+    pub step: Vec<Step>,
+    /// Ids of the checks that make a node ready; the default set when not given.
+    #[serde(default)]
+    pub checks: Option<Vec<String>>,
+    /// Exercise the hardware before the install: seconds for each part.
+    #[serde(default)]
+    pub burn_in: BurnIn,
+    /// Give each BMC a password of its own first.
+    #[serde(default)]
+    pub rotate_bmc_password: bool,
+    /// At most so many nodes of this role are worked on at once.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub batch: Option<u32>,
+    /// Roles whose nodes must all be ready before the first node of this one is begun.
+    #[serde(default)]
+    pub after: Vec<String>,
+}
+
+fn signatures() -> EraseMethod {
+    EraseMethod::Signatures
+}
+
+/// What runs in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryRole {
+    /// Our agent: the machine stays under inspection.
+    Agent,
+    /// Our agent, which also accepts the operator's steps.
+    Rescue,
+}
+
+/// Which disks are emptied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EraseDisks {
+    /// Those the system goes to.
+    #[default]
+    Root,
+    /// All of the machine but removable and USB ones.
+    All,
+}
+
+/// Which disk, or two, the system goes to. Every field narrows the choice; it must end with one disk. Removable, USB and
+/// memory-card disks are only taken when named by `serial`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Root {
+    /// The smallest or largest of those that are left. Disks of the same size stay ambiguous.
+    pub pick: Option<DiskPick>,
+    /// Kind of medium.
+    pub media: Option<DiskMedia>,
+    /// Bus.
+    pub bus: Option<DiskBus>,
+    /// Least size in GiB.
+    pub min_gib: Option<u64>,
+    /// Greatest size in GiB.
+    pub max_gib: Option<u64>,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// World Wide Name.
+    pub wwn: Option<String>,
+    /// Text that the model must contain, in any case.
+    pub model: Option<String>,
+    /// Path as udev's by-path writes it.
+    pub by_path: Option<String>,
+    /// Software RAID1 over two disks: the intent must then leave exactly two.
+    pub mirror: bool,
+}
+
+impl Root {
+    /// The intent without the mirror.
+    pub fn intent(&self) -> DiskIntent {
+        DiskIntent {
+            pick: self.pick,
+            media: self.media,
+            bus: self.bus,
+            min_gib: self.min_gib,
+            max_gib: self.max_gib,
+            serial: self.serial.clone(),
+            wwn: self.wwn.clone(),
+            model: self.model.clone(),
+            by_path: self.by_path.clone(),
+        }
+    }
+
+    /// From an intent.
+    pub fn new(intent: DiskIntent, mirror: bool) -> Self {
+        let DiskIntent { pick, media, bus, min_gib, max_gib, serial, wwn, model, by_path } = intent;
+        Self { pick, media, bus, min_gib, max_gib, serial, wwn, model, by_path, mirror }
+    }
+}
+
+/// A firmware attribute's value; kept as text, whatever way it is written.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Attribute(pub String);
+
+impl<'de> Deserialize<'de> for Attribute {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            Number(i64),
+            Flag(bool),
+        }
+        Ok(Self(match Written::deserialize(deserializer)? {
+            Written::Text(text) => text,
+            Written::Number(number) => number.to_string(),
+            Written::Flag(flag) => flag.to_string(),
+        }))
+    }
+}
+
+impl JsonSchema for Attribute {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Attribute".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer", "boolean"] })
+    }
+}
+
+/// One network interface of the installed system.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoleNetwork {
+    /// The interface's name in the installed system, by what it is for: at most 15 characters.
+    #[schemars(extend("format" = "interface"))]
+    pub name: String,
+    /// Name of the site's network it is on.
+    pub network: String,
+    /// The NICs it uses: `"boot"` (the one that netbooted), `"nic0"` (the first by PCI address, then MAC address), a MAC
+    /// address, or an expression over `nic`, such as `"nic.speed_mbps >= 25000"`. More than one needs `bond`.
+    #[serde(default = "boot_nic")]
+    #[schemars(inner(extend("format" = "nic")))]
+    pub nics: Vec<String>,
+    /// How several NICs are one.
+    #[serde(default)]
+    pub bond: Option<BondMode>,
+    /// Use the network's gateway as default route. At most one network of a role may.
+    #[serde(default = "yes")]
+    pub default_route: bool,
+}
+
+fn boot_nic() -> Vec<String> {
+    vec!["boot".into()]
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// A file of the installed system.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Absolute path.
+    #[schemars(extend("format" = "path"))]
+    pub path: String,
+    /// Content.
+    pub content: String,
+    /// Permission bits; TOML writes octal as `0o644`.
+    #[serde(default = "readable")]
+    #[schemars(range(max = 4095))]
+    pub mode: u32,
+}
+
+const fn readable() -> u32 {
+    0o644
+}
+
+/// A step of your own, run on the installed system over SSH. It may be run again after a failure.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Its name, unique in the role.
+    #[schemars(extend("format" = "name"))]
+    pub name: String,
+    /// The script; its first line says which program runs it, such as `#!/bin/sh`.
+    #[schemars(extend("format" = "script"))]
+    pub script: String,
+    /// Account it runs as.
+    #[serde(default)]
+    #[schemars(extend("format" = "user"))]
+    pub user: Option<String>,
+    /// Names of the role's steps that come first; the one above it when not given.
+    #[serde(default)]
+    pub needs: Option<Vec<String>>,
+    /// Seconds it may take.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub timeout: u32,
+    /// Attempts in all. More than one says that the script may run twice without harm.
+    #[serde(default = "once")]
+    #[schemars(range(min = 1, max = 10))]
+    pub tries: u32,
+    /// Exit status that counts as success.
+    #[serde(default)]
+    pub expect_status: i32,
+    /// Text that its output must contain.
+    #[serde(default)]
+    pub expect_output: Option<String>,
+}
+
+const fn ten_minutes() -> u32 {
+    600
+}
+
+const fn once() -> u32 {
+    1
+}
+
+/// Binds nodes to a role.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Its name.
+    #[schemars(extend("format" = "name"))]
+    pub name: String,
+    /// Expression over the node; it matches where this is true.
+    #[schemars(extend("format" = "expression"))]
+    pub when: String,
+    /// The role.
+    pub role: String,
+    /// Template of the host name, such as `worker-{{ number }}`; the node's own name when not given.
+    #[serde(default)]
+    #[schemars(extend("format" = "template"))]
+    pub hostname: Option<String>,
+}
+
+/// A machine that is expected. Every witness that is given must fit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Its host name.
+    #[schemars(extend("format" = "hostname"))]
+    pub name: String,
+    /// Serial number of the system.
+    #[serde(default)]
+    pub serial: Option<String>,
+    /// MAC address of one of its NICs.
+    #[serde(default)]
+    #[schemars(extend("format" = "mac"))]
+    pub mac: Option<String>,
+    /// MAC address of its BMC.
+    #[serde(default)]
+    #[schemars(extend("format" = "mac"))]
+    pub bmc_mac: Option<String>,
+    /// Role; the rules decide when it is not given.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// What must be in it. A machine that has less is refused.
+    #[serde(default)]
+    pub expect: Materials,
+}
+
+/// Bill of materials.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Materials {
+    /// Least memory in GiB, as fitted: the modules' sizes where the firmware tells them.
+    pub memory_gib: Option<u64>,
+    /// Least number of processor cores.
+    pub cores: Option<u16>,
+    /// Least number of disks, removable ones not counted.
+    pub disks: Option<u16>,
+    /// Least number of NICs.
+    pub nics: Option<u16>,
+    /// Exact product name.
+    pub product: Option<String>,
+}
