@@ -37,12 +37,13 @@ impl fmt::Display for DiskRef {
 }
 
 /// How a disk is emptied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EraseMethod {
     /// Only what names the content: partition tables, file system, RAID and LVM signatures.
+    #[default]
     Signatures,
     /// Signatures, then the whole device is discarded (BLKDISCARD). Devices that cannot are an error.
     Discard,

@@ -118,16 +118,28 @@ impl SetupDigest {
             ("host name", digest::of(&(&setup.hostname, &setup.domain))),
             ("account and SSH keys", digest::of(&(&setup.user, &setup.ssh_keys))),
             ("networks", digest::of(&setup.networks)),
-            ("DNS, NTP, proxy, syslog", digest::of(&(&setup.dns, &setup.ntp, &setup.proxy, &setup.syslog))),
+            (
+                "DNS, NTP, proxy, syslog",
+                digest::of(&(&setup.dns, &setup.ntp, &setup.proxy, &setup.syslog)),
+            ),
             ("time zone", digest::of(&setup.timezone)),
             ("files", digest::of(&setup.files)),
         ];
-        Self(parts.into_iter().map(|(name, digest)| (name.to_owned(), digest)).collect())
+        Self(
+            parts
+                .into_iter()
+                .map(|(name, digest)| (name.to_owned(), digest))
+                .collect(),
+        )
     }
 
     /// Names of the parts that differ.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let names: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
-        names.into_iter().filter(|name| self.0.get(*name) != other.0.get(*name)).cloned().collect()
+        names
+            .into_iter()
+            .filter(|name| self.0.get(*name) != other.0.get(*name))
+            .cloned()
+            .collect()
     }
 }

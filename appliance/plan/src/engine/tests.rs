@@ -62,6 +62,8 @@ pub(super) fn plan(actions: Vec<Action>) -> Plan {
         actions,
         refused: Vec::new(),
         unchanged: Vec::new(),
+        left_out: Vec::new(),
+        scope: crate::Scope::default(),
     }
 }
 

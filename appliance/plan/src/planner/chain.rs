@@ -22,13 +22,21 @@ pub(super) struct Because {
 
 impl Because {
     pub(super) fn reason(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), ..Self::default() }
+        Self {
+            reason: reason.into(),
+            ..Self::default()
+        }
     }
 }
 
 impl<'a> Chain<'a> {
     pub(super) const fn new(name: &'a str, node: NodeId) -> Self {
-        Self { name, node, tips: Vec::new(), actions: Vec::new() }
+        Self {
+            name,
+            node,
+            tips: Vec::new(),
+            actions: Vec::new(),
+        }
     }
 
     /// The name an action of this node has.
@@ -45,8 +53,19 @@ impl<'a> Chain<'a> {
     }
 
     /// Adds an action with its own name, needs and bounds.
-    pub(super) fn add(&mut self, id: ActionId, kind: ActionKind, needs: Vec<ActionId>, limits: Limits, because: Because) {
-        let Because { reason, changes, destroys } = because;
+    pub(super) fn add(
+        &mut self,
+        id: ActionId,
+        kind: ActionKind,
+        needs: Vec<ActionId>,
+        limits: Limits,
+        because: Because,
+    ) {
+        let Because {
+            reason,
+            changes,
+            destroys,
+        } = because;
         let target = match kind {
             ActionKind::RotatePassword | ActionKind::BiosSettings { .. } | ActionKind::BiosVerify { .. } => {
                 Target::Bmc(self.node)
@@ -106,7 +125,10 @@ fn largest(disks: &[rackbar_model::DiskRef]) -> u64 {
 }
 
 const fn burn_in_seconds(burn_in: &BurnIn) -> u32 {
-    burn_in.cpu_seconds.saturating_add(burn_in.memory_seconds).saturating_add(burn_in.disk_seconds)
+    burn_in
+        .cpu_seconds
+        .saturating_add(burn_in.memory_seconds)
+        .saturating_add(burn_in.disk_seconds)
 }
 
 /// Expected seconds. A server's firmware takes two to five minutes to reach its boot device.
@@ -124,8 +146,14 @@ fn estimate(kind: &ActionKind) -> u32 {
             EraseMethod::Overwrite => seconds(2 * (largest(disks) / OVERWRITE_RATE) + 10),
         },
         ActionKind::WriteImage { bytes, .. } => seconds(bytes / WRITE_RATE + 20),
-        ActionKind::Restart { way: RestartWay::Firmware, .. } => 180,
-        ActionKind::Restart { way: RestartWay::Kexec, .. } | ActionKind::Reachable { .. } => 20,
+        ActionKind::Restart {
+            way: RestartWay::Firmware,
+            ..
+        } => 180,
+        ActionKind::Restart {
+            way: RestartWay::Kexec, ..
+        }
+        | ActionKind::Reachable { .. } => 20,
         ActionKind::Step(_) => 30,
         ActionKind::Verify { .. } => 30,
         ActionKind::Barrier { .. } | ActionKind::StayInMemory { .. } => 1,
@@ -141,11 +169,15 @@ fn limits(kind: &ActionKind) -> Limits {
         ActionKind::BiosSettings { .. } | ActionKind::BiosVerify { .. } => (300, 3),
         ActionKind::Agent { .. } => (1200, 3),
         ActionKind::BurnIn(_) => (expected.saturating_add(300), 1),
-        ActionKind::Erase { method: EraseMethod::Signatures, .. } => (120, 3),
+        ActionKind::Erase {
+            method: EraseMethod::Signatures,
+            ..
+        } => (120, 3),
         // A rotating disk of 20 TB sanitizes itself in more than a day.
-        ActionKind::Erase { method: EraseMethod::Sanitize | EraseMethod::Overwrite, .. } => {
-            (expected.saturating_mul(4).max(172_800), 2)
-        }
+        ActionKind::Erase {
+            method: EraseMethod::Sanitize | EraseMethod::Overwrite,
+            ..
+        } => (expected.saturating_mul(4).max(172_800), 2),
         ActionKind::Erase { .. } => (3600, 2),
         ActionKind::WriteImage { .. } => (expected.saturating_mul(10).max(1800), 5),
         ActionKind::Setup { .. } | ActionKind::BootOrder { .. } => (300, 3),

@@ -54,15 +54,22 @@ pub(super) fn choose(
     present: Option<&RootTarget>,
 ) -> Result<RootTarget, String> {
     let verdicts: Vec<Result<(), String>> = disks.iter().map(|disk| fits(root, disk, disks, image)).collect();
-    let fitting: Vec<&Disk> =
-        disks.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok()).map(|(disk, _)| disk).collect();
+    let fitting: Vec<&Disk> = disks
+        .iter()
+        .zip(&verdicts)
+        .filter(|(_, verdict)| verdict.is_ok())
+        .map(|(disk, _)| disk)
+        .collect();
     let picked = pick(root.pick, &fitting);
     if let Some(target) = target(root.mirror, &picked) {
         return Ok(target);
     }
     let still_there = |target: &&RootTarget| {
         matches!(target, RootTarget::Mirror(_)) == root.mirror
-            && target.disks().iter().all(|wanted| picked.iter().any(|disk| reference(disk) == *wanted))
+            && target
+                .disks()
+                .iter()
+                .all(|wanted| picked.iter().any(|disk| reference(disk) == *wanted))
     };
     match present.filter(still_there) {
         Some(target) => Ok(target.clone()),
@@ -86,7 +93,11 @@ fn pick<'d>(pick: Option<DiskPick>, fitting: &[&'d Disk]) -> Vec<&'d Disk> {
         Some(DiskPick::Smallest) => sizes.min(),
         Some(DiskPick::Largest) => sizes.max(),
     };
-    fitting.iter().filter(|disk| Some(disk.size_bytes) == wanted).copied().collect()
+    fitting
+        .iter()
+        .filter(|disk| Some(disk.size_bytes) == wanted)
+        .copied()
+        .collect()
 }
 
 /// Why a disk does not fit.
@@ -104,18 +115,29 @@ fn fits(root: &Root, disk: &Disk, disks: &[Disk], image: &ImageEntry) -> Result<
     // gamble, and mirroring one onto the other destroys it.
     let twin = |other: &&Disk| {
         !std::ptr::eq(*other, disk)
-            && (other.wwn.is_some() && other.wwn == disk.wwn || other.serial.is_some() && other.serial == disk.serial && other.model == disk.model)
+            && (other.wwn.is_some() && other.wwn == disk.wwn
+                || other.serial.is_some() && other.serial == disk.serial && other.model == disk.model)
     };
     if let Some(twin) = disks.iter().find(twin) {
-        return Err(format!("it has the serial or WWN of {} too: two paths to one disk?", twin.name));
+        return Err(format!(
+            "it has the serial or WWN of {} too: two paths to one disk?",
+            twin.name
+        ));
     }
     let needed = image.disk_bytes.unwrap_or(image.bytes);
     if disk.size_bytes < needed {
-        return Err(format!("it is smaller than the image {}, which needs {}", image.name, size(needed)));
+        return Err(format!(
+            "it is smaller than the image {}, which needs {}",
+            image.name,
+            size(needed)
+        ));
     }
     // A disk image's GPT counts in the sectors it was made with; firmware looks for it in the disk's own.
     if disk.sector_bytes > 512 {
-        return Err(format!("its sectors are {} bytes; disk images are made for 512", disk.sector_bytes));
+        return Err(format!(
+            "its sectors are {} bytes; disk images are made for 512",
+            disk.sector_bytes
+        ));
     }
     if disk.health.as_ref().is_some_and(|health| !health.ok) && !named {
         return Err("the disk itself reports that it is failing".to_owned());
@@ -125,16 +147,25 @@ fn fits(root: &Root, disk: &Disk, disks: &[Disk], image: &ImageEntry) -> Result<
 
 fn by_intent(root: &Root, disk: &Disk) -> Result<(), String> {
     let text = |what: &str, wanted: &Option<String>, found: &Option<String>| match wanted {
-        Some(wanted) if found.as_ref() != Some(wanted) => {
-            Err(format!("its {what} is {}, not {wanted}", found.as_deref().unwrap_or("unknown")))
-        }
+        Some(wanted) if found.as_ref() != Some(wanted) => Err(format!(
+            "its {what} is {}, not {wanted}",
+            found.as_deref().unwrap_or("unknown")
+        )),
         _ => Ok(()),
     };
     text("serial", &root.serial, &disk.serial)?;
     text("WWN", &root.wwn, &disk.wwn)?;
     text("path", &root.by_path, &disk.by_path)?;
-    if root.media.is_some_and(|media| (media == DiskMedia::Hdd) != disk.rotational) {
-        return Err(if disk.rotational { "it rotates" } else { "it does not rotate" }.to_owned());
+    if root
+        .media
+        .is_some_and(|media| (media == DiskMedia::Hdd) != disk.rotational)
+    {
+        return Err(if disk.rotational {
+            "it rotates"
+        } else {
+            "it does not rotate"
+        }
+        .to_owned());
     }
     if let Some(bus) = root.bus.filter(|bus| *bus != disk.bus) {
         return Err(format!("it is not on the bus {bus:?}").to_lowercase());
@@ -146,14 +177,22 @@ fn by_intent(root: &Root, disk: &Disk) -> Result<(), String> {
         return Err(format!("it is larger than {most} GiB"));
     }
     let model = disk.model.as_deref().unwrap_or_default().to_lowercase();
-    if let Some(wanted) = root.model.as_deref().filter(|wanted| !model.contains(&wanted.to_lowercase())) {
+    if let Some(wanted) = root
+        .model
+        .as_deref()
+        .filter(|wanted| !model.contains(&wanted.to_lowercase()))
+    {
         return Err(format!("its model does not contain {wanted}"));
     }
     Ok(())
 }
 
 fn refusal(root: &Root, disks: &[Disk], verdicts: &[Result<(), String>], picked: &[&Disk]) -> String {
-    let wanted = if root.mirror { "exactly two disks for the mirror" } else { "exactly one disk" };
+    let wanted = if root.mirror {
+        "exactly two disks for the mirror"
+    } else {
+        "exactly one disk"
+    };
     let found = match (disks.len(), picked.len()) {
         (0, _) => return "root disk: the machine has no disk that the agent can see; look for missing_drivers in its inventory, or give it a role in memory".to_owned(),
         (_, 0) => "none fits".to_owned(),
@@ -173,5 +212,8 @@ fn refusal(root: &Root, disks: &[Disk], verdicts: &[Result<(), String>], picked:
             format!("{} ({why})", words(disk))
         })
         .collect();
-    format!("root disk: {wanted} must fit `root`, {found}. Disks: {}. Narrow or widen `root`, for instance by serial", list.join("; "))
+    format!(
+        "root disk: {wanted} must fit `root`, {found}. Disks: {}. Narrow or widen `root`, for instance by serial",
+        list.join("; ")
+    )
 }

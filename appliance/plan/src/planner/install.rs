@@ -13,7 +13,11 @@ pub const INSTALL_ROLE: &str = "install";
 /// lose their roles: only nodes bound by hand are touched.
 pub fn install(base: Option<&Site>, os: &str, root: DiskIntent, ssh_keys: Vec<String>) -> Site {
     let base = base.cloned().unwrap_or_default();
-    let only = if base.network.len() == 1 { base.network.keys().next() } else { None };
+    let only = if base.network.len() == 1 {
+        base.network.keys().next()
+    } else {
+        None
+    };
     let network = only.map(|name| RoleNetwork {
         name: "lan".to_owned(),
         network: name.clone(),
@@ -28,7 +32,11 @@ pub fn install(base: Option<&Site>, os: &str, root: DiskIntent, ssh_keys: Vec<St
         ssh_keys,
         ..Role::default()
     };
-    let machine = base.machine.into_iter().map(|machine| crate::site::Machine { role: None, ..machine }).collect();
+    let machine = base
+        .machine
+        .into_iter()
+        .map(|machine| crate::site::Machine { role: None, ..machine })
+        .collect();
     Site {
         version: 1,
         extends: None,

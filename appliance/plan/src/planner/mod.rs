@@ -20,12 +20,14 @@ use rackbar_model::{Digest, NodeId, NodeState, Timestamp};
 use crate::rules::{Binding, Rules};
 use crate::site::Site;
 use crate::site::problem::did_you_mean;
-use crate::{Action, ActionId, ActionKind, Facts, Inputs, Layer, Limits, NodeFacts, Plan, PlanId, Refusal, Scope, Target, digest};
+use crate::{
+    Action, ActionId, ActionKind, Facts, Inputs, Layer, Limits, NodeFacts, Plan, PlanId, Refusal, Scope, Target, digest,
+};
 use network::{Pool, Selectors};
 use node::{Case, Decision};
 
-pub(crate) use network::edges;
 pub use install::{INSTALL_ROLE, install};
+pub(crate) use network::edges;
 pub use stale::stale;
 pub use step::step_digest;
 pub use view::NodeView;
@@ -82,24 +84,42 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let binding = rules.bind(node);
-            let role = binding.role.as_deref().map(|name| (self.site.role.get_key_value(name), name));
+            let role = binding
+                .role
+                .as_deref()
+                .map(|name| (self.site.role.get_key_value(name), name));
             match (role, &binding.hostname) {
                 (None, _) => self.left_out.push(said(node, no_role(node))),
                 (Some((None, name)), _) => {
                     let hint = did_you_mean(name, self.site.role.keys().map(String::as_str)).unwrap_or_default();
-                    self.refused.push(said(node, format!("{}: the site has no role {name}. {hint}", binding.decided)));
+                    self.refused.push(said(
+                        node,
+                        format!("{}: the site has no role {name}. {hint}", binding.decided),
+                    ));
                 }
                 (Some(_), Err(reason)) => self.refused.push(said(node, reason.clone())),
                 (Some((Some((role, _)), _)), Ok(hostname)) => {
                     let hostname = hostname.clone();
-                    bound.push(Bound { node, binding, role, hostname });
+                    bound.push(Bound {
+                        node,
+                        binding,
+                        role,
+                        hostname,
+                    });
                 }
             }
         }
-        let order: HashMap<&str, usize> = order(self.site).into_iter().enumerate().map(|(at, name)| (name, at)).collect();
+        let order: HashMap<&str, usize> = order(self.site)
+            .into_iter()
+            .enumerate()
+            .map(|(at, name)| (name, at))
+            .collect();
         bound.sort_by(|a, b| {
-            let key = |bound: &Bound<'_>| (order.get(bound.role).copied(), natural(&bound.hostname), bound.node.node.id);
-            key(a).cmp(&key(b))
+            (order.get(a.role), natural(&a.hostname), a.node.node.id).cmp(&(
+                order.get(b.role),
+                natural(&b.hostname),
+                b.node.node.id,
+            ))
         });
         self.unique(bound)
     }
@@ -108,7 +128,10 @@ impl<'a> Planner<'a> {
     fn unique(&mut self, bound: Vec<Bound<'a>>) -> Vec<Bound<'a>> {
         let mut holders: HashMap<String, Vec<NodeId>> = HashMap::with_capacity(bound.len());
         for node in &bound {
-            holders.entry(node.hostname.clone()).or_default().push(node.node.node.id);
+            holders
+                .entry(node.hostname.clone())
+                .or_default()
+                .push(node.node.node.id);
         }
         // A node outside the scope holds the name it goes by.
         for node in self.facts.nodes.iter().filter(|node| !self.scope.holds(node.node.id)) {
@@ -116,10 +139,13 @@ impl<'a> Planner<'a> {
                 holders.push(node.node.id);
             }
         }
-        let (sole, shared): (Vec<_>, Vec<_>) =
-            bound.into_iter().partition(|node| holders.get(&node.hostname).is_none_or(|holders| holders.len() == 1));
+        let (sole, shared): (Vec<_>, Vec<_>) = bound
+            .into_iter()
+            .partition(|node| holders.get(&node.hostname).is_none_or(|holders| holders.len() == 1));
         for node in shared {
-            let others = holders.get(&node.hostname).map_or(0, |holders| holders.len().saturating_sub(1));
+            let others = holders
+                .get(&node.hostname)
+                .map_or(0, |holders| holders.len().saturating_sub(1));
             let decided = node.binding.decided;
             let reason = format!(
                 "{decided} calls it {}, and so are {others} other nodes called; make the host name template tell them apart",
@@ -135,7 +161,9 @@ impl<'a> Planner<'a> {
         let mut pool = Pool::new(self.site, self.facts);
         let mut ends: BTreeMap<&str, RoleEnd> = BTreeMap::new();
         for nodes in bound.chunk_by(|a, b| a.role == b.role) {
-            let Some((name, role)) = nodes.first().and_then(|node| self.site.role.get_key_value(node.role)) else { continue };
+            let Some((name, role)) = nodes.first().and_then(|node| self.site.role.get_key_value(node.role)) else {
+                continue;
+            };
             let selectors = network::selectors(role);
             let gate = self.gate(name, &role.after, &ends);
             let mut end = RoleEnd::default();
@@ -147,7 +175,12 @@ impl<'a> Planner<'a> {
     }
 
     /// What must have ended before the first node of a role is begun: the action to wait for, or why it cannot be.
-    fn gate(&mut self, name: &str, after: &[String], ends: &BTreeMap<&str, RoleEnd>) -> Result<Option<ActionId>, String> {
+    fn gate(
+        &mut self,
+        name: &str,
+        after: &[String],
+        ends: &BTreeMap<&str, RoleEnd>,
+    ) -> Result<Option<ActionId>, String> {
         let mut needs: Vec<ActionId> = Vec::new();
         for role in after {
             let Some(end) = ends.get(role.as_str()) else { continue };
@@ -172,7 +205,10 @@ impl<'a> Planner<'a> {
             reboots: false,
             estimate_seconds: 0,
             reason: format!("role {name} comes after {}", after.join(", ")),
-            limits: Limits { seconds: u32::MAX, tries: 1 },
+            limits: Limits {
+                seconds: u32::MAX,
+                tries: 1,
+            },
         });
         Ok(Some(id))
     }
@@ -206,7 +242,11 @@ impl<'a> Planner<'a> {
             Decision::Unchanged => self.unchanged.push(node.node.id),
             Decision::Refused(reason) => {
                 end.refused.get_or_insert_with(|| bound.hostname.clone());
-                self.refused.push(Refusal { node: node.node.id, name: bound.hostname.clone(), reason });
+                self.refused.push(Refusal {
+                    node: node.node.id,
+                    name: bound.hostname.clone(),
+                    reason,
+                });
             }
             Decision::Act(mut actions) => {
                 let mut before: Vec<ActionId> = gate.iter().flatten().cloned().collect();
@@ -219,7 +259,8 @@ impl<'a> Planner<'a> {
                     action.needs.clone_from(&before);
                 }
                 end.last.extend(actions.last().map(|action| action.id.clone()));
-                self.inputs.insert(node.node.id, seen(node, bound.role, &bound.hostname));
+                self.inputs
+                    .insert(node.node.id, seen(node, bound.role, &bound.hostname));
                 self.actions.append(&mut actions);
             }
         }
@@ -235,7 +276,11 @@ impl<'a> Planner<'a> {
                 images.insert(image.clone(), digest::of(entry));
             }
         }
-        let inputs = Inputs { site: digest::of(self.site), nodes: self.inputs, images };
+        let inputs = Inputs {
+            site: digest::of(self.site),
+            nodes: self.inputs,
+            images,
+        };
         let mut id = digest::of(&(&inputs, self.scope, &self.actions, &self.refused)).to_string();
         id.truncate(12);
         Plan {
@@ -261,7 +306,11 @@ struct RoleEnd {
 }
 
 fn said(node: &NodeFacts, reason: String) -> Refusal {
-    Refusal { node: node.node.id, name: node.node.name.clone(), reason }
+    Refusal {
+        node: node.node.id,
+        name: node.node.name.clone(),
+        reason,
+    }
 }
 
 /// Why a node is not to be touched at all.
@@ -282,8 +331,14 @@ const fn hands_off(state: &NodeState) -> Option<&'static str> {
 }
 
 fn no_role(node: &NodeFacts) -> String {
-    let more = if node.node.inventory.is_none() { "; it has no inventory yet" } else { "" };
-    format!("no role is bound: no rule matches, it is no expected machine and none was bound by hand{more}. It is not touched")
+    let more = if node.node.inventory.is_none() {
+        "; it has no inventory yet"
+    } else {
+        ""
+    };
+    format!(
+        "no role is bound: no rule matches, it is no expected machine and none was bound by hand{more}. It is not touched"
+    )
 }
 
 /// The digest of what a plan rests on for a node: what it is to be, what is on it, and what identifies its parts. Not
@@ -293,12 +348,34 @@ fn seen(node: &NodeFacts, role: &str, hostname: &str) -> Digest {
     let disks: Vec<_> = inventory
         .into_iter()
         .flat_map(|inventory| &inventory.disks)
-        .map(|disk| (&disk.serial, &disk.wwn, &disk.by_path, disk.size_bytes, &disk.model, disk.removable))
+        .map(|disk| {
+            (
+                &disk.serial,
+                &disk.wwn,
+                &disk.by_path,
+                disk.size_bytes,
+                &disk.model,
+                disk.removable,
+            )
+        })
         .collect();
-    let nics: Vec<_> =
-        inventory.into_iter().flat_map(|inventory| &inventory.nics).map(|nic| (nic.mac, &nic.pci)).collect();
+    let nics: Vec<_> = inventory
+        .into_iter()
+        .flat_map(|inventory| &inventory.nics)
+        .map(|nic| (nic.mac, &nic.pci))
+        .collect();
     let mode = inventory.and_then(|inventory| inventory.firmware.mode);
-    digest::of(&(role, hostname, disks, nics, mode, &node.bios, node.bmc, &node.installed, node.password_rotated))
+    digest::of(&(
+        role,
+        hostname,
+        disks,
+        nics,
+        mode,
+        &node.bios,
+        node.bmc,
+        &node.installed,
+        node.password_rotated,
+    ))
 }
 
 /// Roles so that each comes behind those it waits for. A cycle, which a checked site has not, is broken anywhere.

@@ -36,12 +36,18 @@ impl Pool {
                 owners.entry(*address).or_insert(node.node.id);
             }
         }
-        Self { taken, owners, next: BTreeMap::new() }
+        Self {
+            taken,
+            owners,
+            next: BTreeMap::new(),
+        }
     }
 
     /// The address a node keeps or gets on a network.
     fn give(&mut self, name: &str, network: &Network, facts: &NodeFacts) -> Result<Option<IpAddr>, String> {
-        let Addresses::Range(first, last) = network.addresses else { return Ok(None) };
+        let Addresses::Range(first, last) = network.addresses else {
+            return Ok(None);
+        };
         if let Some(kept) = facts.addresses.get(name)
             && (first..=last).contains(kept)
             && self.owners.get(kept) == Some(&facts.node.id)
@@ -59,7 +65,9 @@ impl Pool {
             }
         }
         self.next.insert(name.to_owned(), None);
-        Err(format!("network {name}: no address of {first}-{last} is free; make the range larger"))
+        Err(format!(
+            "network {name}: no address of {first}-{last} is free; make the range larger"
+        ))
     }
 }
 
@@ -85,7 +93,10 @@ pub(super) type Selectors = Vec<Vec<NicSelector>>;
 
 /// Compiles the selectors of a role.
 pub(super) fn selectors(role: &Role) -> Selectors {
-    role.network.iter().map(|network| network.nics.iter().map(|text| NicSelector::new(text)).collect()).collect()
+    role.network
+        .iter()
+        .map(|network| network.nics.iter().map(|text| NicSelector::new(text)).collect())
+        .collect()
 }
 
 /// What a setup is made of, for one node.
@@ -117,7 +128,10 @@ impl Wanted<'_> {
         nics.sort_by(|a, b| (a.pci.is_none(), &a.pci, a.mac).cmp(&(b.pci.is_none(), &b.pci, b.mac)));
         for (wanted, selectors) in role.network.iter().zip(self.selectors) {
             let Some(network) = site.network.get(&wanted.network) else {
-                return Err(format!("interface {}: the site has no network {}", wanted.name, wanted.network));
+                return Err(format!(
+                    "interface {}: the site has no network {}",
+                    wanted.name, wanted.network
+                ));
             };
             let macs = select(wanted, selectors, &nics, boot_nic(inventory))?;
             let address = pool.give(&wanted.network, network, node)?;
@@ -127,7 +141,10 @@ impl Wanted<'_> {
                 bond: wanted.bond,
                 vlan: network.vlan,
                 mtu: network.mtu.filter(|mtu| *mtu != 1500),
-                addresses: address.iter().map(|ip| format!("{ip}/{}", network.subnet.prefix_len())).collect(),
+                addresses: address
+                    .iter()
+                    .map(|ip| format!("{ip}/{}", network.subnet.prefix_len()))
+                    .collect(),
                 gateway: network.gateway.filter(|_| wanted.default_route && address.is_some()),
             });
             self.services(&wanted.network, network, &mut setup)?;
@@ -138,7 +155,9 @@ impl Wanted<'_> {
 
     fn services(&self, name: &str, network: &Network, setup: &mut OsSetup) -> Result<(), String> {
         for host in self.hosts(name, network, OwnService::Dns, &network.dns)? {
-            let address = host.parse().map_err(|_| format!("network {name}: dns: {host} is not an address"))?;
+            let address = host
+                .parse()
+                .map_err(|_| format!("network {name}: dns: {host} is not an address"))?;
             if !setup.dns.contains(&address) {
                 setup.dns.push(address);
             }
@@ -148,9 +167,15 @@ impl Wanted<'_> {
                 setup.ntp.push(host);
             }
         }
-        let proxy = self.hosts(name, network, OwnService::Proxy, &network.proxy)?.into_iter().next();
+        let proxy = self
+            .hosts(name, network, OwnService::Proxy, &network.proxy)?
+            .into_iter()
+            .next();
         setup.proxy = setup.proxy.take().or(proxy);
-        let syslog = self.hosts(name, network, OwnService::Syslog, &network.syslog)?.into_iter().next();
+        let syslog = self
+            .hosts(name, network, OwnService::Syslog, &network.syslog)?
+            .into_iter()
+            .next();
         setup.syslog = setup.syslog.take().or(syslog);
         Ok(())
     }
@@ -159,14 +184,22 @@ impl Wanted<'_> {
         match wanted {
             Service::Off => Ok(Vec::new()),
             Service::External(list) => Ok(list.clone()),
-            Service::Own if !self.facts.services.contains(&own) => {
-                Err(format!("network {name}: the appliance has no {} service of its own", own.name()))
-            }
+            Service::Own if !self.facts.services.contains(&own) => Err(format!(
+                "network {name}: the appliance has no {} service of its own",
+                own.name()
+            )),
             Service::Own => {
-                let address = self.facts.appliance.iter().find(|address| network.subnet.contains(*address));
+                let address = self
+                    .facts
+                    .appliance
+                    .iter()
+                    .find(|address| network.subnet.contains(*address));
                 let missing = || {
                     let service = own.name();
-                    format!("network {name}: {service} = \"own\", but the appliance has no address in {}", network.subnet)
+                    format!(
+                        "network {name}: {service} = \"own\", but the appliance has no address in {}",
+                        network.subnet
+                    )
                 };
                 Ok(vec![at(own, *address.ok_or_else(missing)?)])
             }
@@ -224,39 +257,76 @@ fn select(
 ) -> Result<Vec<rackbar_model::MacAddr>, String> {
     let mut macs = Vec::new();
     let has = || {
-        let list: Vec<String> = nics.iter().enumerate().map(|(index, nic)| nic_words(index, nic)).collect();
-        if list.is_empty() { "the machine shows no NIC".to_owned() } else { format!("NICs: {}", list.join("; ")) }
+        let list: Vec<String> = nics
+            .iter()
+            .enumerate()
+            .map(|(index, nic)| nic_words(index, nic))
+            .collect();
+        if list.is_empty() {
+            "the machine shows no NIC".to_owned()
+        } else {
+            format!("NICs: {}", list.join("; "))
+        }
     };
     for (selector, text) in selectors.iter().zip(&wanted.nics) {
-        let found = selector.select(nics, boot).map_err(|e| format!("interface {}: `{text}`: {e}", wanted.name))?;
+        let found = selector
+            .select(nics, boot)
+            .map_err(|e| format!("interface {}: `{text}`: {e}", wanted.name))?;
         if found.is_empty() {
             return Err(format!("interface {}: no NIC fits `{text}`. {}", wanted.name, has()));
         }
-        macs.extend(found.iter().map(|nic| nic.mac).filter(|mac| !macs.contains(mac)).collect::<Vec<_>>());
+        macs.extend(
+            found
+                .iter()
+                .map(|nic| nic.mac)
+                .filter(|mac| !macs.contains(mac))
+                .collect::<Vec<_>>(),
+        );
     }
     match (wanted.bond, macs.len()) {
         (None, 0 | 1) if macs.len() == 1 => Ok(macs),
-        (None, count) => Err(format!("interface {}: {count} NICs fit and it is no bond. {}", wanted.name, has())),
-        (Some(_), 0 | 1) => Err(format!("interface {}: a bond needs two NICs at least, one fits. {}", wanted.name, has())),
+        (None, count) => Err(format!(
+            "interface {}: {count} NICs fit and it is no bond. {}",
+            wanted.name,
+            has()
+        )),
+        (Some(_), 0 | 1) => Err(format!(
+            "interface {}: a bond needs two NICs at least, one fits. {}",
+            wanted.name,
+            has()
+        )),
         (Some(_), _) => Ok(macs),
     }
 }
 
 fn nic_words(index: usize, nic: &Nic) -> String {
     let driver = nic.driver.as_deref().unwrap_or("no driver");
-    let speed = nic.speed_mbps.map_or_else(|| "no link".to_owned(), |speed| format!("{speed} Mbit/s"));
-    format!("nic{index} {} ({driver}, {speed}{})", nic.mac, if nic.boot { ", boot" } else { "" })
+    let speed = nic
+        .speed_mbps
+        .map_or_else(|| "no link".to_owned(), |speed| format!("{speed} Mbit/s"));
+    format!(
+        "nic{index} {} ({driver}, {speed}{})",
+        nic.mac,
+        if nic.boot { ", boot" } else { "" }
+    )
 }
 
 /// One NIC carries one untagged network at most, and any VLAN once; the members of a bond carry nothing else.
 fn no_clash(networks: &[OsNetwork]) -> Result<(), String> {
     for (index, one) in networks.iter().enumerate() {
         for other in networks.iter().skip(index + 1) {
-            let Some(shared) = one.nics.iter().find(|mac| other.nics.contains(mac)) else { continue };
+            let Some(shared) = one.nics.iter().find(|mac| other.nics.contains(mac)) else {
+                continue;
+            };
             let same_port = one.bond == other.bond && one.nics == other.nics;
             if !same_port || one.vlan == other.vlan {
-                let way = one.vlan.map_or_else(|| "untagged".to_owned(), |vlan| format!("in VLAN {vlan}"));
-                return Err(format!("interfaces {} and {} both use NIC {shared} {way}", one.name, other.name));
+                let way = one
+                    .vlan
+                    .map_or_else(|| "untagged".to_owned(), |vlan| format!("in VLAN {vlan}"));
+                return Err(format!(
+                    "interfaces {} and {} both use NIC {shared} {way}",
+                    one.name, other.name
+                ));
             }
         }
     }

@@ -55,7 +55,9 @@ impl Case<'_> {
     fn chain(&self, pool: &mut Pool) -> Result<Vec<Action>, String> {
         let node = &self.node.node;
         let Some(inventory) = &node.inventory else {
-            return Err("it has not been inspected yet: let it boot from the network until it is discovered".to_owned());
+            return Err(
+                "it has not been inspected yet: let it boot from the network until it is discovered".to_owned(),
+            );
         };
         if node.state == NodeState::Cleaning {
             return Err("it is being erased; plan again when that has ended".to_owned());
@@ -64,13 +66,19 @@ impl Case<'_> {
             let missing = shortfall(machine, inventory);
             if !missing.is_empty() {
                 let missing = missing.join("; ");
-                return Err(format!("it is not what expected machine {} should be: {missing}", machine.name));
+                return Err(format!(
+                    "it is not what expected machine {} should be: {missing}",
+                    machine.name
+                ));
             }
         }
         let bios = self.bios_changes()?;
         let rotate = self.role.rotate_bmc_password && !self.node.password_rotated;
         if rotate && !self.node.bmc {
-            return Err(format!("role {} rotates the BMC's password, but its BMC does not answer", self.role_name));
+            return Err(format!(
+                "role {} rotates the BMC's password, but its BMC does not answer",
+                self.role_name
+            ));
         }
         match self.role.memory {
             Some(memory) => self.in_memory(memory, &bios, rotate),
@@ -83,10 +91,15 @@ impl Case<'_> {
         let observed = self.node.bios.as_ref();
         let differs = |name: &String, wanted: &String| observed.and_then(|all| all.get(name)) != Some(wanted);
         let wanted = self.role.bios.iter().map(|(name, value)| (name, &value.0));
-        let changes: BTreeMap<String, String> =
-            wanted.filter(|(name, value)| differs(name, value)).map(|(name, value)| (name.clone(), value.clone())).collect();
+        let changes: BTreeMap<String, String> = wanted
+            .filter(|(name, value)| differs(name, value))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         if !changes.is_empty() && !self.node.bmc {
-            return Err(format!("role {} sets BIOS attributes, but its BMC does not answer", self.role_name));
+            return Err(format!(
+                "role {} sets BIOS attributes, but its BMC does not answer",
+                self.role_name
+            ));
         }
         Ok(changes)
     }
@@ -97,7 +110,9 @@ impl Case<'_> {
             return Ok(());
         }
         let advice = "boot it from the network by hand, or make its BMC reachable, and plan again";
-        Err(format!("its agent is not connected and there is no BMC to restart it: {advice}"))
+        Err(format!(
+            "its agent is not connected and there is no BMC to restart it: {advice}"
+        ))
     }
 
     fn firmware(&self, chain: &mut Chain<'_>, bios: &BTreeMap<String, String>, rotate: bool) {
@@ -105,8 +120,19 @@ impl Case<'_> {
         if rotate {
             let reason = format!("role {role} wants a BMC password of this machine's own");
             let wanted = "of this machine's own".to_owned();
-            let changes = vec![Change { what: "BMC password".to_owned(), observed: None, wanted }];
-            chain.push(ActionKind::RotatePassword, Because { reason, changes, destroys: None });
+            let changes = vec![Change {
+                what: "BMC password".to_owned(),
+                observed: None,
+                wanted,
+            }];
+            chain.push(
+                ActionKind::RotatePassword,
+                Because {
+                    reason,
+                    changes,
+                    destroys: None,
+                },
+            );
         }
         if bios.is_empty() {
             return;
@@ -114,18 +140,37 @@ impl Case<'_> {
         let observed = |name: &String| self.node.bios.as_ref().and_then(|all| all.get(name)).cloned();
         let changes = bios
             .iter()
-            .map(|(name, wanted)| Change { what: format!("BIOS {name}"), observed: observed(name), wanted: wanted.clone() })
+            .map(|(name, wanted)| Change {
+                what: format!("BIOS {name}"),
+                observed: observed(name),
+                wanted: wanted.clone(),
+            })
             .collect();
         let reason = format!("role {role} wants other firmware settings");
-        chain.push(ActionKind::BiosSettings { attributes: bios.clone() }, Because { reason, changes, destroys: None });
+        chain.push(
+            ActionKind::BiosSettings {
+                attributes: bios.clone(),
+            },
+            Because {
+                reason,
+                changes,
+                destroys: None,
+            },
+        );
     }
 
     fn agent(chain: &mut Chain<'_>, bios: &BTreeMap<String, String>, why: &str) {
         let fresh = !bios.is_empty();
-        let reason = if fresh { "staged firmware settings take effect at a restart" } else { why };
+        let reason = if fresh {
+            "staged firmware settings take effect at a restart"
+        } else {
+            why
+        };
         chain.push(ActionKind::Agent { fresh }, Because::reason(reason));
         if fresh {
-            let kind = ActionKind::BiosVerify { attributes: bios.clone() };
+            let kind = ActionKind::BiosVerify {
+                attributes: bios.clone(),
+            };
             chain.push(kind, Because::reason("firmware may refuse or change what was staged"));
         }
     }
@@ -142,10 +187,18 @@ impl Case<'_> {
     }
 
     fn verify(&self, chain: &mut Chain<'_>) {
-        chain.push(ActionKind::Verify { checks: self.checks() }, Because::reason("a node is ready when its checks pass"));
+        chain.push(
+            ActionKind::Verify { checks: self.checks() },
+            Because::reason("a node is ready when its checks pass"),
+        );
     }
 
-    fn in_memory(&self, memory: MemoryRole, bios: &BTreeMap<String, String>, rotate: bool) -> Result<Vec<Action>, String> {
+    fn in_memory(
+        &self,
+        memory: MemoryRole,
+        bios: &BTreeMap<String, String>,
+        rotate: bool,
+    ) -> Result<Vec<Action>, String> {
         let node = &self.node.node;
         let stays = node.state == NodeState::Ready && node.agent_connected && self.node.installed.is_none();
         if stays && bios.is_empty() && !rotate && !self.reinstall {
@@ -172,7 +225,12 @@ impl Case<'_> {
     ) -> Result<Vec<Action>, String> {
         let image = self.image(inventory)?;
         let installed = self.node.installed.as_ref();
-        let target = disk::choose(&self.role.root, &inventory.disks, image, installed.map(|installed| &installed.target))?;
+        let target = disk::choose(
+            &self.role.root,
+            &inventory.disks,
+            image,
+            installed.map(|installed| &installed.target),
+        )?;
         let wanted = Wanted {
             site: self.site,
             facts: self.facts,
@@ -206,7 +264,11 @@ impl Case<'_> {
                     self.leave(&mut chain, target, "back to the installed system, which stays as it is");
                 }
                 self.reachable(&mut chain, image);
-                let left = if let Work::Finish(steps) = &work { steps.as_slice() } else { &[] };
+                let left = if let Work::Finish(steps) = &work {
+                    steps.as_slice()
+                } else {
+                    &[]
+                };
                 step::push(self.role, Some(left), &account(self.role, image), &mut chain);
             }
         }
@@ -222,9 +284,15 @@ impl Case<'_> {
             let names = || self.facts.images.keys().map(String::as_str);
             let hint = did_you_mean(os, names()).unwrap_or_else(|| {
                 let names: Vec<&str> = names().collect();
-                if names.is_empty() { "the catalogue is empty".to_owned() } else { format!("it has {}", names.join(", ")) }
+                if names.is_empty() {
+                    "the catalogue is empty".to_owned()
+                } else {
+                    format!("it has {}", names.join(", "))
+                }
             });
-            return Err(format!("the catalogue has no image {os}: {hint}. `rackbar image add` adds one"));
+            return Err(format!(
+                "the catalogue has no image {os}: {hint}. `rackbar image add` adds one"
+            ));
         };
         match &inventory.cpu.arch {
             Some(arch) if *arch != image.arch => {
@@ -243,8 +311,15 @@ impl Case<'_> {
             return Ok(Work::Install("it was asked to be installed anew".to_owned()));
         }
         if installed.sha256 != image.sha256 {
-            let what = if installed.image == image.name { "another version of" } else { "another image than" };
-            return Ok(Work::Install(format!("{} is on it, {what} the {} that is wanted", installed.image, image.name)));
+            let what = if installed.image == image.name {
+                "another version of"
+            } else {
+                "another image than"
+            };
+            return Ok(Work::Install(format!(
+                "{} is on it, {what} the {} that is wanted",
+                installed.image, image.name
+            )));
         }
         if installed.target != *target {
             return Ok(Work::Install("the system is to lie on another disk".to_owned()));
@@ -281,15 +356,30 @@ impl Case<'_> {
         let disks = self.erased(inventory, &target)?;
         let method = self.role.erase;
         let words = |disks: &[DiskRef]| {
-            let found = inventory.disks.iter().filter(|found| disks.contains(&disk::reference(found)));
+            let found = inventory
+                .disks
+                .iter()
+                .filter(|found| disks.contains(&disk::reference(found)));
             found.map(disk::words).collect::<Vec<_>>().join("; ")
         };
         let all = words(&disks);
-        let changes = vec![Change { what: "disk content".to_owned(), observed: None, wanted: format!("erased ({})", method.name()) }];
-        let because = Because { reason: format!("the install begins on an empty disk: {reason}"), changes, destroys: Some(format!("everything on {all}")) };
+        let changes = vec![Change {
+            what: "disk content".to_owned(),
+            observed: None,
+            wanted: format!("erased ({})", method.name()),
+        }];
+        let because = Because {
+            reason: format!("the install begins on an empty disk: {reason}"),
+            changes,
+            destroys: Some(format!("everything on {all}")),
+        };
         chain.push(ActionKind::Erase { disks, method }, because);
         let observed = self.node.installed.as_ref().map(|installed| installed.image.clone());
-        let changes = vec![Change { what: "operating system".to_owned(), observed, wanted: image.name.clone() }];
+        let changes = vec![Change {
+            what: "operating system".to_owned(),
+            observed,
+            wanted: image.name.clone(),
+        }];
         let kind = ActionKind::WriteImage {
             target: target.clone(),
             image: image.name.clone(),
@@ -299,10 +389,27 @@ impl Case<'_> {
         };
         let destroys = Some(format!("everything on {}", words(target.disks())));
         let reason = format!("role {} ({}): {reason}", self.role_name, self.binding.decided);
-        chain.push(kind, Because { reason, changes, destroys });
+        chain.push(
+            kind,
+            Because {
+                reason,
+                changes,
+                destroys,
+            },
+        );
         let changes = identity(&setup);
-        let kind = ActionKind::Setup { target: target.clone(), setup: Box::new(setup) };
-        chain.push(kind, Because { reason: "the image is the same for all; this makes it this node".to_owned(), changes, destroys: None });
+        let kind = ActionKind::Setup {
+            target: target.clone(),
+            setup: Box::new(setup),
+        };
+        chain.push(
+            kind,
+            Because {
+                reason: "the image is the same for all; this makes it this node".to_owned(),
+                changes,
+                destroys: None,
+            },
+        );
         self.leave(chain, target, "into the installed system");
         Ok(())
     }
@@ -311,12 +418,15 @@ impl Case<'_> {
     fn erased(&self, inventory: &Inventory, target: &RootTarget) -> Result<Vec<DiskRef>, String> {
         let mut disks = target.disks().to_vec();
         if self.role.erase_disks == EraseDisks::All {
-            let fixed = |disk: &&rackbar_model::Disk| !disk.removable && !matches!(disk.bus, DiskBus::Usb | DiskBus::Mmc);
+            let fixed =
+                |disk: &&rackbar_model::Disk| !disk.removable && !matches!(disk.bus, DiskBus::Usb | DiskBus::Mmc);
             for disk in inventory.disks.iter().filter(fixed) {
                 let reference = disk::reference(disk);
                 if reference.serial.is_none() && reference.wwn.is_none() && reference.by_path.is_none() {
                     let words = disk::words(disk);
-                    return Err(format!("erase_disks = \"all\": {words} could not be told from another; remove it or erase only the root"));
+                    return Err(format!(
+                        "erase_disks = \"all\": {words} could not be told from another; remove it or erase only the root"
+                    ));
                 }
                 if !disks.contains(&reference) {
                     disks.push(reference);
@@ -327,27 +437,53 @@ impl Case<'_> {
     }
 
     fn leave(&self, chain: &mut Chain<'_>, target: RootTarget, reason: &str) {
-        let changes = vec![Change { what: "first boot device".to_owned(), observed: None, wanted: "the system's disk".to_owned() }];
-        let because = Because { reason: "the machine must boot its disk, also when the appliance is off".to_owned(), changes, destroys: None };
+        let changes = vec![Change {
+            what: "first boot device".to_owned(),
+            observed: None,
+            wanted: "the system's disk".to_owned(),
+        }];
+        let because = Because {
+            reason: "the machine must boot its disk, also when the appliance is off".to_owned(),
+            changes,
+            destroys: None,
+        };
         chain.push(ActionKind::BootOrder { target: target.clone() }, because);
-        chain.push(ActionKind::Restart { way: self.role.restart, target }, Because::reason(reason));
+        chain.push(
+            ActionKind::Restart {
+                way: self.role.restart,
+                target,
+            },
+            Because::reason(reason),
+        );
     }
 
     fn reachable(&self, chain: &mut Chain<'_>, image: &ImageEntry) {
-        let kind = ActionKind::Reachable { user: account(self.role, image) };
-        chain.push(kind, Because::reason("the installed system must answer with the host key it was given"));
+        let kind = ActionKind::Reachable {
+            user: account(self.role, image),
+        };
+        chain.push(
+            kind,
+            Because::reason("the installed system must answer with the host key it was given"),
+        );
     }
 }
 
 /// A setup as changes a person can read.
 fn identity(setup: &OsSetup) -> Vec<Change> {
-    let new = |what: String, wanted: String| Change { what, observed: None, wanted };
+    let new = |what: String, wanted: String| Change {
+        what,
+        observed: None,
+        wanted,
+    };
     let mut changes = vec![new("host name".to_owned(), setup.hostname.clone())];
     for network in &setup.networks {
         let address = network.addresses.first().map_or("DHCP", String::as_str);
         let vlan = network.vlan.map_or_else(String::new, |vlan| format!(", VLAN {vlan}"));
         let nics: Vec<String> = network.nics.iter().map(ToString::to_string).collect();
-        changes.push(new(format!("interface {}", network.name), format!("{address} on {}{vlan}", nics.join(" + "))));
+        changes.push(new(
+            format!("interface {}", network.name),
+            format!("{address} on {}{vlan}", nics.join(" + ")),
+        ));
     }
     changes
 }

@@ -29,7 +29,10 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
     let nodes: HashMap<NodeId, &NodeFacts> = facts.nodes.iter().map(|node| (node.node.id, node)).collect();
     let mut planned: BTreeMap<NodeId, Vec<&Action>> = BTreeMap::new();
     for action in &plan.actions {
-        planned.entry(action.node.unwrap_or(NodeId([0; 16]))).or_default().push(action);
+        planned
+            .entry(action.node.unwrap_or(NodeId([0; 16])))
+            .or_default()
+            .push(action);
     }
     for (id, digest) in &plan.inputs.nodes {
         let actions = planned.get(id).map_or(&[][..], Vec::as_slice);
@@ -51,16 +54,26 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
 }
 
 fn name(actions: &[&Action]) -> String {
-    actions.first().map_or_else(String::new, |action| action.id.0.split('/').next().unwrap_or_default().to_owned())
+    actions.first().map_or_else(String::new, |action| {
+        action.id.0.split('/').next().unwrap_or_default().to_owned()
+    })
 }
 
 /// Plans the one node anew and says what is different.
 fn differences(plan: &Plan, site: &Site, facts: &Facts, node: &NodeFacts, actions: &[&Action]) -> Vec<String> {
     let id = node.node.id;
-    let scope = Scope { nodes: Some(vec![id]), reinstall: plan.scope.reinstall };
+    let scope = Scope {
+        nodes: Some(vec![id]),
+        reinstall: plan.scope.reinstall,
+    };
     let fresh = super::plan(site, facts, &scope, plan.made);
     let name = name(actions);
-    if let Some(refusal) = fresh.refused.iter().chain(&fresh.left_out).find(|refusal| refusal.node == id) {
+    if let Some(refusal) = fresh
+        .refused
+        .iter()
+        .chain(&fresh.left_out)
+        .find(|refusal| refusal.node == id)
+    {
         return vec![format!("node {name}: {}", refusal.reason)];
     }
     if fresh.actions.is_empty() {
@@ -75,13 +88,22 @@ fn differences(plan: &Plan, site: &Site, facts: &Facts, node: &NodeFacts, action
     for (kind, action) in &before {
         match now.get(kind) {
             None => out.push(format!("node {name}: {kind} is no longer needed")),
-            Some(other) if other != action => out.push(format!("node {name}: {kind} would do something else now{}", detail(node, other))),
+            Some(other) if other != action => out.push(format!(
+                "node {name}: {kind} would do something else now{}",
+                detail(node, other)
+            )),
             Some(_) => {}
         }
     }
-    out.extend(now.keys().filter(|kind| !before.contains_key(*kind)).map(|kind| format!("node {name}: {kind} is needed too")));
+    out.extend(
+        now.keys()
+            .filter(|kind| !before.contains_key(*kind))
+            .map(|kind| format!("node {name}: {kind} is needed too")),
+    );
     if out.is_empty() {
-        out.push(format!("node {name}: its role, name, disks, NICs or BMC are not what they were when the plan was made"));
+        out.push(format!(
+            "node {name}: its role, name, disks, NICs or BMC are not what they were when the plan was made"
+        ));
     }
     out
 }
@@ -104,12 +126,17 @@ fn addresses(plan: &Plan, facts: &Facts, out: &mut Vec<String>) {
         owners.extend(node.addresses.values().map(|address| (*address, node.node.id)));
     }
     for action in &plan.actions {
-        let ActionKind::Setup { setup, .. } = &action.kind else { continue };
+        let ActionKind::Setup { setup, .. } = &action.kind else {
+            continue;
+        };
         let given = setup.networks.iter().flat_map(|network| &network.addresses);
         for address in given.filter_map(|address| address.split('/').next()?.parse::<IpAddr>().ok()) {
             let other = owners.get(&address).is_some_and(|owner| Some(*owner) != action.node);
             if other || facts.taken.contains(&address) || facts.appliance.contains(&address) {
-                out.push(format!("address {address}, meant for {}, is taken by now", setup.hostname));
+                out.push(format!(
+                    "address {address}, meant for {}, is taken by now",
+                    setup.hostname
+                ));
             }
         }
     }

@@ -46,9 +46,17 @@ pub(super) fn push(role: &Role, only: Option<&[String]>, account: &str, chain: &
             None => above.map(|step| step.name.as_str()).into_iter().collect(),
         };
         let mut needs: Vec<ActionId> = first.iter().cloned().collect();
-        needs.extend(wanted.iter().filter(|name| added.contains(name)).map(|name| chain.id(&format!("step.{name}"))));
+        needs.extend(
+            wanted
+                .iter()
+                .filter(|name| added.contains(name))
+                .map(|name| chain.id(&format!("step.{name}"))),
+        );
         let id = chain.id(&format!("step.{}", step.name));
-        let limits = Limits { seconds: step.timeout, tries: step.tries };
+        let limits = Limits {
+            seconds: step.timeout,
+            tries: step.tries,
+        };
         let because = Because::reason(format!("step {} of the role", step.name));
         chain.add(id, ActionKind::Step(spec(step, account)), needs, limits, because);
         added.push(&step.name);

@@ -32,14 +32,25 @@ impl Plan {
             let Some(node) = action.node else { continue };
             let index = *at.entry(node).or_insert_with(|| {
                 let name = action.id.0.split('/').next().unwrap_or_default();
-                views.push(NodeView { node, name, actions: Vec::new(), seconds: 0, destroys: Vec::new(), reboots: false });
+                views.push(NodeView {
+                    node,
+                    name,
+                    actions: Vec::new(),
+                    seconds: 0,
+                    destroys: Vec::new(),
+                    reboots: false,
+                });
                 views.len() - 1
             });
             let Some(view) = views.get_mut(index) else { continue };
             view.actions.push(action);
             view.seconds += u64::from(action.estimate_seconds);
             view.reboots |= action.reboots;
-            if let Some(destroys) = action.destroys.as_deref().filter(|words| !view.destroys.contains(words)) {
+            if let Some(destroys) = action
+                .destroys
+                .as_deref()
+                .filter(|words| !view.destroys.contains(words))
+            {
                 view.destroys.push(destroys);
             }
         }
@@ -48,7 +59,10 @@ impl Plan {
 
     /// The nodes whose data is destroyed: each needs consent.
     pub fn destructive(&self) -> Vec<NodeView<'_>> {
-        self.by_node().into_iter().filter(|view| !view.destroys.is_empty()).collect()
+        self.by_node()
+            .into_iter()
+            .filter(|view| !view.destroys.is_empty())
+            .collect()
     }
 
     /// An action by its name.
@@ -65,7 +79,13 @@ impl Plan {
     pub fn critical_seconds(&self) -> u64 {
         let mut ends: HashMap<&ActionId, u64> = HashMap::with_capacity(self.actions.len());
         for action in &self.actions {
-            let begin = action.needs.iter().filter_map(|need| ends.get(need)).max().copied().unwrap_or(0);
+            let begin = action
+                .needs
+                .iter()
+                .filter_map(|need| ends.get(need))
+                .max()
+                .copied()
+                .unwrap_or(0);
             ends.insert(&action.id, begin + u64::from(action.estimate_seconds));
         }
         ends.into_values().max().unwrap_or(0)
@@ -106,7 +126,11 @@ impl Plan {
                 _ => {}
             }
             let untouched = self.left_out.iter().chain(&self.refused).map(|refusal| refusal.node);
-            if destructive && action.node.is_some_and(|node| untouched.into_iter().any(|other| other == node)) {
+            if destructive
+                && action
+                    .node
+                    .is_some_and(|node| untouched.into_iter().any(|other| other == node))
+            {
                 return Err(format!("{id} works on a node that is not to be touched"));
             }
         }

@@ -2,36 +2,63 @@
 
 use std::sync::Arc;
 
-use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Serde, Value};
 use rackbar_model::{Disk, DiskBus, Inventory, Nic, Node};
 use serde::Serialize;
 
 /// The names an expression may use, and what they are.
 pub(super) const NAMES: &[(&str, &str)] = &[
     ("arch", "architecture, such as `x86_64`"),
-    ("bmc", "its BMC as seen in-band: `address`, `mac`, `firmware`, ..., or none"),
+    (
+        "bmc",
+        "its BMC as seen in-band: `address`, `mac`, `firmware`, ..., or none",
+    ),
     ("bmc_mac", "MAC address of the BMC, or none"),
     ("board", "SMBIOS board: `manufacturer`, `product`, `serial`"),
     ("boot", "how it booted: `mac`, `kernel`, `missing_drivers`"),
     ("chassis", "SMBIOS chassis: `manufacturer`, `serial`, `asset_tag`"),
     ("cores", "processor cores of all sockets"),
-    ("cpu", "processors: `model`, `sockets`, `cores`, `threads`, `max_mhz`, `flags`, ..."),
-    ("disks", "its disks: `size_gib`, `model`, `serial`, `bus`, `rotational`, `removable`, ..."),
-    ("firmware", "`vendor`, `version`, `date`, `mode` (`bios` or `uefi`), `secure_boot`"),
+    (
+        "cpu",
+        "processors: `model`, `sockets`, `cores`, `threads`, `max_mhz`, `flags`, ...",
+    ),
+    (
+        "disks",
+        "its disks: `size_gib`, `model`, `serial`, `bus`, `rotational`, `removable`, ...",
+    ),
+    (
+        "firmware",
+        "`vendor`, `version`, `date`, `mode` (`bios` or `uefi`), `secure_boot`",
+    ),
     ("id", "Rackbar's own identity of the node"),
-    ("lldp", "switch port of the boot NIC: `system_name`, `port_id`, `chassis_id`, `vlan`, ..., or none"),
+    (
+        "lldp",
+        "switch port of the boot NIC: `system_name`, `port_id`, `chassis_id`, `vlan`, ..., or none",
+    ),
     ("mac", "MAC address of the NIC it booted from"),
     ("macs", "all MAC addresses known to be its own"),
     ("manufacturer", "manufacturer of the system"),
     ("memory", "memory: `total_bytes`, `modules`"),
-    ("memory_gib", "memory in GiB, rounded to the nearest: modules as fitted where the firmware tells them"),
+    (
+        "memory_gib",
+        "memory in GiB, rounded to the nearest: modules as fitted where the firmware tells them",
+    ),
     ("name", "the node's name"),
-    ("nics", "its NICs: `mac`, `driver`, `speed_mbps`, `link`, `boot`, `pci`, `lldp`, ..."),
+    (
+        "nics",
+        "its NICs: `mac`, `driver`, `speed_mbps`, `link`, `boot`, `pci`, `lldp`, ...",
+    ),
     ("number", "the number at the end of the node's name, or none"),
-    ("pci", "its PCI devices: `vendor`, `device`, `class`, `driver`, `address`, `name`"),
+    (
+        "pci",
+        "its PCI devices: `vendor`, `device`, `class`, `driver`, `address`, `name`",
+    ),
     ("product", "product name of the system"),
     ("serial", "serial number of the system"),
-    ("system", "SMBIOS system: `manufacturer`, `product`, `serial`, `uuid`, `sku`"),
+    (
+        "system",
+        "SMBIOS system: `manufacturer`, `product`, `serial`, `uuid`, `sku`",
+    ),
     ("tpm", "its TPM: `version`, ..., or none"),
 ];
 
@@ -66,7 +93,11 @@ impl Object for Context {
             _ => {}
         }
         NAMES.iter().any(|(name, _)| *name == key).then_some(())?;
-        Some(node.inventory.as_ref().map_or(Value::from(()), |inventory| of_inventory(inventory, key)))
+        Some(
+            node.inventory
+                .as_ref()
+                .map_or(Value::from(()), |inventory| of_inventory(inventory, key)),
+        )
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
@@ -74,42 +105,50 @@ impl Object for Context {
     }
 }
 
+fn of<T: Serialize>(value: T) -> Value {
+    Value::from(Serde(value))
+}
+
 fn of_inventory(inventory: &Inventory, key: &str) -> Value {
     let text = |text: &Option<String>| text.as_deref().map_or(Value::from(()), Value::from);
     match key {
         "arch" => text(&inventory.cpu.arch),
-        "bmc" => Value::from_serialize(&inventory.bmc),
-        "bmc_mac" => Value::from_serialize(inventory.bmc.as_ref().and_then(|bmc| bmc.mac)),
-        "board" => Value::from_serialize(&inventory.board),
-        "boot" => Value::from_serialize(&inventory.boot),
-        "chassis" => Value::from_serialize(&inventory.chassis),
+        "bmc" => of(&inventory.bmc),
+        "bmc_mac" => of(inventory.bmc.as_ref().and_then(|bmc| bmc.mac)),
+        "board" => of(&inventory.board),
+        "boot" => of(&inventory.boot),
+        "chassis" => of(&inventory.chassis),
         "cores" => Value::from(inventory.cpu.cores),
-        "cpu" => Value::from_serialize(&inventory.cpu),
+        "cpu" => of(&inventory.cpu),
         "disks" => inventory.disks.iter().map(disk).collect(),
-        "firmware" => Value::from_serialize(&inventory.firmware),
-        "lldp" => Value::from_serialize(boot_nic(inventory).and_then(|nic| nic.lldp.as_ref())),
-        "mac" => Value::from_serialize(boot_nic(inventory).map(|nic| nic.mac).or(inventory.boot.mac)),
+        "firmware" => of(&inventory.firmware),
+        "lldp" => of(boot_nic(inventory).and_then(|nic| nic.lldp.as_ref())),
+        "mac" => of(boot_nic(inventory).map(|nic| nic.mac).or(inventory.boot.mac)),
         "manufacturer" => text(&inventory.system.manufacturer),
-        "memory" => Value::from_serialize(&inventory.memory),
+        "memory" => of(&inventory.memory),
         "memory_gib" => Value::from(memory_gib(inventory)),
         "nics" => inventory.nics.iter().map(nic).collect(),
-        "pci" => Value::from_serialize(&inventory.pci),
+        "pci" => of(&inventory.pci),
         "product" => text(&inventory.system.product),
         "serial" => text(&inventory.system.serial),
-        "system" => Value::from_serialize(&inventory.system),
-        "tpm" => Value::from_serialize(&inventory.tpm),
+        "system" => of(&inventory.system),
+        "tpm" => of(&inventory.tpm),
         _ => Value::UNDEFINED,
     }
 }
 
 fn disk(disk: &Disk) -> Value {
-    let view = DiskView { size_gib: disk.size_bytes / GIB, usb: disk.bus == DiskBus::Usb, disk };
-    Value::from_serialize(view)
+    let view = DiskView {
+        size_gib: disk.size_bytes / GIB,
+        usb: disk.bus == DiskBus::Usb,
+        disk,
+    };
+    of(view)
 }
 
 /// A NIC, to expressions.
 pub(super) fn nic(nic: &Nic) -> Value {
-    Value::from_serialize(nic)
+    of(nic)
 }
 
 /// The NIC the machine booted from.
@@ -120,7 +159,11 @@ pub(crate) fn boot_nic(inventory: &Inventory) -> Option<&Nic> {
 
 /// Memory in GiB: the modules' sizes, because what the kernel can use is some hundred MiB less than what was bought.
 pub(crate) fn memory_gib(inventory: &Inventory) -> u64 {
-    let fitted = inventory.memory.modules.iter().fold(0u64, |sum, module| sum.saturating_add(module.size_bytes));
+    let fitted = inventory
+        .memory
+        .modules
+        .iter()
+        .fold(0u64, |sum, module| sum.saturating_add(module.size_bytes));
     fitted.max(inventory.memory.total_bytes).saturating_add(GIB / 2) / GIB
 }
 

@@ -16,7 +16,11 @@ pub(crate) struct Expected<'s> {
 
 impl<'s> Expected<'s> {
     pub(crate) fn new(machines: &'s [Machine]) -> Self {
-        let mut new = Self { by_serial: HashMap::new(), by_mac: HashMap::new(), by_bmc: HashMap::new() };
+        let mut new = Self {
+            by_serial: HashMap::new(),
+            by_mac: HashMap::new(),
+            by_bmc: HashMap::new(),
+        };
         for machine in machines {
             if let Some(serial) = &machine.serial {
                 new.by_serial.entry(serial).or_default().push(machine);
@@ -38,12 +42,17 @@ impl<'s> Expected<'s> {
         }
         let inventory = node.inventory.as_ref();
         let serial = inventory.and_then(|inventory| inventory.system.serial.as_deref());
-        let bmc = inventory.and_then(|inventory| inventory.bmc.as_ref()).and_then(|bmc| bmc.mac);
+        let bmc = inventory
+            .and_then(|inventory| inventory.bmc.as_ref())
+            .and_then(|bmc| bmc.mac);
         let mut found: Vec<&'s Machine> = Vec::new();
         let by_mac = node.macs.iter().filter_map(|mac| self.by_mac.get(mac)).flatten();
-        let candidates = serial.and_then(|serial| self.by_serial.get(serial)).into_iter().flatten();
+        let candidates = serial
+            .and_then(|serial| self.by_serial.get(serial))
+            .into_iter()
+            .flatten();
         let by_bmc = bmc.and_then(|mac| self.by_bmc.get(&mac)).into_iter().flatten();
-        for machine in candidates.chain(by_mac).chain(by_bmc) {
+        for &machine in candidates.chain(by_mac).chain(by_bmc) {
             let fits = machine.serial.as_deref().is_none_or(|wanted| serial == Some(wanted))
                 && mac(machine.mac.as_deref()).is_none_or(|mac| node.macs.contains(&mac))
                 && mac(machine.bmc_mac.as_deref()).is_none_or(|mac| bmc == Some(mac));
@@ -56,7 +65,10 @@ impl<'s> Expected<'s> {
             [one] => Ok(Some(one)),
             several => {
                 let names: Vec<&str> = several.iter().map(|machine| machine.name.as_str()).collect();
-                Err(format!("it fits several expected machines: {}; give each its serial number", names.join(", ")))
+                Err(format!(
+                    "it fits several expected machines: {}; give each its serial number",
+                    names.join(", ")
+                ))
             }
         }
     }
@@ -72,7 +84,11 @@ pub(crate) fn shortfall(machine: &Machine, inventory: &Inventory) -> Vec<String>
     let disks = inventory.disks.iter().filter(|disk| !disk.removable).count() as u64;
     let counts = [
         ("GiB of memory", expect.memory_gib, memory_gib(inventory)),
-        ("processor cores", expect.cores.map(u64::from), u64::from(inventory.cpu.cores)),
+        (
+            "processor cores",
+            expect.cores.map(u64::from),
+            u64::from(inventory.cpu.cores),
+        ),
         ("disks", expect.disks.map(u64::from), disks),
         ("NICs", expect.nics.map(u64::from), inventory.nics.len() as u64),
     ];
@@ -82,5 +98,7 @@ pub(crate) fn shortfall(machine: &Machine, inventory: &Inventory) -> Vec<String>
     });
     let product = inventory.system.product.as_deref().unwrap_or("none");
     let other = expect.product.as_deref().filter(|wanted| *wanted != product);
-    short.chain(other.map(|wanted| format!("product {wanted} expected, {product} found"))).collect()
+    short
+        .chain(other.map(|wanted| format!("product {wanted} expected, {product} found")))
+        .collect()
 }

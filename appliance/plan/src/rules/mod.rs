@@ -19,9 +19,9 @@ use crate::site::formats::{self, Refusal};
 use crate::site::problem::did_you_mean;
 use crate::site::{Machine, Site};
 
+use context::{Context, NAMES};
 pub(crate) use context::{boot_nic, memory_gib};
 pub(crate) use machine::{Expected, shortfall};
-use context::{Context, NAMES};
 
 /// Instructions one expression may take: enough to walk a few hundred disks or PCI devices several times.
 const FUEL: u64 = 100_000;
@@ -102,9 +102,17 @@ impl std::fmt::Display for Decided<'_> {
 impl<'s> Rules<'s> {
     /// Compiles the rules of a site.
     pub fn new(site: &'s Site) -> Self {
-        let compile = |when: &String| environment().compile_expression_owned(when.clone()).map_err(|e| words(&e));
+        let compile = |when: &String| {
+            environment()
+                .compile_expression_owned(when.clone())
+                .map_err(|e| words(&e))
+        };
         let compiled = site.rule.iter().map(|rule| compile(&rule.when)).collect();
-        Self { site, compiled, expected: Expected::new(&site.machine) }
+        Self {
+            site,
+            compiled,
+            expected: Expected::new(&site.machine),
+        }
     }
 
     /// Binds one node.
@@ -120,7 +128,12 @@ impl<'s> Rules<'s> {
         } else if let (Some(role), Some(machine)) = (by_machine(), found) {
             (Some(role), Decided::Machine(&machine.name))
         } else {
-            let hit = self.site.rule.iter().zip(&self.compiled).find(|(_, compiled)| matches(compiled, &context) == Ok(true));
+            let hit = self
+                .site
+                .rule
+                .iter()
+                .zip(&self.compiled)
+                .find(|(_, compiled)| matches(compiled, &context) == Ok(true));
             template = hit.and_then(|(rule, _)| rule.hostname.as_deref());
             match hit {
                 Some((rule, _)) => (Some(Cow::Borrowed(rule.role.as_str())), Decided::Rule(&rule.name)),
@@ -133,7 +146,12 @@ impl<'s> Rules<'s> {
             (_, None, Some(template)) => render(template, &context),
             (_, None, None) => named(facts.node.name.clone()),
         };
-        Binding { role, hostname, machine: found, decided }
+        Binding {
+            role,
+            hostname,
+            machine: found,
+            decided,
+        }
     }
 
     /// Binds one node and says why, rule by rule.
@@ -146,7 +164,11 @@ impl<'s> Rules<'s> {
                 (Err(error), Ok(expression)) => (false, format!("error: {error} ({})", seen(expression, &context))),
                 (Err(error), Err(_)) => (false, format!("error: {error}")),
             };
-            RuleResult { rule: rule.name.clone(), matched, why }
+            RuleResult {
+                rule: rule.name.clone(),
+                matched,
+                why,
+            }
         });
         let rules = rules.collect();
         let binding = self.bind(facts);
@@ -200,7 +222,9 @@ fn named(name: String) -> Result<String, String> {
     if formats::is_hostname(&name) {
         return Ok(name);
     }
-    Err(format!("`{name}` is not a host name: letters, digits and hyphens, at most 63, no hyphen at either end"))
+    Err(format!(
+        "`{name}` is not a host name: letters, digits and hyphens, at most 63, no hyphen at either end"
+    ))
 }
 
 /// The one environment: helpers, fuel, strictness.
@@ -218,13 +242,19 @@ fn environment() -> &'static Environment<'static> {
 
 /// An error without the listing of source that minijinja adds.
 fn words(error: &minijinja::Error) -> String {
-    error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
+    error.detail().map_or_else(
+        || error.kind().to_string(),
+        |detail| format!("{}: {detail}", error.kind()),
+    )
 }
 
 /// Checks an expression as far as that goes without a node: its syntax and the names it uses.
 pub(crate) fn check_expression(text: &str) -> Result<(), Refusal> {
     match environment().compile_expression(text) {
-        Ok(expression) => known_names(expression.undeclared_variables(false), &mut NAMES.iter().map(|(name, _)| *name)),
+        Ok(expression) => known_names(
+            expression.undeclared_variables(false),
+            &mut NAMES.iter().map(|(name, _)| *name),
+        ),
         Err(error) => Err(format!("the expression is not sound: {}", words(&error)).into()),
     }
 }
@@ -232,7 +262,10 @@ pub(crate) fn check_expression(text: &str) -> Result<(), Refusal> {
 /// Checks a template likewise.
 pub(crate) fn check_template(text: &str) -> Result<(), Refusal> {
     match environment().template_from_str(text) {
-        Ok(template) => known_names(template.undeclared_variables(false), &mut NAMES.iter().map(|(name, _)| *name)),
+        Ok(template) => known_names(
+            template.undeclared_variables(false),
+            &mut NAMES.iter().map(|(name, _)| *name),
+        ),
         Err(error) => Err(format!("the template is not sound: {}", words(&error)).into()),
     }
 }
@@ -241,8 +274,13 @@ fn known_names(
     used: impl IntoIterator<Item = String>,
     names: &mut dyn Iterator<Item = &'static str>,
 ) -> Result<(), Refusal> {
-    let names: Vec<&str> = names.chain(["gib", "tib", "range", "dict", "namespace", "debug"]).collect();
-    let mut unknown: Vec<String> = used.into_iter().filter(|name| !names.contains(&name.as_str())).collect();
+    let names: Vec<&str> = names
+        .chain(["gib", "tib", "range", "dict", "namespace", "debug"])
+        .collect();
+    let mut unknown: Vec<String> = used
+        .into_iter()
+        .filter(|name| !names.contains(&name.as_str()))
+        .collect();
     unknown.sort();
     match unknown.first() {
         None => Ok(()),
@@ -263,20 +301,29 @@ pub(crate) fn check_nic(text: &str) -> Result<(), Refusal> {
         || Some("write `boot`, `nic0`, a MAC address, or an expression such as `nic.speed_mbps >= 25000`".to_owned());
     if plain {
         let message = format!("`{text}` does not select a NIC; kernel names differ between systems and are not used");
-        return Err(Refusal { message, suggestion: suggestion() });
+        return Err(Refusal {
+            message,
+            suggestion: suggestion(),
+        });
     }
     match environment().compile_expression(text) {
         Ok(expression) => known_names(expression.undeclared_variables(false), &mut ["nic"].into_iter()),
         Err(error) => {
             let message = format!("`{text}` does not select a NIC: {}", words(&error));
-            Err(Refusal { message, suggestion: suggestion() })
+            Err(Refusal {
+                message,
+                suggestion: suggestion(),
+            })
         }
     }
 }
 
 /// The number in `nic3`.
 fn position(text: &str) -> Option<usize> {
-    text.strip_prefix("nic").filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+    text.strip_prefix("nic")
+        .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?
+        .parse()
+        .ok()
 }
 
 /// A NIC selector, compiled.
@@ -298,9 +345,11 @@ impl NicSelector {
         }
         match text.parse() {
             Ok(mac) => Self::Mac(mac),
-            Err(_) => {
-                Self::Expression(environment().compile_expression_owned(text.to_owned()).map_err(|error| words(&error)))
-            }
+            Err(_) => Self::Expression(
+                environment()
+                    .compile_expression_owned(text.to_owned())
+                    .map_err(|error| words(&error)),
+            ),
         }
     }
 
@@ -312,10 +361,8 @@ impl NicSelector {
                 Self::Boot => boot.is_some_and(|boot| boot.mac == nic.mac),
                 Self::Position(position) => *position == index,
                 Self::Mac(mac) => *mac == nic.mac,
-                Self::Expression(compiled) => {
-                    matches(compiled, &minijinja::context! { nic => context::nic(nic) })
-                        .map_err(|error| format!("on {}: {error}", nic.mac))?
-                }
+                Self::Expression(compiled) => matches(compiled, &minijinja::context! { nic => context::nic(nic) })
+                    .map_err(|error| format!("on {}: {error}", nic.mac))?,
             };
             if hit {
                 selected.push(*nic);

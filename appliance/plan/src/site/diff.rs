@@ -44,15 +44,27 @@ fn compare(path: &str, left: &Value, right: &Value, out: &mut Vec<Difference>) {
         (Value::Object(left), Value::Object(right)) => {
             let others = right.keys().filter(|name| !left.contains_key(*name));
             for name in left.keys().chain(others) {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
                 let null = &Value::Null;
-                compare(&path, left.get(name).unwrap_or(null), right.get(name).unwrap_or(null), out);
+                compare(
+                    &path,
+                    left.get(name).unwrap_or(null),
+                    right.get(name).unwrap_or(null),
+                    out,
+                );
             }
         }
         (Value::Array(left), Value::Array(right)) if let (Some(l), Some(r)) = (names(left), names(right)) => {
             let null = &Value::Null;
             for (name, value) in &l {
-                let other = r.iter().find(|(other, _)| other == name).map_or(null, |(_, value)| value);
+                let other = r
+                    .iter()
+                    .find(|(other, _)| other == name)
+                    .map_or(null, |(_, value)| value);
                 compare(&format!("{path}[{name}]"), value, other, out);
             }
             for (name, value) in r.iter().filter(|(name, _)| !l.iter().any(|(other, _)| other == name)) {
@@ -65,20 +77,30 @@ fn compare(path: &str, left: &Value, right: &Value, out: &mut Vec<Difference>) {
             let (left, right) = (order(&l, &r), order(&r, &l));
             if left != right {
                 let path = format!("{path} (order)");
-                out.push(Difference { path, left: Some(left.join(", ")), right: Some(right.join(", ")) });
+                out.push(Difference {
+                    path,
+                    left: Some(left.join(", ")),
+                    right: Some(right.join(", ")),
+                });
             }
         }
         (left, right) => {
             let shown = |value: &Value| (!value.is_null()).then(|| value.to_string());
-            out.push(Difference { path: path.to_owned(), left: shown(left), right: shown(right) });
+            out.push(Difference {
+                path: path.to_owned(),
+                left: shown(left),
+                right: shown(right),
+            });
         }
     }
 }
 
 /// The elements of a list by name, when each has one of its own.
 fn names(list: &[Value]) -> Option<Vec<(&str, &Value)>> {
-    let named: Vec<(&str, &Value)> =
-        list.iter().map(|value| Some((value.get("name")?.as_str()?, value))).collect::<Option<_>>()?;
+    let named: Vec<(&str, &Value)> = list
+        .iter()
+        .map(|value| Some((value.get("name")?.as_str()?, value)))
+        .collect::<Option<_>>()?;
     let mut seen: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
     seen.sort_unstable();
     seen.windows(2).all(|pair| pair.first() != pair.last()).then_some(named)

@@ -17,7 +17,10 @@ pub(crate) struct Refusal {
 
 impl From<String> for Refusal {
     fn from(message: String) -> Self {
-        Self { message, suggestion: None }
+        Self {
+            message,
+            suggestion: None,
+        }
     }
 }
 
@@ -42,7 +45,11 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "nic" => return rules::check_nic(text),
         _ => true,
     };
-    if sound { Ok(()) } else { Err(format!("`{}` is not {}", shown(text), meaning(format)).into()) }
+    if sound {
+        Ok(())
+    } else {
+        Err(format!("`{}` is not {}", shown(text), meaning(format)).into())
+    }
 }
 
 fn shown(text: &str) -> String {
@@ -71,7 +78,10 @@ fn subnet(text: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     let suggestion = Some(format!("write `{}`", net.trunc()));
-    Err(Refusal { message: format!("`{text}` has bits set behind its prefix"), suggestion })
+    Err(Refusal {
+        message: format!("`{text}` has bits set behind its prefix"),
+        suggestion,
+    })
 }
 
 /// RFC 1123 section 2.1, one label.
@@ -89,15 +99,15 @@ pub(crate) fn is_domain(text: &str) -> bool {
 fn is_user(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
 }
 
 fn is_timezone(text: &str) -> bool {
     !text.is_empty()
         && text.split('/').all(|part| {
-            !part.is_empty()
-                && part != ".."
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-".contains(&b))
+            !part.is_empty() && part != ".." && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-".contains(&b))
         })
 }
 
@@ -145,17 +155,27 @@ const KEY_TYPES: &[&str] = &[
 /// front are refused: they would be dropped where an image takes keys without them.
 fn ssh_key(text: &str) -> Result<(), Refusal> {
     if text.contains("PRIVATE KEY") {
-        let suggestion = Some("put the public key here, the file that ends in .pub, and keep the private one".to_owned());
-        return Err(Refusal { message: "is a private key".to_owned(), suggestion });
+        let suggestion =
+            Some("put the public key here, the file that ends in .pub, and keep the private one".to_owned());
+        return Err(Refusal {
+            message: "is a private key".to_owned(),
+            suggestion,
+        });
     }
     let mut words = text.split_ascii_whitespace();
     let (kind, blob) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     if !KEY_TYPES.contains(&kind) || text.lines().count() != 1 {
         let suggestion = Some("copy one line of a .pub file, such as `ssh-ed25519 AAAA... you@host`".to_owned());
-        return Err(Refusal { message: format!("`{}` is not an OpenSSH public key", shown(text)), suggestion });
+        return Err(Refusal {
+            message: format!("`{}` is not an OpenSSH public key", shown(text)),
+            suggestion,
+        });
     }
-    let bytes = base64(blob).ok_or_else(|| Refusal::from(format!("the {kind} key is cut or damaged: no sound base64")))?;
-    let length = bytes.first_chunk::<4>().map_or(0, |head| u32::from_be_bytes(*head) as usize);
+    let bytes =
+        base64(blob).ok_or_else(|| Refusal::from(format!("the {kind} key is cut or damaged: no sound base64")))?;
+    let length = bytes
+        .first_chunk::<4>()
+        .map_or(0, |head| u32::from_be_bytes(*head) as usize);
     if bytes.get(4..4usize.saturating_add(length)) != Some(kind.as_bytes()) || bytes.len() < length + 20 {
         return Err(format!("the {kind} key is cut or damaged: its content does not begin with its type").into());
     }

@@ -1,7 +1,7 @@
 //! The site file: what is wanted of a rack. Parsed with every problem at once, each with its line, field and remedy.
 
-pub(crate) mod formats;
 mod diff;
+pub(crate) mod formats;
 pub(crate) mod problem;
 mod profiles;
 mod reference;
@@ -81,7 +81,11 @@ fn schema() -> &'static Value {
 fn check(tree: Tree, services: &BTreeSet<OwnService>, problems: &mut Problems<'_>) -> Option<Site> {
     let tree = overlay(tree, problems)?;
     let schema = schema();
-    let mut validator = Validator { schema, problems, shifted: false };
+    let mut validator = Validator {
+        schema,
+        problems,
+        shifted: false,
+    };
     let sound = validator.run(&tree)?;
     let shifted = validator.shifted;
     let site = match Site::deserialize(sound) {
@@ -100,11 +104,18 @@ fn check(tree: Tree, services: &BTreeSet<OwnService>, problems: &mut Problems<'_
 
 /// Lays the file over the profile it extends.
 fn overlay(tree: Tree, problems: &mut Problems<'_>) -> Option<Tree> {
-    let Some(name) = tree.get("extends").and_then(Tree::text) else { return Some(tree) };
+    let Some(name) = tree.get("extends").and_then(Tree::text) else {
+        return Some(tree);
+    };
     let Some(profile) = profiles().iter().find(|profile| profile.name == name) else {
         let names = || profiles().iter().map(|profile| profile.name);
         let message = format!("there is no profile `{name}`; {}", known(names()));
-        problems.add(tree.place(&["extends"]), "extends", message, did_you_mean(name, names()));
+        problems.add(
+            tree.place(&["extends"]),
+            "extends",
+            message,
+            did_you_mean(name, names()),
+        );
         return None;
     };
     let (lower, _) = Tree::parse(profile.text);

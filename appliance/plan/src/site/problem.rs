@@ -47,8 +47,17 @@ impl<'a> Problems<'a> {
         Self { text, list: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, place: Option<Range<usize>>, field: &str, message: String, suggestion: Option<String>) {
-        let before = self.text.get(..place.map_or(0, |range| range.start)).unwrap_or_default();
+    pub(super) fn add(
+        &mut self,
+        place: Option<Range<usize>>,
+        field: &str,
+        message: String,
+        suggestion: Option<String>,
+    ) {
+        let before = self
+            .text
+            .get(..place.map_or(0, |range| range.start))
+            .unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         self.list.push(SiteProblem {
             line: before.matches('\n').count() + 1,

@@ -12,7 +12,13 @@ pub struct Profile {
 /// All shipped profiles.
 pub const fn profiles() -> &'static [Profile] {
     &[
-        Profile { name: "debian-servers", text: include_str!("../../profiles/debian-servers.toml") },
-        Profile { name: "inspect-only", text: include_str!("../../profiles/inspect-only.toml") },
+        Profile {
+            name: "debian-servers",
+            text: include_str!("../../profiles/debian-servers.toml"),
+        },
+        Profile {
+            name: "inspect-only",
+            text: include_str!("../../profiles/inspect-only.toml"),
+        },
     ]
 }

@@ -27,18 +27,43 @@ pub fn reference() -> String {
     let schema = schema();
     let mut out = String::new();
     for (heading, pointer) in SECTIONS {
-        let Some(section) = schema.pointer(pointer.trim_start_matches('#')) else { continue };
+        let Some(section) = schema.pointer(pointer.trim_start_matches('#')) else {
+            continue;
+        };
         let _ = write!(out, "### `{heading}`\n\n");
         if let Some(text) = section.get("description").and_then(Value::as_str) {
             let _ = write!(out, "{}\n\n", joined(text));
         }
         out.push_str("| field | value | default | meaning |\n| --- | --- | --- | --- |\n");
-        let required: Vec<&str> =
-            section.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-        for (name, field) in section.get("properties").and_then(Value::as_object).into_iter().flatten() {
-            let default = if required.contains(&name.as_str()) { "required".to_owned() } else { default(field) };
-            let meaning = field.get("description").and_then(Value::as_str).map(joined).unwrap_or_default();
-            let _ = writeln!(out, "| `{name}` | {} | {default} | {} |", kind(field), escaped(&meaning));
+        let required: Vec<&str> = section
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        for (name, field) in section
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            let default = if required.contains(&name.as_str()) {
+                "required".to_owned()
+            } else {
+                default(field)
+            };
+            let meaning = field
+                .get("description")
+                .and_then(Value::as_str)
+                .map(joined)
+                .unwrap_or_default();
+            let _ = writeln!(
+                out,
+                "| `{name}` | {} | {default} | {} |",
+                kind(field),
+                escaped(&meaning)
+            );
         }
         out.push('\n');
     }
@@ -75,8 +100,11 @@ fn kind(field: &Value) -> String {
     };
     for choices in ["oneOf", "anyOf"] {
         if let Some(list) = resolved.get(choices).and_then(Value::as_array) {
-            let words: Vec<String> =
-                list.iter().filter(|choice| choice.get("type") != Some(&"null".into())).map(kind).collect();
+            let words: Vec<String> = list
+                .iter()
+                .filter(|choice| choice.get("type") != Some(&"null".into()))
+                .map(kind)
+                .collect();
             return words.join(" or ");
         }
     }
@@ -84,13 +112,21 @@ fn kind(field: &Value) -> String {
         return format!("`{word}`");
     }
     if let Some(words) = resolved.get("enum").and_then(Value::as_array) {
-        return words.iter().filter(|word| !word.is_null()).map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ");
+        return words
+            .iter()
+            .filter(|word| !word.is_null())
+            .map(|word| format!("`{word}`"))
+            .collect::<Vec<_>>()
+            .join(" or ");
     }
     let name = match resolved.get("type") {
         Some(Value::String(name)) => name.clone(),
-        Some(Value::Array(names)) => {
-            names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect::<Vec<_>>().join(" or ")
-        }
+        Some(Value::Array(names)) => names
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|name| *name != "null")
+            .collect::<Vec<_>>()
+            .join(" or "),
         _ => String::new(),
     };
     let name = match name.as_str() {
@@ -99,7 +135,10 @@ fn kind(field: &Value) -> String {
         "string" => "text".to_owned(),
         "integer" => "number".to_owned(),
         "boolean" => "true or false".to_owned(),
-        other => other.replace("string", "text").replace("integer", "number").replace("boolean", "true, false"),
+        other => other
+            .replace("string", "text")
+            .replace("integer", "number")
+            .replace("boolean", "true, false"),
     };
     match (resolved.get("minimum"), resolved.get("maximum")) {
         (Some(least), Some(most)) if least != &Value::from(0) => format!("{name} {least} to {most}"),

@@ -12,7 +12,12 @@ use crate::planner::edges;
 
 /// Checks a site that its schema finds sound.
 pub(super) fn check(site: &Site, tree: &Tree, services: &BTreeSet<OwnService>, problems: &mut Problems<'_>) {
-    let mut checker = Checker { site, tree, services, problems };
+    let mut checker = Checker {
+        site,
+        tree,
+        services,
+        problems,
+    };
     checker.networks();
     for (name, role) in &site.role {
         checker.role(name, role);
@@ -39,7 +44,8 @@ impl Checker<'_, '_, '_> {
                 Err(_) => field.push_str(&format!(".{part}")),
             }
         }
-        self.problems.add(self.tree.place(path), &field, message.into(), suggestion);
+        self.problems
+            .add(self.tree.place(path), &field, message.into(), suggestion);
     }
 
     /// True when the file says something at a path, sound or not.
@@ -75,7 +81,11 @@ impl Checker<'_, '_, '_> {
 
     fn name(&mut self, path: &[&str], name: &str) {
         if !is_name(name) {
-            self.add(path, format!("`{name}` is not a name: letters, digits, `.`, `_`, `-`, at most 64"), None);
+            self.add(
+                path,
+                format!("`{name}` is not a name: letters, digits, `.`, `_`, `-`, at most 64"),
+                None,
+            );
         }
     }
 
@@ -84,15 +94,29 @@ impl Checker<'_, '_, '_> {
         let barred = edges(subnet);
         if let Some(gateway) = network.gateway {
             if !subnet.contains(&gateway) {
-                self.add(&["network", name, "gateway"], format!("{gateway} is not in {subnet}"), None);
+                self.add(
+                    &["network", name, "gateway"],
+                    format!("{gateway} is not in {subnet}"),
+                    None,
+                );
             } else if barred.contains(&gateway) {
-                self.add(&["network", name, "gateway"], format!("{gateway} is no host's address in {subnet}"), None);
+                self.add(
+                    &["network", name, "gateway"],
+                    format!("{gateway} is no host's address in {subnet}"),
+                    None,
+                );
             }
         }
         if network.mtu.is_some_and(|mtu| mtu < 1280 && !subnet.addr().is_ipv4()) {
-            self.add(&["network", name, "mtu"], "IPv6 needs 1280 at least (RFC 8200 section 5)", None);
+            self.add(
+                &["network", name, "mtu"],
+                "IPv6 needs 1280 at least (RFC 8200 section 5)",
+                None,
+            );
         }
-        let Addresses::Range(first, last) = network.addresses else { return };
+        let Addresses::Range(first, last) = network.addresses else {
+            return;
+        };
         let path = ["network", name, "addresses"];
         for edge in [first, last] {
             if !subnet.contains(&edge) {
@@ -102,7 +126,11 @@ impl Checker<'_, '_, '_> {
             }
         }
         if let Some(gateway) = network.gateway.filter(|gateway| (first..=last).contains(gateway)) {
-            self.add(&path, format!("the range holds the gateway {gateway}"), Some("begin behind it".to_owned()));
+            self.add(
+                &path,
+                format!("the range holds the gateway {gateway}"),
+                Some("begin behind it".to_owned()),
+            );
         }
     }
 
@@ -112,7 +140,10 @@ impl Checker<'_, '_, '_> {
             Service::Off => return,
             Service::Own if self.services.contains(&service) => return,
             Service::Own => {
-                let message = format!("\"own\" is not possible: this appliance has no {} service yet", service.name());
+                let message = format!(
+                    "\"own\" is not possible: this appliance has no {} service yet",
+                    service.name()
+                );
                 let suggestion = "name an external one, or write \"off\"".to_owned();
                 return self.add(&path, message, Some(suggestion));
             }
@@ -138,32 +169,66 @@ impl Checker<'_, '_, '_> {
     fn role(&mut self, name: &str, role: &Role) {
         let at = ["role", name];
         self.name(&at, name);
-        match (self.written(&["role", name, "os"]), self.written(&["role", name, "memory"])) {
+        match (
+            self.written(&["role", name, "os"]),
+            self.written(&["role", name, "memory"]),
+        ) {
             (true, true) => self.add(&at, "`os` and `memory` exclude each other", None),
             (false, false) => self.add(&at, "says neither `os` nor `memory`", Some("say which".to_owned())),
             _ => {}
         }
         if role.memory.is_some() {
-            let only_disk = ["root", "erase", "erase_disks", "restart", "network", "user", "timezone", "file", "step"];
+            let only_disk = [
+                "root",
+                "erase",
+                "erase_disks",
+                "restart",
+                "network",
+                "user",
+                "timezone",
+                "file",
+                "step",
+            ];
             for field in only_disk {
                 if self.written(&["role", name, field]) {
-                    self.add(&["role", name, field], "is for installed systems; this role runs in memory", None);
+                    self.add(
+                        &["role", name, field],
+                        "is for installed systems; this role runs in memory",
+                        None,
+                    );
                 }
             }
         }
-        if role.root.min_gib.zip(role.root.max_gib).is_some_and(|(least, most)| least > most) {
-            self.add(&["role", name, "root"], "`min_gib` is more than `max_gib`: no disk can fit", None);
+        if role
+            .root
+            .min_gib
+            .zip(role.root.max_gib)
+            .is_some_and(|(least, most)| least > most)
+        {
+            self.add(
+                &["role", name, "root"],
+                "`min_gib` is more than `max_gib`: no disk can fit",
+                None,
+            );
         }
         if role.root.mirror && (role.root.serial.is_some() || role.root.wwn.is_some() || role.root.by_path.is_some()) {
             let suggestion = "choose both by size, media, bus or model".to_owned();
-            self.add(&["role", name, "root"], "a mirror needs two disks, but one is named", Some(suggestion));
+            self.add(
+                &["role", name, "root"],
+                "a mirror needs two disks, but one is named",
+                Some(suggestion),
+            );
         }
         self.role_networks(name, role);
         self.steps(name, role);
         let mut paths = BTreeSet::new();
         for (index, file) in role.file.iter().enumerate() {
             if !paths.insert(&file.path) {
-                self.add(&["role", name, "file", &index.to_string(), "path"], "is written twice", None);
+                self.add(
+                    &["role", name, "file", &index.to_string(), "path"],
+                    "is written twice",
+                    None,
+                );
             }
         }
         for (index, check) in role.checks.iter().flatten().enumerate() {
@@ -182,19 +247,36 @@ impl Checker<'_, '_, '_> {
             let at = |field: &'static str| ["role", name, "network", &index, field].map(str::to_owned);
             let path = at("network");
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
-            self.refers(&path, "network", &wanted.network, self.site.network.keys().map(String::as_str));
+            self.refers(
+                &path,
+                "network",
+                &wanted.network,
+                self.site.network.keys().map(String::as_str),
+            );
             if !names.insert(&wanted.name) {
-                self.add(&["role", name, "network", &index, "name"], "is the name of another interface too", None);
+                self.add(
+                    &["role", name, "network", &index, "name"],
+                    "is the name of another interface too",
+                    None,
+                );
             }
             if wanted.nics.is_empty() {
                 self.add(&["role", name, "network", &index, "nics"], "names no NIC", None);
             }
             if wanted.nics.len() > 1 && wanted.bond.is_none() {
                 let suggestion = Some("add bond = \"802.3ad\" or \"active-backup\"".to_owned());
-                self.add(&["role", name, "network", &index, "nics"], "names several NICs without `bond`", suggestion);
+                self.add(
+                    &["role", name, "network", &index, "nics"],
+                    "names several NICs without `bond`",
+                    suggestion,
+                );
             }
-            let Some(network) = self.site.network.get(&wanted.network) else { continue };
-            let gateway = network.gateway.filter(|_| wanted.default_route && network.addresses != Addresses::Dhcp);
+            let Some(network) = self.site.network.get(&wanted.network) else {
+                continue;
+            };
+            let gateway = network
+                .gateway
+                .filter(|_| wanted.default_route && network.addresses != Addresses::Dhcp);
             let Some(gateway) = gateway else { continue };
             if let Some(other) = routes.insert(gateway.is_ipv4(), &wanted.name) {
                 let message = format!("both {other} and {} would be the default route", wanted.name);
@@ -209,12 +291,25 @@ impl Checker<'_, '_, '_> {
         for (index, step) in role.step.iter().enumerate() {
             let index = index.to_string();
             if above.contains(&step.name.as_str()) {
-                self.add(&["role", name, "step", &index, "name"], "is the name of another step too", None);
+                self.add(
+                    &["role", name, "step", &index, "name"],
+                    "is the name of another step too",
+                    None,
+                );
             }
-            for need in step.needs.iter().flatten().filter(|need| !above.contains(&need.as_str())) {
+            for need in step
+                .needs
+                .iter()
+                .flatten()
+                .filter(|need| !above.contains(&need.as_str()))
+            {
                 let below = role.step.iter().any(|other| other.name == **need);
                 let message = format!("there is no step `{need}` above this one");
-                let hint = if below { Some("move it up".to_owned()) } else { did_you_mean(need, above.iter().copied()) };
+                let hint = if below {
+                    Some("move it up".to_owned())
+                } else {
+                    did_you_mean(need, above.iter().copied())
+                };
                 self.add(&["role", name, "step", &index, "needs"], message, hint);
             }
             above.push(&step.name);
@@ -227,13 +322,19 @@ impl Checker<'_, '_, '_> {
         let mut left: Vec<(&String, &Role)> = self.site.role.iter().collect();
         while !left.is_empty() {
             let ready = |role: &Role| {
-                role.after.iter().all(|other| known.contains(&other.as_str()) || !self.site.role.contains_key(other))
+                role.after
+                    .iter()
+                    .all(|other| known.contains(&other.as_str()) || !self.site.role.contains_key(other))
             };
             let (go, stay): (Vec<_>, Vec<_>) = left.into_iter().partition(|(_, role)| ready(role));
             if go.is_empty() {
                 let circle: Vec<&str> = stay.iter().map(|(name, _)| name.as_str()).collect();
                 let message = format!("these roles wait for each other: {}", circle.join(", "));
-                self.add(&["role", circle.first().copied().unwrap_or_default(), "after"], message, None);
+                self.add(
+                    &["role", circle.first().copied().unwrap_or_default(), "after"],
+                    message,
+                    None,
+                );
                 break;
             }
             known.extend(go.iter().map(|(name, _)| name.as_str()));
@@ -252,7 +353,12 @@ impl Checker<'_, '_, '_> {
         let mut names = BTreeSet::new();
         for (index, rule) in site.rule.iter().enumerate() {
             let index = index.to_string();
-            self.refers(&["rule", &index, "role"], "role", &rule.role, site.role.keys().map(String::as_str));
+            self.refers(
+                &["rule", &index, "role"],
+                "role",
+                &rule.role,
+                site.role.keys().map(String::as_str),
+            );
             if !names.insert(&rule.name) {
                 self.add(&["rule", &index, "name"], "is the name of another rule too", None);
             }
@@ -266,12 +372,21 @@ impl Checker<'_, '_, '_> {
         for (index, machine) in site.machine.iter().enumerate() {
             let index = index.to_string();
             if let Some(role) = &machine.role {
-                self.refers(&["machine", &index, "role"], "role", role, site.role.keys().map(String::as_str));
+                self.refers(
+                    &["machine", &index, "role"],
+                    "role",
+                    role,
+                    site.role.keys().map(String::as_str),
+                );
             }
             if !names.insert(machine.name.to_lowercase()) {
                 self.add(&["machine", &index, "name"], "is the name of another machine too", None);
             }
-            let given = [("serial", &machine.serial), ("mac", &machine.mac), ("bmc_mac", &machine.bmc_mac)];
+            let given = [
+                ("serial", &machine.serial),
+                ("mac", &machine.mac),
+                ("bmc_mac", &machine.bmc_mac),
+            ];
             if given.iter().all(|(_, value)| value.is_none()) {
                 let suggestion = Some("give `serial`, `mac` or `bmc_mac`".to_owned());
                 self.add(&["machine", &index], "could be any machine", suggestion);
@@ -279,7 +394,11 @@ impl Checker<'_, '_, '_> {
             for (field, value) in given {
                 let Some(value) = value else { continue };
                 if let Some(other) = witnesses.insert((field, value.to_lowercase()), &machine.name) {
-                    self.add(&["machine", &index, field], format!("is that of machine {other} too"), None);
+                    self.add(
+                        &["machine", &index, field],
+                        format!("is that of machine {other} too"),
+                        None,
+                    );
                 }
             }
         }
@@ -300,13 +419,20 @@ fn is_host(text: &str) -> bool {
 }
 
 fn is_host_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     port.parse::<u16>().is_ok_and(|port| port > 0) && is_host(host)
 }
 
 fn is_url(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else { return false };
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+        return false;
+    };
     let authority = rest.trim_end_matches('/');
     // Credentials in a URL end up in logs and process lists.
     !authority.contains(['/', '@', ' ']) && (is_host_port(authority) || is_host(authority))

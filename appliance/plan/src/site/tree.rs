@@ -36,30 +36,50 @@ impl Tree {
     /// Reads a document, with all its syntax errors.
     pub(super) fn parse(text: &str) -> (Self, Vec<toml::de::Error>) {
         let (table, errors) = DeTable::parse_recoverable(text);
-        (Self { span: None, kind: Self::table(table.get_ref()) }, errors)
+        (
+            Self {
+                span: None,
+                kind: Self::table(table.get_ref()),
+            },
+            errors,
+        )
     }
 
     fn new(value: &Spanned<DeValue<'_>>) -> Self {
         let kind = match value.get_ref() {
             DeValue::String(text) => Kind::Leaf(Value::from(text.as_ref())),
             DeValue::Boolean(flag) => Kind::Leaf(Value::from(*flag)),
-            DeValue::Integer(number) => Kind::Leaf(
-                i64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Null, Value::from),
-            ),
+            DeValue::Integer(number) => {
+                Kind::Leaf(i64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Null, Value::from))
+            }
             DeValue::Float(number) => Kind::Leaf(number.as_str().parse::<f64>().map_or(Value::Null, Value::from)),
             DeValue::Datetime(time) => Kind::Leaf(Value::from(time.to_string())),
             DeValue::Array(list) => Kind::List(list.iter().map(Self::new).collect()),
             DeValue::Table(table) => Self::table(table),
         };
-        Self { span: Some(value.span()), kind }
+        Self {
+            span: Some(value.span()),
+            kind,
+        }
     }
 
     fn table(table: &DeTable<'_>) -> Kind {
-        let entry = |value| Entry { key: None, value: Self::new(value) };
+        let entry = |value| Entry {
+            key: None,
+            value: Self::new(value),
+        };
         Kind::Table(
             table
                 .iter()
-                .map(|(key, value)| (key.get_ref().to_string(), Entry { key: Some(key.span()), ..entry(value) }))
+                .map(|(key, value)| {
+                    (
+                        key.get_ref().to_string(),
+                        Entry {
+                            key: Some(key.span()),
+                            ..entry(value)
+                        },
+                    )
+                })
                 .collect(),
         )
     }
@@ -71,12 +91,21 @@ impl Tree {
                 for (name, mut entry) in lower {
                     entry.key = None;
                     let merged = match upper.remove(&name) {
-                        Some(own) => Entry { key: own.key, value: own.value.over(entry.value) },
-                        None => Entry { key: None, value: entry.value.unplaced() },
+                        Some(own) => Entry {
+                            key: own.key,
+                            value: own.value.over(entry.value),
+                        },
+                        None => Entry {
+                            key: None,
+                            value: entry.value.unplaced(),
+                        },
                     };
                     upper.insert(name, merged);
                 }
-                Self { span: self.span, kind: Kind::Table(upper) }
+                Self {
+                    span: self.span,
+                    kind: Kind::Table(upper),
+                }
             }
             (kind, _) => Self { span: self.span, kind },
         }
@@ -89,7 +118,15 @@ impl Tree {
             Kind::Table(table) => Kind::Table(
                 table
                     .into_iter()
-                    .map(|(name, entry)| (name, Entry { key: None, value: entry.value.unplaced() }))
+                    .map(|(name, entry)| {
+                        (
+                            name,
+                            Entry {
+                                key: None,
+                                value: entry.value.unplaced(),
+                            },
+                        )
+                    })
                     .collect(),
             ),
         };

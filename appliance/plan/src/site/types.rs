@@ -11,6 +11,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::RestartWay;
 
+fn ssh_keys(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": "string", "format": "ssh-key" } })
+}
+
+fn nics(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": "string", "format": "nic" } })
+}
+
 /// What a rack is for.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -27,7 +35,7 @@ pub struct Site {
     pub domain: Option<String>,
     /// OpenSSH public keys that may log in to every installed system.
     #[serde(default)]
-    #[schemars(inner(extend("format" = "ssh-key")))]
+    #[schemars(schema_with = "ssh_keys")]
     pub ssh_keys: Vec<String>,
     /// Networks, by name.
     #[serde(default)]
@@ -213,7 +221,7 @@ pub struct Role {
     #[serde(default)]
     pub root: Root,
     /// How disks are emptied before an install.
-    #[serde(default = "signatures")]
+    #[serde(default)]
     pub erase: EraseMethod,
     /// Which disks are emptied before an install.
     #[serde(default)]
@@ -229,7 +237,7 @@ pub struct Role {
     pub network: Vec<RoleNetwork>,
     /// OpenSSH public keys that may log in, besides the site's.
     #[serde(default)]
-    #[schemars(inner(extend("format" = "ssh-key")))]
+    #[schemars(schema_with = "ssh_keys")]
     pub ssh_keys: Vec<String>,
     /// Account that the keys are for; the image's own when not given.
     #[serde(default)]
@@ -261,10 +269,6 @@ pub struct Role {
     /// Roles whose nodes must all be ready before the first node of this one is begun.
     #[serde(default)]
     pub after: Vec<String>,
-}
-
-fn signatures() -> EraseMethod {
-    EraseMethod::Signatures
 }
 
 /// What runs in memory.
@@ -333,8 +337,29 @@ impl Root {
 
     /// From an intent.
     pub fn new(intent: DiskIntent, mirror: bool) -> Self {
-        let DiskIntent { pick, media, bus, min_gib, max_gib, serial, wwn, model, by_path } = intent;
-        Self { pick, media, bus, min_gib, max_gib, serial, wwn, model, by_path, mirror }
+        let DiskIntent {
+            pick,
+            media,
+            bus,
+            min_gib,
+            max_gib,
+            serial,
+            wwn,
+            model,
+            by_path,
+        } = intent;
+        Self {
+            pick,
+            media,
+            bus,
+            min_gib,
+            max_gib,
+            serial,
+            wwn,
+            model,
+            by_path,
+            mirror,
+        }
     }
 }
 
@@ -386,7 +411,7 @@ pub struct RoleNetwork {
     /// The NICs it uses: `"boot"` (the one that netbooted), `"nic0"` (the first by PCI address, then MAC address), a MAC
     /// address, or an expression over `nic`, such as `"nic.speed_mbps >= 25000"`. More than one needs `bond`.
     #[serde(default = "boot_nic")]
-    #[schemars(inner(extend("format" = "nic")))]
+    #[schemars(schema_with = "nics")]
     pub nics: Vec<String>,
     /// How several NICs are one.
     #[serde(default)]

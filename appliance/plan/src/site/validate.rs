@@ -24,7 +24,11 @@ struct At<'t> {
 impl<'a> Validator<'a, '_> {
     /// The sound part of a document.
     pub(super) fn run(&mut self, tree: &Tree) -> Option<Value> {
-        let at = At { tree, field: String::new(), place: None };
+        let at = At {
+            tree,
+            field: String::new(),
+            place: None,
+        };
         self.value(self.schema, &at)
     }
 
@@ -33,13 +37,19 @@ impl<'a> Validator<'a, '_> {
     }
 
     fn resolve(&self, schema: &'a Value) -> &'a Value {
-        let Some(reference) = schema.get("$ref").and_then(Value::as_str) else { return schema };
+        let Some(reference) = schema.get("$ref").and_then(Value::as_str) else {
+            return schema;
+        };
         self.schema.pointer(reference.trim_start_matches('#')).unwrap_or(schema)
     }
 
     fn value(&mut self, schema: &'a Value, at: &At<'_>) -> Option<Value> {
         let schema = self.resolve(schema);
-        if let Some(choices) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array) {
+        if let Some(choices) = schema
+            .get("anyOf")
+            .or_else(|| schema.get("oneOf"))
+            .and_then(Value::as_array)
+        {
             return self.choice(choices, at);
         }
         if let Some(words) = schema.get("enum").and_then(Value::as_array) {
@@ -48,8 +58,16 @@ impl<'a> Validator<'a, '_> {
         }
         let types = types_of(schema);
         if !types.is_empty() && !types.iter().any(|name| fits(name, &at.tree.kind)) {
-            let wanted: Vec<&str> = types.iter().map(|name| words_for(name)).filter(|name| !name.is_empty()).collect();
-            self.add(at, format!("must be {}, not {}", wanted.join(" or "), found(&at.tree.kind)), None);
+            let wanted: Vec<&str> = types
+                .iter()
+                .map(|name| words_for(name))
+                .filter(|name| !name.is_empty())
+                .collect();
+            self.add(
+                at,
+                format!("must be {}, not {}", wanted.join(" or "), found(&at.tree.kind)),
+                None,
+            );
             return None;
         }
         match &at.tree.kind {
@@ -65,7 +83,8 @@ impl<'a> Validator<'a, '_> {
             .flat_map(|choice| {
                 let one = choice.get("const").and_then(Value::as_str);
                 let many = choice.get("enum").and_then(Value::as_array);
-                one.into_iter().chain(many.into_iter().flatten().filter_map(Value::as_str))
+                one.into_iter()
+                    .chain(many.into_iter().flatten().filter_map(Value::as_str))
             })
             .collect();
         if !words.is_empty() {
@@ -92,7 +111,11 @@ impl<'a> Validator<'a, '_> {
                 None
             }
             None => {
-                let message = format!("must be text, not {}; {}", found(&at.tree.kind), known(words.iter().copied()));
+                let message = format!(
+                    "must be text, not {}; {}",
+                    found(&at.tree.kind),
+                    known(words.iter().copied())
+                );
                 self.add(at, message, None);
                 None
             }
@@ -105,13 +128,21 @@ impl<'a> Validator<'a, '_> {
         let others = schema.get("additionalProperties").filter(|others| others.is_object());
         let mut sound = Map::new();
         for (name, entry) in table {
-            let field = if at.field.is_empty() { name.clone() } else { format!("{}.{name}", at.field) };
+            let field = if at.field.is_empty() {
+                name.clone()
+            } else {
+                format!("{}.{name}", at.field)
+            };
             let own = properties.and_then(|properties| properties.get(name));
             let place = match entry.value.kind {
                 Kind::Leaf(_) if own.or(others).is_some() => entry.value.span.clone(),
                 _ => entry.key.clone(),
             };
-            let inner = At { tree: &entry.value, field, place: place.or_else(|| at.place.clone()) };
+            let inner = At {
+                tree: &entry.value,
+                field,
+                place: place.or_else(|| at.place.clone()),
+            };
             match own.or(others) {
                 Some(schema) => {
                     if let Some(value) = self.value(schema, &inner) {
@@ -126,7 +157,13 @@ impl<'a> Validator<'a, '_> {
             }
         }
         let mut whole = true;
-        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for name in schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             if !table.contains_key(name) {
                 self.add(at, format!("`{name}` is missing"), None);
             }
@@ -148,7 +185,11 @@ impl<'a> Validator<'a, '_> {
         let mut sound = Vec::with_capacity(list.len());
         for (index, tree) in list.iter().enumerate() {
             let field = format!("{}[{index}]", at.field);
-            let inner = At { tree, field, place: tree.span.clone().or_else(|| at.place.clone()) };
+            let inner = At {
+                tree,
+                field,
+                place: tree.span.clone().or_else(|| at.place.clone()),
+            };
             match schema.get("items") {
                 Some(items) => match self.value(items, &inner) {
                     Some(value) => sound.push(value),
@@ -168,7 +209,10 @@ impl<'a> Validator<'a, '_> {
             return None;
         }
         if let Some(number) = value.as_i64() {
-            let (least, most) = (schema.get("minimum").and_then(Value::as_f64), schema.get("maximum").and_then(Value::as_f64));
+            let (least, most) = (
+                schema.get("minimum").and_then(Value::as_f64),
+                schema.get("maximum").and_then(Value::as_f64),
+            );
             let most = most.or_else(|| width(schema.get("format").and_then(Value::as_str)));
             if least.is_some_and(|least| (number as f64) < least) || most.is_some_and(|most| number as f64 > most) {
                 let range = match (least, most) {
