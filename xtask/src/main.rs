@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod fuzz;
 mod image;
 mod project;
 mod rack;
@@ -35,6 +36,8 @@ enum Verb {
     Test(test::Arguments),
     /// Measure the network services against dnsmasq, tftpd-hpa and nginx
     Bench(bench::Arguments),
+    /// Fuzz everything that reads bytes from outside
+    Fuzz(fuzz::Arguments),
     /// Check formatting, lints, documentation, dependencies and the rules of this repository
     Check,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Rack(arguments) => rack::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Check => check::run(),
     };
     match outcome {
