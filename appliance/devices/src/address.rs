@@ -55,7 +55,8 @@ impl Credentials {
         }
     }
 
-    pub(crate) fn password(&self) -> &str {
+    /// The password, for who writes down what works.
+    pub fn password(&self) -> &str {
         &self.password
     }
 }

@@ -166,10 +166,6 @@ pub struct Installed {
     /// Public part of the host key it was given, as OpenSSH writes it; empty until it was given one.
     #[serde(default)]
     pub host_key: String,
-    /// SHA-256 of its identity as it was written (`OsSetup` in JSON, without the secret key), so that another identity
-    /// shows as a change.
-    #[serde(default)]
-    pub setup: Option<Digest>,
     /// It answered with its host key.
     #[serde(default)]
     pub proved: bool,

@@ -13,6 +13,7 @@ use rackbar_messages::{
     FromAgent, Hello, MAX_FRAME, PROTOCOL_VERSION, RefusedReason, ToAgent, Welcome, decode, encode,
 };
 use rackbar_model::{BootStage, EventKind, MacAddr, NodeId, Severity};
+use rackbar_plan::Progress;
 use rackbar_trust::Secret;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -194,7 +195,14 @@ impl Session {
             return tracing::debug!(peer = %self.peer, %error, "an agent left before its welcome");
         }
         let asks = self.asks.clone();
-        let link = AgentLink { connection, send, asks };
+        // A session lasts for one boot; its digest tells boots apart and opens nothing.
+        let boot = rackbar_trust::sha256(admitted.session.expose());
+        let link = AgentLink {
+            connection,
+            boot,
+            send,
+            asks,
+        };
         self.rack.with(|mind, now| {
             // Tells where the time between the boot program's last word and now went.
             if !admitted.again {
@@ -245,9 +253,16 @@ impl Session {
                         self.could_not(&reason);
                     }
                 }
-                FromAgent::Progress { .. } | FromAgent::Ended { .. } => {
-                    return "it spoke of a job it was not given".into();
+                FromAgent::Progress {
+                    job,
+                    doing,
+                    done,
+                    total,
+                } => {
+                    // Of a job that nobody waits for yet: the appliance was restarted.
+                    self.rack.inner.jobs.progress(job, Progress { doing, done, total });
                 }
+                FromAgent::Ended { job, result } => self.rack.inner.jobs.ended(job, result),
             }
         }
     }

@@ -7,14 +7,14 @@
 //! A BMC that takes none of our credentials is left alone much longer ([`LOGIN_RETRY`]): many lock an account after three
 //! or five wrong passwords within some minutes. New credentials end that wait; a renewed lease does not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rackbar_model::{EventKind, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, WitnessKind};
+use rackbar_model::{EventKind, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, WitnessKind};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -86,6 +86,45 @@ pub trait BmcDoor: Send + Sync + 'static {
 
     /// Changes power.
     fn act(&self, address: IpAddr, action: PowerAction) -> Answer<'_, ()>;
+
+    /// Reads the firmware attributes in force.
+    fn bios(&self, _address: IpAddr) -> Answer<'_, BTreeMap<String, String>> {
+        cannot("firmware attributes")
+    }
+
+    /// Sets firmware attributes, to take effect at the next restart. Gives those that were sent: the ones that differed.
+    fn stage_bios<'a>(
+        &'a self,
+        _address: IpAddr,
+        _wanted: &'a BTreeMap<String, String>,
+    ) -> Answer<'a, BTreeMap<String, String>> {
+        cannot("firmware attributes")
+    }
+
+    /// Boots from the disk first from now on, and reads that back.
+    fn boot_disk_first(&self, _address: IpAddr, _uefi: bool) -> Answer<'_, ()> {
+        cannot("a lasting boot order")
+    }
+
+    /// The user and password that it takes from us now.
+    fn login(&self, _address: IpAddr) -> Answer<'_, (String, SecretText)> {
+        cannot("accounts")
+    }
+
+    /// Logs in once with this user and password; when that works they are used from now on.
+    fn verify_login<'a>(&'a self, _address: IpAddr, _user: &'a str, _password: &'a SecretText) -> Answer<'a, ()> {
+        cannot("accounts")
+    }
+
+    /// Sets a user's password. Only a login shows whether it took.
+    fn change_password<'a>(&'a self, _address: IpAddr, _user: &'a str, _new: &'a SecretText) -> Answer<'a, ()> {
+        cannot("accounts")
+    }
+}
+
+/// The answer of a door that lacks something.
+fn cannot<T: Send + 'static>(what: &'static str) -> Answer<'static, T> {
+    Box::pin(async move { Err(BmcError::Refused(format!("this way to BMCs knows no {what}"))) })
 }
 
 pub(crate) type Door = OnceLock<Arc<dyn BmcDoor>>;
@@ -244,6 +283,11 @@ impl Visit {
             self.door.introduce(address, mac);
         }
         let owner = self.rack.with(|mind, _| mind.owner_of_bmc_at(address));
+        // Hands off means its BMC too: whoever works on the machine may have logged in there.
+        let held = owner.and_then(|id| self.rack.node_by_id(id));
+        if held.is_some_and(|node| node.state == NodeState::Maintenance) {
+            return Outcome::Good;
+        }
         let result = match owner {
             Some(id) => {
                 let power = self.door.power(address).await;

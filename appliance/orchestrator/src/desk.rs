@@ -6,14 +6,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rackbar_boot::{BootSpec, NodeArguments, SpecFile, node_command_line, render_ipxe, signed_manifest, site_script};
+use rackbar_boot::{
+    BootSpec, NodeArguments, SpecFile, node_command_line, render_ipxe, render_local_disk, signed_local_disk_manifest,
+    signed_manifest, site_script,
+};
 use rackbar_messages::BootReport;
 use rackbar_model::{Digest, EventKind, MacAddr};
 use rackbar_services::{BootDesk, BootReply};
 use rackbar_trust::Signer;
 
 use crate::Rack;
+use crate::mind::Mind;
 use crate::rack::{locked, now};
+use crate::record::Boots;
 
 /// Says what machines boot.
 pub struct Desk {
@@ -44,6 +49,13 @@ impl Desk {
     /// A desk for `rack`.
     pub fn new(rack: Rack, options: DeskOptions) -> Self {
         Self { rack, options }
+    }
+
+    /// True for a machine that is installed and is not wanted in our agent: whatever its firmware's boot order is, it
+    /// ends up in its own system.
+    fn boots_disk(&self, mac: MacAddr) -> bool {
+        let boots = |mind: &Mind| Some(mind.records.get(mind.by_mac.get(&mac)?)?.boots);
+        self.rack.look(boots) == Some(Boots::Disk)
     }
 
     /// The specification for one boot, with our address as the client reaches it.
@@ -100,6 +112,9 @@ impl Desk {
 
 impl BootDesk for Desk {
     fn script(&self, mac: MacAddr, client: IpAddr) -> BootReply {
+        if self.boots_disk(mac) {
+            return reply(Ok(("text/plain; charset=utf-8", render_local_disk(mac).into())));
+        }
         let script = self.spec(mac, client).map(|(spec, own)| {
             let base = match self.options.http_port {
                 80 => format!("http://{own}"),
@@ -117,6 +132,10 @@ impl BootDesk for Desk {
     }
 
     fn manifest(&self, mac: MacAddr, nonce: [u8; 16], client: IpAddr) -> BootReply {
+        if self.boots_disk(mac) {
+            let bytes = signed_local_disk_manifest(nonce, mac, now().0, self.options.signer.as_ref());
+            return reply(Ok(("application/octet-stream", bytes.into())));
+        }
         // The time makes the number of the attempt: it grows, also across restarts.
         let manifest = self
             .spec(mac, client)

@@ -3,18 +3,20 @@
 //! Each credential is tried once per visit, and none where the certificate is not the one seen first: a password is not
 //! shown to a stranger.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
-use rackbar_devices::{Bmc, BmcAddress, BmcIdentity, Cause, Credentials, Error, Fingerprint, Profiles, Timing, probe};
-use rackbar_model::{MacAddr, PowerAction, PowerState};
+use rackbar_devices::{
+    Bmc, BmcAddress, BmcIdentity, BootTarget, Cause, Credentials, Error, Fingerprint, Profiles, Timing, probe,
+};
+use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState, SecretText};
 use rackbar_store::Store;
 
-use crate::BmcSight;
 use crate::bmc::{Answer, BmcDoor, BmcError};
 use crate::pins::Pins;
-use crate::rack::locked;
+use crate::rack::{Inner, locked};
+use crate::{BmcSight, Rack};
 
 /// BMCs that are kept open; the table is emptied beyond that, which costs each one login.
 const MAX_OPEN: usize = 4_096;
@@ -28,6 +30,11 @@ pub struct Devices {
     pins: Pins,
     macs: Mutex<HashMap<IpAddr, MacAddr>>,
     open: Mutex<HashMap<IpAddr, Arc<Bmc>>>,
+    /// The credentials that each took.
+    used: Mutex<HashMap<IpAddr, Credentials>>,
+    store: Store,
+    /// Says whose BMC is at an address. Weak: the rack holds us.
+    rack: Mutex<Weak<Inner>>,
 }
 
 /// What the site says about its BMCs.
@@ -50,9 +57,12 @@ impl Devices {
             profiles: Arc::new(profiles),
             timing: Timing::default(),
             ports: None,
-            pins: Pins::new(store),
+            pins: Pins::new(store.clone()),
             macs: Mutex::default(),
             open: Mutex::default(),
+            used: Mutex::default(),
+            store,
+            rack: Mutex::new(Weak::new()),
         }
     }
 
@@ -80,6 +90,43 @@ impl Devices {
             logins.version += 1;
         }
         locked(&self.open).clear();
+    }
+
+    /// Lets BMCs that were given a password of their own be known by the machines they belong to.
+    #[must_use]
+    pub fn of(self, rack: &Rack) -> Self {
+        *locked(&self.rack) = Arc::downgrade(&rack.inner);
+        self
+    }
+
+    /// The account of this machine's own, when its BMC was given one: then nothing else is tried there. A wrong password
+    /// more would bring the account nearer to its lock-out.
+    fn own_login(&self, address: IpAddr, mac: Option<MacAddr>) -> Option<Vec<Credentials>> {
+        let rack = Rack {
+            inner: locked(&self.rack).upgrade()?,
+        };
+        let node = rack.look(|mind| {
+            let by_mac = mac.and_then(|mac| mind.owner_of_bmc(mac));
+            let at = || {
+                mind.records
+                    .values()
+                    .find(|one| one.node.bmc_address == Some(address))
+                    .map(|one| one.node.id)
+            };
+            by_mac.or_else(at)
+        })?;
+        let login = self.store.bmc_login(node);
+        let login = login.inspect_err(|error| tracing::error!(%node, %error, "a BMC's account cannot be read"));
+        let login = login
+            .ok()
+            .flatten()
+            .filter(|login| login.own || login.pending.is_some())?;
+        Some(
+            login
+                .candidates()
+                .map(|password| Credentials::new(&login.user, &password.0))
+                .collect(),
+        )
     }
 
     fn place(&self, address: IpAddr) -> BmcAddress {
@@ -112,9 +159,11 @@ impl Devices {
             (logins.credentials.clone(), logins.accepted.clone())
         };
         let mac = locked(&self.macs).get(&address).copied();
+        let credentials = self.own_login(address, mac).unwrap_or(credentials);
         let mut pinned = self.pins.get(address, mac);
         let mut last = BmcError::Login("no credential is configured: add a [[bmc.credential]] to rackbar.toml".into());
         for credential in credentials {
+            let used = credential.clone();
             let mut tried = self.log_in(address, credential.clone(), pinned).await;
             if let Err(Error {
                 cause: Cause::CertificateChanged { seen, .. },
@@ -133,6 +182,7 @@ impl Devices {
                             self.pins.put(address, None, certificate);
                         }
                     }
+                    locked(&self.used).insert(address, used);
                     let mut open = locked(&self.open);
                     if open.len() >= MAX_OPEN {
                         open.clear();
@@ -235,5 +285,51 @@ impl BmcDoor for Devices {
 
     fn act(&self, address: IpAddr, action: PowerAction) -> Answer<'_, ()> {
         Box::pin(async move { Ok(self.known(address).await?.power(action).await?) })
+    }
+
+    fn bios(&self, address: IpAddr) -> Answer<'_, BTreeMap<String, String>> {
+        Box::pin(async move {
+            let seen = self.known(address).await?.bios_attributes().await?;
+            let values = seen.attributes.into_iter().map(|(name, one)| (name, one.value));
+            Ok(values.collect())
+        })
+    }
+
+    fn stage_bios<'a>(
+        &'a self,
+        address: IpAddr,
+        wanted: &'a BTreeMap<String, String>,
+    ) -> Answer<'a, BTreeMap<String, String>> {
+        Box::pin(async move { Ok(self.known(address).await?.stage_bios(wanted).await?.sent) })
+    }
+
+    fn boot_disk_first(&self, address: IpAddr, uefi: bool) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let mode = if uefi { FirmwareMode::Uefi } else { FirmwareMode::Bios };
+            let bmc = self.known(address).await?;
+            Ok(bmc.set_boot_first(BootTarget::Disk, Some(mode)).await?)
+        })
+    }
+
+    fn login(&self, address: IpAddr) -> Answer<'_, (String, SecretText)> {
+        Box::pin(async move {
+            self.known(address).await?;
+            let used = locked(&self.used).get(&address).cloned();
+            let used = used.ok_or_else(|| BmcError::Failed("its login is not known any more".into()))?;
+            Ok((used.user.clone(), SecretText(used.password().to_owned())))
+        })
+    }
+
+    fn verify_login<'a>(&'a self, address: IpAddr, user: &'a str, password: &'a SecretText) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let bmc = self.known(address).await?;
+            bmc.verify_login(user, &password.0).await?;
+            locked(&self.used).insert(address, Credentials::new(user, &password.0));
+            Ok(())
+        })
+    }
+
+    fn change_password<'a>(&'a self, address: IpAddr, user: &'a str, new: &'a SecretText) -> Answer<'a, ()> {
+        Box::pin(async move { Ok(self.known(address).await?.change_password(user, &new.0).await?) })
     }
 }

@@ -302,7 +302,7 @@ impl Mind {
         }
     }
 
-    fn enter(&mut self, now: Timestamp, id: NodeId, to: NodeState, reason: String) {
+    pub(crate) fn enter(&mut self, now: Timestamp, id: NodeId, to: NodeState, reason: String) {
         let Some(record) = self.records.get_mut(&id) else {
             return;
         };

@@ -13,6 +13,7 @@ use rackbar_model::{EventKind, Node, NodeId, PowerAction};
 use tokio::sync::oneshot;
 
 use crate::bmc::{BmcError, bmc_mac};
+use crate::jobs::AskError;
 use crate::rack::locked;
 use crate::record::AgentLink;
 use crate::{PowerError, Rack};
@@ -53,18 +54,29 @@ impl Asks {
 
 impl AgentLink {
     async fn ask(&self, ask: Ask) -> Result<(), String> {
+        self.try_ask(ask).await.map_err(|error| match error {
+            AskError::Gone => format!(
+                "its connection ended before it answered, or it did not answer within {} s",
+                ANSWER.as_secs()
+            ),
+            AskError::Refused(reason) => reason,
+        })
+    }
+
+    /// Asks and waits for the answer.
+    pub(crate) async fn try_ask(&self, ask: Ask) -> Result<(), AskError> {
         // 0 is for asks that nobody waits for.
         let id = self.asks.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
         let (answer, answered) = oneshot::channel();
         locked(&self.asks.waiting).insert(id, answer);
         let asked = async {
-            let gone = || "its connection ended before it answered".to_owned();
-            self.send.send(ToAgent::Ask { id, ask }).await.map_err(|_| gone())?;
-            answered.await.map_err(|_| gone())?
+            let sent = self.send.send(ToAgent::Ask { id, ask }).await;
+            sent.map_err(|_| AskError::Gone)?;
+            answered.await.map_err(|_| AskError::Gone)?.map_err(AskError::Refused)
         };
         let result = tokio::time::timeout(ANSWER, asked).await;
         locked(&self.asks.waiting).remove(&id);
-        result.unwrap_or_else(|_| Err(format!("it did not answer within {} s", ANSWER.as_secs())))
+        result.unwrap_or(Err(AskError::Gone))
     }
 }
 

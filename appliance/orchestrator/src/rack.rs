@@ -65,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) connections: AtomicU64,
     pub(crate) door: crate::bmc::Door,
     pub(crate) tokens: Mutex<Tokens>,
+    pub(crate) jobs: crate::jobs::Jobs,
     volatile: bool,
 }
 
@@ -140,6 +141,7 @@ impl Rack {
             connections: AtomicU64::new(0),
             door: crate::bmc::Door::new(),
             tokens: Mutex::new(tokens),
+            jobs: crate::jobs::Jobs::default(),
             volatile,
         });
         let weak = Arc::downgrade(&inner);
@@ -225,6 +227,11 @@ impl Rack {
             self.inner.revision.fetch_add(1, Ordering::Release);
         }
         result
+    }
+
+    /// Looks at the mind and changes nothing.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Mind) -> T) -> T {
+        look(&locked(&self.inner.mind))
     }
 
     fn watch_store(&self) {
@@ -321,7 +328,7 @@ impl Rack {
     /// # Errors
     /// When the store cannot be read.
     pub fn inventory_history(&self, id: NodeId) -> Result<Vec<(Timestamp, Inventory)>, StoreError> {
-        let id = locked(&self.inner.mind).resolve(id);
+        let id = self.look(|mind| mind.resolve(id));
         self.inner.store.inventories(id)
     }
 

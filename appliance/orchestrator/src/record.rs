@@ -40,6 +40,18 @@ pub(crate) struct Record {
     pub(crate) verdict_due: bool,
     /// To be written to the store.
     pub(crate) dirty: bool,
+    /// What it boots when it asks the network.
+    pub(crate) boots: Boots,
+}
+
+/// What a machine boots when it asks the network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Boots {
+    /// Our agent.
+    #[default]
+    Agent,
+    /// Its own disk: it is installed.
+    Disk,
 }
 
 /// The connection of a node's agent.
@@ -47,6 +59,8 @@ pub(crate) struct Record {
 pub(crate) struct AgentLink {
     /// Distinguishes this connection from an older one of the same node that ends later.
     pub(crate) connection: u64,
+    /// Distinguishes this boot of the machine from others, across connections and restarts of the appliance.
+    pub(crate) boot: [u8; 32],
     pub(crate) send: mpsc::Sender<ToAgent>,
     pub(crate) asks: Arc<Asks>,
 }
@@ -101,6 +115,7 @@ impl Record {
             bmc_asked: false,
             verdict_due: true,
             dirty: true,
+            boots: Boots::Agent,
         }
     }
 
@@ -117,6 +132,8 @@ impl Record {
         } = serde_json::from_slice(json)?;
         node.agent_connected = false;
         node.power = PowerState::Unknown;
+        // What is being done is told anew by whoever does it.
+        (node.doing, node.percent) = (None, None);
         (node.inventory_at, node.inventory) = inventory.unzip();
         let mut record = Self::of(node, Standing::Firm, progress);
         record.aliases = aliases;
@@ -221,6 +238,9 @@ impl Record {
             node.power = theirs.power;
         }
         node.agent_connected |= theirs.agent_connected;
+        node.role = node.role.take().or(theirs.role);
+        node.run = node.run.max(theirs.run);
+        node.installed = node.installed.take().or(theirs.installed);
         self.agent = self.agent.take().or(gone.agent);
         self.bmc_asked |= gone.bmc_asked;
         self.progress = self.progress.max(gone.progress);

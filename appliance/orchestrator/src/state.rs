@@ -16,7 +16,7 @@
 //! | Enrolled otherwise | none | a machine may stay switched off for months |
 //! | Inspecting | 10 minutes without progress | its agent is asked again when it is connected, else Failed |
 //! | Discovered | 24 hours | its agent, when connected, is asked to look again |
-//! | Failed | its `retry` | Enrolled: the next boot counts as a new try |
+//! | Failed | its `retry` | Enrolled: the next boot counts as a new try; without one (work on it failed) it stays |
 //! | the others | set by the work that enters them | nothing here moves a node that was given away or is held |
 
 use rackbar_model::{FailedIn, NodeState, Timestamp};
@@ -122,6 +122,10 @@ fn discovered(now: Timestamp, happening: &Happening) -> Next {
 }
 
 fn failed(failure: &FailedIn, now: Timestamp, happening: &Happening) -> Next {
+    // Work on it failed: what its agent or firmware do does not mend that. A person recovers it or commits anew.
+    if failure.retry.is_none() {
+        return Next::Stay;
+    }
     match happening {
         Happening::BootStarted | Happening::BootProgress => go(NodeState::Inspecting, "it boots again"),
         Happening::AgentUp { .. } => go(NodeState::Inspecting, "its agent is here after all"),

@@ -66,6 +66,8 @@ pub enum Table {
     Tokens,
     /// Certificates that BMCs are known by.
     Bmcs,
+    /// The site in force, runs with the standing of their actions, what was installed where, and reports.
+    Work,
 }
 
 /// A key and its value.

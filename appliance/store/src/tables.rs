@@ -40,6 +40,7 @@ const BMCS: Bytes = TableDefinition::new("bmcs");
 /// One record, [`LOCK_KEY`]: the sealing key of the secrets, sealed.
 const LOCK: Bytes = TableDefinition::new("lock");
 const LOCK_KEY: &[u8] = b"lock";
+const WORK: Bytes = TableDefinition::new("work");
 
 const fn definition(table: Table) -> Bytes {
     match table {
@@ -47,6 +48,7 @@ const fn definition(table: Table) -> Bytes {
         Table::Config => CONFIG,
         Table::Tokens => TOKENS,
         Table::Bmcs => BMCS,
+        Table::Work => WORK,
     }
 }
 
@@ -132,7 +134,7 @@ fn initialise(db: &Database) -> Result<(), StoreError> {
     tx.open_table(META)?.insert("schema", SCHEMA)?;
     tx.open_table(EVENTS)?;
     tx.open_table(NODE_EVENTS)?;
-    for table in [LEASES, NODES, INVENTORIES, SECRETS, CONFIG, TOKENS, BMCS, LOCK] {
+    for table in [LEASES, NODES, INVENTORIES, SECRETS, CONFIG, TOKENS, BMCS, WORK, LOCK] {
         tx.open_table(table)?;
     }
     Ok(tx.commit()?)
@@ -372,16 +374,32 @@ pub(crate) fn timeline(tx: &ReadTransaction, node: NodeId, limit: usize) -> Resu
 }
 
 pub(crate) fn value(tx: &ReadTransaction, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    let table = tx.open_table(definition(table))?;
+    let Some(table) = opened(tx, table)? else {
+        return Ok(None);
+    };
     Ok(table.get(key)?.map(|value| value.value().to_vec()))
 }
 
 pub(crate) fn values(tx: &ReadTransaction, table: Table) -> Result<Vec<NamedValue>, StoreError> {
-    let table = tx.open_table(definition(table))?;
+    let Some(table) = opened(tx, table)? else {
+        return Ok(Vec::new());
+    };
     let mut found = Vec::new();
     for entry in table.iter()? {
         let (key, value) = entry?;
         found.push((key.value().to_vec(), value.value().to_vec()));
     }
     Ok(found)
+}
+
+/// A table of named values; `None` in a file of an earlier version that has not got it yet: the first write makes it.
+fn opened(
+    tx: &ReadTransaction,
+    table: Table,
+) -> Result<Option<redb::ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+    match tx.open_table(definition(table)) {
+        Ok(table) => Ok(Some(table)),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -11,6 +11,7 @@
 
 mod capture;
 mod devices;
+mod gpt;
 mod grow;
 mod medium;
 mod mounts;

@@ -1,0 +1,397 @@
+//! Walking runs: inputs go into engines, what they say is written down in one commit, and only then carried out.
+//!
+//! A thread of its own, because it waits for the disk. It ends when the last handle on the executor is gone; the
+//! attempts under way are dropped with it, as in a power cut.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rackbar_messages::JobId;
+use rackbar_model::{EventKind, NodeId, Severity, Timestamp};
+use rackbar_plan::engine::{Engine, Input, Output};
+use rackbar_plan::{ActionId, ActionKind, Attempt, Progress, Run, RunId, RunState, Stand};
+use tokio::sync::watch;
+
+use super::memory::{self, Entry};
+use super::{Book, Inner};
+use crate::hands::{Done, Task};
+use crate::rack::{locked, now};
+
+/// Between two looks at nodes, bindings and drift.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Inputs taken in one go: one commit for all of them.
+const BATCH: usize = 256;
+
+/// What the driver is told.
+pub(super) enum Message {
+    /// An attempt ended.
+    Ended {
+        run: RunId,
+        action: ActionId,
+        job: String,
+        done: Done,
+    },
+    /// How far an attempt is.
+    Progress {
+        run: RunId,
+        action: ActionId,
+        job: String,
+        progress: Progress,
+    },
+    /// Look: something was ordered.
+    Wake,
+}
+
+/// An attempt under way. Dropped, it ends.
+struct Attempting {
+    job: String,
+    give_up: watch::Sender<bool>,
+    handle: tokio::task::AbortHandle,
+}
+
+impl Drop for Attempting {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+/// A run under way.
+pub(super) struct Live {
+    pub(super) engine: Engine,
+    attempts: HashMap<ActionId, Attempting>,
+    /// Not on the disk yet; nothing of `to_do` is done before it is.
+    pub(super) unwritten: Vec<Entry>,
+    to_do: Vec<Output>,
+    /// The run as it was last shown, unless it has changed since.
+    pub(super) shown: Option<Arc<Run>>,
+    /// Attempts that were under way when this program started.
+    taken_up: Vec<String>,
+}
+
+impl Live {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            attempts: HashMap::new(),
+            unwritten: Vec::new(),
+            to_do: Vec::new(),
+            shown: None,
+            taken_up: Vec::new(),
+        }
+    }
+
+    /// Takes up what an earlier life had under way.
+    pub(super) fn take_up(&mut self, now: Timestamp) {
+        let mut out = Vec::new();
+        self.engine.take_up(now, &mut out);
+        self.taken_up.extend(out.iter().filter_map(|one| match one {
+            Output::Start(_, attempt) => Some(attempt.job.clone()),
+            _ => None,
+        }));
+        self.take(out);
+    }
+
+    pub(super) fn step(&mut self, now: Timestamp, input: Input) {
+        let mut out = Vec::new();
+        self.engine.step(now, input, &mut new_job, &mut out);
+        self.take(out);
+    }
+
+    fn take(&mut self, out: Vec<Output>) {
+        let run = self.engine.run();
+        for one in &out {
+            match one {
+                Output::Journal(action, stand) => self.unwritten.push(memory::stand_entry(run.id, action, stand)),
+                Output::JournalRun => self.unwritten.push(memory::head_entry(run)),
+                Output::Start(..) | Output::GiveUp(..) | Output::RunEnded => {}
+            }
+        }
+        self.shown = None;
+        self.to_do.extend(out);
+    }
+}
+
+/// A job number nobody had before.
+fn new_job() -> String {
+    static COUNTER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let count = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    // Without randomness, time and counter still keep them apart.
+    let random: [u8; 8] = rackbar_trust::random().unwrap_or_else(|_| now().0.to_be_bytes());
+    format!(
+        "{:016x}{:016x}",
+        u64::from_be_bytes(random),
+        count ^ now().0.rotate_left(20)
+    )
+}
+
+/// The number as agents know it.
+fn job_id(job: &str) -> JobId {
+    JobId(u128::from_str_radix(job, 16).unwrap_or_default().to_be_bytes())
+}
+
+/// The driver's thread.
+pub(super) fn run(inner: &Weak<Inner>, messages: &Receiver<Message>) {
+    let mut looked = std::time::Instant::now();
+    let mut wait = Duration::ZERO;
+    loop {
+        let first = match messages.recv_timeout(wait) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(inner) = inner.upgrade() else { return };
+        let more = messages.try_iter().take(BATCH);
+        let batch: Vec<Message> = first.into_iter().chain(more).collect();
+        inner.turn(batch);
+        if looked.elapsed() >= LOOK {
+            looked = std::time::Instant::now();
+            inner.look();
+        }
+        wait = inner.next_wait();
+    }
+}
+
+impl Inner {
+    /// One round: takes what came, lets time pass, writes, and carries out.
+    fn turn(&self, batch: Vec<Message>) {
+        let mut book = locked(&self.book);
+        let now = now();
+        let mut ended: Vec<(NodeId, JobId)> = Vec::new();
+        for message in batch {
+            match message {
+                Message::Ended { run, action, job, done } => {
+                    let known = book.live.get(&run).map(|live| live.engine.run().plan.clone());
+                    let position = known.and_then(|plan| plan.actions.iter().find(|one| one.id == action).cloned());
+                    let Some(action) = position else { continue };
+                    self.learn(&mut book, run, &action, &job, &done, now);
+                    if let Some(live) = book.live.get_mut(&run) {
+                        ended.extend(action.node.map(|node| (node, job_id(&job))));
+                        let (action, result) = (action.id, done.result);
+                        live.step(now, Input::Ended { action, job, result });
+                    }
+                }
+                Message::Progress {
+                    run,
+                    action,
+                    job,
+                    progress,
+                } => {
+                    self.show_progress(&book, run, &action, &progress);
+                    if let Some(live) = book.live.get_mut(&run) {
+                        live.step(now, Input::Progress { action, job, progress });
+                    }
+                }
+                Message::Wake => {}
+            }
+        }
+        for live in book.live.values_mut() {
+            if live.engine.deadline().is_some_and(|at| at <= now) {
+                live.step(now, Input::Tick);
+            }
+        }
+        if self.settle(&mut book) {
+            drop(book);
+            for (node, job) in ended {
+                self.hands.noted(node, job);
+            }
+        }
+    }
+
+    /// Writes what is to be written, then does what is to be done. False when the disk refused: nothing is done then,
+    /// and it is tried again.
+    pub(super) fn settle(&self, book: &mut Book) -> bool {
+        loop {
+            let mut entries = std::mem::take(&mut book.unwritten);
+            entries.extend(
+                book.live
+                    .values_mut()
+                    .flat_map(|live| std::mem::take(&mut live.unwritten)),
+            );
+            if !entries.is_empty()
+                && let Err(error) = memory::write(&self.store, &entries)
+            {
+                book.unwritten = entries;
+                if !std::mem::replace(&mut book.complained, true) {
+                    let text = format!("no action is begun: what is done next cannot be written down: {error}");
+                    let severity = Severity::Error;
+                    self.rack.tell(None, EventKind::Note { text, severity });
+                }
+                return false;
+            }
+            book.complained = false;
+            let runs: Vec<RunId> = book.live.keys().copied().collect();
+            for run in runs {
+                let to_do = book.live.get_mut(&run).map(|live| std::mem::take(&mut live.to_do));
+                for output in to_do.unwrap_or_default() {
+                    self.carry_out(book, run, output);
+                }
+            }
+            // Carrying out may have taught us something about nodes, which is to be written in turn.
+            if book.unwritten.is_empty() {
+                return true;
+            }
+        }
+    }
+
+    fn carry_out(&self, book: &mut Book, run: RunId, output: Output) {
+        match output {
+            Output::Journal(action, stand) => {
+                if !matches!(stand, Stand::Running(_))
+                    && let Some(live) = book.live.get_mut(&run)
+                {
+                    live.attempts.remove(&action);
+                }
+                self.told(book, run, &action, &stand);
+            }
+            Output::JournalRun => self.tell_run(book, run),
+            Output::Start(action, attempt) => self.begin(book, run, &action, &attempt),
+            Output::GiveUp(action, _) => {
+                let live = book.live.get(&run);
+                if let Some(attempting) = live.and_then(|live| live.attempts.get(&action)) {
+                    let _ = attempting.give_up.send(true);
+                }
+            }
+            Output::RunEnded => {
+                if let Some(live) = book.live.remove(&run) {
+                    self.run_ended(book, live.engine.run());
+                    book.ended.insert(run, Arc::new(live.engine.run().clone()));
+                }
+            }
+        }
+    }
+
+    fn tell_run(&self, book: &Book, run: RunId) {
+        let Some(live) = book.live.get(&run) else { return };
+        let run = live.engine.run();
+        let (state, reason, severity) = match (run.state, &run.cancelled) {
+            (RunState::Going | RunState::Paused, Some(by)) => (
+                "cancelled",
+                format!("given up by {by}; what runs is being ended"),
+                Severity::Warning,
+            ),
+            (RunState::Going, None) => ("going", "it goes on".into(), Severity::Info),
+            (RunState::Paused, None) => (
+                "paused",
+                "nothing new is begun; what runs goes on".into(),
+                Severity::Info,
+            ),
+            (RunState::Done, _) => (
+                "done",
+                format!("all {} actions are done", run.actions.len()),
+                Severity::Info,
+            ),
+            (RunState::Failed, _) => ("failed", outcome_words(run), Severity::Error),
+            (RunState::Cancelled, _) => ("cancelled", outcome_words(run), Severity::Warning),
+        };
+        let (run, state) = (run.id.0, state.into());
+        let kind = EventKind::RunChanged {
+            run,
+            state,
+            reason,
+            severity,
+        };
+        self.rack.tell(None, kind);
+    }
+
+    fn begin(&self, book: &mut Book, run: RunId, action: &ActionId, attempt: &Attempt) {
+        let Some(live) = book.live.get_mut(&run) else { return };
+        let plan = live.engine.run().plan.clone();
+        let Some(position) = plan.actions.iter().position(|one| one.id == *action) else {
+            return;
+        };
+        let node = plan.actions.get(position).and_then(|action| action.node);
+        let taken_up = live.taken_up.contains(&attempt.job);
+        let (give_up, told) = watch::channel(false);
+        let progress = self.reporter(run, action, &attempt.job);
+        let task = Task {
+            run,
+            position,
+            node: node.and_then(|node| self.rack.node_by_id(node)),
+            system: node
+                .map(|node| super::nodes::system(book.work.get(&node)))
+                .unwrap_or_default(),
+            job: job_id(&attempt.job),
+            attempt: attempt.number,
+            taken_up,
+            progress,
+            give_up: told,
+            plan,
+        };
+        let (hands, messages) = (self.hands.clone(), self.messages.clone());
+        let (name, job) = (action.clone(), attempt.job.clone());
+        let work = async move {
+            let done = hands.carry_out(task).await;
+            // Fails when the executor is gone, and then nobody waits.
+            let _ = messages.send(Message::Ended {
+                run,
+                action: name,
+                job,
+                done,
+            });
+        };
+        let handle = self.runtime.spawn(work).abort_handle();
+        let attempting = Attempting {
+            job: attempt.job.clone(),
+            give_up,
+            handle,
+        };
+        if let Some(live) = book.live.get_mut(&run) {
+            live.attempts.insert(action.clone(), attempting);
+        }
+    }
+
+    fn reporter(&self, run: RunId, action: &ActionId, job: &str) -> Arc<dyn Fn(Progress) + Send + Sync> {
+        let messages: Sender<Message> = self.messages.clone();
+        let (action, job) = (action.clone(), job.to_owned());
+        Arc::new(move |progress| {
+            let (action, job) = (action.clone(), job.clone());
+            let _ = messages.send(Message::Progress {
+                run,
+                action,
+                job,
+                progress,
+            });
+        })
+    }
+
+    /// How long the driver may sleep.
+    fn next_wait(&self) -> Duration {
+        let book = locked(&self.book);
+        let deadline = book.live.values().filter_map(|live| live.engine.deadline()).min();
+        let until = deadline.map(|at| Duration::from_millis(at.0.saturating_sub(now().0)));
+        until.map_or(LOOK, |until| until.min(LOOK))
+    }
+
+    /// True when an attempt has this job number.
+    pub(super) fn is_under_way(book: &Book, run: RunId, action: &ActionId, job: &str) -> bool {
+        let live = book.live.get(&run);
+        live.and_then(|live| live.attempts.get(action))
+            .is_some_and(|one| one.job == job)
+    }
+}
+
+/// What a run came to, in words.
+fn outcome_words(run: &Run) -> String {
+    let mut done = 0;
+    let mut skipped = 0;
+    let mut failed = Vec::new();
+    for action in &run.plan.actions {
+        match run.actions.get(&action.id) {
+            Some(Stand::Done { .. }) => done += 1,
+            Some(Stand::Failed { reason, .. }) => failed.push(format!("{}: {reason}", action.id)),
+            _ if matches!(action.kind, ActionKind::Barrier { .. }) => {}
+            _ => skipped += 1,
+        }
+    }
+    let mut words = format!(
+        "{done} actions are done, {} failed, {skipped} were not begun",
+        failed.len()
+    );
+    if let Some(first) = failed.first() {
+        words = format!("{words}; first {first}");
+    }
+    words
+}

@@ -1,0 +1,61 @@
+//! What the planner is told of the world.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rackbar_model::{LeaseState, Node};
+use rackbar_plan::{Facts, NodeFacts};
+
+use super::{Book, Inner};
+use crate::settings::Role;
+
+impl Inner {
+    /// One node, as far as planning needs it.
+    pub(super) fn node_facts(&self, book: &Book, node: Arc<Node>) -> NodeFacts {
+        let answers = self
+            .rack
+            .look(|mind| mind.records.get(&node.id).is_some_and(|record| record.bmc_asked));
+        let work = book.work.get(&node.id).cloned().unwrap_or_default();
+        let mut facts = NodeFacts::new(node);
+        facts.bmc = facts.node.bmc_address.is_some() && answers;
+        facts.role = work.role;
+        facts.bios = work.bios;
+        facts.installed = work.installed;
+        facts.password_rotated = work.password_rotated;
+        facts.addresses = work.addresses;
+        facts
+    }
+
+    pub(super) fn facts(&self, book: &Book) -> Facts {
+        let nodes = self
+            .rack
+            .nodes()
+            .into_iter()
+            .map(|node| self.node_facts(book, node))
+            .collect();
+        let images = self.images.iter().flat_map(|images| images.list());
+        let images: BTreeMap<_, _> = images.map(|image| (image.name.clone(), (*image).clone())).collect();
+        let appliance: Vec<IpAddr> = self.rack.look(|mind| {
+            let networks = mind
+                .settings
+                .networks
+                .iter()
+                .filter(|network| network.role != Role::Uplink);
+            networks.filter_map(|network| Some(network.address?.into())).collect()
+        });
+        let held = |state| matches!(state, LeaseState::Bound);
+        let leases = self.rack.leases();
+        let leases = leases
+            .iter()
+            .filter(|lease| held(lease.state) && lease.expires > crate::rack::now());
+        let taken: BTreeSet<IpAddr> = leases.map(|lease| lease.address.into()).collect();
+        Facts {
+            nodes,
+            images,
+            services: self.services.clone(),
+            appliance,
+            taken,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What the executor keeps in the store: the site, runs with the standing of every action, and what is known of the
+//! system on each node. Everything of one step is one durable commit.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rackbar_model::{NodeId, OsSetup, Timestamp};
+use rackbar_plan::{ActionId, Plan, Run, RunId, RunState, Stand};
+use rackbar_store::{Store, StoreError, Table};
+use serde::{Deserialize, Serialize};
+
+use super::types::SavedSite;
+
+/// Ended runs that are kept.
+const RUNS_KEPT: usize = 32;
+
+/// What we know of a node beyond what it shows itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeWork {
+    /// Role bound by hand.
+    pub(super) role: Option<String>,
+    /// Firmware attributes as last read.
+    pub(super) bios: Option<BTreeMap<String, String>>,
+    /// What we installed, as the planner compares it.
+    pub(super) installed: Option<rackbar_plan::Installed>,
+    /// The same as people see it.
+    pub(super) shown: Option<rackbar_model::Installed>,
+    /// The identity it was given, without its secret host key.
+    pub(super) setup: Option<OsSetup>,
+    /// Static addresses given to it, by name of the site's network.
+    pub(super) addresses: BTreeMap<String, IpAddr>,
+    /// Its BMC account has a password of its own.
+    pub(super) password_rotated: bool,
+    /// It boots its disk when it asks the network.
+    pub(super) boots_disk: bool,
+    /// Firmware attributes its role wanted when it was last worked on.
+    pub(super) wanted_bios: BTreeMap<String, String>,
+    /// Ids of the checks its role wanted.
+    pub(super) checks: Vec<String>,
+    /// Its checks passed, and how its disks looked then.
+    pub(super) ready: Option<Ready>,
+    /// Hands off.
+    pub(super) maintenance: Option<String>,
+    /// The newest report, JSON.
+    pub(super) report: Option<String>,
+    /// What the newest report says has failed since the node was ready.
+    pub(super) failing: Vec<String>,
+}
+
+/// What a node was when its checks passed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Ready {
+    pub(super) at: Timestamp,
+    /// Serial and size of each disk.
+    pub(super) disks: Vec<(String, u64)>,
+    /// Bytes of memory.
+    pub(super) memory: u64,
+    /// MAC addresses of physical interfaces.
+    pub(super) macs: Vec<String>,
+}
+
+/// A run without its plan and its actions, which are kept apart.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    by: String,
+    began: Timestamp,
+    ended: Option<Timestamp>,
+    state: RunState,
+    cancelled: Option<String>,
+    excluded: BTreeMap<NodeId, String>,
+}
+
+/// A change to be written.
+pub(super) type Entry = (Vec<u8>, Option<Vec<u8>>);
+
+pub(super) fn entry<T: Serialize>(key: Vec<u8>, value: &T) -> Entry {
+    let json = serde_json::to_vec(value);
+    // Plain data with text keys always has a JSON form.
+    let json = json.inspect_err(|error| tracing::error!(%error, "a record could not be written as JSON"));
+    (key, json.ok())
+}
+
+pub(super) fn node_entry(node: NodeId, work: &NodeWork) -> Entry {
+    entry(format!("node/{node}").into_bytes(), work)
+}
+
+pub(super) fn site_entry(site: &SavedSite) -> Entry {
+    entry(b"site".to_vec(), site)
+}
+
+fn run_key(run: RunId, what: &str) -> Vec<u8> {
+    format!("run/{:016x}/{what}", run.0).into_bytes()
+}
+
+pub(super) fn plan_entry(run: RunId, plan: &Plan) -> Entry {
+    entry(run_key(run, "plan"), plan)
+}
+
+pub(super) fn head_entry(run: &Run) -> Entry {
+    let head = Head {
+        by: run.by.clone(),
+        began: run.began,
+        ended: run.ended,
+        state: run.state,
+        cancelled: run.cancelled.clone(),
+        excluded: run.excluded.clone(),
+    };
+    entry(run_key(run.id, "head"), &head)
+}
+
+pub(super) fn stand_entry(run: RunId, action: &ActionId, stand: &Stand) -> Entry {
+    entry(run_key(run, &format!("do/{action}")), stand)
+}
+
+pub(super) fn write(store: &Store, entries: &[Entry]) -> Result<(), StoreError> {
+    let borrowed: Vec<_> = entries
+        .iter()
+        .map(|(key, value)| (key.as_slice(), value.as_deref()))
+        .collect();
+    store.put_all(Table::Work, &borrowed)
+}
+
+/// Everything there was.
+#[derive(Default)]
+pub(super) struct Loaded {
+    pub(super) site: Option<SavedSite>,
+    pub(super) runs: Vec<Run>,
+    pub(super) work: HashMap<NodeId, NodeWork>,
+    /// Keys of runs too old to keep.
+    pub(super) old: Vec<Entry>,
+}
+
+#[derive(Default)]
+struct Parts {
+    plan: Option<Plan>,
+    head: Option<Head>,
+    stands: BTreeMap<ActionId, Stand>,
+    keys: Vec<Vec<u8>>,
+}
+
+/// Reads all of it. A record of a form this program does not know is told and left alone.
+pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
+    let mut loaded = Loaded::default();
+    let mut runs: BTreeMap<RunId, Parts> = BTreeMap::new();
+    for (key, value) in store.list(Table::Work)? {
+        let name = String::from_utf8_lossy(&key).into_owned();
+        let taken = match name.split_once('/') {
+            None if name == "site" => read(&value).map(|site| loaded.site = Some(site)),
+            Some(("node", id)) => id
+                .parse()
+                .ok()
+                .and_then(|id| Some(drop(loaded.work.insert(id, read(&value)?)))),
+            Some(("run", rest)) => take_part(&mut runs, rest, key, &value),
+            _ => None,
+        };
+        if taken.is_none() {
+            tracing::warn!(
+                key = name,
+                "a record of the executor is of a form this program does not know; skipped"
+            );
+        }
+    }
+    let ended = runs
+        .values()
+        .filter(|one| one.head.as_ref().is_some_and(|head| head.ended.is_some()));
+    let mut too_many = ended.count().saturating_sub(RUNS_KEPT);
+    for (id, parts) in runs {
+        let over = parts.head.as_ref().is_none_or(|head| head.ended.is_some());
+        if over && too_many > 0 {
+            too_many -= 1;
+            loaded.old.extend(parts.keys.into_iter().map(|key| (key, None)));
+            continue;
+        }
+        loaded.runs.extend(whole(id, parts));
+    }
+    Ok(loaded)
+}
+
+fn read<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Option<T> {
+    serde_json::from_slice(value).ok()
+}
+
+fn take_part(runs: &mut BTreeMap<RunId, Parts>, rest: &str, key: Vec<u8>, value: &[u8]) -> Option<()> {
+    let (number, what) = rest.split_once('/')?;
+    let parts = runs.entry(RunId(u64::from_str_radix(number, 16).ok()?)).or_default();
+    parts.keys.push(key);
+    match what.split_once('/') {
+        None if what == "plan" => parts.plan = Some(read(value)?),
+        None if what == "head" => parts.head = Some(read(value)?),
+        Some(("do", action)) => drop(parts.stands.insert(ActionId(action.to_owned()), read(value)?)),
+        _ => return None,
+    }
+    Some(())
+}
+
+fn whole(id: RunId, parts: Parts) -> Option<Run> {
+    let (plan, head) = (parts.plan?, parts.head?);
+    let mut run = Run::new(id, Arc::new(plan), &head.by, head.began);
+    run.ended = head.ended;
+    run.state = head.state;
+    run.cancelled = head.cancelled;
+    run.excluded = head.excluded;
+    run.actions.extend(parts.stands);
+    Some(run)
+}

@@ -1,0 +1,259 @@
+//! From a site to ready machines: the site in force, plans, commits, and runs that go on across a kill.
+//!
+//! ```text
+//!   site.toml ──▶ plan ──commit, consent──▶ Run ──▶ engine (rackbar-plan) ──Start──▶ hands ──▶ agent, BMC, SSH
+//!                  ▲                         │         │  ▲                            │
+//!               facts ◀── Rack, store ◀──────┴─journal─┘  └────────Ended, Progress─────┘
+//! ```
+//!
+//! [`Executor`] is the handle. What it decides is in `rackbar-plan`, pure; what is done to machines is in
+//! [`hands`](crate::hands). Here everything is written down before it begins and after it ended: see `driver`.
+
+mod driver;
+mod facts;
+mod memory;
+mod nodes;
+mod orders;
+mod plans;
+mod types;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+
+use rackbar_artifacts::images::Images;
+use rackbar_model::{NodeId, Timestamp};
+use rackbar_plan::engine::{Bounds, Engine};
+use rackbar_plan::{Action, ActionId, OwnService, Plan, PlanId, Run, RunId};
+use rackbar_store::{Store, StoreError};
+use tokio::runtime::Handle;
+
+pub use types::{
+    CommitError, Install, NodeError, OrderError, PlanError, PlanRequest, Recovered, RunOrder, SiteInForce, VerifyError,
+};
+
+use crate::Rack;
+use crate::hands::Hands;
+use crate::rack::{locked, now};
+use driver::{Live, Message};
+use memory::{Entry, NodeWork};
+use types::Made;
+
+/// What the executor works with.
+pub struct Parts {
+    /// Who carries actions out.
+    pub hands: Arc<dyn Hands>,
+    /// The catalogue; `None` when the appliance has no place for images.
+    pub images: Option<Arc<Images>>,
+    /// Services of our own that installed systems may use.
+    pub services: BTreeSet<OwnService>,
+    /// How much runs at once.
+    pub bounds: Bounds,
+}
+
+/// The handle on the executor; clones share it. When the last one goes, everything under way is dropped, as in a power
+/// cut, and is taken up by the next start.
+#[derive(Clone)]
+pub struct Executor {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    rack: Rack,
+    store: Store,
+    hands: Arc<dyn Hands>,
+    images: Option<Arc<Images>>,
+    services: BTreeSet<OwnService>,
+    bounds: Bounds,
+    book: Mutex<Book>,
+    /// When attempts began, for the times that events tell.
+    clocks: Mutex<HashMap<(u64, String), Timestamp>>,
+    messages: Sender<Message>,
+    runtime: Handle,
+}
+
+/// Everything that is known.
+#[derive(Default)]
+struct Book {
+    site: Option<Arc<SiteInForce>>,
+    plans: VecDeque<Made>,
+    live: BTreeMap<RunId, Live>,
+    ended: BTreeMap<RunId, Arc<Run>>,
+    last_run: u64,
+    work: HashMap<NodeId, NodeWork>,
+    /// Of no run: what was learned of nodes.
+    unwritten: Vec<Entry>,
+    /// It was said that the disk refuses.
+    complained: bool,
+    /// The view's revision at the last look.
+    looked_at: u64,
+}
+
+impl Book {
+    fn run(&self, run: RunId) -> Option<&Run> {
+        let live = self.live.get(&run).map(|live| live.engine.run());
+        live.or_else(|| self.ended.get(&run).map(|run| &**run))
+    }
+
+    fn action(&self, run: RunId, action: &ActionId) -> Option<Action> {
+        self.run(run)?
+            .plan
+            .actions
+            .iter()
+            .find(|one| one.id == *action)
+            .cloned()
+    }
+
+    /// The run that works on a node.
+    fn busy(&self, node: NodeId) -> Option<RunId> {
+        let works = |live: &&Live| {
+            let run = live.engine.run();
+            let mine = run.plan.actions.iter().filter(|one| one.node == Some(node));
+            mine.filter_map(|one| run.actions.get(&one.id))
+                .any(|stand| !stand.settled())
+        };
+        self.live.values().find(works).map(|live| live.engine.run().id)
+    }
+}
+
+impl Executor {
+    /// Starts from what the store holds: attempts that were under way are taken up. To be called within a tokio
+    /// runtime, which the hands use; before nodes are served, so that installed ones are sent to their disks.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn start(rack: Rack, store: Store, parts: Parts) -> Result<Self, StoreError> {
+        let loaded = memory::load(&store)?;
+        let (messages, inbox) = std::sync::mpsc::channel();
+        let mut book = Book {
+            work: loaded.work,
+            unwritten: loaded.old,
+            ..Book::default()
+        };
+        if let Some(saved) = loaded.site {
+            book.site = plans::restore(saved, &parts.services, &rack);
+        }
+        for run in loaded.runs {
+            book.last_run = book.last_run.max(run.id.0);
+            if run.ended.is_some() {
+                book.ended.insert(run.id, Arc::new(run));
+                continue;
+            }
+            let id = run.id;
+            match Engine::new(run, parts.bounds.clone()) {
+                Ok(engine) => drop(book.live.insert(id, Live::new(engine))),
+                Err(error) => {
+                    tracing::error!(run = %id, %error, "a run in the store cannot be walked; it is left alone")
+                }
+            }
+        }
+        let inner = Arc::new(Inner {
+            rack,
+            store,
+            hands: parts.hands,
+            images: parts.images,
+            services: parts.services,
+            bounds: parts.bounds,
+            book: Mutex::new(book),
+            clocks: Mutex::default(),
+            messages,
+            runtime: Handle::current(),
+        });
+        {
+            let mut book = locked(&inner.book);
+            let nodes: Vec<NodeId> = book.work.keys().copied().collect();
+            nodes.into_iter().for_each(|node| inner.show_work(&book, node));
+            let at = now();
+            for live in book.live.values_mut() {
+                live.take_up(at);
+                live.step(at, rackbar_plan::engine::Input::Tick);
+            }
+            inner.settle(&mut book);
+        }
+        let weak = Arc::downgrade(&inner);
+        std::thread::Builder::new()
+            .name("executor".into())
+            .spawn(move || driver::run(&weak, &inbox))
+            .map_err(|error| StoreError::Failed(format!("the executor's thread could not be started: {error}")))?;
+        Ok(Self { inner })
+    }
+
+    /// A plan that was made, by its name.
+    pub fn plan_by_id(&self, id: &PlanId) -> Option<Arc<Plan>> {
+        let book = locked(&self.inner.book);
+        let made = book.plans.iter().find(|made| made.plan.id == *id);
+        made.map(|made| made.plan.clone())
+    }
+
+    /// All runs that are kept, oldest first.
+    pub fn runs(&self) -> Vec<Arc<Run>> {
+        let mut book = locked(&self.inner.book);
+        let live: Vec<Arc<Run>> = book.live.values_mut().map(shown).collect();
+        let mut runs: Vec<Arc<Run>> = book.ended.values().cloned().chain(live).collect();
+        runs.sort_by_key(|run| run.id);
+        runs
+    }
+
+    /// A run.
+    pub fn run(&self, id: RunId) -> Option<Arc<Run>> {
+        let mut book = locked(&self.inner.book);
+        let live = book.live.get_mut(&id).map(shown);
+        live.or_else(|| book.ended.get(&id).cloned())
+    }
+
+    /// Digests of images that runs which have not ended still need.
+    pub fn images_in_use(&self) -> std::collections::HashSet<rackbar_model::Digest> {
+        let book = locked(&self.inner.book);
+        let actions = book.live.values().flat_map(|live| &live.engine.run().plan.actions);
+        let digests = actions.filter_map(|action| match &action.kind {
+            rackbar_plan::ActionKind::WriteImage { sha256, .. } => Some(*sha256),
+            _ => None,
+        });
+        digests.collect()
+    }
+
+    /// The newest signed report of a node's checks, as JSON.
+    pub fn report(&self, node: NodeId) -> Option<String> {
+        let book = locked(&self.inner.book);
+        book.work.get(&node).and_then(|work| work.report.clone())
+    }
+
+    /// The newest signed report of every node that has one, as JSON.
+    pub fn reports(&self) -> BTreeMap<NodeId, String> {
+        let book = locked(&self.inner.book);
+        let reports = book
+            .work
+            .iter()
+            .filter_map(|(node, work)| Some((*node, work.report.clone()?)));
+        reports.collect()
+    }
+}
+
+/// A run as it stands, shared with who asked last when nothing has changed since.
+fn shown(live: &mut Live) -> Arc<Run> {
+    let run = live.shown.take().unwrap_or_else(|| Arc::new(live.engine.run().clone()));
+    live.shown = Some(run.clone());
+    run
+}
+
+impl Inner {
+    fn begin_clock(&self, action: &str, run: u64) {
+        locked(&self.clocks).insert((run, action.to_owned()), now());
+    }
+
+    fn begun(&self, action: &str, run: u64) -> Timestamp {
+        locked(&self.clocks)
+            .remove(&(run, action.to_owned()))
+            .unwrap_or_else(now)
+    }
+
+    fn clocks_of(&self, run: u64) {
+        locked(&self.clocks).retain(|(of, _), _| *of != run);
+    }
+
+    /// Has the driver look at once.
+    fn wake(&self) {
+        let _ = self.messages.send(Message::Wake);
+    }
+}

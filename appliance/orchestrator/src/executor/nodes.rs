@@ -1,0 +1,413 @@
+//! What runs mean for nodes: the state each is in, what is known of the system on it, and what the page shows.
+
+use std::collections::BTreeMap;
+
+use rackbar_model::{EventKind, FailedIn, Inventory, Node, NodeId, NodeState, OsSetup, Timestamp};
+use rackbar_plan::planner::step_digest;
+use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, Run, RunId, SetupDigest, Stand};
+
+use super::memory::{self, NodeWork, Ready};
+use super::{Book, Inner};
+use crate::hands::{Done, Learned, System};
+use crate::rack::now;
+use crate::record::Boots;
+
+/// What hands are told of the system on a node.
+pub(super) fn system(work: Option<&NodeWork>) -> System {
+    let Some(work) = work else { return System::default() };
+    System {
+        installed: work.shown.clone(),
+        setup: work.setup.clone(),
+        role: work.role.clone(),
+        bios: work.wanted_bios.clone(),
+    }
+}
+
+/// What is being done, for a person who looks at the node.
+fn doing(kind: &ActionKind) -> String {
+    match kind {
+        ActionKind::RotatePassword => "giving its BMC a password of its own".into(),
+        ActionKind::BiosSettings { .. } => "setting firmware attributes".into(),
+        ActionKind::Agent { fresh: true } => "restarting into our agent".into(),
+        ActionKind::Agent { fresh: false } => "waiting for our agent".into(),
+        ActionKind::BiosVerify { .. } => "reading firmware attributes back".into(),
+        ActionKind::BurnIn(_) => "exercising the hardware".into(),
+        ActionKind::Erase { .. } => "emptying disks".into(),
+        ActionKind::WriteImage { image, .. } => format!("writing {image}"),
+        ActionKind::Setup { .. } => "giving the system its identity".into(),
+        ActionKind::BootOrder { .. } => "setting the boot order".into(),
+        ActionKind::Restart { .. } => "restarting into the installed system".into(),
+        ActionKind::Reachable { .. } => "waiting for the installed system".into(),
+        ActionKind::Step(step) => format!("running the step {}", step.name),
+        ActionKind::Verify { .. } => "checking".into(),
+        ActionKind::Barrier { name } => format!("waiting for {name}"),
+        ActionKind::StayInMemory { .. } => "staying in memory".into(),
+    }
+}
+
+/// The state a node is in while an action of this kind is under way; `None` when that changes nothing.
+fn state_during(action: &Action) -> Option<NodeState> {
+    match (&action.kind, action.layer) {
+        (ActionKind::Barrier { .. } | ActionKind::Verify { .. }, _) => None,
+        (_, Layer::Infrastructure | Layer::Firmware) => Some(NodeState::Configuring),
+        (_, Layer::System | Layer::Clients | Layer::Applications) => Some(NodeState::Provisioning),
+        (_, Layer::Management | Layer::Coordination) => None,
+    }
+}
+
+/// How a ready node's hardware looked.
+pub(super) fn hardware(node: &Node, at: Timestamp) -> Ready {
+    let nothing = Inventory::default();
+    let inventory = node.inventory.as_ref().unwrap_or(&nothing);
+    let disk = |disk: &rackbar_model::Disk| {
+        let name = disk.serial.clone().or_else(|| disk.wwn.clone());
+        (name.unwrap_or_else(|| disk.name.clone()), disk.size_bytes)
+    };
+    let mut disks: Vec<_> = inventory
+        .disks
+        .iter()
+        .filter(|disk| !disk.removable)
+        .map(disk)
+        .collect();
+    disks.sort();
+    let mut macs: Vec<String> = inventory.nics.iter().map(|nic| nic.mac.to_string()).collect();
+    macs.sort();
+    Ready {
+        at,
+        disks,
+        memory: inventory.memory.total_bytes,
+        macs,
+    }
+}
+
+/// What differs, a sentence each.
+pub(super) fn drift(before: &Ready, now: &Ready) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, bytes) in before.disks.iter().filter(|disk| !now.disks.contains(disk)) {
+        found.push(format!("the disk {name} of {} GB is gone", bytes / 1_000_000_000));
+    }
+    for (name, bytes) in now.disks.iter().filter(|disk| !before.disks.contains(disk)) {
+        found.push(format!("the disk {name} of {} GB is new", bytes / 1_000_000_000));
+    }
+    if now.memory != before.memory {
+        let mib = |bytes: u64| bytes / (1 << 20);
+        found.push(format!(
+            "memory was {} MiB and is {} MiB",
+            mib(before.memory),
+            mib(now.memory)
+        ));
+    }
+    for mac in before.macs.iter().filter(|mac| !now.macs.contains(mac)) {
+        found.push(format!("the network interface {mac} is gone"));
+    }
+    for mac in now.macs.iter().filter(|mac| !before.macs.contains(mac)) {
+        found.push(format!("the network interface {mac} is new"));
+    }
+    found
+}
+
+impl Book {
+    /// Changes what is known of a node, and has it written.
+    pub(super) fn work(&mut self, node: NodeId, change: impl FnOnce(&mut NodeWork)) {
+        let work = self.work.entry(node).or_default();
+        let before = work.clone();
+        change(work);
+        if *work != before {
+            self.unwritten.push(memory::node_entry(node, work));
+        }
+    }
+}
+
+impl Inner {
+    /// Takes what an attempt taught us; it goes into the same commit as the attempt's end. What comes too late, after
+    /// the attempt was given up for lost, teaches nothing: another may have begun.
+    pub(super) fn learn(&self, book: &mut Book, run: RunId, action: &Action, job: &str, done: &Done, now: Timestamp) {
+        let Some(node) = action.node else { return };
+        if !Self::is_under_way(book, run, &action.id, job) {
+            return;
+        }
+        for learned in done.learned.clone() {
+            book.work(node, |work| take(work, learned, run, now));
+        }
+        let well = done.result.is_ok();
+        book.work(node, |work| match &action.kind {
+            ActionKind::BootOrder { .. } if well => work.boots_disk = work.installed.is_some(),
+            ActionKind::BiosSettings { attributes } | ActionKind::BiosVerify { attributes } => {
+                work.wanted_bios.clone_from(attributes);
+            }
+            ActionKind::Step(step) => {
+                if let Some(installed) = work.installed.as_mut().filter(|_| well) {
+                    installed.steps.insert(step.name.clone(), step_digest(step));
+                }
+            }
+            ActionKind::Verify { checks } => {
+                work.checks.clone_from(checks);
+                if let Some(installed) = work.installed.as_mut() {
+                    installed.checked = well.then(|| checks.clone());
+                }
+            }
+            _ => {}
+        });
+    }
+
+    /// Shows how an action stands, now that it is written down.
+    pub(super) fn told(&self, book: &mut Book, run: RunId, action: &ActionId, stand: &Stand) {
+        let Some(action) = book.action(run, action) else { return };
+        self.tell_stand(run, &action, stand);
+        let Some(node) = action.node else { return };
+        match stand {
+            Stand::Running(_) => self.began(book, run, node, &action),
+            Stand::Again { reason, .. } => {
+                let text = format!("{}: {reason}; it is tried again", doing(&action.kind));
+                self.rack
+                    .show(node, false, |node| (node.doing, node.percent) = (Some(text), None));
+            }
+            Stand::Waiting => {}
+            Stand::Done { .. } | Stand::Failed { .. } | Stand::Skipped { .. } => {
+                self.rack
+                    .show(node, false, |node| (node.doing, node.percent) = (None, None));
+                self.settled(book, run, node, &action, stand);
+            }
+        }
+        self.show_work(book, node);
+    }
+
+    fn tell_stand(&self, run: RunId, action: &Action, stand: &Stand) {
+        let (run, name) = (run.0, action.id.0.clone());
+        let failed = |reason: &str, advice: &str, again| EventKind::ActionFailed {
+            run,
+            action: name.clone(),
+            reason: reason.into(),
+            advice: advice.into(),
+            again,
+        };
+        let kind = match stand {
+            Stand::Waiting => return,
+            Stand::Running(attempt) => EventKind::ActionStarted {
+                run,
+                action: name,
+                attempt: attempt.number,
+                reason: action.reason.clone(),
+            },
+            Stand::Again { reason, due, .. } => failed(reason, "", Some(*due)),
+            Stand::Failed { reason, advice, .. } => failed(reason, advice, None),
+            Stand::Done { outcome, at, .. } => EventKind::ActionDone {
+                run,
+                action: name,
+                summary: outcome.summary.clone(),
+                millis: at.since(self.begun(action.id.0.as_str(), run)),
+            },
+            Stand::Skipped { reason } => EventKind::ActionSkipped {
+                run,
+                action: name,
+                reason: reason.clone(),
+            },
+        };
+        if let EventKind::ActionStarted { .. } = kind {
+            self.begin_clock(action.id.0.as_str(), run);
+        }
+        self.rack.tell(action.node, kind);
+    }
+
+    /// An action of a node begins: what must be true before it touches the machine.
+    fn began(&self, book: &mut Book, run: RunId, node: NodeId, action: &Action) {
+        match &action.kind {
+            ActionKind::Agent { .. } | ActionKind::StayInMemory { .. } => {
+                book.work(node, |work| work.boots_disk = false);
+            }
+            ActionKind::Erase { .. } | ActionKind::WriteImage { .. } => book.work(node, |work| {
+                work.boots_disk = false;
+                (work.installed, work.shown, work.setup, work.ready) = (None, None, None, None);
+            }),
+            // The machine must find its disk, whatever its firmware's boot order has in front.
+            ActionKind::Restart { .. } => book.work(node, |work| work.boots_disk = work.installed.is_some()),
+            _ => {}
+        }
+        let text = doing(&action.kind);
+        self.rack.show(node, true, |shown| {
+            (shown.doing, shown.percent, shown.run) = (Some(text), None, Some(run.0));
+        });
+        if let Some(state) = state_during(action) {
+            self.rack.hold(node, state, &format!("{} of run {run}", action.id));
+        }
+    }
+
+    /// An action of a node will not change any more.
+    fn settled(&self, book: &mut Book, run: RunId, node: NodeId, action: &Action, stand: &Stand) {
+        if let Stand::Failed { reason, advice, .. } = stand {
+            let ready = book.work.get(&node).is_some_and(|work| work.ready.is_some());
+            // A check that fails on a machine that was ready is drift, not a failed installation.
+            if !(ready && matches!(action.kind, ActionKind::Verify { .. })) {
+                let during = state_during(action)
+                    .unwrap_or(NodeState::Provisioning)
+                    .name()
+                    .to_owned();
+                let reason = format!("{}: {reason}; {advice}", action.id);
+                let failure = FailedIn {
+                    during,
+                    reason: reason.clone(),
+                    retry: None,
+                };
+                self.rack.hold(node, NodeState::Failed(failure), &reason);
+            }
+        }
+        let Some(whole) = book.run(run) else { return };
+        let mine: Vec<(&Action, &Stand)> = whole
+            .plan
+            .actions
+            .iter()
+            .filter(|one| one.node == Some(node))
+            .filter_map(|one| Some((one, whole.actions.get(&one.id)?)))
+            .collect();
+        if mine.iter().any(|(_, stand)| !stand.settled()) {
+            return;
+        }
+        if mine.iter().all(|(_, stand)| matches!(stand, Stand::Done { .. })) {
+            let proved = mine
+                .iter()
+                .any(|(one, _)| matches!(one.kind, ActionKind::Verify { .. }));
+            let memory = mine
+                .iter()
+                .any(|(one, _)| matches!(one.kind, ActionKind::StayInMemory { .. }));
+            self.all_done(book, run, node, proved, memory);
+        } else if !mine.iter().any(|(_, stand)| matches!(stand, Stand::Failed { .. })) {
+            let reason = match stand {
+                Stand::Skipped { reason } => reason.clone(),
+                _ => format!("run {run} ended before it was ready"),
+            };
+            self.back(book, node, &reason);
+        }
+    }
+
+    /// Everything of the run is done on a node.
+    fn all_done(&self, book: &mut Book, run: RunId, node: NodeId, proved: bool, memory: bool) {
+        if proved || memory {
+            let mark = self.rack.node_by_id(node).map(|node| hardware(&node, now()));
+            book.work(node, |work| {
+                work.ready = mark;
+                work.failing.clear();
+            });
+            let reason = if proved {
+                "its checks passed"
+            } else {
+                "it stays in memory, as its role wants"
+            };
+            self.rack.hold(node, NodeState::Ready, &format!("{reason}, run {run}"));
+        } else {
+            self.back(book, node, &format!("run {run} is done"));
+        }
+    }
+
+    /// A node that nobody works on any more goes back to where it stands without that.
+    pub(super) fn back(&self, book: &Book, node: NodeId, reason: &str) {
+        let work = book.work.get(&node);
+        let Some(shown) = self.rack.node_by_id(node) else {
+            return;
+        };
+        let state = if work.is_some_and(|work| work.maintenance.is_some()) {
+            NodeState::Maintenance
+        } else if work.is_some_and(|work| work.ready.is_some()) {
+            NodeState::Ready
+        } else if shown.inventory.is_some() {
+            NodeState::Discovered
+        } else {
+            NodeState::Enrolled
+        };
+        self.rack.hold(node, state, reason);
+    }
+
+    pub(super) fn show_progress(&self, book: &Book, run: RunId, action: &ActionId, progress: &Progress) {
+        let Some(node) = book.action(run, action).and_then(|action| action.node) else {
+            return;
+        };
+        let percent = (progress.total > 0).then(|| {
+            let percent = u128::from(progress.done) * 100 / u128::from(progress.total);
+            u8::try_from(percent.min(100)).unwrap_or(100)
+        });
+        let doing = progress.doing.clone();
+        self.rack
+            .show(node, false, |node| (node.doing, node.percent) = (Some(doing), percent));
+    }
+
+    /// Shows what is known of the system on a node, and what it boots.
+    pub(super) fn show_work(&self, book: &Book, node: NodeId) {
+        let work = book.work.get(&node).cloned().unwrap_or_default();
+        let boots = if work.boots_disk { Boots::Disk } else { Boots::Agent };
+        self.rack.set_boots(node, boots);
+        let differs = self
+            .rack
+            .node_by_id(node)
+            .is_some_and(|shown| shown.installed != work.shown);
+        if differs {
+            self.rack.show(node, true, |node| node.installed = work.shown);
+        }
+    }
+
+    /// A run is over: what nobody works on any more.
+    pub(super) fn run_ended(&self, book: &mut Book, run: &Run) {
+        let nodes: std::collections::BTreeSet<NodeId> = run.plan.actions.iter().filter_map(|one| one.node).collect();
+        for node in nodes {
+            self.show_work(book, node);
+        }
+        self.clocks_of(run.id.0);
+    }
+}
+
+fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
+    match learned {
+        Learned::Bios(attributes) => work.bios = Some(attributes),
+        Learned::PasswordRotated => work.password_rotated = true,
+        Learned::Written { image, sha256, target } => {
+            work.installed = Some(rackbar_plan::Installed {
+                image: image.clone(),
+                sha256,
+                target: target.clone(),
+                setup: SetupDigest::default(),
+                at: now,
+                steps: BTreeMap::new(),
+                checked: None,
+            });
+            work.shown = Some(rackbar_model::Installed {
+                image,
+                sha256,
+                target,
+                hostname: String::new(),
+                user: String::new(),
+                host_key: String::new(),
+                proved: false,
+                at: now,
+                run: run.0,
+            });
+        }
+        Learned::SetUp { setup, host_key } => {
+            if let Some(installed) = &mut work.installed {
+                installed.setup = SetupDigest::of(&setup);
+            }
+            if let Some(shown) = &mut work.shown {
+                shown.hostname.clone_from(&setup.hostname);
+                shown.user = account(&setup);
+                shown.host_key = host_key;
+                shown.proved = false;
+            }
+            work.setup = Some(*setup);
+        }
+        Learned::Proved => {
+            if let Some(shown) = &mut work.shown {
+                shown.proved = true;
+            }
+        }
+        Learned::Report { json, failed } => {
+            work.report = Some(json);
+            work.failing = failed;
+        }
+    }
+}
+
+/// The account that an identity's keys are for.
+fn account(setup: &OsSetup) -> String {
+    if setup.user.is_empty() {
+        "root".into()
+    } else {
+        setup.user.clone()
+    }
+}

@@ -1,0 +1,396 @@
+//! What people order: commit, pause, resume, cancel, bind, recover, hands off, check.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rackbar_model::{Digest, EventKind, NodeId, NodeState, PowerAction, Severity};
+use rackbar_plan::engine::{Engine, Input};
+use rackbar_plan::{
+    Action, ActionId, ActionKind, Inputs, Layer, Limits, Plan, PlanId, Run, RunId, Scope, Site, Target,
+};
+
+use super::driver::Live;
+use super::types::{CommitError, NodeError, OrderError, Recovered, RunOrder, VerifyError};
+use super::{Book, Executor, Inner, memory};
+use crate::rack::{locked, now};
+
+/// Seconds the checks of a node may take, and how often they are tried.
+const VERIFY: Limits = Limits { seconds: 900, tries: 2 };
+
+impl Executor {
+    /// Commits a plan: from now on it is carried out. `consent` names the nodes whose data may be destroyed.
+    ///
+    /// # Errors
+    /// When it is not known, out of date, lacks consent, or touches nodes that are being worked on. Nothing is begun.
+    pub fn commit(&self, id: &PlanId, consent: &[String], by: &str) -> Result<RunId, CommitError> {
+        let inner = &self.inner;
+        let mut book = locked(&inner.book);
+        let made = book.plans.iter().find(|made| made.plan.id == *id);
+        let (plan, request) = made
+            .map(|made| (made.plan.clone(), made.request.clone()))
+            .ok_or_else(|| CommitError::Unknown(id.to_string()))?;
+        let (site, facts) = inner
+            .basis(&book, &request)
+            .map_err(|error| CommitError::Stale(vec![error.to_string()]))?;
+        let names: BTreeMap<NodeId, String> = facts
+            .nodes
+            .iter()
+            .map(|node| (node.node.id, node.node.name.clone()))
+            .collect();
+        inner.refuse_busy(&book, &plan, &names)?;
+        let changed = rackbar_plan::stale(&plan, &site, &facts);
+        if !changed.is_empty() {
+            return Err(CommitError::Stale(changed));
+        }
+        if plan.actions.is_empty() {
+            return Err(CommitError::Nothing);
+        }
+        let missing: Vec<String> = plan
+            .destructive()
+            .into_iter()
+            .filter(|view| {
+                let name = names.get(&view.node).map_or("", String::as_str);
+                let id = view.node.to_string();
+                !consent
+                    .iter()
+                    .any(|said| said == view.name || said == name || *said == id)
+            })
+            .map(|view| view.name.to_owned())
+            .collect();
+        if !missing.is_empty() {
+            return Err(CommitError::Consent { missing });
+        }
+        for (node, given) in addresses(&plan, &site) {
+            book.work(node, |work| work.addresses.extend(given));
+        }
+        let run = inner.begin_run(&mut book, plan, by)?;
+        book.plans.retain(|made| made.plan.id != *id);
+        Ok(run)
+    }
+
+    /// Pauses, resumes or cancels a run.
+    ///
+    /// # Errors
+    /// When there is no such run or it has ended.
+    pub fn order(&self, id: RunId, order: RunOrder, by: &str) -> Result<Arc<Run>, OrderError> {
+        {
+            let mut book = locked(&self.inner.book);
+            let ended = book.ended.contains_key(&id);
+            let live = book.live.get_mut(&id).ok_or(if ended {
+                OrderError::Ended(id)
+            } else {
+                OrderError::Unknown(id)
+            })?;
+            let input = match order {
+                RunOrder::Pause => Input::Pause,
+                RunOrder::Resume => Input::Resume,
+                RunOrder::Cancel => Input::Cancel { by: by.to_owned() },
+            };
+            live.step(now(), input);
+            self.inner.settle(&mut book);
+        }
+        self.inner.wake();
+        self.run(id).ok_or(OrderError::Unknown(id))
+    }
+
+    /// Binds a node to a role by hand, which goes before rules; `None` leaves it to the rules again.
+    ///
+    /// # Errors
+    /// When there is no such node, or the site in force has no such role.
+    pub fn bind(&self, node: NodeId, role: Option<String>, by: &str) -> Result<(), NodeError> {
+        let node = self.inner.rack.node_by_id(node).ok_or(NodeError::NoSuchNode(node))?.id;
+        let mut book = locked(&self.inner.book);
+        if let Some(role) = &role {
+            let known: Vec<String> = book
+                .site
+                .iter()
+                .flat_map(|site| site.site.role.keys().cloned())
+                .collect();
+            if !known.contains(role) {
+                let role = role.clone();
+                return Err(NodeError::NoSuchRole { role, known });
+            }
+        }
+        book.work(node, |work| work.role.clone_from(&role));
+        self.inner.keep(&mut book)?;
+        book.looked_at = 0;
+        self.inner.rack.tell(
+            Some(node),
+            EventKind::RoleBound {
+                role,
+                by: by.to_owned(),
+            },
+        );
+        self.inner.wake();
+        Ok(())
+    }
+
+    /// Takes a node back to a known state from anywhere: its part of a run is given up, it is Discovered (Enrolled when
+    /// it was never looked at), and it boots our agent when it next asks the network. Its history stays, and so does
+    /// what is on its disks.
+    ///
+    /// # Errors
+    /// When there is no such node or it could not be written down.
+    pub fn recover(&self, node: NodeId, by: &str) -> Result<Recovered, NodeError> {
+        let inner = &self.inner;
+        let shown = inner.rack.node_by_id(node).ok_or(NodeError::NoSuchNode(node))?;
+        let node = shown.id;
+        let reason = format!("recovered by {by}");
+        let under_way = {
+            let mut book = locked(&inner.book);
+            let run = book.busy(node);
+            if let Some(live) = run.and_then(|run| book.live.get_mut(&run)) {
+                live.step(
+                    now(),
+                    Input::Exclude {
+                        node,
+                        reason: reason.clone(),
+                    },
+                );
+            }
+            book.work(node, |work| {
+                work.maintenance = None;
+                work.ready = None;
+                work.failing.clear();
+                work.boots_disk = false;
+            });
+            inner.keep(&mut book)?;
+            inner.settle(&mut book);
+            let state = if shown.inventory.is_some() {
+                NodeState::Discovered
+            } else {
+                NodeState::Enrolled
+            };
+            inner.rack.hold(node, state, &reason);
+            inner.rack.show(node, true, |node| {
+                (node.doing, node.percent) = (None, None);
+                node.drift.clear();
+            });
+            inner.show_work(&book, node);
+            run.filter(|_| book.busy(node).is_some())
+        };
+        inner.wake();
+        let state = inner
+            .rack
+            .node_by_id(node)
+            .map_or("enrolled", |node| node.state.name())
+            .to_owned();
+        let next = self.after_recovery(&shown, by);
+        let next = match under_way {
+            Some(run) => format!("{next}; what run {run} had under way on it ends within a minute"),
+            None => next,
+        };
+        Ok(Recovered { state, next })
+    }
+
+    /// Gets a recovered machine into our agent where that can be done from here.
+    fn after_recovery(&self, node: &rackbar_model::Node, by: &str) -> String {
+        if node.agent_connected {
+            return "its agent is connected: plan and commit again".into();
+        }
+        if node.bmc_address.is_none() {
+            return "it has no BMC that we know: restart it by hand, it then boots our agent".into();
+        }
+        let (rack, id, by) = (self.inner.rack.clone(), node.id, by.to_owned());
+        self.inner.runtime.spawn(async move {
+            if let Err(error) = rack.power(id, PowerAction::Netboot, &by).await {
+                let text = format!("it could not be restarted into our agent: {error}");
+                let severity = Severity::Error;
+                rack.tell(Some(id), EventKind::Note { text, severity });
+            }
+        });
+        "its BMC is asked to restart it into our agent".into()
+    }
+
+    /// Switches maintenance on: hands off. Its part of a run is given up, its BMC is not asked, nothing is planned for
+    /// it. Off, it goes back to where it stood.
+    ///
+    /// # Errors
+    /// When there is no such node or it could not be written down.
+    pub fn maintenance(&self, node: NodeId, on: bool, reason: &str, by: &str) -> Result<(), NodeError> {
+        let inner = &self.inner;
+        let node = inner.rack.node_by_id(node).ok_or(NodeError::NoSuchNode(node))?.id;
+        let mut book = locked(&inner.book);
+        let words = if reason.is_empty() {
+            format!("by {by}")
+        } else {
+            format!("by {by}: {reason}")
+        };
+        if on {
+            book.work(node, |work| work.maintenance = Some(words.clone()));
+            if let Some(live) = book.busy(node).and_then(|run| book.live.get_mut(&run)) {
+                let reason = format!("hands off, {words}");
+                live.step(now(), Input::Exclude { node, reason });
+            }
+            inner.keep(&mut book)?;
+            inner.settle(&mut book);
+            inner
+                .rack
+                .hold(node, NodeState::Maintenance, &format!("hands off, {words}"));
+            inner
+                .rack
+                .show(node, false, |node| (node.doing, node.percent) = (None, None));
+        } else {
+            book.work(node, |work| work.maintenance = None);
+            inner.keep(&mut book)?;
+            inner.back(&book, node, &format!("maintenance is over, {words}"));
+        }
+        drop(book);
+        inner.wake();
+        Ok(())
+    }
+
+    /// Runs the checks of these nodes, or of all that have a system; the run it begins ends when they are done.
+    ///
+    /// # Errors
+    /// When there is nothing to check, or a node is being worked on.
+    pub fn verify(&self, nodes: Option<Vec<NodeId>>, by: &str) -> Result<RunId, VerifyError> {
+        let inner = &self.inner;
+        let mut book = locked(&inner.book);
+        let asked = nodes.is_some();
+        let mut actions = Vec::new();
+        let mut names = BTreeMap::new();
+        let all = || inner.rack.nodes().iter().map(|node| node.id).collect();
+        for id in nodes.unwrap_or_else(all) {
+            let node = inner.rack.node_by_id(id).ok_or(VerifyError::NoSuchNode(id))?;
+            let work = book
+                .work
+                .get(&node.id)
+                .filter(|work| work.installed.is_some() && work.maintenance.is_none());
+            let Some(work) = work else {
+                if asked {
+                    return Err(VerifyError::Nothing(node.name.clone()));
+                }
+                continue;
+            };
+            names.insert(node.id, node.name.clone());
+            actions.push(check(node.id, &node.name, work.checks.clone()));
+        }
+        if actions.is_empty() {
+            return Err(VerifyError::Nothing("any node".into()));
+        }
+        let plan = Arc::new(Plan {
+            id: PlanId(format!("verify-{}", book.last_run + 1)),
+            made: now(),
+            inputs: Inputs {
+                site: book.site.as_ref().map_or(Digest([0; 32]), |site| site.digest),
+                nodes: BTreeMap::new(),
+                images: BTreeMap::new(),
+            },
+            actions,
+            refused: Vec::new(),
+            unchanged: Vec::new(),
+            left_out: Vec::new(),
+            scope: Scope::default(),
+        });
+        inner.refuse_busy(&book, &plan, &names)?;
+        Ok(inner.begin_run(&mut book, plan, by)?)
+    }
+}
+
+/// The action that runs a node's checks.
+fn check(node: NodeId, name: &str, checks: Vec<String>) -> Action {
+    Action {
+        id: ActionId(format!("{name}/verify")),
+        node: Some(node),
+        target: Target::Node(node),
+        layer: Layer::System,
+        kind: ActionKind::Verify { checks },
+        changes: Vec::new(),
+        needs: Vec::new(),
+        destroys: None,
+        reboots: false,
+        estimate_seconds: 60,
+        reason: "asked for".into(),
+        limits: VERIFY,
+    }
+}
+
+/// Static addresses a plan gives, by node and by name of the site's network.
+fn addresses(plan: &Plan, site: &Site) -> BTreeMap<NodeId, BTreeMap<String, IpAddr>> {
+    let mut found: BTreeMap<NodeId, BTreeMap<String, IpAddr>> = BTreeMap::new();
+    for action in &plan.actions {
+        let (Some(node), ActionKind::Setup { setup, .. }) = (action.node, &action.kind) else {
+            continue;
+        };
+        let given = setup.networks.iter().flat_map(|network| &network.addresses);
+        for address in given.filter_map(|text| text.split('/').next()?.parse::<IpAddr>().ok()) {
+            let home = site
+                .network
+                .iter()
+                .find(|(_, network)| network.subnet.contains(&address));
+            if let Some((name, _)) = home {
+                found.entry(node).or_default().insert(name.clone(), address);
+            }
+        }
+    }
+    found
+}
+
+impl Inner {
+    fn refuse_busy(&self, book: &Book, plan: &Plan, names: &BTreeMap<NodeId, String>) -> Result<(), CommitError> {
+        let nodes: BTreeSet<NodeId> = plan.actions.iter().filter_map(|action| action.node).collect();
+        let mut busy: BTreeMap<RunId, Vec<String>> = BTreeMap::new();
+        for node in nodes {
+            if let Some(run) = book.busy(node) {
+                let name = names.get(&node).cloned().unwrap_or_else(|| node.to_string());
+                busy.entry(run).or_default().push(name);
+            }
+        }
+        match busy.into_iter().next() {
+            Some((run, nodes)) => Err(CommitError::Busy { run, nodes }),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins a run once it is written down.
+    fn begin_run(&self, book: &mut Book, plan: Arc<Plan>, by: &str) -> Result<RunId, CommitError> {
+        let id = RunId(book.last_run + 1);
+        let at = now();
+        let run = Run::new(id, plan.clone(), by, at);
+        let mut entries = vec![memory::plan_entry(id, &plan), memory::head_entry(&run)];
+        entries.append(&mut book.unwritten);
+        let engine = Engine::new(run, self.bounds.clone()).map_err(|error| CommitError::Bad(error.to_string()))?;
+        memory::write(&self.store, &entries).map_err(|error| CommitError::Store(error.to_string()))?;
+        book.last_run = id.0;
+        let (run, state) = (id.0, "going".to_owned());
+        let reason = format!("plan {} committed by {by}, {} actions", plan.id, plan.actions.len());
+        let severity = Severity::Info;
+        self.rack.tell(
+            None,
+            EventKind::RunChanged {
+                run,
+                state,
+                reason,
+                severity,
+            },
+        );
+        for node in plan
+            .actions
+            .iter()
+            .filter_map(|action| action.node)
+            .collect::<BTreeSet<_>>()
+        {
+            self.rack.show(node, true, |shown| shown.run = Some(id.0));
+        }
+        let mut live = Live::new(engine);
+        live.step(at, Input::Tick);
+        book.live.insert(id, live);
+        self.settle(book);
+        self.wake();
+        Ok(id)
+    }
+
+    /// Writes what is known of nodes.
+    fn keep(&self, book: &mut Book) -> Result<(), NodeError> {
+        let entries = std::mem::take(&mut book.unwritten);
+        if entries.is_empty() {
+            return Ok(());
+        }
+        memory::write(&self.store, &entries).map_err(|error| {
+            book.unwritten = entries;
+            NodeError::Store(error.to_string())
+        })
+    }
+}

@@ -1,0 +1,388 @@
+//! What our agent on the machine does: disks, images, identity, boot entries, burn-in. And getting it there, and leaving
+//! it again.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use rackbar_messages::{Ask, JobReport, Work};
+use rackbar_model::{
+    BurnIn, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, RootTarget, SecretText,
+};
+use rackbar_plan::{Progress, RestartWay};
+use rackbar_ssh::HostKeyPair;
+use rackbar_store::Table;
+use tokio::time::Instant;
+
+use super::{Appliance, Done, Learned, Task};
+use crate::jobs::AskError;
+
+/// Time an agent whose connection broke needs to come back in the same boot.
+const COMES_BACK: Duration = Duration::from_secs(30);
+
+/// Time between two orders to boot from the network: firmware with much memory takes minutes to its first packet.
+const NETBOOT_AGAIN: Duration = Duration::from_secs(8 * 60);
+
+/// Time a machine takes to shut our agent down.
+const GOES_DOWN: Duration = Duration::from_secs(120);
+
+/// What to do where nobody can switch a machine on but a person.
+const BY_HAND: &str = "switch it on or press its reset button, and let it boot from the network";
+
+impl Appliance {
+    /// Has the agent do `work`, and makes words of what it says.
+    async fn job(&self, task: &mut Task, node: NodeId, work: Work) -> Result<JobReport, Done> {
+        let progress = task.progress.clone();
+        let report = self
+            .rack
+            .job(node, task.job, work, move |one| progress(one), &mut task.give_up);
+        report
+            .await
+            .map_err(|failure| Done::failed(failure.reason, failure.advice, failure.again))
+    }
+
+    /// Makes sure our agent runs.
+    pub(super) async fn agent(&self, task: &mut Task, node: NodeId, fresh: bool) -> Done {
+        let began = self.rack.agent(node).map(|link| link.boot);
+        if let Some(link) = self.rack.agent(node)
+            && !fresh
+        {
+            return if link.send.is_closed() {
+                Done::failed("its agent's connection just ended", "", true)
+            } else {
+                Done::well("our agent is connected").unchanged()
+            };
+        }
+        // Taken up after a kill: the restart may have happened already, and once more costs some minutes and no harm.
+        let say = |doing: &str| {
+            (task.progress)(Progress {
+                doing: doing.into(),
+                ..Progress::default()
+            });
+        };
+        if let Err(reason) = self.to_agent(task, node, began.is_some()).await {
+            return Done::failed(reason, BY_HAND, true);
+        }
+        say("waiting until our agent connects");
+        let mut ordered = Instant::now();
+        loop {
+            if let Some(link) = self.rack.agent(node)
+                && Some(link.boot) != began
+            {
+                return Done::well("our agent runs, freshly booted");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.reach.look) => {}
+                Ok(_) = task.give_up.wait_for(|give_up| *give_up) => {
+                    let reason = "our agent did not connect: the machine did not boot from the network";
+                    return Done::failed(reason, "its timeline says how far it came; look at its console", true);
+                }
+            }
+            if ordered.elapsed() >= NETBOOT_AGAIN {
+                ordered = Instant::now();
+                // A machine may take the one-time boot device and lose it in a second restart of its own.
+                let _ = self.to_agent(task, node, false).await;
+            }
+        }
+    }
+
+    /// Has the machine boot from the network: by its BMC, else by its own agent's restart.
+    async fn to_agent(&self, task: &Task, node: NodeId, connected: bool) -> Result<(), String> {
+        let by = format!("run {}", task.run);
+        let known = task.node.as_ref().is_some_and(|node| node.bmc_address.is_some());
+        let by_bmc = if known {
+            let done = self.rack.power(node, PowerAction::Netboot, &by).await;
+            done.map_err(|error| error.to_string())
+        } else {
+            Err("it has no BMC that we know".into())
+        };
+        match by_bmc {
+            Ok(()) => Ok(()),
+            // What it was booted with last time is what its firmware boots now.
+            Err(reason) if connected => match self.rack.agent(node) {
+                Some(link) => link.try_ask(Ask::Reboot).await.map_err(|error| match error {
+                    AskError::Gone => format!("{reason}, and its agent does not answer"),
+                    AskError::Refused(why) => format!("{reason}, and its agent could not restart it: {why}"),
+                }),
+                None => Err(reason),
+            },
+            // A person may press the button; the wait for the agent begins all the same.
+            Err(reason) if !known => {
+                (task.progress)(Progress {
+                    doing: format!("waiting for a person: {reason}; {BY_HAND}"),
+                    ..Progress::default()
+                });
+                Ok(())
+            }
+            Err(reason) => Err(reason),
+        }
+    }
+
+    pub(super) async fn burn_in(&self, task: &mut Task, node: NodeId, burn_in: BurnIn) -> Done {
+        match self.job(task, node, Work::BurnIn(burn_in)).await {
+            Ok(JobReport::BurnedIn(results)) => {
+                let line = |one: &rackbar_model::CheckResult| format!("{}: {}", one.id, one.observed);
+                let details: Vec<String> = results.iter().map(line).collect();
+                match results.iter().find(|one| one.status == CheckStatus::Failed) {
+                    Some(bad) => Done::failed(format!("{}: {}", bad.id, bad.observed), bad.advice.clone(), false),
+                    None => Done::well("the hardware bore it").with_details(details),
+                }
+            }
+            other => unexpected(other),
+        }
+    }
+
+    pub(super) async fn erase(&self, task: &mut Task, node: NodeId, disks: Vec<DiskRef>, method: EraseMethod) -> Done {
+        match self.job(task, node, Work::Erase { disks, method }).await {
+            Ok(JobReport::Erased(evidence)) => {
+                let mut details = Vec::new();
+                for one in &evidence {
+                    let model = one.model.as_deref().unwrap_or("model not known");
+                    details.push(format!(
+                        "{} ({model}): {}, {} to {}",
+                        one.disk,
+                        one.asked.name(),
+                        one.began,
+                        one.ended
+                    ));
+                    details.extend(one.steps.iter().map(|step| format!("{}: {step}", one.disk)));
+                }
+                let count = evidence.len();
+                Done::well(format!("{count} disks emptied by {}", method.name())).with_details(details)
+            }
+            other => unexpected(other),
+        }
+    }
+
+    pub(super) async fn write_image(
+        &self,
+        task: &mut Task,
+        node: NodeId,
+        target: &RootTarget,
+        image: &str,
+        sha256: Digest,
+    ) -> Done {
+        // Waited for first: the URL depends on where the agent is.
+        let client = tokio::select! {
+            _ = self.rack.await_agent(node) => self.rack.node_by_id(node).and_then(|node| node.address),
+            Ok(_) = task.give_up.wait_for(|give_up| *give_up) => None,
+        };
+        let source = self.source(image, client.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
+        let Some(source) = source else {
+            return Done::failed(
+                format!("the image {image} is not in the catalogue"),
+                format!("add it (`rackbar image add {image} FILE`), then plan and commit again"),
+                false,
+            );
+        };
+        if source.sha256 != sha256 {
+            return Done::failed(
+                format!(
+                    "the image {image} is another than the plan was made for: SHA-256 {}",
+                    source.sha256
+                ),
+                "make the plan again",
+                false,
+            );
+        }
+        let work = Work::Write {
+            target: target.clone(),
+            image: source,
+        };
+        match self.job(task, node, work).await {
+            Ok(JobReport::Written {
+                sha256: seen,
+                fetched,
+                disk_bytes,
+                millis,
+                steps,
+                ..
+            }) => {
+                if seen != sha256 {
+                    let reason = format!("the agent wrote a file with SHA-256 {seen} instead of {sha256}");
+                    return Done::failed(reason, "look for what changes data on the way to the machine", false);
+                }
+                let seconds = millis.div_ceil(1_000).max(1);
+                let mib = |bytes: u64| bytes / (1 << 20);
+                let summary = format!(
+                    "{image} written and verified: {} MiB fetched, {} MiB on disk, {seconds} s",
+                    mib(fetched),
+                    mib(disk_bytes)
+                );
+                let (image, target) = (image.to_owned(), target.clone());
+                Done::well(summary)
+                    .with_details(steps)
+                    .and(Learned::Written { image, sha256, target })
+            }
+            other => unexpected(other),
+        }
+    }
+
+    pub(super) async fn setup(&self, task: &mut Task, node: NodeId, target: &RootTarget, setup: &OsSetup) -> Done {
+        let pair = match self.host_key(node, task.attempt, task.run.0, &setup.hostname) {
+            Ok(pair) => pair,
+            Err(reason) => return Done::failed(reason, "look at the state of the store", true),
+        };
+        let mut whole = setup.clone();
+        whole.ssh_host_key = pair.private.clone();
+        match self.key.public_openssh() {
+            // Ours, for the checks. Not part of the plan, which is the operator's.
+            Ok(own) => whole.ssh_keys.push(own),
+            Err(error) => return Done::failed(error.to_string(), "", false),
+        }
+        let work = Work::Setup {
+            target: target.clone(),
+            setup: whole,
+        };
+        match self.job(task, node, work).await {
+            Ok(JobReport::SetUp(paths)) => {
+                let summary = format!("it is {}, {} files written", setup.hostname, paths.len());
+                let learned = Learned::SetUp {
+                    setup: Box::new(setup.clone()),
+                    host_key: pair.public,
+                };
+                Done::well(summary).with_details(paths).and(learned)
+            }
+            other => unexpected(other),
+        }
+    }
+
+    /// The host key a run gives a node: made once per run, so that an attempt that is repeated gives the same.
+    fn host_key(&self, node: NodeId, _attempt: u32, run: u64, hostname: &str) -> Result<HostKeyPair, String> {
+        let key = format!("ssh-host/{node}").into_bytes();
+        let words = |error: &dyn std::fmt::Display| format!("the host key cannot be kept: {error}");
+        let kept = self.store.get(Table::Secrets, &key).map_err(|error| words(&error))?;
+        let kept = kept.and_then(|json| serde_json::from_slice::<(u64, String, String)>(&json).ok());
+        if let Some((of, private, public)) = kept
+            && of == run
+        {
+            let private = SecretText(private);
+            return Ok(HostKeyPair { private, public });
+        }
+        let pair = HostKeyPair::generate(hostname).map_err(|error| error.to_string())?;
+        let json = serde_json::to_vec(&(run, &pair.private.0, &pair.public)).map_err(|error| words(&error))?;
+        self.store
+            .put(Table::Secrets, &key, &json)
+            .map_err(|error| words(&error))?;
+        Ok(pair)
+    }
+
+    /// The firmware's own boot order by the agent, and the BMC's where there is one.
+    pub(super) async fn boot_order(&self, task: &mut Task, node: NodeId, target: &RootTarget) -> Done {
+        let work = Work::BootOrder {
+            target: target.clone(),
+            label: label(task),
+        };
+        let entries = match self.job(task, node, work).await {
+            Ok(JobReport::BootOrder(entries)) => entries,
+            other => return unexpected(other),
+        };
+        let mut details: Vec<String> = entries
+            .iter()
+            .map(|one| format!("Boot{:04X} {} ({})", one.number, one.description, one.kind))
+            .collect();
+        let uefi = !entries.is_empty();
+        let by_bmc = self.boot_first_by_bmc(node, uefi).await;
+        let summary = match (&by_bmc, uefi) {
+            (Ok(true), _) => "the disk boots first, in the firmware and by its BMC",
+            (_, true) => "the disk boots first in the firmware's order",
+            // Under BIOS only the BMC could say so; whoever boots from the network in front of it is sent on to the disk.
+            (_, false) => "no firmware boot entries: the network boot sends it on to its disk",
+        };
+        if let Err(reason) = by_bmc {
+            details.push(format!("its BMC did not take the boot order: {reason}"));
+        }
+        Done::well(summary).with_details(details)
+    }
+
+    /// Leaves our agent.
+    pub(super) async fn restart(&self, task: &mut Task, node: NodeId, way: RestartWay, target: &RootTarget) -> Done {
+        if task.taken_up || task.attempt > 1 {
+            // It may be on its way already; an agent that only lost its connection is back soon.
+            let back = tokio::time::timeout(COMES_BACK, self.rack.await_agent(node)).await;
+            if back.is_err() {
+                return Done::well("the machine has left our agent");
+            }
+        }
+        let Some(link) = self.rack.agent(node) else {
+            return Done::failed(
+                "its agent is not connected, so it cannot be restarted in good order",
+                BY_HAND,
+                true,
+            );
+        };
+        let asked = match way {
+            RestartWay::Kexec => {
+                let target = target.clone();
+                match self.job(task, node, Work::Kexec { target }).await {
+                    Ok(JobReport::Jumping) => Ok(()),
+                    other => return unexpected(other),
+                }
+            }
+            RestartWay::Firmware => link.try_ask(Ask::Reboot).await,
+        };
+        if let Err(AskError::Refused(reason)) = asked {
+            return Done::failed(
+                format!("the agent could not restart the machine: {reason}"),
+                BY_HAND,
+                true,
+            );
+        }
+        let deadline = Instant::now() + GOES_DOWN;
+        while let Some(now) = self.rack.agent(node) {
+            if now.boot != link.boot {
+                let reason = "it came back into our agent instead of its own system";
+                let advice = "look at its boot order: the network is in front of the disk, and its network boot program \
+                              did not go on to the disk";
+                return Done::failed(reason, advice, true);
+            }
+            if Instant::now() >= deadline {
+                let reason = format!(
+                    "it was told to restart and still runs our agent after {} s",
+                    GOES_DOWN.as_secs()
+                );
+                return Done::failed(reason, BY_HAND, true);
+            }
+            tokio::time::sleep(self.reach.look.min(Duration::from_millis(500))).await;
+        }
+        Done::well(match way {
+            RestartWay::Kexec => "the installed kernel starts",
+            RestartWay::Firmware => "it restarts through its firmware",
+        })
+    }
+
+    /// Addresses at which the installed system may be, the likeliest first.
+    pub(super) fn addresses(&self, task: &Task, node: NodeId) -> Vec<IpAddr> {
+        let given = task.system.setup.iter().flat_map(|setup| &setup.networks);
+        let given = given.flat_map(|network| &network.addresses);
+        let mut found: Vec<IpAddr> = given.filter_map(|text| text.split('/').next()?.parse().ok()).collect();
+        if let Some(node) = self.rack.node_by_id(node) {
+            let mut leases = self.rack.leases();
+            leases.retain(|lease| node.macs.contains(&lease.mac));
+            // The newest first: the installed system asks after our agent did, often with another client id.
+            leases.sort_by_key(|lease| std::cmp::Reverse(lease.expires));
+            found.extend(leases.iter().map(|lease| IpAddr::from(lease.address)));
+            found.extend(node.address);
+        }
+        let mut seen = std::collections::HashSet::new();
+        found.retain(|address| seen.insert(*address));
+        found
+    }
+}
+
+/// Description of the firmware's boot entry.
+fn label(task: &Task) -> String {
+    let image = task.system.installed.as_ref().map(|installed| installed.image.clone());
+    image.unwrap_or_else(|| "installed system".into())
+}
+
+/// What a job gave that it should not, or its failure.
+fn unexpected(report: Result<JobReport, Done>) -> Done {
+    match report {
+        Err(done) => done,
+        Ok(_) => Done::failed(
+            "the agent reported something else than it was asked for",
+            "the agent on the machine is of another version: restart the machine",
+            true,
+        ),
+    }
+}

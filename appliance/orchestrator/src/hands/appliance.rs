@@ -1,0 +1,169 @@
+//! The appliance's own hands: each kind of action, and who does it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rackbar_artifacts::images::{self, Images};
+use rackbar_messages::JobId;
+use rackbar_model::{ImageSource, NodeId, SecretText, Timestamp};
+use rackbar_plan::{Action, ActionKind};
+use rackbar_ssh::{ClientKey, SshError};
+use rackbar_store::{Store, StoreError, Table};
+use rackbar_trust::Signer;
+
+use super::{Done, Hands, Task, Working};
+use crate::Rack;
+
+/// Under which the appliance's SSH key lies among the secrets.
+const CLIENT_KEY: &[u8] = b"ssh-client";
+
+/// How installed systems and images are reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reach {
+    /// TCP port of the boot HTTP server, where agents fetch images.
+    pub http_port: u16,
+    /// TCP port of SSH on installed systems.
+    pub ssh_port: u16,
+    /// Between two looks at a machine that restarts.
+    pub look: Duration,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self {
+            http_port: 80,
+            ssh_port: 22,
+            look: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why the appliance has no hands.
+#[derive(Debug, thiserror::Error)]
+pub enum AppliancePartsError {
+    /// The store failed.
+    #[error("the appliance's SSH key cannot be read or kept: {0}")]
+    Store(#[from] StoreError),
+    /// The key in the store is no key, or none could be made.
+    #[error("the appliance's SSH key: {0}")]
+    Key(#[from] SshError),
+}
+
+/// The appliance's hands.
+pub struct Appliance {
+    pub(super) rack: Rack,
+    pub(super) store: Store,
+    pub(super) images: Option<Arc<Images>>,
+    pub(super) reach: Reach,
+    pub(super) key: ClientKey,
+    pub(super) signer: Arc<dyn Signer + Send + Sync>,
+}
+
+impl Appliance {
+    /// Hands on the machines of `rack`. The key that installed systems let us in by is made at the first start and kept
+    /// among the secrets.
+    ///
+    /// # Errors
+    /// When that key cannot be read, made or kept.
+    pub fn new(
+        rack: Rack,
+        store: Store,
+        images: Option<Arc<Images>>,
+        signer: Arc<dyn Signer + Send + Sync>,
+        reach: Reach,
+    ) -> Result<Self, AppliancePartsError> {
+        let key = match store.get(Table::Secrets, CLIENT_KEY)? {
+            Some(text) => ClientKey::from_openssh(&SecretText(String::from_utf8_lossy(&text).into_owned()))?,
+            None => {
+                let key = ClientKey::generate()?;
+                store.put(Table::Secrets, CLIENT_KEY, key.to_openssh()?.0.as_bytes())?;
+                key
+            }
+        };
+        Ok(Self {
+            rack,
+            store,
+            images,
+            reach,
+            key,
+            signer,
+        })
+    }
+
+    async fn work(&self, task: &mut Task) -> Done {
+        let Some(action) = task.action().cloned() else {
+            return Done::failed("the plan has no such action", "make the plan again", false);
+        };
+        let Some(node) = action.node else {
+            return self.of_the_rack(&action);
+        };
+        match &action.kind {
+            ActionKind::RotatePassword => self.rotate_password(task, node).await,
+            ActionKind::BiosSettings { attributes } => self.stage_bios(node, attributes).await,
+            ActionKind::BiosVerify { attributes } => self.verify_bios(node, attributes).await,
+            ActionKind::Agent { fresh } => self.agent(task, node, *fresh).await,
+            ActionKind::StayInMemory { .. } => self.agent(task, node, false).await,
+            ActionKind::BurnIn(burn_in) => self.burn_in(task, node, *burn_in).await,
+            ActionKind::Erase { disks, method } => self.erase(task, node, disks.clone(), *method).await,
+            ActionKind::WriteImage {
+                target, image, sha256, ..
+            } => self.write_image(task, node, target, image, *sha256).await,
+            ActionKind::Setup { target, setup } => self.setup(task, node, target, setup).await,
+            ActionKind::BootOrder { target } => self.boot_order(task, node, target).await,
+            ActionKind::Restart { way, target } => self.restart(task, node, *way, target).await,
+            ActionKind::Reachable { .. } => self.reachable(task, node).await,
+            ActionKind::Step(step) => self.step(task, node, step).await,
+            ActionKind::Verify { .. } => Done::failed(
+                "this version of the appliance has no checks",
+                "update the appliance, then `rackbar verify`",
+                false,
+            ),
+            ActionKind::Barrier { .. } => Done::well("reached"),
+        }
+    }
+
+    fn of_the_rack(&self, action: &Action) -> Done {
+        match action.kind {
+            ActionKind::Barrier { .. } => Done::well("reached"),
+            _ => Done::failed(
+                format!("{} is for a node, and the plan names none", action.id),
+                "make the plan again",
+                false,
+            ),
+        }
+    }
+
+    /// The image as the agent at `client` fetches it from us.
+    pub(super) fn source(&self, name: &str, client: IpAddr) -> Option<ImageSource> {
+        let entry = self.images.as_ref()?.get(name)?;
+        let own: IpAddr = self.rack.look(|mind| mind.settings.own_address(client))?.into();
+        let path = images::url_path(&entry);
+        let url = match self.reach.http_port {
+            80 => format!("http://{own}{path}"),
+            port => format!("http://{}{path}", SocketAddr::new(own, port)),
+        };
+        Some(ImageSource {
+            name: entry.name.clone(),
+            url,
+            format: entry.format,
+            sha256: entry.sha256,
+            bytes: entry.bytes,
+            disk_bytes: entry.disk_bytes,
+        })
+    }
+
+    pub(super) fn now() -> Timestamp {
+        crate::rack::now()
+    }
+}
+
+impl Hands for Appliance {
+    fn carry_out(&self, mut task: Task) -> Working<'_> {
+        Box::pin(async move { self.work(&mut task).await })
+    }
+
+    fn noted(&self, node: NodeId, job: JobId) {
+        self.rack.noted(node, job);
+    }
+}

@@ -1,0 +1,146 @@
+//! What is done on the installed system, over SSH with the host key we gave it: waiting for it, the user's own steps.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rackbar_model::NodeId;
+use rackbar_plan::{Progress, StepSpec};
+use rackbar_ssh::{Session, SshError};
+
+use super::{Appliance, Done, Learned, Task};
+
+/// Time for one try of a connection with its login.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Time a step has when its action's own limit does not end it.
+const STEP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Bytes of a step's output that are kept.
+const OUTPUT: usize = 64 << 10;
+
+/// Lines of a step's output that the run shows.
+const LINES: usize = 40;
+
+impl Appliance {
+    /// A connection to the installed system, at whichever of its addresses it is.
+    pub(super) async fn connect(
+        &self,
+        task: &Task,
+        node: NodeId,
+        user: Option<&str>,
+    ) -> Result<(Session, IpAddr), Done> {
+        let Some(installed) = task
+            .system
+            .installed
+            .as_ref()
+            .filter(|installed| !installed.host_key.is_empty())
+        else {
+            let reason = "nothing is known of a system on it: it was not installed by this appliance";
+            return Err(Done::failed(
+                reason,
+                "install it (`rackbar plan`, `rackbar commit`)",
+                false,
+            ));
+        };
+        let user = user.unwrap_or(&installed.user);
+        let user = if user.is_empty() { "root" } else { user };
+        let mut last = Done::failed(
+            "no address of it is known: it has asked for no lease, and was given no static address",
+            "look at its console and at its network in the site file",
+            true,
+        );
+        for address in self.addresses(task, node) {
+            let at = SocketAddr::new(address, self.reach.ssh_port);
+            match Session::connect(at, user, &self.key, &installed.host_key, CONNECT).await {
+                Ok(session) => return Ok((session, address)),
+                Err(error) => last = refused(&error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Waits until the installed system answers with its host key and lets us in.
+    pub(super) async fn reachable(&self, task: &mut Task, node: NodeId) -> Done {
+        loop {
+            let last = match self.connect(task, node, None).await {
+                Ok((session, address)) => {
+                    session.close().await;
+                    let name = task
+                        .system
+                        .installed
+                        .as_ref()
+                        .map(|installed| installed.hostname.clone());
+                    let name = name.unwrap_or_default();
+                    return Done::well(format!(
+                        "{name} answers over SSH at {address} with the host key it was given"
+                    ))
+                    .and(Learned::Proved);
+                }
+                Err(done) => done,
+            };
+            let Err(failure) = &last.result else { return last };
+            if !failure.again {
+                return last;
+            }
+            if self.rack.agent(node).is_some() {
+                let reason = "it runs our agent and not its own system";
+                return Done::failed(reason, "look at its boot order and its timeline", true);
+            }
+            (task.progress)(Progress {
+                doing: format!("waiting for the installed system: {}", failure.reason),
+                ..Progress::default()
+            });
+            tokio::select! {
+                () = tokio::time::sleep(self.reach.look) => {}
+                Ok(_) = task.give_up.wait_for(|give_up| *give_up) => return last,
+            }
+        }
+    }
+
+    /// A step of the user's.
+    pub(super) async fn step(&self, task: &mut Task, node: NodeId, step: &StepSpec) -> Done {
+        let user = (!step.user.is_empty()).then_some(step.user.as_str());
+        let (session, _) = match self.connect(task, node, user).await {
+            Ok(connected) => connected,
+            Err(done) => return done,
+        };
+        let output = tokio::select! {
+            output = session.script(&step.script, STEP, OUTPUT) => output,
+            Ok(_) = task.give_up.wait_for(|give_up| *give_up) => {
+                return Done::failed("it was ended", "raise the step's timeout if it needs more time", true);
+            }
+        };
+        let output = match output {
+            Ok(output) => output,
+            Err(error) => return refused(&error),
+        };
+        session.close().await;
+        let text = output.text().into_owned();
+        let from = text.lines().count().saturating_sub(LINES);
+        let details: Vec<String> = text.lines().skip(from).map(str::to_owned).collect();
+        if output.status != Some(step.expect_status) {
+            let reason = format!(
+                "the step {} {}, wanted status {}",
+                step.name,
+                output.ending(),
+                step.expect_status
+            );
+            return Done::failed(reason, "mend the script in the site file, or what it works on", true);
+        }
+        if let Some(wanted) = step.expect_output.as_ref().filter(|wanted| !text.contains(*wanted)) {
+            let reason = format!("the output of the step {} has no {wanted:?}", step.name);
+            return Done::failed(reason, "mend the script in the site file, or what it works on", true);
+        }
+        Done::well(format!(
+            "the step {} ended with status {}",
+            step.name, step.expect_status
+        ))
+        .with_details(details)
+    }
+}
+
+/// Why there is no connection: another host key, a key of ours that is not known, or a machine that is not up yet.
+fn refused(error: &SshError) -> Done {
+    let again = !matches!(error, SshError::BadKey { .. } | SshError::NoInterpreter { .. });
+    Done::failed(error.to_string(), "look at the machine's console", again)
+}

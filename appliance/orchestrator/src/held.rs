@@ -1,0 +1,55 @@
+//! What the executor changes on nodes: it works on them, the mind only watches. The part of [`Rack`] for it.
+
+use rackbar_model::{EventKind, Node, NodeId, NodeState};
+
+use crate::Rack;
+use crate::record::{Boots, Standing};
+
+impl Rack {
+    /// Tells of something that happened.
+    pub(crate) fn tell(&self, node: Option<NodeId>, kind: EventKind) {
+        self.with(|mind, now| {
+            let node = node.map(|node| mind.resolve(node));
+            mind.emit(now, node, None, kind);
+        });
+    }
+
+    /// Moves a node to a state; nothing when it is in it.
+    pub(crate) fn hold(&self, node: NodeId, state: NodeState, reason: &str) {
+        self.with(|mind, now| {
+            let node = mind.resolve(node);
+            if mind.records.get(&node).is_some_and(|record| record.node.state != state) {
+                mind.enter(now, node, state, reason.to_owned());
+            }
+        });
+    }
+
+    /// Changes what a node shows. With `keep` the change is written to the store.
+    pub(crate) fn show(&self, node: NodeId, keep: bool, change: impl FnOnce(&mut Node)) {
+        self.with(|mind, _| {
+            let node = mind.resolve(node);
+            let Some(record) = mind.records.get_mut(&node) else {
+                return;
+            };
+            change(record.edit());
+            // Work on a machine is reason enough to keep it.
+            record.stand(Standing::Firm);
+            record.dirty |= keep;
+            mind.out.changed = true;
+        });
+    }
+
+    /// Says what a node boots when it asks the network.
+    pub(crate) fn set_boots(&self, node: NodeId, boots: Boots) {
+        self.with(|mind, _| {
+            if let Some(record) = mind.record(node) {
+                record.boots = boots;
+            }
+        });
+    }
+
+    /// The node by its id, also by one that was merged into it.
+    pub(crate) fn node_by_id(&self, node: NodeId) -> Option<std::sync::Arc<Node>> {
+        self.look(|mind| mind.node(node))
+    }
+}
