@@ -1,0 +1,303 @@
+//! What the system gets from others (names, time, packages), and whether its own services are up.
+
+use std::net::IpAddr;
+
+use super::{Probed, Verdict, quoted};
+use crate::Context;
+
+type Probe = Result<Option<String>, String>;
+
+/// Names to look up: those the role needs to resolve. Addresses need no looking up.
+fn names(context: &Context) -> Vec<String> {
+    let wanted = &context.wanted;
+    let proxy = wanted.setup.proxy.as_deref().and_then(host_of);
+    let ntp = wanted.setup.ntp.iter().map(String::as_str);
+    let all = wanted.names.iter().map(String::as_str).chain(ntp).chain(proxy);
+    let mut names: Vec<String> = all
+        .filter(|name| !name.is_empty() && name.parse::<IpAddr>().is_err())
+        .map(str::to_owned)
+        .collect();
+    names.dedup();
+    names
+}
+
+/// The host of `http://host:port/...`; of an address in brackets, the address.
+fn host_of(url: &str) -> Option<&str> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split('/').next()?;
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    match rest.strip_prefix('[') {
+        Some(inside) => inside.split(']').next(),
+        None => rest.split(':').next(),
+    }
+}
+
+pub(super) fn dns_probe(context: &Context) -> Probe {
+    let names = names(context);
+    if context.wanted.setup.dns.is_empty() && names.is_empty() {
+        return Err("the role wants no name servers and no names".into());
+    }
+    // systemd-resolved writes a stub into resolv.conf and the real servers beside it.
+    let mut script = String::from(
+        "cat /run/systemd/resolve/resolv.conf /etc/resolv.conf 2>/dev/null | sed -n 's/^nameserver */server=/p'\n",
+    );
+    for (number, name) in names.iter().enumerate() {
+        script += &format!(
+            "echo \"name={number} $(getent hosts {} </dev/null | head -n 1)\"\n",
+            quoted(name)
+        );
+    }
+    Ok(Some(script))
+}
+
+pub(super) fn dns(context: &Context, probed: &Probed) -> Verdict {
+    let servers: Vec<IpAddr> = probed
+        .all("server")
+        .filter_map(|text| text.split('%').next()?.trim().parse().ok())
+        .collect();
+    let names = names(context);
+    let mut faults: Vec<String> = context
+        .wanted
+        .setup
+        .dns
+        .iter()
+        .filter(|wanted| !servers.contains(wanted))
+        .map(|wanted| format!("the name server {wanted} is not set"))
+        .collect();
+    let mut found = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        let line = probed
+            .all("name")
+            .find_map(|line| line.strip_prefix(&format!("{number} ")));
+        match line.and_then(|line| line.split_whitespace().next()) {
+            Some(address) => found.push(format!("{name} is {address}")),
+            None => faults.push(format!("{name} does not resolve")),
+        }
+    }
+    let dns: Vec<_> = context.wanted.setup.dns.iter().map(IpAddr::to_string).collect();
+    Verdict::by(
+        &faults,
+        match (dns.is_empty(), names.is_empty()) {
+            (false, true) => format!("name servers {}", dns.join(", ")),
+            (false, false) => format!("name servers {}; {} resolve", dns.join(", "), names.join(", ")),
+            (true, _) => format!("{} resolve", names.join(", ")),
+        },
+        match found.is_empty() {
+            true => "the servers are set; there was no name to look up".into(),
+            false => found.join(", "),
+        },
+        "ask the name server from the node (getent hosts NAME), and see that the node reaches it on port 53",
+    )
+}
+
+pub(super) fn time_probe(_: &Context) -> Probe {
+    // The fraction is GNU's; others print %N as it is, and then only whole seconds are told.
+    Ok(Some(
+        "echo \"clock=$(date +%s.%N)\"\n\
+         [ -e /run/systemd/timesync/synchronized ] && echo sync=systemd-timesyncd\n\
+         command -v chronyc >/dev/null && chronyc -n tracking 2>/dev/null </dev/null | grep -q '^Leap status *: Normal' \
+         && echo sync=chrony\n\
+         command -v ntpq >/dev/null && ntpq -c 'rv 0 leap' 2>/dev/null </dev/null | grep -q 'leap=0[0-2]' && echo sync=ntpd\n\
+         for c in /proc/[0-9]*/comm; do read -r n 2>/dev/null < \"$c\"; case \"$n\" in\n\
+         systemd-timesyn|chronyd|ntpd|ntpd-rs) echo \"runs=$n\";; esac; done 2>/dev/null\n\
+         true\n"
+            .into(),
+    ))
+}
+
+/// Farther off than this, logs of several machines can no longer be laid side by side, and certificates begin to fail.
+const MAX_OFFSET: i128 = 1_000;
+
+pub(super) fn time(context: &Context, probed: &Probed) -> Verdict {
+    let wanted = match context.wanted.setup.ntp.as_slice() {
+        [] => "less than 1 s from the appliance's clock".to_owned(),
+        ntp => format!("less than 1 s from the appliance's clock, kept by {}", ntp.join(", ")),
+    };
+    let clock = probed.one("clock").and_then(millis);
+    let (Some((clock, exact)), Some((sent, back))) = (clock, probed.between) else {
+        return Verdict::of(false, wanted, "the node does not tell its clock", ADVICE);
+    };
+    // The node read its clock at some moment between the two: nothing in there is held against it.
+    let last = clock + if exact { 0 } else { 999 };
+    let (early, late) = (i128::from(sent.0) - last, clock - i128::from(back.0));
+    let offset = early.max(late).max(0);
+    let mut faults = Vec::new();
+    if offset >= MAX_OFFSET {
+        let side = if early > late { "behind" } else { "ahead of" };
+        faults.push(format!(
+            "the clock is {}.{:03} s {side} the appliance's",
+            offset / 1000,
+            offset % 1000
+        ));
+    }
+    let (sync, runs) = (probed.one("sync"), probed.one("runs"));
+    if !context.wanted.setup.ntp.is_empty() && sync.is_none() {
+        faults.push(match runs {
+            Some(service) => format!("{service} runs but has not synchronised yet"),
+            None => "no time service runs".into(),
+        });
+    }
+    let kept = sync.map_or_else(|| "kept by nobody".into(), |service| format!("kept by {service}"));
+    Verdict::by(
+        &faults,
+        wanted,
+        match offset {
+            0 => format!("no difference that could be told, {kept}"),
+            offset => format!("{offset} ms off, {kept}"),
+        },
+        ADVICE,
+    )
+}
+
+const ADVICE: &str = "a time service needs up to a minute after a start: run `rackbar verify` again. If it stays so, see \
+                      that the node reaches its NTP server on port 123 and that the appliance's own clock is right";
+
+/// Milliseconds of `seconds.nanoseconds`, and whether the fraction was there.
+fn millis(text: &str) -> Option<(i128, bool)> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i128 = i128::from(seconds.parse::<i64>().ok()?) * 1000;
+    let nanos = (fraction.len() == 9).then(|| fraction.parse::<u32>().ok()).flatten();
+    Some((seconds + i128::from(nanos.unwrap_or(0) / 1_000_000), nanos.is_some()))
+}
+
+pub(super) fn proxy_probe(context: &Context) -> Probe {
+    let Some(proxy) = &context.wanted.setup.proxy else {
+        return Err("the role has no proxy".into());
+    };
+    // With the system's own settings, as an administrator would, but into a folder that goes away again.
+    Ok(Some(format!(
+        "if command -v apt-get >/dev/null; then\n\
+         echo with=apt\napt-config dump 2>/dev/null | sed -n 's/^Acquire::http::Proxy \"\\(.*\\)\";/set=\\1/p'\n\
+         d=$(mktemp -d) || exit; trap 'rm -rf \"$d\"' EXIT; mkdir -p \"$d/partial\"\n\
+         if apt-get -q update -o Dir::State::lists=\"$d\" -o Dir::Cache=\"$d\" -o Acquire::Retries=1 \
+         -o Acquire::http::Timeout=20 --error-on=any >\"$d/log\" 2>&1 </dev/null; then echo result=good\n\
+         else grep -E '^(E|W|Err)' \"$d/log\" | head -n 3 | sed 's/^/why=/'; fi\n\
+         elif command -v curl >/dev/null; then echo with=curl; echo set={0}\n\
+         curl -sS -o /dev/null -m 30 -x {0} http://deb.debian.org/ 2>&1 </dev/null | sed 's/^/why=/' | grep . || echo result=good\n\
+         fi\n",
+        quoted(proxy)
+    )))
+}
+
+pub(super) fn proxy(context: &Context, probed: &Probed) -> Verdict {
+    let wanted = context.wanted.setup.proxy.as_deref().unwrap_or_default();
+    let Some(with) = probed.one("with") else {
+        return Verdict::Skipped("the image has neither apt nor curl to try the proxy with".into());
+    };
+    let mut faults = Vec::new();
+    let set = probed.one("set").map(|url| url.trim_end_matches('/'));
+    if set != Some(wanted.trim_end_matches('/')) {
+        faults.push(format!("{with} is set to use {}", set.unwrap_or("no proxy")));
+    }
+    if probed.one("result") != Some("good") {
+        let why: Vec<_> = probed.all("why").collect();
+        faults.push(match why.is_empty() {
+            true => "package lists could not be fetched".into(),
+            false => why.join(" / "),
+        });
+    }
+    Verdict::by(
+        &faults,
+        format!("packages through {wanted}"),
+        format!("{with} fetched through it"),
+        "see that the proxy runs and lets the packages' servers through, and that the node reaches it",
+    )
+}
+
+pub(super) fn failed_probe(_: &Context) -> Probe {
+    Ok(Some(
+        "[ -d /run/systemd/system ] && { echo manager=systemd\n\
+         systemctl --failed --no-legend --plain --no-pager | sed 's/^[^a-zA-Z0-9]*//; s/ .*//; s/^/failed=/'; }\ntrue\n"
+            .into(),
+    ))
+}
+
+pub(super) fn failed(_: &Context, probed: &Probed) -> Verdict {
+    if probed.one("manager").is_none() {
+        return Verdict::Skipped("the system is not run by systemd".into());
+    }
+    let failed: Vec<String> = probed
+        .all("failed")
+        .filter(|unit| !unit.is_empty())
+        .map(str::to_owned)
+        .collect();
+    Verdict::by(
+        &failed,
+        "no failed unit",
+        "none failed",
+        "read why with `systemctl status UNIT` and `journalctl -u UNIT` on the node",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rackbar_model::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_is_judged_by_what_the_round_trip_allows() {
+        let context = super::super::tests::wishes();
+        let judge = |clock: &str, sync: &str| {
+            let text = format!("clock={clock}\n{sync}\n");
+            time(&context, &Probed::new(text, Timestamp(100_000), Timestamp(100_400)))
+        };
+        let sync = "sync=chrony";
+        for good in [
+            "100.200000000",
+            "99.001000000",
+            "101.399000000",
+            "100.%N",
+            "100",
+            "101.",
+            "99.1",
+        ] {
+            assert!(
+                matches!(judge(good, sync), Verdict::Passed { .. }),
+                "{good}: {:?}",
+                judge(good, sync)
+            );
+        }
+        for bad in [
+            "99.000000000",
+            "101.400000000",
+            "98",
+            "102",
+            "",
+            "x",
+            "-9223372036854775808",
+        ] {
+            assert!(
+                matches!(judge(bad, sync), Verdict::Failed { .. }),
+                "{bad}: {:?}",
+                judge(bad, sync)
+            );
+        }
+        assert!(
+            matches!(judge("100.2", "runs=chronyd"), Verdict::Failed { observed, .. } if observed.contains("chronyd"))
+        );
+    }
+
+    #[test]
+    fn names_come_from_what_the_role_uses() {
+        let mut context = super::super::tests::wishes();
+        context.wanted.setup.ntp = vec!["10.0.0.1".into(), "ntp.example.org".into()];
+        context.wanted.setup.proxy = Some("http://user:x@cache.example.org:3142/".into());
+        assert_eq!(names(&context), ["example.org", "ntp.example.org", "cache.example.org"]);
+        assert_eq!(host_of("http://[fd00::1]:3142"), Some("fd00::1"));
+        let text = "server=10.0.0.1\nname=0 93.184.216.34 example.org\nname=1 \nname=2 10.0.0.9 cache\n";
+        let verdict = dns(&context, &Probed::new(text.into(), Timestamp(0), Timestamp(0)));
+        assert!(
+            matches!(&verdict, Verdict::Failed { observed, .. } if observed == "ntp.example.org does not resolve"),
+            "{verdict:?}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_url_panics(url in "\\PC{0,40}") {
+            let _ = host_of(&url);
+        }
+    }
+}

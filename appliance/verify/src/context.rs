@@ -1,0 +1,67 @@
+//! What the checks compare: what is wanted, and what was seen out of band.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use rackbar_model::{Inventory, OsSetup, RootTarget};
+
+/// Everything the checks of one node need to know.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// What is wanted.
+    pub wanted: Wanted,
+    /// What was seen without the installed system.
+    pub seen: Seen,
+}
+
+/// What is wanted of a node. What is `None` or empty is not wanted, and its check is skipped.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Where the system lies.
+    pub target: Option<RootTarget>,
+    /// Who it is.
+    pub setup: OsSetup,
+    /// Public line of the host key it was given.
+    pub host_key: Option<String>,
+    /// Firmware attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Names it must be able to resolve, besides those of its NTP servers and proxy.
+    pub names: Vec<String>,
+    /// Other nodes it must reach.
+    pub peers: Vec<Peer>,
+}
+
+/// Another node on a network that both are on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its address there.
+    pub address: IpAddr,
+    /// MTU of that network in bytes; `None` for the standard 1500.
+    pub mtu: Option<u16>,
+}
+
+/// What was seen out of band and before the install.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Firmware attributes as the BMC tells them; `None` when it could not be asked.
+    pub attributes: Option<BTreeMap<String, String>>,
+    /// What the BMC says is booted first; `None` when it does not say.
+    pub boot_first: Option<BootFirst>,
+    /// What the agent found.
+    pub inventory: Option<Inventory>,
+    /// `boot_id` of the agent's kernel: the installed system has another one.
+    pub boot_id_before: Option<String>,
+}
+
+/// What a machine boots first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BootFirst {
+    /// A disk.
+    Disk(String),
+    /// The network.
+    Network(String),
+    /// Something else, in the BMC's words.
+    Other(String),
+}

@@ -1,0 +1,21 @@
+//! Proof that a node is as wanted: the list of checks, the code that runs them, and the signed report.
+//!
+//! The list ([`capabilities`]) is data with stable ids; a check's code has two halves. Its *probe* is plain POSIX shell
+//! that reads `/proc` and `/sys` on the node and changes nothing there; its *judge* is a pure function from what is wanted
+//! ([`Context`]) and what the probe printed to a verdict in words. Field and tests run the same code: only [`Reach`]
+//! differs.
+
+mod capability;
+mod checks;
+mod context;
+mod reach;
+mod report;
+mod run;
+mod text;
+
+pub use capability::{Capabilities, Capability, Level, capabilities};
+pub use context::{BootFirst, Context, Peer, Seen, Wanted};
+pub use reach::{Asked, OverSsh, Reach};
+pub use report::{Checked, NodeReport, REPORT_VERSION, Report, ReportError, SignedReport, check, sign};
+pub use run::run;
+pub use text::text;

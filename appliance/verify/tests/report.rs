@@ -1,0 +1,134 @@
+//! Signed reports: believed whole, or not at all.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use rackbar_model::{CheckResult, CheckStatus, Digest, DiskRef, EraseEvidence, EraseMethod, NodeId, Timestamp};
+use rackbar_trust::{Secret, Signer as _, SigningKey};
+use rackbar_verify::{NodeReport, REPORT_VERSION, Report, ReportError, check, sign, text};
+
+fn signer(byte: u8) -> SigningKey {
+    SigningKey::from_seed(&Secret::new([byte; 32])).unwrap()
+}
+
+fn result(id: &str, status: CheckStatus, observed: &str) -> CheckResult {
+    CheckResult {
+        id: id.into(),
+        status,
+        wanted: "something".into(),
+        observed: observed.into(),
+        advice: "do something".into(),
+        at: Timestamp(1_000),
+        millis: 3,
+    }
+}
+
+fn report() -> Report {
+    Report {
+        version: REPORT_VERSION,
+        site: "rack 7".into(),
+        site_sha256: Some(Digest([1; 32])),
+        appliance: "0.1.0".into(),
+        capabilities: 1,
+        at: Timestamp(1_700_000_000_000),
+        nodes: vec![NodeReport {
+            node: NodeId([5; 16]),
+            name: "db-1".into(),
+            role: Some("database".into()),
+            serial: None,
+            image: Some(("debian-12".into(), Digest([2; 32]))),
+            plan: Some("p1".into()),
+            run: Some(3),
+            checks: vec![
+                result("disk.layout", CheckStatus::Passed, "vda \"quoted\" \u{e9}"),
+                result("net.mtu", CheckStatus::Skipped, ""),
+            ],
+            erased: vec![EraseEvidence {
+                disk: DiskRef::default(),
+                model: None,
+                asked: EraseMethod::Discard,
+                steps: vec!["BLKDISCARD 0..10".into()],
+                began: Timestamp(1),
+                ended: Timestamp(2),
+            }],
+        }],
+    }
+}
+
+static FILE: LazyLock<Vec<u8>> = LazyLock::new(|| sign(&report(), &signer(1)).unwrap().to_bytes());
+
+#[test]
+fn a_report_is_read_back_and_its_signer_is_known() {
+    let checked = check(&FILE, None).unwrap();
+    assert_eq!(checked.report, report());
+    assert_eq!(checked.key, signer(1).public_key());
+    assert!(check(&FILE, Some(&signer(1).public_key())).is_ok());
+    let error = check(&FILE, Some(&signer(2).public_key())).unwrap_err();
+    assert!(matches!(error, ReportError::OtherKey { .. }), "{error}");
+}
+
+#[test]
+fn another_signature_of_the_same_key_is_none_of_a_report() {
+    let file = String::from_utf8(FILE.clone()).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&file).unwrap();
+    let payload = value["payload"].as_str().unwrap();
+    let other: String = signer(1)
+        .sign(payload.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let forged = file.replace(value["signature"].as_str().unwrap(), &other);
+    assert_eq!(check(forged.as_bytes(), None), Err(ReportError::Changed));
+}
+
+#[test]
+fn a_node_passes_only_when_something_passed_and_nothing_failed() {
+    let mut report = report();
+    assert!(report.passed());
+    let checks = &mut report.nodes[0].checks;
+    checks.push(result("net.link", CheckStatus::Failed, "no\nlink\u{1b}[2J"));
+    assert!(!report.passed());
+    let shown = text(&report);
+    assert!(
+        shown.contains("NOT READY") && shown.contains("FAIL  net.link     no link [2J\n"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("wanted: something") && shown.contains("BLKDISCARD"),
+        "{shown}"
+    );
+    report.nodes[0]
+        .checks
+        .retain(|check| check.status == CheckStatus::Skipped);
+    assert!(!report.passed(), "nothing was shown");
+    report.nodes.clear();
+    assert!(!report.passed());
+}
+
+#[test]
+fn every_changed_bit_of_a_report_is_refused() {
+    for at in 0..FILE.len() {
+        for bit in 0..8 {
+            let mut file = FILE.clone();
+            file[at] ^= 1 << bit;
+            assert!(check(&file, None).is_err(), "byte {at}, bit {bit}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_cut_out_or_put_in_is_refused(at: prop::sample::Index, cut in 0usize..40, put in prop::collection::vec(any::<u8>(), 0..8)) {
+        let at = at.index(FILE.len());
+        let mut file = FILE.clone();
+        file.splice(at..(at + cut).min(FILE.len()), put);
+        prop_assume!(file != *FILE);
+        prop_assert!(check(&file, None).is_err());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+        prop_assert!(check(&bytes, None).is_err());
+    }
+}
