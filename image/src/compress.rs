@@ -23,9 +23,19 @@ pub fn zstd(content: &[u8], level: i32, cache: &Cache) -> Result<Vec<u8>> {
     if let Some(compressed) = cache.get(&name)? {
         return Ok(compressed);
     }
+    let compressed = zstd_once(content, level)?;
+    cache.put(&name, &compressed)?;
+    Ok(compressed)
+}
+
+/// Compresses `content` into one frame that states its size, without keeping the result: for what is large and made
+/// seldom.
+///
+/// # Errors
+/// When it does not decompress to what went in.
+pub fn zstd_once(content: &[u8], level: i32) -> Result<Vec<u8>> {
     let compressed = compress_slice_to_vec(content, CompressionLevel::from_level(level));
     check(&compressed, content)?;
-    cache.put(&name, &compressed)?;
     Ok(compressed)
 }
 

@@ -24,6 +24,9 @@ pub(crate) const LINUX_DATA: [u8; 16] = [
     0xAF, 0x3D, 0xC6, 0x0F, 0x83, 0x84, 0x72, 0x47, 0x8E, 0x79, 0x3D, 0x69, 0xD8, 0x47, 0x7D, 0xE4,
 ];
 
+/// BIOS boot partition, 21686148-6449-6E6F-744E-656564454649: GRUB's name for where its core image lies.
+pub(crate) const BIOS_BOOT: [u8; 16] = *b"Hah!IdontNeedEFI";
+
 /// One partition, in sectors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Partition<'a> {

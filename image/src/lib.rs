@@ -22,5 +22,6 @@ pub mod kernel;
 pub mod media;
 pub mod modinfo;
 pub mod modules;
+pub mod os;
 pub mod pe;
 pub mod sbom;

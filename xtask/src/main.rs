@@ -2,7 +2,9 @@
 
 mod bench;
 mod check;
+mod fuzz;
 mod image;
+mod os_image;
 mod project;
 mod rack;
 mod setup;
@@ -29,12 +31,16 @@ enum Verb {
     Setup(setup::Arguments),
     /// Build the boot media and everything on them into target/image
     Image(image::Arguments),
+    /// Build an image of an operating system for the nodes into target/os
+    OsImage(os_image::Arguments),
     /// Start a virtual rack with the appliance in it, and watch its machines come up
     Rack(rack::Arguments),
     /// Run every test, from unit tests to whole racks in QEMU
     Test(test::Arguments),
     /// Measure the network services against dnsmasq, tftpd-hpa and nginx
     Bench(bench::Arguments),
+    /// Fuzz everything that reads bytes from outside
+    Fuzz(fuzz::Arguments),
     /// Check formatting, lints, documentation, dependencies and the rules of this repository
     Check,
 }
@@ -43,9 +49,11 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Image(arguments) => image::run(&arguments),
+        Verb::OsImage(arguments) => os_image::run(&arguments),
         Verb::Rack(arguments) => rack::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Check => check::run(),
     };
     match outcome {

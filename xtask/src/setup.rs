@@ -28,10 +28,19 @@ pub(crate) enum Need {
     Check,
     /// Measure against other programs (`bench`).
     Bench,
+    /// Build images of operating systems for the nodes (`os-image`).
+    OsImage,
 }
 
 impl Need {
-    const ALL: [Need; 5] = [Need::Image, Need::Rack, Need::Test, Need::Check, Need::Bench];
+    const ALL: [Need; 6] = [
+        Need::Image,
+        Need::Rack,
+        Need::Test,
+        Need::Check,
+        Need::Bench,
+        Need::OsImage,
+    ];
 }
 
 /// A Debian package, who needs it, and why.
@@ -46,7 +55,7 @@ const fn package(name: &'static str, needs: &'static [Need], why: &'static str) 
     Package { name, needs, why }
 }
 
-use Need::{Bench, Check, Image, Rack, Test};
+use Need::{Bench, Check, Image, OsImage, Rack, Test};
 
 /// Every Debian package any verb needs. `qemu-utils` is left out on purpose: the backports version conflicts with
 /// bookworm's `qemu-system-x86`, and raw disk images need none of it.
@@ -63,7 +72,7 @@ const PACKAGES: &[Package] = &[
     ),
     package(
         "ca-certificates",
-        &[Image, Rack, Test, Check, Bench],
+        &[Image, Rack, Test, Check, Bench, OsImage],
         "lets cargo and apt verify HTTPS servers",
     ),
     package(
@@ -95,7 +104,11 @@ const PACKAGES: &[Package] = &[
     package("gdisk", &[Test], "independent reader of GPT"),
     package("dosfstools", &[Test], "independent checker of FAT"),
     package("mtools", &[Test], "independent reader of FAT"),
-    package("e2fsprogs", &[Test], "independent checker of ext4"),
+    package(
+        "e2fsprogs",
+        &[Test, OsImage],
+        "independent checker of ext4; makes the nodes' root file system",
+    ),
     package("xorriso", &[Test], "independent reader of ISO 9660"),
     package("cpio", &[Test], "independent reader of cpio archives"),
     package("zstd", &[Test], "independent decompressor"),
@@ -107,6 +120,23 @@ const PACKAGES: &[Package] = &[
     ),
     package("tftpd-hpa", &[Bench], "TFTP server to measure against"),
     package("nginx-light", &[Bench], "HTTP server to measure against"),
+    package(
+        "mmdebstrap",
+        &[OsImage],
+        "unpacks and configures Debian packages into a folder",
+    ),
+    package("uidmap", &[OsImage], "lets mmdebstrap work without root"),
+    package(
+        "fakeroot",
+        &[OsImage],
+        "lets files of the nodes' system belong to its root",
+    ),
+    package(
+        "debian-archive-keyring",
+        &[OsImage],
+        "keys that Debian's packages are signed with",
+    ),
+    package("libdevmapper1.02.1", &[OsImage], "library of GRUB's image maker"),
 ];
 
 /// Rust targets, who needs them, and why.

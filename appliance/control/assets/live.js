@@ -13,13 +13,22 @@
       const fresh = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("main");
       // Do not take a form away from under somebody's finger, nor close what they opened.
       const open = [...main.querySelectorAll("details")].map((d) => d.open);
-      if (!fresh || main.contains(document.activeElement) && document.activeElement.matches("input")) return;
+      if (!fresh || main.contains(document.activeElement) && document.activeElement.matches("input, textarea, select")) return;
+      // Nor what somebody has written and left.
+      if ([...main.querySelectorAll("input, textarea")].some((f) => f.type === "checkbox" ? f.checked !== f.defaultChecked : f.type !== "hidden" && f.value !== f.defaultValue)) return;
       fresh.querySelectorAll("details").forEach((d, i) => { d.open = open[i] || false; });
       main.replaceChildren(...fresh.childNodes);
     } catch { /* the appliance restarts; the event source tells when it is back */ }
   };
   const soon = () => { timer ??= setTimeout(refresh, 300); };
+  const slowly = () => { timer ??= setTimeout(refresh, 900); };
   const source = new EventSource(`/api/v1/events/stream?after=${document.body.dataset.after || ""}`);
   source.addEventListener("event", soon);
+  // A run tells of progress that is no event. Its stream ends with it, and must then not be taken up again.
+  const stream = document.getElementById("live")?.dataset.stream;
+  if (stream) {
+    const run = new EventSource(stream);
+    run.addEventListener("run", (message) => { slowly(); if (JSON.parse(message.data).ended) run.close(); });
+  }
   source.addEventListener("open", soon);
 })();

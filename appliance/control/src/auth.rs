@@ -1,17 +1,22 @@
-//! Who may use the API: bearer tokens (RFC 6750 section 2.1) for programs, sessions for the page.
+//! Who may do what: bearer tokens (RFC 6750 section 2.1) for programs, sessions for the page, and a role for each.
 //!
-//! Tokens are 256 random bits, kept only as SHA-256, so neither the store nor a core dump gives one away. A session
+//! The admin token comes from the configuration or the first boot; further ones are made with `rackbar token create`
+//! and lie in the store. Tokens are 256 random bits, kept only as SHA-256, so neither the store nor a core dump gives one away. A session
 //! cookie is `HttpOnly`, `Secure`, `SameSite=Strict`; forms of the page carry a value derived from it besides, so that a
 //! page of another origin cannot act in its name.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
-use rackbar_model::Digest;
+use rackbar_model::{Digest, Timestamp};
+use rackbar_store::{Store, StoreError, Table};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Name of the page's session cookie. The prefix makes browsers insist on `Secure` and on this very host (RFC 6265bis).
 const COOKIE: &str = "__Host-rackbar";
@@ -20,13 +25,87 @@ const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// More people than ever look at one rack; the oldest session goes first.
 const MAX_SESSIONS: usize = 256;
 
-/// A token: its name, for the record of who did what, and the SHA-256 of its text.
+/// What the holder of a token may do; each role may what the ones before it may.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Look at everything, change nothing.
+    Viewer,
+    /// Change the rack: site, plans, runs, power, images.
+    Operator,
+    /// Manage tokens, take the whole state out and put it in.
+    Admin,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+/// A token: its name, for the record of who did what, the SHA-256 of its text, and what it allows.
 #[derive(Clone, Debug)]
 pub struct Token {
     /// Who holds it.
     pub name: String,
     /// SHA-256 of the token's text.
     pub sha256: Digest,
+    /// What its holder may do.
+    pub role: Role,
+}
+
+/// A token that was made here, as the store keeps it.
+#[derive(Clone, Serialize, Deserialize)]
+struct Made {
+    name: String,
+    role: Role,
+    sha256: Digest,
+    made: Timestamp,
+    by: String,
+}
+
+/// A token as the API lists it: never its text, nor its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenEntry {
+    /// Who holds it.
+    pub name: String,
+    /// What its holder may do.
+    pub role: Role,
+    /// When it was made; absent for the one of the configuration.
+    pub made: Option<Timestamp>,
+    /// Who made it: a token's name, `console`, or `configuration`.
+    pub by: String,
+}
+
+/// Why a token was not made or taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// A name nobody could type.
+    #[error("{0:?} is no name for a token: use 1 to 64 lower-case letters, digits, `.`, `_` and `-`, a letter first")]
+    Name(String),
+    /// There is one of that name.
+    #[error("there is a token called {0} already; revoke it first, or choose another name")]
+    Taken(String),
+    /// There is none of that name.
+    #[error("there is no token called {0}")]
+    Unknown(String),
+    /// It is the configuration's.
+    #[error("the token {0} is the configuration's; change `admin_token` in rackbar.toml")]
+    Configured(String),
+    /// Randomness or the store failed.
+    #[error("the token could not be kept: {0}")]
+    Store(String),
+}
+
+/// Who sends a request, and what they may do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Holder {
+    pub(crate) name: String,
+    pub(crate) role: Role,
 }
 
 struct Session {
@@ -36,9 +115,20 @@ struct Session {
 
 /// The tokens that are valid, and the sessions made with them.
 pub struct Access {
+    /// Those of the configuration.
     tokens: Mutex<Vec<Token>>,
+    /// Those that were made here, and where they are kept.
+    made: Mutex<Vec<Made>>,
+    store: Option<Store>,
     sessions: Mutex<HashMap<Digest, Session>>,
 }
+
+/// Prefix of a made token's key among the store's secrets.
+const KEY: &str = "api-token/";
+/// Names that are somebody else's: the first admin token, and who works on the appliance itself.
+const RESERVED: [&str; 3] = ["admin", "console", "configuration"];
+/// As many as anybody can keep apart.
+const MAX_TOKENS: usize = 1_000;
 
 fn sha256(text: &str) -> Digest {
     let mut out = [0u8; 32];
@@ -52,32 +142,160 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Access {
-    /// Access for the holders of these tokens.
+    /// Access for the holders of these tokens; nothing is kept.
     pub fn new(tokens: Vec<Token>) -> Self {
         Self {
             tokens: Mutex::new(tokens),
+            made: Mutex::default(),
+            store: None,
             sessions: Mutex::default(),
         }
     }
 
-    /// Replaces the tokens; sessions made with a token that is gone end.
-    pub fn set_tokens(&self, tokens: Vec<Token>) {
-        lock(&self.sessions).retain(|_, session| tokens.iter().any(|t| t.name == session.name));
-        *lock(&self.tokens) = tokens;
+    /// Access for the holders of the tokens that `store` has; new ones are kept there.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(store: Store) -> Result<Self, StoreError> {
+        let made = kept(&store)?;
+        Ok(Self {
+            made: Mutex::new(made),
+            store: Some(store),
+            ..Self::new(Vec::new())
+        })
     }
 
-    /// The name of the token's holder.
-    fn holder(&self, text: &str) -> Option<String> {
+    /// Replaces the configuration's tokens; sessions made with a token that is gone end.
+    pub fn set_tokens(&self, tokens: Vec<Token>) {
+        *lock(&self.tokens) = tokens;
+        self.end_orphans();
+    }
+
+    /// Reads the made tokens again, after the store's content was replaced.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn reread(&self) -> Result<(), StoreError> {
+        if let Some(store) = &self.store {
+            *lock(&self.made) = kept(store)?;
+            self.end_orphans();
+        }
+        Ok(())
+    }
+
+    fn end_orphans(&self) {
+        let names: Vec<String> = self.list().into_iter().map(|entry| entry.name).collect();
+        lock(&self.sessions).retain(|_, session| names.contains(&session.name));
+    }
+
+    /// All tokens, by name.
+    pub fn list(&self) -> Vec<TokenEntry> {
+        let configured = lock(&self.tokens)
+            .iter()
+            .map(|t| TokenEntry {
+                name: t.name.clone(),
+                role: t.role,
+                made: None,
+                by: "configuration".into(),
+            })
+            .collect::<Vec<_>>();
+        let made = lock(&self.made).iter().map(Made::entry).collect::<Vec<_>>();
+        let mut all = [configured, made].concat();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Makes a token; gives its text, which is not kept and cannot be had again.
+    ///
+    /// # Errors
+    /// When the name is not one, is taken, or the token cannot be kept.
+    pub fn create(&self, name: &str, role: Role, by: &str, now: Timestamp) -> Result<(String, TokenEntry), TokenError> {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+        if name.len() > 64 || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(fits) {
+            return Err(TokenError::Name(name.chars().take(80).collect()));
+        }
+        let mut made = lock(&self.made);
+        let configured = lock(&self.tokens).iter().any(|t| t.name == name);
+        if configured || RESERVED.contains(&name) || made.iter().any(|t| t.name == name) {
+            return Err(TokenError::Taken(name.to_owned()));
+        }
+        if made.len() >= MAX_TOKENS {
+            return Err(TokenError::Store(format!("there are {MAX_TOKENS} already")));
+        }
+        let text = random().ok_or_else(|| TokenError::Store("the system gave no random numbers".into()))?;
+        let token = Made {
+            name: name.to_owned(),
+            role,
+            sha256: sha256(&text),
+            made: now,
+            by: by.to_owned(),
+        };
+        self.keep(name, Some(&token))?;
+        let entry = token.entry();
+        made.push(token);
+        Ok((text, entry))
+    }
+
+    /// Takes a token away; its sessions end.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it is the configuration's.
+    pub fn revoke(&self, name: &str) -> Result<(), TokenError> {
+        {
+            let mut made = lock(&self.made);
+            let Some(at) = made.iter().position(|t| t.name == name) else {
+                let configured = lock(&self.tokens).iter().any(|t| t.name == name);
+                let name = name.to_owned();
+                return Err(if configured {
+                    TokenError::Configured(name)
+                } else {
+                    TokenError::Unknown(name)
+                });
+            };
+            self.keep(name, None)?;
+            made.remove(at);
+        }
+        self.end_orphans();
+        Ok(())
+    }
+
+    fn keep(&self, name: &str, token: Option<&Made>) -> Result<(), TokenError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let json = token
+            .map(serde_json::to_vec)
+            .transpose()
+            .map_err(|e| TokenError::Store(e.to_string()))?;
+        store
+            .put_all(Table::Secrets, &[(format!("{KEY}{name}").as_bytes(), json.as_deref())])
+            .map_err(|e| TokenError::Store(e.to_string()))
+    }
+
+    /// The token's holder.
+    fn holder(&self, text: &str) -> Option<Holder> {
         // Comparing digests leaks nothing of use: an attacker cannot choose a digest's prefix.
         let sha256 = sha256(text.trim());
-        lock(&self.tokens)
-            .iter()
-            .find(|t| t.sha256 == sha256)
-            .map(|t| t.name.clone())
+        let configured = lock(&self.tokens).iter().find(|t| t.sha256 == sha256).map(|t| Holder {
+            name: t.name.clone(),
+            role: t.role,
+        });
+        configured.or_else(|| {
+            let made = lock(&self.made);
+            let token = made.iter().find(|t| t.sha256 == sha256)?;
+            Some(Holder {
+                name: token.name.clone(),
+                role: token.role,
+            })
+        })
+    }
+
+    /// What the holder of that name may do now.
+    fn role_of(&self, name: &str) -> Option<Role> {
+        let configured = lock(&self.tokens).iter().find(|t| t.name == name).map(|t| t.role);
+        configured.or_else(|| lock(&self.made).iter().find(|t| t.name == name).map(|t| t.role))
     }
 
     /// Who sends a request with these headers, by token or by session.
-    pub(crate) fn identify(&self, headers: &HeaderMap) -> Option<String> {
+    pub(crate) fn identify(&self, headers: &HeaderMap) -> Option<Holder> {
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let (scheme, text) = value.to_str().ok()?.split_once(' ')?;
             return if scheme.eq_ignore_ascii_case("bearer") {
@@ -87,17 +305,19 @@ impl Access {
             };
         }
         let cookie = session_cookie(headers)?;
-        let mut sessions = lock(&self.sessions);
-        sessions.retain(|_, session| session.begun.elapsed() < SESSION_LIFE);
-        sessions.get(&sha256(&cookie)).map(|session| session.name.clone())
+        let name = {
+            let mut sessions = lock(&self.sessions);
+            sessions.retain(|_, session| session.begun.elapsed() < SESSION_LIFE);
+            sessions.get(&sha256(&cookie))?.name.clone()
+        };
+        let role = self.role_of(&name)?;
+        Some(Holder { name, role })
     }
 
     /// Begins a session for the holder of `token`; gives the `Set-Cookie` value.
     pub(crate) fn log_in(&self, token: &str) -> Option<String> {
-        let name = self.holder(token)?;
-        let mut secret = [0u8; 32];
-        SystemRandom::new().fill(&mut secret).ok()?;
-        let text = Digest(secret).to_string();
+        let name = self.holder(token)?.name;
+        let text = random()?;
         let mut sessions = lock(&self.sessions);
         if sessions.len() >= MAX_SESSIONS
             && let Some(oldest) = sessions.iter().min_by_key(|(_, s)| s.begun).map(|(key, _)| *key)
@@ -126,6 +346,33 @@ impl Access {
     }
 }
 
+impl Made {
+    fn entry(&self) -> TokenEntry {
+        TokenEntry {
+            name: self.name.clone(),
+            role: self.role,
+            made: Some(self.made),
+            by: self.by.clone(),
+        }
+    }
+}
+
+/// The made tokens that a store has. One that cannot be read is left out: nobody gets in by it.
+fn kept(store: &Store) -> Result<Vec<Made>, StoreError> {
+    let all = store.list(Table::Secrets)?;
+    let tokens = all.iter().filter(|(key, _)| key.starts_with(KEY.as_bytes()));
+    Ok(tokens
+        .filter_map(|(_, json)| serde_json::from_slice(json).ok())
+        .collect())
+}
+
+/// 256 random bits in hexadecimal.
+fn random() -> Option<String> {
+    let mut secret = [0u8; 32];
+    SystemRandom::new().fill(&mut secret).ok()?;
+    Some(Digest(secret).to_string())
+}
+
 fn session_cookie(headers: &HeaderMap) -> Option<String> {
     let cookies = headers
         .get_all(header::COOKIE)
@@ -152,6 +399,7 @@ mod tests {
         Access::new(vec![Token {
             name: "admin".into(),
             sha256: sha256("secret"),
+            role: Role::Admin,
         }])
     }
 
@@ -165,6 +413,7 @@ mod tests {
         assert_eq!(
             access
                 .identify(&headers(header::AUTHORIZATION, "Bearer secret"))
+                .map(|holder| holder.name)
                 .as_deref(),
             Some("admin")
         );
@@ -186,7 +435,8 @@ mod tests {
             header::COOKIE,
             &format!("other=1; {}", cookie.split(';').next().unwrap()),
         );
-        assert_eq!(access.identify(&sent).as_deref(), Some("admin"));
+        let holder = access.identify(&sent).unwrap();
+        assert_eq!((holder.name.as_str(), holder.role), ("admin", Role::Admin));
         assert!(form_key(&sent).is_some());
         access.log_out(&sent);
         assert_eq!(access.identify(&sent), None);
@@ -213,5 +463,45 @@ mod tests {
             access.identify(&headers(header::COOKIE, first.split(';').next().unwrap())),
             None
         );
+    }
+
+    #[test]
+    fn a_made_token_works_until_it_is_revoked_and_survives_a_restart() {
+        let store = Store::in_memory(Default::default()).unwrap();
+        let access = Access::open(store.clone()).unwrap();
+        let (text, entry) = access
+            .create("anna", Role::Viewer, "admin", Timestamp::default())
+            .unwrap();
+        assert_eq!((entry.role, entry.by.as_str()), (Role::Viewer, "admin"));
+        assert!(matches!(
+            access.create("anna", Role::Admin, "admin", Timestamp::default()),
+            Err(TokenError::Taken(_))
+        ));
+        for bad in ["", "Anna", "a b", "1a", "admin", "console", &"a".repeat(65)] {
+            assert!(
+                access.create(bad, Role::Viewer, "admin", Timestamp::default()).is_err(),
+                "{bad}"
+            );
+        }
+        let secrets = store.list(Table::Secrets).unwrap();
+        assert!(
+            secrets
+                .iter()
+                .all(|(_, value)| !String::from_utf8_lossy(value).contains(&text)),
+            "the text of a token lies in the store"
+        );
+
+        let again = Access::open(store.clone()).unwrap();
+        let sent = headers(header::AUTHORIZATION, &format!("Bearer {text}"));
+        let holder = again.identify(&sent).unwrap();
+        assert_eq!((holder.name.as_str(), holder.role), ("anna", Role::Viewer));
+        let cookie = again.log_in(&text).unwrap();
+        let session = headers(header::COOKIE, cookie.split(';').next().unwrap());
+        assert_eq!(again.identify(&session).unwrap().role, Role::Viewer);
+        again.revoke("anna").unwrap();
+        assert_eq!(again.identify(&sent), None);
+        assert_eq!(again.identify(&session), None);
+        assert!(matches!(again.revoke("anna"), Err(TokenError::Unknown(_))));
+        assert!(Access::open(store).unwrap().list().is_empty());
     }
 }

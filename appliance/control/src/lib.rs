@@ -8,6 +8,7 @@
 mod api;
 mod auth;
 pub mod client;
+pub mod operations;
 mod page;
 mod server;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use rackbar_orchestrator::Rack;
 
 pub use api::openapi_json;
-pub use auth::{Access, Token};
+pub use auth::{Access, Role, Token, TokenEntry, TokenError};
 pub use server::{Handle, Listeners, ServeError, serve};
 
 /// What the API says about the appliance itself.
@@ -39,6 +40,8 @@ pub struct Context {
     pub rack: Rack,
     /// The appliance.
     pub about: Arc<About>,
+    /// What a person can ask for beyond looking.
+    pub operations: Arc<dyn operations::Operations>,
     /// Who may do what.
     pub access: Arc<Access>,
     /// Prometheus text of the services' own counters, appended to `/metrics`.

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use crate::api::Caller;
+use crate::api::Local;
 use crate::{Context, api, page};
 
 /// Connections at once; a page holds one, a program one or two.
@@ -34,10 +34,6 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// Waiting after `accept` failed for want of file descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Marks a request that came through the socket file.
-#[derive(Clone)]
-pub(crate) struct Local;
 
 /// Where to listen.
 pub struct Listeners {
@@ -83,7 +79,7 @@ impl Handle {
 /// Every route, in front of them the headers every answer carries.
 pub(crate) fn router(context: &Context) -> Router {
     api::router(context)
-        .merge(page::router())
+        .merge(page::router(context))
         .fallback(page::missing)
         .layer(axum::middleware::map_response(security_headers))
         .with_state(context.clone())
@@ -222,7 +218,6 @@ impl Server {
             let mut request: Request = request.map(axum::body::Body::new);
             if local {
                 request.extensions_mut().insert(Local);
-                request.extensions_mut().insert(Caller("console".into()));
             }
             router.clone().oneshot(request)
         });

@@ -8,6 +8,8 @@
 //!          ▲            (lease kept by a thread)                        │
 //!          └───────── back-off, next interface ◀── connection ended ────┘
 //! ```
+//! Jobs (erase, write, set up, ...) run in a thread of their own, whatever becomes of the connection.
+//!
 //! It trusts one appliance, the one whose certificate authority the kernel arguments pin, and keeps nothing on disk.
 //! It never ends: whatever fails is said on the console in words and tried again.
 
@@ -15,6 +17,7 @@ mod arguments;
 mod backoff;
 mod clock;
 pub mod facts;
+mod jobs;
 mod pin;
 mod report;
 mod session;
@@ -29,6 +32,7 @@ use rackbar_hardware::cmdline::Arguments;
 
 pub use arguments::{ArgumentError, Enrolment};
 pub use backoff::Backoff;
+pub use jobs::Jobs;
 pub use pin::{Pinned, client_config};
 pub use session::{Credentials, End, Session};
 
@@ -55,6 +59,7 @@ pub fn run() -> ! {
     facts::start(Root::default(), enrolment.boot_mac, &facts);
     let (config, pinned) = pin::client_config(enrolment.pin);
     let mut credentials = Credentials::new(&enrolment);
+    let jobs = start_jobs(&facts);
     let mut choice = Choice::new(enrolment.boot_mac);
     let mut backoff = Backoff::default();
     loop {
@@ -67,7 +72,7 @@ pub fn run() -> ! {
         let mut tries = 0;
         while uplink.has_lease() && (tries < TRIES_PER_INTERFACE || choice.is_only()) {
             let opened = Session::open(enrolment.server, Arc::clone(&config), &mut credentials, &facts, &pinned);
-            let end = opened.map_or_else(|end| end, |session| session.serve(&facts));
+            let end = opened.map_or_else(|end| end, |session| session.serve(&facts, &jobs));
             tries = if end.was_welcome() { 0 } else { tries + 1 };
             let delay = backoff.after(&end);
             say!("{end}; trying again in {:.1} s", delay.as_secs_f64());
@@ -75,4 +80,15 @@ pub fn run() -> ! {
         }
         say!("{} does not lead to the appliance", uplink.name());
     }
+}
+
+/// Jobs on this machine. After each one the machine is looked at again: disks and BMC are not what they were.
+fn start_jobs(facts: &Arc<Facts>) -> Jobs {
+    let facts = Arc::clone(facts);
+    let machine = rackbar_install::Machine::default();
+    Jobs::new(move |work, control| {
+        let outcome = rackbar_install::perform(&machine, work, control);
+        facts.look_again();
+        outcome
+    })
 }

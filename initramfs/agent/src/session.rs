@@ -1,5 +1,6 @@
 //! One connection to the appliance, from the first byte to the last.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 use rackbar_messages::{
-    Ask, FromAgent, Hello, MAX_FRAME, PROTOCOL_VERSION, Proof, RefusedReason, ToAgent, Welcome, decode, encode,
+    Ask, FromAgent, Hello, JobId, MAX_FRAME, PROTOCOL_VERSION, Proof, RefusedReason, ToAgent, Welcome, decode, encode,
 };
 use rackbar_model::{Inventory, MacAddr};
 use rustls::pki_types::ServerName;
@@ -20,6 +21,7 @@ use rustls::{ClientConfig, ClientConnection};
 
 use crate::arguments::Enrolment;
 use crate::facts::Facts;
+use crate::jobs::Jobs;
 use crate::pin::Pinned;
 use crate::report::{say, uptime_millis};
 use crate::{clock, facts};
@@ -35,6 +37,9 @@ const SILENCE_MILLIS: u32 = 20_000;
 
 /// Heartbeats are kept within these bounds whatever we are told.
 const HEARTBEAT: std::ops::RangeInclusive<u64> = 1_000..=300_000;
+
+/// Progress of a job is said this often.
+const PROGRESS: Duration = Duration::from_millis(500);
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -192,6 +197,10 @@ pub struct Session {
     welcome: Welcome,
     /// Version of the inventory that was sent last.
     sent: u64,
+    /// Ends of jobs that were said on this connection.
+    said: HashSet<JobId>,
+    /// When progress may be said again.
+    progress_due: Instant,
 }
 
 impl Session {
@@ -218,6 +227,8 @@ impl Session {
                     channel,
                     welcome,
                     sent: 0,
+                    said: HashSet::new(),
+                    progress_due: Instant::now(),
                 })
             }
             ToAgent::Refused(reason) => Err(End::Refused(reason)),
@@ -231,16 +242,16 @@ impl Session {
     }
 
     /// Reports and obeys until the connection ends.
-    pub fn serve(mut self, facts: &Facts) -> End {
+    pub fn serve(mut self, facts: &Facts, jobs: &Jobs) -> End {
         loop {
-            if let Err(why) = self.turn(facts) {
+            if let Err(why) = self.turn(facts, jobs) {
                 return End::Lost(why);
             }
         }
     }
 
     /// One round: news out, a heartbeat, then what comes in until the next heartbeat is due.
-    fn turn(&mut self, facts: &Facts) -> Result<(), String> {
+    fn turn(&mut self, facts: &Facts, jobs: &Jobs) -> Result<(), String> {
         let words = |error: io::Error| error.to_string();
         self.send_news(facts).map_err(words)?;
         self.channel
@@ -252,30 +263,71 @@ impl Session {
         let due = Instant::now() + Duration::from_millis(interval);
         loop {
             while let Some(message) = self.channel.next()? {
-                match message {
-                    ToAgent::Ask { id, ask } => self.obey(id, &ask, facts).map_err(words)?,
-                    ToAgent::Noted(_) => {}
-                    ToAgent::Welcome(_) => return Err("it welcomed us twice".to_owned()),
-                    ToAgent::Refused(reason) => return Err(reason.to_string()),
-                }
+                self.take(message, facts, jobs)?;
             }
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            self.tell_of_jobs(jobs).map_err(words)?;
+            let now = Instant::now();
+            if now >= due {
                 return Ok(());
             }
-            let timeout = PollTimeout::from(u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX));
-            let mut fds = vec![PollFd::new(self.channel.stream.as_fd(), PollFlags::POLLIN)];
-            fds.extend(facts.news().map(|news| PollFd::new(news, PollFlags::POLLIN)));
-            let _ = poll(&mut fds, timeout);
-            let ready = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
-            let (readable, fresh) = (ready(0), ready(1));
-            if fresh {
-                self.send_news(facts).map_err(words)?;
-            }
-            if readable && !self.channel.fill().map_err(words)? && self.channel.inbox.is_empty() {
-                return Err("it closed the connection".to_owned());
-            }
+            let wake = jobs.progress().map_or(due, |_| due.min(self.progress_due));
+            self.wait(wake, facts, jobs)?;
         }
+    }
+
+    /// Sleeps until `wake`, or until something arrives or is new, and takes that in.
+    fn wait(&mut self, wake: Instant, facts: &Facts, jobs: &Jobs) -> Result<(), String> {
+        let words = |error: io::Error| error.to_string();
+        let left = wake.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::from(u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX));
+        let mut fds = vec![PollFd::new(self.channel.stream.as_fd(), PollFlags::POLLIN)];
+        fds.extend(jobs.news().map(|news| PollFd::new(news, PollFlags::POLLIN)));
+        fds.extend(facts.news().map(|news| PollFd::new(news, PollFlags::POLLIN)));
+        let _ = poll(&mut fds, timeout);
+        let readable = fds.first().and_then(PollFd::any).unwrap_or(false);
+        jobs.hear();
+        self.send_news(facts).map_err(words)?;
+        if readable && !self.channel.fill().map_err(words)? && self.channel.inbox.is_empty() {
+            return Err("it closed the connection".to_owned());
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: ToAgent, facts: &Facts, jobs: &Jobs) -> Result<(), String> {
+        match message {
+            ToAgent::Ask { id, ask } => self.obey(id, ask, facts, jobs).map_err(|error| error.to_string()),
+            ToAgent::Noted(job) if jobs.noted(job) => {
+                say!("the installed kernel starts now");
+                end_machine(Signal::SIGTERM).map_err(|error| error.to_string())
+            }
+            ToAgent::Noted(_) => Ok(()),
+            ToAgent::Welcome(_) => Err("it welcomed us twice".to_owned()),
+            ToAgent::Refused(reason) => Err(reason.to_string()),
+        }
+    }
+
+    /// Ends of jobs that this connection has not carried yet, and the progress of the running one when it is due.
+    fn tell_of_jobs(&mut self, jobs: &Jobs) -> io::Result<()> {
+        for message in jobs.unsaid(&self.said) {
+            if let FromAgent::Ended { job, .. } = &message {
+                self.said.insert(*job);
+            }
+            self.channel.send(&message)?;
+        }
+        let now = Instant::now();
+        if now < self.progress_due {
+            return Ok(());
+        }
+        if let Some((job, progress)) = jobs.progress() {
+            self.progress_due = now + PROGRESS;
+            self.channel.send(&FromAgent::Progress {
+                job,
+                doing: progress.doing,
+                done: progress.done,
+                total: progress.total,
+            })?;
+        }
+        Ok(())
     }
 
     /// Sends the inventory when there is a newer one than the appliance has.
@@ -291,7 +343,7 @@ impl Session {
         Ok(())
     }
 
-    fn obey(&mut self, id: u32, ask: &Ask, facts: &Facts) -> io::Result<()> {
+    fn obey(&mut self, id: u32, ask: Ask, facts: &Facts, jobs: &Jobs) -> io::Result<()> {
         let result = match ask {
             Ask::Facts => {
                 say!("the appliance asks for a new inventory");
@@ -309,7 +361,13 @@ impl Session {
                 self.channel.send(&FromAgent::Done { id, result: Ok(()) })?;
                 return end_machine(Signal::SIGUSR2);
             }
-            Ask::Begin { .. } | Ask::GiveUp(_) => Err("this agent knows no jobs".to_owned()),
+            Ask::Begin { job, work } => {
+                let begun = jobs.begin(job, *work);
+                jobs.say_again(job);
+                self.said.remove(&job);
+                begun
+            }
+            Ask::GiveUp(job) => jobs.give_up(job),
         };
         self.channel.send(&FromAgent::Done { id, result })
     }

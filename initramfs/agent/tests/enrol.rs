@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 
 use rackbar_agent::facts::Facts;
-use rackbar_agent::{Credentials, End, Enrolment, Session, client_config};
+use rackbar_agent::{Credentials, End, Enrolment, Jobs, Session, client_config};
 use rackbar_messages::{Ask, FromAgent, Proof, RefusedReason, ToAgent, Welcome};
 use rackbar_model::{Inventory, MacAddr, NodeId};
 use support::{Peer, site, site_showing};
@@ -33,6 +33,11 @@ fn welcome() -> ToAgent {
         heartbeat_millis: 1_000,
         now_millis: now,
     })
+}
+
+/// An agent that is asked for no work.
+fn no_jobs() -> Jobs {
+    Jobs::new(|_, _| panic!("no job was asked for"))
 }
 
 /// Runs `appliance` against `agent`, which get the listener and what is needed to connect.
@@ -92,7 +97,7 @@ fn an_agent_enrols_with_its_token_and_comes_back_with_its_secret() {
         },
         |open, facts| {
             for _ in 0..2 {
-                let end = open().ok().unwrap().serve(facts);
+                let end = open().ok().unwrap().serve(facts, &no_jobs());
                 assert!(end.was_welcome(), "{end}");
             }
         },

@@ -1,18 +1,21 @@
 //! Reading a machine: sysfs, SMBIOS, PCI, disks, LLDP, the BMC over KCS; and loading the drivers its devices ask for.
 //!
 //! Readers take a [`Root`] so that tests run them on fixture trees. Everything is optional: a broken table costs its
-//! own fields and nothing else. Nothing here changes a device.
+//! own fields and nothing else. Readers change nothing; what changes a device ([`block`], [`gpt`], `bmc::configure`) is
+//! called by those who were told to.
 
+pub mod block;
 pub mod bmc;
 pub mod cmdline;
 pub mod disks;
 mod ethtool;
+pub mod gpt;
 mod health;
 pub mod lldp;
 pub mod machine;
 pub mod modules;
 pub mod nics;
-mod passthrough;
+pub mod passthrough;
 mod root;
 pub mod smbios;
 #[cfg(test)]

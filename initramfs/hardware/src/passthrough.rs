@@ -1,5 +1,5 @@
-//! Commands handed straight to a disk: NVMe admin commands and SCSI commands (SG_IO). Only ones that read.
-//! `unsafe` because no library offers these ioctls.
+//! Commands handed straight to a disk: NVMe admin commands and SCSI commands (SG_IO). Here are only ones that read;
+//! [`NvmeAdmin`] lets who erases disks send others. `unsafe` because no library offers these ioctls.
 
 use std::fs::File;
 use std::io;
@@ -35,29 +35,65 @@ struct NvmeCommand {
     result: u32,
 }
 
-/// Get Log Page 0x02, SMART / Health Information (NVMe Base 2.0, 5.16.1.3), of the whole controller.
-pub(crate) fn nvme_smart_log(disk: &File) -> io::Result<Vec<u8>> {
-    // _IOWR('N', 0x41, struct nvme_passthru_cmd)
-    const NVME_IOCTL_ADMIN_CMD: libc::c_ulong = 0xc048_4e41;
-    let mut log = vec![0u8; 512];
-    let mut command = NvmeCommand {
+/// An NVMe admin command (NVMe Base 2.0, chapter 5).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NvmeAdmin {
+    /// Opcode.
+    pub opcode: u8,
+    /// Namespace; `0xffff_ffff` for all.
+    pub namespace: u32,
+    /// Command dwords 10 and 11.
+    pub cdw: [u32; 2],
+    /// Longest wait in milliseconds.
+    pub timeout_millis: u32,
+}
+
+impl NvmeAdmin {
+    /// Sends the command; `data` takes what the controller answers.
+    ///
+    /// # Errors
+    /// The status the controller refused it with, or the system's error.
+    pub fn send(&self, disk: &File, data: &mut [u8]) -> io::Result<()> {
+        // _IOWR('N', 0x41, struct nvme_passthru_cmd)
+        const NVME_IOCTL_ADMIN_CMD: libc::c_ulong = 0xc048_4e41;
+        let mut command = NvmeCommand {
+            opcode: self.opcode,
+            namespace: self.namespace,
+            address: if data.is_empty() { 0 } else { data.as_mut_ptr() as u64 },
+            data_length: data.len() as u32,
+            cdw10: self.cdw[0],
+            cdw11: self.cdw[1],
+            timeout_millis: self.timeout_millis,
+            ..NvmeCommand::default()
+        };
+        // SAFETY: the command and the bytes it points to live until the call returns.
+        let status = Errno::result(unsafe { libc::ioctl(disk.as_raw_fd(), NVME_IOCTL_ADMIN_CMD as _, &mut command) })?;
+        // A positive result is the NVMe status of a command the controller refused.
+        if status == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("NVMe status {status:#x}")))
+        }
+    }
+}
+
+/// Get Log Page (NVMe Base 2.0, 5.16), of the whole controller.
+pub fn nvme_log(disk: &File, page: u8, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut log = vec![0u8; bytes.max(4)];
+    let command = NvmeAdmin {
         opcode: 0x02,
         namespace: 0xffff_ffff,
-        address: log.as_mut_ptr() as u64,
-        data_length: 512,
         // Dwords to transfer less one, and the log's number.
-        cdw10: (512 / 4 - 1) << 16 | 0x02,
+        cdw: [(log.len() as u32 / 4 - 1) << 16 | u32::from(page), 0],
         timeout_millis: TIMEOUT_MILLIS,
-        ..NvmeCommand::default()
     };
-    // SAFETY: the command and the 512 bytes it points to live until the call returns.
-    let status = Errno::result(unsafe { libc::ioctl(disk.as_raw_fd(), NVME_IOCTL_ADMIN_CMD as _, &mut command) })?;
-    // A positive result is the NVMe status of a command the controller refused.
-    if status == 0 {
-        Ok(log)
-    } else {
-        Err(io::Error::other(format!("NVMe status {status:#x}")))
-    }
+    command.send(disk, &mut log)?;
+    Ok(log)
+}
+
+/// SMART / Health Information (5.16.1.3).
+pub(crate) fn nvme_smart_log(disk: &File) -> io::Result<Vec<u8>> {
+    nvme_log(disk, 0x02, 512)
 }
 
 /// `struct sg_io_hdr` of scsi/sg.h.

@@ -9,10 +9,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::gpt::{Found, find};
+use rackbar_hardware::block;
+use rackbar_hardware::gpt::{Found, find};
+
 use crate::medium::{DATA, Medium};
 use crate::report::say;
-use crate::sys;
 
 /// A gap smaller than this is left: alignment, not space.
 const WORTH_WHILE: u64 = 8 << 20;
@@ -50,7 +51,7 @@ pub(crate) fn partition(medium: &Medium) -> Result<(), String> {
         .write(&disk, medium.sectors)
         .map_err(words("writing its table"))?;
     let (start, length) = (data.first * medium.sector, (last + 1 - data.first) * medium.sector);
-    let told = sys::resize_partition(&disk, data.number, start, length).or_else(|_| sys::reread_partitions(&disk));
+    let told = block::resize_partition(&disk, data.number, start, length).or_else(|_| block::reread_partitions(&disk));
     told.map_err(words("the kernel does not take the new size before the next boot"))?;
     say!("{}: the data partition now has {} MiB", medium.disk, length >> 20);
     Ok(())
@@ -66,7 +67,7 @@ pub(crate) fn file_system(medium: &Medium) -> Result<(), String> {
         return Ok(());
     }
     let folder = File::open("/data").map_err(|e| e.to_string())?;
-    sys::resize_ext4(&folder, want).map_err(|e| e.to_string())?;
+    block::resize_ext4(&folder, want).map_err(|e| e.to_string())?;
     say!(
         "/data grew from {} to {} MiB",
         have.saturating_mul(block) >> 20,

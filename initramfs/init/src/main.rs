@@ -11,7 +11,6 @@
 
 mod capture;
 mod devices;
-mod gpt;
 mod grow;
 mod medium;
 mod mounts;

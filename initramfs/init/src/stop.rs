@@ -69,18 +69,25 @@ pub(crate) fn take_down(end: End, services: &mut Services, watchdog: &mut Watchd
     sync();
     unmount("/data");
     unmount("/esp");
-    if end == End::PowerOff {
+    // A kernel that is jumped to does not know that it has a watchdog to feed.
+    let jump = end == End::Reboot && kernel_is_loaded();
+    if end == End::PowerOff || jump {
         watchdog.disarm();
     }
-    let mode = if end == End::Reboot {
-        RebootMode::RB_AUTOBOOT
-    } else {
-        RebootMode::RB_POWER_OFF
+    let mode = match end {
+        End::Reboot if jump => RebootMode::RB_KEXEC,
+        End::Reboot => RebootMode::RB_AUTOBOOT,
+        End::PowerOff => RebootMode::RB_POWER_OFF,
     };
     say!("file systems are unmounted, goodbye");
     sync();
     let Err(error) = reboot(mode);
     say!("the kernel refuses to go down: {error}; it is safe to switch off by hand");
+}
+
+/// True when somebody has put another kernel into memory, to be jumped to in place of a reset (kexec).
+fn kernel_is_loaded() -> bool {
+    std::fs::read("/sys/kernel/kexec_loaded").is_ok_and(|text| text.starts_with(b"1"))
 }
 
 /// SIGTERM, then SIGKILL to every process that is left.

@@ -32,66 +32,6 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// `struct blkpg_partition` of linux/blkpg.h.
-#[repr(C)]
-struct BlkpgPartition {
-    start: libc::c_longlong,
-    length: libc::c_longlong,
-    number: libc::c_int,
-    devname: [u8; 64],
-    volname: [u8; 64],
-}
-
-/// `struct blkpg_ioctl_arg` of linux/blkpg.h.
-#[repr(C)]
-struct BlkpgArgument {
-    op: libc::c_int,
-    flags: libc::c_int,
-    length: libc::c_int,
-    data: *mut BlkpgPartition,
-}
-
-/// Tells the kernel the new size of a partition of `disk`, in bytes. Unlike BLKRRPART this works while another
-/// partition of the disk is mounted.
-pub(crate) fn resize_partition(disk: &File, number: u32, start: u64, length: u64) -> io::Result<()> {
-    const BLKPG: libc::c_ulong = 0x1269;
-    const BLKPG_RESIZE_PARTITION: libc::c_int = 3;
-    let too_big = |_| io::Error::from(io::ErrorKind::InvalidInput);
-    let mut partition = BlkpgPartition {
-        start: start.try_into().map_err(too_big)?,
-        length: length.try_into().map_err(too_big)?,
-        number: number.try_into().map_err(too_big)?,
-        devname: [0; 64],
-        volname: [0; 64],
-    };
-    let argument = BlkpgArgument {
-        op: BLKPG_RESIZE_PARTITION,
-        flags: 0,
-        length: size_of::<BlkpgPartition>() as libc::c_int,
-        data: &mut partition,
-    };
-    // SAFETY: BLKPG reads one blkpg_ioctl_arg and the partition it points to; both live until the call returns.
-    Errno::result(unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG as _, &argument) })?;
-    Ok(())
-}
-
-/// Makes the kernel read the partition table of `disk` again (BLKRRPART); fails while a partition is in use.
-pub(crate) fn reread_partitions(disk: &File) -> io::Result<()> {
-    const BLKRRPART: libc::c_ulong = 0x125f;
-    // SAFETY: BLKRRPART takes no argument.
-    Errno::result(unsafe { libc::ioctl(disk.as_raw_fd(), BLKRRPART as _, 0) })?;
-    Ok(())
-}
-
-/// Grows the mounted ext4 file system that `folder` is on to `blocks` of its own blocks (EXT4_IOC_RESIZE_FS).
-pub(crate) fn resize_ext4(folder: &File, blocks: u64) -> io::Result<()> {
-    // _IOW('f', 16, __u64)
-    const EXT4_IOC_RESIZE_FS: libc::c_ulong = 0x4008_6610;
-    // SAFETY: the call reads one u64, which lives until it returns.
-    Errno::result(unsafe { libc::ioctl(folder.as_raw_fd(), EXT4_IOC_RESIZE_FS as _, &blocks) })?;
-    Ok(())
-}
-
 /// Lets the command start with no signal blocked. Init blocks the ones it reads, a child inherits that, and a service
 /// that cannot be asked to stop would be killed instead.
 pub(crate) fn unblock_signals(command: &mut Command) {

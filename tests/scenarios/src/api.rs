@@ -88,6 +88,11 @@ impl Api {
         })
     }
 
+    /// The token it shows.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// SHA-256 of the site's CA certificate, once a connection was made.
     pub fn pin(&self) -> Option<String> {
         self.certificates

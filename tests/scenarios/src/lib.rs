@@ -6,6 +6,7 @@
 pub mod api;
 pub mod install;
 pub mod site;
+mod snapshot;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -97,12 +98,15 @@ impl Stage {
     /// # Errors
     /// As there.
     pub async fn set_with(file: RackFile, change: impl FnOnce(String) -> String) -> Result<Self> {
+        Self::build(file, change, site::token()?).await
+    }
+
+    async fn build(file: RackFile, change: impl FnOnce(String) -> String, token: String) -> Result<Self> {
         let options = RackOptions {
             bmc: Some(Arc::new(rackbar_vrack::bmc::start)),
             ..RackOptions::default()
         };
         let rack = Arc::new(Rack::build(file, options).await.context("building the rack")?);
-        let token = site::token()?;
         let configuration = change(site::configuration(&rack, &token));
         let medium = site::medium(&rack, &media()?, &configuration)?;
         let appliance = rack
@@ -131,13 +135,31 @@ impl Stage {
         Ok(String::from_utf8_lossy(&log).into_owned())
     }
 
-    /// A rack that ships, by name, its appliance serving.
+    /// A rack that ships, by name, its appliance serving: for stories that do not tell of the appliance's boot.
+    ///
+    /// # Errors
+    /// As [`Stage::serving_with`].
+    pub async fn serving(name: &str) -> Result<Self> {
+        Self::serving_with(rack_file(name)?, |configuration| configuration).await
+    }
+
+    /// A rack whose appliance serves, continued within a second from one that was booted and saved earlier, when there
+    /// is one with the same program and configuration (`target/image/snapshots`).
     ///
     /// # Errors
     /// As [`Stage::set`], or when the appliance does not come up.
-    pub async fn serving(name: &str) -> Result<Self> {
-        let stage = Self::set(rack_file(name)?).await?;
-        stage.start_appliance().await?;
+    pub async fn serving_with(file: RackFile, change: impl Fn(String) -> String) -> Result<Self> {
+        let Some(saved) = Box::pin(snapshot::saved(&file, &change)).await? else {
+            let stage = Self::set_with(file, change).await?;
+            stage.start_appliance().await?;
+            return Ok(stage);
+        };
+        let stage = Self::build(file, change, saved.token).await?;
+        let start = Instant::now();
+        let restored = stage.appliance.machine.restore(&saved.snapshot).await;
+        restored.context("continuing the saved appliance")?;
+        stage.until_serving().await?;
+        println!("appliance continued after {:.1} s", start.elapsed().as_secs_f64());
         Ok(stage)
     }
 

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rackbar_model::{EventKind, FirmwareMode, NodeState, PowerState, WitnessKind};
-use rackbar_scenarios::{Stage, eventually};
+use rackbar_scenarios::{Stage, eventually, rack_file};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn demo_rack_is_discovered() -> Result<()> {
     let start = Instant::now();
-    let stage = Stage::serving("demo").await?;
+    let stage = Stage::set(rack_file("demo")?).await?;
+    stage.start_appliance().await?;
     println!("appliance serving after {:.1} s", start.elapsed().as_secs_f64());
     let names: Vec<String> = stage.rack.nodes().iter().map(|node| node.name.clone()).collect();
     for name in &names {
@@ -91,10 +92,9 @@ async fn the_twins_stay_two(stage: &Stage) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_switched_off_and_on_through_its_bmc() -> Result<()> {
-    let mut file = rackbar_scenarios::rack_file("demo")?;
+    let mut file = rack_file("demo")?;
     file.nodes.truncate(1);
-    let stage = Stage::set(file).await?;
-    stage.start_appliance().await?;
+    let stage = Stage::serving_with(file, |text| text).await?;
     stage.power_on("n1").await?;
     let node = stage.until_discovered("n1").await?;
     stage.api.power(node.id, "off").await?;
@@ -109,6 +109,12 @@ async fn a_node_is_switched_off_and_on_through_its_bmc() -> Result<()> {
         anyhow::Ok(())
     };
     eventually("the node is seen off", Duration::from_secs(90), gone).await?;
+    let told = || async {
+        let node = stage.node("n1").await?.context("known")?;
+        ensure!(node.verdict.contains("switched off by"), "{}", node.verdict);
+        anyhow::Ok(())
+    };
+    eventually("the verdict says who switched it off", Duration::from_secs(20), told).await?;
     stage.api.power(node.id, "netboot").await?;
     let back = || async {
         let node = stage.node("n1").await?.context("known")?;

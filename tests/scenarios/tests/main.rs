@@ -1,5 +1,6 @@
 //! Stories told with the real appliance image. One file per story.
 
+mod alone;
 mod demo;
 mod ipxe;
 mod local_disk;

@@ -1,4 +1,4 @@
-//! Debian packages whose files go on the media: the kernel and iPXE. They are downloaded, not installed, so this works
+//! Debian packages whose files go on the media: the kernel and iPXE, and GRUB of the nodes' images. They are downloaded, not installed, so this works
 //! as an ordinary user. apt checks the archive's signature on its lists, the lists hold each package's SHA-256, and
 //! we check that on every use.
 
@@ -51,7 +51,7 @@ pub(crate) fn ipxe(cache: &Path) -> Result<Deb> {
 }
 
 /// Gives the candidate version of a package, from the cache when its digest is right.
-fn fetch(name: &str, cache: &Path) -> Result<Deb> {
+pub(crate) fn fetch(name: &str, cache: &Path) -> Result<Deb> {
     let listed = listed(name, cache)?;
     std::fs::create_dir_all(cache).with_context(|| format!("creating {}", cache.display()))?;
     // apt writes the version's colon as %3a, and architectures differ; a name of our own is simpler.
@@ -115,6 +115,28 @@ fn listed(name: &str, cache: &Path) -> Result<Listed> {
          sudo apt-get update",
         cache.display()
     )
+}
+
+/// Candidate versions of packages, a line each, as apt's lists have them; as root, fetches the lists when they lack one.
+pub(crate) fn versions(names: &[&str]) -> Result<String> {
+    if Uid::effective().is_root() && !super::apt_knows(names)? {
+        super::apt_update()?;
+    }
+    let output = Command::new("apt-cache")
+        .args(["show", "--no-all-versions"])
+        .args(names)
+        .output()
+        .context("running apt-cache; Rackbar is built on Debian 12 or a system like it")?;
+    ensure!(
+        output.status.success(),
+        "apt's lists do not have all packages ({}); run:\n  sudo apt-get update",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("Package:") || line.starts_with("Version:"));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn look_up(name: &str) -> Result<Option<Listed>> {

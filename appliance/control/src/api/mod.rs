@@ -1,16 +1,23 @@
 //! `/api/v1`: resources, and the handlers that give them.
 
+mod changes;
 mod events;
+mod guard;
 mod health;
+mod images;
 mod nodes;
 mod paging;
+mod plans;
 mod problem;
+mod proof;
+mod runs;
 mod services;
+mod site;
+mod state;
+mod tokens;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::middleware;
 use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -18,13 +25,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::Context;
+pub(crate) use changes::{AuditFilter, newest as changes_of};
 pub(crate) use events::{EventFilter, newest as events_of};
-pub(crate) use nodes::find as find_node;
+pub(crate) use guard::{Caller, Deed, Local, Looked, page_guard};
+pub(crate) use nodes::{find as find_node, power_word};
+pub(crate) use paging::etag;
+pub(crate) use plans::{deed as commit_deed, destroyed};
 pub(crate) use problem::Problem;
-
-/// The holder of the token a request came with; put there by [`authenticate`].
-#[derive(Clone)]
-pub(crate) struct Caller(pub(crate) String);
+pub(crate) use runs::{RunSummary, order_named};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -56,6 +64,32 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(nodes::timeline))
         .routes(routes!(nodes::inventories))
         .routes(routes!(nodes::power))
+        .routes(routes!(nodes::bind))
+        .routes(routes!(nodes::recover))
+        .routes(routes!(nodes::maintenance))
+        .routes(routes!(proof::node_report))
+        .routes(routes!(proof::rack_report))
+        .routes(routes!(proof::verify))
+        .routes(routes!(site::show, site::set))
+        .routes(routes!(site::check))
+        .routes(routes!(site::schema))
+        .routes(routes!(site::diff))
+        .routes(routes!(site::test_rules))
+        .routes(routes!(plans::make))
+        .routes(routes!(plans::show))
+        .routes(routes!(plans::commit))
+        .routes(routes!(runs::list))
+        .routes(routes!(runs::show))
+        .routes(routes!(runs::stream))
+        .routes(routes!(runs::order))
+        .routes(routes!(images::list))
+        .routes(routes!(images::put, images::remove))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(changes::list))
+        .routes(routes!(state::export))
+        .routes(routes!(state::import))
+        .routes(routes!(state::ansible))
         .routes(routes!(services::leases))
         .routes(routes!(services::services))
         .routes(routes!(events::list))
@@ -74,29 +108,10 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
     let (api, _) = documented().split_for_parts();
     let api = api
         .route("/metrics", get(health::metrics))
-        .route_layer(middleware::from_fn_with_state(context.clone(), authenticate));
+        .route_layer(middleware::from_fn_with_state(context.clone(), guard::api_guard));
     Router::new()
         .merge(api)
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/openapi.json", get(health::openapi))
-}
-
-async fn authenticate(State(context): State<Context>, mut request: Request, next: Next) -> Response {
-    // A local caller came through the socket that only root can open; the server marked it.
-    if request.extensions().get::<Caller>().is_none() {
-        match context.access.identify(request.headers()) {
-            Some(name) => {
-                request.extensions_mut().insert(Caller(name));
-            }
-            None => return Problem::unauthorized().into_response(),
-        }
-    }
-    // A cookie alone must not change anything: a form on another site could send it. Programs use a token.
-    let by_cookie = request.headers().get(axum::http::header::AUTHORIZATION).is_none();
-    let local = request.extensions().get::<crate::server::Local>().is_some();
-    if by_cookie && !local && !request.method().is_safe() {
-        return Problem::forbidden("changes through the API need a bearer token, not a page session").into_response();
-    }
-    next.run(request).await
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::paging::{Page, PageQuery, etag, listed, tagged};
-use super::{Caller, Problem};
+use super::{Caller, Deed, Problem};
 use crate::Context;
 
 /// The node of that name, id or MAC address.
@@ -107,10 +107,9 @@ pub(crate) async fn change(
         .rack
         .rename(node.id, &change.name)
         .map_err(|error| Problem::conflict(error.to_string()))?;
-    Ok(tagged(
-        &HeaderMap::new(),
-        find(&context, &node.id.to_string())?.as_ref(),
-    ))
+    let deed = Deed(format!("rename {} to {}", node.name, change.name));
+    let now = find(&context, &node.id.to_string())?;
+    Ok((Extension(deed), tagged(&HeaderMap::new(), now.as_ref())).into_response())
 }
 
 /// Everything that happened to one machine, oldest first, with the verdict on its last boot.
@@ -240,10 +239,119 @@ pub(crate) async fn power(
     Json(request): Json<PowerRequest>,
 ) -> Result<Response, Problem> {
     let node = find(&context, &name)?;
-    let way = context.rack.power_way(node.id, request.action, &by).await;
+    let way = context.rack.power_way(node.id, request.action, &by.name).await;
     let way = match way.map_err(|error| Problem::bad_gateway(error.to_string()))? {
         PowerWay::Bmc => "bmc",
         PowerWay::Agent => "agent",
     };
-    Ok(Json(PowerAnswer { way }).into_response())
+    let deed = Deed(format!("power {} of {}", power_word(request.action), node.name));
+    Ok((Extension(deed), Json(PowerAnswer { way })).into_response())
+}
+
+/// The action as the API writes it.
+pub(crate) const fn power_word(action: PowerAction) -> &'static str {
+    match action {
+        PowerAction::On => "on",
+        PowerAction::Off => "off",
+        PowerAction::Shutdown => "shutdown",
+        PowerAction::Cycle => "cycle",
+        PowerAction::Reset => "reset",
+        PowerAction::Netboot => "netboot",
+    }
+}
+
+/// Which role a machine is to have.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BindRequest {
+    /// A role of the site file; `null` leaves the choice to the rules again.
+    role: Option<String>,
+}
+
+/// Binds a machine to a role by hand. Nothing happens to it before a plan is committed.
+#[utoipa::path(
+    post, path = "/api/v1/nodes/{node}/bind", tag = "nodes", request_body = BindRequest,
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses((status = 200, body = Node), (status = 404, body = Problem), (status = 400, body = Problem))
+)]
+pub(crate) async fn bind(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    Extension(Caller(by)): Extension<Caller>,
+    Json(request): Json<BindRequest>,
+) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    let deed = match &request.role {
+        Some(role) => format!("bind {} to role {role}", node.name),
+        None => format!("leave the role of {} to the rules", node.name),
+    };
+    let id = node.id.to_string();
+    context.operations.bind(&id, request.role, &by.name).await?;
+    Ok((
+        Extension(Deed(deed)),
+        tagged(&HeaderMap::new(), find(&context, &id)?.as_ref()),
+    )
+        .into_response())
+}
+
+/// What was done to bring a machine back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Recovered {
+    /// In words.
+    done: String,
+}
+
+/// Brings a machine back to a known state from wherever it is; its history is kept.
+#[utoipa::path(
+    post, path = "/api/v1/nodes/{node}/recover", tag = "nodes",
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses((status = 200, body = Recovered), (status = 404, body = Problem), (status = 502, body = Problem))
+)]
+pub(crate) async fn recover(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    Extension(Caller(by)): Extension<Caller>,
+) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    let done = context.operations.recover(&node.id.to_string(), &by.name).await?;
+    let deed = Deed(format!("recover {}", node.name));
+    Ok((Extension(deed), Json(Recovered { done })).into_response())
+}
+
+/// Hands off, or on again.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MaintenanceRequest {
+    /// True: Rackbar does nothing to the machine.
+    on: bool,
+    /// Why, for whoever finds it so.
+    #[serde(default)]
+    reason: String,
+}
+
+/// Puts a machine into maintenance, or takes it out.
+#[utoipa::path(
+    post, path = "/api/v1/nodes/{node}/maintenance", tag = "nodes", request_body = MaintenanceRequest,
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses((status = 200, body = Node), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(crate) async fn maintenance(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    Extension(Caller(by)): Extension<Caller>,
+    Json(request): Json<MaintenanceRequest>,
+) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    let word = if request.on { "into" } else { "out of" };
+    let deed = Deed(format!("{} {word} maintenance", node.name));
+    let id = node.id.to_string();
+    context
+        .operations
+        .maintenance(&id, request.on, request.reason, &by.name)
+        .await?;
+    Ok((
+        Extension(deed),
+        tagged(&HeaderMap::new(), find(&context, &id)?.as_ref()),
+    )
+        .into_response())
 }

@@ -6,7 +6,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// An error, for programs (`type`, `status`) and people (`title`, `detail`).
+use crate::operations::{Consent, Refused, SiteMistake};
+
+/// An error, for programs (`type`, `status`) and people (`title`, `detail`). The members after `detail` are there when
+/// they hold something.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
     /// Identifies the kind of problem; stable.
@@ -18,7 +21,28 @@ pub(crate) struct Problem {
     status: u16,
     /// What happened here, and what to do.
     detail: String,
+    /// More, where there is more.
+    #[serde(flatten)]
+    more: Box<More>,
 }
+
+/// What only some problems hold.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+struct More {
+    /// What is wrong with a site file, each at its line and field.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mistakes: Vec<SiteMistake>,
+    /// What changed since a plan was made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changed: Vec<String>,
+    /// Consent that a plan still needs: name these machines in `destroy`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    consent: Vec<Consent>,
+}
+
+/// What a problem says, beside the answer that carries it: the audit trail tells it.
+#[derive(Clone)]
+pub(crate) struct Told(pub(crate) String);
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
@@ -27,7 +51,38 @@ impl Problem {
             title,
             status: status.as_u16(),
             detail: detail.into(),
+            more: Box::default(),
         }
+    }
+
+    fn with(mut self, more: More) -> Self {
+        *self.more = more;
+        self
+    }
+
+    /// The words, for a page.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The HTTP status.
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// What is wrong with a site file.
+    pub(crate) fn mistakes(&self) -> &[SiteMistake] {
+        &self.more.mistakes
+    }
+
+    /// What changed since a plan was made.
+    pub(crate) fn changed(&self) -> &[String] {
+        &self.more.changed
+    }
+
+    /// Consent that a plan still needs.
+    pub(crate) fn consent(&self) -> &[Consent] {
+        &self.more.consent
     }
 
     pub(crate) fn unauthorized() -> Self {
@@ -89,10 +144,62 @@ impl Problem {
     }
 }
 
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let words = refused.to_string();
+        match refused {
+            Refused::NotFound(_) => Self::not_found(words),
+            Refused::Invalid(_) => Self::invalid(words),
+            Refused::Conflict(_) => Self::conflict(words),
+            Refused::Device(_) => Self::bad_gateway(words),
+            Refused::Internal(_) => Self::internal(words),
+            Refused::Unavailable(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:rackbar:unavailable",
+                "Not to be had here",
+                words,
+            ),
+            Refused::Mistakes(mistakes) => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "urn:rackbar:site",
+                "The site file has mistakes",
+                words,
+            )
+            .with(More {
+                mistakes,
+                ..More::default()
+            }),
+            Refused::Stale(changed) => Self::new(
+                StatusCode::CONFLICT,
+                "urn:rackbar:stale-plan",
+                "The plan no longer fits",
+                words,
+            )
+            .with(More {
+                changed,
+                ..More::default()
+            }),
+            // RFC 6585 section 3: the request must be conditional, here on consent.
+            Refused::Consent(consent) => Self::new(
+                StatusCode::PRECONDITION_REQUIRED,
+                "urn:rackbar:consent",
+                "Consent is missing",
+                words,
+            )
+            .with(More {
+                consent,
+                ..More::default()
+            }),
+        }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = self.status();
+        let told = Told(self.detail.clone());
         let mut response = (status, Json(self)).into_response();
+        response.extensions_mut().insert(told);
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

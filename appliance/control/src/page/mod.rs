@@ -2,13 +2,23 @@
 
 mod assets;
 #[cfg(test)]
+mod fake;
+mod graph;
+mod plan_view;
+mod site;
+#[cfg(test)]
 mod tests;
 mod view;
+mod works;
+#[cfg(test)]
+mod works_tests;
 
 use axum::Router;
+use axum::extract::Extension;
 use axum::extract::{Form, FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use minijinja::{Value, context};
@@ -16,18 +26,22 @@ use rackbar_model::PowerAction;
 use serde::Deserialize;
 
 use crate::Context;
-use crate::api::{EventFilter, events_of, find_node};
-use crate::auth::form_key;
+use crate::api::{Caller, Deed, EventFilter, Problem, events_of, find_node, page_guard, power_word};
+use crate::auth::{Holder, Role, form_key};
 
-/// The page's routes.
-pub(crate) fn router() -> Router<Context> {
-    Router::new()
+/// The page's routes; all but logging in and the style ask who it is.
+pub(crate) fn router(context: &Context) -> Router<Context> {
+    let guarded = Router::new()
         .route("/", get(rack))
         .route("/nodes/{node}", get(node))
         .route("/nodes/{node}/power", post(power))
         .route("/leases", get(leases))
         .route("/events", get(events))
         .route("/services", get(services))
+        .merge(works::router())
+        .route_layer(middleware::from_fn_with_state(context.clone(), page_guard));
+    Router::new()
+        .merge(guarded)
         .route("/login", get(log_in_form).post(log_in))
         .route("/logout", post(log_out))
         .route("/assets/{name}", get(assets::serve))
@@ -41,22 +55,38 @@ pub(crate) async fn missing(headers: HeaderMap) -> Response {
     if wants_html {
         return message(StatusCode::NOT_FOUND, "There is no such page.");
     }
-    crate::api::Problem::not_found("there is nothing at this path; /openapi.json lists what there is").into_response()
+    Problem::not_found("there is nothing at this path; /openapi.json lists what there is").into_response()
 }
 
-/// Who looks at a page; anybody else is shown the way to the login form.
-struct Viewer(String);
+/// Who looks at a page. [`page_guard`] has seen to it that somebody does.
+struct Viewer(Holder);
 
 impl FromRequestParts<Context> for Viewer {
     type Rejection = Redirect;
 
-    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Redirect> {
-        context
-            .access
-            .identify(&parts.headers)
-            .map(Self)
+    async fn from_request_parts(parts: &mut Parts, _: &Context) -> Result<Self, Redirect> {
+        let caller = parts.extensions.get::<Caller>();
+        caller
+            .map(|Caller(holder)| Self(holder.clone()))
             .ok_or_else(|| Redirect::to("/login"))
     }
+}
+
+/// Refuses a form that did not come from a page of this session.
+fn foreign_form(headers: &HeaderMap, key: &str) -> Option<Response> {
+    if form_key(headers).as_deref() == Some(key) {
+        return None;
+    }
+    let words = "This form is from an older session. Go back, reload, and try again.";
+    Some(message(StatusCode::FORBIDDEN, words))
+}
+
+/// A problem of the API, as a page.
+fn trouble(problem: &Problem) -> Response {
+    let mut response = message(problem.status(), problem.detail());
+    let told = problem.clone().into_response();
+    response.extensions_mut().extend(told.extensions().clone());
+    response
 }
 
 fn render(template: &str, values: Value) -> Response {
@@ -81,21 +111,23 @@ fn shown(data: &impl serde::Serialize) -> Value {
     Value::from(minijinja::value::Serde(data))
 }
 
-fn message(status: StatusCode, text: &str) -> Response {
+pub(crate) fn message(status: StatusCode, text: &str) -> Response {
     let mut response = render("message.html", context! { text });
     *response.status_mut() = status;
     response
 }
 
 /// What every page shows around its content.
-fn frame(context: &Context, headers: &HeaderMap, user: &str) -> Value {
+fn frame(context: &Context, headers: &HeaderMap, user: &Holder) -> Value {
     context! {
         site => context.about.site.as_str(),
         version => context.about.version.as_str(),
         volatile => context.about.volatile,
         fingerprint => context.about.fingerprint.as_str(),
         last_event => context.rack.last_seq(),
-        user,
+        user => user.name.as_str(),
+        role => user.role.to_string(),
+        may_change => user.role >= Role::Operator,
         form_key => form_key(headers),
     }
 }
@@ -153,19 +185,17 @@ async fn power(
     headers: HeaderMap,
     Form(form): Form<PowerForm>,
 ) -> Response {
-    if form_key(&headers).as_deref() != Some(form.form_key.as_str()) {
-        return message(
-            StatusCode::FORBIDDEN,
-            "This form is from an older session. Go back, reload, and try again.",
-        );
+    if let Some(refused) = foreign_form(&headers, &form.form_key) {
+        return refused;
     }
     let node = match find_node(&context, &name) {
         Ok(node) => node,
-        Err(problem) => return problem.into_response(),
+        Err(problem) => return trouble(&problem),
     };
-    match context.rack.power(node.id, form.action, &user).await {
-        Ok(()) => Redirect::to(&format!("/nodes/{}", node.id)).into_response(),
-        Err(error) => message(StatusCode::BAD_GATEWAY, &error.to_string()),
+    let deed = Deed(format!("power {} of {}", power_word(form.action), node.name));
+    match context.rack.power(node.id, form.action, &user.name).await {
+        Ok(()) => (Extension(deed), Redirect::to(&format!("/nodes/{}", node.id))).into_response(),
+        Err(error) => trouble(&Problem::bad_gateway(error.to_string())),
     }
 }
 
@@ -191,7 +221,7 @@ async fn events(
     filter.limit = Some(filter.limit.unwrap_or(200).clamp(1, 1_000));
     let events = match events_of(&context, &filter) {
         Ok(events) => events,
-        Err(problem) => return problem.into_response(),
+        Err(problem) => return trouble(&problem),
     };
     let rows: Vec<_> = events
         .iter()

@@ -13,12 +13,12 @@ use rackbar_store::Store;
 use ring::digest::{SHA256, digest};
 use tower::ServiceExt;
 
-use crate::{About, Access, Context, Token, server};
+use crate::{About, Access, Context, Role, Token, server};
 
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 7]);
 const HOSTILE: &str = "<script>alert(1)</script>";
 
-fn context() -> Context {
+pub(super) fn context() -> Context {
     let mut sha256 = [0; 32];
     sha256.copy_from_slice(digest(&SHA256, b"right").as_ref());
     let about = About {
@@ -30,15 +30,23 @@ fn context() -> Context {
     Context {
         rack: Rack::start(Store::in_memory(Default::default()).unwrap(), Options::default()).unwrap(),
         about: Arc::new(about),
+        operations: Arc::new(()),
         access: Arc::new(Access::new(vec![Token {
             name: "admin".into(),
             sha256: Digest(sha256),
+            role: Role::Admin,
         }])),
         counters: Arc::new(String::new),
     }
 }
 
-async fn ask(context: &Context, method: &str, path: &str, cookie: Option<&str>, form: &str) -> Response<Body> {
+pub(super) async fn ask(
+    context: &Context,
+    method: &str,
+    path: &str,
+    cookie: Option<&str>,
+    form: &str,
+) -> Response<Body> {
     let mut request = Request::builder()
         .method(method)
         .uri(path)
@@ -53,12 +61,12 @@ async fn ask(context: &Context, method: &str, path: &str, cookie: Option<&str>, 
         .unwrap()
 }
 
-async fn text(response: Response<Body>) -> String {
+pub(super) async fn text(response: Response<Body>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
 /// Logs in; gives the cookie.
-async fn log_in(context: &Context) -> String {
+pub(super) async fn log_in(context: &Context) -> String {
     let response = ask(context, "POST", "/login", None, "token=right").await;
     assert_eq!(response.status(), StatusCode::SEE_OTHER);
     let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
@@ -66,7 +74,7 @@ async fn log_in(context: &Context) -> String {
 }
 
 /// Lets a machine show itself, with words a hostile one could choose.
-async fn with_node(context: &Context) -> String {
+pub(super) async fn with_node(context: &Context) -> String {
     let discover = EventKind::DhcpDiscover {
         network: "rack".into(),
         arch: Some(ClientArch::X64Uefi),
@@ -91,7 +99,17 @@ async fn with_node(context: &Context) -> String {
 #[tokio::test]
 async fn page_shows_nothing_without_a_log_in() {
     let context = context();
-    for path in ["/", "/nodes/node-001", "/leases", "/events", "/services"] {
+    for path in [
+        "/",
+        "/nodes/node-001",
+        "/leases",
+        "/events",
+        "/services",
+        "/site",
+        "/runs",
+        "/images",
+        "/changes",
+    ] {
         let response = ask(&context, "GET", path, None, "").await;
         assert_eq!(response.status(), StatusCode::SEE_OTHER, "{path}");
         assert_eq!(response.headers()[header::LOCATION], "/login", "{path}");

@@ -1,6 +1,6 @@
 //! What the templates show: the model's types turned into the words and numbers of a page.
 
-use rackbar_model::{Event, Inventory, Lease, LeaseState, Node, NodeState, PowerState, Severity, Timestamp};
+use rackbar_model::{Event, Installed, Inventory, Lease, LeaseState, Node, NodeState, PowerState, Severity, Timestamp};
 use rackbar_orchestrator::Rack;
 use serde::Serialize;
 
@@ -20,6 +20,10 @@ pub(super) struct NodeRow {
     verdict: String,
     collision: bool,
     retry: bool,
+    role: Option<String>,
+    doing: Option<String>,
+    percent: Option<u8>,
+    drifted: bool,
 }
 
 impl From<&Node> for NodeRow {
@@ -34,6 +38,10 @@ impl From<&Node> for NodeRow {
             hardware: node.inventory.as_ref().map(summary).unwrap_or_default(),
             verdict: node.verdict.clone(),
             collision: !node.collisions.is_empty(),
+            role: node.role.clone(),
+            doing: node.doing.clone(),
+            percent: node.percent,
+            drifted: !node.drift.is_empty(),
             retry: matches!(&node.state, NodeState::Failed(failed) if failed.retry.is_some()),
         }
     }
@@ -66,7 +74,7 @@ fn memory(bytes: u64) -> String {
 }
 
 /// Disks are sold in powers of ten.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..=999_999_999 => format!("{} MB", bytes / 1_000_000),
         1_000_000_000..=999_999_999_999 => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
@@ -167,6 +175,9 @@ pub(super) struct NodeDetail {
     can_power: bool,
     is_on: bool,
     failure: Option<String>,
+    run: Option<u64>,
+    drift: Vec<String>,
+    installed: Option<Installed>,
     macs: Vec<String>,
     witnesses: Vec<(String, String)>,
     collisions: Vec<(String, String, String)>,
@@ -195,6 +206,9 @@ impl NodeDetail {
                 NodeState::Failed(failed) => Some(format!("while {}: {}", failed.during, failed.reason)),
                 _ => None,
             },
+            run: node.run,
+            drift: node.drift.clone(),
+            installed: node.installed.clone(),
             macs: node.macs.iter().map(ToString::to_string).collect(),
             witnesses: node
                 .witnesses

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use rackbar_control::client::{Client, Endpoint};
-use rackbar_control::{About, Access, Context, Handle, Listeners, Token, serve};
+use rackbar_control::{About, Access, Context, Handle, Listeners, Role, Token, serve};
 use rackbar_model::Digest;
 use rackbar_orchestrator::{Options, Rack};
 use rackbar_store::Store;
@@ -61,9 +61,11 @@ pub(crate) async fn start() -> Server {
     let context = Context {
         rack: rack.clone(),
         about: Arc::new(about),
+        operations: Arc::new(()),
         access: Arc::new(Access::new(vec![Token {
             name: "admin".into(),
             sha256: sha256(TOKEN.as_bytes()),
+            role: Role::Admin,
         }])),
         counters: Arc::new(|| "rackbar_test_total 7\n".to_owned()),
     };

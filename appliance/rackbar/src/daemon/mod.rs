@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use rackbar_control::{About, Access, Context, Listeners, Token};
+use rackbar_control::{About, Access, Context, Listeners, Role, Token};
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::agents::{self, AgentOptions};
 use rackbar_orchestrator::{Devices, Options as RackOptions, Rack, bmc};
@@ -169,7 +169,7 @@ impl Daemon {
         let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports));
         let profiles = rackbar_devices::Profiles::shipped().context("the hardware profiles cannot be read")?;
         let devices = Arc::new(Devices::new(Vec::new(), profiles, store.clone()));
-        let access = Arc::new(Access::new(Vec::new()));
+        let access = Arc::new(Access::open(store.clone())?);
         let (stop, _) = watch::channel(false);
         let mut daemon = Self {
             api: None,
@@ -220,6 +220,7 @@ impl Daemon {
         let context = Context {
             rack: self.rack.clone(),
             about: Arc::new(about),
+            operations: Arc::new(()),
             access: self.access.clone(),
             counters: self.services.counters(),
         };
@@ -270,6 +271,7 @@ impl Daemon {
             Ok(sha256) => self.access.set_tokens(vec![Token {
                 name: "admin".into(),
                 sha256,
+                role: Role::Admin,
             }]),
             Err(error) => tracing::error!(error = format!("{error:#}"), "there is no admin token"),
         }

@@ -20,11 +20,11 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, umount};
-use rackbar_hardware::Root;
 use rackbar_hardware::cmdline::Arguments;
+use rackbar_hardware::{Root, block, gpt};
 
 use crate::report::say;
-use crate::{gpt, grow, mounts, sys};
+use crate::{grow, mounts};
 use choice::{Choice, Hints, Volume};
 
 /// Names in the partition table.
@@ -119,7 +119,7 @@ fn repair(medium: &Medium) -> Result<(), String> {
         .and_then(|disk| {
             let found = gpt::find(&disk, medium.sector, medium.sectors).ok_or(std::io::ErrorKind::InvalidData)?;
             found.table.write(&disk, medium.sectors)?;
-            sys::reread_partitions(&disk)
+            block::reread_partitions(&disk)
         });
     result.map_err(|error| {
         format!(

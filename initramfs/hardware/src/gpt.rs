@@ -1,5 +1,6 @@
-//! The GUID partition table (UEFI 2.10, chapter 5), as much as is needed to know our disk and to grow its last
+//! The GUID partition table (UEFI 2.10, chapter 5), as much as is needed to know a disk and to grow its last
 //! partition. Own code, because PID 1 may not panic and the library at hand asserts what a table on disk says.
+//! It writes only where its caller says.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +13,7 @@ const ARRAY_LIMIT: usize = 256 << 10;
 
 /// A table that was read and whose checksums are right.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Table {
+pub struct Table {
     header: Vec<u8>,
     array: Vec<u8>,
     entry_size: usize,
@@ -21,13 +22,19 @@ pub(crate) struct Table {
 
 /// One used entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Partition {
+pub struct Partition {
     /// Number, from 1, as in the device's name.
-    pub(crate) number: u32,
-    pub(crate) name: String,
-    pub(crate) guid: [u8; 16],
-    pub(crate) first: u64,
-    pub(crate) last: u64,
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// What it is for: the type GUID, as stored.
+    pub kind: [u8; 16],
+    /// Its own GUID, as stored.
+    pub guid: [u8; 16],
+    /// First sector.
+    pub first: u64,
+    /// Last sector.
+    pub last: u64,
 }
 
 fn number(bytes: &[u8], at: usize) -> u64 {
@@ -62,7 +69,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 impl Table {
     /// Reads the table whose header is at sector `at`; `None` when there is none or it is damaged.
-    pub(crate) fn read(disk: &File, sector: u64, at: u64) -> Option<Self> {
+    pub fn read(disk: &File, sector: u64, at: u64) -> Option<Self> {
         let mut header = vec![0; usize::try_from(sector).ok()?];
         disk.read_exact_at(&mut header, at.checked_mul(sector)?).ok()?;
         let size = number32(&header, 12) as usize;
@@ -89,11 +96,13 @@ impl Table {
         })
     }
 
-    pub(crate) fn disk_guid(&self) -> &[u8] {
+    /// The disk's own GUID, as stored.
+    pub fn disk_guid(&self) -> &[u8] {
         self.header.get(56..72).unwrap_or_default()
     }
 
-    pub(crate) fn partitions(&self) -> Vec<Partition> {
+    /// The used entries.
+    pub fn partitions(&self) -> Vec<Partition> {
         let entry = |(index, entry): (usize, &[u8])| {
             let used = entry.get(..16)?.iter().any(|b| *b != 0);
             let units: Vec<u16> = entry
@@ -105,6 +114,7 @@ impl Table {
             used.then_some(Partition {
                 number: u32::try_from(index).ok()? + 1,
                 name: String::from_utf16_lossy(&units),
+                kind: entry.get(..16)?.try_into().ok()?,
                 guid: entry.get(16..32)?.try_into().ok()?,
                 first: number(entry, 32),
                 last: number(entry, 40),
@@ -123,12 +133,12 @@ impl Table {
     }
 
     /// The last sector a partition may use on a disk of `sectors`.
-    pub(crate) fn last_usable(&self, sectors: u64) -> u64 {
+    pub fn last_usable(&self, sectors: u64) -> u64 {
         sectors.saturating_sub(self.array_sectors() + 2)
     }
 
     /// This table for a disk of `sectors`, with partition `number` reaching to `last`.
-    pub(crate) fn grown(&self, sectors: u64, number: u32, last: u64) -> Self {
+    pub fn grown(&self, sectors: u64, number: u32, last: u64) -> Self {
         let mut grown = self.clone();
         let at = (number as usize)
             .saturating_sub(1)
@@ -155,7 +165,7 @@ impl Table {
 
     /// Writes both copies, the one at the end first, each on the disk before the next begins: whenever the power
     /// fails, one copy is whole, and [`find`] reads that one.
-    pub(crate) fn write(&self, disk: &File, sectors: u64) -> io::Result<()> {
+    pub fn write(&self, disk: &File, sectors: u64) -> io::Result<()> {
         let end = sectors.saturating_sub(1);
         let backup_array = end.saturating_sub(self.array_sectors());
         for (own, other, array) in [(end, 1, backup_array), (1, end, 2)] {
@@ -170,14 +180,15 @@ impl Table {
 
 /// What was found at the two places of a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Found {
-    pub(crate) table: Table,
+pub struct Found {
+    /// The table.
+    pub table: Table,
     /// False when only the copy at the end was whole: a power cut met the rewriting of the first one.
-    pub(crate) primary: bool,
+    pub primary: bool,
 }
 
 /// The table of a disk, its first copy or else the one in the last sector.
-pub(crate) fn find(disk: &File, sector: u64, sectors: u64) -> Option<Found> {
+pub fn find(disk: &File, sector: u64, sectors: u64) -> Option<Found> {
     let primary = Table::read(disk, sector, 1);
     let is_primary = primary.is_some();
     let table = primary.or_else(|| Table::read(disk, sector, sectors.checked_sub(1)?))?;
@@ -193,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// A table of two partitions, the second one ending at sector 2000, on a disk of 2048 sectors.
-    pub(crate) fn sample() -> Table {
+    fn sample() -> Table {
         let mut header = vec![0u8; 92];
         put(&mut header, 0, SIGNATURE);
         put(&mut header, 8, &[0, 0, 1, 0, 92]);

@@ -1,0 +1,168 @@
+//! The gate in front of every route: who is it, may they, and the record of what they changed.
+//!
+//! Whatever is not known to only look needs an operator, so that a new route is closed to viewers until somebody opens
+//! it. Every change that is let through or refused becomes an [`EventKind::Changed`].
+
+use axum::extract::{Request, State};
+use axum::http::{Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use rackbar_model::EventKind;
+use rackbar_services::EventSink as _;
+
+use super::Problem;
+use super::problem::Told;
+use crate::Context;
+use crate::auth::{Holder, Role};
+
+/// The holder of the token or session a request came with; put there by the guards.
+#[derive(Clone)]
+pub(crate) struct Caller(pub(crate) Holder);
+
+/// Marks a request that came through the socket file that only root can open.
+#[derive(Clone)]
+pub(crate) struct Local;
+
+/// What a request changed, in words; a handler puts it into its answer for the audit trail.
+#[derive(Clone)]
+pub(crate) struct Deed(pub(crate) String);
+
+/// Requests that send a body and yet change nothing.
+const LOOKS: [&str; 3] = ["/api/v1/site/check", "/api/v1/site/diff", "/api/v1/site/rules/test"];
+/// What only an admin may, in any way.
+const ADMIN: [&str; 3] = ["/api/v1/tokens", "/api/v1/export", "/api/v1/import"];
+
+fn looks(method: &Method, path: &str) -> bool {
+    method.is_safe() || LOOKS.contains(&path)
+}
+
+/// What a request needs.
+fn needed(method: &Method, path: &str) -> Role {
+    let under = |prefix: &&str| {
+        path.strip_prefix(*prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if ADMIN.iter().any(under) {
+        Role::Admin
+    } else if looks(method, path) {
+        Role::Viewer
+    } else {
+        Role::Operator
+    }
+}
+
+fn refusal(caller: &Holder, needed: Role) -> Problem {
+    Problem::forbidden(format!(
+        "{} has the role {}, this needs {needed}: ask an admin for a token (`rackbar token create`)",
+        caller.name, caller.role
+    ))
+}
+
+fn identify(context: &Context, request: &Request) -> Option<Holder> {
+    if request.extensions().get::<Local>().is_some() {
+        return Some(Holder {
+            name: "console".into(),
+            role: Role::Admin,
+        });
+    }
+    context.access.identify(request.headers())
+}
+
+/// In front of the API.
+pub(super) async fn api_guard(State(context): State<Context>, mut request: Request, next: Next) -> Response {
+    let Some(caller) = identify(&context, &request) else {
+        return Problem::unauthorized().into_response();
+    };
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // A cookie alone must not change anything: a form on another site could send it. Programs use a token.
+    let by_cookie = request.headers().get(header::AUTHORIZATION).is_none();
+    let local = request.extensions().get::<Local>().is_some();
+    let needed = needed(&method, &path);
+    let response = if by_cookie && !local && !method.is_safe() {
+        Problem::forbidden("changes through the API need a bearer token, not a page session").into_response()
+    } else if caller.role < needed {
+        refusal(&caller, needed).into_response()
+    } else {
+        request.extensions_mut().insert(Caller(caller.clone()));
+        next.run(request).await
+    };
+    if !looks(&method, &path) {
+        record(&context, &caller.name, &method, &path, &response);
+    }
+    response
+}
+
+/// In front of the page: who has not logged in is led to the form.
+pub(crate) async fn page_guard(State(context): State<Context>, mut request: Request, next: Next) -> Response {
+    let Some(caller) = identify(&context, &request) else {
+        return Redirect::to("/login").into_response();
+    };
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let needed = needed(&method, &path);
+    let response = if caller.role < needed {
+        let problem = refusal(&caller, needed);
+        let told = Told(problem.detail().to_owned());
+        let mut response = crate::page::message(problem.status(), problem.detail());
+        response.extensions_mut().insert(told);
+        response
+    } else {
+        request.extensions_mut().insert(Caller(caller.clone()));
+        next.run(request).await
+    };
+    // A form that was only looked at again (a check) says so itself.
+    if !method.is_safe() && response.extensions().get::<Looked>().is_none() {
+        record(&context, &caller.name, &method, &path, &response);
+    }
+    response
+}
+
+/// Marks the answer to a form of the page that changed nothing.
+#[derive(Clone)]
+pub(crate) struct Looked;
+
+fn record(context: &Context, by: &str, method: &Method, path: &str, response: &Response) {
+    let told = response.extensions().get::<Told>();
+    let ok = told.is_none() && !response.status().is_client_error() && !response.status().is_server_error();
+    let what = match response.extensions().get::<Deed>() {
+        Some(Deed(words)) => words.clone(),
+        None => format!("{method} {}", shortened(path)),
+    };
+    let outcome = match told {
+        Some(Told(words)) => format!("refused: {words}"),
+        None if ok => "done".to_owned(),
+        None => format!("refused with status {}", response.status().as_u16()),
+    };
+    let by = by.to_owned();
+    let kind = EventKind::Changed { by, what, outcome, ok };
+    context.rack.event(None, kind);
+}
+
+/// A path as it may stand in the journal: what a stranger made longer than any of ours is cut.
+fn shortened(path: &str) -> String {
+    path.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_needs_a_viewer_changing_an_operator_and_tokens_an_admin() {
+        for (method, path, role) in [
+            (Method::GET, "/api/v1/nodes", Role::Viewer),
+            (Method::HEAD, "/api/v1/nodes", Role::Viewer),
+            (Method::POST, "/api/v1/site/check", Role::Viewer),
+            (Method::PUT, "/api/v1/site", Role::Operator),
+            (Method::POST, "/api/v1/plans/ab/commit", Role::Operator),
+            (Method::DELETE, "/api/v1/images/debian-12", Role::Operator),
+            (Method::POST, "/api/v1/something/new", Role::Operator),
+            (Method::GET, "/api/v1/tokens", Role::Admin),
+            (Method::DELETE, "/api/v1/tokens/anna", Role::Admin),
+            (Method::POST, "/api/v1/import", Role::Admin),
+            (Method::POST, "/api/v1/export", Role::Admin),
+            (Method::GET, "/api/v1/tokensmith", Role::Viewer),
+        ] {
+            assert_eq!(needed(&method, path), role, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What a person can ask of the appliance beyond looking: site, plans, runs, images, checks, state.
+//!
+//! [`Operations`] is the door. The daemon puts the executor, the image store and the proof behind it; tests put a few
+//! fixed answers there. Every method may be refused, and every refusal is a sentence.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, Stream};
+use rackbar_model::{Digest, DiskIntent, ImageEntry, ImageFormat};
+use rackbar_plan::{Plan, Run};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// What comes of an operation.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;
+
+/// The body of an upload, piece by piece.
+pub type Body = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
+
+/// Why an operation was refused or failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// A site file has mistakes.
+    #[error("{} in the site file; nothing was changed", count(.0.len(), "mistake", "mistakes"))]
+    Mistakes(Vec<SiteMistake>),
+    /// What a plan rests on has changed since.
+    #[error("{} since the plan was made; make a new plan and look at it", count(.0.len(), "thing changed", "things changed"))]
+    Stale(Vec<String>),
+    /// A plan destroys data and nobody said yes to it.
+    #[error("the plan destroys data of {}; consent by naming {} in `destroy` (command line: --yes-destroy)", names(.0), if .0.len() == 1 { "it" } else { "each" })]
+    Consent(Vec<Consent>),
+    /// Something else stands in the way.
+    #[error("{0}")]
+    Conflict(String),
+    /// A machine or its BMC did not do it.
+    #[error("{0}")]
+    Device(String),
+    /// This appliance has no part that could do it.
+    #[error("{0}")]
+    Unavailable(String),
+    /// We failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// `1 mistake`, `2 mistakes`.
+pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+fn names(consent: &[Consent]) -> String {
+    let names: Vec<_> = consent.iter().map(|c| c.node.as_str()).collect();
+    names.join(", ")
+}
+
+/// One thing that is wrong with a site file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SiteMistake {
+    /// Line, from 1.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+    /// The field, such as `role.storage.disk.pick`; empty when the text is no TOML.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// What may have been meant.
+    pub suggestion: Option<String>,
+}
+
+/// What a plan would destroy of one machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Consent {
+    /// The machine's name, as it is to be given in `destroy`.
+    pub node: String,
+    /// What is lost, in words.
+    pub loses: Vec<String>,
+}
+
+/// Which rule fits a machine, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RuleMatch {
+    /// The machine's name now.
+    pub node: String,
+    /// The rule that fits; `None` when none does.
+    pub rule: Option<String>,
+    /// The role it gets.
+    pub role: Option<String>,
+    /// The name it would get.
+    pub name: Option<String>,
+    /// Each rule that was tried, in order, and why it fits or not.
+    pub tried: Vec<RuleTry>,
+}
+
+/// One rule held against one machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RuleTry {
+    /// The rule.
+    pub rule: String,
+    /// True when it fits.
+    pub fits: bool,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// For which machines a plan is to be made, and how.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlanRequest {
+    /// Names, ids or MAC addresses; empty for every machine that the site binds to a role.
+    pub nodes: Vec<String>,
+    /// Install also what is installed as wanted.
+    pub reinstall: bool,
+    /// Without roles: install this on the named machines.
+    pub install: Option<Install>,
+}
+
+/// The simple way: one operating system on the named machines.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Install {
+    /// Name in the image catalogue, such as `debian-12`.
+    pub os: String,
+    /// Which disk; the only one when left out.
+    pub disk: Option<DiskIntent>,
+    /// On two disks, mirrored.
+    pub mirror: bool,
+    /// Public keys that may log in.
+    pub ssh_keys: Vec<String>,
+}
+
+/// What to do with a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Begin nothing new.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Give up.
+    Cancel,
+}
+
+impl Order {
+    /// The order as the API and the command line write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
+/// What is told of an image that is put in.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct ImageFacts {
+    /// Packing; read from the file's first bytes when left out.
+    pub format: Option<ImageFormat>,
+    /// Architecture as `uname -m` says it.
+    pub arch: Option<String>,
+    /// Where it came from, for people.
+    pub source: Option<String>,
+    /// Licence note.
+    pub licence: Option<String>,
+    /// Account that logs in over SSH.
+    pub user: Option<String>,
+}
+
+/// An image on its way in.
+pub struct NewImage {
+    /// Its name in the catalogue.
+    pub name: String,
+    /// What is told of it.
+    pub facts: ImageFacts,
+    /// SHA-256 that the file must have.
+    pub sha256: Option<Digest>,
+    /// Bytes that will come, when the sender said so.
+    pub bytes: Option<u64>,
+    /// The bytes.
+    pub body: Body,
+}
+
+fn none<'a, T: Send + 'a>(what: &str) -> Answer<'a, T> {
+    let words = format!("{what}: this appliance was started without the part that does it");
+    futures_util::future::ready(Err(Refused::Unavailable(words))).boxed()
+}
+
+/// Everything a person can ask for. A method that is left out is refused.
+pub trait Operations: Send + Sync + 'static {
+    /// The site file in force; empty text when none was set.
+    fn site(&self) -> Answer<'_, String> {
+        none("site")
+    }
+    /// What is wrong with a site file.
+    fn check_site(&self, _text: String) -> Answer<'_, Vec<SiteMistake>> {
+        none("site check")
+    }
+    /// Puts a site file in force.
+    fn set_site(&self, _text: String, _by: &str) -> Answer<'_, ()> {
+        none("site set")
+    }
+    /// JSON Schema of the site file.
+    fn site_schema(&self) -> Answer<'_, serde_json::Value> {
+        none("site schema")
+    }
+    /// What differs between two site files, in words, one line each.
+    fn diff_sites(&self, _before: String, _after: String) -> Answer<'_, Vec<String>> {
+        none("site diff")
+    }
+    /// Holds the rules of a site file, or of the one in force, against every machine.
+    fn test_rules(&self, _text: Option<String>) -> Answer<'_, Vec<RuleMatch>> {
+        none("rule test")
+    }
+    /// Makes a plan. Nothing happens to any machine.
+    fn plan(&self, _request: PlanRequest) -> Answer<'_, Arc<Plan>> {
+        none("plan")
+    }
+    /// A plan that was made.
+    fn plan_by_id(&self, _id: &str) -> Answer<'_, Arc<Plan>> {
+        none("plan")
+    }
+    /// Starts a plan; `consent` names the machines whose data may be destroyed.
+    fn commit(&self, _id: &str, _consent: Vec<String>, _by: &str) -> Answer<'_, Arc<Run>> {
+        none("commit")
+    }
+    /// All runs, oldest first.
+    fn runs(&self) -> Answer<'_, Vec<Arc<Run>>> {
+        none("runs")
+    }
+    /// One run.
+    fn run(&self, _id: u64) -> Answer<'_, Arc<Run>> {
+        none("run")
+    }
+    /// Pauses, resumes or cancels a run.
+    fn order(&self, _id: u64, _order: Order, _by: &str) -> Answer<'_, ()> {
+        none("run")
+    }
+    /// Binds a machine to a role by hand; `None` gives it back to the rules.
+    fn bind(&self, _node: &str, _role: Option<String>, _by: &str) -> Answer<'_, ()> {
+        none("bind")
+    }
+    /// Brings a machine back to a known state from wherever it is; gives what was done, in words.
+    fn recover(&self, _node: &str, _by: &str) -> Answer<'_, String> {
+        none("recover")
+    }
+    /// Hands off a machine, or hands on again.
+    fn maintenance(&self, _node: &str, _on: bool, _reason: String, _by: &str) -> Answer<'_, ()> {
+        none("maintenance")
+    }
+    /// Runs the checks on these machines, or on all that are ready; gives the signed report of the rack as JSON.
+    fn verify(&self, _nodes: Vec<String>, _by: &str) -> Answer<'_, String> {
+        none("verify")
+    }
+    /// The newest signed report of a machine, as JSON.
+    fn report(&self, _node: &str) -> Answer<'_, String> {
+        none("report")
+    }
+    /// The newest signed report of the rack, as JSON.
+    fn rack_report(&self) -> Answer<'_, String> {
+        none("report")
+    }
+    /// The image catalogue, by name.
+    fn images(&self) -> Answer<'_, Vec<ImageEntry>> {
+        none("images")
+    }
+    /// Puts an image in, or another in its place.
+    fn put_image(&self, _image: NewImage) -> Answer<'_, ImageEntry> {
+        none("images")
+    }
+    /// Takes an image out.
+    fn remove_image(&self, _name: &str) -> Answer<'_, ()> {
+        none("images")
+    }
+    /// The whole state as one file, sealed with a passphrase.
+    fn export(&self, _passphrase: String) -> Answer<'_, Vec<u8>> {
+        none("export")
+    }
+    /// Puts a state file in the place of this appliance's own; gives what was taken, in words.
+    fn import(&self, _file: Vec<u8>, _passphrase: String) -> Answer<'_, String> {
+        none("import")
+    }
+    /// The rack as an Ansible inventory (`--list`).
+    fn ansible(&self) -> Answer<'_, serde_json::Value> {
+        none("handoff")
+    }
+}
+
+/// Nothing can be asked for: an appliance that only looks.
+impl Operations for () {}

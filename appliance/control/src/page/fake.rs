@@ -1,0 +1,234 @@
+//! A rack office with fixed answers for the page's tests: one plan of one machine, and its run half way.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt as _;
+use futures_util::future::ready;
+use rackbar_model::{Digest, NodeId, Timestamp};
+use rackbar_plan::{
+    Action, ActionId, ActionKind, Attempt, Change, Inputs, Layer, Limits, Outcome, Plan, PlanId, Progress, Run, RunId,
+    RunState, Stand, Target,
+};
+
+use crate::operations::{Answer, Consent, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SiteMistake};
+
+/// What a hostile machine could call itself or its disk.
+pub(super) const HOSTILE: &str = "<script>alert(1)</script>";
+
+/// Answers from memory; what was asked of it is kept.
+#[derive(Default)]
+pub(super) struct Office {
+    pub(super) site: Mutex<String>,
+    pub(super) node: Mutex<Option<(NodeId, String)>>,
+    pub(super) asked: Mutex<Vec<String>>,
+    pub(super) stale: Mutex<bool>,
+}
+
+fn action(node: NodeId, kind: ActionKind, layer: Layer, needs: &[&str], destroys: Option<String>) -> Action {
+    Action {
+        id: ActionId(format!("node-001/{}", kind.name())),
+        node: Some(node),
+        target: Target::Node(node),
+        layer,
+        changes: vec![Change {
+            what: "root disk".into(),
+            observed: Some(HOSTILE.into()),
+            wanted: "debian-12".into(),
+        }],
+        needs: needs.iter().map(|need| ActionId(format!("node-001/{need}"))).collect(),
+        destroys,
+        reboots: false,
+        estimate_seconds: 60,
+        reason: format!("the role wants it {HOSTILE}"),
+        limits: Limits { seconds: 60, tries: 3 },
+        kind,
+    }
+}
+
+/// A plan that empties the machine's disk, with a serial number that a hostile disk shows.
+pub(super) fn plan(node: NodeId) -> Plan {
+    let erase = ActionKind::Erase {
+        disks: Vec::new(),
+        method: rackbar_model::EraseMethod::Signatures,
+    };
+    let loses = format!("/dev/sda, serial {HOSTILE}, 20 GB");
+    Plan {
+        id: PlanId("0123456789ab".into()),
+        made: Timestamp(1_700_000_000_000),
+        inputs: Inputs {
+            site: Digest([0; 32]),
+            nodes: BTreeMap::new(),
+            images: BTreeMap::new(),
+        },
+        actions: vec![
+            action(
+                node,
+                ActionKind::Agent { fresh: false },
+                Layer::Infrastructure,
+                &[],
+                None,
+            ),
+            action(node, erase, Layer::System, &["agent"], Some(loses)),
+            action(
+                node,
+                ActionKind::Verify { checks: Vec::new() },
+                Layer::System,
+                &["disk.erase"],
+                None,
+            ),
+        ],
+        refused: Vec::new(),
+        unchanged: Vec::new(),
+    }
+}
+
+/// Its run: one action done, one half way, one waiting.
+pub(super) fn run(node: NodeId) -> Run {
+    let plan = plan(node);
+    let stands = [
+        Stand::Done {
+            outcome: Outcome {
+                summary: HOSTILE.into(),
+                details: vec![HOSTILE.into()],
+                nothing_to_do: false,
+            },
+            tries: 1,
+            at: Timestamp(1_700_000_001_000),
+        },
+        Stand::Running(Attempt {
+            number: 1,
+            job: "0".repeat(32),
+            began: Timestamp(1_700_000_002_000),
+            progress: Some(Progress {
+                doing: HOSTILE.into(),
+                done: 43,
+                total: 100,
+            }),
+        }),
+        Stand::Waiting,
+    ];
+    let ids = plan.actions.iter().map(|action| action.id.clone());
+    Run {
+        id: RunId(1),
+        actions: ids.zip(stands).collect(),
+        plan: Arc::new(plan),
+        by: "admin".into(),
+        began: Timestamp(1_700_000_000_500),
+        ended: None,
+        state: RunState::Going,
+    }
+}
+
+impl Office {
+    fn node(&self) -> (NodeId, String) {
+        self.node.lock().unwrap().clone().unwrap()
+    }
+
+    fn ask(&self, what: String) {
+        self.asked.lock().unwrap().push(what);
+    }
+}
+
+impl Operations for Office {
+    fn site(&self) -> Answer<'_, String> {
+        ready(Ok(self.site.lock().unwrap().clone())).boxed()
+    }
+
+    fn check_site(&self, text: String) -> Answer<'_, Vec<SiteMistake>> {
+        let mistake = SiteMistake {
+            line: 3,
+            column: 1,
+            field: "role.x.disc".into(),
+            message: format!("unknown key {HOSTILE}"),
+            suggestion: Some("did you mean `disk`?".into()),
+        };
+        let mistakes = if text.contains("disc") {
+            vec![mistake]
+        } else {
+            Vec::new()
+        };
+        ready(Ok(mistakes)).boxed()
+    }
+
+    fn set_site(&self, text: String, by: &str) -> Answer<'_, ()> {
+        let by = by.to_owned();
+        async move {
+            let mistakes = self.check_site(text.clone()).await?;
+            if !mistakes.is_empty() {
+                return Err(Refused::Mistakes(mistakes));
+            }
+            self.ask(format!("site by {by}"));
+            *self.site.lock().unwrap() = text;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn test_rules(&self, _: Option<String>) -> Answer<'_, Vec<RuleMatch>> {
+        let one = RuleMatch {
+            node: self.node().1,
+            rule: Some("all".into()),
+            role: Some(HOSTILE.into()),
+            name: None,
+            tried: vec![RuleTry {
+                rule: "all".into(),
+                fits: true,
+                why: HOSTILE.into(),
+            }],
+        };
+        ready(Ok(vec![one])).boxed()
+    }
+
+    fn plan(&self, request: PlanRequest) -> Answer<'_, Arc<Plan>> {
+        self.ask(format!("plan {:?} reinstall {}", request.nodes, request.reinstall));
+        ready(Ok(Arc::new(plan(self.node().0)))).boxed()
+    }
+
+    fn plan_by_id(&self, id: &str) -> Answer<'_, Arc<Plan>> {
+        let plan = plan(self.node().0);
+        let found = if plan.id.0 == id {
+            Ok(Arc::new(plan))
+        } else {
+            Err(Refused::NotFound(format!("there is no plan {id}")))
+        };
+        ready(found).boxed()
+    }
+
+    fn commit(&self, id: &str, consent: Vec<String>, by: &str) -> Answer<'_, Arc<Run>> {
+        let (node, name) = self.node();
+        let answer = if *self.stale.lock().unwrap() {
+            Err(Refused::Stale(vec![format!(
+                "the disks of {name} are others {HOSTILE}"
+            )]))
+        } else if consent == [name.clone()] {
+            self.ask(format!("commit {id} by {by}"));
+            Ok(Arc::new(run(node)))
+        } else {
+            let loses = vec![HOSTILE.to_owned()];
+            Err(Refused::Consent(vec![Consent { node: name, loses }]))
+        };
+        ready(answer).boxed()
+    }
+
+    fn runs(&self) -> Answer<'_, Vec<Arc<Run>>> {
+        ready(Ok(vec![Arc::new(run(self.node().0))])).boxed()
+    }
+
+    fn run(&self, id: u64) -> Answer<'_, Arc<Run>> {
+        let found = match id {
+            1 => Ok(Arc::new(run(self.node().0))),
+            _ => Err(Refused::NotFound(format!("there is no run {id}"))),
+        };
+        ready(found).boxed()
+    }
+
+    fn order(&self, id: u64, order: Order, by: &str) -> Answer<'_, ()> {
+        self.ask(format!("{} {id} by {by}", order.name()));
+        ready(Ok(())).boxed()
+    }
+
+    fn images(&self) -> Answer<'_, Vec<rackbar_model::ImageEntry>> {
+        ready(Ok(Vec::new())).boxed()
+    }
+}

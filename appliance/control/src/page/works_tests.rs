@@ -1,0 +1,195 @@
+//! Site, plan, consent and run on the page, as a browser without JavaScript works them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::{StatusCode, header};
+use rackbar_model::EventKind;
+
+use super::fake::{HOSTILE, Office};
+use super::tests::{ask, context, log_in, text, with_node};
+use crate::{Context, Role, Token};
+
+async fn office() -> (Context, Arc<Office>, String) {
+    let office = Arc::new(Office::default());
+    let context = Context {
+        operations: office.clone(),
+        ..context()
+    };
+    let name = with_node(&context).await;
+    let id = context.rack.node(&name).unwrap().id;
+    *office.node.lock().unwrap() = Some((id, name.clone()));
+    (context, office, name)
+}
+
+/// The hidden value that forms of this session carry.
+async fn form_key(context: &Context, cookie: &str) -> String {
+    let html = text(ask(context, "GET", "/runs", Some(cookie), "").await).await;
+    let (_, rest) = html.split_once("name=\"form_key\" value=\"").expect("a form");
+    rest.split('"').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn page_leads_from_a_plan_by_typed_consent_to_its_run() {
+    let (context, office, name) = office().await;
+    let cookie = log_in(&context).await;
+    let key = form_key(&context, &cookie).await;
+
+    let made = ask(
+        &context,
+        "POST",
+        "/plans",
+        Some(&cookie),
+        &format!("form_key={key}&nodes={name}"),
+    )
+    .await;
+    assert_eq!(made.status(), StatusCode::SEE_OTHER);
+    assert_eq!(made.headers()[header::LOCATION], "/plans/0123456789ab");
+
+    let html = text(ask(&context, "GET", "/plans/0123456789ab", Some(&cookie), "").await).await;
+    assert!(
+        !html.contains(HOSTILE),
+        "what a disk calls itself came through as it was"
+    );
+    for words in [
+        "This destroys data of 1 machine",
+        "Type the machine's name",
+        "<svg",
+        "layer 3",
+    ] {
+        assert!(html.contains(words), "no {words:?} in\n{html}");
+    }
+
+    let commit = |consent: &str| format!("form_key={key}&consent={consent}");
+    let path = "/plans/0123456789ab/commit";
+    let none = ask(&context, "POST", path, Some(&cookie), &commit("yes")).await;
+    assert_eq!(none.status(), StatusCode::PRECONDITION_REQUIRED);
+    assert!(text(none).await.contains("destroys data of"));
+    let forged = ask(
+        &context,
+        "POST",
+        path,
+        Some(&cookie),
+        &format!("form_key=x&consent={name}"),
+    )
+    .await;
+    assert_eq!(forged.status(), StatusCode::FORBIDDEN);
+    *office.stale.lock().unwrap() = true;
+    let stale = ask(&context, "POST", path, Some(&cookie), &commit(&name)).await;
+    assert_eq!(stale.status(), StatusCode::CONFLICT);
+    assert!(text(stale).await.contains("are others &lt;script"));
+    *office.stale.lock().unwrap() = false;
+    let begun = ask(&context, "POST", path, Some(&cookie), &commit(&name)).await;
+    assert_eq!(begun.headers()[header::LOCATION], "/runs/1");
+    assert!(
+        office
+            .asked
+            .lock()
+            .unwrap()
+            .contains(&"commit 0123456789ab by admin".to_owned())
+    );
+
+    let html = text(ask(&context, "GET", "/runs/1", Some(&cookie), "").await).await;
+    assert!(!html.contains(HOSTILE));
+    // The templates write a slash in an attribute as its number.
+    let html = html.replace("&#x2f;", "/");
+    for words in [
+        "running 43 %",
+        "1 of 3 done",
+        "data-stream=\"/api/v1/runs/1/stream\"",
+        "Pause",
+    ] {
+        assert!(html.contains(words), "no {words:?} in\n{html}");
+    }
+    let paused = ask(
+        &context,
+        "POST",
+        "/runs/1/order",
+        Some(&cookie),
+        &format!("form_key={key}&order=pause"),
+    )
+    .await;
+    assert_eq!(paused.status(), StatusCode::SEE_OTHER);
+    assert!(office.asked.lock().unwrap().contains(&"pause 1 by admin".to_owned()));
+}
+
+#[tokio::test]
+async fn page_checks_a_site_file_and_sets_it_only_over_the_one_it_showed() {
+    let (context, office, _) = office().await;
+    let cookie = log_in(&context).await;
+    let key = form_key(&context, &cookie).await;
+    let tag = |html: &str| {
+        let (_, rest) = html.split_once("name=\"tag\" value=\"").expect("a tag");
+        rest.split('"')
+            .next()
+            .unwrap()
+            .replace("&quot;", "%22")
+            .replace("&#x22;", "%22")
+    };
+    let first = tag(&text(ask(&context, "GET", "/site", Some(&cookie), "").await).await);
+    let form = |tag: &str, text: &str, action: &str| format!("form_key={key}&tag={tag}&text={text}&action={action}");
+
+    let wrong = ask(&context, "POST", "/site", Some(&cookie), &form(&first, "disc", "check")).await;
+    let html = text(wrong).await;
+    assert!(
+        html.contains("line 3") && html.contains("did you mean") && !html.contains(HOSTILE),
+        "{html}"
+    );
+    let refused = ask(&context, "POST", "/site", Some(&cookie), &form(&first, "disc", "set")).await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(office.site.lock().unwrap().is_empty());
+
+    let set = ask(
+        &context,
+        "POST",
+        "/site",
+        Some(&cookie),
+        &form(&first, "a%0D%0Ab", "set"),
+    )
+    .await;
+    assert_eq!(set.status(), StatusCode::SEE_OTHER);
+    assert_eq!(*office.site.lock().unwrap(), "a\nb");
+    let late = ask(&context, "POST", "/site", Some(&cookie), &form(&first, "other", "set")).await;
+    assert_eq!(late.status(), StatusCode::CONFLICT);
+    assert_eq!(*office.site.lock().unwrap(), "a\nb");
+    let html = text(ask(&context, "GET", "/site/rules", Some(&cookie), "").await).await;
+    assert!(html.contains("fits") && !html.contains(HOSTILE));
+}
+
+#[tokio::test]
+async fn viewer_sees_the_plan_and_changes_nothing() {
+    let (context, office, name) = office().await;
+    let secret = "right";
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, secret.as_bytes()).as_ref());
+    context.access.set_tokens(vec![Token {
+        name: "looker".into(),
+        sha256: rackbar_model::Digest(sha256),
+        role: Role::Viewer,
+    }]);
+    let cookie = log_in(&context).await;
+    let html = text(ask(&context, "GET", "/plans/0123456789ab", Some(&cookie), "").await).await;
+    assert!(html.contains("viewer") && !html.contains("action=\"/plans/0123456789ab/commit\""));
+    let refused = ask(
+        &context,
+        "POST",
+        "/plans",
+        Some(&cookie),
+        &format!("form_key=x&nodes={name}"),
+    )
+    .await;
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    assert!(office.asked.lock().unwrap().is_empty());
+    let tried = |kind: &EventKind| matches!(kind, EventKind::Changed { by, ok: false, .. } if by == "looker");
+    let end = Instant::now() + Duration::from_secs(10);
+    while !context
+        .rack
+        .events(0, 1_000)
+        .unwrap()
+        .iter()
+        .any(|event| tried(&event.kind))
+    {
+        assert!(Instant::now() < end, "the refused change is not in the audit trail");
+        tokio::task::yield_now().await;
+    }
+}

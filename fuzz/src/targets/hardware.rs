@@ -1,0 +1,120 @@
+//! What hardware, disks and switches say of themselves.
+
+use std::cell::OnceCell;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use rackbar_hardware::uevent::Uevent;
+use serde_json::Value;
+
+// Private to their crates: PID 1's own reader of partition tables, and the Redfish client's view of resources.
+#[allow(dead_code, missing_docs, reason = "only what is called here")]
+#[path = "../../../initramfs/init/src/gpt.rs"]
+mod gpt_table;
+#[allow(dead_code, reason = "only what is called here")]
+#[path = "../../../appliance/devices/src/redfish/view.rs"]
+mod view;
+
+pub(super) fn redfish(data: &[u8]) {
+    let Ok(resource) = serde_json::from_slice::<Value>(data) else {
+        return;
+    };
+    let _ = (
+        view::power(&resource),
+        view::mac(&resource),
+        view::reset(&resource),
+        view::boot(&resource),
+    );
+    let _ = (view::action_info_values(&resource), view::error_words(&resource));
+    let links = view::members(&resource)
+        .into_iter()
+        .chain(view::link(&resource, "/Bios"));
+    for link in links {
+        assert!(
+            link.starts_with('/') && !link.starts_with("//"),
+            "{link} leads to another host"
+        );
+    }
+}
+
+pub(super) fn smbios(data: &[u8]) {
+    let _ = rackbar_hardware::smbios::parse(data);
+}
+
+pub(super) fn lldp(data: &[u8]) {
+    let _ = rackbar_hardware::lldp::parse(data);
+}
+
+pub(super) fn uevent(data: &[u8]) {
+    let _ = Uevent::parse(data);
+}
+
+const SECTOR: usize = 512;
+
+/// A disk whose table begins in its second sector, with checksums that are right: a damaged one is refused at once.
+pub(super) fn gpt(data: &[u8]) {
+    thread_local!(static DISK: OnceCell<File> = const { OnceCell::new() });
+    let mut disk = vec![0; SECTOR];
+    disk.extend_from_slice(data);
+    disk.resize(disk.len().max(3 * SECTOR), 0);
+    put(&mut disk, 512, b"EFI PART");
+    put(&mut disk, 512 + 12, &92_u32.to_le_bytes());
+    put(&mut disk, 512 + 24, &1_u64.to_le_bytes());
+    let number = |disk: &[u8], at: usize| {
+        let bytes = disk.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(0, u32::from_le_bytes) as usize
+    };
+    let array_at = number(&disk, 512 + 72).saturating_mul(SECTOR);
+    let length = number(&disk, 512 + 80).saturating_mul(number(&disk, 512 + 84));
+    let array = disk
+        .get(array_at..array_at.saturating_add(length))
+        .map(crc32)
+        .unwrap_or_default();
+    put(&mut disk, 512 + 88, &array.to_le_bytes());
+    put(&mut disk, 512 + 16, &[0; 4]);
+    let header = disk.get(512..512 + 92).map(crc32).unwrap_or_default();
+    put(&mut disk, 512 + 16, &header.to_le_bytes());
+    DISK.with(|file| {
+        let file = file.get_or_init(|| {
+            let path = std::env::temp_dir().join(format!("rackbar-fuzz-gpt-{}", std::process::id()));
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .expect("a file in the folder for temporary files");
+            let _ = std::fs::remove_file(path);
+            file
+        });
+        file.set_len(disk.len() as u64).expect("room for the disk");
+        file.write_all_at(&disk, 0).expect("room for the disk");
+        let Some(table) = gpt_table::Table::read(file, SECTOR as u64, 1) else {
+            return;
+        };
+        let _ = table.disk_guid();
+        for partition in table.partitions() {
+            let grown = table.grown(1 << 20, partition.number, table.last_usable(1 << 20));
+            assert_eq!(
+                grown.partitions().len(),
+                table.partitions().len(),
+                "growing lost a partition"
+            );
+        }
+    });
+}
+
+fn put(disk: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(room) = disk.get_mut(at..at + bytes.len()) {
+        room.copy_from_slice(bytes);
+    }
+}
+
+/// CRC-32 of ISO 3309.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, byte: &u8| {
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| {
+            c >> 1 ^ 0xedb8_8320 & (c & 1).wrapping_neg()
+        })
+    };
+    !bytes.iter().fold(!0, step)
+}

@@ -1,0 +1,40 @@
+//! The targets by name. A name is also that of the target's folder under `fuzz/corpus`.
+
+mod hardware;
+mod ipmi;
+mod loader;
+mod netboot;
+mod site;
+
+/// What is done with one input.
+pub(crate) type Target = fn(&[u8]);
+
+/// Every target.
+pub(crate) const TARGETS: &[(&str, Target)] = &[
+    ("dhcp-engine", netboot::dhcp_engine),
+    ("dhcp-packet", netboot::dhcp_packet),
+    ("tftp-packet", netboot::tftp_packet),
+    ("tftp-server", netboot::tftp_server),
+    ("http-request", netboot::http_request),
+    ("boot-manifest", netboot::manifest),
+    ("boot-image", netboot::image),
+    ("messages", netboot::messages),
+    ("site-script", netboot::site_script),
+    ("loader-http", loader::http),
+    ("loader-packet", loader::packet),
+    ("loader-device-path", loader::device_path),
+    ("loader-payload", loader::payload),
+    ("loader-text", loader::text),
+    ("ipmi-packet", ipmi::packet),
+    ("ipmi-commands", ipmi::commands),
+    ("ipmi-server", ipmi::server),
+    ("ipmi-client", ipmi::client),
+    ("redfish-json", hardware::redfish),
+    ("smbios", hardware::smbios),
+    ("lldp", hardware::lldp),
+    ("uevent", hardware::uevent),
+    ("gpt", hardware::gpt),
+    ("rackbar-toml", site::rackbar_toml),
+    ("hardware-profile", site::hardware_profile),
+    ("words", site::words),
+];

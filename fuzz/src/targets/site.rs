@@ -1,0 +1,42 @@
+//! What people write: the appliance's configuration, hardware profiles, addresses and names.
+
+use rackbar_hw_profiles::Profiles;
+use rackbar_model::{Digest, MacAddr, NodeId, Timestamp};
+
+// Private to the program.
+#[allow(dead_code, unused_imports, missing_docs, reason = "only the reading is called")]
+#[path = "../../../appliance/rackbar/src/config/mod.rs"]
+mod config;
+
+pub(super) fn rackbar_toml(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(errors) = config::check(text, &|name| Ok(format!("#!ipxe\necho {name}\n"))) {
+        assert!(!errors.is_empty(), "refused without a reason");
+        let _ = config::in_words(&errors);
+    }
+    let _ = config::from_kernel_arguments(text);
+}
+
+pub(super) fn hardware_profile(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(mut profiles) = Profiles::shipped() {
+        let _ = profiles.add("fuzz.toml", text);
+    }
+}
+
+/// What is shown is read back the same.
+pub(super) fn words(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(mac) = text.parse::<MacAddr>() {
+        assert_eq!(mac.to_string().parse(), Ok(mac));
+    }
+    if let Ok(id) = text.parse::<NodeId>() {
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
+    if let Ok(digest) = text.parse::<Digest>() {
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        assert_eq!(time.to_string().parse(), Ok(time), "{text}");
+    }
+}

@@ -1,0 +1,170 @@
+//! Emptying disks, with evidence: what was done, in order, and what the device answered.
+//!
+//! Signatures are wiped with every method and first: they are what makes the next system take an old disk for its own.
+//! What a method cannot do on a disk is an error, never another method in its place.
+
+mod nvme;
+mod signatures;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rackbar_hardware::block;
+use rackbar_messages::JobReport;
+use rackbar_model::{DiskBus, DiskRef, EraseEvidence, EraseMethod, Timestamp};
+
+use crate::control::{Control, io, refuse};
+use crate::disk::{Buffer, Chosen, Disk, MIB, ioctl, is_zero, release, resolve};
+use crate::{Machine, Result};
+
+/// Places that are read back after overwriting, besides both ends.
+const SAMPLES: u64 = 1024;
+
+fn now() -> Timestamp {
+    Timestamp(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64),
+    )
+}
+
+/// Empties disks, one after the other.
+pub(crate) fn erase(machine: &Machine, disks: &[DiskRef], method: EraseMethod, control: &Control) -> Result<JobReport> {
+    // All are looked at before the first one is touched: a typing error must not cost half a machine.
+    let mut chosen = Vec::new();
+    for wanted in disks {
+        let disk = resolve(machine, wanted)?;
+        let stopped = release(machine, &disk)?;
+        chosen.push((wanted, disk, stopped));
+    }
+    let mut evidence = Vec::new();
+    for (wanted, disk, mut steps) in chosen {
+        control.check()?;
+        let began = now();
+        steps.extend(erase_one(&disk, method, control)?);
+        evidence.push(EraseEvidence {
+            disk: wanted.clone(),
+            model: disk.info.model.clone(),
+            asked: method,
+            steps,
+            began,
+            ended: now(),
+        });
+    }
+    Ok(JobReport::Erased(evidence))
+}
+
+/// Empties one disk; gives what was done.
+pub(crate) fn erase_one(chosen: &Chosen, method: EraseMethod, control: &Control) -> Result<Vec<String>> {
+    let disk = Disk::open(&chosen.path).map_err(io(format_args!("opening {}", chosen.path.display())))?;
+    let name = &chosen.info.name;
+    control.begin(format!("emptying {name} ({})", method.name()), disk.bytes());
+    let mut steps = signatures::wipe(&disk, name)?;
+    match method {
+        EraseMethod::Signatures => {}
+        EraseMethod::Discard => steps.push(discard(&disk, name)?),
+        EraseMethod::Sanitize | EraseMethod::Crypto if chosen.info.bus == DiskBus::Nvme => {
+            steps.extend(nvme::sanitize(
+                disk.file(),
+                name,
+                method == EraseMethod::Crypto,
+                control,
+            )?);
+        }
+        EraseMethod::Sanitize | EraseMethod::Crypto => return Err(cannot(chosen, method)),
+        EraseMethod::Overwrite => steps.extend(overwrite(&disk, name, control)?),
+    }
+    disk.sync().map_err(io(format_args!("writing out {name}")))?;
+    if disk.is_block() {
+        forget_partitions(&disk, name)?;
+    }
+    steps.push(signatures::verify(&disk, name)?);
+    Ok(steps)
+}
+
+/// SATA and SAS disks have such commands too (ACS-4 SANITIZE DEVICE, SECURITY ERASE UNIT; SBC-4 SANITIZE). They lock a
+/// disk until they are done, some firmware freezes them at every start, and an interrupted one leaves a disk with a
+/// password. Nothing of that could be tried on a real disk yet, so it is refused rather than guessed.
+fn cannot(chosen: &Chosen, method: EraseMethod) -> rackbar_messages::JobFailure {
+    refuse(
+        format!(
+            "{} ({:?}) is no NVMe disk; {} is done on NVMe disks only",
+            chosen.info.name,
+            chosen.info.bus,
+            method.name()
+        ),
+        "choose overwrite, or discard for SSDs",
+    )
+}
+
+fn discard(disk: &Disk, name: &str) -> Result<String> {
+    ioctl::discard(disk.file(), 0, disk.bytes()).map_err(|error| {
+        refuse(
+            format!("{name} cannot discard its blocks: {error}"),
+            "choose signatures or overwrite for this disk",
+        )
+    })?;
+    Ok(format!("{name}: BLKDISCARD of {} bytes accepted", disk.bytes()))
+}
+
+fn overwrite(disk: &Disk, name: &str, control: &Control) -> Result<Vec<String>> {
+    let mut done = 0;
+    disk.zero(0, disk.bytes(), &mut |step| {
+        done += step;
+        control.at(done);
+        control.check()
+    })?;
+    disk.sync().map_err(io(format_args!("writing out {name}")))?;
+    let samples = read_back(disk, name, control)?;
+    Ok(vec![
+        format!("{name}: {} bytes overwritten with zeros", disk.bytes()),
+        format!("{name}: {samples} MiB in {samples} places read back, all zero"),
+    ])
+}
+
+/// Reads a MiB at both ends and at places spread evenly between them.
+fn read_back(disk: &Disk, name: &str, control: &Control) -> Result<u64> {
+    let last = disk.bytes().saturating_sub(MIB) / MIB;
+    let step = (last / SAMPLES).max(1);
+    let mut buffer = Buffer::new(MIB as usize);
+    let mut count = 0;
+    for place in (0..=last).step_by(usize::try_from(step).unwrap_or(1)).chain([last]) {
+        control.check()?;
+        let offset = place * MIB;
+        let length = (disk.bytes() - offset).min(MIB) as usize;
+        let part = buffer.get_mut(..length).unwrap_or_default();
+        disk.read(part, offset)
+            .map_err(io(format_args!("reading {name} at byte {offset}")))?;
+        if !is_zero(part) {
+            return Err(refuse(
+                format!("{name} gives back data at byte {offset} after it was overwritten with zeros"),
+                "the disk does not keep what it is told: replace it, and destroy it",
+            ));
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Makes the kernel forget partitions that are gone.
+fn forget_partitions(disk: &Disk, name: &str) -> Result<()> {
+    if block::reread_partitions(disk.file()).is_ok() {
+        return Ok(());
+    }
+    // A kernel without a parser for what was there was told its partitions one by one.
+    for number in 1..=128 {
+        match block::remove_partition(disk.file(), number) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                return Err(refuse(
+                    format!("partition {number} of {name} is in use"),
+                    "boot the machine again",
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

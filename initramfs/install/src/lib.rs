@@ -1,0 +1,55 @@
+//! The agent's hands: emptying disks, writing images to them, giving the installed system its identity, and starting it.
+//!
+//! Only kernel interfaces are used: a node has no tools. Every part works on plain files and loop devices too, so that
+//! it is tested where it is built. Nothing here trusts what lies on a disk or comes over the network: parsers never
+//! panic, an image is bootable only after its digest was right, and no path leads out of the installed system's root.
+
+mod control;
+mod disk;
+mod erase;
+mod layout;
+mod mirror;
+mod mount;
+mod probe;
+mod stream;
+mod table;
+mod target;
+
+use rackbar_hardware::Root;
+use rackbar_messages::{JobReport, Work};
+
+pub use control::{Control, Progress, Result};
+
+/// The machine that is worked on.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// Where its `sys`, `proc` and `dev` are.
+    pub root: Root,
+}
+
+impl Machine {
+    /// Loads a kernel module that nothing asks for by itself. Init knows how, and is the one program besides the agent;
+    /// whether it worked shows when the module is used.
+    fn load_module(&self, name: &str) {
+        let init = self.root.path("init");
+        if init.exists() {
+            let _ = std::process::Command::new(init).args(["-q", "--", name]).status();
+        }
+    }
+}
+
+/// Carries out a job.
+///
+/// # Errors
+/// What failed, in words for the operator.
+pub fn perform(machine: &Machine, work: &Work, control: &Control) -> Result<JobReport> {
+    match work {
+        Work::Erase { disks, method } => erase::erase(machine, disks, *method, control),
+        Work::Write { target, image } => target::write(machine, target, image, control),
+        Work::Layout => Ok(JobReport::Layout(layout::read(machine))),
+        _ => Err(control::refuse(
+            "this agent does not know how to do that",
+            "boot the machine again",
+        )),
+    }
+}

@@ -1,0 +1,179 @@
+//! `cargo xtask fuzz`: coverage-guided fuzzing of everything that reads bytes from outside.
+//!
+//! libFuzzer on the stable compiler: LLVM's coverage pass is asked for by flags, and the fuzzer itself is C++, so g++ is
+//! needed and nothing else. New inputs and crashes go to `target/fuzz/TARGET`; `fuzz/corpus/TARGET` holds the seeds that
+//! are kept.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use comfy_table::{Table, presets};
+
+use crate::project::{Project, cargo};
+
+/// The flags that `cargo fuzz --sanitizer none` uses too. They must not reach build scripts, hence a target of its own.
+const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+                        -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+                        -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
+/// The target it runs on.
+const HOST: &str = "x86_64-unknown-linux-gnu";
+/// An input that takes longer than this is a finding.
+const SLOW_SECONDS: u32 = 10;
+/// A target that needs more memory than this is a finding.
+const MEMORY_MIB: u32 = 1024;
+
+/// Options of the verb.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The targets to run; all when none is named
+    targets: Vec<String>,
+    /// How long each target runs
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    seconds: u32,
+    /// Only run the kept inputs once, as a check
+    #[arg(long)]
+    corpus: bool,
+    /// Print the names of the targets
+    #[arg(long)]
+    list: bool,
+}
+
+/// What one target came to.
+struct Run {
+    name: String,
+    executions: String,
+    covered: String,
+    crash: Option<PathBuf>,
+}
+
+/// Builds the targets and runs them one after the other.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let project = Project::find()?;
+    let program = build(&project)?;
+    let all = names(&program)?;
+    if arguments.list {
+        all.iter().for_each(|name| println!("{name}"));
+        return Ok(());
+    }
+    for name in &arguments.targets {
+        ensure!(
+            all.contains(name),
+            "there is no target {name}: `cargo xtask fuzz --list`"
+        );
+    }
+    let chosen = if arguments.targets.is_empty() {
+        &all
+    } else {
+        &arguments.targets
+    };
+    let mut runs = Vec::new();
+    for name in chosen {
+        let run = one(&project, &program, name, arguments)?;
+        println!("{name}: {} executions, {} places covered", run.executions, run.covered);
+        runs.push(run);
+    }
+    report(&runs)
+}
+
+fn build(project: &Project) -> Result<PathBuf> {
+    let compiler = Command::new("g++").arg("--version").stdout(Stdio::null()).status();
+    ensure!(
+        compiler.is_ok_and(|status| status.success()),
+        "fuzzing needs g++, because libFuzzer is written in C++: apt-get install g++"
+    );
+    let target = project.target.join("fuzz-build");
+    let status = cargo()
+        .args(["build", "--quiet", "--release", "--target", HOST, "--manifest-path"])
+        .arg(project.root.join("fuzz/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        .env("RUSTFLAGS", COVERAGE)
+        .status()
+        .context("starting cargo")?;
+    ensure!(status.success(), "building the fuzz targets failed ({status})");
+    Ok(target.join(HOST).join("release/rackbar-fuzz"))
+}
+
+/// The program prints its targets when it is given none.
+fn names(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new(program)
+        .args(["-runs=1", "-close_fd_mask=0"])
+        .env_remove("RACKBAR_FUZZ_TARGET")
+        .output()
+        .context("asking for the targets")?;
+    let names: Vec<String> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    ensure!(!names.is_empty(), "{} names no targets", program.display());
+    Ok(names)
+}
+
+fn one(project: &Project, program: &Path, name: &str, arguments: &Arguments) -> Result<Run> {
+    let folder = project.target.join("fuzz").join(name);
+    let found = folder.join("corpus");
+    std::fs::create_dir_all(&found).with_context(|| format!("creating {}", found.display()))?;
+    let crashes = format!("{}/", folder.display());
+    let mut command = Command::new(program);
+    command
+        .env("RACKBAR_FUZZ_TARGET", name)
+        .args([
+            format!("-timeout={SLOW_SECONDS}"),
+            format!("-rss_limit_mb={MEMORY_MIB}"),
+        ])
+        .args([format!("-artifact_prefix={crashes}"), "-print_final_stats=1".into()]);
+    if arguments.corpus {
+        command.arg("-runs=0");
+    } else {
+        command
+            .arg(format!("-max_total_time={}", arguments.seconds))
+            .arg(&found);
+    }
+    let kept = project.root.join("fuzz/corpus").join(name);
+    if kept.is_dir() {
+        command.arg(&kept);
+    }
+    let output = command.output().with_context(|| format!("running {name}"))?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let log = folder.join("log");
+    std::fs::write(&log, &said).with_context(|| format!("writing {}", log.display()))?;
+    let crash = said.lines().find_map(|line| line.split("Test unit written to ").nth(1));
+    let run = Run {
+        name: name.into(),
+        executions: after(&said, "stat::number_of_executed_units:"),
+        covered: after(&said, " cov:"),
+        crash: crash.map(PathBuf::from),
+    };
+    if !output.status.success() && run.crash.is_none() {
+        bail!(
+            "{name} ended ({}) without an input to show; {} has its words",
+            output.status,
+            log.display()
+        );
+    }
+    Ok(run)
+}
+
+/// The word behind the last `mark`.
+fn after(text: &str, mark: &str) -> String {
+    let rest = text.rsplit_once(mark).map_or("", |(_, rest)| rest);
+    rest.split_whitespace().next().unwrap_or("?").to_owned()
+}
+
+fn report(runs: &[Run]) -> Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["target", "executions", "covered", "found"]);
+    for run in runs {
+        let found = run.crash.as_ref().map_or("-".into(), |path| path.display().to_string());
+        table.add_row([&run.name, &run.executions, &run.covered, &found]);
+    }
+    println!("{table}");
+    let bad = runs.iter().filter(|run| run.crash.is_some()).count();
+    ensure!(
+        bad == 0,
+        "{bad} targets found something: the log beside each input says what"
+    );
+    Ok(())
+}
