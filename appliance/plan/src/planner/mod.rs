@@ -266,7 +266,12 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn finish(self, now: Timestamp) -> Plan {
+    fn finish(mut self, now: Timestamp) -> Plan {
+        self.refused
+            .sort_by(|a, b| (natural(&a.name), a.node).cmp(&(natural(&b.name), b.node)));
+        self.left_out
+            .sort_by(|a, b| (natural(&a.name), a.node).cmp(&(natural(&b.name), b.node)));
+        self.unchanged.sort();
         let mut images = BTreeMap::new();
         for action in &self.actions {
             if let ActionKind::WriteImage { image, .. } = &action.kind

@@ -33,7 +33,9 @@ impl Pool {
         let mut owners = HashMap::new();
         for node in &facts.nodes {
             for address in node.addresses.values() {
-                owners.entry(*address).or_insert(node.node.id);
+                // Should two records claim one address, the lower identity has it, in whatever order they are listed.
+                let owner = owners.entry(*address).or_insert(node.node.id);
+                *owner = node.node.id.min(*owner);
             }
         }
         Self {

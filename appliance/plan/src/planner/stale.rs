@@ -123,7 +123,10 @@ fn detail(node: &NodeFacts, kind: &ActionKind) -> String {
 fn addresses(plan: &Plan, facts: &Facts, out: &mut Vec<String>) {
     let mut owners: HashMap<IpAddr, NodeId> = HashMap::new();
     for node in &facts.nodes {
-        owners.extend(node.addresses.values().map(|address| (*address, node.node.id)));
+        for address in node.addresses.values() {
+            let owner = owners.entry(*address).or_insert(node.node.id);
+            *owner = node.node.id.min(*owner);
+        }
     }
     for action in &plan.actions {
         let ActionKind::Setup { setup, .. } = &action.kind else {

@@ -1,7 +1,7 @@
 //! Which role a node gets and what it is called: by hand, as an expected machine, or by the first rule that matches.
 //!
-//! Expressions are minijinja's, with a bounded amount of work (fuel) and without any way out: no files, no includes, no
-//! clock. One that fails is shown with its error and never counts as a match.
+//! Expressions and templates are minijinja's, with a bounded number of instructions (fuel) and without any way out: no
+//! files, no includes, no clock. One that fails is shown with its error and never counts as a match.
 
 mod context;
 mod machine;
@@ -23,7 +23,7 @@ use context::{Context, NAMES};
 pub(crate) use context::{boot_nic, memory_gib};
 pub(crate) use machine::{Expected, shortfall};
 
-/// Instructions one expression may take: enough to walk a few hundred disks or PCI devices several times.
+/// Instructions one expression or template may take: enough to walk a few hundred disks or PCI devices several times.
 const FUEL: u64 = 100_000;
 
 /// Why a node has the role it has.
@@ -234,6 +234,14 @@ fn environment() -> &'static Environment<'static> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
+        // A name such as `srv-none` is worse than none at all.
+        environment.set_formatter(|out, state, value| {
+            if value.is_none() {
+                let message = "the node does not have the value that is to be written here";
+                return Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message));
+            }
+            minijinja::escape_formatter(out, state, value)
+        });
         environment.add_function("gib", |count: u64| count.saturating_mul(1 << 30));
         environment.add_function("tib", |count: u64| count.saturating_mul(1 << 40));
         environment

@@ -39,6 +39,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "timezone" => is_timezone(text),
         "interface" => is_interface(text),
         "name" | "image-name" => is_name(text),
+        "label" => (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control),
         "script" => text.starts_with("#!/"),
         "expression" => return rules::check_expression(text),
         "template" => return rules::check_template(text),
@@ -65,6 +66,7 @@ fn meaning(format: &str) -> &'static str {
         "user" => "an account name: lower-case letters, digits, `_`, `-`, at most 32",
         "timezone" => "a time zone's name, such as Europe/Berlin",
         "interface" => "an interface name: letters, digits, `.`, `_`, `-`, at most 15",
+        "label" => "a name: one line of at most 64 characters",
         "script" => "a script: its first line must name the program that runs it, such as #!/bin/sh",
         _ => "a name: letters, digits, `.`, `_`, `-`, at most 64",
     }
@@ -185,7 +187,7 @@ fn ssh_key(text: &str) -> Result<(), Refusal> {
 /// RFC 4648 section 4, padded.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let body = text.trim_end_matches('=');
-    if text.is_empty() || text.len() % 4 != 0 || text.len() - body.len() > 2 {
+    if text.is_empty() || !text.len().is_multiple_of(4) || text.len() - body.len() > 2 {
         return None;
     }
     let (mut out, mut bits, mut held) = (Vec::with_capacity(text.len() / 4 * 3), 0u32, 0u32);

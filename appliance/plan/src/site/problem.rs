@@ -71,9 +71,15 @@ impl<'a> Problems<'a> {
 
 /// `did you mean X?`, when one of the candidates is near.
 pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let word = word.to_lowercase();
+    // Jaro-Winkler is hard on short words: one slip is near, too.
+    let likeness = |candidate: &str| {
+        let slip = word.len() > 2 && strsim::osa_distance(&word, candidate) <= 1;
+        strsim::jaro_winkler(&word, candidate).max(if slip { 0.85 } else { 0.0 })
+    };
     let near = candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), candidate), candidate))
+        .map(|candidate| (likeness(candidate), candidate))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     near.map(|(_, candidate)| format!("did you mean `{candidate}`?"))

@@ -9,17 +9,17 @@ use crate::rules;
 
 /// One section of the reference: its heading, and where its schema is.
 const SECTIONS: &[(&str, &str)] = &[
-    ("Top of the file", "#"),
-    ("[network.NAME]", "#/$defs/Network"),
-    ("[role.NAME]", "#/$defs/Role"),
-    ("root = { .. }", "#/$defs/Root"),
-    ("burn_in = { .. }", "#/$defs/BurnIn"),
-    ("[[role.NAME.network]]", "#/$defs/RoleNetwork"),
-    ("[[role.NAME.file]]", "#/$defs/File"),
-    ("[[role.NAME.step]]", "#/$defs/Step"),
-    ("[[rule]]", "#/$defs/Rule"),
-    ("[[machine]]", "#/$defs/Machine"),
-    ("expect = { .. }", "#/$defs/Materials"),
+    ("The top of the file", "#"),
+    ("`[network.NAME]`", "#/$defs/Network"),
+    ("`[role.NAME]`", "#/$defs/Role"),
+    ("`root = { .. }`", "#/$defs/Root"),
+    ("`burn_in = { .. }`", "#/$defs/BurnIn"),
+    ("`[[role.NAME.network]]`", "#/$defs/RoleNetwork"),
+    ("`[[role.NAME.file]]`", "#/$defs/File"),
+    ("`[[role.NAME.step]]`", "#/$defs/Step"),
+    ("`[[rule]]`", "#/$defs/Rule"),
+    ("`[[machine]]`", "#/$defs/Machine"),
+    ("`expect = { .. }`", "#/$defs/Materials"),
 ];
 
 /// The reference as Markdown.
@@ -30,7 +30,7 @@ pub fn reference() -> String {
         let Some(section) = schema.pointer(pointer.trim_start_matches('#')) else {
             continue;
         };
-        let _ = write!(out, "### `{heading}`\n\n");
+        let _ = write!(out, "### {heading}\n\n");
         if let Some(text) = section.get("description").and_then(Value::as_str) {
             let _ = write!(out, "{}\n\n", joined(text));
         }

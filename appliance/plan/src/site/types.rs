@@ -493,8 +493,8 @@ const fn once() -> u32 {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Its name.
-    #[schemars(extend("format" = "name"))]
+    /// Its name, one line in your own words.
+    #[schemars(extend("format" = "label"))]
     pub name: String,
     /// Expression over the node; it matches where this is true.
     #[schemars(extend("format" = "expression"))]

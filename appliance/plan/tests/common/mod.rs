@@ -1,0 +1,199 @@
+//! A few words to build racks with.
+#![allow(dead_code, missing_docs, reason = "each test uses its part")]
+
+use std::sync::Arc;
+
+use rackbar_model::{
+    Digest, Disk, DiskBus, ImageEntry, ImageFormat, Inventory, MacAddr, Nic, Node, NodeId, NodeState, OsSetup,
+    PowerState, Timestamp,
+};
+use rackbar_plan::{ActionKind, Facts, Installed, NodeFacts, Plan, Scope, SetupDigest, Site, plan};
+
+pub const GIB: u64 = 1 << 30;
+pub const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f t@example.org";
+
+pub fn site(text: &str) -> Site {
+    Site::parse(text).unwrap_or_else(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        panic!("{}", lines.join("\n"))
+    })
+}
+
+pub fn disk(serial: &str, gib: u64, bus: DiskBus) -> Disk {
+    Disk {
+        name: format!("d-{serial}"),
+        size_bytes: gib * GIB,
+        model: Some(format!("MODEL {gib}G")),
+        serial: Some(serial.to_owned()),
+        bus,
+        sector_bytes: 512,
+        ..Disk::default()
+    }
+}
+
+pub fn mac(node: u16, nic: u8) -> MacAddr {
+    let [high, low] = node.to_be_bytes();
+    MacAddr([0x52, 0x54, 0, high, low, nic])
+}
+
+pub fn nic(node: u16, index: u8, speed: u32) -> Nic {
+    Nic {
+        name: format!("eth{index}"),
+        mac: mac(node, index),
+        driver: Some("virtio_net".into()),
+        pci: Some(format!("0000:0{index}:00.0")),
+        speed_mbps: Some(speed),
+        link: true,
+        boot: index == 0,
+        ..Nic::default()
+    }
+}
+
+pub fn id(number: u16) -> NodeId {
+    let mut bytes = [7; 16];
+    bytes[14..].copy_from_slice(&number.to_be_bytes());
+    NodeId(bytes)
+}
+
+/// A discovered node with its agent connected and a BMC.
+pub fn node(number: u16, disks: Vec<Disk>) -> NodeFacts {
+    let nics = vec![nic(number, 0, 1000), nic(number, 1, 25_000), nic(number, 2, 25_000)];
+    let mut inventory = Inventory {
+        disks,
+        ..Inventory::default()
+    };
+    inventory.system.serial = Some(format!("SN{number:05}"));
+    inventory.system.product = Some("Virtual".into());
+    inventory.cpu.arch = Some("x86_64".into());
+    inventory.cpu.cores = 8;
+    inventory.memory.total_bytes = 16 * GIB;
+    inventory.boot.mac = Some(mac(number, 0));
+    let node = Node {
+        id: id(number),
+        name: format!("node-{number:03}"),
+        state: NodeState::Discovered,
+        state_since: Timestamp(0),
+        first_seen: Timestamp(0),
+        last_seen: Timestamp(0),
+        agent_connected: true,
+        power: PowerState::On,
+        address: None,
+        bmc_address: None,
+        macs: nics.iter().map(|nic| nic.mac).collect(),
+        witnesses: Vec::new(),
+        collisions: Vec::new(),
+        inventory: Some(Inventory { nics, ..inventory }),
+        inventory_at: Some(Timestamp(0)),
+        verdict: String::new(),
+        ..template()
+    };
+    NodeFacts {
+        bmc: true,
+        ..NodeFacts::new(Arc::new(node))
+    }
+}
+
+/// The fields of a node that tests here do not care for.
+fn template() -> Node {
+    serde_json::from_value(serde_json::json!({
+        "id": "07070707-0707-0707-0707-070707070707", "name": "", "state": "discovered", "state_since": Timestamp(0),
+        "first_seen": Timestamp(0), "last_seen": Timestamp(0), "agent_connected": false, "power": "unknown",
+        "address": null, "bmc_address": null, "macs": [], "witnesses": [], "collisions": [], "inventory": null,
+        "inventory_at": null, "verdict": "",
+    }))
+    .expect("a node")
+}
+
+pub fn change(facts: &mut NodeFacts, with: impl FnOnce(&mut Node)) {
+    with(Arc::make_mut(&mut facts.node));
+}
+
+pub fn image(name: &str, version: u8) -> ImageEntry {
+    ImageEntry {
+        name: name.into(),
+        format: ImageFormat::Zstd,
+        sha256: Digest([version; 32]),
+        bytes: 300 << 20,
+        disk_bytes: Some(2 * GIB),
+        arch: "x86_64".into(),
+        source: "test".into(),
+        licence: "test".into(),
+        user: "debian".into(),
+        added: Timestamp(0),
+    }
+}
+
+pub fn facts(nodes: Vec<NodeFacts>) -> Facts {
+    Facts {
+        nodes,
+        images: [("debian-12".to_owned(), image("debian-12", 1))].into(),
+        ..Facts::default()
+    }
+}
+
+pub fn all(site: &Site, facts: &Facts) -> Plan {
+    let plan = plan(site, facts, &Scope::default(), Timestamp(1));
+    assert_eq!(plan.check(), Ok(()));
+    plan
+}
+
+pub fn ids(plan: &Plan) -> Vec<&str> {
+    plan.actions.iter().map(|action| action.id.0.as_str()).collect()
+}
+
+pub fn setup<'p>(plan: &'p Plan, name: &str) -> &'p OsSetup {
+    let action = plan
+        .actions
+        .iter()
+        .find(|action| action.id.0 == format!("{name}/os.setup"));
+    match &action.expect("a setup").kind {
+        ActionKind::Setup { setup, .. } => setup,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What the orchestrator records when a plan was carried out well.
+pub fn carried_out(facts: &mut Facts, plan: &Plan) {
+    for node in &mut facts.nodes {
+        let own = plan.actions.iter().filter(|action| action.node == Some(node.node.id));
+        for action in own {
+            match (&action.kind, &mut node.installed) {
+                (
+                    ActionKind::WriteImage {
+                        target, image, sha256, ..
+                    },
+                    installed,
+                ) => {
+                    *installed = Some(Installed {
+                        image: image.clone(),
+                        sha256: *sha256,
+                        target: target.clone(),
+                        setup: SetupDigest::default(),
+                        at: Timestamp(100),
+                        steps: Default::default(),
+                        checked: None,
+                    });
+                }
+                (ActionKind::Setup { setup, .. }, Some(installed)) => installed.setup = SetupDigest::of(setup),
+                (ActionKind::Step(step), Some(installed)) => {
+                    installed
+                        .steps
+                        .insert(step.name.clone(), rackbar_plan::planner::step_digest(step));
+                }
+                (ActionKind::Verify { checks }, Some(installed)) => installed.checked = Some(checks.clone()),
+                (ActionKind::BiosSettings { attributes }, _) => {
+                    node.bios.get_or_insert_default().extend(attributes.clone());
+                }
+                (ActionKind::RotatePassword, _) => node.password_rotated = true,
+                _ => {}
+            }
+        }
+        if plan.actions.iter().any(|action| action.node == Some(node.node.id)) {
+            let installed = node.installed.is_some();
+            change(node, |node| {
+                node.state = NodeState::Ready;
+                node.agent_connected = !installed;
+            });
+        }
+    }
+}

@@ -1,0 +1,582 @@
+//! What plans look like, node by node.
+#![allow(missing_docs, reason = "a test")]
+
+mod common;
+
+use std::net::IpAddr;
+
+use common::{GIB, all, carried_out, change, disk, facts, id, ids, image, node, setup, site};
+use rackbar_model::{DiskBus, DiskIntent, NodeState, RootTarget, Timestamp};
+use rackbar_plan::planner::{INSTALL_ROLE, install};
+use rackbar_plan::{ActionKind, Facts, Layer, Plan, Scope, Site, plan, stale};
+
+const WORKER: &str = r##"
+version = 1
+[role.worker]
+os = "debian-12"
+[[rule]]
+name = "all"
+when = "true"
+role = "worker"
+"##;
+
+fn one(number: u16) -> Facts {
+    facts(vec![node(number, vec![disk("A", 8, DiskBus::Nvme)])])
+}
+
+fn refusal(plan: &Plan) -> &str {
+    assert!(plan.actions.is_empty(), "{:?}", ids(plan));
+    &plan.refused.first().expect("a refusal").reason
+}
+
+#[test]
+fn a_discovered_node_goes_the_whole_way() {
+    let text = r##"
+version = 1
+[role.worker]
+os = "debian-12"
+rotate_bmc_password = true
+burn_in = { cpu_seconds = 60 }
+[role.worker.bios]
+ProcVirtualization = "Enabled"
+Threads = 2
+[[role.worker.step]]
+name = "a"
+script = "#!/bin/sh"
+[[role.worker.step]]
+name = "b"
+script = "#!/bin/sh"
+needs = []
+[[rule]]
+name = "all"
+when = "true"
+role = "worker"
+hostname = "worker-{{ number }}"
+"##;
+    let plan = all(&site(text), &one(1));
+    let names = [
+        "bmc.password",
+        "bios.settings",
+        "agent.restart",
+        "bios.verify",
+        "burn-in",
+        "disk.erase",
+        "os.write",
+        "os.setup",
+        "boot.order",
+        "restart",
+        "os.reachable",
+        "step.a",
+        "step.b",
+        "verify",
+    ];
+    assert_eq!(ids(&plan), names.map(|name| format!("worker-1/{name}")));
+    let action = |name: &str| {
+        plan.actions
+            .iter()
+            .find(|a| a.id.0 == format!("worker-1/{name}"))
+            .unwrap()
+    };
+    assert_eq!(action("step.a").needs, action("step.b").needs);
+    assert_eq!(action("verify").needs.len(), 2);
+    let destroys = action("disk.erase").destroys.as_deref().unwrap();
+    for part in ["nvme", "MODEL 8G", "serial A", "8.0 GiB"] {
+        assert!(destroys.contains(part), "{destroys}");
+    }
+    assert_eq!(action("bios.settings").changes[1].wanted, "2");
+    assert_eq!(action("bios.settings").layer, Layer::Firmware);
+    assert_eq!(setup(&plan, "worker-1").user, "debian");
+    assert_eq!(setup(&plan, "worker-1").machine_id.len(), 32);
+    assert_eq!(plan.destructive().len(), 1);
+    assert!(plan.critical_seconds() > 60);
+}
+
+#[test]
+fn an_installed_node_that_is_as_wanted_is_left_alone_and_only_what_changes_is_planned() {
+    let text = WORKER.replace(
+        "[[rule]]",
+        "[[role.worker.step]]\nname = \"a\"\nscript = \"#!/bin/sh\"\n[[rule]]",
+    );
+    let mut facts = one(1);
+    let first = all(&site(&text), &facts);
+    carried_out(&mut facts, &first);
+    let again = all(&site(&text), &facts);
+    assert!(again.is_empty(), "{:?}", ids(&again));
+    assert_eq!(again.unchanged, [id(1)]);
+
+    // One more step: only that, and the checks.
+    let more = text.replace(
+        "[[rule]]",
+        "[[role.worker.step]]\nname = \"b\"\nscript = \"#!/bin/sh\"\n[[rule]]",
+    );
+    let plan_more = all(&site(&more), &facts);
+    assert_eq!(
+        ids(&plan_more),
+        ["node-001/os.reachable", "node-001/step.b", "node-001/verify"]
+    );
+    // Other firmware settings: a restart, nothing destroyed.
+    let bios = text.replace("os = \"debian-12\"", "os = \"debian-12\"\nbios = { A = \"1\" }");
+    let plan_bios = all(&site(&bios), &facts);
+    assert_eq!(plan_bios.actions.len(), 7, "{:?}", ids(&plan_bios));
+    assert!(plan_bios.destructive().is_empty());
+    // Another identity: not changed behind one's back.
+    let keys = text.replace("version = 1", &format!("version = 1\nssh_keys = [\"{}\"]", common::KEY));
+    assert!(refusal(&all(&site(&keys), &facts)).contains("account and SSH keys"));
+    let scope = Scope {
+        reinstall: true,
+        ..Scope::default()
+    };
+    let anew = plan(&site(&keys), &facts, &scope, Timestamp(1));
+    assert_eq!(anew.destructive().len(), 1);
+    assert_ne!(
+        setup(&anew, "node-001").machine_id,
+        setup(&first, "node-001").machine_id
+    );
+    // A new version of the image.
+    facts.images.insert("debian-12".into(), image("debian-12", 2));
+    let upgraded = all(&site(&text), &facts);
+    assert!(
+        upgraded
+            .actions
+            .iter()
+            .any(|a| a.reason.contains("another version of the debian-12")),
+        "{upgraded:?}"
+    );
+    // It failed its checks: they are run again, the system stays.
+    facts.images.insert("debian-12".into(), image("debian-12", 1));
+    change(&mut facts.nodes[0], |node| node.state = NodeState::Discovered);
+    assert_eq!(
+        ids(&all(&site(&text), &facts)),
+        ["node-001/os.reachable", "node-001/verify"]
+    );
+    // It was brought back into our agent: it goes back to its disk.
+    change(&mut facts.nodes[0], |node| node.agent_connected = true);
+    let back = all(&site(&text), &facts);
+    assert_eq!(
+        ids(&back),
+        ["boot.order", "restart", "os.reachable", "verify"].map(|n| format!("node-001/{n}"))
+    );
+    assert!(back.destructive().is_empty());
+}
+
+#[test]
+fn nodes_without_a_role_and_hands_off_nodes_are_left_out_with_the_reason() {
+    let text = WORKER.replace("\"true\"", "\"number == 1\"");
+    let mut facts = facts((1..=4).map(|n| node(n, vec![disk("A", 8, DiskBus::Nvme)])).collect());
+    change(&mut facts.nodes[2], |node| node.state = NodeState::Maintenance);
+    change(&mut facts.nodes[3], |node| node.state = NodeState::HandedOver);
+    let plan = all(&site(&text), &facts);
+    assert_eq!(plan.by_node().len(), 1);
+    let reasons: Vec<&str> = plan.left_out.iter().map(|left| left.reason.as_str()).collect();
+    assert_eq!(reasons.len(), 3);
+    assert!(reasons[0].contains("no role is bound"));
+    assert!(reasons[1].contains("maintenance"));
+    assert!(reasons[2].contains("another owner"));
+    assert!(plan.refused.is_empty());
+    facts.nodes[1].role = Some("worker".into());
+    assert_eq!(all(&site(&text), &facts).by_node().len(), 2);
+    facts.nodes[1].role = Some("wroker".into());
+    assert!(
+        all(&site(&text), &facts).refused[0]
+            .reason
+            .contains("did you mean `worker`?")
+    );
+}
+
+#[test]
+fn the_root_disk_is_the_one_that_fits_or_none() {
+    let (nvme, sata) = (disk("N", 8, DiskBus::Nvme), disk("S", 16, DiskBus::Sata));
+    let usb = disk("U", 4, DiskBus::Usb);
+    let mut hdd = disk("H", 16, DiskBus::Sata);
+    hdd.rotational = true;
+    let mut removable = disk("R", 8, DiskBus::Sata);
+    removable.removable = true;
+    let mut nameless = disk("", 8, DiskBus::Virtio);
+    nameless.serial = None;
+    let mut four_k = disk("K", 8, DiskBus::Nvme);
+    four_k.sector_bytes = 4096;
+    let mut twin = disk("N", 8, DiskBus::Nvme);
+    twin.name = "twin".into();
+    // Intent, disks, and either the serials chosen or parts of the refusal.
+    type Case<'a> = (
+        &'a str,
+        Vec<&'a rackbar_model::Disk>,
+        Result<Vec<&'a str>, Vec<&'a str>>,
+    );
+    let cases: Vec<Case<'_>> = vec![
+        ("{}", vec![&nvme], Ok(vec!["N"])),
+        (
+            "{}",
+            vec![&nvme, &sata],
+            Err(vec!["2 fit", "serial N, 8.0 GiB (fits)", "serial S, 16.0 GiB (fits)"]),
+        ),
+        ("{ pick = 'smallest' }", vec![&nvme, &sata], Ok(vec!["N"])),
+        ("{ pick = 'largest' }", vec![&nvme, &sata], Ok(vec!["S"])),
+        (
+            "{ pick = 'largest' }",
+            vec![&nvme, &sata, &hdd],
+            Err(vec!["2 fit", "not the size"]),
+        ),
+        ("{ media = 'ssd' }", vec![&hdd, &sata], Ok(vec!["S"])),
+        ("{ media = 'hdd' }", vec![&hdd, &sata], Ok(vec!["H"])),
+        (
+            "{ bus = 'nvme' }",
+            vec![&sata],
+            Err(vec!["none fits", "not on the bus nvme"]),
+        ),
+        ("{ serial = 'X' }", vec![&sata], Err(vec!["serial is S, not X"])),
+        ("{ model = 'model 16' }", vec![&nvme, &sata], Ok(vec!["S"])),
+        ("{ min_gib = 9 }", vec![&nvme, &sata], Ok(vec!["S"])),
+        ("{ max_gib = 9 }", vec![&nvme, &sata], Ok(vec!["N"])),
+        ("{}", vec![&usb], Err(vec!["only when named by serial"])),
+        ("{ pick = 'smallest' }", vec![&usb, &nvme], Ok(vec!["N"])),
+        ("{ serial = 'U' }", vec![&usb, &nvme], Ok(vec!["U"])),
+        ("{}", vec![&removable], Err(vec!["only when named"])),
+        ("{}", vec![&nameless], Err(vec!["could not be told from another"])),
+        ("{}", vec![&four_k], Err(vec!["4096"])),
+        ("{}", vec![&nvme, &twin], Err(vec!["two paths to one disk"])),
+        ("{}", vec![], Err(vec!["no disk that the agent can see"])),
+        ("{ mirror = true }", vec![&nvme, &sata], Ok(vec!["N", "S"])),
+        (
+            "{ mirror = true }",
+            vec![&nvme],
+            Err(vec!["only one fits", "exactly two"]),
+        ),
+        ("{ mirror = true }", vec![&nvme, &sata, &hdd], Err(vec!["3 fit"])),
+        (
+            "{ mirror = true, pick = 'largest' }",
+            vec![&nvme, &sata, &hdd],
+            Ok(vec!["S", "H"]),
+        ),
+    ];
+    for (intent, disks, wanted) in cases {
+        let site = site(&WORKER.replace("os = \"debian-12\"", &format!("os = \"debian-12\"\nroot = {intent}")));
+        let facts = facts(vec![node(1, disks.into_iter().cloned().collect())]);
+        let plan = all(&site, &facts);
+        match wanted {
+            Ok(serials) => {
+                let write = plan.actions.iter().find_map(|action| match &action.kind {
+                    ActionKind::WriteImage { target, .. } => Some(target),
+                    _ => None,
+                });
+                let target = write.unwrap_or_else(|| panic!("{intent}: {:?}", plan.refused));
+                let found: Vec<&str> = target
+                    .disks()
+                    .iter()
+                    .filter_map(|disk| disk.serial.as_deref())
+                    .collect();
+                assert_eq!(found, serials, "{intent}");
+                assert_eq!(matches!(target, RootTarget::Mirror(_)), intent.contains("mirror"));
+            }
+            Err(parts) => {
+                let reason = refusal(&plan);
+                assert!(parts.iter().all(|part| reason.contains(part)), "{intent}: {reason}");
+            }
+        }
+    }
+}
+
+#[test]
+fn images_must_be_there_fit_the_disk_and_the_machine() {
+    let site = site(WORKER);
+    let mut small = one(1);
+    small.images.get_mut("debian-12").unwrap().disk_bytes = Some(9 * GIB);
+    assert!(refusal(&all(&site, &small)).contains("smaller than the image debian-12, which needs 9.0 GiB"));
+    let mut none = one(1);
+    let entry = none.images.remove("debian-12").unwrap();
+    assert!(refusal(&all(&site, &none)).contains("the catalogue is empty"));
+    none.images.insert("debian-13".into(), entry.clone());
+    assert!(refusal(&all(&site, &none)).contains("did you mean `debian-13`?"));
+    let mut arm = one(1);
+    arm.images.get_mut("debian-12").unwrap().arch = "aarch64".into();
+    assert!(refusal(&all(&site, &arm)).contains("aarch64"));
+}
+
+const STATIC: &str = r##"
+version = 1
+[network.lan]
+subnet = "10.10.0.0/24"
+gateway = "10.10.0.1"
+addresses = "10.10.0.50-10.10.0.52"
+dns = ["10.10.0.51"]
+[network.fast]
+subnet = "10.20.0.0/24"
+vlan = 20
+mtu = 9000
+[role.worker]
+os = "debian-12"
+[[role.worker.network]]
+name = "lan"
+network = "lan"
+[[role.worker.network]]
+name = "fast"
+network = "fast"
+nics = ["nic.speed_mbps >= 25000"]
+bond = "802.3ad"
+[[rule]]
+name = "all"
+when = "true"
+role = "worker"
+"##;
+
+#[test]
+fn addresses_are_given_out_in_order_kept_and_never_twice() {
+    let site = site(STATIC);
+    let nodes = |numbers: &[u16]| {
+        facts(
+            numbers
+                .iter()
+                .map(|n| node(*n, vec![disk("A", 8, DiskBus::Nvme)]))
+                .collect(),
+        )
+    };
+    let plan = all(&site, &nodes(&[2, 1]));
+    // .51 is the DNS server.
+    assert_eq!(setup(&plan, "node-001").networks[0].addresses, ["10.10.0.50/24"]);
+    assert_eq!(setup(&plan, "node-002").networks[0].addresses, ["10.10.0.52/24"]);
+    let fast = &setup(&plan, "node-001").networks[1];
+    assert_eq!(
+        (fast.nics.len(), fast.vlan, fast.mtu, fast.addresses.len()),
+        (2, Some(20), Some(9000), 0)
+    );
+    let full = all(&site, &nodes(&[1, 2, 3]));
+    assert_eq!(full.refused.len(), 1);
+    assert!(
+        full.refused[0]
+            .reason
+            .contains("no address of 10.10.0.50-10.10.0.52 is free")
+    );
+    // Bound addresses stay when others come and go; what the appliance or a lease has is not given out.
+    let mut bound = nodes(&[1, 2]);
+    bound.nodes[1]
+        .addresses
+        .insert("lan".into(), "10.10.0.50".parse().unwrap());
+    let plan = all(&site, &bound);
+    assert_eq!(setup(&plan, "node-002").networks[0].addresses, ["10.10.0.50/24"]);
+    assert_eq!(setup(&plan, "node-001").networks[0].addresses, ["10.10.0.52/24"]);
+    let mut taken = nodes(&[1]);
+    taken.taken.insert("10.10.0.50".parse::<IpAddr>().unwrap());
+    taken.appliance.push("10.10.0.52".parse().unwrap());
+    assert!(refusal(&all(&site, &taken)).contains("free"));
+    // A second node that claims a bound address does not get it.
+    let mut double = nodes(&[1, 2]);
+    for node in &mut double.nodes {
+        node.addresses.insert("lan".into(), "10.10.0.50".parse().unwrap());
+    }
+    let plan = all(&site, &double);
+    assert_ne!(
+        setup(&plan, "node-001").networks[0].addresses,
+        setup(&plan, "node-002").networks[0].addresses
+    );
+}
+
+#[test]
+fn nics_that_do_not_fit_are_refused_with_the_list() {
+    for (nics, part) in [
+        (
+            "nics = ['nic.speed_mbps >= 25000']",
+            "2 NICs fit and it is no bond. NICs: nic0 52:54:00:00:01:00",
+        ),
+        ("nics = ['nic7']", "no NIC fits `nic7`"),
+        ("nics = ['boot']\nbond = '802.3ad'", "a bond needs two NICs"),
+        ("nics = ['nic.sped > 1']", "no NIC fits"),
+    ] {
+        let text = STATIC.replace("network = \"lan\"", &format!("network = \"lan\"\n{nics}"));
+        let reason = all(&site(&text), &one(1))
+            .refused
+            .first()
+            .map(|refusal| refusal.reason.clone());
+        let reason = reason.unwrap_or_default();
+        assert!(
+            reason.contains(part) || nics.contains("sped") && reason.contains("nic.sped"),
+            "{nics}: {reason}"
+        );
+    }
+    let clash = STATIC
+        .replace("nics = [\"nic.speed_mbps >= 25000\"]\nbond = \"802.3ad\"", "")
+        .replace("vlan = 20\n", "");
+    assert!(refusal(&all(&site(&clash), &one(1))).contains("both use NIC"));
+}
+
+#[test]
+fn batches_roll_and_roles_wait_behind_a_barrier() {
+    let text = r##"
+version = 1
+[role.db]
+os = "debian-12"
+batch = 2
+[role.app]
+os = "debian-12"
+after = ["db"]
+[[rule]]
+name = "db"
+when = "number <= 5"
+role = "db"
+[[rule]]
+name = "app"
+when = "true"
+role = "app"
+"##;
+    let site = site(text);
+    let mut facts = facts((1..=7).map(|n| node(n, vec![disk("A", 8, DiskBus::Nvme)])).collect());
+    let plan = all(&site, &facts);
+    let first = |name: &str| &plan.actions.iter().find(|a| a.id.0.starts_with(name)).unwrap().needs;
+    assert!(first("node-001/").is_empty());
+    assert_eq!(first("node-003/")[0].0, "node-001/verify");
+    assert_eq!(first("node-005/")[0].0, "node-003/verify");
+    assert_eq!(first("node-006/")[0].0, "role.app/barrier");
+    assert_eq!(first("role.app/barrier").len(), 5);
+    // What cannot be reached is not waited for.
+    change(&mut facts.nodes[4], |node| {
+        node.inventory.as_mut().unwrap().disks.clear()
+    });
+    let plan = all(&site, &facts);
+    assert_eq!(plan.refused.len(), 3);
+    assert!(
+        plan.refused[1]
+            .reason
+            .contains("comes after role db, and there node-005 is refused")
+    );
+}
+
+#[test]
+fn names_are_unique_or_refused() {
+    let text = WORKER.to_owned() + "hostname = \"same\"\n";
+    let two = facts((1..=2).map(|n| node(n, vec![disk("A", 8, DiskBus::Nvme)])).collect());
+    let plan = all(&site(&text), &two);
+    assert!(plan.actions.is_empty());
+    assert_eq!(plan.refused.len(), 2);
+    // Nor is a name taken that a node outside of the scope has.
+    let text = WORKER.to_owned() + "hostname = \"node-002\"\n";
+    let scope = Scope {
+        nodes: Some(vec![id(1)]),
+        reinstall: false,
+    };
+    let scoped = rackbar_plan::plan(&site(&text), &two, &scope, Timestamp(1));
+    assert!(scoped.refused[0].reason.contains("make the host name template"));
+    let none = WORKER.to_owned() + "hostname = \"srv-{{ tpm }}\"\n";
+    assert!(
+        all(&site(&none), &one(1)).refused[0]
+            .reason
+            .contains("does not have the value")
+    );
+}
+
+#[test]
+fn memory_roles_touch_no_disk() {
+    let text = WORKER.replace("os = \"debian-12\"", "memory = \"rescue\"");
+    let mut facts = one(1);
+    let plan = all(&site(&text), &facts);
+    assert_eq!(ids(&plan), ["node-001/agent", "node-001/memory", "node-001/verify"]);
+    assert!(plan.destructive().is_empty());
+    carried_out(&mut facts, &plan);
+    assert_eq!(all(&site(&text), &facts).unchanged, [id(1)]);
+}
+
+#[test]
+fn what_is_needed_to_act_must_be_there() {
+    let bios = WORKER.replace("os = \"debian-12\"", "os = \"debian-12\"\nbios = { A = \"1\" }");
+    let mut facts = one(1);
+    facts.nodes[0].bmc = false;
+    assert!(refusal(&all(&site(&bios), &facts)).contains("BMC does not answer"));
+    assert!(!all(&site(WORKER), &facts).is_empty());
+    change(&mut facts.nodes[0], |node| node.agent_connected = false);
+    assert!(refusal(&all(&site(WORKER), &facts)).contains("no BMC to restart it"));
+    change(&mut facts.nodes[0], |node| node.inventory = None);
+    assert!(refusal(&all(&site(WORKER), &facts)).contains("not been inspected"));
+    let machine =
+        "[[machine]]\nname = \"m\"\nserial = \"SN00001\"\nrole = \"worker\"\nexpect = { memory_gib = 64, disks = 2 }\n";
+    let plan = all(&site(&format!("{WORKER}{machine}")), &one(1));
+    assert!(refusal(&plan).contains("64 GiB of memory expected, 16 found; 2 disks expected, 1 found"));
+}
+
+#[test]
+fn a_stale_plan_says_what_changed() {
+    let (site, mut facts) = (site(STATIC), one(1));
+    facts.nodes[0].bmc = true;
+    let plan = all(&site, &facts);
+    assert!(stale(&plan, &site, &facts).is_empty());
+    // The agent's connection, temperatures and link speeds come and go.
+    change(&mut facts.nodes[0], |node| node.agent_connected = false);
+    change(&mut facts.nodes[0], |node| {
+        node.inventory.as_mut().unwrap().nics[0].speed_mbps = None
+    });
+    assert!(stale(&plan, &site, &facts).is_empty());
+    let says = |site: &Site, facts: &Facts, part: &str| {
+        let words = stale(&plan, site, facts);
+        assert!(words.iter().any(|line| line.contains(part)), "{part}: {words:?}");
+    };
+    says(&common::site(WORKER), &facts, "the site file in force is another");
+    let mut other = facts.clone();
+    other.images.insert("debian-12".into(), image("debian-12", 2));
+    says(&site, &other, "the image debian-12 is another now");
+    other.images.clear();
+    says(&site, &other, "no longer in the catalogue");
+    let mut swapped = facts.clone();
+    change(&mut swapped.nodes[0], |node| {
+        node.inventory.as_mut().unwrap().disks = vec![disk("B", 8, DiskBus::Sata)]
+    });
+    says(
+        &site,
+        &swapped,
+        "disk.erase would do something else now: sata disk MODEL 8G, serial B",
+    );
+    let mut away = facts.clone();
+    change(&mut away.nodes[0], |node| node.state = NodeState::Maintenance);
+    says(&site, &away, "in maintenance");
+    let mut gone = facts.clone();
+    gone.nodes.clear();
+    says(&site, &gone, "node node-001 is no longer known");
+    let mut leased = facts.clone();
+    leased.taken.insert("10.10.0.50".parse().unwrap());
+    says(
+        &site,
+        &leased,
+        "address 10.10.0.50, meant for node-001, is taken by now",
+    );
+    let mut done = facts.clone();
+    carried_out(&mut done, &plan);
+    says(&site, &done, "as wanted by now");
+}
+
+#[test]
+fn simple_mode_needs_no_site_file_and_touches_only_what_is_named() {
+    let mut facts = facts((1..=2).map(|n| node(n, vec![disk("A", 8, DiskBus::Nvme)])).collect());
+    facts.nodes[0].role = Some(INSTALL_ROLE.into());
+    let simple = install(None, "debian-12", DiskIntent::default(), vec![common::KEY.into()]);
+    let plan = all(&simple, &facts);
+    assert_eq!(plan.by_node().len(), 1);
+    assert_eq!(plan.left_out.len(), 1);
+    assert_eq!(setup(&plan, "node-001").ssh_keys, [common::KEY]);
+    // The networks of the site in force are kept, its rules are not.
+    let base = site(
+        &STATIC
+            .replace("[network.fast]\nsubnet = \"10.20.0.0/24\"\nvlan = 20\nmtu = 9000\n", "")
+            .split("[role.worker]")
+            .next()
+            .unwrap(),
+    );
+    let plan = all(
+        &install(Some(&base), "debian-12", DiskIntent::default(), Vec::new()),
+        &facts,
+    );
+    assert_eq!(setup(&plan, "node-001").networks[0].addresses, ["10.10.0.50/24"]);
+}
+
+/// The rack of `tests/racks/demo.toml` with its site.
+#[test]
+fn the_demo_rack_is_planned_by_its_site() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/racks/sites/demo.toml");
+    let site = site(&std::fs::read_to_string(path).unwrap());
+    let facts = facts(vec![
+        node(1, vec![disk("n1-0", 8, DiskBus::Nvme), disk("n1-1", 16, DiskBus::Sata)]),
+        node(2, vec![disk("n2-0", 8, DiskBus::Virtio)]),
+        node(3, vec![]),
+        node(4, vec![disk("n4-0", 8, DiskBus::Sata)]),
+    ]);
+    let plan = all(&site, &facts);
+    assert!(plan.refused.is_empty(), "{:?}", plan.refused);
+    assert_eq!(plan.by_node().len(), 4);
+    assert_eq!(plan.destructive().len(), 3);
+    assert!(plan.destructive()[0].destroys[0].contains("n1-0"));
+}

@@ -1,0 +1,194 @@
+//! What holds of every plan and every site text.
+#![allow(missing_docs, reason = "a test")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::{carried_out, change, disk, facts, node};
+use proptest::prelude::*;
+use rackbar_model::{Disk, DiskBus, NodeState, Timestamp};
+use rackbar_plan::{ActionKind, Facts, Scope, Site, plan};
+
+const SITE: &str = r##"
+version = 1
+[network.lan]
+subnet = "10.10.0.0/28"
+addresses = "10.10.0.4-10.10.0.9"
+[role.a]
+os = "debian-12"
+root = ROOT
+batch = 2
+erase_disks = "all"
+network = [{ name = "lan", network = "lan" }]
+[role.b]
+os = "other"
+after = ["a"]
+bios = { X = "1" }
+step = [{ name = "s", script = "#!/bin/sh" }]
+[role.c]
+memory = "agent"
+rotate_bmc_password = true
+[[rule]]
+name = "a"
+when = "number % 4 == 0"
+role = "a"
+[[rule]]
+name = "b"
+when = "number % 4 == 1"
+role = "b"
+hostname = "b-{{ number // 8 }}"
+[[rule]]
+name = "c"
+when = "number % 4 == 2"
+role = "c"
+"##;
+
+fn a_disk() -> impl Strategy<Value = Disk> {
+    let bus = prop_oneof![
+        Just(DiskBus::Nvme),
+        Just(DiskBus::Sata),
+        Just(DiskBus::Usb),
+        Just(DiskBus::Unknown)
+    ];
+    (0u8..4, 0u64..20, bus, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(serial, gib, bus, rotational, removable, named)| {
+            let mut disk = disk(&format!("S{serial}"), gib, bus);
+            (disk.rotational, disk.removable) = (rotational, removable);
+            disk.serial = disk.serial.filter(|_| named);
+            disk
+        },
+    )
+}
+
+fn a_rack() -> impl Strategy<Value = Facts> {
+    let state = prop_oneof![
+        4 => Just(NodeState::Discovered),
+        1 => Just(NodeState::Ready),
+        1 => Just(NodeState::Maintenance),
+        1 => Just(NodeState::HandedOver),
+        1 => Just(NodeState::Cleaning),
+        1 => Just(NodeState::Enrolled),
+    ];
+    let one = (prop::collection::vec(a_disk(), 0..4), state, any::<[bool; 4]>(), 0u8..8);
+    prop::collection::vec(one, 0..12).prop_map(|nodes| {
+        let nodes = nodes
+            .into_iter()
+            .enumerate()
+            .map(|(index, (disks, state, flags, last))| {
+                let mut facts = node(u16::try_from(index).unwrap(), disks);
+                (facts.bmc, facts.password_rotated) = (flags[0], flags[1]);
+                if flags[2] && last < 6 {
+                    facts
+                        .addresses
+                        .insert("lan".into(), std::net::Ipv4Addr::new(10, 10, 0, 4 + last).into());
+                }
+                change(&mut facts, |node| {
+                    node.state = state.clone();
+                    node.agent_connected = flags[3];
+                    if state == NodeState::Enrolled {
+                        node.inventory = None;
+                    }
+                });
+                facts
+            });
+        let mut facts = facts(nodes.collect());
+        facts.images.insert("other".into(), common::image("other", 3));
+        facts
+    })
+}
+
+fn root() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        Just("{}"),
+        Just("{ pick = 'smallest' }"),
+        Just("{ media = 'ssd', mirror = true }"),
+        Just("{ serial = 'S1' }"),
+        Just("{ bus = 'nvme', pick = 'largest' }"),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plans_are_sound_the_same_each_time_and_touch_only_bound_nodes(facts in a_rack(), root in root(), reinstall: bool) {
+        let site = common::site(&SITE.replace("ROOT", root));
+        let scope = Scope { nodes: None, reinstall };
+        let made = plan(&site, &facts, &scope, Timestamp(1));
+        prop_assert_eq!(made.check(), Ok(()));
+        let mut shuffled = facts.clone();
+        shuffled.nodes.reverse();
+        let again = plan(&site, &shuffled, &scope, Timestamp(2));
+        prop_assert!(again.id == made.id && again.actions == made.actions, "the order in which nodes are listed decides");
+        prop_assert!(rackbar_plan::stale(&made, &site, &facts).is_empty());
+
+        // Every node is somewhere, and in one place only.
+        let mut places: BTreeMap<_, u32> = BTreeMap::new();
+        let planned: BTreeSet<_> = made.actions.iter().filter_map(|action| action.node).collect();
+        let told = made.refused.iter().chain(&made.left_out).map(|refusal| refusal.node);
+        for node in planned.iter().copied().chain(told).chain(made.unchanged.iter().copied()) {
+            *places.entry(node).or_default() += 1;
+        }
+        prop_assert!(places.values().all(|count| *count == 1));
+        prop_assert_eq!(places.len(), facts.nodes.len());
+
+        let mut given = BTreeSet::new();
+        for action in &made.actions {
+            let Some(node) = facts.nodes.iter().find(|node| Some(node.node.id) == action.node) else { continue };
+            prop_assert!(!matches!(node.node.state, NodeState::Maintenance | NodeState::HandedOver | NodeState::Cleaning));
+            prop_assert!(rackbar_plan::bind(&site, node).role.is_some());
+            match &action.kind {
+                ActionKind::Erase { disks, .. } => {
+                    let inventory = node.node.inventory.as_ref().unwrap();
+                    for wanted in disks {
+                        let fits = |disk: &&Disk| disk.serial == wanted.serial && Some(disk.size_bytes) == wanted.size_bytes;
+                        let disk = inventory.disks.iter().find(fits).unwrap();
+                        let named = root.contains("serial");
+                        prop_assert!(named || !disk.removable && disk.bus != DiskBus::Usb);
+                    }
+                }
+                ActionKind::Setup { setup, .. } => {
+                    for address in setup.networks.iter().flat_map(|network| &network.addresses) {
+                        prop_assert!(given.insert(address.clone()), "{} twice", address);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_that_was_carried_out_leaves_nothing_to_do(facts in a_rack(), root in root()) {
+        let site = common::site(&SITE.replace("ROOT", root));
+        let mut facts = facts;
+        let made = plan(&site, &facts, &Scope::default(), Timestamp(1));
+        for action in &made.actions {
+            if let ActionKind::Setup { setup, .. } = &action.kind {
+                let node = facts.nodes.iter_mut().find(|node| Some(node.node.id) == action.node).unwrap();
+                for network in setup.networks.iter().filter(|network| !network.addresses.is_empty()) {
+                    let address = network.addresses[0].split('/').next().unwrap().parse().unwrap();
+                    node.addresses.insert(network.name.clone(), address);
+                }
+            }
+        }
+        carried_out(&mut facts, &made);
+        let again = plan(&site, &facts, &Scope::default(), Timestamp(2));
+        let planned: BTreeSet<_> = made.actions.iter().filter_map(|action| action.node).collect();
+        for action in &again.actions {
+            prop_assert!(!action.node.is_some_and(|node| planned.contains(&node)), "{} again", action.id);
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "[ -~\\n]{0,200}", at in 0usize..SITE.len(), piece in "[\\PC\\n]{0,8}") {
+        let _ = Site::parse(&text);
+        let mut cut = SITE.replace("ROOT", "{}");
+        let at = at.min(cut.len());
+        cut.insert_str(at, &piece);
+        if let Err(problems) = Site::parse(&cut) {
+            prop_assert!(!problems.is_empty());
+            prop_assert!(problems.iter().all(|problem| problem.line >= 1 && problem.column >= 1));
+        }
+    }
+}
