@@ -76,7 +76,7 @@ fn a_rack() -> impl Strategy<Value = Facts> {
             .into_iter()
             .enumerate()
             .map(|(index, (disks, state, flags, last))| {
-                let mut facts = node(u16::try_from(index).unwrap(), disks);
+                let mut facts = node(u16::try_from(index).expect("few nodes"), disks);
                 (facts.bmc, facts.password_rotated) = (flags[0], flags[1]);
                 if flags[2] && last < 6 {
                     facts
