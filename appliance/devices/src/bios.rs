@@ -248,7 +248,11 @@ fn one(present: &BTreeMap<String, BiosAttribute>, rules: &Rules, name: &str, val
     let Some(rule) = &attribute.rule else {
         return plain(attribute.kind, name, value);
     };
-    if rule.read_only && attribute.value != value {
+    // What is so already is not refused: machines hold values that their own registry does not allow.
+    if attribute.value == value {
+        return plain(attribute.kind, name, value);
+    }
+    if rule.read_only {
         return Err(format!("{name} is read-only and is {:?}", attribute.value));
     }
     match &rule.kind {

@@ -203,9 +203,9 @@ impl Line {
         }
     }
 
-    /// Gives the console back, then the session.
+    /// Gives the session back, and with it the console (section 24.2). No Deactivate Payload: BMCs take that for the
+    /// console of whoever has it now, and another session may have taken it over meanwhile.
     async fn end(mut self) {
-        let _told = timeout(GOODBYE, self.ask(payload::deactivate_sol())).await;
         self.hang_up().await;
     }
 

@@ -59,6 +59,15 @@ pub struct BootOverride {
     pub once: bool,
 }
 
+/// A device in the machine's own boot order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BootEntry {
+    /// Its class.
+    pub device: BootDevice,
+    /// Its place among the machine's devices of that class.
+    pub at: usize,
+}
+
 /// The wires between a BMC and its machine.
 pub trait MachinePower: Send + Sync {
     /// Whether the machine is on.
@@ -75,6 +84,15 @@ pub trait MachinePower: Send + Sync {
 
     /// Sets or clears the boot override; it counts from the next power-on or reset.
     fn set_boot_override(&self, wanted: Option<BootOverride>) -> Boxed<'_, io::Result<()>>;
+
+    /// The machine's own boot order, first device first.
+    fn boot_order(&self) -> Vec<BootEntry>;
+
+    /// Changes the machine's own boot order for good; it counts from the next power-on or reset.
+    fn set_boot_order(&self, order: Vec<BootEntry>) -> Boxed<'_, io::Result<()>>;
+
+    /// How often the machine began to boot, by power-on or reset, the guest's own resets included.
+    fn boots(&self) -> u64;
 
     /// Puts an image into the virtual CD drive, or takes it out.
     fn set_media(&self, image: Option<PathBuf>) -> Boxed<'_, io::Result<()>>;

@@ -294,6 +294,9 @@ impl Bmc {
         self.in_peace(&format!("{ask:?}"))?;
         let in_flight = self.keeper.begin();
         let result = self.ask_ranked(&mut ways, &ask).await;
+        if self.with_told(|told| told.verdict.quirks.session_given_back) {
+            ways.redfish.log_out().await;
+        }
         drop(in_flight);
         match &result {
             Ok(_) => self.keeper.answered(true),
@@ -378,10 +381,12 @@ impl Bmc {
         let subject = Subject {
             manufacturer: identity.manufacturer.clone().unwrap_or_default(),
             model: identity.model.clone().unwrap_or_default(),
+            board: ways.redfish.board().await?.unwrap_or_default(),
             firmware: identity.firmware.clone().unwrap_or_default(),
         };
         let verdict = self.profiles.judge(&subject);
-        ways.redfish.quirks = verdict.quirks.clone();
+        ways.redfish.treat(verdict.quirks.clone());
+        ways.ipmi.treat(&verdict.quirks);
         ways.judged = true;
         self.with_told(|told| told.verdict = verdict);
         match ask {

@@ -107,7 +107,7 @@ impl Bmc {
             credentials.clone(),
             std::sync::Arc::clone(&self.pin),
         );
-        redfish.quirks = ways.redfish.quirks.clone();
+        redfish.treat(self.verdict().quirks);
         let mut proven = match ways.chosen {
             Some(Interface::Ipmi) => Err(redfish.leaves_to_ipmi("login")),
             _ => redfish.prove().await,

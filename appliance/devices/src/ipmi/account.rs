@@ -45,8 +45,9 @@ impl Ipmi {
     /// Sets a user's password. Whether it took shows a login only.
     pub(crate) async fn change_password(&mut self, user: &str, new: &str) -> Result<(), Error> {
         let name = "Set User Password";
-        let Some(secret) = Secret::new(new.as_bytes()) else {
-            let words = "IPMI passwords have at most 20 bytes".to_owned();
+        let most = self.password_bytes.min(Secret::MAX);
+        let Some(secret) = Secret::new(new.as_bytes()).filter(|_| new.len() <= most) else {
+            let words = format!("IPMI passwords have at most {most} bytes on this BMC");
             return Err(self.error(name, Cause::NotAllowed(words)));
         };
         let users = self.users().await?;

@@ -13,6 +13,7 @@ mod watch;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use rackbar_hw_profiles::Quirks;
 use rackbar_ipmi::client::{Config, Failure, Output, Session};
 use rackbar_ipmi::command::chassis::{ChassisControl, ChassisStatus};
 use rackbar_ipmi::command::device::{self, DeviceId};
@@ -45,6 +46,9 @@ pub(crate) struct Ipmi {
     /// The suite that worked, and the privilege.
     agreed: Option<(CipherSuite, Privilege)>,
     origin: Instant,
+    /// The one suite it takes, and its longest password, where its profiles say so.
+    suite_alone: Option<u8>,
+    password_bytes: usize,
 }
 
 impl Ipmi {
@@ -56,7 +60,15 @@ impl Ipmi {
             live: None,
             agreed: None,
             origin: Instant::now(),
+            suite_alone: None,
+            password_bytes: Secret::MAX,
         }
+    }
+
+    /// Treats this BMC as its profiles say, from now on.
+    pub(crate) fn treat(&mut self, quirks: &Quirks) {
+        self.suite_alone = quirks.ipmi_suite;
+        self.password_bytes = quirks.ipmi_password_bytes.map_or(Secret::MAX, usize::from);
     }
 
     fn error(&self, request: &str, cause: Cause) -> Error {
@@ -102,6 +114,9 @@ impl Ipmi {
         let mut last = Cause::Unreachable("no way to log in".to_owned());
         let mut refused_suite = None;
         for (suite, privilege) in ways {
+            if self.suite_alone.is_some_and(|alone| alone != suite.id()) {
+                continue;
+            }
             if refused_suite == Some(suite) || (privilege != admin && !matches!(last, Cause::Refused { .. })) {
                 continue;
             }

@@ -33,7 +33,7 @@ impl Redfish {
         } else {
             self.tag(path).await?
         };
-        for _ in 0..TAGS {
+        for attempt in 0..TAGS {
             let refused = match self.request(&Method::PATCH, path, tag.clone(), Some(body)).await {
                 Err(Error {
                     cause: Cause::Refused { code, .. },
@@ -42,14 +42,15 @@ impl Redfish {
                 other => return other,
             };
             tracing::debug!(bmc = %self.address.ip, path, refused, "entity tag refused");
-            tag = match (refused, self.tag(path).await?) {
-                (428, None) => Some("*".to_owned()),
-                (_, fresh) if fresh != tag => fresh,
-                (_, Some(same)) => match same.strip_prefix("W/") {
+            let fresh = self.tag(path).await?;
+            tag = match fresh {
+                None if refused == 428 => Some("*".to_owned()),
+                None => break,
+                Some(fresh) if attempt == 0 => Some(fresh),
+                Some(fresh) => match fresh.strip_prefix("W/") {
                     Some(strong) => Some(strong.to_owned()),
                     None => break,
                 },
-                (_, None) => break,
             };
         }
         let words =

@@ -1,7 +1,7 @@
 //! Proving who we are: a session where the BMC has one to give, else the password with each request.
 
 use hyper::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{BUSY_TRIES, Redfish, location_path, rest, view};
 use crate::Credentials;
@@ -47,7 +47,7 @@ impl Redfish {
         let reply = loop {
             let reply = self.http.send(&Method::POST, &path, &[], Some(&body)).await;
             let reply = reply.map_err(|cause| self.error(name.clone(), cause))?;
-            if !matches!(reply.status, 429 | 503) || busy >= BUSY_TRIES {
+            if !matches!(reply.status, 429 | 503) || busy >= BUSY_TRIES || sessions_are_out(&reply.json) {
                 break reply;
             }
             busy += 1;
@@ -101,6 +101,17 @@ impl Redfish {
                 .await;
         }
     }
+}
+
+/// True when a 503 means that no session is free: waiting does not help, others hold them for half an hour.
+fn sessions_are_out(body: &Value) -> bool {
+    let words = view::error_words(body).to_lowercase();
+    let id = body
+        .pointer("/error/@Message.ExtendedInfo/0/MessageId")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    id.ends_with("SessionLimitExceeded")
+        || (words.contains("session") && (words.contains("maximum") || words.contains("limit")))
 }
 
 /// Base64 (RFC 4648 section 4) of the few bytes of a login; not worth a crate.

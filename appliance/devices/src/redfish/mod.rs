@@ -47,7 +47,7 @@ pub(crate) struct Redfish {
     credentials: Credentials,
     http: Http,
     login: Login,
-    pub(crate) quirks: Quirks,
+    quirks: Quirks,
     timing: Timing,
     /// Path of the system, once found.
     system: Option<String>,
@@ -69,6 +69,14 @@ impl Redfish {
             system: None,
             rules: None,
         }
+    }
+
+    /// Treats this BMC as its profiles say, from now on.
+    pub(crate) fn treat(&mut self, quirks: Quirks) {
+        if quirks.system.is_some() {
+            self.system = None;
+        }
+        self.quirks = quirks;
     }
 
     fn error(&self, request: impl Into<String>, cause: Cause) -> Error {

@@ -2,7 +2,9 @@
 
 use rackbar_model::FirmwareMode;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
+use super::http::Reply;
 use super::{Redfish, view};
 use crate::error::{Cause, Error};
 use crate::{BootOption, BootTarget};
@@ -74,10 +76,10 @@ impl Redfish {
         };
         let mut refused = None;
         for place in &places {
-            match self.patch(place, &body).await {
-                Ok(()) => {
+            match self.patch_only(place, &body).await {
+                Ok(reply) => {
                     refused = None;
-                    if self.shows_order(path, pending.as_deref(), order).await? {
+                    if self.order_shows(path, pending.as_deref(), order, &reply).await? {
                         return Ok(());
                     }
                 }
@@ -100,6 +102,28 @@ impl Redfish {
                 },
             )
         }))
+    }
+
+    /// True when the order shows after a change. A task of it may end with the next reset only, so it is not waited for,
+    /// but looked beside until the order shows.
+    async fn order_shows(
+        &mut self,
+        path: &str,
+        pending: Option<&str>,
+        order: &[&str],
+        reply: &Reply,
+    ) -> Result<bool, Error> {
+        let task = self.glance(&format!("PATCH {path}"), reply).await?;
+        let start = Instant::now();
+        loop {
+            if self.shows_order(path, pending, order).await? {
+                return Ok(true);
+            }
+            if task.is_none() || start.elapsed() >= self.timing.settle {
+                return Ok(false);
+            }
+            sleep(self.timing.look).await;
+        }
     }
 
     /// True when the order is in force, or waits for the next reset.
@@ -152,6 +176,12 @@ impl Redfish {
 
     /// The next boot fetches this URL by UEFI HTTP boot.
     pub(crate) async fn set_boot_url(&mut self, url: &str) -> Result<(), Error> {
+        if let Some(setting) = self.quirks.http_boot_setting.clone() {
+            self.stage_bios(&[(setting, url.to_owned())].into()).await?;
+            return self
+                .set_override(&BootTarget::Http, Some(FirmwareMode::Uefi), "Once", None)
+                .await;
+        }
         let path = self.system_path().await?;
         let system = self.get(&path).await?;
         if system.pointer("/Boot/HttpBootUri").is_none() {

@@ -22,7 +22,10 @@ impl Redfish {
         let systems = view::link(&root, "/Systems").unwrap_or_else(|| "/redfish/v1/Systems".to_owned());
         let paths = view::members(&self.get(&systems).await?);
         let mut found = paths.first().cloned();
-        if paths.len() > 1 {
+        let named = |path: &&String| self.quirks.system.as_deref() == path.trim_end_matches('/').rsplit('/').next();
+        if let Some(path) = paths.iter().find(named).filter(|_| self.quirks.system.is_some()) {
+            found = Some(path.clone());
+        } else if paths.len() > 1 {
             for path in paths.iter().take(MEMBERS) {
                 let system = self.get(path).await?;
                 if system.get("SystemType").and_then(Value::as_str) == Some("Physical")
@@ -57,6 +60,19 @@ impl Redfish {
             identity.mac = self.manager_mac(&manager).await?;
         }
         Ok(identity)
+    }
+
+    /// The board, as the first chassis of the system names it.
+    pub(crate) async fn board(&mut self) -> Result<Option<String>, Error> {
+        let path = self.system_path().await?;
+        let system = self.get(&path).await?;
+        let Some(path) = view::link(&system, "/Links/Chassis/0") else {
+            return Ok(None);
+        };
+        Ok(self
+            .get_if_there(&path)
+            .await?
+            .and_then(|chassis| view::text(&chassis, "/Model")))
     }
 
     /// A resource that may be missing: what firmware links to but does not serve is nothing, not an error.

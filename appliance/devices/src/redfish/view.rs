@@ -165,29 +165,25 @@ fn kind(alias: &str, path: &str, name: &str) -> BootTarget {
     }
 }
 
-/// The words of an error answer: every message of `@Message.ExtendedInfo`, else the short one.
+/// The words of an error answer: every message of `@Message.ExtendedInfo`, in `error` or at the property it is about
+/// (DSP0266 section 8.6), else the short one.
 pub(crate) fn error_words(body: &Value) -> String {
-    let Some(error) = body.get("error") else {
-        return String::new();
-    };
-    let infos = error
-        .get("@Message.ExtendedInfo")
-        .and_then(Value::as_array)
+    let top = body.as_object().into_iter().flatten();
+    let at_properties = top
+        .filter(|(key, _)| key.ends_with("@Message.ExtendedInfo"))
+        .map(|(_, infos)| infos);
+    let infos = body
+        .pointer("/error/@Message.ExtendedInfo")
         .into_iter()
-        .flatten();
+        .chain(at_properties);
     let messages: Vec<&str> = infos
-        .filter_map(|info| {
-            info.get("Message")
-                .or_else(|| info.get("MessageId"))
-                .and_then(Value::as_str)
-        })
+        .filter_map(Value::as_array)
+        .flatten()
+        .filter_map(|info| info.get("Message").or_else(|| info.get("MessageId"))?.as_str())
         .collect();
     if messages.is_empty() {
-        error
-            .get("message")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
+        let short = body.pointer("/error/message").and_then(Value::as_str);
+        short.unwrap_or_default().to_owned()
     } else {
         messages.join(" ")
     }

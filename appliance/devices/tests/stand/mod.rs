@@ -25,6 +25,7 @@ pub const BMC_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 1, 1]);
 pub struct Stand {
     pub bmc: Loopback,
     pub machine: Arc<Pretend>,
+    pub console: Console,
     pub address: BmcAddress,
     _dir: tempfile::TempDir,
 }
@@ -45,9 +46,10 @@ pub async fn stand_by(manufacturer: &str, state: seat::PowerState) -> Stand {
         asset_tag: "A-1".into(),
         firmware_version: "1".into(),
     };
+    let console = Console::new(&dir.path().join("serial.log")).unwrap();
     let bmc = Loopback::start(LoopbackConfig {
         power: Arc::clone(&machine) as Arc<dyn MachinePower>,
-        console: Console::new(&dir.path().join("serial.log")).unwrap(),
+        console: console.clone(),
         identity,
         nics: vec![NIC],
         mac: BMC_MAC,
@@ -65,6 +67,7 @@ pub async fn stand_by(manufacturer: &str, state: seat::PowerState) -> Stand {
     Stand {
         bmc,
         machine,
+        console,
         address,
         _dir: dir,
     }
@@ -73,6 +76,24 @@ pub async fn stand_by(manufacturer: &str, state: seat::PowerState) -> Stand {
 impl Stand {
     pub fn client(&self) -> Bmc {
         self.client_with("secret", None)
+    }
+
+    /// A client that does not wait long for an answer.
+    pub fn client_in_a_hurry(&self) -> Bmc {
+        let timing = Timing {
+            answer: Duration::from_millis(200),
+            repeat: Duration::from_millis(50),
+            tries: 2,
+            ..TIMING
+        };
+        let profiles = Arc::new(Profiles::shipped().unwrap());
+        Bmc::new(
+            self.address,
+            Credentials::new("admin", "secret"),
+            None,
+            profiles,
+            timing,
+        )
     }
 
     pub fn client_with(&self, password: &str, pinned: Option<Fingerprint>) -> Bmc {

@@ -84,7 +84,7 @@ impl SelEntry {
             (0x01, _, 0 | 1 | 6 | 7) => Severity::Warning,
             (0x01, _, _) => Severity::Critical,
             // Uncorrectable memory, CPU internal errors, failed power supplies and drives, fatal bus errors.
-            (0x6f, 0x0c, 1) | (0x6f, 0x07, 0 | 1 | 2) | (0x6f, 0x08, 1 | 3) | (0x6f, 0x0d, 1) => Severity::Critical,
+            (0x6f, 0x0c, 1) | (0x6f, 0x07, 0..=2) | (0x6f, 0x08, 1 | 3) | (0x6f, 0x0d, 1) => Severity::Critical,
             (0x6f, 0x13, 4 | 5 | 8 | 10) => Severity::Critical,
             (0x6f, 0x0c, 0 | 5) | (0x6f, 0x13, 7) | (0x6f, 0x23, 0..=3) | (0x6f, 0x05, _) => Severity::Warning,
             _ => Severity::Ok,

@@ -1,6 +1,6 @@
 //! What can be wrong with a BMC, switched on and off by a test.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Faults in force.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -11,6 +11,16 @@ pub struct Faults {
     pub slow: Duration,
     /// Answers this many Redfish requests with this status first: 503 as a busy BMC, 401 as one that lost its sessions.
     pub status: Option<(u16, u32)>,
+    /// Asks with those answers to be left alone for so many seconds (`Retry-After`).
+    pub retry_after: u64,
+    /// Answers nothing until then.
+    pub deaf_until: Option<Instant>,
+    /// Makes a task of each change, which takes this long.
+    pub slow_task: Option<Duration>,
+    /// Gives at most this many sessions.
+    pub session_limit: Option<usize>,
+    /// Refuses this many changes because of their entity tag, as when somebody else changed the resource in between.
+    pub stale_etags: u32,
     /// Gives entity tags that it then does not take.
     pub wrong_etag: bool,
     /// Has no Redfish service: every path is 404.
@@ -25,8 +35,26 @@ impl Faults {
         deaf: false,
         slow: Duration::ZERO,
         status: None,
+        retry_after: 0,
+        deaf_until: None,
+        slow_task: None,
+        session_limit: None,
+        stale_etags: 0,
         wrong_etag: false,
         no_redfish: false,
         no_sessions: false,
     };
+
+    /// Deaf for so long, then well.
+    pub fn deaf_for(length: Duration) -> Self {
+        Self {
+            deaf_until: Some(Instant::now() + length),
+            ..Self::NONE
+        }
+    }
+
+    /// True while it answers nothing.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf || self.deaf_until.is_some_and(|until| Instant::now() < until)
+    }
 }

@@ -71,7 +71,7 @@ pub(super) async fn run(state: Arc<BmcState>, wire: Wire) {
         let deadline = face.server.deadline().map_or(idle, |deadline| face.origin + deadline);
         tokio::select! {
             received = face.wire.recv_from(&mut datagram) => match received {
-                Ok((length, from)) if !face.state.faults().deaf => {
+                Ok((length, from)) if !face.state.faults().is_deaf() => {
                     let bytes = datagram.get(..length).unwrap_or_default();
                     face.server.input(face.origin.elapsed(), from, bytes, face.state.as_ref(), &mut out);
                 }

@@ -15,6 +15,7 @@ mod kcs;
 mod lan;
 mod pretend;
 mod redfish;
+mod sensors;
 mod state;
 
 use std::io;

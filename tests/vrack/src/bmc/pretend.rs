@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use tokio::sync::watch;
 
-use crate::seat::{BootOverride, Boxed, MachinePower, PowerAction, PowerState};
+use crate::seat::{BootDevice, BootEntry, BootOverride, Boxed, MachinePower, PowerAction, PowerState};
 use crate::switch::locked;
 
 /// The machine.
@@ -15,20 +15,29 @@ pub struct Pretend {
     rest: Mutex<Rest>,
 }
 
-#[derive(Default)]
 struct Rest {
     boot: Option<BootOverride>,
     media: Option<PathBuf>,
     acts: Vec<PowerAction>,
     booted_from: Vec<Option<BootOverride>>,
+    order: Vec<BootEntry>,
 }
 
 impl Pretend {
     /// A machine in this state.
     pub fn new(state: PowerState) -> Self {
+        // One NIC, one disk, a CD drive.
+        let order =
+            [BootDevice::Network, BootDevice::Disk, BootDevice::Cdrom].map(|device| BootEntry { device, at: 0 });
         Self {
             power: watch::Sender::new(state),
-            rest: Mutex::default(),
+            rest: Mutex::new(Rest {
+                boot: None,
+                media: None,
+                acts: Vec::new(),
+                booted_from: Vec::new(),
+                order: order.to_vec(),
+            }),
         }
     }
 
@@ -40,6 +49,11 @@ impl Pretend {
     /// The override in force at each start, in order.
     pub fn starts(&self) -> Vec<Option<BootOverride>> {
         locked(&self.rest).booted_from.clone()
+    }
+
+    /// The guest resets the machine by itself, as a restart of its operating system does.
+    pub fn guest_resets(&self) {
+        self.start();
     }
 
     fn start(&self) {
@@ -84,6 +98,19 @@ impl MachinePower for Pretend {
     fn set_boot_override(&self, wanted: Option<BootOverride>) -> Boxed<'_, io::Result<()>> {
         locked(&self.rest).boot = wanted;
         Box::pin(async { Ok(()) })
+    }
+
+    fn boot_order(&self) -> Vec<BootEntry> {
+        locked(&self.rest).order.clone()
+    }
+
+    fn set_boot_order(&self, order: Vec<BootEntry>) -> Boxed<'_, io::Result<()>> {
+        locked(&self.rest).order = order;
+        Box::pin(async { Ok(()) })
+    }
+
+    fn boots(&self) -> u64 {
+        locked(&self.rest).booted_from.len() as u64
     }
 
     fn set_media(&self, image: Option<PathBuf>) -> Boxed<'_, io::Result<()>> {

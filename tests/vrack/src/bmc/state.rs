@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use rackbar_ipmi::{Privilege, Secret, server};
 use rackbar_model::MacAddr;
@@ -13,11 +13,18 @@ use serde_json::{Map, Value, json};
 
 use super::faults::Faults;
 use crate::console::Console;
-use crate::seat::{BootDevice, BootOverride, Identity, MachinePower, PowerAction, PowerState};
+use crate::seat::{BootDevice, BootOverride, Identity, MachinePower, PowerAction};
 use crate::switch::locked;
 
 /// User slots. Number 1 is IPMI's anonymous user and stays closed.
 pub(super) const SLOTS: u8 = 10;
+
+/// Failed logins in a row that lock an account.
+pub(super) const LOCK_AFTER: u32 = 5;
+/// How long it stays locked.
+pub(super) const LOCK_FOR: Duration = Duration::from_secs(30);
+/// Shortest password taken.
+pub(super) const SHORTEST: usize = 6;
 
 /// An account. Passwords are simulated ones and kept as they are: IPMI needs them in the clear.
 #[derive(Clone, Debug)]
@@ -77,6 +84,16 @@ pub(super) struct Inner {
     pub(super) boot: BootWords,
     pub(super) bios: Map<String, Value>,
     pub(super) bios_pending: Map<String, Value>,
+    /// How often the machine had started when the pending settings were sent.
+    pending_since: u64,
+    /// Failed logins in a row by account name, and when the last was.
+    failures: BTreeMap<String, (u32, Instant)>,
+    /// Readings that a test put in, by sensor.
+    pub(super) readings: BTreeMap<String, u8>,
+    /// Image of the virtual drive that is a URL.
+    pub(super) media_url: Option<String>,
+    /// Tasks: when each is done.
+    pub(super) tasks: BTreeMap<u32, Instant>,
     pub(super) log: Vec<LogEntry>,
     pub(super) asset_tag: String,
     /// Redfish sessions: token to user.
@@ -124,7 +141,7 @@ impl BmcState {
             privilege: Privilege::Administrator,
         };
         let bios = json!({"BootMode": "Uefi", "PxeDev1EnDis": "Enabled", "SriovGlobalEnable": "Disabled",
-            "ProcVirtualization": "Enabled", "NumLock": "On", "SetupBanner": ""});
+            "ProcVirtualization": "Enabled", "NumLock": "On", "SetupBanner": "", "BootRetries": 3, "QuietBoot": false});
         let inner = Inner {
             accounts: BTreeMap::from([(2, admin)]),
             lan,
@@ -136,6 +153,11 @@ impl BmcState {
             },
             bios: bios.as_object().cloned().unwrap_or_default(),
             bios_pending: Map::new(),
+            pending_since: 0,
+            failures: BTreeMap::new(),
+            readings: BTreeMap::new(),
+            media_url: None,
+            tasks: BTreeMap::new(),
             log: Vec::new(),
             asset_tag: identity.asset_tag.clone(),
             sessions: BTreeMap::new(),
@@ -202,7 +224,58 @@ impl BmcState {
 
     /// A BIOS attribute in force.
     pub fn bios(&self, attribute: &str) -> Option<Value> {
-        self.inner().bios.get(attribute).cloned()
+        self.settings().0.get(attribute).cloned()
+    }
+
+    /// Settings in force and pending. The firmware takes pending ones over when the machine starts, whoever started it;
+    /// that is found out when somebody looks.
+    pub(super) fn settings(&self) -> (Map<String, Value>, Map<String, Value>) {
+        let starts = self.power.boots();
+        let mut inner = self.inner();
+        if starts > inner.pending_since {
+            let pending = std::mem::take(&mut inner.bios_pending);
+            inner.bios.extend(pending);
+        }
+        (inner.bios.clone(), inner.bios_pending.clone())
+    }
+
+    /// Lets settings wait for the next start.
+    pub(super) fn stage(&self, wanted: Map<String, Value>) {
+        self.settings();
+        let starts = self.power.boots();
+        let mut inner = self.inner();
+        inner.pending_since = starts;
+        inner.bios_pending.extend(wanted);
+    }
+
+    /// Failed logins in a row of an account.
+    pub fn failures(&self, user: &str) -> u32 {
+        self.inner().failures.get(user).map_or(0, |(count, _)| *count)
+    }
+
+    /// True while an account is locked for its failed logins.
+    pub(super) fn is_locked(&self, user: &str) -> bool {
+        let inner = self.inner();
+        inner
+            .failures
+            .get(user)
+            .is_some_and(|(count, last)| *count >= LOCK_AFTER && last.elapsed() < LOCK_FOR)
+    }
+
+    /// Lets a sensor read something of its own.
+    pub fn set_reading(&self, sensor: &str, raw: u8) {
+        self.inner().readings.insert(sensor.to_owned(), raw);
+    }
+
+    /// Adds a line to the event log.
+    pub fn add_entry(&self, message: &str) {
+        self.log(message);
+    }
+
+    /// The image in the virtual drive: a file of this machine, or a URL that is only remembered.
+    pub fn media(&self) -> Option<String> {
+        let file = self.power.media().map(|image| format!("file://{}", image.display()));
+        file.or_else(|| self.inner().media_url.clone())
     }
 
     /// The event log.
@@ -218,19 +291,9 @@ impl BmcState {
         });
     }
 
-    /// Does something to the machine. A start makes pending BIOS attributes count.
+    /// Does something to the machine.
     pub(super) async fn act(&self, action: PowerAction) -> io::Result<()> {
         self.log(format!("Power: {action:?}"));
-        let starts = match action {
-            PowerAction::On => self.power.state() == PowerState::Off,
-            PowerAction::Reset | PowerAction::PowerCycle => true,
-            PowerAction::ForceOff | PowerAction::GracefulShutdown => false,
-        };
-        if starts {
-            let mut inner = self.inner();
-            let pending = std::mem::take(&mut inner.bios_pending);
-            inner.bios.extend(pending);
-        }
         self.power.act(action).await
     }
 
@@ -263,16 +326,28 @@ impl BmcState {
         Ok(true)
     }
 
-    /// The user slot that this name and password open.
+    /// The user slot that this name and password open. A wrong password counts towards the lock-out; a locked account
+    /// takes no password at all.
     pub(super) fn check(&self, name: &str, password: &str) -> Option<u8> {
-        let inner = self.inner();
+        if self.is_locked(name) {
+            return None;
+        }
+        let mut inner = self.inner();
         let mut fitting = inner
             .accounts
             .iter()
             .filter(|(_, account)| account.enabled && account.name == name);
-        fitting
+        let found = fitting
             .find(|(_, account)| account.password.matches(password.as_bytes()))
-            .map(|(slot, _)| *slot)
+            .map(|(slot, _)| *slot);
+        match found {
+            Some(_) => drop(inner.failures.remove(name)),
+            None => {
+                let failed = inner.failures.entry(name.to_owned()).or_insert((0, Instant::now()));
+                *failed = (failed.0 + 1, Instant::now());
+            }
+        }
+        found
     }
 
     /// The UUID as bytes in text order; zero when the rack file holds none.
@@ -290,6 +365,9 @@ impl server::Accounts for BmcState {
     }
 
     fn account(&self, user: &[u8]) -> Option<server::Account> {
+        if core::str::from_utf8(user).is_ok_and(|user| self.is_locked(user)) {
+            return None;
+        }
         let inner = self.inner();
         let account = inner
             .accounts

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::config::{Disk, DiskBus, Firmware, MachineConfig, NicModel, Wire};
-use crate::seat::{BootDevice, BootOverride, Identity};
+use crate::seat::{BootDevice, BootEntry, BootOverride, Identity};
 
 /// Debian's OVMF; the variables are copied per machine.
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -14,6 +14,8 @@ pub(super) const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 /// What changes from start to start.
 pub(super) struct Start<'a> {
     pub(super) boot: Option<BootOverride>,
+    /// The machine's own order, first device first.
+    pub(super) order: &'a [BootEntry],
     pub(super) media: Option<&'a Path>,
     /// A saved state to continue from.
     pub(super) incoming: Option<&'a Path>,
@@ -177,7 +179,17 @@ fn nics(line: &mut Line, config: &MachineConfig, start: &Start<'_>) {
             NicModel::E1000e => ("e1000e", ""),
         };
         let boot = if boots {
-            format!(",bootindex={}", boot_index(config, start.boot, BootDevice::Network, at))
+            format!(
+                ",bootindex={}",
+                boot_index(
+                    start.order,
+                    start.boot,
+                    BootEntry {
+                        device: BootDevice::Network,
+                        at
+                    }
+                )
+            )
         } else {
             String::new()
         };
@@ -204,7 +216,14 @@ fn disks(line: &mut Line, config: &MachineConfig, start: &Start<'_>) {
         let mut device = device(disk, at, &mut sata);
         device.push_str(&format!(
             ",bootindex={}",
-            boot_index(config, start.boot, BootDevice::Disk, at)
+            boot_index(
+                start.order,
+                start.boot,
+                BootEntry {
+                    device: BootDevice::Disk,
+                    at
+                }
+            )
         ));
         line.add("-device", device);
     }
@@ -214,7 +233,14 @@ fn disks(line: &mut Line, config: &MachineConfig, start: &Start<'_>) {
             .map(|path| format!(",format=raw,readonly=on,file={}", escaped(path)))
             .unwrap_or_default();
         line.add("-drive", format!("if=none,id=media0,media=cdrom{media}"));
-        let index = boot_index(config, start.boot, BootDevice::Cdrom, 0);
+        let index = boot_index(
+            start.order,
+            start.boot,
+            BootEntry {
+                device: BootDevice::Cdrom,
+                at: 0,
+            },
+        );
         line.add(
             "-device",
             format!("ide-cd,id=cd0,drive=media0,bus=ide.5,bootindex={index}"),
@@ -243,18 +269,36 @@ fn device(disk: &Disk, at: usize, sata: &mut u32) -> String {
     }
 }
 
-/// The boot order number of a device: unique in a machine, lower goes first. 0 is left to `-kernel`, 1 to 9 to an
-/// override, tens to the classes in their order.
-pub(super) fn boot_index(config: &MachineConfig, boot: Option<BootOverride>, class: BootDevice, at: usize) -> usize {
-    if boot.is_some_and(|boot| boot.device == class) {
-        return 1 + at;
-    }
-    let place = config
+/// The devices that can boot, in the order a machine comes with: its classes as configured, then the others.
+pub(super) fn usual_order(config: &MachineConfig) -> Vec<BootEntry> {
+    let classes = [BootDevice::Network, BootDevice::Disk, BootDevice::Cdrom];
+    let left = classes.iter().filter(|class| !config.boot_order.contains(class));
+    let wired = |at: &usize| matches!(config.nics[*at].wire, Wire::Switch(_));
+    let devices = |device: BootDevice| -> Vec<usize> {
+        match device {
+            BootDevice::Network => (0..config.nics.len()).filter(wired).collect(),
+            BootDevice::Disk => (0..config.disks.len()).collect(),
+            BootDevice::Cdrom => (0..usize::from(config.cdrom)).collect(),
+        }
+    };
+    let entries = |device: BootDevice| devices(device).into_iter().map(move |at| BootEntry { device, at });
+    config
         .boot_order
         .iter()
-        .position(|known| *known == class)
-        .unwrap_or(config.boot_order.len() + class as usize);
-    10 * (place + 1) + at
+        .chain(left)
+        .flat_map(|device| entries(*device))
+        .collect()
+}
+
+/// The boot order number of a device: unique in a machine, lower goes first. 0 is left to `-kernel`, 1 to 9 to an
+/// override, 10 and above to the machine's own order.
+pub(super) fn boot_index(order: &[BootEntry], boot: Option<BootOverride>, entry: BootEntry) -> usize {
+    if boot.is_some_and(|boot| boot.device == entry.device) {
+        return 1 + entry.at;
+    }
+    let place = order.iter().position(|known| *known == entry);
+    // A device the order does not name still needs a number of its own.
+    10 + place.unwrap_or(order.len() + 32 * (entry.device as usize + 1) + entry.at)
 }
 
 /// A path as part of a QEMU option: commas are doubled.

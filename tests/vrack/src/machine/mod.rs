@@ -21,7 +21,7 @@ pub use snapshot::Snapshot;
 
 use crate::console::Console;
 use crate::qmp::{Event, Qmp};
-use crate::seat::{BootDevice, BootOverride, Boxed, MachinePower, PowerAction, PowerState};
+use crate::seat::{BootDevice, BootEntry, BootOverride, Boxed, MachinePower, PowerAction, PowerState};
 use crate::switch::{Tasks, locked};
 use arguments::Start;
 use process::{Children, Process};
@@ -70,6 +70,9 @@ struct Inner {
 #[derive(Default)]
 struct Wishes {
     boot: Option<BootOverride>,
+    /// The machine's own order, first device first.
+    order: Vec<BootEntry>,
+    starts: u64,
     media: Option<PathBuf>,
     /// NICs whose carrier was taken away.
     unplugged: Vec<usize>,
@@ -94,6 +97,10 @@ impl Machine {
                 io::Error::new(error.kind(), what)
             })?;
         }
+        let wishes = Wishes {
+            order: arguments::usual_order(&config),
+            ..Wishes::default()
+        };
         let inner = Inner {
             config,
             console,
@@ -101,7 +108,7 @@ impl Machine {
             change: tokio::sync::Mutex::default(),
             process: tokio::sync::Mutex::default(),
             state: watch::Sender::new(PowerState::Off),
-            wishes: Mutex::default(),
+            wishes: Mutex::new(wishes),
             place: Mutex::default(),
             tasks: Tasks::default(),
         };
@@ -170,12 +177,18 @@ impl Machine {
         if slot.is_some() {
             return Ok(());
         }
-        let (boot, media, unplugged) = {
+        let (boot, order, media, unplugged) = {
             let wishes = locked(&self.inner.wishes);
-            (wishes.boot, wishes.media.clone(), wishes.unplugged.clone())
+            (
+                wishes.boot,
+                wishes.order.clone(),
+                wishes.media.clone(),
+                wishes.unplugged.clone(),
+            )
         };
         let start = Start {
             boot,
+            order: &order,
             media: media.as_deref(),
             incoming,
         };
@@ -260,6 +273,24 @@ impl MachinePower for Machine {
         })
     }
 
+    fn boot_order(&self) -> Vec<BootEntry> {
+        locked(&self.inner.wishes).order.clone()
+    }
+
+    fn set_boot_order(&self, order: Vec<BootEntry>) -> Boxed<'_, io::Result<()>> {
+        Box::pin(async move {
+            locked(&self.inner.wishes).order = order;
+            match self.qmp().await {
+                Some(qmp) => self.inner.order(&qmp).await,
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn boots(&self) -> u64 {
+        locked(&self.inner.wishes).starts
+    }
+
     fn set_media(&self, image: Option<PathBuf>) -> Boxed<'_, io::Result<()>> {
         Box::pin(async move {
             if !self.inner.config.cdrom {
@@ -285,23 +316,29 @@ impl Inner {
     /// Gives the running QEMU the boot order of the next reset. Firmware reads a list QEMU makes at each reset, so
     /// what runs now is not disturbed.
     async fn order(&self, qmp: &Qmp) -> io::Result<()> {
-        let boot = locked(&self.wishes).boot;
-        let config = &self.config;
-        let nics = (0..config.nics.len())
-            .filter(|at| matches!(config.nics[*at].wire, Wire::Switch(_)))
-            .map(|at| (format!("nic{at}"), BootDevice::Network, at));
-        let disks = (0..config.disks.len()).map(|at| (format!("disk{at}"), BootDevice::Disk, at));
-        let cdrom = config.cdrom.then(|| ("cd0".to_owned(), BootDevice::Cdrom, 0));
-        let devices: Vec<_> = nics.chain(disks).chain(cdrom).collect();
+        let (boot, order) = {
+            let wishes = locked(&self.wishes);
+            (wishes.boot, wishes.order.clone())
+        };
+        let name = |entry: &BootEntry| match entry.device {
+            BootDevice::Network => format!("nic{}", entry.at),
+            BootDevice::Disk => format!("disk{}", entry.at),
+            BootDevice::Cdrom => "cd0".to_owned(),
+        };
+        let devices = arguments::usual_order(&self.config);
         // Two rounds: an index must never be taken twice, not even for a moment.
-        for (id, _, _) in &devices {
-            qmp.qom_set(&format!("/machine/peripheral/{id}"), "bootindex", json!(-1))
+        for entry in &devices {
+            qmp.qom_set(&format!("/machine/peripheral/{}", name(entry)), "bootindex", json!(-1))
                 .await?;
         }
-        for (id, class, at) in &devices {
-            let index = arguments::boot_index(config, boot, *class, *at);
-            qmp.qom_set(&format!("/machine/peripheral/{id}"), "bootindex", json!(index))
-                .await?;
+        for entry in &devices {
+            let index = arguments::boot_index(&order, boot, *entry);
+            qmp.qom_set(
+                &format!("/machine/peripheral/{}", name(entry)),
+                "bootindex",
+                json!(index),
+            )
+            .await?;
         }
         Ok(())
     }
@@ -310,6 +347,7 @@ impl Inner {
     async fn started(&self, qmp: &Qmp) {
         let used = {
             let mut wishes = locked(&self.wishes);
+            wishes.starts += 1;
             wishes.boot.take_if(|boot| boot.once).is_some()
         };
         if used && let Err(error) = self.order(qmp).await {

@@ -7,8 +7,9 @@ use rackbar_ipmi::{Privilege, Secret};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
 
-use super::super::state::{Account, BmcState, SLOTS};
+use super::super::state::{Account, BmcState, SHORTEST, SLOTS};
 use super::Answer;
+use super::parts;
 use super::tree::{self, RESETS, ROLES, TARGETS};
 use crate::seat::{PowerAction, PowerState};
 
@@ -59,6 +60,14 @@ pub(super) fn log_in(state: &BmcState, body: &Value) -> Answer {
     let (Some(user), Some(password)) = (text(body, "UserName"), text(body, "Password")) else {
         return missing("UserName and Password");
     };
+    let full = state
+        .faults()
+        .session_limit
+        .is_some_and(|limit| state.sessions() >= limit);
+    if full && !state.is_locked(user) {
+        let words = "The session establishment failed due to the number of simultaneous sessions exceeding the limit of the implementation.";
+        return Answer::error(503, "SessionLimitExceeded", words, &[]);
+    }
     let Some(slot) = state.check(user, password) else {
         let words = "The user name or password of the request is not valid.";
         return Answer::error(401, "ResourceAtUriUnauthorized", words, &[SESSIONS, ""]);
@@ -161,10 +170,7 @@ async fn post(state: &BmcState, path: &str, body: &Value) -> Option<Answer> {
             Answer::empty()
         }
         "VirtualMedia.InsertMedia" => insert(state, body).await,
-        _ => match state.power.set_media(None).await {
-            Ok(()) => Answer::empty(),
-            Err(error) => failed(&error),
-        },
+        _ => eject(state).await,
     })
 }
 
@@ -206,11 +212,29 @@ async fn insert(state: &BmcState, body: &Value) -> Answer {
     let Some(image) = text(body, "Image") else {
         return missing("Image");
     };
-    // The simulated drive reads files of this machine only; a real one fetches over NFS, CIFS or HTTP.
+    if state.media().is_some() {
+        let words = "The virtual media is already in use by another connection.";
+        return Answer::error(409, "ResourceInUse", words, &[]);
+    }
+    // The simulated drive reads files of this machine; a URL is taken and shown, but nothing is fetched.
+    if image.starts_with("http://") || image.starts_with("https://") {
+        state.inner().media_url = Some(image.to_owned());
+        return Answer::empty();
+    }
     let Some(file) = image.strip_prefix("file://") else {
         return not_in_list(image, "Image");
     };
     match state.power.set_media(Some(PathBuf::from(file))).await {
+        Ok(()) => Answer::empty(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn eject(state: &BmcState) -> Answer {
+    if state.inner().media_url.take().is_some() {
+        return Answer::empty();
+    }
+    match state.power.set_media(None).await {
         Ok(()) => Answer::empty(),
         Err(error) => failed(&error),
     }
@@ -232,6 +256,26 @@ async fn patch_system(state: &BmcState, body: &Value) -> Answer {
 }
 
 async fn patch_boot(state: &BmcState, boot: &Value) -> Result<(), Answer> {
+    if let Some(order) = boot.get("BootOrder") {
+        let wanted: Vec<&str> = order
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let Some(order) = parts::order_of(state, &wanted) else {
+            return Err(not_in_list(&order.to_string(), "BootOrder"));
+        };
+        state
+            .power
+            .set_boot_order(order)
+            .await
+            .map_err(|error| failed(&error))?;
+        state.log(format!("Boot order: {}", wanted.join(", ")));
+        if boot.as_object().is_some_and(|boot| boot.len() == 1) {
+            return Ok(());
+        }
+    }
     let (active, words) = state.boot();
     let target = text(boot, "BootSourceOverrideTarget").unwrap_or(&words.target);
     let uefi = match text(boot, "BootSourceOverrideMode") {
@@ -270,11 +314,14 @@ fn patch_bios(state: &BmcState, body: &Value) -> Answer {
     let Some(wanted) = body.get("Attributes").and_then(Value::as_object) else {
         return missing("Attributes");
     };
-    let mut inner = state.inner();
-    if let Some(strange) = wanted.keys().find(|key| !inner.bios.contains_key(*key)) {
+    let (present, _) = state.settings();
+    if let Some(strange) = wanted.keys().find(|key| !present.contains_key(*key)) {
         return unknown(strange);
     }
-    inner.bios_pending.extend(wanted.clone());
+    if let Some((name, value)) = wanted.iter().find(|(name, value)| !parts::takes(name, value)) {
+        return not_in_list(&value.to_string(), name);
+    }
+    state.stage(wanted.clone());
     Answer::empty()
 }
 
@@ -311,9 +358,12 @@ fn privilege(body: &Value) -> Option<Result<Privilege, Answer>> {
 
 fn secret(body: &Value) -> Option<Result<Secret, Answer>> {
     let password = text(body, "Password")?.as_bytes();
-    // IPMI's limit; a longer one would work here and lock IPMI out.
-    let words = "The password does not meet the requirements: 1 to 20 characters.";
-    let fits = Secret::new(password).filter(|_| !password.is_empty());
+    // At most IPMI's limit; a longer one would work here and lock IPMI out.
+    let words = format!(
+        "The password does not meet the requirements: {SHORTEST} to {} characters.",
+        Secret::MAX
+    );
+    let fits = Secret::new(password).filter(|_| password.len() >= SHORTEST);
     Some(fits.ok_or_else(|| Answer::error(400, "PropertyValueFormatError", words, &["Password"])))
 }
 
@@ -375,6 +425,7 @@ fn patch_account(state: &BmcState, slot: u8, body: &Value) -> Option<Answer> {
             },
             "Password" => match secret(body)? {
                 Ok(password) => {
+                    state.log(format!("Password of {} changed", account.name));
                     account.password = password;
                     Some(())
                 }

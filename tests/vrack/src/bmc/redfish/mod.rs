@@ -2,6 +2,7 @@
 //! errors with `@Message.ExtendedInfo`.
 
 mod change;
+mod parts;
 mod tree;
 
 use std::convert::Infallible;
@@ -171,7 +172,7 @@ async fn answer(state: &BmcState, request: Request<Incoming>) -> Response<Full<B
 
 async fn fault(state: &BmcState) -> Option<Answer> {
     let faults = state.faults();
-    if faults.deaf {
+    if faults.is_deaf() {
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(faults.slow).await;
@@ -191,7 +192,7 @@ async fn fault(state: &BmcState) -> Option<Answer> {
         "The service is temporarily unavailable.",
         &["1"],
     );
-    Some(answer.with("retry-after", "0"))
+    Some(answer.with("retry-after", faults.retry_after.to_string()))
 }
 
 /// Paths with and without a closing slash are the same (DSP0266 section 6.2).
@@ -291,13 +292,32 @@ async fn dispatch(
         return answer;
     }
     match change::apply(state, method, path, &body).await {
-        Some(answer) => answer,
+        Some(answer) => as_task(state, method, answer),
         None if tree::resource(state, path).is_some() || change::is_action(path) => {
             let words = format!("The HTTP method {method} is not allowed on this resource.");
             Answer::error(405, "OperationNotAllowed", words, &[]).with("allow", change::methods(path))
         }
         None => Answer::not_found(path),
     }
+}
+
+/// Makes a task of a change that was taken, where the fault says so: the answer is 202 with the task's monitor.
+fn as_task(state: &BmcState, method: &Method, answer: Answer) -> Answer {
+    let Some(length) = state.faults().slow_task else {
+        return answer;
+    };
+    if !(200..300).contains(&answer.status) || *method == Method::DELETE {
+        return answer;
+    }
+    let id = {
+        let mut inner = state.inner();
+        let id = inner.tasks.keys().next_back().map_or(1, |last| last + 1);
+        inner.tasks.insert(id, std::time::Instant::now() + length);
+        id
+    };
+    let path = format!("/redfish/v1/TaskService/Tasks/{id}");
+    let body = tree::resource(state, &path).unwrap_or_default();
+    Answer::new(202, body).with("location", path)
 }
 
 /// Operators switch power and boot device; the rest is the administrator's. Ending a session is anybody's.
@@ -350,8 +370,14 @@ fn tag(body: &Value) -> String {
 fn precondition(state: &BmcState, path: &str, headers: &HeaderMap) -> Option<Answer> {
     let wanted = headers.get("if-match")?.to_str().ok()?;
     let body = tree::resource(state, path)?;
+    let stale = {
+        let mut inner = state.inner();
+        let stale = inner.faults.stale_etags > 0;
+        inner.faults.stale_etags = inner.faults.stale_etags.saturating_sub(1);
+        stale
+    };
     let fits = wanted == "*" || wanted.split(',').any(|one| one.trim() == tag(&body));
-    if fits && !state.faults().wrong_etag {
+    if fits && !stale && !state.faults().wrong_etag {
         return None;
     }
     let words = "The ETag supplied did not match the ETag required to change this resource.";

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use rackbar_ipmi::Privilege;
 use serde_json::{Value, json};
 
-use super::super::state::{Account, BmcState, SLOTS};
+use super::super::state::{Account, BmcState, LOCK_AFTER, LOCK_FOR, SHORTEST, SLOTS};
+use super::parts;
 use crate::seat::PowerState;
 
 /// Values the Reset action takes.
@@ -20,11 +21,11 @@ pub(super) const RESETS: [&str; 6] = [
 /// Boot targets this machine knows.
 pub(super) const TARGETS: [&str; 5] = ["None", "Pxe", "Hdd", "Cd", "UefiHttp"];
 
-fn link(path: &str) -> Value {
+pub(super) fn link(path: &str) -> Value {
     json!({"@odata.id": path})
 }
 
-fn collection(path: &str, kind: &str, name: &str, members: Vec<String>) -> Value {
+pub(super) fn collection(path: &str, kind: &str, name: &str, members: Vec<String>) -> Value {
     json!({"@odata.id": path, "@odata.type": format!("#{kind}.{kind}"), "Name": name,
         "Members@odata.count": members.len(), "Members": members.iter().map(|path| link(path)).collect::<Vec<_>>()})
 }
@@ -60,6 +61,10 @@ pub(super) fn resource(state: &BmcState, path: &str) -> Option<Value> {
             vec![format!("{path}/1")],
         )),
         ["Managers", "1", rest @ ..] => manager(state, path, rest),
+        ["Chassis", "1", "Thermal"] => Some(parts::thermal(state, path)),
+        ["Chassis", "1", "Power"] => Some(parts::power(state, path)),
+        ["Registries", rest @ ..] => parts::registries(path, rest),
+        ["TaskService", rest @ ..] => parts::tasks(state, path, rest),
         ["AccountService", rest @ ..] => accounts(state, path, rest),
         ["SessionService", rest @ ..] => sessions(state, path, rest),
         _ => None,
@@ -71,7 +76,8 @@ fn root(state: &BmcState) -> Value {
         "Name": "Root Service", "RedfishVersion": "1.18.0", "UUID": state.identity.uuid, "Product": "Virtual BMC",
         "Systems": link("/redfish/v1/Systems"), "Chassis": link("/redfish/v1/Chassis"),
         "Managers": link("/redfish/v1/Managers"), "AccountService": link("/redfish/v1/AccountService"),
-        "SessionService": link("/redfish/v1/SessionService"),
+        "SessionService": link("/redfish/v1/SessionService"), "Registries": link("/redfish/v1/Registries"),
+        "Tasks": link("/redfish/v1/TaskService"),
         "Links": {"Sessions": link("/redfish/v1/SessionService/Sessions")}})
 }
 
@@ -98,17 +104,18 @@ fn system(state: &BmcState, path: &str, rest: &[&str]) -> Option<Value> {
             )
         }
         ["Bios"] => {
-            let attributes = state.inner().bios.clone();
+            let (attributes, _) = state.settings();
             Some(
                 json!({"@odata.id": path, "@odata.type": "#Bios.v1_2_1.Bios", "Id": "Bios", "Name": "BIOS",
-                "Attributes": attributes,
+                "Attributes": attributes, "AttributeRegistry": parts::REGISTRY,
                 "@Redfish.Settings": {"@odata.type": "#Settings.v1_3_5.Settings",
                     "SettingsObject": link(&format!("{path}/Settings")), "SupportedApplyTimes": ["OnReset"]},
                 "Actions": {"#Bios.ResetBios": {"target": format!("{path}/Actions/Bios.ResetBios")}}}),
             )
         }
+        ["BootOptions", rest @ ..] => parts::boot_options(state, path, rest),
         ["Bios", "Settings"] => {
-            let pending = state.inner().bios_pending.clone();
+            let (_, pending) = state.settings();
             Some(
                 json!({"@odata.id": path, "@odata.type": "#Bios.v1_2_1.Bios", "Id": "Settings",
                 "Name": "Pending BIOS settings", "Attributes": pending}),
@@ -143,7 +150,8 @@ fn boot(state: &BmcState) -> Value {
         Some(active) if active.once => "Once",
         Some(_) => "Continuous",
     };
-    json!({"BootSourceOverrideEnabled": enabled, "BootSourceOverrideTarget": words.target,
+    json!({"BootOrder": parts::boot_order(state), "BootOptions": link("/redfish/v1/Systems/1/BootOptions"),
+        "BootSourceOverrideEnabled": enabled, "BootSourceOverrideTarget": words.target,
         "BootSourceOverrideMode": if words.uefi { "UEFI" } else { "Legacy" },
         "BootSourceOverrideTarget@Redfish.AllowableValues": TARGETS,
         "BootSourceOverrideMode@Redfish.AllowableValues": ["UEFI", "Legacy"],
@@ -154,7 +162,8 @@ fn chassis(state: &BmcState, path: &str) -> Value {
     json!({"@odata.id": path, "@odata.type": "#Chassis.v1_25_0.Chassis", "Id": "1", "Name": "Chassis",
         "ChassisType": "RackMount", "Manufacturer": state.identity.manufacturer, "Model": state.identity.product,
         "SerialNumber": state.identity.serial, "AssetTag": state.inner().asset_tag,
-        "PowerState": if state.power.state() == PowerState::On { "On" } else { "Off" },
+        "Thermal": link(&format!("{path}/Thermal")), "Power": link(&format!("{path}/Power")),
+        "Status": {"State": "Enabled", "Health": "OK"}, "PowerState": if state.power.state() == PowerState::On { "On" } else { "Off" },
         "Links": {"ComputerSystems": [link("/redfish/v1/Systems/1")], "ManagedBy": [link("/redfish/v1/Managers/1")]}})
 }
 
@@ -188,7 +197,7 @@ fn manager(state: &BmcState, path: &str, rest: &[&str]) -> Option<Value> {
             vec![format!("{path}/Cd")],
         )),
         ["VirtualMedia", "Cd"] => {
-            let image = state.power.media().map(|image| format!("file://{}", image.display()));
+            let image = state.media();
             Some(
                 json!({"@odata.id": path, "@odata.type": "#VirtualMedia.v1_6_3.VirtualMedia", "Id": "Cd",
                 "Name": "Virtual CD", "MediaTypes": ["CD", "DVD"], "Image": image, "Inserted": image.is_some(),
@@ -268,8 +277,8 @@ fn accounts(state: &BmcState, path: &str, rest: &[&str]) -> Option<Value> {
     match rest {
         [] => Some(
             json!({"@odata.id": path, "@odata.type": "#AccountService.v1_15_1.AccountService",
-            "Id": "AccountService", "Name": "Account Service", "ServiceEnabled": true, "MinPasswordLength": 1,
-            "MaxPasswordLength": 20, "Accounts": link(&format!("{path}/Accounts")), "Roles": link(&format!("{path}/Roles"))}),
+            "Id": "AccountService", "Name": "Account Service", "ServiceEnabled": true, "MinPasswordLength": SHORTEST,
+            "MaxPasswordLength": 20, "AccountLockoutThreshold": LOCK_AFTER, "AccountLockoutDuration": LOCK_FOR.as_secs(), "Accounts": link(&format!("{path}/Accounts")), "Roles": link(&format!("{path}/Roles"))}),
         ),
         ["Accounts"] => {
             let members = state
@@ -282,13 +291,13 @@ fn accounts(state: &BmcState, path: &str, rest: &[&str]) -> Option<Value> {
         }
         ["Accounts", slot] => {
             let slot = slot.parse::<u8>().ok().filter(|slot| *slot <= SLOTS)?;
-            let inner = state.inner();
-            let account = inner.accounts.get(&slot)?;
+            let account = state.inner().accounts.get(&slot)?.clone();
+            let locked = state.is_locked(&account.name);
             Some(
                 json!({"@odata.id": path, "@odata.type": "#ManagerAccount.v1_12_1.ManagerAccount",
                 "Id": slot.to_string(), "Name": "User Account", "UserName": account.name, "Password": null,
-                "Enabled": account.enabled, "Locked": false, "RoleId": role(account), "AccountTypes": ["Redfish", "IPMI"],
-                "Links": {"Role": link(&format!("/redfish/v1/AccountService/Roles/{}", role(account)))}}),
+                "Enabled": account.enabled, "Locked": locked, "RoleId": role(&account), "AccountTypes": ["Redfish", "IPMI"],
+                "Links": {"Role": link(&format!("/redfish/v1/AccountService/Roles/{}", role(&account)))}}),
             )
         }
         ["Roles"] => {
