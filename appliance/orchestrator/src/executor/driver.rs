@@ -304,15 +304,14 @@ impl Inner {
         };
         let node = plan.actions.get(position).and_then(|action| action.node);
         let taken_up = live.taken_up.contains(&attempt.job);
+        let system = node.map(|node| super::nodes::system(book, node)).unwrap_or_default();
         let (give_up, told) = watch::channel(false);
         let progress = self.reporter(run, action, &attempt.job);
         let task = Task {
             run,
             position,
             node: node.and_then(|node| self.rack.node_by_id(node)),
-            system: node
-                .map(|node| super::nodes::system(book.work.get(&node)))
-                .unwrap_or_default(),
+            system,
             job: job_id(&attempt.job),
             attempt: attempt.number,
             taken_up,

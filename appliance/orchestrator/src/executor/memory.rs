@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rackbar_model::{NodeId, OsSetup, Timestamp};
+use rackbar_model::{EraseEvidence, NodeId, OsSetup, Timestamp};
 use rackbar_plan::{ActionId, Plan, Run, RunId, RunState, Stand};
 use rackbar_store::{Store, StoreError, Table};
+use rackbar_verify::NodeReport;
 use serde::{Deserialize, Serialize};
 
 use super::types::SavedSite;
@@ -43,10 +44,10 @@ pub(super) struct NodeWork {
     pub(super) ready: Option<Ready>,
     /// Hands off.
     pub(super) maintenance: Option<String>,
-    /// The newest report, JSON.
-    pub(super) report: Option<String>,
-    /// What the newest report says has failed since the node was ready.
-    pub(super) failing: Vec<String>,
+    /// What its checks came to when they were last run.
+    pub(super) report: Option<NodeReport>,
+    /// What shows that its disks were emptied before the last installation.
+    pub(super) erased: Vec<EraseEvidence>,
 }
 
 /// What a node was when its checks passed.

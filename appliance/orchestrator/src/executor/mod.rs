@@ -27,6 +27,8 @@ use rackbar_model::{NodeId, Timestamp};
 use rackbar_plan::engine::{Bounds, Engine};
 use rackbar_plan::{Action, ActionId, OwnService, Plan, PlanId, Run, RunId};
 use rackbar_store::{Store, StoreError};
+use rackbar_trust::Signer;
+use rackbar_verify::{NodeReport, Report, SignedReport};
 use tokio::runtime::Handle;
 
 pub use types::{
@@ -50,6 +52,10 @@ pub struct Parts {
     pub services: BTreeSet<OwnService>,
     /// How much runs at once.
     pub bounds: Bounds,
+    /// Signs reports.
+    pub signer: Arc<dyn Signer + Send + Sync>,
+    /// The rack's name in reports.
+    pub site_name: String,
 }
 
 /// The handle on the executor; clones share it. When the last one goes, everything under way is dropped, as in a power
@@ -66,6 +72,8 @@ pub(crate) struct Inner {
     images: Option<Arc<Images>>,
     services: BTreeSet<OwnService>,
     bounds: Bounds,
+    signer: Arc<dyn Signer + Send + Sync>,
+    site_name: String,
     book: Mutex<Book>,
     /// When attempts began, for the times that events tell.
     clocks: Mutex<HashMap<(u64, String), Timestamp>>,
@@ -155,6 +163,8 @@ impl Executor {
             images: parts.images,
             services: parts.services,
             bounds: parts.bounds,
+            signer: parts.signer,
+            site_name: parts.site_name,
             book: Mutex::new(book),
             clocks: Mutex::default(),
             messages,
@@ -213,20 +223,21 @@ impl Executor {
         digests.collect()
     }
 
-    /// The newest signed report of a node's checks, as JSON.
-    pub fn report(&self, node: NodeId) -> Option<String> {
-        let book = locked(&self.inner.book);
-        book.work.get(&node).and_then(|work| work.report.clone())
+    /// The newest signed report of a node's checks; `None` when none were run.
+    pub fn report(&self, node: NodeId) -> Option<SignedReport> {
+        let node = self.inner.rack.node_by_id(node)?.id;
+        let report = locked(&self.inner.book).work.get(&node)?.report.clone()?;
+        self.inner.signed(vec![report])
     }
 
-    /// The newest signed report of every node that has one, as JSON.
-    pub fn reports(&self) -> BTreeMap<NodeId, String> {
-        let book = locked(&self.inner.book);
-        let reports = book
-            .work
-            .iter()
-            .filter_map(|(node, work)| Some((*node, work.report.clone()?)));
-        reports.collect()
+    /// The newest signed report of the rack: every node whose checks were run. `None` when there is none.
+    pub fn rack_report(&self) -> Option<SignedReport> {
+        let mut nodes: Vec<NodeReport> = {
+            let book = locked(&self.inner.book);
+            book.work.values().filter_map(|work| work.report.clone()).collect()
+        };
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        self.inner.signed(nodes)
     }
 }
 
@@ -238,6 +249,25 @@ fn shown(live: &mut Live) -> Arc<Run> {
 }
 
 impl Inner {
+    fn signed(&self, nodes: Vec<NodeReport>) -> Option<SignedReport> {
+        if nodes.is_empty() {
+            return None;
+        }
+        let report = Report {
+            site: self.site_name.clone(),
+            site_sha256: locked(&self.book).site.as_ref().map(|site| site.digest),
+            appliance: env!("CARGO_PKG_VERSION").into(),
+            capabilities: rackbar_verify::capabilities().version,
+            at: now(),
+            nodes,
+            ..Report::default()
+        };
+        let signed = rackbar_verify::sign(&report, self.signer.as_ref());
+        signed
+            .inspect_err(|error| tracing::error!(%error, "a report could not be signed"))
+            .ok()
+    }
+
     fn begin_clock(&self, action: &str, run: u64) {
         locked(&self.clocks).insert((run, action.to_owned()), now());
     }

@@ -6,21 +6,61 @@ use rackbar_model::{EventKind, FailedIn, Inventory, Node, NodeId, NodeState, OsS
 use rackbar_plan::planner::step_digest;
 use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, Run, RunId, SetupDigest, Stand};
 
+use rackbar_verify::Peer;
+
 use super::memory::{self, NodeWork, Ready};
 use super::{Book, Inner};
 use crate::hands::{Done, Learned, System};
 use crate::rack::now;
 use crate::record::Boots;
 
+/// Neighbours that a node's checks try to reach: some, not all of a large rack.
+const PEERS: usize = 4;
+
 /// What hands are told of the system on a node.
-pub(super) fn system(work: Option<&NodeWork>) -> System {
-    let Some(work) = work else { return System::default() };
+pub(super) fn system(book: &Book, node: NodeId) -> System {
+    let Some(work) = book.work.get(&node) else {
+        return System::default();
+    };
     System {
+        peers: peers(book, node, work),
+        erased: work.erased.clone(),
         installed: work.shown.clone(),
         setup: work.setup.clone(),
         role: work.role.clone(),
         bios: work.wanted_bios.clone(),
     }
+}
+
+/// Some other installed nodes on the same networks.
+fn peers(book: &Book, node: NodeId, work: &NodeWork) -> Vec<Peer> {
+    let mut found = Vec::new();
+    let mine: Vec<&str> = work.addresses.keys().map(String::as_str).collect();
+    for (other, theirs) in book.work.iter().filter(|(other, _)| **other != node) {
+        let Some(shown) = theirs.shown.as_ref().filter(|shown| shown.proved) else {
+            continue;
+        };
+        let common = theirs
+            .addresses
+            .iter()
+            .filter(|(network, _)| mine.contains(&network.as_str()));
+        found.extend(common.map(|(_, address)| {
+            let networks = theirs.setup.iter().flat_map(|setup| &setup.networks);
+            let text = address.to_string();
+            let of = |network: &&rackbar_model::OsNetwork| {
+                network
+                    .addresses
+                    .iter()
+                    .any(|one| one.split('/').next() == Some(text.as_str()))
+            };
+            let mtu = networks.clone().find(of).and_then(|network| network.mtu);
+            let (name, address) = (shown.hostname.clone(), *address);
+            (*other, Peer { name, address, mtu })
+        }));
+    }
+    found.sort_by_key(|(other, _)| *other);
+    found.truncate(PEERS);
+    found.into_iter().map(|(_, peer)| peer).collect()
 }
 
 /// What is being done, for a person who looks at the node.
@@ -283,10 +323,7 @@ impl Inner {
     fn all_done(&self, book: &mut Book, run: RunId, node: NodeId, proved: bool, memory: bool) {
         if proved || memory {
             let mark = self.rack.node_by_id(node).map(|node| hardware(&node, now()));
-            book.work(node, |work| {
-                work.ready = mark;
-                work.failing.clear();
-            });
+            book.work(node, |work| work.ready = mark);
             let reason = if proved {
                 "its checks passed"
             } else {
@@ -396,10 +433,8 @@ fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
                 shown.proved = true;
             }
         }
-        Learned::Report { json, failed } => {
-            work.report = Some(json);
-            work.failing = failed;
-        }
+        Learned::Erased(evidence) => work.erased = evidence,
+        Learned::Checked(report) => work.report = Some(*report),
     }
 }
 

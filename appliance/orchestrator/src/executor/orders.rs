@@ -152,7 +152,6 @@ impl Executor {
             book.work(node, |work| {
                 work.maintenance = None;
                 work.ready = None;
-                work.failing.clear();
                 work.boots_disk = false;
             });
             inner.keep(&mut book)?;

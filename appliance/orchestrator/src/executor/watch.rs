@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rackbar_model::{EventKind, Node, NodeState};
+use rackbar_model::{CheckStatus, EventKind, Node, NodeState};
 use rackbar_plan::rules::Rules;
 
 use super::{Book, Inner, nodes};
@@ -82,7 +82,14 @@ impl Inner {
         let found = match work.and_then(|work| Some((work, work.ready.as_ref()?))) {
             Some((work, ready)) if node.state == NodeState::Ready => {
                 let mut found = nodes::drift(ready, &nodes::hardware(node, now()));
-                found.extend(work.failing.iter().map(|what| format!("check failed: {what}")));
+                let checks = work.report.iter().flat_map(|report| &report.checks);
+                let failed = checks.filter(|check| check.status == CheckStatus::Failed);
+                found.extend(failed.map(|check| {
+                    format!(
+                        "the check {} fails: wanted {}, found {}",
+                        check.id, check.wanted, check.observed
+                    )
+                }));
                 found
             }
             _ => Vec::new(),

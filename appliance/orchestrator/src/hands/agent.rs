@@ -146,8 +146,8 @@ impl Appliance {
                     ));
                     details.extend(one.steps.iter().map(|step| format!("{}: {step}", one.disk)));
                 }
-                let count = evidence.len();
-                Done::well(format!("{count} disks emptied by {}", method.name())).with_details(details)
+                let summary = format!("{} disks emptied by {}", evidence.len(), method.name());
+                Done::well(summary).with_details(details).and(Learned::Erased(evidence))
             }
             other => unexpected(other),
         }
@@ -218,7 +218,7 @@ impl Appliance {
     }
 
     pub(super) async fn setup(&self, task: &mut Task, node: NodeId, target: &RootTarget, setup: &OsSetup) -> Done {
-        let pair = match self.host_key(node, task.attempt, task.run.0, &setup.hostname) {
+        let pair = match self.host_key(node, task.run.0, &setup.hostname) {
             Ok(pair) => pair,
             Err(reason) => return Done::failed(reason, "look at the state of the store", true),
         };
@@ -247,7 +247,7 @@ impl Appliance {
     }
 
     /// The host key a run gives a node: made once per run, so that an attempt that is repeated gives the same.
-    fn host_key(&self, node: NodeId, _attempt: u32, run: u64, hostname: &str) -> Result<HostKeyPair, String> {
+    fn host_key(&self, node: NodeId, run: u64, hostname: &str) -> Result<HostKeyPair, String> {
         let key = format!("ssh-host/{node}").into_bytes();
         let words = |error: &dyn std::fmt::Display| format!("the host key cannot be kept: {error}");
         let kept = self.store.get(Table::Secrets, &key).map_err(|error| words(&error))?;

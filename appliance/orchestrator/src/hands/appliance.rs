@@ -10,7 +10,6 @@ use rackbar_model::{ImageSource, NodeId, SecretText, Timestamp};
 use rackbar_plan::{Action, ActionKind};
 use rackbar_ssh::{ClientKey, SshError};
 use rackbar_store::{Store, StoreError, Table};
-use rackbar_trust::Signer;
 
 use super::{Done, Hands, Task, Working};
 use crate::Rack;
@@ -57,7 +56,6 @@ pub struct Appliance {
     pub(super) images: Option<Arc<Images>>,
     pub(super) reach: Reach,
     pub(super) key: ClientKey,
-    pub(super) signer: Arc<dyn Signer + Send + Sync>,
 }
 
 impl Appliance {
@@ -70,7 +68,6 @@ impl Appliance {
         rack: Rack,
         store: Store,
         images: Option<Arc<Images>>,
-        signer: Arc<dyn Signer + Send + Sync>,
         reach: Reach,
     ) -> Result<Self, AppliancePartsError> {
         let key = match store.get(Table::Secrets, CLIENT_KEY)? {
@@ -87,7 +84,6 @@ impl Appliance {
             images,
             reach,
             key,
-            signer,
         })
     }
 
@@ -99,7 +95,7 @@ impl Appliance {
             return self.of_the_rack(&action);
         };
         match &action.kind {
-            ActionKind::RotatePassword => self.rotate_password(task, node).await,
+            ActionKind::RotatePassword => self.rotate_password(node).await,
             ActionKind::BiosSettings { attributes } => self.stage_bios(node, attributes).await,
             ActionKind::BiosVerify { attributes } => self.verify_bios(node, attributes).await,
             ActionKind::Agent { fresh } => self.agent(task, node, *fresh).await,
@@ -114,11 +110,7 @@ impl Appliance {
             ActionKind::Restart { way, target } => self.restart(task, node, *way, target).await,
             ActionKind::Reachable { .. } => self.reachable(task, node).await,
             ActionKind::Step(step) => self.step(task, node, step).await,
-            ActionKind::Verify { .. } => Done::failed(
-                "this version of the appliance has no checks",
-                "update the appliance, then `rackbar verify`",
-                false,
-            ),
+            ActionKind::Verify { checks } => self.verify(task, node, checks).await,
             ActionKind::Barrier { .. } => Done::well("reached"),
         }
     }

@@ -15,9 +15,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use rackbar_messages::JobId;
-use rackbar_model::{Digest, Installed, Node, NodeId, OsSetup, RootTarget};
+use rackbar_model::{Digest, EraseEvidence, Installed, Node, NodeId, OsSetup, RootTarget};
 use rackbar_plan::engine::Failure;
 use rackbar_plan::{Action, Outcome, Plan, Progress, RunId};
+use rackbar_verify::NodeReport;
 use tokio::sync::watch;
 
 pub use appliance::{Appliance, AppliancePartsError, Reach};
@@ -64,6 +65,10 @@ pub struct System {
     pub role: Option<String>,
     /// Firmware attributes the role wants.
     pub bios: BTreeMap<String, String>,
+    /// Other installed nodes on the same networks.
+    pub peers: Vec<rackbar_verify::Peer>,
+    /// What shows that its disks were emptied.
+    pub erased: Vec<EraseEvidence>,
 }
 
 /// What an attempt came to, and what is known because of it.
@@ -132,6 +137,8 @@ pub enum Learned {
     Bios(BTreeMap<String, String>),
     /// Its BMC account has a password of its own.
     PasswordRotated,
+    /// Its disks were emptied.
+    Erased(Vec<EraseEvidence>),
     /// An image was written.
     Written {
         /// Name in the catalogue.
@@ -150,13 +157,8 @@ pub enum Learned {
     },
     /// The installed system answered with its host key.
     Proved,
-    /// A signed report of checks: JSON, and one sentence for each check that failed.
-    Report {
-        /// The report as it is kept and shown.
-        json: String,
-        /// What failed.
-        failed: Vec<String>,
-    },
+    /// Its checks were run.
+    Checked(Box<NodeReport>),
 }
 
 /// A future of [`Hands`].

@@ -6,14 +6,14 @@ use rackbar_model::NodeId;
 use rackbar_store::BmcLogin;
 
 use super::bmc::failed;
-use super::{Appliance, Done, Learned, Task};
+use super::{Appliance, Done, Learned};
 use crate::bmc::BmcError;
 
 /// Characters of a password: IPMI 2.0 takes 20 bytes, some BMCs only 16 (IPMI 1.5 table 22-30).
 const LENGTH: usize = 16;
 
 impl Appliance {
-    pub(super) async fn rotate_password(&self, _task: &mut Task, node: NodeId) -> Done {
+    pub(super) async fn rotate_password(&self, node: NodeId) -> Done {
         let (door, address) = match self.door(node) {
             Ok(found) => found,
             Err(done) => return done,

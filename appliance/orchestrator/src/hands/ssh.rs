@@ -1,11 +1,12 @@
-//! What is done on the installed system, over SSH with the host key we gave it: waiting for it, the user's own steps.
+//! What is done on the installed system, over SSH with the host key we gave it: waiting for it, the user's own steps, and checks.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use rackbar_model::NodeId;
+use rackbar_model::{CheckResult, CheckStatus, NodeId};
 use rackbar_plan::{Progress, StepSpec};
 use rackbar_ssh::{Session, SshError};
+use rackbar_verify::{Context, NodeReport, OverSsh, Seen, Wanted};
 
 use super::{Appliance, Done, Learned, Task};
 
@@ -136,6 +137,100 @@ impl Appliance {
             step.name, step.expect_status
         ))
         .with_details(details)
+    }
+}
+
+impl Appliance {
+    /// The checks of the role, on the installed system and through the BMC.
+    pub(super) async fn verify(&self, task: &mut Task, node: NodeId, checks: &[String]) -> Done {
+        let (session, _) = match self.connect(task, node, None).await {
+            Ok(connected) => connected,
+            Err(done) => return done,
+        };
+        let context = self.context(task, node).await;
+        let clock = Self::now;
+        let reach = OverSsh {
+            session: &session,
+            clock: &clock,
+        };
+        let results = tokio::select! {
+            results = rackbar_verify::run(&context, checks, &reach) => results,
+            Ok(_) = task.give_up.wait_for(|give_up| *give_up) => {
+                return Done::failed("the checks were ended before they were done", "", true);
+            }
+        };
+        session.close().await;
+        let shown = self.rack.node_by_id(node);
+        let installed = task.system.installed.as_ref();
+        let report = NodeReport {
+            node,
+            name: shown.as_ref().map(|node| node.name.clone()).unwrap_or_default(),
+            role: shown.as_ref().and_then(|node| node.role.clone()),
+            serial: context
+                .seen
+                .inventory
+                .as_ref()
+                .and_then(|inventory| inventory.system.serial.clone()),
+            image: installed.map(|installed| (installed.image.clone(), installed.sha256)),
+            plan: Some(task.plan.id.to_string()),
+            run: Some(task.run.0),
+            checks: results,
+            erased: task.system.erased.clone(),
+        };
+        let [passed, failed, skipped] = report.counts();
+        let line = |one: &CheckResult| match one.status {
+            CheckStatus::Passed => format!("{}: {}", one.id, one.observed),
+            CheckStatus::Failed => format!("{} FAILED: wanted {}, found {}", one.id, one.wanted, one.observed),
+            CheckStatus::Skipped => format!("{} not applied: {}", one.id, one.advice),
+        };
+        let details = report.checks.iter().map(line).collect();
+        let first = report
+            .checks
+            .iter()
+            .find(|one| one.status == CheckStatus::Failed)
+            .cloned();
+        let done = match first {
+            // Names and time settle in the first minute of a system's life.
+            Some(bad) => Done::failed(
+                format!(
+                    "{failed} of {} checks failed; first {}",
+                    report.checks.len(),
+                    line(&bad)
+                ),
+                bad.advice,
+                true,
+            ),
+            None if passed == 0 => Done::failed(
+                "no check applied, so nothing is proved",
+                "name checks in the role",
+                false,
+            ),
+            None => Done::well(format!("{passed} checks passed, {skipped} do not apply")).with_details(details),
+        };
+        done.and(Learned::Checked(Box::new(report)))
+    }
+
+    /// What the checks compare.
+    async fn context(&self, task: &Task, node: NodeId) -> Context {
+        let system = &task.system;
+        let mut seen = Seen {
+            inventory: self.rack.node_by_id(node).and_then(|node| node.inventory.clone()),
+            ..Seen::default()
+        };
+        if !system.bios.is_empty()
+            && let Ok((door, address)) = self.door(node)
+        {
+            seen.attributes = door.bios(address).await.ok();
+        }
+        let wanted = Wanted {
+            target: system.installed.as_ref().map(|installed| installed.target.clone()),
+            setup: system.setup.clone().unwrap_or_default(),
+            host_key: system.installed.as_ref().map(|installed| installed.host_key.clone()),
+            attributes: system.bios.clone(),
+            names: Vec::new(),
+            peers: system.peers.clone(),
+        };
+        Context { wanted, seen }
     }
 }
 
