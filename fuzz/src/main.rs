@@ -12,7 +12,8 @@ mod targets;
 use std::sync::OnceLock;
 
 // Parsers that are private to a program or a crate are read from their own files, and find here what they name.
-pub(crate) use rackbar_devices::{BootOverride, BootTarget};
+#[allow(unused_imports, reason = "what they name is for them to say")]
+pub(crate) use rackbar_devices::*;
 
 use targets::{TARGETS, Target};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rackbar_image::disk::{self, DiskSpec};
 use rackbar_image::iso::{self, IsoSpec};
-use rackbar_vrack::rack::{BMC_PASSWORD, BMC_USERNAME, DhcpRole, Medium, Rack, neighbour};
+use rackbar_vrack::rack::{BMC_PASSWORD, BMC_USERNAME, DhcpRole, Interface, Medium, Rack, neighbour};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -44,11 +44,14 @@ pub fn configuration(rack: &Rack, token: &str) -> String {
         DhcpRole::Auto => "auto",
     };
     let [inside, bmc, uplink] = rack.appliance_interfaces();
-    let network = |name: &str, mac, address, dhcp: &str| {
+    let network = |name: &str, interface: Interface, address, dhcp: &str| {
         let (first, last) = (neighbour(address, 100), neighbour(address, 199));
+        let vlan = interface.vlan.map(|vlan| format!("vlan = {vlan}\n"));
         format!(
-            "[[network]]\nname = \"{name}\"\nrole = \"{name}\"\ninterface = \"{mac}\"\naddress = \"{address}/24\"\n\
-             dhcp = \"{dhcp}\"\npool = [\"{first}-{last}\"]\n\n"
+            "[[network]]\nname = \"{name}\"\nrole = \"{name}\"\ninterface = \"{}\"\n{}address = \"{address}/24\"\n\
+             dhcp = \"{dhcp}\"\npool = [\"{first}-{last}\"]\n\n",
+            interface.mac,
+            vlan.unwrap_or_default()
         )
     };
     let digest = hex(digest(&SHA256, token.as_bytes()).as_ref());
@@ -58,8 +61,8 @@ pub fn configuration(rack: &Rack, token: &str) -> String {
          [boot]\nkernel_arguments = \"console=ttyS0,115200n8 no_timer_check\"\n\n\
          [[bmc.credential]]\nusername = \"{BMC_USERNAME}\"\npassword = \"{BMC_PASSWORD}\"\n\n\
          [api]\nadmin_token_sha256 = \"{digest}\"\n",
-        network("rack", inside.mac, file.rack_address, dhcp),
-        network("bmc", bmc.mac, file.bmc_address, "own"),
+        network("rack", inside, file.rack_address, dhcp),
+        network("bmc", bmc, file.bmc_address, "own"),
         uplink.mac,
         name = rack.file().name,
     )

@@ -8,3 +8,4 @@ mod media;
 mod power_cut;
 mod proxy;
 mod reproducible;
+mod trunk;

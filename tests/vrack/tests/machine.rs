@@ -229,6 +229,69 @@ async fn a_saved_machine_continues_where_it_was() {
         .expect("did not go on");
 }
 
+/// A boot sector that writes the first two GiB of its disk for ever, 64 KiB at a time, by BIOS calls.
+fn writer() -> Vec<u8> {
+    let mut sector = vec![
+        0x31, 0xc0, // xor ax, ax
+        0x8e, 0xd8, // mov ds, ax
+        0xbe, 0x10, 0x7c, // again: mov si, 0x7c10, the address packet
+        0xb4, 0x43, // mov ah, 0x43: extended write
+        0xcd, 0x13, // int 0x13 (dl still holds the drive)
+        0xeb, 0xf7, // jmp again
+        0x90, 0x90, 0x90, // up to 0x10
+        0x10, 0x00, 0x40, 0x00, // packet: its size, 64 sectors
+        0x00, 0x80, 0x00, 0x00, // from 0000:8000
+        0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, // to sector 8
+    ];
+    sector.resize(510, 0);
+    sector.extend_from_slice(&[0x55, 0xaa]);
+    sector
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_power_goes_in_the_middle_of_a_write() {
+    let directory = tempfile::Builder::new().prefix("rb-").tempdir().unwrap();
+    let switch = Switch::new(SwitchConfig::default());
+    let machine = machine_with(directory.path(), Firmware::BiosIpxe, &switch, DiskBus::Sata);
+    let disk = std::fs::File::options()
+        .write(true)
+        .open(directory.path().join("n1.disk0"))
+        .unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&disk, &writer(), 0).unwrap();
+    let from_disk = BootOverride {
+        device: BootDevice::Disk,
+        once: false,
+    };
+    machine.set_boot_override(Some(from_disk)).await.unwrap();
+    machine.act(PowerAction::On).await.unwrap();
+    let wrote = async {
+        while machine.written(0).await.unwrap() < 1 << 20 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(DEADLINE, wrote).await.expect("the guest wrote nothing");
+    assert!(machine.written(9).await.is_err(), "it has one disk");
+    let pid = machine.pid().await.unwrap();
+    machine.cut_power().await.unwrap();
+    assert_eq!(machine.state(), PowerState::Off);
+    assert!(
+        !Path::new(&format!("/proc/{pid}")).exists(),
+        "the process is still there"
+    );
+    assert!(
+        machine.written(0).await.is_err(),
+        "a machine without power writes nothing"
+    );
+    // Its power comes back, and it goes on from its disk.
+    machine.act(PowerAction::On).await.unwrap();
+    let again = async {
+        while machine.written(0).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(DEADLINE, again).await.expect("it did not boot again");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_that_cannot_start_says_why() {
     let directory = tempfile::Builder::new().prefix("rb-").tempdir().unwrap();

@@ -109,6 +109,7 @@ impl Networks {
             );
         }
         self.ours = wanted;
+        remove_vlans(&mut netlink, &placed);
         placed.sort_by_key(|one| one.network);
         placed
     }
@@ -295,13 +296,9 @@ fn find(netlink: &mut Netlink, config: &Config, network: &Network, placed: &[Pla
     let made = netlink.links().map_err(|error| error.to_string())?;
     let link = match subinterface(&made, &parent, vlan) {
         Some(link) => link.clone(),
-        None => {
-            // Names end at 15 characters; the parent's number is shorter than its name.
-            let name = format!("rb{}.{vlan}", parent.index);
-            netlink
-                .create_vlan(parent.index, vlan, &name)
-                .map_err(|error| error.to_string())?
-        }
+        None => netlink
+            .create_vlan(parent.index, vlan, &vlan_name(parent.index, vlan))
+            .map_err(|error| error.to_string())?,
     };
     netlink.set_up(link.index, true).map_err(|error| error.to_string())?;
     Ok(link)
@@ -311,6 +308,26 @@ fn find(netlink: &mut Netlink, config: &Config, network: &Network, placed: &[Pla
 fn subinterface<'a>(links: &'a [Link], parent: &Link, vlan: u16) -> Option<&'a Link> {
     let of = |link: &&Link| link.parent == Some(parent.index) && link.vlan == Some(vlan);
     links.iter().find(of)
+}
+
+/// Takes away the VLAN interfaces of ours that no network uses any more: left up, they would go on taking in the
+/// frames of a VLAN the site took from us. Interfaces with other names were made by others.
+fn remove_vlans(netlink: &mut Netlink, placed: &[Placed]) {
+    for link in netlink.links().unwrap_or_default() {
+        let (Some(parent), Some(vlan)) = (link.parent, link.vlan) else {
+            continue;
+        };
+        let used = |one: &Placed| one.link.as_ref().is_some_and(|at| at.index == link.index);
+        if link.name == vlan_name(parent, vlan) && !placed.iter().any(used) {
+            // It may be gone with its parent.
+            let _ = netlink.delete_link(link.index);
+        }
+    }
+}
+
+/// What we call a VLAN interface. Names end at 15 characters; the parent's number is shorter than its name.
+fn vlan_name(parent: u32, vlan: u16) -> String {
+    format!("rb{parent}.{vlan}")
 }
 
 /// A port of the machine, as opposed to loopback and what was made on top.

@@ -163,6 +163,40 @@ impl Machine {
         }
     }
 
+    /// Pulls the power cord: QEMU is killed where it stands, so that a write may have reached its disk in part and what
+    /// the disk had not taken is lost. [`PowerAction::ForceOff`] lets writes that were begun end.
+    ///
+    /// # Errors
+    /// None today; the kill is waited for.
+    pub async fn cut_power(&self) -> io::Result<()> {
+        let _change = self.inner.change.lock().await;
+        let Some(mut process) = self.inner.process.lock().await.take() else {
+            return Ok(());
+        };
+        if let Some(kill) = process.kill.take() {
+            // The monitor may see the end at this very moment.
+            let _ = kill.send(());
+        }
+        self.wait(PowerState::Off).await;
+        Ok(())
+    }
+
+    /// Bytes the guest wrote to a disk since the machine was switched on: a story cuts the power when enough of an image
+    /// is written, and not after a time.
+    ///
+    /// # Errors
+    /// When the machine is off or has no such disk.
+    pub async fn written(&self, disk: usize) -> io::Result<u64> {
+        let qmp = self.qmp().await.ok_or_else(|| io::Error::other("the machine is off"))?;
+        let answer = qmp.execute("query-blockstats", json!({})).await?;
+        let name = format!("drive{disk}");
+        let drives = answer.as_array().into_iter().flatten();
+        drives
+            .filter(|drive| drive.get("device").and_then(serde_json::Value::as_str) == Some(&name))
+            .find_map(|drive| drive.pointer("/stats/wr_bytes")?.as_u64())
+            .ok_or_else(|| io::Error::other(format!("{} has no disk {disk}", self.inner.config.name)))
+    }
+
     /// Waits until the machine is in a state.
     pub async fn wait(&self, wanted: PowerState) {
         let mut state = self.inner.state.subscribe();

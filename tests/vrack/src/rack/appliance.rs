@@ -12,7 +12,7 @@ use crate::host::{Host, HostConfig, Ipv4};
 use crate::machine::{Disk, DiskBus, Firmware, Machine, MachineConfig, Wire};
 use crate::seat::{BootDevice, Identity, MachinePower};
 use crate::site::{BootRule, DhcpServer, DhcpSettings, Files, RouterAdvertiser, TftpServer, WebServer};
-use crate::switch::{PortConfig, PortId};
+use crate::switch::{PortConfig, PortId, PortMode};
 
 /// VLAN of the site an iPXE appliance is chainloaded from; the rack's own VLANs stay as they are.
 const CHAINLOAD_VLAN: u16 = 4000;
@@ -28,6 +28,8 @@ pub struct Interface {
     pub mac: MacAddr,
     /// Address the file gives it, prefix 24; `None`: by DHCP.
     pub address: Option<Ipv4Addr>,
+    /// The VLAN whose tagged frames it serves, where its port is a trunk.
+    pub vlan: Option<u16>,
 }
 
 /// The appliance.
@@ -36,7 +38,7 @@ pub struct Appliance {
     pub machine: Machine,
     /// Where its API is on this machine: 127.0.0.1 and a port.
     pub api: SocketAddr,
-    /// Switch ports on the rack and the BMC VLAN.
+    /// Switch ports on the rack and the BMC VLAN; one and the same where it is a trunk.
     pub ports: [PortId; 2],
     _site: Option<ChainloadSite>,
 }
@@ -51,18 +53,22 @@ impl Rack {
     /// configuration.
     pub fn appliance_interfaces(&self) -> [Interface; 3] {
         let file = &self.file().appliance;
+        let tagged = |name: &str| file.trunk.then(|| self.file().vlan(name));
         [
             Interface {
                 mac: mac(APPLIANCE, 0, 0),
                 address: Some(file.rack_address),
+                vlan: tagged("rack"),
             },
             Interface {
-                mac: mac(APPLIANCE, 0, 1),
+                mac: mac(APPLIANCE, 0, if file.trunk { 0 } else { 1 }),
                 address: Some(file.bmc_address),
+                vlan: tagged("bmc"),
             },
             Interface {
                 mac: mac(APPLIANCE, 0, 2),
                 address: None,
+                vlan: None,
             },
         ]
     }
@@ -83,14 +89,10 @@ impl Appliance {
         let host_port = free_port()?;
         let mut nics = Vec::new();
         let mut ports = [PortId(0); 2];
-        for (at, vlan) in ["rack", "bmc"].into_iter().enumerate() {
+        for (at, config) in port_configs(rack).into_iter().enumerate() {
             let socket = directory.join(format!("appliance.net{at}"));
-            let config = PortConfig::access(
-                format!("Appliance1/{}", at + 1),
-                format!("appliance {vlan}"),
-                rack.file().vlan(vlan),
-            );
-            ports[at] = rack.switch().link(config, &socket);
+            // Of a trunk there is one port, which is both.
+            ports[at..].fill(rack.switch().link(config, &socket));
             nics.push(plain_nic(interfaces[at].mac, Wire::Switch(socket)));
         }
         nics.push(plain_nic(
@@ -142,6 +144,33 @@ impl Appliance {
             _site: site,
         })
     }
+}
+
+/// The appliance's switch ports: one for each of its VLANs, or a trunk for both.
+fn port_configs(rack: &Rack) -> Vec<PortConfig> {
+    let number = |name: &str| rack.file().vlan(name);
+    if rack.file().appliance.trunk {
+        let mode = PortMode::Trunk {
+            native: None,
+            allowed: vec![number("rack"), number("bmc")],
+        };
+        return vec![PortConfig {
+            name: "Appliance1/1".into(),
+            description: "appliance trunk".into(),
+            mode,
+        }];
+    }
+    ["rack", "bmc"]
+        .into_iter()
+        .enumerate()
+        .map(|(at, vlan)| {
+            PortConfig::access(
+                format!("Appliance1/{}", at + 1),
+                format!("appliance {vlan}"),
+                number(vlan),
+            )
+        })
+        .collect()
 }
 
 /// Virtio throughout: QEMU can save such a machine and continue it later.

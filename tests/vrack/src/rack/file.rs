@@ -123,6 +123,8 @@ pub struct ApplianceFile {
     pub rack_address: Ipv4Addr,
     /// Its address on the BMC VLAN, prefix 24.
     pub bmc_address: Ipv4Addr,
+    /// One port carries the rack and the BMC VLAN, both tagged, in place of an access port for each.
+    pub trunk: bool,
 }
 
 impl Default for ApplianceFile {
@@ -135,6 +137,7 @@ impl Default for ApplianceFile {
             dhcp: DhcpRole::Own,
             rack_address: Ipv4Addr::new(10, 77, 10, 1),
             bmc_address: Ipv4Addr::new(10, 77, 20, 1),
+            trunk: false,
         }
     }
 }

@@ -213,6 +213,44 @@ impl Rack {
         Ok(())
     }
 
+    /// Takes a machine out of the rack: its power goes at once, and so do all its cables, the BMC's too. It keeps its
+    /// disks, its firmware's settings and its addresses.
+    ///
+    /// # Errors
+    /// When there is no such node or QEMU refuses.
+    pub async fn pull_out(&self, name: &str) -> io::Result<()> {
+        self.node(name)
+            .ok_or_else(|| no_node(self, name))?
+            .machine
+            .cut_power()
+            .await?;
+        self.cut_bmc(name, true)?;
+        self.cut(name, true).await
+    }
+
+    /// Puts a machine that was taken out into the rack, powered off. A rack whose file has a machine more than a story
+    /// begins with is one where [`Rack::pull_out`] came first.
+    ///
+    /// # Errors
+    /// When there is no such node or QEMU refuses.
+    pub async fn put_in(&self, name: &str) -> io::Result<()> {
+        self.cut_bmc(name, false)?;
+        self.cut(name, false).await
+    }
+
+    /// Pulls the cable of a node's BMC, or plugs it in again.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn cut_bmc(&self, name: &str, cut: bool) -> io::Result<()> {
+        let node = self.node(name).ok_or_else(|| no_node(self, name))?;
+        if let Some(bmc) = &node.bmc {
+            let fault = if cut { Fault::cut() } else { Fault::default() };
+            self.switch.set_fault(bmc.port(), fault);
+        }
+        Ok(())
+    }
+
     /// Presses a node's power button by hand, past its BMC.
     ///
     /// # Errors

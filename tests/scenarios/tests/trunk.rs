@@ -1,0 +1,26 @@
+//! The appliance on a trunk port, its networks tagged.
+
+use anyhow::{Result, ensure};
+use rackbar_scenarios::Stage;
+
+/// Nodes on access ports are found, their BMCs too, by an appliance that has both networks as VLANs of one port.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_appliance_on_a_trunk_serves_its_vlans() -> Result<()> {
+    let stage = Stage::serving("trunk").await?;
+    for name in ["n1", "n2"] {
+        stage.power_on(name).await?;
+    }
+    for name in ["n1", "n2"] {
+        let node = stage.until_discovered(name).await?;
+        println!("{name} discovered: {}", node.verdict);
+    }
+    let leases = stage.api.leases().await?;
+    for network in ["rack", "bmc"] {
+        ensure!(
+            leases.iter().any(|lease| lease.network == network),
+            "no lease on {network}: {leases:?}"
+        );
+    }
+    stage.end().await;
+    Ok(())
+}
