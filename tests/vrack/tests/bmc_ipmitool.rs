@@ -125,6 +125,48 @@ async fn reads(suite: &str) {
     assert!(stand.ok(suite, &["sel", "info"]).await.contains("Entries          : 1"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sensors_and_log_are_read() {
+    let stand = stand(PowerState::On).await;
+    stand.bmc.state().set_reading("CPU1 Temp", 95);
+    let sdr = stand.ok("17", &["sdr", "list", "full"]).await;
+    let line = |name: &str| {
+        sdr.lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("{name}: {sdr}"))
+    };
+    assert!(
+        line("Inlet Temp").contains("23 degrees C") && line("Inlet Temp").ends_with("ok"),
+        "{sdr}"
+    );
+    assert!(
+        line("CPU1 Temp").contains("95 degrees C") && line("CPU1 Temp").ends_with("cr"),
+        "{sdr}"
+    );
+    assert!(
+        line("FAN1").contains("8400 RPM") && line("12V").contains("12.06 Volts"),
+        "{sdr}"
+    );
+    let sensor = stand.ok("3", &["sensor", "get", "System Power"]).await;
+    assert!(sensor.contains("184") && sensor.contains("Watts"), "{sensor}");
+    stand.bmc.state().add_entry("something happened");
+    let log = stand.ok("17", &["sel", "list"]).await;
+    assert_eq!(
+        log.lines().filter(|line| line.contains("System Event")).count(),
+        2,
+        "{log}"
+    );
+    // A password its policy forbids is refused here as over Redfish.
+    let (success, said) = stand
+        .run("17", "secret", &["user", "set", "password", "2", "tiny"])
+        .await;
+    assert!(!success, "{said}");
+    stand.ok("17", &["user", "set", "password", "2", "longer-secret"]).await;
+    let (success, _) = stand.run("17", "secret", &["mc", "info"]).await;
+    assert!(!success, "the old password is over");
+    assert!(stand.run("17", "longer-secret", &["mc", "info"]).await.0);
+}
+
 async fn switches(suite: &str) {
     let stand = stand(PowerState::Off).await;
     assert!(
