@@ -36,6 +36,9 @@ pub enum StoreError {
     /// The passphrase opens nothing.
     #[error("the passphrase is not the one the secrets were locked with")]
     WrongPassphrase,
+    /// An export that cannot be taken; nothing of it was.
+    #[error("the export cannot be imported, and nothing was changed: {0}")]
+    BadExport(String),
     /// The store was closed.
     #[error("the store is closed: the appliance is shutting down")]
     Closed,

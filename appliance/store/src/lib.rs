@@ -13,6 +13,7 @@
 
 mod bmc;
 mod error;
+mod export;
 mod queue;
 mod records;
 mod tables;
@@ -28,6 +29,7 @@ use rackbar_model::{Event, Inventory, Lease, NodeId, Timestamp};
 
 pub use bmc::BmcLogin;
 pub use error::StoreError;
+pub use export::{ExportInfo, read_bmc_logins};
 pub use tables::SCHEMA;
 pub use vault::{KEY_FILE_WARNING, LockState};
 
@@ -358,7 +360,7 @@ impl Store {
         }
     }
 
-    fn read<T>(&self, look: impl Fn(&redb::ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn read<T>(&self, look: impl FnOnce(&redb::ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         use redb::ReadableDatabase as _;
         let guard = self.shared.db.read().unwrap_or_else(PoisonError::into_inner);
         let db = guard.as_ref().ok_or(StoreError::Closed)?;

@@ -24,6 +24,7 @@ const CACHE: usize = 16 << 20;
 const COMPACT_FROM: u64 = 16 << 20;
 
 type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+type BytesTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
@@ -51,6 +52,20 @@ const fn definition(table: Table) -> Bytes {
         Table::Work => WORK,
     }
 }
+
+/// Tables of an export by their numbers there; a number is never given to another table. A new [`Table`] goes to the end.
+/// The lock is not among them: an export has its own.
+const NUMBERED: [Bytes; 8] = [LEASES, NODES, INVENTORIES, SECRETS, CONFIG, TOKENS, BMCS, WORK];
+pub(crate) const SECRETS_NUMBER: u8 = 3;
+const EVENTS_NUMBER: u8 = 100;
+
+/// True for the number of a table that an export of today may hold.
+pub(crate) fn is_exported(number: u8) -> bool {
+    number == EVENTS_NUMBER || usize::from(number) < NUMBERED.len()
+}
+
+/// Takes a record: the table's number, key and value.
+pub(crate) type Taker<'a> = dyn FnMut(u8, &[u8], &[u8]) -> Result<(), StoreError> + 'a;
 
 /// Where a store lives.
 pub(crate) enum Home {
@@ -85,24 +100,73 @@ impl Home {
 
 /// Makes the file whole beside its place and moves it there: a power cut leaves no half-made store.
 fn create(builder: &redb::Builder, path: &Path) -> Result<(), StoreError> {
-    let failed =
-        |error: std::io::Error| StoreError::Failed(format!("{} could not be created: {error}", path.display()));
     let draft = path.with_extension("new");
+    drop(empty(builder, &draft)?);
+    std::fs::rename(&draft, path)
+        .and_then(|()| sync_folder(path))
+        .map_err(|error| StoreError::Failed(format!("{} could not be created: {error}", path.display())))
+}
+
+/// A new store that is not in its place yet.
+pub(crate) fn draft(path: &Path) -> Result<Database, StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    empty(&builder, path)
+}
+
+fn empty(builder: &redb::Builder, draft: &Path) -> Result<Database, StoreError> {
+    let failed =
+        |error: std::io::Error| StoreError::Failed(format!("{} could not be created: {error}", draft.display()));
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&draft)
+        .open(draft)
         .map_err(failed)?;
     let db = builder
         .create_file(file)
-        .map_err(|error| StoreError::opening(&draft, error))?;
+        .map_err(|error| StoreError::opening(draft, error))?;
     initialise(&db)?;
-    drop(db);
-    std::fs::rename(&draft, path).map_err(failed)?;
-    sync_folder(path).map_err(failed)
+    Ok(db)
+}
+
+/// Every record of every table that is exported, as its bytes.
+pub(crate) fn each(tx: &ReadTransaction, take: &mut Taker<'_>) -> Result<(), StoreError> {
+    for (number, definition) in (0u8..).zip(NUMBERED) {
+        let Some(table) = present(tx, definition)? else {
+            continue;
+        };
+        for entry in table.iter()? {
+            let (key, value) = entry?;
+            take(number, key.value(), value.value())?;
+        }
+    }
+    for entry in tx.open_table(EVENTS)?.iter()? {
+        let (seq, json) = entry?;
+        take(EVENTS_NUMBER, &seq.value().to_be_bytes(), json.value())?;
+    }
+    Ok(())
+}
+
+/// Records as [`each`] gave them, in one commit.
+pub(crate) fn insert(db: &Database, records: &[(u8, Vec<u8>, Vec<u8>)]) -> Result<(), StoreError> {
+    let tx = db.begin_write()?;
+    for (number, key, value) in records {
+        if let Some(definition) = NUMBERED.get(usize::from(*number)) {
+            tx.open_table(*definition)?.insert(key.as_slice(), value.as_slice())?;
+            continue;
+        }
+        let Ok(seq) = <[u8; 8]>::try_from(key.as_slice()).map(u64::from_be_bytes) else {
+            return Err(StoreError::BadExport("an event in it has no number".into()));
+        };
+        tx.open_table(EVENTS)?.insert(seq, value.as_slice())?;
+        if let Some(node) = records::event(value).and_then(|event| event.node) {
+            tx.open_table(NODE_EVENTS)?.insert(keyed(node, seq).as_slice(), ())?;
+        }
+    }
+    Ok(tx.commit()?)
 }
 
 /// Makes a rename in the folder of `path` survive a power cut.
@@ -393,11 +457,12 @@ pub(crate) fn values(tx: &ReadTransaction, table: Table) -> Result<Vec<NamedValu
 }
 
 /// A table of named values; `None` in a file of an earlier version that has not got it yet: the first write makes it.
-fn opened(
-    tx: &ReadTransaction,
-    table: Table,
-) -> Result<Option<redb::ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
-    match tx.open_table(definition(table)) {
+fn opened(tx: &ReadTransaction, table: Table) -> Result<Option<BytesTable>, StoreError> {
+    present(tx, definition(table))
+}
+
+fn present(tx: &ReadTransaction, definition: Bytes) -> Result<Option<BytesTable>, StoreError> {
+    match tx.open_table(definition) {
         Ok(table) => Ok(Some(table)),
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),

@@ -72,7 +72,7 @@ pub(crate) struct Vault {
     pub(crate) key: Option<SealKey>,
 }
 
-fn failed(error: SealError) -> StoreError {
+pub(crate) fn failed(error: SealError) -> StoreError {
     StoreError::Failed(format!("the secrets: {error}"))
 }
 
@@ -187,7 +187,15 @@ impl Lock {
     }
 }
 
-pub(crate) fn new_key() -> Result<(Secret<32>, SealKey), StoreError> {
+/// Refuses what anybody guesses.
+pub(crate) fn check_passphrase(passphrase: &str) -> Result<(), StoreError> {
+    match passphrase.chars().count() {
+        8.. => Ok(()),
+        _ => Err(StoreError::Failed("a passphrase has at least 8 characters".into())),
+    }
+}
+
+fn new_key() -> Result<(Secret<32>, SealKey), StoreError> {
     let secret = Secret::random().map_err(|error| failed(error.into()))?;
     let key = SealKey::new(&secret).map_err(failed)?;
     Ok((secret, key))
@@ -267,9 +275,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Locked`] while they are locked; or when it could not be written, and then the old lock holds.
     pub fn set_passphrase(&self, passphrase: &str) -> Result<(), StoreError> {
-        if passphrase.chars().count() < 8 {
-            return Err(StoreError::Failed("a passphrase has at least 8 characters".into()));
-        }
+        check_passphrase(passphrase)?;
         let stretch = Stretch::new().map_err(failed)?;
         let outer = SealKey::from_passphrase(passphrase, &stretch).map_err(failed)?;
         self.replace_key(Some(stretch), &outer, LockState::Passphrase)?;
