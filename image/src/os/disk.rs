@@ -131,3 +131,73 @@ fn copy_sparse(from: &Path, to: &File, offset: u64) -> Result<()> {
         at += count as u64;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(file: &File, at: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_disk_has_boot_code_partitions_and_the_root_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, out) = (folder.path().join("root"), folder.path().join("disk"));
+        let mut content = vec![0; 3 << 20];
+        content[1_080..1_082].copy_from_slice(&[0x53, 0xEF]);
+        std::fs::write(&root, &content).unwrap();
+        let mut boot_img = [0x11; 512];
+        boot_img[0x66] = 0xEB;
+        boot_img[510..].copy_from_slice(&[0x55, 0xAA]);
+        let mut core_img = vec![0x22; 4096];
+        core_img[508..512].copy_from_slice(&[7, 0, 0x20, 0x08]);
+        let disk = OsDisk {
+            identity: "test",
+            boot_img: &boot_img,
+            core_img: &core_img,
+            shim: b"shim",
+            grub_efi: b"grub",
+            root_uuid: "0-1-2",
+            root: &root,
+        };
+        write(&disk, &out).unwrap();
+        let file = File::open(&out).unwrap();
+        let first = read(&file, 0, 512);
+        assert_eq!(
+            (first[0], first[0x5C], first[0x5D]),
+            (0x11, 0, 8),
+            "boot code that loads sector 2048"
+        );
+        assert_eq!(first[446 + 4], 0xEE, "the protective partition survived");
+        assert_eq!(read(&file, BIOS_START + 500, 8), 2049u64.to_le_bytes());
+        assert_eq!(read(&file, ROOT_START, content.len()), content);
+        let table = gptman::GPT::find_from(&mut File::open(&out).unwrap()).unwrap();
+        let used = table.iter().filter(|(_, entry)| entry.is_used());
+        let names: Vec<_> = used.map(|(_, entry)| entry.partition_name.to_string()).collect();
+        assert_eq!(names, ["bios-boot", "esp", "root"]);
+        let esp = read(&file, ESP_START, ESP_SIZE as usize);
+        let config = b"search.fs_uuid 0-1-2 root --no-floppy";
+        assert!(esp.windows(config.len()).any(|part| part == config));
+    }
+
+    #[test]
+    fn a_root_file_system_that_is_no_multiple_of_its_blocks_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::write(&root, vec![0; 5000]).unwrap();
+        let disk = OsDisk {
+            identity: "test",
+            boot_img: &[0; 512],
+            core_img: &[],
+            shim: b"",
+            grub_efi: b"",
+            root_uuid: "",
+            root: &root,
+        };
+        let error = write(&disk, &folder.path().join("disk")).unwrap_err();
+        assert!(format!("{error:#}").contains("5000 bytes"), "{error:#}");
+    }
+}

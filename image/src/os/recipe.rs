@@ -124,33 +124,31 @@ impl Recipe {
         archive.into_inner().context("finishing the archive of our own files")
     }
 
-    /// What is done to the finished tree, as a shell script whose first argument is the tree.
+    /// What is done to the finished tree, as a shell script of one line whose first argument is the tree.
     pub fn finish_script(&self) -> String {
-        let mask: String = self.units.mask.iter().fold(String::new(), |all, unit| all + " " + unit);
-        let enable: String = self
-            .units
-            .enable
-            .iter()
-            .fold(String::new(), |all, unit| all + " " + unit);
-        format!(
-            "set -eu\ncd \"$1\"\n\
-             chroot . systemctl mask --quiet{mask}\n\
-             chroot . systemctl enable --quiet{enable}\n\
-             # What must differ between machines is made by them or written by the appliance.\n\
-             rm -f etc/ssh/ssh_host_* var/lib/dbus/machine-id var/lib/systemd/random-seed boot/efi/.keep\n\
-             : > etc/machine-id\n\
-             echo unconfigured > etc/hostname\n\
-             ln -sf ../run/systemd/resolve/stub-resolv.conf etc/resolv.conf\n\
-             # What the build needed of apt stays with the build; what stays out of packages stays out of updates.\n\
-             rm -f etc/apt/apt.conf.d/99mmdebstrap\n\
-             mv etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/dpkg/dpkg.cfg.d/lean\n\
-             # The kernel packages' links must be there: GRUB's menu names them.\n\
-             test -e vmlinuz && test -e initrd.img\n\
-             rm -rf var/lib/apt/lists/* var/cache/apt/*.bin var/cache/debconf/*-old var/log/*.log var/log/apt/*\n\
-             rm -f var/lib/dpkg/*-old\n\
-             # Says that caches fit /usr, so that the first boot does not make them all again.\n\
-             touch etc/.updated var/.updated\n"
-        )
+        let mask = format!("chroot . systemctl mask --quiet {}", self.units.mask.join(" "));
+        let enable = format!("chroot . systemctl enable --quiet {}", self.units.enable.join(" "));
+        [
+            "set -eu",
+            "cd \"$1\"",
+            &mask,
+            &enable,
+            // What must differ between machines is made by them or written by the appliance.
+            "rm -f etc/ssh/ssh_host_* var/lib/dbus/machine-id var/lib/systemd/random-seed boot/efi/.keep",
+            ": > etc/machine-id",
+            "echo unconfigured > etc/hostname",
+            "ln -sf ../run/systemd/resolve/stub-resolv.conf etc/resolv.conf",
+            // What the build needed of apt stays with the build; what stays out of packages stays out of updates.
+            "rm -f etc/apt/apt.conf.d/99mmdebstrap",
+            "mv etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/dpkg/dpkg.cfg.d/lean",
+            // The kernel package's links must be there: GRUB's menu names them.
+            "test -e vmlinuz && test -e initrd.img",
+            "rm -rf var/lib/apt/lists/* var/cache/apt/*.bin var/cache/debconf/*-old var/log/*.log var/log/apt/*",
+            "rm -f var/lib/dpkg/*-old",
+            // Says that caches fit /usr, so that the first boot does not make them all again.
+            "touch etc/.updated var/.updated",
+        ]
+        .join("; ")
     }
 
     /// UUID of the root file system, in text. Images of other content have other ones.
@@ -230,7 +228,7 @@ mod tests {
         }
         assert!(files["etc/fstab"].contains("UUID=1234-ABCD /boot/efi"), "{files:?}");
         assert!(files["boot/grub/grub.cfg"].contains(&format!("root=UUID={uuid} ro")));
-        assert!(files["etc/initramfs-tools/hooks/zz-no-network-drivers"].starts_with("#!/bin/sh\n"));
+        assert!(files["etc/initramfs-tools/hooks/zz-lean"].starts_with("#!/bin/sh\n"));
         assert_eq!(uuid.len(), 36);
     }
 
