@@ -5,10 +5,12 @@
 //! is possible at all: an appliance that serves half is worth more than one that restarts for ever.
 
 mod network;
+mod operations;
 mod services;
 mod setup;
 mod site;
 mod source;
+mod works;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,10 +32,12 @@ use tokio::task::{JoinSet, block_in_place};
 
 use crate::config::Config;
 use network::{Networks, Placed};
+use operations::Asked;
 use services::{Ports, Services, status};
 use setup::{credentials, open_store};
 use site::Site;
 use source::{Loaded, Source};
+use works::{Start, Works};
 
 /// Between two looks at the configuration file, the services and our leases.
 const LOOK: Duration = Duration::from_secs(2);
@@ -148,6 +152,7 @@ struct Daemon {
     placed: Vec<Placed>,
     services: Services,
     devices: Arc<Devices>,
+    works: Works,
     access: Arc<Access>,
     api: Option<rackbar_control::Handle>,
     tasks: JoinSet<()>,
@@ -168,12 +173,26 @@ impl Daemon {
         };
         let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports));
         let profiles = rackbar_devices::Profiles::shipped().context("the hardware profiles cannot be read")?;
-        let devices = Arc::new(Devices::new(Vec::new(), profiles, store.clone()));
+        let devices = Arc::new(Devices::new(Vec::new(), profiles, store.clone()).of(&rack));
         let access = Arc::new(Access::open(store.clone())?);
-        let (stop, _) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(bmc::run(rack.clone(), devices.clone(), stopped));
+        let works = block_in_place(|| {
+            Works::start(Start {
+                rack: &rack,
+                store: &store,
+                artifacts: services.artifacts(),
+                signer: site.signer.clone(),
+                name: &config.name,
+                data: &options.data,
+                http: options.listen_http,
+                config: &options.config,
+            })
+        })?;
         let mut daemon = Self {
             api: None,
-            tasks: JoinSet::new(),
+            tasks,
             options,
             rack,
             store,
@@ -183,12 +202,11 @@ impl Daemon {
             placed,
             services,
             devices,
+            works,
             access,
             stop,
         };
         daemon.start_agents().await;
-        let (rack, door, stopped) = (daemon.rack.clone(), daemon.devices.clone(), daemon.stop.subscribe());
-        daemon.tasks.spawn(bmc::run(rack, door, stopped));
         daemon.start_api(volatile).await?;
         Ok(daemon)
     }
@@ -220,7 +238,7 @@ impl Daemon {
         let context = Context {
             rack: self.rack.clone(),
             about: Arc::new(about),
-            operations: Arc::new(()),
+            operations: Arc::new(Asked::new(self.rack.clone(), self.works.clone())),
             access: self.access.clone(),
             counters: self.services.counters(),
         };
@@ -403,6 +421,7 @@ impl Daemon {
             stop,
             networks,
             devices,
+            works,
             ..
         } = self;
         stop.send_replace(true);
@@ -411,6 +430,8 @@ impl Daemon {
         }
         while tasks.join_next().await.is_some() {}
         block_in_place(|| {
+            // What is under way is taken up by the next start.
+            drop(works);
             services.stop();
             drop(networks);
         });

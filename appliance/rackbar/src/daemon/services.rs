@@ -74,6 +74,11 @@ impl Services {
         }
     }
 
+    /// What boot HTTP serves by digest; images join it.
+    pub(super) fn artifacts(&self) -> Arc<Artifacts> {
+        self.artifacts.clone()
+    }
+
     /// Puts a configuration in force.
     pub(super) fn apply(&mut self, config: &Config, placed: &[Placed]) {
         self.rack.configure(settings(config, placed));

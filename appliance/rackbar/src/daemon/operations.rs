@@ -1,0 +1,360 @@
+//! What people ask for through API and page, put to the executor and the image catalogue.
+//!
+//! The executor waits for the disk, so it is asked from threads that may.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use rackbar_artifacts::images::{ImageError, ImageMeta, Images};
+use rackbar_control::operations::{
+    Answer, Consent, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SiteMistake,
+};
+use rackbar_model::{ImageEntry, Node};
+use rackbar_orchestrator::Rack;
+use rackbar_orchestrator::executor::{
+    CommitError, Executor, Install, NodeError, OrderError, PlanError, PlanRequest as Wanted, RunOrder, VerifyError,
+};
+use rackbar_plan::{Plan, PlanId, Run, RunId, Site, SiteProblem};
+
+use super::works::Works;
+
+/// Between two looks whether checks are done.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// The door, opened.
+pub(super) struct Asked {
+    rack: Rack,
+    works: Works,
+}
+
+impl Asked {
+    pub(super) fn new(rack: Rack, works: Works) -> Self {
+        Self { rack, works }
+    }
+
+    /// Asks the executor where waiting is allowed.
+    fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Executor, &Rack) -> Result<T, Refused> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let (executor, rack) = (self.works.executor.clone(), self.rack.clone());
+        async move {
+            let done = tokio::task::spawn_blocking(move || work(&executor, &rack)).await;
+            done.unwrap_or_else(|error| Err(Refused::Internal(error.to_string())))
+        }
+        .boxed()
+    }
+
+    /// Begins a run of the checks on these machines, or on all that have something installed.
+    fn begin_checks(&self, nodes: Vec<String>, by: &str) -> Answer<'_, Arc<Run>> {
+        let by = by.to_owned();
+        self.ask(move |executor, rack| {
+            let ids = nodes.iter().map(|name| node(rack, name).map(|node| node.id));
+            let ids: Vec<_> = ids.collect::<Result<_, _>>()?;
+            let run = executor
+                .verify((!ids.is_empty()).then_some(ids), &by)
+                .map_err(of_verify)?;
+            the_run(executor, run)
+        })
+    }
+
+    fn images(&self) -> Result<Arc<Images>, Refused> {
+        let none = || Refused::Unavailable("there is no image catalogue; the events say why".into());
+        self.works.images.clone().ok_or_else(none)
+    }
+}
+
+fn node(rack: &Rack, name: &str) -> Result<Arc<Node>, Refused> {
+    rack.node(name)
+        .ok_or_else(|| Refused::NotFound(format!("there is no node {name:?}")))
+}
+
+fn mistakes(problems: Vec<SiteProblem>) -> Vec<SiteMistake> {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let one = |problem: SiteProblem| SiteMistake {
+        line: number(problem.line),
+        column: number(problem.column),
+        field: problem.field,
+        message: problem.message,
+        suggestion: problem.suggestion,
+    };
+    problems.into_iter().map(one).collect()
+}
+
+fn of_plan(error: PlanError) -> Refused {
+    match error {
+        PlanError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
+        PlanError::NoSite => Refused::Conflict(error.to_string()),
+        PlanError::NoNodes | PlanError::Install(_) => Refused::Invalid(error.to_string()),
+    }
+}
+
+/// The refusal of a commit; `plan` says what each node would lose.
+fn of_commit(error: CommitError, plan: Option<&Plan>) -> Refused {
+    match error {
+        CommitError::Unknown(_) => Refused::NotFound(error.to_string()),
+        CommitError::Stale(changes) => Refused::Stale(changes),
+        CommitError::Consent { missing } => {
+            let views = plan.map(Plan::destructive).unwrap_or_default();
+            let loses = |name: &str| {
+                let view = views.iter().find(|view| view.name == name);
+                view.map(|view| view.destroys.iter().map(|what| (*what).to_owned()).collect())
+            };
+            let consent = missing.into_iter().map(|node| Consent {
+                loses: loses(&node).unwrap_or_default(),
+                node,
+            });
+            Refused::Consent(consent.collect())
+        }
+        CommitError::Busy { .. } | CommitError::Nothing => Refused::Conflict(error.to_string()),
+        CommitError::Bad(_) | CommitError::Store(_) => Refused::Internal(error.to_string()),
+    }
+}
+
+fn of_node(error: NodeError) -> Refused {
+    match error {
+        NodeError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
+        NodeError::NoSuchRole { .. } => Refused::Invalid(error.to_string()),
+        NodeError::Store(_) => Refused::Internal(error.to_string()),
+    }
+}
+
+fn of_verify(error: VerifyError) -> Refused {
+    match error {
+        VerifyError::Nothing(_) => Refused::Conflict(error.to_string()),
+        VerifyError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
+        VerifyError::Commit(error) => of_commit(error, None),
+    }
+}
+
+fn of_image(error: &ImageError) -> Refused {
+    Refused::Conflict(error.to_string())
+}
+
+fn no_report() -> Refused {
+    Refused::NotFound("no checks were run yet: `rackbar verify` runs them".into())
+}
+
+fn text(report: &rackbar_verify::SignedReport) -> String {
+    String::from_utf8_lossy(&report.to_bytes()).into_owned()
+}
+
+impl Operations for Asked {
+    fn site(&self) -> Answer<'_, String> {
+        self.ask(|executor, _| Ok(executor.site().map(|site| site.text.clone()).unwrap_or_default()))
+    }
+
+    fn check_site(&self, text: String) -> Answer<'_, Vec<SiteMistake>> {
+        self.ask(move |_, _| Ok(Site::parse(&text).err().map(mistakes).unwrap_or_default()))
+    }
+
+    fn set_site(&self, text: String, by: &str) -> Answer<'_, ()> {
+        let by = by.to_owned();
+        self.ask(move |executor, _| {
+            let set = executor.set_site(&text, &by);
+            set.map(drop).map_err(|problems| Refused::Mistakes(mistakes(problems)))
+        })
+    }
+
+    fn site_schema(&self) -> Answer<'_, serde_json::Value> {
+        self.ask(|_, _| Ok(Site::schema()))
+    }
+
+    fn diff_sites(&self, before: String, after: String) -> Answer<'_, Vec<String>> {
+        self.ask(move |_, _| {
+            let parse = |text: &str| Site::parse(text).map_err(|problems| Refused::Mistakes(mistakes(problems)));
+            let (before, after) = (parse(&before)?, parse(&after)?);
+            let differences = rackbar_plan::site::diff(&before, &after);
+            Ok(differences.iter().map(ToString::to_string).collect())
+        })
+    }
+
+    fn test_rules(&self, text: Option<String>) -> Answer<'_, Vec<RuleMatch>> {
+        self.ask(move |executor, rack| {
+            let traces = executor.test_rules(text.as_deref());
+            let traces = traces.map_err(|problems| Refused::Mistakes(mistakes(problems)))?;
+            let one = |trace: rackbar_plan::RuleTrace| {
+                let found = rack.node(&trace.node.to_string());
+                let tried = trace.rules.into_iter().map(|one| RuleTry {
+                    rule: one.rule,
+                    fits: one.matched,
+                    why: one.why,
+                });
+                RuleMatch {
+                    node: found.map(|node| node.name.clone()).unwrap_or_default(),
+                    rule: trace.role.is_some().then_some(trace.decided),
+                    role: trace.role,
+                    name: trace.hostname,
+                    tried: tried.collect(),
+                }
+            };
+            Ok(traces.into_iter().map(one).collect())
+        })
+    }
+
+    fn plan(&self, request: PlanRequest) -> Answer<'_, Arc<Plan>> {
+        self.ask(move |executor, rack| {
+            let ids = request.nodes.iter().map(|name| node(rack, name).map(|node| node.id));
+            let ids: Vec<_> = ids.collect::<Result<_, _>>()?;
+            let wanted = Wanted {
+                nodes: (!ids.is_empty()).then_some(ids),
+                reinstall: request.reinstall,
+                install: request.install.map(|install| Install {
+                    os: install.os,
+                    disk: install.disk.unwrap_or_default(),
+                    mirror: install.mirror,
+                    ssh_keys: install.ssh_keys,
+                }),
+            };
+            executor.plan(&wanted).map_err(of_plan)
+        })
+    }
+
+    fn plan_by_id(&self, id: &str) -> Answer<'_, Arc<Plan>> {
+        let id = PlanId(id.to_owned());
+        self.ask(move |executor, _| {
+            let none = || Refused::NotFound(format!("there is no plan {id}: make it again"));
+            executor.plan_by_id(&id).ok_or_else(none)
+        })
+    }
+
+    fn commit(&self, id: &str, consent: Vec<String>, by: &str) -> Answer<'_, Arc<Run>> {
+        let (id, by) = (PlanId(id.to_owned()), by.to_owned());
+        self.ask(move |executor, _| {
+            let plan = executor.plan_by_id(&id);
+            let run = executor.commit(&id, &consent, &by);
+            let run = run.map_err(|error| of_commit(error, plan.as_deref()))?;
+            the_run(executor, run)
+        })
+    }
+
+    fn runs(&self) -> Answer<'_, Vec<Arc<Run>>> {
+        self.ask(|executor, _| Ok(executor.runs()))
+    }
+
+    fn run(&self, id: u64) -> Answer<'_, Arc<Run>> {
+        self.ask(move |executor, _| the_run(executor, RunId(id)))
+    }
+
+    fn order(&self, id: u64, order: Order, by: &str) -> Answer<'_, ()> {
+        let by = by.to_owned();
+        let order = match order {
+            Order::Pause => RunOrder::Pause,
+            Order::Resume => RunOrder::Resume,
+            Order::Cancel => RunOrder::Cancel,
+        };
+        self.ask(move |executor, _| {
+            let done = executor.order(RunId(id), order, &by);
+            done.map(drop).map_err(|error| match error {
+                OrderError::Unknown(_) => Refused::NotFound(error.to_string()),
+                OrderError::Ended(_) => Refused::Conflict(error.to_string()),
+            })
+        })
+    }
+
+    fn bind(&self, name: &str, role: Option<String>, by: &str) -> Answer<'_, ()> {
+        let (name, by) = (name.to_owned(), by.to_owned());
+        self.ask(move |executor, rack| executor.bind(node(rack, &name)?.id, role, &by).map_err(of_node))
+    }
+
+    fn recover(&self, name: &str, by: &str) -> Answer<'_, String> {
+        let (name, by) = (name.to_owned(), by.to_owned());
+        self.ask(move |executor, rack| {
+            let recovered = executor.recover(node(rack, &name)?.id, &by).map_err(of_node)?;
+            Ok(format!("it is {}; {}", recovered.state, recovered.next))
+        })
+    }
+
+    fn maintenance(&self, name: &str, on: bool, reason: String, by: &str) -> Answer<'_, ()> {
+        let (name, by) = (name.to_owned(), by.to_owned());
+        self.ask(move |executor, rack| {
+            let done = executor.maintenance(node(rack, &name)?.id, on, &reason, &by);
+            done.map_err(of_node)
+        })
+    }
+
+    fn verify(&self, nodes: Vec<String>, by: &str) -> Answer<'_, String> {
+        let begun = self.begin_checks(nodes, by);
+        async move {
+            let run = begun.await?.id;
+            let mut look = tokio::time::interval(LOOK);
+            loop {
+                look.tick().await;
+                if self.run(run.0).await?.ended.is_some() {
+                    return self.rack_report().await;
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn report(&self, name: &str) -> Answer<'_, String> {
+        let name = name.to_owned();
+        self.ask(move |executor, rack| {
+            let report = executor.report(node(rack, &name)?.id).ok_or_else(no_report)?;
+            Ok(text(&report))
+        })
+    }
+
+    fn rack_report(&self) -> Answer<'_, String> {
+        self.ask(|executor, _| executor.rack_report().as_ref().map(text).ok_or_else(no_report))
+    }
+
+    fn images(&self) -> Answer<'_, Vec<ImageEntry>> {
+        let images = Self::images(self);
+        async move { Ok(images?.list().iter().map(|entry| (**entry).clone()).collect()) }.boxed()
+    }
+
+    fn put_image(&self, image: NewImage) -> Answer<'_, ImageEntry> {
+        let images = Self::images(self);
+        async move { take_in(images?, image).await }.boxed()
+    }
+
+    fn remove_image(&self, name: &str) -> Answer<'_, ()> {
+        let (images, name) = (Self::images(self), name.to_owned());
+        self.ask(move |executor, _| {
+            let removed = images?.remove(&name, &executor.images_in_use());
+            removed.map(drop).map_err(|error| of_image(&error))
+        })
+    }
+}
+
+fn the_run(executor: &Executor, id: RunId) -> Result<Arc<Run>, Refused> {
+    executor
+        .run(id)
+        .ok_or_else(|| Refused::NotFound(format!("there is no run {id}")))
+}
+
+/// Takes an image in. Pieces wait for the disk one by one, so that a fast sender costs no memory.
+async fn take_in(images: Arc<Images>, image: NewImage) -> Result<ImageEntry, Refused> {
+    let NewImage {
+        name,
+        facts,
+        sha256,
+        mut body,
+        ..
+    } = image;
+    let meta = ImageMeta {
+        name,
+        format: facts.format,
+        arch: facts.arch.unwrap_or_default(),
+        source: facts.source.unwrap_or_default(),
+        licence: facts.licence.unwrap_or_default(),
+        user: facts.user.unwrap_or_default(),
+    };
+    let joined = |error: tokio::task::JoinError| Refused::Internal(error.to_string());
+    let begun = tokio::task::spawn_blocking(move || images.begin(meta))
+        .await
+        .map_err(joined)?;
+    let mut upload = begun.map_err(|error| of_image(&error))?;
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| Refused::Invalid(format!("the upload broke off: {error}")))?;
+        let written = tokio::task::spawn_blocking(move || upload.write(&piece).map(|()| upload));
+        upload = written.await.map_err(joined)?.map_err(|error| of_image(&error))?;
+    }
+    let finished = tokio::task::spawn_blocking(move || upload.finish(sha256))
+        .await
+        .map_err(joined)?;
+    finished.map(|entry| (*entry).clone()).map_err(|error| of_image(&error))
+}
