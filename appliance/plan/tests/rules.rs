@@ -107,3 +107,25 @@ fn work_without_end_is_an_error_and_no_match() {
     assert_eq!(trace.hostname, None);
     assert!(trace.problem.as_deref().unwrap().contains("fuel"), "{trace:?}");
 }
+
+#[test]
+fn every_name_of_the_reference_has_a_value() {
+    let page = rackbar_plan::site::reference();
+    let (_, names) = page.split_once("### Names in expressions").unwrap();
+    let names: Vec<&str> = names
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert!(names.len() > 20);
+    let rule = |name: &&str| format!("[[rule]]\nname = \"{name}\"\nwhen = \"{name} is defined\"\nrole = \"big\"\n");
+    let rules: String = names.iter().map(rule).collect();
+    let fields = "disks[0].size_gib == 8 and not disks[0].usb and disks[0] | items | length == 15";
+    let last = format!("[[rule]]\nname = \"fields\"\nwhen = \"{fields}\"\nrole = \"big\"\n");
+    let trace = bind(
+        &site(&format!("{SITE}{rules}{last}")),
+        &node(1, vec![disk("A", 8, DiskBus::Nvme)]),
+    );
+    for rule in &trace.rules[4..] {
+        assert!(rule.matched, "{rule:?}");
+    }
+}

@@ -68,15 +68,6 @@ const GIB: u64 = 1 << 30;
 #[derive(Debug)]
 pub(super) struct Context(pub(super) Arc<Node>);
 
-/// A disk with what people ask for first.
-#[derive(Serialize)]
-struct DiskView<'a> {
-    size_gib: u64,
-    usb: bool,
-    #[serde(flatten)]
-    disk: &'a Disk,
-}
-
 impl Object for Context {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
         ObjectRepr::Map
@@ -90,6 +81,7 @@ impl Object for Context {
             "name" => return Some(Value::from(node.name.as_str())),
             "number" => return Some(number(&node.name).map_or(Value::from(()), Value::from)),
             "macs" => return Some(node.macs.iter().map(|mac| Value::from(mac.to_string())).collect()),
+            "disks" if node.inventory.is_some() => return Some(disks(node)),
             _ => {}
         }
         NAMES.iter().any(|(name, _)| *name == key).then_some(())?;
@@ -110,7 +102,6 @@ fn of<T: Serialize>(value: T) -> Value {
 }
 
 fn of_inventory(inventory: &Inventory, key: &str) -> Value {
-    let text = |text: &Option<String>| text.as_deref().map_or(Value::from(()), Value::from);
     match key {
         "arch" => text(&inventory.cpu.arch),
         "bmc" => of(&inventory.bmc),
@@ -120,7 +111,6 @@ fn of_inventory(inventory: &Inventory, key: &str) -> Value {
         "chassis" => of(&inventory.chassis),
         "cores" => Value::from(inventory.cpu.cores),
         "cpu" => of(&inventory.cpu),
-        "disks" => inventory.disks.iter().map(disk).collect(),
         "firmware" => of(&inventory.firmware),
         "lldp" => of(boot_nic(inventory).and_then(|nic| nic.lldp.as_ref())),
         "mac" => of(boot_nic(inventory).map(|nic| nic.mac).or(inventory.boot.mac)),
@@ -137,13 +127,77 @@ fn of_inventory(inventory: &Inventory, key: &str) -> Value {
     }
 }
 
-fn disk(disk: &Disk) -> Value {
-    let view = DiskView {
-        size_gib: disk.size_bytes / GIB,
-        usb: disk.bus == DiskBus::Usb,
-        disk,
-    };
-    of(view)
+/// One disk of a node, to expressions. Rules walk the disks of every node, mostly for one field.
+#[derive(Debug)]
+struct DiskView {
+    node: Arc<Node>,
+    index: usize,
+}
+
+const DISK_FIELDS: &[&str] = &[
+    "name",
+    "size_gib",
+    "size_bytes",
+    "model",
+    "serial",
+    "wwn",
+    "firmware",
+    "rotational",
+    "bus",
+    "usb",
+    "pci",
+    "by_path",
+    "sector_bytes",
+    "removable",
+    "health",
+];
+
+impl Object for DiskView {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let disk: &Disk = self.node.inventory.as_ref()?.disks.get(self.index)?;
+        Some(match key.as_str()? {
+            "name" => Value::from(disk.name.as_str()),
+            "size_gib" => Value::from(disk.size_bytes / GIB),
+            "size_bytes" => Value::from(disk.size_bytes),
+            "model" => text(&disk.model),
+            "serial" => text(&disk.serial),
+            "wwn" => text(&disk.wwn),
+            "firmware" => text(&disk.firmware),
+            "rotational" => Value::from(disk.rotational),
+            "bus" => of(disk.bus),
+            "usb" => Value::from(disk.bus == DiskBus::Usb),
+            "pci" => text(&disk.pci),
+            "by_path" => text(&disk.by_path),
+            "sector_bytes" => Value::from(disk.sector_bytes),
+            "removable" => Value::from(disk.removable),
+            "health" => of(&disk.health),
+            _ => return None,
+        })
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Str(DISK_FIELDS)
+    }
+}
+
+fn text(text: &Option<String>) -> Value {
+    text.as_deref().map_or(Value::from(()), Value::from)
+}
+
+fn disks(node: &Arc<Node>) -> Value {
+    let count = node.inventory.as_ref().map_or(0, |inventory| inventory.disks.len());
+    (0..count)
+        .map(|index| {
+            Value::from_object(DiskView {
+                node: Arc::clone(node),
+                index,
+            })
+        })
+        .collect()
 }
 
 /// A NIC, to expressions.

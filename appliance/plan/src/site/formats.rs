@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rackbar_model::MacAddr;
 
-use super::types::Addresses;
+use super::values::Addresses;
 use crate::rules;
 
 /// Why a text is not of its format.

@@ -9,6 +9,7 @@ mod semantics;
 mod tree;
 mod types;
 mod validate;
+mod values;
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -20,10 +21,8 @@ pub use diff::{Difference, diff};
 pub use problem::SiteProblem;
 pub use profiles::profiles;
 pub use reference::reference;
-pub use types::{
-    Addresses, Attribute, EraseDisks, File, Machine, Materials, MemoryRole, Network, Role, RoleNetwork, Root, Rule,
-    Service, Site, Step,
-};
+pub use types::{EraseDisks, File, Machine, Materials, MemoryRole, Network, Role, RoleNetwork, Root, Rule, Site, Step};
+pub use values::{Addresses, Attribute, Service};
 
 use crate::OwnService;
 use problem::{Problems, did_you_mean, known};

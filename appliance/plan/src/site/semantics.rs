@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use super::formats::{is_domain, is_hostname, is_name};
 use super::problem::{Problems, did_you_mean, known};
 use super::tree::Tree;
-use super::types::{Addresses, Network, Role, Service, Site};
+use super::types::{Network, Role, Site};
+use super::values::{Addresses, Service};
 use crate::OwnService;
 use crate::planner::edges;
 

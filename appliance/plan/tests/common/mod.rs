@@ -197,3 +197,50 @@ pub fn carried_out(facts: &mut Facts, plan: &Plan) {
         }
     }
 }
+
+pub const WORKER: &str = r##"
+version = 1
+[role.worker]
+os = "debian-12"
+[[rule]]
+name = "all"
+when = "true"
+role = "worker"
+"##;
+
+pub const STATIC: &str = r##"
+version = 1
+[network.lan]
+subnet = "10.10.0.0/24"
+gateway = "10.10.0.1"
+addresses = "10.10.0.50-10.10.0.52"
+dns = ["10.10.0.51"]
+[network.fast]
+subnet = "10.20.0.0/24"
+vlan = 20
+mtu = 9000
+[role.worker]
+os = "debian-12"
+[[role.worker.network]]
+name = "lan"
+network = "lan"
+[[role.worker.network]]
+name = "fast"
+network = "fast"
+nics = ["nic.speed_mbps >= 25000"]
+bond = "802.3ad"
+[[rule]]
+name = "all"
+when = "true"
+role = "worker"
+"##;
+
+/// A rack of one node with one disk.
+pub fn one(number: u16) -> Facts {
+    facts(vec![node(number, vec![disk("A", 8, DiskBus::Nvme)])])
+}
+
+pub fn refusal(plan: &Plan) -> &str {
+    assert!(plan.actions.is_empty(), "{:?}", ids(plan));
+    &plan.refused.first().expect("a refusal").reason
+}

@@ -1,0 +1,198 @@
+//! What the planner chooses for a node: its disk, its NICs, its addresses; and the refusals where it must not choose.
+#![allow(missing_docs, reason = "a test")]
+
+mod common;
+
+use std::net::IpAddr;
+
+use common::{GIB, STATIC, WORKER, all, disk, facts, node, one, refusal, setup, site};
+use rackbar_model::{DiskBus, RootTarget};
+use rackbar_plan::ActionKind;
+
+#[test]
+fn the_root_disk_is_the_one_that_fits_or_none() {
+    let (nvme, sata) = (disk("N", 8, DiskBus::Nvme), disk("S", 16, DiskBus::Sata));
+    let usb = disk("U", 4, DiskBus::Usb);
+    let mut hdd = disk("H", 16, DiskBus::Sata);
+    hdd.rotational = true;
+    let mut removable = disk("R", 8, DiskBus::Sata);
+    removable.removable = true;
+    let mut nameless = disk("", 8, DiskBus::Virtio);
+    nameless.serial = None;
+    let mut four_k = disk("K", 8, DiskBus::Nvme);
+    four_k.sector_bytes = 4096;
+    let mut twin = disk("N", 8, DiskBus::Nvme);
+    twin.name = "twin".into();
+    // Intent, disks, and either the serials chosen or parts of the refusal.
+    type Case<'a> = (
+        &'a str,
+        Vec<&'a rackbar_model::Disk>,
+        Result<Vec<&'a str>, Vec<&'a str>>,
+    );
+    let cases: Vec<Case<'_>> = vec![
+        ("{}", vec![&nvme], Ok(vec!["N"])),
+        (
+            "{}",
+            vec![&nvme, &sata],
+            Err(vec!["2 fit", "serial N, 8.0 GiB (fits)", "serial S, 16.0 GiB (fits)"]),
+        ),
+        ("{ pick = 'smallest' }", vec![&nvme, &sata], Ok(vec!["N"])),
+        ("{ pick = 'largest' }", vec![&nvme, &sata], Ok(vec!["S"])),
+        (
+            "{ pick = 'largest' }",
+            vec![&nvme, &sata, &hdd],
+            Err(vec!["2 fit", "not the size"]),
+        ),
+        ("{ media = 'ssd' }", vec![&hdd, &sata], Ok(vec!["S"])),
+        ("{ media = 'hdd' }", vec![&hdd, &sata], Ok(vec!["H"])),
+        (
+            "{ bus = 'nvme' }",
+            vec![&sata],
+            Err(vec!["none fits", "not on the bus nvme"]),
+        ),
+        ("{ serial = 'X' }", vec![&sata], Err(vec!["serial is S, not X"])),
+        ("{ model = 'model 16' }", vec![&nvme, &sata], Ok(vec!["S"])),
+        ("{ min_gib = 9 }", vec![&nvme, &sata], Ok(vec!["S"])),
+        ("{ max_gib = 9 }", vec![&nvme, &sata], Ok(vec!["N"])),
+        ("{}", vec![&usb], Err(vec!["only when named by serial"])),
+        ("{ pick = 'smallest' }", vec![&usb, &nvme], Ok(vec!["N"])),
+        ("{ serial = 'U' }", vec![&usb, &nvme], Ok(vec!["U"])),
+        ("{}", vec![&removable], Err(vec!["only when named"])),
+        ("{}", vec![&nameless], Err(vec!["could not be told from another"])),
+        ("{}", vec![&four_k], Err(vec!["4096"])),
+        ("{}", vec![&nvme, &twin], Err(vec!["two paths to one disk"])),
+        ("{}", vec![], Err(vec!["no disk that the agent can see"])),
+        ("{ mirror = true }", vec![&nvme, &sata], Ok(vec!["N", "S"])),
+        (
+            "{ mirror = true }",
+            vec![&nvme],
+            Err(vec!["only one fits", "exactly two"]),
+        ),
+        ("{ mirror = true }", vec![&nvme, &sata, &hdd], Err(vec!["3 fit"])),
+        (
+            "{ mirror = true, pick = 'largest' }",
+            vec![&nvme, &sata, &hdd],
+            Ok(vec!["S", "H"]),
+        ),
+    ];
+    for (intent, disks, wanted) in cases {
+        let site = site(&WORKER.replace("os = \"debian-12\"", &format!("os = \"debian-12\"\nroot = {intent}")));
+        let facts = facts(vec![node(1, disks.into_iter().cloned().collect())]);
+        let plan = all(&site, &facts);
+        match wanted {
+            Ok(serials) => {
+                let write = plan.actions.iter().find_map(|action| match &action.kind {
+                    ActionKind::WriteImage { target, .. } => Some(target),
+                    _ => None,
+                });
+                let target = write.unwrap_or_else(|| panic!("{intent}: {:?}", plan.refused));
+                let found: Vec<&str> = target
+                    .disks()
+                    .iter()
+                    .filter_map(|disk| disk.serial.as_deref())
+                    .collect();
+                assert_eq!(found, serials, "{intent}");
+                assert_eq!(matches!(target, RootTarget::Mirror(_)), intent.contains("mirror"));
+            }
+            Err(parts) => {
+                let reason = refusal(&plan);
+                assert!(parts.iter().all(|part| reason.contains(part)), "{intent}: {reason}");
+            }
+        }
+    }
+}
+
+#[test]
+fn images_must_be_there_fit_the_disk_and_the_machine() {
+    let site = site(WORKER);
+    let mut small = one(1);
+    small.images.get_mut("debian-12").unwrap().disk_bytes = Some(9 * GIB);
+    assert!(refusal(&all(&site, &small)).contains("smaller than the image debian-12, which needs 9.0 GiB"));
+    let mut none = one(1);
+    let entry = none.images.remove("debian-12").unwrap();
+    assert!(refusal(&all(&site, &none)).contains("the catalogue is empty"));
+    none.images.insert("debian-13".into(), entry.clone());
+    assert!(refusal(&all(&site, &none)).contains("did you mean `debian-13`?"));
+    let mut arm = one(1);
+    arm.images.get_mut("debian-12").unwrap().arch = "aarch64".into();
+    assert!(refusal(&all(&site, &arm)).contains("aarch64"));
+}
+
+#[test]
+fn addresses_are_given_out_in_order_kept_and_never_twice() {
+    let site = site(STATIC);
+    let nodes = |numbers: &[u16]| {
+        facts(
+            numbers
+                .iter()
+                .map(|n| node(*n, vec![disk("A", 8, DiskBus::Nvme)]))
+                .collect(),
+        )
+    };
+    let plan = all(&site, &nodes(&[2, 1]));
+    // .51 is the DNS server.
+    assert_eq!(setup(&plan, "node-001").networks[0].addresses, ["10.10.0.50/24"]);
+    assert_eq!(setup(&plan, "node-002").networks[0].addresses, ["10.10.0.52/24"]);
+    let fast = &setup(&plan, "node-001").networks[1];
+    assert_eq!(
+        (fast.nics.len(), fast.vlan, fast.mtu, fast.addresses.len()),
+        (2, Some(20), Some(9000), 0)
+    );
+    let full = all(&site, &nodes(&[1, 2, 3]));
+    assert_eq!(full.refused.len(), 1);
+    assert!(
+        full.refused[0]
+            .reason
+            .contains("no address of 10.10.0.50-10.10.0.52 is free")
+    );
+    // Bound addresses stay when others come and go; what the appliance or a lease has is not given out.
+    let mut bound = nodes(&[1, 2]);
+    bound.nodes[1]
+        .addresses
+        .insert("lan".into(), "10.10.0.50".parse().unwrap());
+    let plan = all(&site, &bound);
+    assert_eq!(setup(&plan, "node-002").networks[0].addresses, ["10.10.0.50/24"]);
+    assert_eq!(setup(&plan, "node-001").networks[0].addresses, ["10.10.0.52/24"]);
+    let mut taken = nodes(&[1]);
+    taken.taken.insert("10.10.0.50".parse::<IpAddr>().unwrap());
+    taken.appliance.push("10.10.0.52".parse().unwrap());
+    assert!(refusal(&all(&site, &taken)).contains("free"));
+    // A second node that claims a bound address does not get it.
+    let mut double = nodes(&[1, 2]);
+    for node in &mut double.nodes {
+        node.addresses.insert("lan".into(), "10.10.0.50".parse().unwrap());
+    }
+    let plan = all(&site, &double);
+    assert_ne!(
+        setup(&plan, "node-001").networks[0].addresses,
+        setup(&plan, "node-002").networks[0].addresses
+    );
+}
+
+#[test]
+fn nics_that_do_not_fit_are_refused_with_the_list() {
+    for (nics, part) in [
+        (
+            "nics = ['nic.speed_mbps >= 25000']",
+            "2 NICs fit and it is no bond. NICs: nic0 52:54:00:00:01:00",
+        ),
+        ("nics = ['nic7']", "no NIC fits `nic7`"),
+        ("nics = ['boot']\nbond = '802.3ad'", "a bond needs two NICs"),
+        ("nics = ['nic.sped > 1']", "no NIC fits"),
+    ] {
+        let text = STATIC.replace("network = \"lan\"", &format!("network = \"lan\"\n{nics}"));
+        let reason = all(&site(&text), &one(1))
+            .refused
+            .first()
+            .map(|refusal| refusal.reason.clone());
+        let reason = reason.unwrap_or_default();
+        assert!(
+            reason.contains(part) || nics.contains("sped") && reason.contains("nic.sped"),
+            "{nics}: {reason}"
+        );
+    }
+    let clash = STATIC
+        .replace("nics = [\"nic.speed_mbps >= 25000\"]\nbond = \"802.3ad\"", "")
+        .replace("vlan = 20\n", "");
+    assert!(refusal(&all(&site(&clash), &one(1))).contains("both use NIC"));
+}
