@@ -1,10 +1,12 @@
 //! Trust in one appliance: its chain must end in the certificate authority that the kernel arguments pin.
 //!
 //! The server sends its authority's certificate along. Names are not compared: a node reaches its appliance by an
-//! address that changes with the network, and no other authority is trusted anyway. Dates count only once the
-//! appliance has set this machine's clock: a server that lay in a warehouse believes it is 2015, and refusing would
-//! lock it out for good. What that gives up is small: an expired certificate of the very same site is accepted for
-//! one first connection.
+//! address that changes with the network, and no other authority is trusted anyway. The end of a certificate's time
+//! counts only once the appliance has set this machine's clock: a server that lay in a warehouse believes it is 2015,
+//! and refusing would lock it out for good. What that gives up is small: an expired certificate of the very same site
+//! is accepted for one first connection. Its beginning never counts: a certificate that the site's authority has signed
+//! exists, so when it is of the future it is our clock that is wrong, as after an appliance set a wrong clock of its own
+//! right and renewed its certificate; a machine in the middle of a job must come back to it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,8 +71,9 @@ impl Pinned {
         for _ in 0..4 {
             let result = verify_server_cert_signed_by_trust_anchor(&leaf, &roots, sent, at, self.algorithms.all);
             match result {
-                Err(Error::InvalidCertificate(error)) if !self.clock_set.load(Ordering::Relaxed) => {
-                    at = inside(&error).ok_or(Error::InvalidCertificate(error))?;
+                Err(Error::InvalidCertificate(error)) => {
+                    let clock_set = self.clock_set.load(Ordering::Relaxed);
+                    at = inside(&error, clock_set).ok_or(Error::InvalidCertificate(error))?;
                 }
                 other => return other,
             }
@@ -79,10 +82,10 @@ impl Pinned {
     }
 }
 
-/// A moment at which the certificate that was refused for its dates is good.
-fn inside(error: &CertificateError) -> Option<UnixTime> {
+/// A moment at which the certificate that was refused for its dates is good, when that is to be forgiven.
+fn inside(error: &CertificateError, clock_set: bool) -> Option<UnixTime> {
     match error {
-        CertificateError::ExpiredContext { not_after, .. } => Some(*not_after),
+        CertificateError::ExpiredContext { not_after, .. } if !clock_set => Some(*not_after),
         CertificateError::NotValidYetContext { not_before, .. } => Some(*not_before),
         _ => None,
     }

@@ -158,6 +158,25 @@ fn dates_count_only_after_the_first_welcome() {
 }
 
 #[test]
+fn a_certificate_of_the_future_is_the_fault_of_our_clock() {
+    let renewed = site(2090, 2099);
+    run(
+        renewed.pin,
+        |listener| {
+            for _ in 0..2 {
+                let mut peer = Peer::accept(listener, &renewed);
+                peer.read().unwrap();
+                peer.send(&welcome());
+            }
+        },
+        |open, _| {
+            assert!(open().is_ok());
+            assert!(open().is_ok(), "also after the appliance has set the clock");
+        },
+    );
+}
+
+#[test]
 fn a_refusal_is_told_in_its_own_words() {
     let site = site(2020, 2050);
     run(

@@ -4,19 +4,25 @@
 //! it is tested where it is built. Nothing here trusts what lies on a disk or comes over the network: parsers never
 //! panic, an image is bootable only after its digest was right, and no path leads out of the installed system's root.
 
+mod burnin;
 mod control;
 mod disk;
+mod efi;
 mod erase;
+mod kexec;
 mod layout;
 mod mirror;
 mod mount;
 mod probe;
+mod setup;
 mod stream;
 mod table;
 mod target;
+#[cfg(test)]
+mod testing;
 
-use rackbar_hardware::Root;
-use rackbar_messages::{JobReport, Work};
+use rackbar_hardware::{Root, bmc};
+use rackbar_messages::{BmcSetup, JobReport, Work};
 
 pub use control::{Control, Progress, Result};
 
@@ -46,10 +52,28 @@ pub fn perform(machine: &Machine, work: &Work, control: &Control) -> Result<JobR
     match work {
         Work::Erase { disks, method } => erase::erase(machine, disks, *method, control),
         Work::Write { target, image } => target::write(machine, target, image, control),
+        Work::Setup { target, setup } => setup::setup(machine, target, setup, control),
         Work::Layout => Ok(JobReport::Layout(layout::read(machine))),
-        _ => Err(control::refuse(
-            "this agent does not know how to do that",
-            "boot the machine again",
-        )),
+        Work::BootOrder { target, label } => efi::boot_order(machine, target, label),
+        Work::Kexec { target } => kexec::load(machine, target),
+        Work::BurnIn(wanted) => burnin::run(machine, wanted, control),
+        Work::BmcSetup(wanted) => bmc_setup(machine, wanted),
     }
+}
+
+fn bmc_setup(machine: &Machine, wanted: &BmcSetup) -> Result<JobReport> {
+    let address = wanted.address.map(|fixed| (fixed.address, fixed.prefix, fixed.gateway));
+    let user = wanted
+        .user
+        .as_ref()
+        .map(|(slot, name, password)| (*slot, name.as_str(), password.0.as_str()));
+    let wanted = bmc::Wanted {
+        dhcp: wanted.dhcp,
+        address,
+        vlan: wanted.vlan,
+        user,
+    };
+    let advice = "look into the BMC's own page; some makers lock these settings against the host";
+    let info = bmc::configure(&machine.root, &wanted).map_err(|reason| control::fault(reason, advice))?;
+    Ok(JobReport::Bmc(info))
 }

@@ -75,7 +75,7 @@ pub(crate) fn write_to(
         ));
     }
     control.begin("making the partitions fit the disk", 0);
-    steps.extend(fit(machine, chosen, &disks)?);
+    steps.extend(fit(machine, chosen, disks)?);
     Ok(JobReport::Written {
         sha256: written.sha256,
         fetched: written.fetched,
@@ -87,10 +87,10 @@ pub(crate) fn write_to(
 }
 
 /// Grows tables, partitions and file systems; makes the mirror.
-fn fit(machine: &Machine, chosen: &[Chosen], disks: &[Arc<Disk>]) -> Result<Vec<String>> {
+fn fit(machine: &Machine, chosen: &[Chosen], disks: Vec<Arc<Disk>>) -> Result<Vec<String>> {
     let mut steps = Vec::new();
     let mut roots = Vec::new();
-    for (chosen, disk) in chosen.iter().zip(disks) {
+    for (chosen, disk) in chosen.iter().zip(&disks) {
         match Layout::read(machine, &chosen.info.name, disk)? {
             Some(mut layout) => {
                 steps.extend(layout.grow()?);
@@ -102,9 +102,12 @@ fn fit(machine: &Machine, chosen: &[Chosen], disks: &[Arc<Disk>]) -> Result<Vec<
             )),
         }
     }
+    let are_files = disks.iter().any(|disk| !disk.is_block());
+    // We hold the disks for us alone, and the kernel would refuse to mount their partitions.
+    drop(disks);
     match (roots.as_slice(), chosen.len()) {
         // Plain files have no partitions that could be mounted.
-        _ if disks.iter().any(|disk| !disk.is_block()) => {}
+        _ if are_files => {}
         ([root], 1) => steps.push(mount::grow(machine, &root.path, root.bytes)?),
         ([first, second], 2) => steps.extend(mirror(machine, [first, second])?),
         (_, 1) => {}
@@ -235,3 +238,6 @@ impl Installed {
         Mounted::new(machine, &self.root()?)
     }
 }
+
+#[cfg(test)]
+mod tests;

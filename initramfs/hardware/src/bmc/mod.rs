@@ -1,6 +1,7 @@
 //! The BMC as its own host sees it: device ID and LAN settings over the kernel's `/dev/ipmi0` (KCS, SSIF or BT).
 
 mod device;
+mod setup;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,6 +9,8 @@ use rackbar_model::{BmcInfo, MacAddr};
 
 use crate::Root;
 use device::IpmiDevice;
+
+pub use setup::{Wanted, configure};
 
 const APPLICATION: u8 = 0x06;
 const TRANSPORT: u8 = 0x0c;

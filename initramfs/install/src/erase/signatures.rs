@@ -45,7 +45,7 @@ pub(super) fn wipe(disk: &Disk, name: &str) -> Result<Vec<String>> {
 /// Both ends of a range, and btrfs' other copies in it.
 fn wipe_range(disk: &Disk, start: u64, bytes: u64) -> Result<()> {
     let end = start.saturating_add(bytes).min(disk.bytes());
-    let mut zero = |from: u64, length: u64| disk.zero(from, length.min(end.saturating_sub(from)), &mut |_| Ok(()));
+    let zero = |from: u64, length: u64| disk.zero(from, length.min(end.saturating_sub(from)), &mut |_| Ok(()));
     zero(start, END)?;
     // O_DIRECT and BLKZEROOUT want whole sectors of the largest kind.
     let tail = end.saturating_sub(END).max(start) & !4095;

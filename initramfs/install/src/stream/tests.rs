@@ -1,51 +1,10 @@
 //! Images from a server that breaks connections, onto plain files.
 
 use super::*;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use crate::testing::serve;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-
-/// A server of one file that gives at most `burst` bytes on a connection, then drops it.
-fn serve(file: Vec<u8>, burst: usize) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/image", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        let tag = rackbar_trust::sha256(&file)[0];
-        while let Ok((stream, _)) = listener.accept() {
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let mut stream = stream;
-            let mut left = burst;
-            while left > 0 {
-                let header: Vec<String> = lines
-                    .by_ref()
-                    .map_while(|line| line.ok().filter(|l| !l.is_empty()))
-                    .collect();
-                let Some(range) = header.iter().find_map(|line| line.strip_prefix("Range: bytes=")) else {
-                    break;
-                };
-                let (from, to) = range.split_once('-').unwrap();
-                let (from, to): (usize, usize) = (from.parse().unwrap(), to.parse().unwrap());
-                let body = &file[from..=to.min(file.len() - 1)];
-                let length = body.len();
-                let head = format!(
-                    "HTTP/1.1 206 Partial Content\r\nETag: \"{tag}\"\r\nContent-Length: {length}\r\nContent-Range: bytes {from}-{to}/{}\r\n\r\n",
-                    file.len()
-                );
-                let now = length.min(left);
-                if stream
-                    .write_all(head.as_bytes())
-                    .and_then(|()| stream.write_all(&body[..now]))
-                    .is_err()
-                {
-                    break;
-                }
-                left -= now;
-            }
-        }
-    });
-    url
-}
 
 /// Data with holes: five MiB and a half in all, sectors whole.
 fn content() -> Vec<u8> {
@@ -134,7 +93,7 @@ fn every_packing_arrives_whole_over_connections_that_break() {
         };
         let (_folder, path) = target(SIZE);
         let (_folder2, second) = target(SIZE);
-        let url = serve(file.clone(), 1_000_003);
+        let url = serve(file.clone(), 1_700_003);
         let disks = [open(&path), open(&second)];
         let written = write(&image(&file, url, format), &disks, &Control::default()).unwrap();
         assert_eq!(written.disk_bytes, content.len() as u64, "{program}");

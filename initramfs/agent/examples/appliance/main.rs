@@ -1,10 +1,14 @@
 //! An appliance that accepts every agent and prints what it says, for trying the agent in a virtual machine:
 //! `cargo run --example appliance -- 0.0.0.0:4917 [reboot|poweroff]`, then boot with the arguments it prints.
+//!
+//! `... -- 0.0.0.0:4917 install debian-12.img.zst SERIAL[,SERIAL] 10.0.2.2:4918` makes the machine install that image
+//! on the disk (or the mirror of two) with these serial numbers, and restarts it into the result. The last argument is
+//! the address under which the machine reaches this one for the image.
 
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code)]
-#[path = "../tests/support/mod.rs"]
+#[path = "../../tests/support/mod.rs"]
 mod support;
 
 use std::net::TcpListener;
@@ -28,6 +32,8 @@ fn main() {
     }
 }
 
+mod install;
+
 fn serve(peer: &mut support::Peer, end: Option<&str>) -> Result<(), String> {
     println!("{:?}", peer.read()?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
@@ -38,6 +44,9 @@ fn serve(peer: &mut support::Peer, end: Option<&str>) -> Result<(), String> {
         heartbeat_millis: 5_000,
         now_millis: now,
     }));
+    if end == Some("install") {
+        return install::run(peer);
+    }
     let mut beats = 0;
     loop {
         match peer.read()? {

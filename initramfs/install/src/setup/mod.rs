@@ -1,0 +1,288 @@
+//! The identity of the installed system: who it is, who may log in, its networks, clock, name servers, proxy and log,
+//! and the files of its role; written as plain files, and as a NoCloud seed where the image has cloud-init.
+//!
+//! What the image has decides how a thing is written: systemd-networkd goes before ifupdown, and whichever is used, the
+//! other and cloud-init's own network are switched off, so that two never fight over an interface. With neither of them
+//! cloud-init gets the network from the seed.
+
+mod network;
+mod text;
+mod tree;
+
+use rackbar_messages::JobReport;
+use rackbar_model::{OsSetup, RootTarget};
+
+use crate::control::{Control, refuse};
+use crate::target::Installed;
+use crate::{Machine, Result};
+use network::Base;
+use text::Account;
+use tree::Rights;
+pub(crate) use tree::Tree;
+
+/// Folder of a NoCloud seed.
+const SEED: &str = "/var/lib/cloud/seed/nocloud";
+
+/// Gives the system on a target its identity.
+pub(crate) fn setup(machine: &Machine, target: &RootTarget, setup: &OsSetup, control: &Control) -> Result<JobReport> {
+    let installed = Installed::find(machine, target)?;
+    control.check()?;
+    let mounted = installed.mount(machine)?;
+    let mut tree = Tree::open(mounted.path())?;
+    apply(&mut tree, setup)?;
+    let written = tree.written().to_vec();
+    // The tree holds the file system's root open, and an open folder keeps it mounted.
+    drop(tree);
+    mounted.unmount()?;
+    Ok(JobReport::SetUp(written))
+}
+
+/// What of the programs that matter here an image has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Image {
+    networkd: bool,
+    ifupdown: bool,
+    cloud_init: bool,
+    resolved: bool,
+    timesyncd: bool,
+    chrony: bool,
+    apt: bool,
+    dnf: bool,
+    rsyslog: bool,
+}
+
+impl Image {
+    fn look(tree: &Tree) -> Self {
+        let any = |paths: &[&str]| paths.iter().any(|path| tree.exists(path));
+        Self {
+            networkd: any(&["/lib/systemd/systemd-networkd", "/usr/lib/systemd/systemd-networkd"]),
+            ifupdown: any(&["/sbin/ifup", "/usr/sbin/ifup"]),
+            cloud_init: any(&["/usr/bin/cloud-init", "/usr/local/bin/cloud-init"]),
+            resolved: any(&["/lib/systemd/systemd-resolved", "/usr/lib/systemd/systemd-resolved"]),
+            timesyncd: any(&["/lib/systemd/systemd-timesyncd", "/usr/lib/systemd/systemd-timesyncd"]),
+            chrony: any(&["/usr/sbin/chronyd", "/sbin/chronyd"]),
+            apt: any(&["/etc/apt"]),
+            dnf: any(&["/etc/dnf/dnf.conf"]),
+            rsyslog: any(&["/usr/sbin/rsyslogd", "/sbin/rsyslogd"]),
+        }
+    }
+}
+
+const PUBLIC: Rights = Rights::root(0o644);
+const PRIVATE: Rights = Rights::root(0o600);
+
+/// Writes everything into a tree.
+fn apply(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
+    text::check(setup)?;
+    if !tree.exists("/etc/passwd") {
+        return Err(refuse(
+            "the root file system has no /etc/passwd: it is no installed system",
+            "look whether the image's root partition is its last one",
+        ));
+    }
+    let image = Image::look(tree);
+    let bases = network::arrange(setup)?;
+    names(tree, setup)?;
+    networks(tree, setup, &bases, image)?;
+    services(tree, setup, image)?;
+    access(tree, setup)?;
+    if image.cloud_init {
+        seed(tree, setup, &bases)?;
+    }
+    for file in &setup.files {
+        tree.write(&file.path, &file.content, Rights::root(file.mode & 0o7777))?;
+    }
+    Ok(())
+}
+
+fn names(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
+    tree.write("/etc/hostname", &format!("{}\n", setup.hostname), PUBLIC)?;
+    let old = tree.read("/etc/hosts").unwrap_or_default();
+    tree.write("/etc/hosts", &text::hosts(setup, &old), PUBLIC)?;
+    if !setup.machine_id.is_empty() {
+        tree.write(
+            "/etc/machine-id",
+            &format!("{}\n", setup.machine_id),
+            Rights::root(0o444),
+        )?;
+        // Where D-Bus keeps a copy of its own, it is the image's.
+        if tree.remove("/var/lib/dbus/machine-id")? {
+            tree.link("/var/lib/dbus/machine-id", "/etc/machine-id")?;
+        }
+    }
+    if let Some(zone) = &setup.timezone {
+        let file = format!("/usr/share/zoneinfo/{zone}");
+        if !tree.exists(&file) {
+            return Err(refuse(
+                format!("the image has no time zone {zone}"),
+                "correct the time zone, or add tzdata to the image",
+            ));
+        }
+        tree.link("/etc/localtime", &format!("..{file}"))?;
+        tree.write("/etc/timezone", &format!("{zone}\n"), PUBLIC)?;
+    }
+    Ok(())
+}
+
+fn networks(tree: &mut Tree, setup: &OsSetup, bases: &[Base], image: Image) -> Result<()> {
+    if bases.is_empty() {
+        return Ok(());
+    }
+    if image.networkd {
+        for (name, content) in network::networkd(setup, bases) {
+            tree.write(&format!("/etc/systemd/network/{name}"), &content, PUBLIC)?;
+        }
+        enable(tree, "systemd-networkd.service", "multi-user.target.wants")?;
+        enable(tree, "systemd-networkd.socket", "sockets.target.wants")?;
+        if image.ifupdown {
+            tree.write("/etc/network/interfaces", "auto lo\niface lo inet loopback\n", PUBLIC)?;
+            empty(tree, "/etc/network/interfaces.d")?;
+        }
+    } else if image.ifupdown {
+        for (name, content) in network::links(bases) {
+            tree.write(&format!("/etc/systemd/network/{name}"), &content, PUBLIC)?;
+        }
+        tree.write("/etc/network/interfaces", &network::interfaces(setup, bases), PUBLIC)?;
+        empty(tree, "/etc/network/interfaces.d")?;
+    } else if !image.cloud_init {
+        return Err(refuse(
+            "the image has neither systemd-networkd nor ifupdown nor cloud-init: its network cannot be set up",
+            "add one of them to the image",
+        ));
+    }
+    if image.networkd || image.ifupdown {
+        // What netplan left in the image would be a second opinion on the same interfaces.
+        empty(tree, "/etc/netplan")?;
+        if image.cloud_init {
+            tree.write(
+                "/etc/cloud/cloud.cfg.d/99-rackbar-network.cfg",
+                "network: {config: disabled}\n",
+                PUBLIC,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files of a folder.
+fn empty(tree: &mut Tree, folder: &str) -> Result<()> {
+    for name in tree.names(folder) {
+        tree.remove(&format!("{folder}/{name}"))?;
+    }
+    Ok(())
+}
+
+/// Starts a unit at boot, as `systemctl enable` would.
+fn enable(tree: &mut Tree, unit: &str, wants: &str) -> Result<()> {
+    let paths = [
+        format!("/lib/systemd/system/{unit}"),
+        format!("/usr/lib/systemd/system/{unit}"),
+    ];
+    match paths.iter().find(|path| tree.exists(path)) {
+        Some(path) => tree.link(&format!("/etc/systemd/system/{wants}/{unit}"), path),
+        None => Ok(()),
+    }
+}
+
+fn services(tree: &mut Tree, setup: &OsSetup, image: Image) -> Result<()> {
+    if image.resolved {
+        enable(tree, "systemd-resolved.service", "multi-user.target.wants")?;
+        tree.link("/etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")?;
+    } else if !setup.dns.is_empty() {
+        tree.write("/etc/resolv.conf", &text::resolv_conf(setup), PUBLIC)?;
+    }
+    if !setup.ntp.is_empty() {
+        if image.chrony {
+            let folder = if tree.exists("/etc/chrony") {
+                "/etc/chrony/sources.d"
+            } else {
+                "/etc/chrony.d"
+            };
+            let name = if folder.ends_with("sources.d") {
+                "rackbar.sources"
+            } else {
+                "rackbar.conf"
+            };
+            tree.write(&format!("{folder}/{name}"), &text::chrony(setup), PUBLIC)?;
+        }
+        if image.timesyncd {
+            let content = format!("[Time]\nNTP={}\n", setup.ntp.join(" "));
+            tree.write("/etc/systemd/timesyncd.conf.d/rackbar.conf", &content, PUBLIC)?;
+        }
+    }
+    if let Some(proxy) = &setup.proxy {
+        if image.apt {
+            let content = format!("Acquire::http::Proxy \"{proxy}\";\nAcquire::https::Proxy \"{proxy}\";\n");
+            tree.write("/etc/apt/apt.conf.d/90rackbar-proxy", &content, PUBLIC)?;
+        }
+        if image.dnf {
+            let old = tree.read("/etc/dnf/dnf.conf").unwrap_or_default();
+            tree.write("/etc/dnf/dnf.conf", &text::dnf(&old, proxy), PUBLIC)?;
+        }
+    }
+    if let Some(server) = &setup.syslog {
+        if !image.rsyslog {
+            return Err(refuse(
+                "the image has no rsyslog, and journald alone sends nothing to a syslog server",
+                "add rsyslog to the image, or leave the syslog server out",
+            ));
+        }
+        tree.write("/etc/rsyslog.d/90-rackbar.conf", &format!("*.* @{server}\n"), PUBLIC)?;
+    }
+    Ok(())
+}
+
+/// Keys of those who log in, and of the host itself.
+fn access(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
+    if !setup.ssh_keys.is_empty() {
+        let user = if setup.user.is_empty() { "root" } else { &setup.user };
+        let passwd = tree.read("/etc/passwd").unwrap_or_default();
+        let keys: String = setup.ssh_keys.iter().map(|key| format!("{}\n", key.trim())).collect();
+        match Account::find(&passwd, user) {
+            Some(account) => {
+                let rights = |mode| Rights {
+                    mode,
+                    uid: account.uid,
+                    gid: account.gid,
+                };
+                let path = format!("{}/.ssh/authorized_keys", account.home);
+                tree.write(&path, &keys, rights(0o600))?;
+            }
+            // cloud-init makes its account at the first boot, with the keys of the seed.
+            None if tree.exists("/usr/bin/cloud-init") => {}
+            None => {
+                return Err(refuse(
+                    format!("the image has no account {user}"),
+                    "name an account that the image has, or root",
+                ));
+            }
+        }
+    }
+    if !setup.ssh_host_key.0.is_empty() {
+        let public = text::public_key(&setup.ssh_host_key.0, &setup.hostname)?;
+        tree.write("/etc/ssh/ssh_host_ed25519_key", &setup.ssh_host_key.0, PRIVATE)?;
+        tree.write("/etc/ssh/ssh_host_ed25519_key.pub", &public, PUBLIC)?;
+    }
+    Ok(())
+}
+
+fn seed(tree: &mut Tree, setup: &OsSetup, bases: &[Base]) -> Result<()> {
+    tree.write(&format!("{SEED}/meta-data"), &text::meta_data(setup), PUBLIC)?;
+    tree.write(&format!("{SEED}/user-data"), &text::user_data(setup), PRIVATE)?;
+    if !bases.is_empty() {
+        tree.write(
+            &format!("{SEED}/network-config"),
+            &network::cloud_init(setup, bases),
+            PUBLIC,
+        )?;
+    }
+    // Without this it asks the network for a data source first, for minutes, and believes whoever answers.
+    tree.write(
+        "/etc/cloud/cloud.cfg.d/99-rackbar.cfg",
+        "datasource_list: [NoCloud, None]\n",
+        PUBLIC,
+    )
+}
+
+#[cfg(test)]
+mod tests;

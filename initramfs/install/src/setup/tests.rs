@@ -1,0 +1,200 @@
+//! Identity written into trees that look like images.
+
+use super::*;
+use rackbar_model::{MacAddr, OsFile, OsNetwork, SecretText};
+use std::path::Path;
+
+/// A key of ssh-keygen's, made for this test; it opens nothing.
+fn host_key() -> Option<(String, String)> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let mut command = std::process::Command::new("ssh-keygen");
+    command
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "root@node-001", "-f"])
+        .arg(&path);
+    if !command.status().is_ok_and(|status| status.success()) {
+        println!("skipped: ssh-keygen cannot be run");
+        return None;
+    }
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    Some((read(&path), read(&path.with_extension("pub"))))
+}
+
+fn image(files: &[&str]) -> (tempfile::TempDir, Tree) {
+    let folder = tempfile::tempdir().unwrap();
+    let me = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let passwd = format!(
+        "root:x:0:0:root:/root:/bin/bash\ndebian:x:{}:{}::/home/debian:/bin/bash\n",
+        me.0, me.1
+    );
+    for (path, text) in files.iter().map(|path| (*path, "")).chain([
+        ("etc/passwd", passwd.as_str()),
+        ("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 template\n"),
+        ("usr/share/zoneinfo/Europe/Berlin", "TZif"),
+    ]) {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let tree = Tree::open(folder.path()).unwrap();
+    (folder, tree)
+}
+
+fn sample() -> OsSetup {
+    OsSetup {
+        hostname: "node-001".into(),
+        domain: Some("rack.example".into()),
+        machine_id: "0123456789abcdef0123456789abcdef".into(),
+        user: "debian".into(),
+        ssh_keys: vec!["ssh-ed25519 AAAA op@x".into()],
+        networks: vec![OsNetwork {
+            name: "mgmt".into(),
+            nics: vec![MacAddr([2, 0, 0, 0, 0, 1])],
+            bond: None,
+            vlan: None,
+            mtu: None,
+            addresses: vec!["10.0.0.5/24".into()],
+            gateway: None,
+        }],
+        dns: vec!["10.0.0.2".parse().unwrap()],
+        ntp: vec!["10.0.0.1".into()],
+        proxy: Some("http://10.0.0.1:3142".into()),
+        timezone: Some("Europe/Berlin".into()),
+        files: vec![OsFile {
+            path: "/etc/motd".into(),
+            content: "hello\n".into(),
+            mode: 0o640,
+        }],
+        ..OsSetup::default()
+    }
+}
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("skipped: files can be given to root by root only");
+    }
+    root
+}
+
+#[test]
+fn an_image_with_networkd_becomes_the_node() {
+    if !is_root() {
+        return;
+    }
+    let (folder, mut tree) = image(&[
+        "lib/systemd/systemd-networkd",
+        "lib/systemd/system/systemd-networkd.service",
+        "lib/systemd/systemd-timesyncd",
+        "sbin/ifup",
+        "etc/network/interfaces.d/eth0",
+        "etc/apt/sources.list",
+        "var/lib/dbus/machine-id",
+    ]);
+    let mut setup = sample();
+    let key = host_key();
+    if let Some((private, _)) = &key {
+        setup.ssh_host_key = SecretText(private.clone());
+    }
+    apply(&mut tree, &setup).unwrap();
+    let read = |path: &str| std::fs::read_to_string(folder.path().join(path)).unwrap();
+    assert_eq!(read("etc/hostname"), "node-001\n");
+    assert_eq!(
+        read("etc/hosts"),
+        "127.0.0.1 localhost\n127.0.1.1 node-001.rack.example node-001\n"
+    );
+    assert_eq!(read("etc/machine-id"), "0123456789abcdef0123456789abcdef\n");
+    assert!(folder.path().join("var/lib/dbus/machine-id").is_symlink());
+    assert!(read("etc/systemd/network/40-mgmt.network").contains("Address=10.0.0.5/24"));
+    assert!(
+        folder
+            .path()
+            .join("etc/systemd/system/multi-user.target.wants/systemd-networkd.service")
+            .is_symlink()
+    );
+    assert!(
+        !folder.path().join("etc/network/interfaces.d/eth0").exists(),
+        "the other one is switched off"
+    );
+    assert_eq!(read("home/debian/.ssh/authorized_keys"), "ssh-ed25519 AAAA op@x\n");
+    assert_eq!(read("etc/resolv.conf"), "search rack.example\nnameserver 10.0.0.2\n");
+    assert!(read("etc/apt/apt.conf.d/90rackbar-proxy").contains("http://10.0.0.1:3142"));
+    assert_eq!(
+        read("etc/systemd/timesyncd.conf.d/rackbar.conf"),
+        "[Time]\nNTP=10.0.0.1\n"
+    );
+    assert_eq!(read("etc/motd"), "hello\n");
+    assert!(!folder.path().join("var/lib/cloud").exists(), "no cloud-init, no seed");
+    use std::os::unix::fs::MetadataExt;
+    let mode = |path: &str| std::fs::metadata(folder.path().join(path)).unwrap().mode() & 0o7777;
+    assert_eq!(
+        (
+            mode("home/debian/.ssh"),
+            mode("home/debian/.ssh/authorized_keys"),
+            mode("etc/motd")
+        ),
+        (0o700, 0o600, 0o640)
+    );
+    if let Some((private, public)) = key {
+        assert_eq!(read("etc/ssh/ssh_host_ed25519_key"), private);
+        assert_eq!(mode("etc/ssh/ssh_host_ed25519_key"), 0o600);
+        assert_eq!(read("etc/ssh/ssh_host_ed25519_key.pub"), public);
+    }
+}
+
+#[test]
+fn cloud_init_gets_a_seed_and_leaves_the_network_to_networkd() {
+    if !is_root() {
+        return;
+    }
+    let (folder, mut tree) = image(&[
+        "usr/bin/cloud-init",
+        "lib/systemd/systemd-networkd",
+        "etc/netplan/50-cloud-init.yaml",
+    ]);
+    apply(&mut tree, &sample()).unwrap();
+    let read = |path: &str| std::fs::read_to_string(folder.path().join(path)).unwrap();
+    let user = read("var/lib/cloud/seed/nocloud/user-data");
+    assert!(
+        user.starts_with("#cloud-config\n") && user.contains("- \"ssh-ed25519 AAAA op@x\""),
+        "{user}"
+    );
+    assert!(read("var/lib/cloud/seed/nocloud/meta-data").contains("local-hostname: \"node-001\""));
+    assert!(read("etc/cloud/cloud.cfg.d/99-rackbar-network.cfg").contains("disabled"));
+    assert!(!folder.path().join("etc/netplan/50-cloud-init.yaml").exists());
+}
+
+#[test]
+fn an_image_without_any_network_program_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let (_folder, mut tree) = image(&[]);
+    let failure = apply(&mut tree, &sample()).unwrap_err();
+    assert!(
+        failure.reason.contains("neither systemd-networkd nor ifupdown"),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn values_that_would_add_lines_are_refused() {
+    let (_folder, mut tree) = image(&[]);
+    let changes: [(&str, fn(&mut OsSetup)); 8] = [
+        ("host name", |s| s.hostname = "a\nb".into()),
+        ("host name", |s| s.hostname = String::new()),
+        ("domain", |s| s.domain = Some("a b".into())),
+        ("machine-id", |s| s.machine_id = "XYZ".into()),
+        ("NTP", |s| s.ntp = vec!["a\nNTP=b".into()]),
+        ("proxy", |s| s.proxy = Some("http://x\";".into())),
+        ("time zone", |s| s.timezone = Some("../../etc/shadow".into())),
+        ("SSH key", |s| s.ssh_keys = vec!["a\ncommand=x".into()]),
+    ];
+    for (word, change) in changes {
+        let mut setup = sample();
+        change(&mut setup);
+        let failure = apply(&mut tree, &setup).unwrap_err();
+        assert!(failure.reason.contains(word), "{failure:?}");
+    }
+    assert!(tree.written().is_empty());
+}

@@ -1,0 +1,260 @@
+//! Texts of the installed system's files. Pure; what comes from outside is checked first, so that no value can add a
+//! line of its own to a file.
+
+use rackbar_model::OsSetup;
+
+use super::network::quote;
+use crate::Result;
+use crate::control::refuse;
+
+/// Refuses values that would be more than one word or line in a file.
+pub(super) fn check(setup: &OsSetup) -> Result<()> {
+    let is_name = |text: &str| {
+        let part = |part: &str| {
+            (1..=63).contains(&part.len())
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && !part.starts_with('-')
+        };
+        text.len() <= 253 && text.split('.').all(part)
+    };
+    let is_word =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+    let wrong = |what: &str, value: &str| Err(refuse(format!("{value:?} is no {what}"), "correct it in the site"));
+    if !is_name(&setup.hostname) || setup.hostname.contains('.') {
+        return wrong("host name", &setup.hostname);
+    }
+    if let Some(domain) = setup.domain.as_deref().filter(|domain| !is_name(domain)) {
+        return wrong("DNS domain", domain);
+    }
+    let id = &setup.machine_id;
+    if !id.is_empty() && (id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))) {
+        return wrong("machine-id of 32 hexadecimal digits", id);
+    }
+    let servers = setup.ntp.iter().map(|server| ("NTP server", server));
+    let proxy = setup.proxy.iter().map(|proxy| ("HTTP proxy", proxy));
+    let all = servers
+        .chain(proxy)
+        .chain(setup.syslog.iter().map(|server| ("syslog server", server)));
+    for (what, value) in all {
+        if !is_word(value) {
+            return wrong(what, value);
+        }
+    }
+    let zone =
+        |zone: &str| is_word(zone) && !zone.starts_with('/') && zone.split('/').all(|part| part != ".." && part != ".");
+    if let Some(zone) = setup.timezone.as_deref().filter(|name| !zone(name)) {
+        return wrong("time zone", zone);
+    }
+    if !setup.user.is_empty()
+        && !setup
+            .user
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    {
+        return wrong("account", &setup.user);
+    }
+    match setup
+        .ssh_keys
+        .iter()
+        .find(|key| key.trim().is_empty() || key.trim().contains(['\n', '\r', '\0']))
+    {
+        Some(_) => wrong("SSH key", "a key of several lines"),
+        None => Ok(()),
+    }
+}
+
+/// `/etc/hosts`: the image's lines but for those of the old name (Debian's 127.0.1.1), and ours.
+pub(super) fn hosts(setup: &OsSetup, old: &str) -> String {
+    let name = match &setup.domain {
+        Some(domain) => format!("{0}.{domain} {0}", setup.hostname),
+        None => setup.hostname.clone(),
+    };
+    let kept = old
+        .lines()
+        .filter(|line| line.split_whitespace().next() != Some("127.0.1.1"));
+    let mut text: String = kept.map(|line| format!("{line}\n")).collect();
+    let has = |text: &str, address: &str| text.lines().any(|line| line.split_whitespace().next() == Some(address));
+    if !has(&text, "127.0.0.1") {
+        text.insert_str(0, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
+    }
+    text.push_str(&format!("127.0.1.1 {name}\n"));
+    text
+}
+
+/// `/etc/resolv.conf` for images without systemd-resolved.
+pub(super) fn resolv_conf(setup: &OsSetup) -> String {
+    let mut text = setup
+        .domain
+        .as_ref()
+        .map_or(String::new(), |domain| format!("search {domain}\n"));
+    // The C library reads three and no more.
+    for server in setup.dns.iter().take(3) {
+        text.push_str(&format!("nameserver {server}\n"));
+    }
+    text
+}
+
+/// Sources for chrony.
+pub(super) fn chrony(setup: &OsSetup) -> String {
+    setup
+        .ntp
+        .iter()
+        .map(|server| format!("server {server} iburst\n"))
+        .collect()
+}
+
+/// dnf.conf with our proxy in its main section.
+pub(super) fn dnf(old: &str, proxy: &str) -> String {
+    let kept: Vec<&str> = old
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("proxy="))
+        .collect();
+    let has_main = kept.iter().any(|line| line.trim() == "[main]");
+    let mut text = if has_main {
+        String::new()
+    } else {
+        format!("[main]\nproxy={proxy}\n")
+    };
+    for line in kept {
+        text.push_str(&format!("{line}\n"));
+        if line.trim() == "[main]" {
+            text.push_str(&format!("proxy={proxy}\n"));
+        }
+    }
+    text
+}
+
+/// An account of the installed system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Account {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) home: String,
+}
+
+impl Account {
+    /// Looks `user` up in the text of `/etc/passwd` (passwd(5)).
+    pub(super) fn find(passwd: &str, user: &str) -> Option<Self> {
+        let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let fields = fields.into_iter().find(|fields| fields.first() == Some(&user))?;
+        Some(Self {
+            uid: fields.get(2)?.parse().ok()?,
+            gid: fields.get(3)?.parse().ok()?,
+            home: fields
+                .get(5)
+                .filter(|home| home.starts_with('/'))?
+                .trim_end_matches('/')
+                .to_owned(),
+        })
+    }
+}
+
+fn base64_decode(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let (mut bits, mut count) = (0u32, 0);
+    for byte in text.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b'=') {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+            bits &= (1 << count) - 1;
+        }
+    }
+    Some(bytes)
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for place in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= chunk.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
+
+/// The line of the public key that an OpenSSH private key file has inside (PROTOCOL.key: magic, cipher, KDF, KDF
+/// options, number of keys, public key).
+pub(super) fn public_key(private: &str, comment: &str) -> Result<String> {
+    let read = || {
+        let body = private.split("-----BEGIN OPENSSH PRIVATE KEY-----").nth(1)?;
+        let bytes = base64_decode(body.split("-----END").next()?)?;
+        let mut rest = bytes.strip_prefix(b"openssh-key-v1\0")?;
+        let mut field = || {
+            let (length, tail) = rest.split_first_chunk::<4>()?;
+            let (field, tail) = tail.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+            rest = tail;
+            Some(field)
+        };
+        (field()? == b"none").then_some(())?;
+        field()?;
+        field()?;
+        rest = rest.strip_prefix(&[0, 0, 0, 1])?;
+        let (length, tail) = rest.split_first_chunk::<4>()?;
+        let blob = tail.get(..u32::from_be_bytes(*length) as usize)?;
+        let kind = blob.get(4..15)?;
+        (kind == b"ssh-ed25519").then(|| format!("ssh-ed25519 {} root@{comment}\n", base64(blob)))
+    };
+    read().ok_or_else(|| {
+        refuse(
+            "the host's SSH key is no unencrypted Ed25519 key of OpenSSH",
+            "report this as a fault of the appliance",
+        )
+    })
+}
+
+/// NoCloud's meta-data. A new instance ID makes cloud-init do its first-boot work again.
+pub(super) fn meta_data(setup: &OsSetup) -> String {
+    let id = if setup.machine_id.is_empty() {
+        &setup.hostname
+    } else {
+        &setup.machine_id
+    };
+    format!(
+        "instance-id: {}\nlocal-hostname: {}\n",
+        quote(id),
+        quote(&setup.hostname)
+    )
+}
+
+/// NoCloud's user-data: what cloud-init would otherwise undo at the first boot, and the keys for its own account.
+pub(super) fn user_data(setup: &OsSetup) -> String {
+    let mut text = String::from("#cloud-config\npreserve_hostname: false\nmanage_etc_hosts: false\n");
+    text.push_str(&format!("hostname: {}\n", quote(&setup.hostname)));
+    if let Some(domain) = &setup.domain {
+        text.push_str(&format!("fqdn: {}\n", quote(&format!("{}.{domain}", setup.hostname))));
+    }
+    // The appliance knows the host by this key.
+    text.push_str(&format!("ssh_deletekeys: {}\n", setup.ssh_host_key.0.is_empty()));
+    if !setup.ssh_keys.is_empty() {
+        if setup.user.is_empty() || setup.user == "root" {
+            text.push_str("disable_root: false\n");
+        } else {
+            // The keys go to cloud-init's default account; this is its name then.
+            text.push_str(&format!("user: {{name: {}}}\n", quote(&setup.user)));
+        }
+        text.push_str("ssh_authorized_keys:\n");
+        for key in &setup.ssh_keys {
+            text.push_str(&format!("  - {}\n", quote(key.trim())));
+        }
+    }
+    // The image's partitions were grown already.
+    text.push_str("growpart: {mode: \"off\"}\nresize_rootfs: false\n");
+    if let Some(zone) = &setup.timezone {
+        text.push_str(&format!("timezone: {}\n", quote(zone)));
+    }
+    text
+}
