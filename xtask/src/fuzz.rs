@@ -51,7 +51,7 @@ struct Run {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let project = Project::find()?;
     let program = build(&project)?;
-    let all = names(&program)?;
+    let all = names(&project, &program)?;
     if arguments.list {
         all.iter().for_each(|name| println!("{name}"));
         return Ok(());
@@ -96,9 +96,13 @@ fn build(project: &Project) -> Result<PathBuf> {
 }
 
 /// The program prints its targets when it is given none.
-fn names(program: &Path) -> Result<Vec<String>> {
+fn names(project: &Project, program: &Path) -> Result<Vec<String>> {
+    let folder = project.target.join("fuzz");
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    // libFuzzer takes a program that ends by itself for a crash and writes the input down, an empty one here.
     let output = Command::new(program)
-        .args(["-runs=1", "-close_fd_mask=0"])
+        .args(["-runs=1", "-artifact_prefix=no-target-"])
+        .current_dir(&folder)
         .env_remove("RACKBAR_FUZZ_TARGET")
         .output()
         .context("asking for the targets")?;

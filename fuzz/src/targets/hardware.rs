@@ -4,13 +4,11 @@ use std::cell::OnceCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use rackbar_hardware::gpt::Table;
 use rackbar_hardware::uevent::Uevent;
 use serde_json::Value;
 
-// Private to their crates: PID 1's own reader of partition tables, and the Redfish client's view of resources.
-#[allow(dead_code, missing_docs, reason = "only what is called here")]
-#[path = "../../../initramfs/init/src/gpt.rs"]
-mod gpt_table;
+// Private to its crate: the Redfish client's view of resources.
 #[allow(dead_code, reason = "only what is called here")]
 #[path = "../../../appliance/devices/src/redfish/view.rs"]
 mod view;
@@ -88,7 +86,7 @@ pub(super) fn gpt(data: &[u8]) {
         });
         file.set_len(disk.len() as u64).expect("room for the disk");
         file.write_all_at(&disk, 0).expect("room for the disk");
-        let Some(table) = gpt_table::Table::read(file, SECTOR as u64, 1) else {
+        let Some(table) = Table::read(file, SECTOR as u64, 1) else {
             return;
         };
         let _ = table.disk_guid();

@@ -35,6 +35,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("uevent", hardware::uevent),
     ("gpt", hardware::gpt),
     ("rackbar-toml", site::rackbar_toml),
+    ("site-toml", site::site_toml),
     ("hardware-profile", site::hardware_profile),
     ("words", site::words),
 ];

@@ -2,6 +2,7 @@
 
 use rackbar_hw_profiles::Profiles;
 use rackbar_model::{Digest, MacAddr, NodeId, Timestamp};
+use rackbar_plan::Site;
 
 // Private to the program.
 #[allow(dead_code, unused_imports, missing_docs, reason = "only the reading is called")]
@@ -15,6 +16,13 @@ pub(super) fn rackbar_toml(data: &[u8]) {
         let _ = config::in_words(&errors);
     }
     let _ = config::from_kernel_arguments(text);
+}
+
+pub(super) fn site_toml(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(problems) = Site::parse(text) {
+        assert!(!problems.is_empty(), "refused without a reason");
+    }
 }
 
 pub(super) fn hardware_profile(data: &[u8]) {
