@@ -118,8 +118,22 @@ fn install(kind: &str, megabytes: u64, check: impl FnOnce(&str, &Path)) {
     );
 }
 
+/// Growing ext4 takes CAP_SYS_RESOURCE (bit 24), which some containers keep from their root.
+fn may_grow_ext4() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let bits = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let may = u64::from_str_radix(bits.trim(), 16).unwrap() >> 24 & 1 == 1;
+    if !may {
+        println!("skipped: growing ext4 needs CAP_SYS_RESOURCE");
+    }
+    may
+}
+
 #[test]
 fn an_ext4_image_fills_a_larger_disk_and_is_clean() {
+    if !may_grow_ext4() {
+        return;
+    }
     install("ext4", 64, |part, folder| {
         run("e2fsck", &["-f", "-n", part]);
         let device = File::open(part).unwrap();
