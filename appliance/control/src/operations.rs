@@ -258,7 +258,8 @@ pub trait Operations: Send + Sync + 'static {
     fn maintenance(&self, _node: &str, _on: bool, _reason: String, _by: &str) -> Answer<'_, ()> {
         none("maintenance")
     }
-    /// Runs the checks on these machines, or on all that are ready; gives the signed report of the rack as JSON.
+    /// Runs the checks on these machines, or on all that have something installed, and waits for their end; gives the
+    /// signed report of the rack as JSON.
     fn verify(&self, _nodes: Vec<String>, _by: &str) -> Answer<'_, String> {
         none("verify")
     }

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rackbar_model::Digest;
@@ -24,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+
+use crate::operations::{Consent, SiteMistake};
 
 /// Connecting takes longer than this only when nobody is there.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -66,6 +69,8 @@ pub enum ClientError {
         title: String,
         /// What happened and what to do.
         detail: String,
+        /// More, a line each: mistakes of a site file, what changed since a plan was made, whose data is lost.
+        lines: Vec<String>,
     },
     /// The answer was not what this client understands.
     #[error("the appliance's answer makes no sense: {0}; are its version and this program's the same?")]
@@ -76,6 +81,39 @@ pub enum ClientError {
 struct ProblemBody {
     title: String,
     detail: String,
+    #[serde(default)]
+    mistakes: Vec<SiteMistake>,
+    #[serde(default)]
+    changed: Vec<String>,
+    #[serde(default)]
+    consent: Vec<Consent>,
+}
+
+impl ProblemBody {
+    fn lines(&self) -> Vec<String> {
+        let mistake = |one: &SiteMistake| {
+            let hint = one.suggestion.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
+            format!(
+                "line {}, column {}: {} {}{hint}",
+                one.line, one.column, one.field, one.message
+            )
+        };
+        let consent = |one: &Consent| format!("{} would lose {}", one.node, one.loses.join("; "));
+        let mistakes = self.mistakes.iter().map(mistake);
+        mistakes
+            .chain(self.changed.iter().cloned())
+            .chain(self.consent.iter().map(consent))
+            .collect()
+    }
+}
+
+type Sent = UnsyncBoxBody<Bytes, io::Error>;
+
+/// A body that is at hand.
+fn whole(body: Vec<u8>) -> Sent {
+    Full::new(Bytes::from(body))
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A client of one appliance.
@@ -142,6 +180,24 @@ impl Client {
         accept: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Response<Incoming>, ClientError> {
+        let headers: &[_] = if body.is_some() {
+            &[(CONTENT_TYPE, "application/json")]
+        } else {
+            &[]
+        };
+        self.exchange(method, path, accept, headers, whole(body.unwrap_or_default()))
+            .await
+    }
+
+    /// One request on a connection of its own.
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        headers: &[(HeaderName, &str)],
+        body: Sent,
+    ) -> Result<Response<Incoming>, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable {
             at: self.place(),
             reason,
@@ -162,11 +218,11 @@ impl Client {
         if let Endpoint::Https { token, .. } = &self.endpoint {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(name, *value);
         }
         let request = request
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .body(body)
             .map_err(|error| ClientError::Malformed(error.to_string()))?;
         let response = sender
             .send_request(request)
@@ -183,14 +239,18 @@ impl Client {
         let status = response.status();
         let body = self.collect(response).await.unwrap_or_default();
         let problem = serde_json::from_slice::<ProblemBody>(&body);
-        let ProblemBody { title, detail } = problem.unwrap_or_else(|_| ProblemBody {
+        let problem = problem.unwrap_or_else(|_| ProblemBody {
             title: format!("HTTP status {status}"),
             detail: String::from_utf8_lossy(&body).trim().to_owned(),
+            mistakes: Vec::new(),
+            changed: Vec::new(),
+            consent: Vec::new(),
         });
         ClientError::Refused {
             status: status.as_u16(),
-            title,
-            detail,
+            lines: problem.lines(),
+            title: problem.title,
+            detail: problem.detail,
         }
     }
 
@@ -262,6 +322,91 @@ impl Client {
     /// See [`ClientError`].
     pub async fn patch(&self, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
         self.change(Method::PATCH, path, body).await
+    }
+
+    /// `DELETE path`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.send(Method::DELETE, path, "application/json", None)
+            .await
+            .map(drop)
+    }
+
+    /// `PUT path` with a text of this media type.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put_text(&self, path: &str, kind: &str, text: String) -> Result<Bytes, ClientError> {
+        let body = whole(text.into_bytes());
+        let headers = [(CONTENT_TYPE, kind)];
+        let response = self
+            .exchange(Method::PUT, path, "application/json", &headers, body)
+            .await?;
+        self.collect(response).await
+    }
+
+    /// `POST path` with a text of this media type.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_text(&self, path: &str, kind: &str, text: String) -> Result<Bytes, ClientError> {
+        self.post_bytes(path, &[(CONTENT_TYPE, kind)], text.into_bytes()).await
+    }
+
+    /// `POST path` with these headers and bytes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    async fn post_bytes(
+        &self,
+        path: &str,
+        headers: &[(HeaderName, &str)],
+        body: Vec<u8>,
+    ) -> Result<Bytes, ClientError> {
+        let response = self.exchange(Method::POST, path, "*/*", headers, whole(body)).await?;
+        self.collect(response).await
+    }
+
+    /// Puts a state file in; the passphrase goes in a header, since URLs are logged.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn import(&self, file: Vec<u8>, passphrase: &str) -> Result<Bytes, ClientError> {
+        let headers = [
+            (CONTENT_TYPE, "application/octet-stream"),
+            (HeaderName::from_static("rackbar-passphrase"), passphrase),
+        ];
+        self.post_bytes("/api/v1/import", &headers, file).await
+    }
+
+    /// `PUT path` with a body that is read while it is sent; `bytes` is its length, `sha256` what it must come to
+    /// (RFC 9530). The body never lies in memory as a whole.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put_stream(
+        &self,
+        path: &str,
+        body: crate::operations::Body,
+        bytes: u64,
+        sha256: Digest,
+    ) -> Result<Bytes, ClientError> {
+        use base64::Engine as _;
+        use futures_util::TryStreamExt as _;
+        let sum = base64::prelude::BASE64_STANDARD.encode(sha256.0);
+        let (length, digest) = (bytes.to_string(), format!("sha-256=:{sum}:"));
+        let headers = [
+            (CONTENT_TYPE, "application/octet-stream"),
+            (CONTENT_LENGTH, length.as_str()),
+            (HeaderName::from_static("content-digest"), digest.as_str()),
+        ];
+        let body = StreamBody::new(body.map_ok(Frame::data)).boxed_unsync();
+        let response = self
+            .exchange(Method::PUT, path, "application/json", &headers, body)
+            .await?;
+        self.collect(response).await
     }
 
     async fn change(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {

@@ -80,6 +80,8 @@ pub(super) fn plan(node: NodeId) -> Plan {
         ],
         refused: Vec::new(),
         unchanged: Vec::new(),
+        left_out: Default::default(),
+        scope: Default::default(),
     }
 }
 
@@ -117,6 +119,8 @@ pub(super) fn run(node: NodeId) -> Run {
         began: Timestamp(1_700_000_000_500),
         ended: None,
         state: RunState::Going,
+        cancelled: Default::default(),
+        excluded: Default::default(),
     }
 }
 

@@ -5,6 +5,7 @@ mod assets;
 mod fake;
 mod graph;
 mod plan_view;
+mod report;
 mod site;
 #[cfg(test)]
 mod tests;

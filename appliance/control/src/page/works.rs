@@ -23,6 +23,7 @@ const TYPED_NAMES: usize = 3;
 pub(super) fn router() -> Router<Context> {
     Router::new()
         .merge(super::site::router())
+        .merge(super::report::router())
         .route("/plans", post(make_plan))
         .route("/plans/{plan}", get(plan))
         .route("/plans/{plan}/commit", post(commit))

@@ -1,12 +1,19 @@
 //! The command line: a client of the API like any other. Data goes to standard output, everything else to standard
 //! error; `--json` gives what the API gives. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed,
-//! 5 the appliance could not be reached.
+//! 5 the appliance could not be reached, 6 a plan no longer fits or lacks consent.
 
 mod connect;
 mod events;
+mod images;
 mod nodes;
 mod output;
+mod plans;
+mod proof;
+mod runs;
 mod services;
+mod site;
+mod state;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -38,6 +45,41 @@ pub enum Command {
     /// See and switch the machines of the rack
     #[command(subcommand)]
     Node(nodes::Command),
+    /// Check, set and compare the site file
+    #[command(subcommand)]
+    Site(site::Command),
+    /// See which rule fits which machine
+    #[command(subcommand)]
+    Rule(site::RuleCommand),
+    /// Say what would be done to make the rack as the site file wants it
+    Plan(plans::Options),
+    /// Carry a plan out
+    Commit(plans::Commit),
+    /// Install an operating system without a site file
+    Install(plans::InstallOptions),
+    /// See, pause and cancel what is under way
+    #[command(subcommand)]
+    Run(runs::Command),
+    /// Manage the operating systems that can be installed
+    #[command(subcommand)]
+    Os(images::Command),
+    /// Check machines now
+    Verify(proof::Options),
+    /// See signed reports, and check one offline
+    #[command(subcommand)]
+    Report(proof::ReportCommand),
+    /// Save the whole state as one sealed file
+    Export(state::Export),
+    /// Put a saved state in the place of this appliance's own
+    Import(state::Import),
+    /// Hand the rack over to other tools
+    #[command(subcommand)]
+    Handoff(state::Handoff),
+    /// Manage who may use the appliance
+    #[command(subcommand)]
+    Token(tokens::Command),
+    /// See who changed what
+    Audit(tokens::Audit),
     /// See the DHCP leases
     #[command(subcommand)]
     Lease(services::LeaseCommand),
@@ -56,6 +98,9 @@ pub async fn run(global: &Global, command: &Command) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
+            if let Some(ClientError::Refused { lines, .. }) = error.downcast_ref::<ClientError>() {
+                lines.iter().for_each(|line| eprintln!("  {}", output::plain(line)));
+            }
             exit_code(&error)
         }
     }
@@ -65,9 +110,26 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
     if let Command::Login(login) = command {
         return connect::log_in(global, login).await;
     }
+    if let Command::Report(proof::ReportCommand::Check(options)) = command {
+        return proof::check_file(options, global.json);
+    }
     let client = Client::new(connect::endpoint(global)?)?;
     match command {
         Command::Node(command) => nodes::run(&client, command, global.json).await,
+        Command::Site(command) => site::run(&client, command, global.json).await,
+        Command::Rule(command) => site::rules(&client, command, global.json).await,
+        Command::Plan(options) => plans::plan(&client, options, global.json).await,
+        Command::Commit(options) => plans::commit(&client, options, global.json).await,
+        Command::Install(options) => plans::install(&client, options, global.json).await,
+        Command::Run(command) => runs::run(&client, command, global.json).await,
+        Command::Os(command) => images::run(&client, command, global.json).await,
+        Command::Verify(options) => proof::verify(&client, options, global.json).await,
+        Command::Report(command) => proof::reports(&client, command, global.json).await,
+        Command::Export(options) => state::export(&client, options).await,
+        Command::Import(options) => state::import(&client, options).await,
+        Command::Handoff(command) => state::hand_off(&client, command).await,
+        Command::Token(command) => tokens::run(&client, command, global.json).await,
+        Command::Audit(options) => tokens::audit(&client, options, global.json).await,
         Command::Lease(command) => services::leases(&client, command, global.json).await,
         Command::Service(command) => services::services(&client, command, global.json).await,
         Command::Events(options) => events::run(&client, options, global.json).await,
@@ -79,7 +141,44 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Refused { status: 404, .. }) => ExitCode::from(3),
         Some(ClientError::Refused { status: 401 | 403, .. }) => ExitCode::from(4),
+        Some(ClientError::Refused { status: 409 | 428, .. }) => ExitCode::from(6),
         Some(ClientError::Unreachable { .. }) => ExitCode::from(5),
         _ => ExitCode::FAILURE,
+    }
+}
+
+/// It was asked for and answered, and the answer is that it is not well: exit code 1.
+#[derive(Debug)]
+pub struct Failed(pub String);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// Text as one segment of a path: everything but letters, digits and `-._~` in percent encoding (RFC 3986 section 2.1).
+pub fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_place_in_a_path() {
+        assert_eq!(segment("node-001"), "node-001");
+        assert_eq!(segment("../x?a=b/ä"), "..%2Fx%3Fa%3Db%2F%C3%A4");
     }
 }

@@ -7,7 +7,7 @@ use rackbar_model::{Disk, Event, FirmwareMode, Inventory, Nic, Node, PowerAction
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::output;
+use super::{output, segment};
 
 /// What to do with nodes.
 #[derive(Debug, Subcommand)]
@@ -37,6 +37,38 @@ pub enum Command {
         /// What to do
         action: Action,
     },
+    /// Give a machine a role by hand
+    #[command(after_help = "Examples:\n  rackbar node bind node-003 storage\n  rackbar node bind node-003 --by-rules")]
+    Bind {
+        /// Name, id or MAC address
+        node: String,
+        /// A role of the site file
+        #[arg(required_unless_present = "by_rules")]
+        role: Option<String>,
+        /// Leave the choice to the rules again
+        #[arg(long, conflicts_with = "role")]
+        by_rules: bool,
+    },
+    /// Bring a machine back to a known state from wherever it is
+    #[command(after_help = "Example:\n  rackbar node recover node-003\n\nIts history is kept.")]
+    Recover {
+        /// Name, id or MAC address
+        node: String,
+    },
+    /// Keep Rackbar's hands off a machine, or let it again
+    #[command(
+        after_help = "Examples:\n  rackbar node maintenance node-003 on --reason \"fan is replaced\"\n  \
+        rackbar node maintenance node-003 off"
+    )]
+    Maintenance {
+        /// Name, id or MAC address
+        node: String,
+        /// On or off
+        switch: Switch,
+        /// Why, for whoever finds it so
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Give a machine another name
     Rename {
         /// Name, id or MAC address
@@ -44,6 +76,15 @@ pub enum Command {
         /// The new name
         name: String,
     },
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Hands off
+    On,
+    /// Hands on
+    Off,
 }
 
 /// A power action.
@@ -95,6 +136,34 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             );
             Ok(())
         }
+        Command::Bind { node, role, .. } => {
+            let path = format!("/api/v1/nodes/{}/bind", segment(node));
+            client.post(&path, &json!({ "role": role })).await?;
+            match role {
+                Some(role) => eprintln!("{node} has role {role}; `rackbar plan {node}` shows what that would change"),
+                None => eprintln!("{node}: the rules choose its role again"),
+            }
+            Ok(())
+        }
+        Command::Recover { node } => {
+            let path = format!("/api/v1/nodes/{}/recover", segment(node));
+            let answer: Value = serde_json::from_slice(&client.post(&path, &json!({})).await?)?;
+            if as_json {
+                return output::json(&answer);
+            }
+            eprintln!(
+                "{node}: {}",
+                output::plain(answer["done"].as_str().unwrap_or("recovered"))
+            );
+            Ok(())
+        }
+        Command::Maintenance { node, switch, reason } => {
+            let path = format!("/api/v1/nodes/{}/maintenance", segment(node));
+            let on = *switch == Switch::On;
+            client.post(&path, &json!({ "on": on, "reason": reason })).await?;
+            eprintln!("{node} is {} maintenance", if on { "in" } else { "out of" });
+            Ok(())
+        }
         Command::Rename { node, name } => {
             client
                 .patch(&format!("/api/v1/nodes/{node}"), &json!({ "name": name }))
@@ -114,11 +183,14 @@ async fn list(client: &Client, state: Option<&str>, as_json: bool) -> Result<()>
     if as_json {
         return output::json(&nodes);
     }
-    let mut table = output::table(&["NAME", "STATE", "POWER", "ADDRESS", "BMC", "MAC", "HARDWARE", "VERDICT"]);
+    let mut table = output::table(&[
+        "NAME", "STATE", "ROLE", "POWER", "ADDRESS", "BMC", "MAC", "HARDWARE", "VERDICT",
+    ]);
     for node in &nodes {
         table.add_row(vec![
             node.name.clone().into(),
             output::state(&node.state),
+            output::plain(node.role.as_deref().unwrap_or_default()).into(),
             output::power(node.power),
             node.address.map(|a| a.to_string()).unwrap_or_default().into(),
             node.bmc_address.map(|a| a.to_string()).unwrap_or_default().into(),

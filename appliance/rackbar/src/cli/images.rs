@@ -1,0 +1,175 @@
+//! `rackbar os ...`
+
+use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use futures_util::stream::unfold;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rackbar_control::client::Client;
+use rackbar_model::{Digest, ImageEntry};
+use tokio::io::AsyncReadExt as _;
+
+use super::{output, segment};
+
+/// Bytes read and sent at once.
+const PIECE: usize = 256 << 10;
+
+/// What to do with operating systems.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the operating systems that can be installed
+    List,
+    /// Put a disk image into the catalogue
+    #[command(
+        after_help = "Examples:\n  rackbar os add debian-12.raw.zst --name debian-12 --user debian\n  \
+        rackbar os add noble-server.img --name ubuntu-24.04 --source cloud-images.ubuntu.com\n\n\
+        Raw, qcow2, or raw in zstd, xz or gzip; told from the content. The file's SHA-256 is taken before it is sent \
+        and compared there; a file that came wrong is refused."
+    )]
+    Add {
+        /// The file
+        file: PathBuf,
+        /// Name in the catalogue
+        #[arg(long)]
+        name: String,
+        /// Account that logs in over SSH
+        #[arg(long)]
+        user: Option<String>,
+        /// Architecture as `uname -m` says it; x86_64 when left out
+        #[arg(long)]
+        arch: Option<String>,
+        /// Where it came from, for people
+        #[arg(long)]
+        source: Option<String>,
+        /// Licence note
+        #[arg(long)]
+        licence: Option<String>,
+    },
+    /// Take one out of the catalogue
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Runs one of them.
+pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()> {
+    match command {
+        Command::List => list(client, as_json).await,
+        Command::Remove { name } => {
+            client.delete(&format!("/api/v1/images/{}", segment(name))).await?;
+            eprintln!("{name} is out of the catalogue");
+            Ok(())
+        }
+        Command::Add {
+            file,
+            name,
+            user,
+            arch,
+            source,
+            licence,
+        } => {
+            let facts = [("user", user), ("arch", arch), ("source", source), ("licence", licence)];
+            let query: Vec<String> = facts
+                .iter()
+                .filter_map(|(key, value)| Some(format!("{key}={}", segment(value.as_ref()?))))
+                .collect();
+            let path = format!("/api/v1/images/{}?{}", segment(name), query.join("&"));
+            let entry = add(client, file, &path).await?;
+            if as_json {
+                return output::json(&entry);
+            }
+            eprintln!("{} is in the catalogue, SHA-256 {}", entry.name, entry.sha256);
+            Ok(())
+        }
+    }
+}
+
+async fn list(client: &Client, as_json: bool) -> Result<()> {
+    let images: Vec<ImageEntry> = client.list("/api/v1/images").await?;
+    if as_json {
+        return output::json(&images);
+    }
+    let mut table = output::table(&[
+        "NAME", "FORMAT", "MB", "ARCH", "USER", "SOURCE", "LICENCE", "ADDED", "SHA-256",
+    ]);
+    for image in &images {
+        table.add_row(vec![
+            image.name.clone(),
+            format!("{:?}", image.format).to_lowercase(),
+            (image.bytes / 1_000_000).to_string(),
+            output::plain(&image.arch),
+            output::plain(&image.user),
+            output::plain(&image.source),
+            output::plain(&image.licence),
+            image.added.to_string(),
+            image.sha256.to_string().chars().take(16).collect(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// A bar on standard error when that is a terminal.
+fn bar(bytes: u64, what: &'static str) -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(bytes), target)
+        .with_style(style)
+        .with_message(what)
+}
+
+async fn add(client: &Client, file: &Path, path: &str) -> Result<ImageEntry> {
+    let shown = file.display().to_string();
+    let reading = |error| anyhow::Error::new(error).context(format!("reading {shown}"));
+    let bytes = std::fs::metadata(file).map_err(reading)?.len();
+    let owned = file.to_owned();
+    let sha256 = tokio::task::spawn_blocking(move || digest(&owned, bytes))
+        .await?
+        .map_err(reading)?;
+    let opened = tokio::fs::File::open(file).await.map_err(reading)?;
+    let sending = bar(bytes, "sending");
+    let end = sending.clone();
+    let body = unfold((opened, sending), |(mut file, sending)| async {
+        let mut piece = vec![0; PIECE];
+        match file.read(&mut piece).await {
+            Ok(0) => None,
+            Ok(length) => {
+                piece.truncate(length);
+                sending.inc(length as u64);
+                Some((Ok(piece.into()), (file, sending)))
+            }
+            Err(error) => Some((Err(error), (file, sending))),
+        }
+    });
+    let answer = client.put_stream(path, Box::pin(body), bytes, sha256).await?;
+    end.finish_and_clear();
+    serde_json::from_slice(&answer).context("the appliance's answer")
+}
+
+/// The file's SHA-256, read piece by piece.
+fn digest(file: &Path, bytes: u64) -> std::io::Result<Digest> {
+    let mut file = std::fs::File::open(file)?;
+    let reading = bar(bytes, "reading");
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = file.read(&mut piece)?;
+        let Some(read) = piece.get(..length).filter(|read| !read.is_empty()) else {
+            break;
+        };
+        hash.update(read);
+        reading.inc(length as u64);
+    }
+    reading.finish_and_clear();
+    let mut out = [0; 32];
+    out.copy_from_slice(hash.finish().as_ref());
+    Ok(Digest(out))
+}

@@ -1,0 +1,185 @@
+//! `rackbar verify` and `rackbar report ...`
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use rackbar_control::client::Client;
+use rackbar_model::CheckStatus;
+use rackbar_model::Severity;
+use rackbar_verify::{NodeReport, Report};
+use serde_json::json;
+
+use super::{Failed, output, segment};
+
+/// What to check.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rackbar verify node-003\n  rackbar verify --rack\n\n\
+    Waits for their end; they are a run like any other. Exit code 1 when one fails.")]
+pub struct Options {
+    /// Machines
+    #[arg(required_unless_present = "rack")]
+    nodes: Vec<String>,
+    /// Every machine that has something installed
+    #[arg(long, conflicts_with = "nodes")]
+    rack: bool,
+}
+
+/// What to do with reports.
+#[derive(Debug, Subcommand)]
+pub enum ReportCommand {
+    /// Show the newest signed report of the rack or of one machine
+    #[command(after_help = "Examples:\n  rackbar report show\n  rackbar report show storage-1\n  \
+        rackbar report show --file > rack.report")]
+    Show {
+        /// Machine; the whole rack when left out
+        node: Option<String>,
+        /// The signed file itself, byte for byte, as `report check` takes it
+        #[arg(long)]
+        file: bool,
+    },
+    /// Check a report file offline: that nobody changed it, and who signed it
+    Check(Check),
+}
+
+/// Which report to check.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rackbar report check rack.report --key 5d0c...\n\n\
+    Asks no appliance. The key is in `rackbar report show` and on the printed page; without --key the command says which \
+    key signed it, and that may be anybody's. Exit code 1 when the report is not believed or a check failed.")]
+pub struct Check {
+    /// The file
+    file: PathBuf,
+    /// The site's signing key, 64 hexadecimal digits
+    #[arg(long, value_name = "HEX")]
+    key: Option<String>,
+}
+
+/// `rackbar verify`: waits for the end of the checks, which are a run like any other.
+pub async fn verify(client: &Client, options: &Options, as_json: bool) -> Result<()> {
+    eprintln!("checking; `rackbar run list` on another terminal shows how far it is");
+    let answer = client
+        .post("/api/v1/verify", &json!({ "nodes": options.nodes }))
+        .await?;
+    let checked = rackbar_verify::check(&answer, None).context("the appliance's report")?;
+    let asked = |node: &NodeReport| {
+        let id = node.node.to_string();
+        options.nodes.is_empty() || options.nodes.iter().any(|name| *name == node.name || *name == id)
+    };
+    let mut report = checked.report;
+    if report.nodes.iter().any(&asked) {
+        report.nodes.retain(asked);
+    }
+    if as_json {
+        output::json(&report)?;
+    } else {
+        print(&report);
+    }
+    if !report.passed() {
+        bail!(Failed("not all checks passed".into()));
+    }
+    Ok(())
+}
+
+/// `rackbar report show`
+pub async fn reports(client: &Client, command: &ReportCommand, as_json: bool) -> Result<()> {
+    match command {
+        ReportCommand::Show { node, file } => show(client, node.as_deref(), *file, as_json).await,
+        ReportCommand::Check(options) => check_file(options, as_json),
+    }
+}
+
+async fn show(client: &Client, node: Option<&str>, file: bool, as_json: bool) -> Result<()> {
+    let path = match node {
+        Some(node) => format!("/api/v1/nodes/{}/report", segment(node)),
+        None => "/api/v1/report".to_owned(),
+    };
+    let text = client.get_text(&path).await?;
+    if file {
+        print!("{text}");
+        return Ok(());
+    }
+    let checked = rackbar_verify::check(text.as_bytes(), None).context("the appliance's report")?;
+    if as_json {
+        return output::json(&checked.report);
+    }
+    print(&checked.report);
+    println!("signed with key {}", hex(&checked.key));
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn print(report: &Report) {
+    println!(
+        "{}, Rackbar {}, {}",
+        output::plain(&report.site),
+        report.appliance,
+        report.at
+    );
+    for node in &report.nodes {
+        print_node(node);
+    }
+}
+
+fn print_node(node: &NodeReport) {
+    let [passed, failed, skipped] = node.counts();
+    let severity = if node.passed() { Severity::Info } else { Severity::Error };
+    let role = node.role.as_deref().unwrap_or("no role");
+    let head = format!(
+        "\n{} ({role}): {passed} passed, {failed} failed, {skipped} skipped",
+        node.name
+    );
+    println!("{}", output::line(&plain_lines(&head), severity));
+    let mut table = output::table(&["CHECK", "RESULT", "WANTED", "OBSERVED", "WHAT TO DO"]);
+    for check in &node.checks {
+        let (word, severity) = match check.status {
+            CheckStatus::Passed => ("passed", Severity::Info),
+            CheckStatus::Failed => ("FAILED", Severity::Error),
+            CheckStatus::Skipped => ("skipped", Severity::Warning),
+        };
+        table.add_row(vec![
+            output::plain(&check.id).into(),
+            output::severity(word.to_owned(), severity),
+            output::plain(&check.wanted).into(),
+            output::plain(&check.observed).into(),
+            output::plain(&check.advice).into(),
+        ]);
+    }
+    println!("{table}");
+}
+
+/// [`output::plain`], but our own line breaks stay.
+fn plain_lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(output::plain).collect();
+    lines.join("\n")
+}
+
+/// `rackbar report check`: asks nobody.
+pub fn check_file(options: &Check, as_json: bool) -> Result<()> {
+    let file = std::fs::read(&options.file).with_context(|| format!("reading {}", options.file.display()))?;
+    let trusted = match &options.key {
+        None => None,
+        Some(text) => {
+            let key: rackbar_model::Digest = text.trim().parse().with_context(|| format!("key `{text}`"))?;
+            Some(key.0)
+        }
+    };
+    let checked = rackbar_verify::check(&file, trusted.as_ref())?;
+    if as_json {
+        output::json(&checked.report)?;
+    } else {
+        print(&checked.report);
+    }
+    let signed = hex(&checked.key);
+    match trusted {
+        Some(_) => eprintln!("unchanged, and signed with the trusted key"),
+        None => eprintln!("unchanged since it was signed with key {signed}; whose key that is, only --key can tell"),
+    }
+    if !checked.report.passed() {
+        bail!(Failed("the report is genuine, and not all of its checks passed".into()));
+    }
+    Ok(())
+}
