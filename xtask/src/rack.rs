@@ -6,6 +6,7 @@
 
 mod follow;
 mod live;
+mod ready;
 mod remote;
 mod view;
 
@@ -42,11 +43,14 @@ struct Start {
     /// Leave logs, captures and disks behind
     #[arg(long)]
     keep: bool,
-    /// End when all machines are discovered: success if they are in time
+    /// Stop when all machines are discovered: install nothing
+    #[arg(long)]
+    discover: bool,
+    /// End when all machines are ready (or discovered, when nothing is installed): success if they are in time
     #[arg(long)]
     headless: bool,
     /// Seconds until a headless run counts as failed
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 1500, value_name = "SECONDS")]
     deadline: u64,
 }
 
@@ -62,17 +66,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return outcome;
     }
     setup::ensure(Need::Rack)?;
-    let file = rack_file(&project, &arguments.start.rack)?;
-    let file = rackbar_vrack::rack::RackFile::load(&file)?;
+    let path = rack_file(&project, &arguments.start.rack)?;
+    let file = rackbar_vrack::rack::RackFile::load(&path)?;
     let image = match &arguments.start.image {
         Some(folder) => folder.clone(),
         None => crate::image::ensure()?,
     };
+    let wanted = match ready::site_file(&path) {
+        Some(site) if !arguments.start.discover => Some(ready::Wanted {
+            site: std::fs::read_to_string(&site).with_context(|| format!("reading {}", site.display()))?,
+            image: rack_image(&project)?,
+            reports: project.target.join("reports"),
+        }),
+        _ => None,
+    };
     let runtime = runtime()?;
-    let outcome = runtime.block_on(live::run(file, &image, &registry, &arguments.start));
+    let outcome = runtime.block_on(live::run(file, &image, wanted.as_ref(), &registry, &arguments.start));
     // Threads that still hold a console or a capture must not hold the terminal.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
+}
+
+/// The image that the shipped sites install.
+fn rack_image(project: &Project) -> Result<rackbar_scenarios::install::Image> {
+    let built = crate::os_image::ensure_built(project, &crate::os_image::Arguments::default())?;
+    Ok(rackbar_scenarios::install::Image {
+        name: built.entry.name,
+        path: built.path,
+        sha256: built.entry.sha256,
+    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -33,10 +33,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let media = image::ensure()?;
+    let system = crate::os_image::ensure_built(
+        &crate::project::Project::find()?,
+        &crate::os_image::Arguments::default(),
+    )?;
     // One scenario at a time: each starts its own machines, and under emulation they already fill the cores.
     let mut scenarios = cargo();
     scenarios
         .args(["test", "-p", "rackbar-scenarios", "--", "--test-threads=1"])
         .args(&arguments.scenario);
-    step("scenarios in QEMU", scenarios.env("RACKBAR_MEDIA", media))
+    scenarios
+        .env("RACKBAR_MEDIA", media)
+        .env("RACKBAR_OS", system.path.with_extension("").with_extension("json"));
+    step("scenarios in QEMU", &mut scenarios)
 }

@@ -183,7 +183,7 @@ impl Api {
         Ok(())
     }
 
-    async fn get(&self, path: &str) -> Result<Bytes> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes> {
         let (status, body) = self.request(Method::GET, path, None).await?;
         if status != 200 {
             bail!("GET {path}: {status}: {}", String::from_utf8_lossy(&body));

@@ -1,7 +1,6 @@
 //! The second half of the main job, through the API and nothing else: an image into the catalogue, the site file, a
 //! plan, its commit with consent, and the run until every machine is ready.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +21,62 @@ use crate::eventually;
 pub const READY: Duration = Duration::from_secs(15 * 60);
 /// Bytes of an image that are sent at once.
 const PIECE: usize = 256 << 10;
+
+/// A disk image that was built, on this machine.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its name in the catalogue.
+    pub name: String,
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// SHA-256 of the file.
+    pub sha256: Digest,
+}
+
+/// The image of an operating system that `cargo xtask os-image` built: `RACKBAR_OS`, which `cargo xtask test` sets, names
+/// its description.
+///
+/// # Errors
+/// When it is not set or the description cannot be read.
+pub fn image() -> Result<Image> {
+    let path = std::env::var_os("RACKBAR_OS").map(std::path::PathBuf::from);
+    let path =
+        path.context("RACKBAR_OS is not set: run the scenarios with `cargo xtask test`, which builds the image first")?;
+    Image::described(&path)
+}
+
+impl Image {
+    /// Reads the description that lies beside an image: `NAME.json` beside `NAME.img.zst`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn described(path: &std::path::Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Description {
+            name: String,
+            sha256: Digest,
+        }
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let Description { name, sha256 } =
+            serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+        let path = path.with_file_name(format!("{name}.img.zst"));
+        Ok(Self { name, path, sha256 })
+    }
+}
+
+/// Commits a plan for the whole rack, with consent for everything it destroys.
+///
+/// # Errors
+/// When a machine is refused, nothing is planned, or the appliance refuses.
+pub async fn commit_all(api: &Api) -> Result<(Plan, RunId)> {
+    let plan = api.plan(&PlanRequest::default()).await?;
+    let refused: Vec<&str> = plan.refused.iter().map(|refusal| refusal.reason.as_str()).collect();
+    ensure!(refused.is_empty(), "the planner refuses: {refused:#?}");
+    ensure!(!plan.actions.is_empty(), "the plan does nothing: {plan:#?}");
+    let consent = destroyed(&plan, &api.nodes().await?);
+    let run = api.commit(&plan, &consent).await?;
+    Ok((plan, run))
+}
 
 /// What is asked of the planner.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -44,7 +99,8 @@ impl Api {
     ///
     /// # Errors
     /// When the file cannot be read or the appliance refuses it; with its words.
-    pub async fn upload(&self, name: &str, file: &Path, sha256: Digest) -> Result<ImageEntry> {
+    pub async fn upload(&self, image: &Image) -> Result<ImageEntry> {
+        let file = image.path.as_path();
         let opened = tokio::fs::File::open(file)
             .await
             .with_context(|| format!("opening {}", file.display()))?;
@@ -65,10 +121,10 @@ impl Api {
             ("content-length", bytes.to_string()),
             (
                 "content-digest",
-                format!("sha-256=:{}:", BASE64_STANDARD.encode(sha256.0)),
+                format!("sha-256=:{}:", BASE64_STANDARD.encode(image.sha256.0)),
             ),
         ];
-        let path = format!("/api/v1/images/{name}");
+        let path = format!("/api/v1/images/{}", image.name);
         // A debug build of the switch and an emulated appliance take about a second for five megabytes.
         let limit = Duration::from_secs(60 + (bytes >> 20));
         let (status, answer) = self
@@ -116,6 +172,14 @@ impl Api {
     /// As [`Api::plan`].
     pub async fn run(&self, id: RunId) -> Result<Run> {
         self.read(&format!("/api/v1/runs/{id}")).await
+    }
+
+    /// The rack's signed report, as a file.
+    ///
+    /// # Errors
+    /// As [`Api::plan`].
+    pub async fn report(&self) -> Result<Bytes> {
+        self.get("/api/v1/report").await
     }
 
     /// Sends a document as JSON and reads the answer.

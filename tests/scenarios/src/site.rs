@@ -10,8 +10,8 @@ use rackbar_vrack::rack::{BMC_PASSWORD, BMC_USERNAME, DhcpRole, Interface, Mediu
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// Size of the data partition in MiB: a demo's journal is small.
-const DATA_MIB: u64 = 256;
+/// Size of the data partition in MiB: images of operating systems lie there. The file is sparse.
+const DATA_MIB: u64 = 3072;
 
 /// An admin token nobody used before: 32 random bytes, hex.
 ///

@@ -34,6 +34,10 @@ pub(super) struct Timings {
     /// Power-on of the appliance until it served.
     pub(super) serving: Option<Duration>,
     /// Power-on of the appliance until the last machine was discovered.
+    pub(super) discovered: Option<Duration>,
+    /// Commit of the plan until the last machine was ready.
+    pub(super) ready: Option<Duration>,
+    /// Power-on of the appliance until the end.
     pub(super) all: Option<Duration>,
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rackbar_model::NodeState;
 use rackbar_scenarios::api::Api;
 use rackbar_scenarios::site;
 use rackbar_vrack::rack::control::Control;
@@ -15,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::Start;
 use super::follow::{self, Followed, Timings};
+use super::ready::{self, Wanted};
 use super::remote::Registry;
 use super::view::{self, View};
 
@@ -22,7 +24,13 @@ use super::view::{self, View};
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Starts the rack and stays until it is to end.
-pub(super) async fn run(file: RackFile, image: &Path, registry: &Registry, start: &Start) -> Result<()> {
+pub(super) async fn run(
+    file: RackFile,
+    image: &Path,
+    wanted: Option<&Wanted>,
+    registry: &Registry,
+    start: &Start,
+) -> Result<()> {
     if file.appliance.medium == Medium::None {
         bail!("the rack `{}` has no appliance: it is for tests only", file.name);
     }
@@ -38,7 +46,7 @@ pub(super) async fn run(file: RackFile, image: &Path, registry: &Registry, start
     let control = Control::start(&rack, Arc::clone(&down)).context("opening the control socket")?;
     let entry = registry.enter(&rack.file().name, control.socket())?;
     let outcome = tokio::select! {
-        outcome = bring_up(&rack, image, start) => outcome,
+        outcome = bring_up(&rack, image, wanted, start) => outcome,
         () = stopped(&down) => Ok(()),
     };
     let outcome = match outcome {
@@ -77,8 +85,8 @@ async fn stopped(down: &Notify) {
     }
 }
 
-/// From nothing to all machines discovered.
-async fn bring_up(rack: &Arc<Rack>, image: &Path, start: &Start) -> Result<()> {
+/// From nothing to all machines discovered, and on to ready where it is known what with.
+async fn bring_up(rack: &Arc<Rack>, image: &Path, wanted: Option<&Wanted>, start: &Start) -> Result<()> {
     let token = site::token()?;
     let configuration = site::configuration(rack, &token);
     let medium = site::medium(rack, image, &configuration)?;
@@ -104,7 +112,12 @@ async fn bring_up(rack: &Arc<Rack>, image: &Path, start: &Start) -> Result<()> {
             "appliance",
             &format!("serves after {:.1} s", power_on.elapsed().as_secs_f64()),
         );
-        follow::until_discovered(rack, &api, &mut view, &mut followed).await
+        follow::until_discovered(rack, &api, &mut view, &mut followed).await?;
+        timings.discovered = Some(power_on.elapsed());
+        if let Some(wanted) = wanted {
+            timings.ready = Some(ready::until_ready(&api, wanted, &mut view, &mut followed).await?);
+        }
+        anyhow::Ok(())
     };
     // A person decides when it has taken too long; a script must be told.
     let deadline = if start.headless {
@@ -118,7 +131,11 @@ async fn bring_up(rack: &Arc<Rack>, image: &Path, start: &Start) -> Result<()> {
     println!("\n{}\n", view::machines(&followed));
     print!("{}", view::timings(&timings, &followed));
     match in_time {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => {
+            if let Some(wanted) = wanted {
+                ready::report(&api, &wanted.reports, &rack.file().name).await?;
+            }
+        }
         Ok(Err(error)) => return Err(tail(error, &appliance.machine)),
         Err(_) => bail!("{}", late(&followed, start.deadline)),
     }
@@ -148,9 +165,13 @@ fn tail(error: anyhow::Error, machine: &rackbar_vrack::machine::Machine) -> anyh
 }
 
 fn late(followed: &[Followed], deadline: u64) -> String {
+    let late = |machine: &&Followed| {
+        let ready = machine.node.as_ref().is_some_and(|node| node.state == NodeState::Ready);
+        machine.discovered.is_none() || !ready
+    };
     let missing: Vec<_> = followed
         .iter()
-        .filter(|machine| machine.discovered.is_none())
+        .filter(late)
         .map(|machine| match &machine.node {
             Some(node) => format!("{} ({}: {})", machine.name, node.state.name(), node.verdict),
             None => format!("{} (never seen)", machine.name),
@@ -159,7 +180,7 @@ fn late(followed: &[Followed], deadline: u64) -> String {
     if followed.is_empty() {
         return format!("the appliance did not serve within {deadline} s");
     }
-    format!("not discovered within {deadline} s: {}", missing.join(", "))
+    format!("not there within {deadline} s: {}", missing.join(", "))
 }
 
 fn next_steps(rack: &Rack, api: &Api, address: &str, token: &str) {

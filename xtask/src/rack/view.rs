@@ -123,8 +123,16 @@ pub(super) fn timings(timings: &Timings, followed: &[Followed]) -> String {
         ));
     }
     text.push_str(&format!(
-        "whole rack, from power-on of the appliance: {}\n",
-        seconds(timings.all)
+        "whole rack, power-on of the appliance to the last machine discovered: {}\n",
+        seconds(timings.discovered)
     ));
+    if timings.ready.is_some() {
+        text.push_str(&format!(
+            "whole rack, commit to the last machine ready: {}\n\
+             whole rack, power-on of the appliance to ready: {}\n",
+            seconds(timings.ready),
+            seconds(timings.all)
+        ));
+    }
     text
 }

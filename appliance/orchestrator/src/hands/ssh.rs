@@ -11,7 +11,7 @@ use rackbar_verify::{Context, NodeReport, OverSsh, Seen, Wanted};
 use super::{Appliance, Done, Learned, Task};
 
 /// Time for one try of a connection with its login.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// Time a step has when its action's own limit does not end it.
 const STEP: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,0 +1,286 @@
+//! From discovered to ready: a real Debian on real disks, and everything that may go wrong on the way.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rackbar_plan::{Run, RunId, RunState, Stand};
+use rackbar_scenarios::install::{self, PlanRequest, READY, commit_all, is_ready, until_done};
+use rackbar_scenarios::{Stage, eventually, rack_file};
+use rackbar_vrack::rack::RackFile;
+use rackbar_vrack::seat::{MachinePower, PowerAction};
+
+/// A role for every machine, on its smallest disk.
+const SITE: &str = r#"
+version = 1
+name = "stories"
+
+[network.rack]
+subnet = "10.77.10.0/24"
+gateway = "10.77.10.1"
+addresses = "10.77.10.20-10.77.10.60"
+
+[role.worker]
+os = "debian-12"
+root = { pick = "smallest" }
+erase = "signatures"
+
+[[role.worker.network]]
+name = "mgmt"
+network = "rack"
+nics = ["boot"]
+
+[[rule]]
+name = "everything"
+when = "true"
+role = "worker"
+"#;
+
+/// The demo rack's first machines, serving and discovered, with the image in the catalogue and `site` in force.
+async fn prepared(names: &[&str], change: impl FnOnce(&mut RackFile), site: &str) -> Result<Stage> {
+    let mut file = rack_file("demo")?;
+    file.nodes.retain(|node| names.contains(&node.name.as_str()));
+    change(&mut file);
+    let stage = Stage::set(file).await?;
+    stage.start_appliance().await?;
+    for name in names {
+        stage.power_on(name).await?;
+    }
+    stage.api.upload(&install::image()?).await?;
+    for name in names {
+        stage.until_discovered(name).await?;
+        stage.until_complete(name).await?;
+    }
+    stage.api.set_site(site).await?;
+    Ok(stage)
+}
+
+/// Every named machine is ready, answered over SSH from its disk, and its timeline says so.
+async fn all_ready(stage: &Stage, names: &[&str]) -> Result<()> {
+    for name in names {
+        let ready = || async {
+            let node = stage.node(name).await?.context("known")?;
+            is_ready(&node)?;
+            anyhow::Ok(node)
+        };
+        let node = eventually(&format!("{name} is ready"), Duration::from_secs(10), ready).await?;
+        let texts: Vec<String> = stage.timeline(&node).await?.into_iter().map(|item| item.text).collect();
+        ensure!(
+            texts.iter().any(|text| text.contains("os.reachable")),
+            "{name}: no word of SSH in {texts:#?}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bios_and_a_uefi_machine_get_debian_and_are_ready() -> Result<()> {
+    let names = ["n1", "n2"];
+    let stage = prepared(&names, |_| {}, SITE).await?;
+    let start = Instant::now();
+    let (plan, id) = commit_all(&stage.api).await?;
+    until_done(&stage.api, id, READY).await?;
+    println!(
+        "two machines ready {:.0} s after the commit",
+        start.elapsed().as_secs_f64()
+    );
+    all_ready(&stage, &names).await?;
+    ensure!(plan.refused.is_empty(), "{:?}", plan.refused);
+    // As wanted now: planning again finds nothing to do.
+    let again = stage.api.plan(&PlanRequest::default()).await?;
+    ensure!(again.actions.is_empty(), "a second plan would do {:#?}", again.actions);
+    they_boot_their_disks_without_us(&stage, &names).await?;
+    stage.end().await;
+    Ok(())
+}
+
+/// Nothing loops: with the appliance off, a power cycle leads to the installed system.
+async fn they_boot_their_disks_without_us(stage: &Stage, names: &[&str]) -> Result<()> {
+    stage.appliance.machine.act(PowerAction::ForceOff).await?;
+    for name in names {
+        let machine = stage.rack.node(name).context("a machine of this rack")?;
+        machine.machine.act(PowerAction::ForceOff).await?;
+        let before = stage.console(name)?.matches("login:").count();
+        machine.machine.act(PowerAction::On).await?;
+        let up = || async {
+            let now = stage
+                .console(name)
+                .map_err(|error| error.to_string())?
+                .matches("login:")
+                .count();
+            if now > before {
+                Ok(())
+            } else {
+                Err(format!("{now} login prompts"))
+            }
+        };
+        eventually(
+            &format!("{name} boots its disk with the appliance off"),
+            Duration::from_secs(240),
+            up,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_of_two_disks_is_installed_and_whole() -> Result<()> {
+    let site = SITE.replace(
+        r#"root = { pick = "smallest" }"#,
+        r#"root = { media = "ssd", mirror = true }"#,
+    );
+    let two_alike = |file: &mut RackFile| {
+        let node = &mut file.nodes[0];
+        let mut disk = node.disks[0].clone();
+        disk.serial = None;
+        node.disks = vec![disk.clone(), disk];
+    };
+    let stage = prepared(&["n2"], two_alike, &site).await?;
+    let (_, id) = commit_all(&stage.api).await?;
+    let run = until_done(&stage.api, id, READY).await?;
+    all_ready(&stage, &["n2"]).await?;
+    let verified = run.actions.iter().find(|(name, _)| name.0.ends_with("/verify"));
+    let said = format!("{verified:?}");
+    ensure!(
+        said.contains("mirror"),
+        "the proof does not speak of the mirror: {said}"
+    );
+    stage.end().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ambiguous_or_missing_disk_is_refused_with_the_candidates() -> Result<()> {
+    let stage = prepared(&["n1"], |_| {}, &SITE.replace(r#"{ pick = "smallest" }"#, "{}")).await?;
+    let node = stage.node("n1").await?.context("known")?;
+    let plan = stage.api.plan(&PlanRequest::default()).await?;
+    ensure!(plan.actions.is_empty(), "something would be done: {:#?}", plan.actions);
+    let reason = &plan.refused.first().context("n1 is refused")?.reason;
+    for disk in &node.inventory.as_ref().context("inventory")?.disks {
+        let serial = disk.serial.as_deref().context("serial")?;
+        ensure!(
+            reason.contains(serial),
+            "{serial} is not listed as a candidate: {reason}"
+        );
+    }
+    stage
+        .api
+        .set_site(&SITE.replace(r#"{ pick = "smallest" }"#, r#"{ serial = "NO-SUCH-DISK" }"#))
+        .await?;
+    let plan = stage.api.plan(&PlanRequest::default()).await?;
+    ensure!(plan.actions.is_empty() && plan.refused.len() == 1, "{plan:#?}");
+    // A plan of before the change is stale: it must not be carried out.
+    stage.api.set_site(SITE).await?;
+    let good = stage.api.plan(&PlanRequest::default()).await?;
+    stage.api.set_site(&SITE.replace("\"stories\"", "\"changed\"")).await?;
+    let refused = stage.api.commit(&good, std::slice::from_ref(&node.name)).await;
+    let words = format!("{:#}", refused.err().context("a stale plan was taken")?);
+    ensure!(words.contains("409"), "{words}");
+    // Without consent nothing is destroyed.
+    let plan = stage.api.plan(&PlanRequest::default()).await?;
+    let refused = stage.api.commit(&plan, &[]).await;
+    let words = format!("{:#}", refused.err().context("data may be destroyed without consent")?);
+    ensure!(words.contains(&node.name), "{words}");
+    stage.end().await;
+    Ok(())
+}
+
+/// Waits until an action of this kind is under way, `done` per cent of it.
+async fn until_under_way(stage: &Stage, id: RunId, kind: &str, percent: u64) -> Result<()> {
+    let there = || async {
+        let run = stage.api.run(id).await.map_err(|error| format!("{error:#}"))?;
+        let is_there = |(name, stand): (&rackbar_plan::ActionId, &Stand)| match stand {
+            Stand::Running(attempt) if name.0.ends_with(kind) => {
+                let progress = attempt.progress.clone().unwrap_or_default();
+                percent == 0 || progress.done.saturating_mul(100) >= percent.saturating_mul(progress.total.max(1))
+            }
+            _ => false,
+        };
+        if run.actions.iter().any(is_there) {
+            Ok(())
+        } else {
+            Err(format!("{:?}", run.actions))
+        }
+    };
+    eventually(&format!("{kind} is under way"), Duration::from_secs(240), there).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_in_the_middle_of_writing_recovers() -> Result<()> {
+    let stage = prepared(&["n1"], |_| {}, SITE).await?;
+    let (_, id) = commit_all(&stage.api).await?;
+    until_under_way(&stage, id, "/os.write", 30).await?;
+    let machine = stage.rack.node("n1").context("n1")?;
+    machine.machine.act(PowerAction::ForceOff).await?;
+    let run = until_done(&stage.api, id, READY).await?;
+    all_ready(&stage, &["n1"]).await?;
+    let written = run.actions.iter().find(|(name, _)| name.0.ends_with("/os.write"));
+    let Some((_, Stand::Done { tries, .. })) = written else {
+        anyhow::bail!("os.write stands as {written:?}");
+    };
+    println!("ready after a power cut; the image was written in {tries} tries");
+    stage.end().await;
+    Ok(())
+}
+
+/// The kinds of action at whose begin the appliance loses its power, in the order of the graph.
+const BOUNDARIES: [&str; 5] = ["/disk.erase", "/os.write", "/os.setup", "/restart", "/verify"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_appliance_killed_at_action_boundaries_still_brings_the_rack_to_ready() -> Result<()> {
+    let stage = prepared(&["n1"], |_| {}, SITE).await?;
+    let (_, id) = commit_all(&stage.api).await?;
+    let mut cuts = 0;
+    for kind in BOUNDARIES {
+        if !reached(&stage, id, kind).await? {
+            continue;
+        }
+        stage.appliance.machine.act(PowerAction::ForceOff).await?;
+        stage
+            .start_appliance()
+            .await
+            .with_context(|| format!("after the cut at {kind}"))?;
+        cuts += 1;
+    }
+    let run = until_done(&stage.api, id, READY).await?;
+    ensure!(cuts >= 3, "only {cuts} power cuts hit the run");
+    all_ready(&stage, &["n1"]).await?;
+    let lost = run
+        .plan
+        .actions
+        .iter()
+        .filter(|action| !run.actions.contains_key(&action.id));
+    ensure!(lost.count() == 0, "an action was lost: {run:#?}");
+    println!("{cuts} power cuts of the appliance during one run, and ready");
+    stage.end().await;
+    Ok(())
+}
+
+/// Waits until an action of this kind has begun. False when it had ended before anybody looked.
+async fn reached(stage: &Stage, id: RunId, kind: &str) -> Result<bool> {
+    let begun = || async {
+        let run = stage.api.run(id).await.map_err(|error| format!("{error:#}"))?;
+        let stand = run
+            .actions
+            .iter()
+            .find(|(name, _)| name.0.ends_with(kind))
+            .map(|(_, stand)| stand);
+        match stand {
+            Some(Stand::Running(_)) => Ok(true),
+            Some(Stand::Waiting | Stand::Again { .. }) if run.state == RunState::Going => Err(in_short(&run)),
+            _ => Ok(false),
+        }
+    };
+    eventually(&format!("{kind} begins"), Duration::from_secs(300), begun).await
+}
+
+fn in_short(run: &Run) -> String {
+    let short = |stand: &Stand| match stand {
+        Stand::Waiting => "waits".to_owned(),
+        Stand::Running(_) => "runs".to_owned(),
+        Stand::Done { .. } => "done".to_owned(),
+        other => format!("{other:?}"),
+    };
+    let line = |(name, stand): (&rackbar_plan::ActionId, &Stand)| format!("{name} {}", short(stand));
+    run.actions.iter().map(line).collect::<Vec<_>>().join(", ")
+}
