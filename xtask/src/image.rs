@@ -189,6 +189,15 @@ fn rust_flags(project: &Project, target: &str) -> Result<Vec<String>> {
         .iter()
         .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()))
         .collect();
+    if target == MUSL {
+        // Every node holds these programs in memory. LLVM's linker, which comes with Rust, keeps functions of the same
+        // code once and packs the table of addresses that a position-independent program corrects when it starts.
+        flags.push("-Clinker=rust-lld".into());
+        flags.push("-Clink-arg=--icf=all".into());
+        flags.push("-Clink-arg=--pack-dyn-relocs=relr".into());
+        // Nothing unwinds a program that ends at its first panic.
+        flags.push("-Cforce-unwind-tables=no".into());
+    }
     if target == UEFI {
         // Otherwise the linker stamps the wall clock into the header.
         flags.push("-Clink-arg=/Brepro".into());
