@@ -1,6 +1,7 @@
 //! What our agent on the machine does: disks, images, identity, boot entries, burn-in. And getting it there, and leaving
 //! it again.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -32,12 +33,40 @@ impl Appliance {
     /// Has the agent do `work`, and makes words of what it says.
     async fn job(&self, task: &mut Task, node: NodeId, work: Work) -> Result<JobReport, Done> {
         let progress = task.progress.clone();
-        let report = self
+        let mut give_up = task.give_up.clone();
+        let job = self
             .rack
-            .job(node, task.job, work, move |one| progress(one), &mut task.give_up);
-        report
-            .await
-            .map_err(|failure| Done::failed(failure.reason, failure.advice, failure.again))
+            .job(node, task.job, work, move |one| progress(one), &mut give_up);
+        let report = tokio::select! {
+            report = job => report,
+            never = self.keep_agent(task, node) => match never {},
+        };
+        report.map_err(|failure| Done::failed(failure.reason, failure.advice, failure.again))
+    }
+
+    /// Gets our agent back when the machine lost its power or hangs: whoever waits for its work would wait for ever.
+    async fn keep_agent(&self, task: &Task, node: NodeId) -> Infallible {
+        let mut gone: Option<Instant> = None;
+        let mut patience = COMES_BACK;
+        loop {
+            tokio::time::sleep(self.reach.look).await;
+            if self.rack.agent(node).is_some_and(|link| !link.send.is_closed()) {
+                (gone, patience) = (None, COMES_BACK);
+                continue;
+            }
+            if gone.get_or_insert_with(Instant::now).elapsed() < patience {
+                continue;
+            }
+            (gone, patience) = (Some(Instant::now()), NETBOOT_AGAIN);
+            let doing = match self.to_agent(task, node, false).await {
+                Ok(()) => "its agent is gone: booting the machine from the network again".to_owned(),
+                Err(reason) => format!("its agent is gone, and it could not be booted again: {reason}; {BY_HAND}"),
+            };
+            (task.progress)(Progress {
+                doing,
+                ..Progress::default()
+            });
+        }
     }
 
     /// Makes sure our agent runs.
@@ -162,9 +191,11 @@ impl Appliance {
         sha256: Digest,
     ) -> Done {
         // Waited for first: the URL depends on where the agent is.
+        let mut give_up = task.give_up.clone();
         let client = tokio::select! {
             _ = self.rack.await_agent(node) => self.rack.node_by_id(node).and_then(|node| node.address),
-            Ok(_) = task.give_up.wait_for(|give_up| *give_up) => None,
+            never = self.keep_agent(task, node) => match never {},
+            Ok(_) = give_up.wait_for(|give_up| *give_up) => None,
         };
         let source = self.source(image, client.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
         let Some(source) = source else {
