@@ -31,7 +31,7 @@ fn serve_file(address: &str, path: String) {
                     "HTTP/1.1 206 Partial Content\r\nContent-Length: {length}\r\nContent-Range: bytes {from}-{to}/{size}\r\n\r\n"
                 );
                 let sent = stream.write_all(head.as_bytes());
-                if sent.is_err() || std::io::copy(&mut file.by_ref().take(length), &mut stream).is_err() {
+                if sent.is_err() || std::io::copy(&mut (&file).take(length), &mut stream).is_err() {
                     break;
                 }
             }
@@ -66,8 +66,10 @@ fn job(peer: &mut Peer, number: u8, work: Work) -> Result<JobReport, String> {
 pub fn run(peer: &mut Peer) -> Result<(), String> {
     let words: Vec<String> = std::env::args().skip(3).collect();
     let [path, serials, address, options @ ..] = words.as_slice() else {
-        return Err("install IMAGE SERIALS ADDRESS [kexec]".to_owned());
+        return Err("install IMAGE SERIALS ADDRESS [kexec] [key=FILE]".to_owned());
     };
+    let key = options.iter().find_map(|option| option.strip_prefix("key="));
+    let ssh_keys: Vec<String> = key.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
     let bytes = std::fs::read(path).unwrap();
     serve_file(address, path.clone());
     let disks: Vec<DiskRef> = serials
@@ -110,6 +112,7 @@ pub fn run(peer: &mut Peer) -> Result<(), String> {
             addresses: Vec::new(),
             gateway: None,
         }],
+        ssh_keys,
         ..OsSetup::default()
     };
     let burn_in = BurnIn {
@@ -134,7 +137,7 @@ pub fn run(peer: &mut Peer) -> Result<(), String> {
     job(peer, 5, Work::Setup { target: to, setup })?;
     let (to, label) = (target.clone(), "rackbar".to_owned());
     job(peer, 6, Work::BootOrder { target: to, label })?;
-    if options.first().is_some_and(|option| option == "kexec") {
+    if options.iter().any(|option| option == "kexec") {
         job(peer, 7, Work::Kexec { target })?;
         return Ok(());
     }

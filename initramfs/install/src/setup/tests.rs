@@ -179,8 +179,9 @@ fn an_image_without_any_network_program_is_refused() {
 
 #[test]
 fn values_that_would_add_lines_are_refused() {
+    type Change = fn(&mut OsSetup);
     let (_folder, mut tree) = image(&[]);
-    let changes: [(&str, fn(&mut OsSetup)); 8] = [
+    let changes: [(&str, Change); 8] = [
         ("host name", |s| s.hostname = "a\nb".into()),
         ("host name", |s| s.hostname = String::new()),
         ("domain", |s| s.domain = Some("a b".into())),
