@@ -66,7 +66,7 @@ fn job(peer: &mut Peer, number: u8, work: Work) -> Result<JobReport, String> {
 pub fn run(peer: &mut Peer) -> Result<(), String> {
     let words: Vec<String> = std::env::args().skip(3).collect();
     let [path, serials, address, options @ ..] = words.as_slice() else {
-        return Err("install IMAGE SERIALS ADDRESS [kexec] [key=FILE]".to_owned());
+        return Err("install IMAGE SERIALS ADDRESS [burn-in] [kexec] [key=FILE]".to_owned());
     };
     let key = options.iter().find_map(|option| option.strip_prefix("key="));
     let ssh_keys: Vec<String> = key.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
@@ -115,12 +115,14 @@ pub fn run(peer: &mut Peer) -> Result<(), String> {
         ssh_keys,
         ..OsSetup::default()
     };
-    let burn_in = BurnIn {
-        cpu_seconds: 2,
-        memory_seconds: 2,
-        disk_seconds: 2,
-    };
-    job(peer, 1, Work::BurnIn(burn_in))?;
+    if options.iter().any(|option| option == "burn-in") {
+        let burn_in = BurnIn {
+            cpu_seconds: 2,
+            memory_seconds: 2,
+            disk_seconds: 2,
+        };
+        job(peer, 1, Work::BurnIn(burn_in))?;
+    }
     let method = EraseMethod::Signatures;
     job(peer, 2, Work::Erase { disks, method })?;
     let (to, source) = (target.clone(), image);

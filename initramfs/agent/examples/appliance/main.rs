@@ -1,10 +1,10 @@
 //! An appliance that accepts every agent and prints what it says, for trying the agent in a virtual machine:
 //! `cargo run --example appliance -- 0.0.0.0:4917 [reboot|poweroff]`, then boot with the arguments it prints.
 //!
-//! `... -- 0.0.0.0:4917 install debian-12.img.zst SERIAL[,SERIAL] 10.0.2.2:4918 [kexec] [key=FILE]` makes the machine
-//! install that image on the disk (or the mirror of two) with these serial numbers, and restarts it into the result,
-//! with `kexec` without its firmware. The address is the one under which the machine reaches this one for the image;
-//! who holds the SSH key of FILE may log in as root.
+//! `... -- 0.0.0.0:4917 install debian-12.img.zst SERIAL[,SERIAL] 10.0.2.2:4918 [burn-in] [kexec] [key=FILE]` makes the
+//! machine install that image on the disk (or the mirror of two) with these serial numbers, and restarts it into the
+//! result, with `kexec` without its firmware. The address is the one under which the machine reaches this one for the
+//! image; who holds the SSH key of FILE may log in as root.
 
 #![allow(clippy::unwrap_used)]
 
