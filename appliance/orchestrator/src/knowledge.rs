@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use rackbar_model::{Collision, EventKind, Inventory, MacAddr, NodeId, PowerState, Timestamp, Witness, WitnessKind};
 
 use crate::mind::Mind;
-use crate::record::{AgentLink, Standing};
+use crate::record::{AgentLink, Record, Standing};
 use crate::state::Happening;
 use crate::{facts, identity};
 
@@ -234,14 +234,14 @@ impl Mind {
 
     /// An address leads to one BMC; who had it before has another now.
     fn take_bmc_address(&mut self, address: IpAddr, id: NodeId) {
-        for other in self
-            .records
-            .values_mut()
-            .filter(|one| one.node.bmc_address == Some(address) && one.node.id != id)
-        {
-            other.edit().bmc_address = None;
-            other.bmc_asked = false;
-            other.dirty = true;
+        let had = |one: &&Record| one.node.bmc_address == Some(address) && one.node.id != id;
+        let others: Vec<NodeId> = self.records.values().filter(had).map(|one| one.node.id).collect();
+        for other in others {
+            if let Some(other) = self.records.get_mut(&other) {
+                other.edit().bmc_address = None;
+                other.bmc_asked = false;
+                other.dirty = true;
+            }
         }
     }
 
@@ -299,8 +299,10 @@ impl Mind {
             .for_each(|owner| *owner = kept);
         self.alias_of.insert(gone, kept);
         self.out.removed.push(gone);
-        for record in self.records.values_mut() {
-            if record.node.collisions.iter().any(|collision| collision.other == gone) {
+        let of_gone = |one: &&Record| one.node.collisions.iter().any(|collision| collision.other == gone);
+        let ids: Vec<NodeId> = self.records.values().filter(of_gone).map(|one| one.node.id).collect();
+        for id in ids {
+            if let Some(record) = self.records.get_mut(&id) {
                 record.edit().collisions.retain(|collision| collision.other != gone);
             }
         }

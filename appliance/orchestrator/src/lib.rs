@@ -25,6 +25,7 @@ mod pins;
 mod power;
 mod rack;
 mod record;
+mod records;
 mod settings;
 mod tokens;
 

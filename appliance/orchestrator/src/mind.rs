@@ -12,6 +12,7 @@ use rackbar_model::{BootStage, Event, EventKind, MacAddr, Node, NodeId, NodeStat
 
 use crate::identity;
 use crate::record::{Record, Standing};
+use crate::records::Records;
 use crate::settings::{Role, Settings};
 use crate::state::{self, Happening, Next};
 
@@ -57,7 +58,7 @@ pub(crate) struct Outbox {
 
 pub(crate) struct Mind {
     pub(crate) settings: Settings,
-    pub(crate) records: HashMap<NodeId, Record>,
+    pub(crate) records: Records,
     pub(crate) by_mac: HashMap<MacAddr, NodeId>,
     /// Identities that went away in a merge.
     pub(crate) alias_of: HashMap<NodeId, NodeId>,
@@ -88,7 +89,7 @@ impl Mind {
     pub(crate) fn new(settings: Settings, new_id: fn(Timestamp) -> NodeId) -> Self {
         Self {
             settings,
-            records: HashMap::new(),
+            records: Records::default(),
             by_mac: HashMap::new(),
             alias_of: HashMap::new(),
             bmc_clients: HashMap::new(),
@@ -226,15 +227,10 @@ impl Mind {
 
     /// Names follow the order of first sight; one that was forgotten leaves its number to the next.
     fn free_name(&self) -> String {
-        let taken: BTreeSet<&str> = self.records.values().map(|record| record.node.name.as_str()).collect();
-        let mut number = 1u32;
-        loop {
-            let name = format!("node-{number:03}");
-            if !taken.contains(name.as_str()) {
-                return name;
-            }
-            number += 1;
-        }
+        let number = |record: &Record| record.node.name.strip_prefix("node-")?.parse::<u32>().ok();
+        let taken: BTreeSet<u32> = self.records.values().filter_map(number).collect();
+        let free = (1..=u32::MAX).find(|number| !taken.contains(number));
+        format!("node-{:03}", free.unwrap_or(u32::MAX))
     }
 
     /// True when another provisional node may be made, if need be in place of the one silent for longest.
@@ -416,17 +412,17 @@ impl Mind {
 
     /// Names the nodes to write, of which only firm ones are worth a disk.
     pub(crate) fn take_out(&mut self, now: Timestamp) -> Outbox {
-        for record in self.records.values_mut().filter(|record| record.verdict_due) {
-            record.verdict_due = false;
-            self.out.changed |= record.judge(now);
-        }
-        for record in self
-            .records
-            .values_mut()
-            .filter(|record| record.dirty && record.standing == Standing::Firm)
-        {
-            record.dirty = false;
-            self.out.dirty.insert(record.node.id);
+        for id in self.records.take_touched() {
+            let Some(record) = self.records.settle(&id) else {
+                continue;
+            };
+            if std::mem::take(&mut record.verdict_due) {
+                self.out.changed |= record.judge(now);
+            }
+            if record.dirty && record.standing == Standing::Firm {
+                record.dirty = false;
+                self.out.dirty.insert(id);
+            }
         }
         std::mem::take(&mut self.out)
     }

@@ -113,6 +113,8 @@ struct Life {
     rack: Rack,
     executor: Executor,
     images: Arc<Images>,
+    /// The machine's agent and who it is connected to; only the first life has one.
+    machine: Option<(common::Server, common::Agent)>,
 }
 
 impl Life {
@@ -134,14 +136,19 @@ impl Life {
         };
         let executor = Executor::start(rack.clone(), store, parts).unwrap();
         images.settle();
-        Self { rack, executor, images }
+        Self {
+            rack,
+            executor,
+            images,
+            machine: None,
+        }
     }
 
     /// The first life: one machine with one disk, discovered, and an image.
     async fn first(folder: &Path, sim: &Arc<Sim>) -> (Self, NodeId) {
-        let life = Self::start(folder, sim).await;
+        let mut life = Self::start(folder, sim).await;
         let site = site();
-        let server = common::Server::start(&site, life.rack.clone(), Duration::from_secs(10)).await;
+        let server = common::Server::start(&site, life.rack.clone(), Duration::from_secs(600)).await;
         let mut inventory = machine(&[mac(1)], "SN1", "4c4c4544-0001-0001-8001-000000000001");
         inventory.disks.push(Disk {
             name: "vda".into(),
@@ -151,8 +158,7 @@ impl Life {
             ..Disk::default()
         });
         let (agent, welcome) = boot(&site, &server, &[mac(1)], inventory).await;
-        drop(agent);
-        server.stop().await;
+        life.machine = Some((server, agent));
         let meta = ImageMeta {
             name: "debian-12".into(),
             ..ImageMeta::default()
@@ -163,6 +169,14 @@ impl Life {
         upload.write(&raw).unwrap();
         upload.finish(None).unwrap();
         (life, welcome.node)
+    }
+
+    /// Everything ends, as in a power cut.
+    async fn kill(self) {
+        if let Some((server, agent)) = self.machine {
+            drop(agent);
+            server.stop().await;
+        }
     }
 
     fn install(&self, node: NodeId) -> Arc<rackbar_plan::Plan> {
@@ -241,7 +255,7 @@ async fn killed_at_every_action_boundary_the_node_still_ends_ready() {
             } else {
                 Stop::After(next)
             });
-            drop(life);
+            life.kill().await;
             life = Life::start(folder.path(), &sim).await;
         }
         assert!(sim.done.lock().unwrap().len() <= step + 2);

@@ -3,7 +3,7 @@
 //! A thread of its own, because it waits for the disk. It ends when the last handle on the executor is gone; the
 //! attempts under way are dropped with it, as in a power cut.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use rackbar_messages::JobId;
 use rackbar_model::{EventKind, NodeId, Severity, Timestamp};
 use rackbar_plan::engine::{Engine, Input, Output};
-use rackbar_plan::{ActionId, ActionKind, Attempt, Progress, Run, RunId, RunState, Stand};
+use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Progress, Run, RunId, RunState, Stand};
 use tokio::sync::watch;
 
 use super::memory::{self, Entry};
@@ -68,19 +68,55 @@ pub(super) struct Live {
     /// The run as it was last shown, unless it has changed since.
     pub(super) shown: Option<Arc<Run>>,
     /// Attempts that were under way when this program started.
-    taken_up: Vec<String>,
+    taken_up: HashSet<String>,
+    positions: HashMap<ActionId, usize>,
+    /// Positions of the actions of each node.
+    of_node: HashMap<NodeId, Vec<usize>>,
 }
 
 impl Live {
     pub(super) fn new(engine: Engine) -> Self {
+        let mut positions = HashMap::new();
+        let mut of_node: HashMap<NodeId, Vec<usize>> = HashMap::new();
+        for (position, action) in engine.run().plan.actions.iter().enumerate() {
+            positions.insert(action.id.clone(), position);
+            if let Some(node) = action.node {
+                of_node.entry(node).or_default().push(position);
+            }
+        }
         Self {
+            positions,
+            of_node,
             engine,
             attempts: HashMap::new(),
             unwritten: Vec::new(),
             to_do: Vec::new(),
             shown: None,
-            taken_up: Vec::new(),
+            taken_up: HashSet::new(),
         }
+    }
+
+    /// Where an action is in the plan.
+    pub(super) fn position(&self, action: &ActionId) -> Option<usize> {
+        self.positions.get(action).copied()
+    }
+
+    /// The actions of a node and how each stands.
+    pub(super) fn of_node(&self, node: NodeId) -> impl Iterator<Item = (&Action, &Stand)> {
+        let run = self.engine.run();
+        let positions = self.of_node.get(&node).into_iter().flatten();
+        let actions = positions.filter_map(|position| run.plan.actions.get(*position));
+        actions.filter_map(|action| Some((action, run.actions.get(&action.id)?)))
+    }
+
+    /// All nodes it has actions for.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.of_node.keys().copied()
+    }
+
+    /// True when an action of the node may still change.
+    pub(super) fn open(&self, node: NodeId) -> bool {
+        self.of_node(node).any(|(_, stand)| !stand.settled())
     }
 
     /// Takes up what an earlier life had under way.
@@ -163,9 +199,9 @@ impl Inner {
         for message in batch {
             match message {
                 Message::Ended { run, action, job, done } => {
-                    let known = book.live.get(&run).map(|live| live.engine.run().plan.clone());
-                    let position = known.and_then(|plan| plan.actions.iter().find(|one| one.id == action).cloned());
-                    let Some(action) = position else { continue };
+                    let Some(action) = book.action(run, &action) else {
+                        continue;
+                    };
                     self.learn(&mut book, run, &action, &job, &done, now);
                     if let Some(live) = book.live.get_mut(&run) {
                         ended.extend(action.node.map(|node| (node, job_id(&job))));
@@ -256,7 +292,7 @@ impl Inner {
             }
             Output::RunEnded => {
                 if let Some(live) = book.live.remove(&run) {
-                    self.run_ended(book, live.engine.run());
+                    self.run_ended(book, &live);
                     book.ended.insert(run, Arc::new(live.engine.run().clone()));
                 }
             }
@@ -299,9 +335,7 @@ impl Inner {
     fn begin(&self, book: &mut Book, run: RunId, action: &ActionId, attempt: &Attempt) {
         let Some(live) = book.live.get_mut(&run) else { return };
         let plan = live.engine.run().plan.clone();
-        let Some(position) = plan.actions.iter().position(|one| one.id == *action) else {
-            return;
-        };
+        let Some(position) = live.position(action) else { return };
         let node = plan.actions.get(position).and_then(|action| action.node);
         let taken_up = live.taken_up.contains(&attempt.job);
         let system = node.map(|node| super::nodes::system(book, node)).unwrap_or_default();

@@ -150,10 +150,7 @@ pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
         let name = String::from_utf8_lossy(&key).into_owned();
         let taken = match name.split_once('/') {
             None if name == "site" => read(&value).map(|site| loaded.site = Some(site)),
-            Some(("node", id)) => id
-                .parse()
-                .ok()
-                .and_then(|id| Some(drop(loaded.work.insert(id, read(&value)?)))),
+            Some(("node", id)) => take_node(&mut loaded, id, &value),
             Some(("run", rest)) => take_part(&mut runs, rest, key, &value),
             _ => None,
         };
@@ -182,6 +179,11 @@ pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
 
 fn read<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Option<T> {
     serde_json::from_slice(value).ok()
+}
+
+fn take_node(loaded: &mut Loaded, id: &str, value: &[u8]) -> Option<()> {
+    loaded.work.insert(id.parse().ok()?, read(value)?);
+    Some(())
 }
 
 fn take_part(runs: &mut BTreeMap<RunId, Parts>, rest: &str, key: Vec<u8>, value: &[u8]) -> Option<()> {

@@ -99,28 +99,14 @@ struct Book {
 }
 
 impl Book {
-    fn run(&self, run: RunId) -> Option<&Run> {
-        let live = self.live.get(&run).map(|live| live.engine.run());
-        live.or_else(|| self.ended.get(&run).map(|run| &**run))
-    }
-
     fn action(&self, run: RunId, action: &ActionId) -> Option<Action> {
-        self.run(run)?
-            .plan
-            .actions
-            .iter()
-            .find(|one| one.id == *action)
-            .cloned()
+        let live = self.live.get(&run)?;
+        live.engine.run().plan.actions.get(live.position(action)?).cloned()
     }
 
     /// The run that works on a node.
     fn busy(&self, node: NodeId) -> Option<RunId> {
-        let works = |live: &&Live| {
-            let run = live.engine.run();
-            let mine = run.plan.actions.iter().filter(|one| one.node == Some(node));
-            mine.filter_map(|one| run.actions.get(&one.id))
-                .any(|stand| !stand.settled())
-        };
+        let works = |live: &&Live| live.open(node);
         self.live.values().find(works).map(|live| live.engine.run().id)
     }
 }

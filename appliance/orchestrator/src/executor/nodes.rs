@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use rackbar_model::{EventKind, FailedIn, Inventory, Node, NodeId, NodeState, OsSetup, Timestamp};
 use rackbar_plan::planner::step_digest;
-use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, Run, RunId, SetupDigest, Stand};
+use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, RunId, SetupDigest, Stand};
 
 use rackbar_verify::Peer;
 
+use super::driver::Live;
 use super::memory::{self, NodeWork, Ready};
 use super::{Book, Inner};
 use crate::hands::{Done, Learned, System};
@@ -291,14 +292,8 @@ impl Inner {
                 self.rack.hold(node, NodeState::Failed(failure), &reason);
             }
         }
-        let Some(whole) = book.run(run) else { return };
-        let mine: Vec<(&Action, &Stand)> = whole
-            .plan
-            .actions
-            .iter()
-            .filter(|one| one.node == Some(node))
-            .filter_map(|one| Some((one, whole.actions.get(&one.id)?)))
-            .collect();
+        let Some(live) = book.live.get(&run) else { return };
+        let mine: Vec<(&Action, &Stand)> = live.of_node(node).collect();
         if mine.iter().any(|(_, stand)| !stand.settled()) {
             return;
         }
@@ -381,12 +376,9 @@ impl Inner {
     }
 
     /// A run is over: what nobody works on any more.
-    pub(super) fn run_ended(&self, book: &mut Book, run: &Run) {
-        let nodes: std::collections::BTreeSet<NodeId> = run.plan.actions.iter().filter_map(|one| one.node).collect();
-        for node in nodes {
-            self.show_work(book, node);
-        }
-        self.clocks_of(run.id.0);
+    pub(super) fn run_ended(&self, book: &Book, live: &Live) {
+        live.nodes().for_each(|node| self.show_work(book, node));
+        self.clocks_of(live.engine.run().id.0);
     }
 }
 

@@ -152,6 +152,10 @@ pub struct Engine {
     unmet: Vec<usize>,
     /// May begin when there is room.
     ready: BTreeSet<usize>,
+    /// Barriers that are met.
+    met: BTreeSet<usize>,
+    /// May begin, and their kind had no room at the last look: not looked at again before one of it ends.
+    crowded: BTreeMap<&'static str, BTreeSet<usize>>,
     /// Tried before, and when the next try is due.
     due: BTreeSet<(Timestamp, usize)>,
     under_way: BTreeMap<usize, UnderWay>,
@@ -176,6 +180,8 @@ impl Engine {
             bounds,
             graph,
             ready: BTreeSet::new(),
+            met: BTreeSet::new(),
+            crowded: BTreeMap::new(),
             due: BTreeSet::new(),
             under_way: BTreeMap::new(),
             ends: BTreeSet::new(),
@@ -197,7 +203,7 @@ impl Engine {
                 *slot = unmet;
             }
             match engine.run.actions.get(&action.id) {
-                Some(Stand::Waiting) if unmet == 0 => drop(engine.ready.insert(position)),
+                Some(Stand::Waiting) if unmet == 0 => engine.make_ready(position),
                 Some(Stand::Again { due, .. }) => drop(engine.due.insert((*due, position))),
                 _ => {}
             }
@@ -305,30 +311,24 @@ impl Engine {
             self.due.pop_first();
             self.ready.insert(position);
         }
+        self.pass_barriers(now, out);
+        self.uncrowd();
         let plan = self.run.plan.clone();
-        // A barrier that is met lets others begin at once; those come behind it.
         let mut from = 0;
-        while let Some(position) = self.ready.range(from..).next().copied() {
+        while self.under_way.len() < self.bounds.at_once {
+            let Some(position) = self.ready.range(from..).next().copied() else {
+                break;
+            };
             from = position + 1;
             let Some(action) = plan.actions.get(position) else {
                 continue;
             };
-            if let ActionKind::Barrier { name } = &action.kind {
-                let summary = format!("all that {name} waits for is done");
+            if self.room_of(action.kind.name()) == Some(0) {
                 self.ready.remove(&position);
-                self.done(
-                    now,
-                    position,
-                    1,
-                    Outcome {
-                        summary,
-                        ..Outcome::default()
-                    },
-                    out,
-                );
+                self.crowded.entry(action.kind.name()).or_default().insert(position);
                 continue;
             }
-            if !self.has_room(action) {
+            if !self.is_free(action) {
                 continue;
             }
             self.ready.remove(&position);
@@ -348,15 +348,62 @@ impl Engine {
         }
     }
 
-    fn has_room(&self, action: &Action) -> bool {
-        let kind = action.kind.name();
-        let kind_full = self
-            .bounds
-            .kinds
-            .get(kind)
-            .is_some_and(|most| self.kinds.get(kind).copied().unwrap_or(0) >= *most);
-        let target_busy = action.target != Target::Rack && self.targets.contains(&action.target);
-        self.under_way.len() < self.bounds.at_once && !kind_full && !target_busy
+    /// A barrier that is met lets others begin at once, other barriers among them; those come behind it.
+    fn pass_barriers(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        let plan = self.run.plan.clone();
+        while let Some(position) = self.met.pop_first() {
+            if let Some(ActionKind::Barrier { name }) = plan.actions.get(position).map(|action| &action.kind) {
+                let outcome = Outcome {
+                    summary: format!("all that {name} waits for is done"),
+                    ..Outcome::default()
+                };
+                self.done(now, position, 1, outcome, out);
+            }
+        }
+    }
+
+    /// All that the action at `position` needs is done.
+    fn make_ready(&mut self, position: usize) {
+        let barrier = matches!(
+            self.action(position).map(|action| &action.kind),
+            Some(ActionKind::Barrier { .. })
+        );
+        if barrier {
+            self.met.insert(position);
+        } else {
+            self.ready.insert(position);
+        }
+    }
+
+    /// How many more of a kind may begin; `None` when only the whole is bounded.
+    fn room_of(&self, kind: &str) -> Option<usize> {
+        let most = self.bounds.kinds.get(kind)?;
+        Some(most.saturating_sub(self.kinds.get(kind).copied().unwrap_or(0)))
+    }
+
+    /// Lets as many wait for a start again as their kind has room for: a step then costs what it begins, however many
+    /// machines wait for their turn.
+    fn uncrowd(&mut self) {
+        let kinds: Vec<&'static str> = self.crowded.keys().copied().collect();
+        for kind in kinds {
+            let room = self.room_of(kind).unwrap_or(usize::MAX);
+            let Some(crowd) = self.crowded.get_mut(kind) else {
+                continue;
+            };
+            // Those of the kind that are ready already may come first; who finds no room is put back.
+            for _ in 0..room {
+                let Some(position) = crowd.pop_first() else { break };
+                self.ready.insert(position);
+            }
+            if crowd.is_empty() {
+                self.crowded.remove(kind);
+            }
+        }
+    }
+
+    /// True when nothing else is at work on its target.
+    fn is_free(&self, action: &Action) -> bool {
+        action.target == Target::Rack || !self.targets.contains(&action.target)
     }
 
     fn occupy(&mut self, now: Timestamp, position: usize, action: &Action, attempt: Attempt) {

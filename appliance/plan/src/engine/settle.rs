@@ -92,7 +92,7 @@ impl Engine {
             };
             *unmet = unmet.saturating_sub(1);
             if *unmet == 0 && self.waits(dependant) {
-                self.ready.insert(dependant);
+                self.make_ready(dependant);
             }
         }
     }
@@ -124,9 +124,16 @@ impl Engine {
     }
 
     fn leave(&mut self, position: usize, reason: String, out: &mut Vec<Output>) {
-        self.ready.remove(&position);
+        self.no_more(position);
         self.due.retain(|(_, other)| *other != position);
         self.stand(position, Stand::Skipped { reason }, out);
+    }
+
+    /// It does not wait for a start any more.
+    fn no_more(&mut self, position: usize) {
+        self.ready.remove(&position);
+        self.met.remove(&position);
+        self.crowded.values_mut().for_each(|crowd| _ = crowd.remove(&position));
     }
 
     /// Whoever needs the action at `position`, directly or not, is not begun.
@@ -138,7 +145,7 @@ impl Engine {
         while let Some(dependant) = next.pop() {
             if self.waits(dependant) {
                 let reason = format!("{name}, which it needs, did not end well");
-                self.ready.remove(&dependant);
+                self.no_more(dependant);
                 self.stand(dependant, Stand::Skipped { reason }, out);
                 next.extend(self.graph.dependants.get(dependant).into_iter().flatten());
             }
