@@ -167,7 +167,7 @@ fn run(in_flight: usize, total: Option<u64>, limit: Duration, round: u8) -> Resu
 }
 
 /// A relayed DISCOVER, or the REQUEST for `chosen` (address and server), as PXE firmware asks.
-fn request(id: u32, round: u8, chosen: Option<([u8; 4], [u8; 4])>) -> Vec<u8> {
+pub(crate) fn request(id: u32, round: u8, chosen: Option<([u8; 4], [u8; 4])>) -> Vec<u8> {
     let mut packet = vec![0; 240];
     packet[..4].copy_from_slice(&[1, 1, 6, 1]);
     packet[4..8].copy_from_slice(&id.to_be_bytes());
@@ -188,7 +188,7 @@ fn request(id: u32, round: u8, chosen: Option<([u8; 4], [u8; 4])>) -> Vec<u8> {
 }
 
 /// Transaction, message type, address given and server of a reply.
-fn reply(packet: &[u8]) -> Option<(u32, u8, [u8; 4], [u8; 4])> {
+pub(crate) fn reply(packet: &[u8]) -> Option<(u32, u8, [u8; 4], [u8; 4])> {
     let id = u32::from_be_bytes(packet.get(4..8)?.try_into().ok()?);
     let address = packet.get(16..20)?.try_into().ok()?;
     let (mut kind, mut server) = (0, [0; 4]);

@@ -1,7 +1,8 @@
 //! `rackbar-bench`: our services and Debian's under the same load, one after the other, in one run.
 //!
 //! Each server runs as a process of its own in a network namespace; the load comes from another over a veth pair, all on
-//! this machine. Trust the ratios, not the absolute figures: server and load share the processors.
+//! this machine. Trust the ratios, not the absolute figures: server and load share the processors. And whole racks of
+//! simulated machines, from power-on to Ready (`whole`).
 
 mod dhcp;
 mod http;
@@ -10,6 +11,7 @@ mod process;
 mod report;
 mod serve;
 mod tftp;
+mod whole;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
@@ -23,7 +25,7 @@ struct Arguments {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Measure these areas only: dhcp, tftp, http.
+    /// Measure these areas only: dhcp, tftp, http, rack. The last needs no root.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Seconds of load per figure.
@@ -32,6 +34,9 @@ struct Arguments {
     /// Be one of our services, for a run of this program. Takes the folder with its files.
     #[arg(long, hide = true, num_args = 2, value_names = ["SERVICE", "FOLDER"])]
     serve: Vec<String>,
+    /// Be one rack of so many machines, for a run of this program.
+    #[arg(long, hide = true, value_name = "MACHINES")]
+    rack: Option<u32>,
 }
 
 fn main() -> Result<()> {
@@ -39,13 +44,29 @@ fn main() -> Result<()> {
     if let [service, folder] = arguments.serve.as_slice() {
         return serve::run(service, folder.as_ref());
     }
+    if let Some(machines) = arguments.rack {
+        return whole::print_one(machines);
+    }
+    let wanted = |area: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == area);
+    let mut rows: Vec<Row> = Vec::new();
+    if ["dhcp", "tftp", "http"].into_iter().any(wanted) {
+        rows.extend(services(&arguments, wanted)?);
+    }
+    if wanted("rack") {
+        rows.extend(whole::measure()?);
+    }
+    report::print(&rows, arguments.json)
+}
+
+/// Our services beside Debian's.
+fn services(arguments: &Arguments, wanted: impl Fn(&str) -> bool) -> Result<Vec<Row>> {
     ensure!(
         nix::unistd::geteuid().is_root(),
-        "the benchmark makes network namespaces and needs root: run `sudo -E env PATH=\"$PATH\" cargo xtask bench`"
+        "the benchmark makes network namespaces and needs root: run `sudo -E env PATH=\"$PATH\" cargo xtask bench`; \
+         `--only rack` does without"
     );
-    let wanted = |area: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == area);
     let net = Net::new()?;
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows = Vec::new();
     if wanted("dhcp") {
         rows.extend(dhcp::measure(&net, arguments.seconds)?);
     }
@@ -55,5 +76,5 @@ fn main() -> Result<()> {
     if wanted("http") {
         rows.extend(http::measure(&net, arguments.seconds)?);
     }
-    report::print(&rows, arguments.json)
+    Ok(rows)
 }
