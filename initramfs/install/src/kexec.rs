@@ -1,6 +1,7 @@
 //! Starting the installed kernel without a restart of the firmware: kexec_file_load(2). Init jumps when everything is
 //! unmounted, on the order that the agent gives once its answer was noted.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -80,7 +81,10 @@ fn arguments(tree: &Tree, kernel: &str) -> Result<String> {
     let grub = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"]
         .iter()
         .find_map(|path| tree.read(path));
-    let of_grub = grub.as_deref().and_then(|text| of_grub(text, kernel));
+    let of_grub = grub.and_then(|text| {
+        let sourced: String = sourced(&text).filter_map(|path| tree.read(path)).collect();
+        of_grub(&(sourced + "\n" + &text), kernel)
+    });
     let of_file = || {
         tree.read("/etc/kernel/cmdline")
             .map(|text| text.trim().to_owned())
@@ -97,18 +101,35 @@ fn arguments(tree: &Tree, kernel: &str) -> Result<String> {
     })
 }
 
-/// The arguments of the first `linux` line for this kernel. Lines with variables of GRUB are of no use here.
+/// Files of settings that a configuration of GRUB takes in by their full path.
+fn sourced(text: &str) -> impl Iterator<Item = &str> {
+    let paths = text.lines().filter_map(|line| line.trim().strip_prefix("source "));
+    paths.map(str::trim).filter(|path| path.starts_with('/'))
+}
+
+/// The arguments of the first `linux` line for this kernel, or for Debian's link `/vmlinuz` to the newest one. Of GRUB's
+/// variables those are known that the text sets; what GRUB only finds out when it runs is of no use here.
 fn of_grub(text: &str, kernel: &str) -> Option<String> {
-    let lines = text.lines().map(str::trim_start);
+    let settings = text.lines().filter_map(|line| line.trim().strip_prefix("set "));
+    let settings: BTreeMap<&str, &str> = settings.filter_map(|setting| setting.split_once('=')).collect();
+    let value = |word: &str| -> Option<String> {
+        let Some(name) = word.strip_prefix('$') else {
+            return (!word.contains('$')).then(|| word.to_owned());
+        };
+        let name = name.trim_start_matches('{').trim_end_matches('}');
+        let value = settings.get(name)?.trim().trim_matches(['"', '\'']);
+        (!value.is_empty() && !value.contains('$')).then(|| value.to_owned())
+    };
     let of_kernel = |line: &str| {
         let mut words = line.split_whitespace();
         let command = words.next()?;
         let path = words.next()?;
-        let fits = command.starts_with("linux") && path.rsplit('/').next() == Some(kernel);
-        let rest: Vec<&str> = words.filter(|word| !word.contains('$')).collect();
+        let name = path.rsplit('/').next()?;
+        let fits = command.starts_with("linux") && (name == kernel || name == "vmlinuz");
+        let rest: Vec<String> = words.filter_map(value).collect();
         fits.then(|| rest.join(" "))
     };
-    lines.into_iter().find_map(of_kernel)
+    text.lines().map(str::trim_start).find_map(of_kernel)
 }
 
 /// The system call.
@@ -174,5 +195,25 @@ mod tests {
             "root=UUID=abc ro console=ttyS0"
         );
         assert_eq!(of_grub(text, "vmlinuz-7"), None);
+    }
+
+    #[test]
+    fn the_link_to_the_newest_kernel_and_settings_of_other_files_are_followed() {
+        let menu = "source /boot/grub/cmdline.cfg\nsource $prefix/x.cfg\n\
+                    menuentry 'Debian' {\n    linux /vmlinuz root=UUID=abc ro $rack_args ${other}\n}\n\
+                    menuentry 'old' {\n    linux /vmlinuz.old root=UUID=abc ro\n}\n";
+        assert_eq!(sourced(menu).collect::<Vec<_>>(), ["/boot/grub/cmdline.cfg"]);
+        let text = format!("# a word\nset rack_args=\"console=ttyS0,115200 quiet\"\n{menu}");
+        assert_eq!(
+            of_grub(&text, "vmlinuz-6.1.0-9-amd64").unwrap(),
+            "root=UUID=abc ro console=ttyS0,115200 quiet"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_menu_is_read(text: String) {
+            let _ = (of_grub(&text, "vmlinuz-1"), sourced(&text).count());
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::TcpListener;
+use std::sync::Once;
 
 use rackbar_messages::{Ask, FromAgent, JobId, JobReport, ToAgent, Work};
 use rackbar_model::{BurnIn, Digest, DiskRef, EraseMethod, ImageFormat, ImageSource, OsNetwork, OsSetup, RootTarget};
@@ -71,7 +72,9 @@ pub fn run(peer: &mut Peer) -> Result<(), String> {
     let key = options.iter().find_map(|option| option.strip_prefix("key="));
     let ssh_keys: Vec<String> = key.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
     let bytes = std::fs::read(path).unwrap();
-    serve_file(address, path.clone());
+    // Once, however often the agent has to connect anew.
+    static SERVER: Once = Once::new();
+    SERVER.call_once(|| serve_file(address, path.clone()));
     let disks: Vec<DiskRef> = serials
         .split(',')
         .map(|serial| DiskRef {
