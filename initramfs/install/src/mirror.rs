@@ -1,7 +1,9 @@
 //! Linux md RAID1 with metadata 1.0 (kernel: include/uapi/linux/raid/md_p.h): superblocks at the end of both halves, so
 //! that each half is a plain file system for firmware and boot programs; and arrays put together and stopped.
 //!
-//! Both halves were written with the same bytes, so the array begins in sync and nothing is copied.
+//! Both halves were written with the same bytes, so the array begins in sync and nothing is copied. A write-intent bitmap
+//! (drivers/md/md-bitmap.h) stands before each superblock: after a power cut only what was being written is compared
+//! again, and not whole disks for hours.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,8 +18,14 @@ use nix::libc;
 use crate::control::{fault, io as failed};
 use crate::{Machine, Result};
 
-/// Sectors kept free before the superblock, where mdadm puts a write-intent bitmap when somebody adds one.
+/// Sectors before the superblock for the write-intent bitmap; mdadm leaves as many.
 const RESERVED: u64 = 256;
+
+/// Bytes of the bitmap's own head.
+const BITMAP_HEAD: u64 = 256;
+
+/// Least bytes of disk behind one bit, as mdadm has it: fewer mean more writes of the bitmap.
+const BITMAP_CHUNK: u64 = 64 << 20;
 
 /// Bytes of a superblock with its table of 128 roles, as mdadm makes it.
 const SUPERBLOCK: usize = 512;
@@ -65,6 +73,9 @@ impl Array {
         device[15] ^= member as u8 + 1;
         put(0, &0xa92b_4efcu32.to_le_bytes());
         put(4, &1u32.to_le_bytes());
+        // There is a bitmap (MD_FEATURE_BITMAP_OFFSET), this many sectors after the superblock.
+        put(8, &1u32.to_le_bytes());
+        put(96, &(-(RESERVED as i32)).to_le_bytes());
         put(16, &self.uuid);
         put(32, name.get(..name.len().min(32)).unwrap_or_default());
         put(64, &(self.created & 0xff_ffff_ffff).to_le_bytes());
@@ -92,6 +103,33 @@ impl Array {
             room.copy_from_slice(&sum.to_le_bytes());
         }
         block
+    }
+}
+
+/// Sector of the bitmap on a partition of `bytes`.
+pub(crate) fn bitmap_sector(bytes: u64) -> u64 {
+    superblock_sector(bytes).saturating_sub(RESERVED)
+}
+
+impl Array {
+    /// The bitmap in which nothing waits to be compared, with all the room that it has.
+    pub(crate) fn bitmap(&self) -> Vec<u8> {
+        let room = RESERVED * 512;
+        let mut chunk = BITMAP_CHUNK;
+        // The kernel takes powers of two that fit an u32; two GiB to a bit are enough for two PiB.
+        while (self.sectors * 512).div_ceil(chunk) > (room - BITMAP_HEAD) * 8 && chunk < 1 << 31 {
+            chunk *= 2;
+        }
+        // Magic, version 4: little-endian.
+        let mut bytes = [*b"bitm", 4u32.to_le_bytes()].concat();
+        bytes.extend(self.uuid);
+        // As many events as the superblock has, and as many when a bit was last cleared.
+        bytes.extend([1, 1, self.sectors].map(u64::to_le_bytes).concat());
+        // No state; size of a chunk; seconds between two clearings; no write-behind; sectors there are.
+        let numbers = [0, chunk as u32, 5, 0, RESERVED as u32];
+        bytes.extend(numbers.map(u32::to_le_bytes).concat());
+        bytes.resize(room as usize, 0);
+        bytes
     }
 }
 
@@ -236,6 +274,9 @@ mod tests {
             file.as_file()
                 .write_all_at(&block, superblock_sector(bytes) * 512)
                 .unwrap();
+            file.as_file()
+                .write_all_at(&array(bytes).bitmap(), bitmap_sector(bytes) * 512)
+                .unwrap();
             let Ok(output) = Command::new("mdadm").arg("--examine").arg(file.path()).output() else {
                 println!("skipped: mdadm cannot be run");
                 return;
@@ -249,10 +290,34 @@ mod tests {
                 "- correct",
                 "Name : node-001:root",
                 "Array State : AA",
+                "Internal Bitmap : -256 sectors from superblock",
                 &format!("Device Role : Active device {member}"),
             ] {
                 assert!(text.contains(wanted), "{wanted} is not in: {text}");
             }
+            // Of a file mdadm thinks that it holds nothing but a bitmap.
+            std::fs::write(file.path(), array(bytes).bitmap()).unwrap();
+            let output = Command::new("mdadm").arg("--examine-bitmap").arg(file.path()).output();
+            let text = String::from_utf8_lossy(&output.unwrap().stdout).into_owned();
+            for wanted in [
+                "Version : 4",
+                "Events : 1",
+                "Chunksize : 64 MB",
+                "1 bits (chunks), 0 dirty (0.0%)",
+            ] {
+                assert!(text.contains(wanted), "{wanted} is not in: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bitmap_fits_its_room_on_every_disk() {
+        for bytes in [64 << 20, 4 << 40, 64 << 40, 200 << 40, 1 << 50] {
+            let bitmap = array(bytes).bitmap();
+            assert_eq!(bitmap.len() as u64, RESERVED * 512);
+            let chunk = u64::from(u32::from_le_bytes(bitmap[52..56].try_into().unwrap()));
+            assert!(chunk.is_power_of_two());
+            assert!(bytes.div_ceil(chunk) <= (RESERVED * 512 - BITMAP_HEAD) * 8, "{bytes}");
         }
     }
 }

@@ -11,7 +11,7 @@ use rackbar_model::{ImageSource, RootTarget};
 
 use crate::control::{Control, fault, io, refuse};
 use crate::disk::{Chosen, Disk, MIB, release, resolve};
-use crate::mirror::{Array, Running, superblock_sector, usable};
+use crate::mirror::{Array, Running, bitmap_sector, superblock_sector, usable};
 use crate::mount::{self, Mounted};
 use crate::table::{Layout, Part};
 use crate::{Machine, Result, probe, stream};
@@ -153,12 +153,15 @@ fn mirror(machine: &Machine, halves: [&Part; 2]) -> Result<Vec<String>> {
         sectors,
     };
     for (member, half) in halves.into_iter().enumerate() {
-        let place = superblock_sector(half.bytes) * 512;
+        let superblock = array.superblock(member as u16, half.bytes);
         let file = File::options()
             .write(true)
             .open(&half.path)
             .map_err(io(half.path.display()))?;
-        file.write_all_at(&array.superblock(member as u16, half.bytes), place)
+        // The bitmap first: a superblock promises that it is there.
+        file.write_all_at(&array.bitmap(), bitmap_sector(half.bytes) * 512)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| file.write_all_at(&superblock, superblock_sector(half.bytes) * 512))
             .and_then(|()| file.sync_all())
             .map_err(io(format_args!("writing the superblock of {}", half.path.display())))?;
     }
