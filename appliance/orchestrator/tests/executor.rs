@@ -12,7 +12,7 @@ use common::{boot, mac, machine, rack, site, until, until_node};
 use rackbar_artifacts::Artifacts;
 use rackbar_artifacts::images::{ImageMeta, Images};
 use rackbar_messages::JobId;
-use rackbar_model::{Disk, DiskBus, NodeId, Timestamp};
+use rackbar_model::{Disk, DiskBus, Inventory, NodeId, Timestamp};
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::{CommitError, Executor, Install, Parts, PlanRequest, RunOrder};
 use rackbar_orchestrator::hands::{Done, Hands, Learned, Task, Working};
@@ -108,13 +108,27 @@ impl Hands for Sim {
     }
 }
 
+/// A machine with one disk.
+fn hardware(number: u8, gib: u64) -> Inventory {
+    let uuid = format!("4c4c4544-0001-0001-8001-00000000000{number}");
+    let mut inventory = machine(&[mac(number)], &format!("SN{number}"), &uuid);
+    inventory.disks.push(Disk {
+        name: "vda".into(),
+        size_bytes: gib << 30,
+        serial: Some(format!("DISK{number}")),
+        bus: DiskBus::Nvme,
+        ..Disk::default()
+    });
+    inventory
+}
+
 /// An appliance on a folder: its store, its view, its executor.
 struct Life {
     rack: Rack,
     executor: Executor,
     images: Arc<Images>,
     /// The machine's agent and who it is connected to; only the first life has one.
-    machine: Option<(common::Server, common::Agent)>,
+    machine: Option<(common::Server, common::Agent, common::Site)>,
 }
 
 impl Life {
@@ -149,16 +163,8 @@ impl Life {
         let mut life = Self::start(folder, sim).await;
         let site = site();
         let server = common::Server::start(&site, life.rack.clone(), Duration::from_secs(600)).await;
-        let mut inventory = machine(&[mac(1)], "SN1", "4c4c4544-0001-0001-8001-000000000001");
-        inventory.disks.push(Disk {
-            name: "vda".into(),
-            size_bytes: 20 << 30,
-            serial: Some("DISK1".into()),
-            bus: DiskBus::Nvme,
-            ..Disk::default()
-        });
-        let (agent, welcome) = boot(&site, &server, &[mac(1)], inventory).await;
-        life.machine = Some((server, agent));
+        let (agent, welcome) = boot(&site, &server, &[mac(1)], hardware(1, 20)).await;
+        life.machine = Some((server, agent, site));
         let meta = ImageMeta {
             name: "debian-12".into(),
             ..ImageMeta::default()
@@ -173,7 +179,7 @@ impl Life {
 
     /// Everything ends, as in a power cut.
     async fn kill(self) {
-        if let Some((server, agent)) = self.machine {
+        if let Some((server, agent, _)) = self.machine {
             drop(agent);
             server.stop().await;
         }
@@ -352,4 +358,115 @@ async fn maintenance_takes_a_node_out_of_its_run_and_a_run_can_be_cancelled() {
     })
     .await;
     assert_eq!(ended.state, RunState::Cancelled);
+}
+
+const ROLES: &str = r#"
+version = 1
+ssh_keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f test"]
+
+[role.worker]
+os = "debian-12"
+
+[role.spare]
+memory = "agent"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_changed_in_the_middle_of_a_run_is_refused_with_words_and_planned_from_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, node) = Life::first(folder.path(), &sim).await;
+    life.executor.set_site(ROLES, "anna").unwrap();
+    life.executor.bind(node, Some("worker".into()), "anna").unwrap();
+    *sim.hang.lock().unwrap() = Some("os.write");
+    let plan = life.executor.plan(&PlanRequest::default()).unwrap();
+    let run = life.executor.commit(&plan.id, &["node-001".into()], "anna").unwrap();
+    tokio::time::timeout(common::PATIENCE, sim.stopped.notified())
+        .await
+        .expect("it writes");
+    life.executor.bind(node, Some("spare".into()), "anna").unwrap();
+    let plan = life.executor.plan(&PlanRequest::default()).unwrap();
+    let refused = life.executor.commit(&plan.id, &[], "anna").unwrap_err().to_string();
+    assert!(refused.contains(&format!("rackbar run cancel {run}")), "{refused}");
+    assert!(refused.contains("recover"), "{refused}");
+    life.executor.recover(node, "anna").unwrap();
+    until("the run has ended", || {
+        life.executor.run(run).filter(|run| run.ended.is_some())
+    })
+    .await;
+    let plan = life.executor.plan(&PlanRequest::default()).unwrap();
+    let kinds: Vec<&str> = plan.actions.iter().map(|action| action.kind.name()).collect();
+    assert!(kinds.contains(&"memory") && !kinds.contains(&"os.write"), "{kinds:?}");
+    life.executor.commit(&plan.id, &[], "anna").unwrap();
+    until_node(&life.rack, "ready", |node| node.state.name() == "ready").await;
+    life.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ready_machine_that_changes_shows_its_drift_until_it_is_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (mut life, node) = Life::first(folder.path(), &sim).await;
+    life.commit(node);
+    until_node(&life.rack, "ready", |node| node.state.name() == "ready").await;
+    let mut changed = hardware(1, 20);
+    changed.disks[0].serial = Some("DISK9".into());
+    let agent = &mut life.machine.as_mut().unwrap().1;
+    agent.facts(changed).await;
+    let shown = until_node(&life.rack, "drift", |node| !node.drift.is_empty()).await;
+    assert!(
+        shown
+            .drift
+            .iter()
+            .any(|what| what.contains("DISK1") && what.contains("is gone")),
+        "{:?}",
+        shown.drift
+    );
+    assert!(
+        shown
+            .drift
+            .iter()
+            .any(|what| what.contains("DISK9") && what.contains("is new")),
+        "{:?}",
+        shown.drift
+    );
+    assert_eq!(
+        shown.state.name(),
+        "ready",
+        "drift is shown, and nothing is done about it"
+    );
+    agent.facts(hardware(1, 20)).await;
+    until_node(&life.rack, "without drift", |node| node.drift.is_empty()).await;
+    life.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consent_by_name_never_reaches_another_machine_that_took_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, first) = Life::first(folder.path(), &sim).await;
+    let plan = life.install(first);
+    let (server, _, site) = life.machine.as_ref().unwrap();
+    let (agent, welcome) = boot(site, server, &[mac(2)], hardware(2, 40)).await;
+    life.rack.rename(first, "broken").unwrap();
+    life.rack.rename(welcome.node, "node-001").unwrap();
+    let refused = life
+        .executor
+        .commit(&plan.id, &["node-001".into()], "anna")
+        .unwrap_err();
+    assert!(matches!(refused, CommitError::Stale(_)), "{refused}");
+    assert!(life.executor.runs().is_empty());
+    let run = life.commit(welcome.node);
+    until("the run has ended", || {
+        life.executor.run(run).filter(|run| run.state == RunState::Done)
+    })
+    .await;
+    assert_eq!(life.state(welcome.node), "ready");
+    assert_eq!(
+        life.state(first),
+        "discovered",
+        "the one that had the name is left alone"
+    );
+    drop(agent);
+    life.kill().await;
 }

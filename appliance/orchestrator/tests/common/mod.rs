@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, reason = "shared by test files")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod bmcs;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

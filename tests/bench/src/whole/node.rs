@@ -22,6 +22,10 @@ use tokio_rustls::client::TlsStream;
 use super::api::Certificate;
 use super::dhcp::Dhcp;
 
+/// Tries of a connection after the first, and the time between them.
+const TRIES: u32 = 20;
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// What machines are connected to.
 pub(super) struct World {
     pub(super) dhcp: Dhcp,
@@ -62,6 +66,22 @@ async fn boot(world: &World, number: u32) -> Result<()> {
     let token = token.and_then(|rest| rest.split(' ').next()?.parse::<Digest>().ok());
     let token = token.context("the manifest has no token")?.0;
 
+    let mut tries = 0;
+    let (mut agent, heartbeat) = loop {
+        match greet(world, number, mac, token).await {
+            Ok(welcomed) => break welcomed,
+            // As the real agent: a busy appliance closes the connection, and the token stays good.
+            Err(_) if tries < TRIES => tries += 1,
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    agent.facts().await?;
+    agent.obey(heartbeat).await
+}
+
+/// Connects and says hello; gives the interval of heartbeats.
+async fn greet(world: &World, number: u32, mac: MacAddr, token: [u8; 32]) -> Result<(Agent, Duration)> {
     let tcp = TcpStream::connect(world.agents).await?;
     let stream = world.tls.connect(ServerName::try_from("rackbar")?, tcp).await?;
     let (reader, writer) = tokio::io::split(stream);
@@ -82,8 +102,7 @@ async fn boot(world: &World, number: u32) -> Result<()> {
     let ToAgent::Welcome(welcome) = hear(&mut agent.reader).await? else {
         bail!("it was not welcome");
     };
-    agent.facts().await?;
-    agent.obey(Duration::from_millis(welcome.heartbeat_millis.into())).await
+    Ok((agent, Duration::from_millis(welcome.heartbeat_millis.into())))
 }
 
 struct Agent {
