@@ -17,6 +17,9 @@
       // Nor what somebody has written and left.
       if ([...main.querySelectorAll("input, textarea")].some((f) => f.type === "checkbox" ? f.checked !== f.defaultChecked : f.type !== "hidden" && f.value !== f.defaultValue)) return;
       fresh.querySelectorAll("details").forEach((d, i) => { d.open = open[i] || false; });
+      // A console that is open stays the same one.
+      const screen = main.querySelector("#console");
+      if (screen) fresh.querySelector("#console")?.replaceWith(screen);
       main.replaceChildren(...fresh.childNodes);
     } catch { /* the appliance restarts; the event source tells when it is back */ }
   };

@@ -171,18 +171,6 @@ impl Access {
         self.end_orphans();
     }
 
-    /// Reads the made tokens again, after the store's content was replaced.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn reread(&self) -> Result<(), StoreError> {
-        if let Some(store) = &self.store {
-            *lock(&self.made) = kept(store)?;
-            self.end_orphans();
-        }
-        Ok(())
-    }
-
     fn end_orphans(&self) {
         let names: Vec<String> = self.list().into_iter().map(|entry| entry.name).collect();
         lock(&self.sessions).retain(|_, session| names.contains(&session.name));

@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 /// What comes of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;
 
-/// The body of an upload, piece by piece.
+/// Bytes piece by piece: of an upload, of a console.
 pub type Body = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
 
 /// Why an operation was refused or failed.
@@ -160,6 +160,15 @@ impl Order {
     }
 }
 
+/// How the stored secrets are locked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SecretsLock {
+    /// `key_file`, `memory` or `passphrase`.
+    pub lock: String,
+    /// What that means, in words.
+    pub words: String,
+}
+
 /// What is told of an image that is put in.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -288,8 +297,29 @@ pub trait Operations: Send + Sync + 'static {
         none("export")
     }
     /// Puts a state file in the place of this appliance's own; gives what was taken, in words.
-    fn import(&self, _file: Vec<u8>, _passphrase: String) -> Answer<'_, String> {
+    /// The appliance starts anew with it.
+    fn import(&self, _file: Vec<u8>, _passphrase: String, _by: &str) -> Answer<'_, String> {
         none("import")
+    }
+    /// How the stored secrets are locked.
+    fn secrets(&self) -> Answer<'_, SecretsLock> {
+        none("secrets")
+    }
+    /// Puts the stored secrets behind a passphrase, or with `None` behind a key file on the disk again.
+    fn lock_secrets(&self, _passphrase: Option<String>) -> Answer<'_, SecretsLock> {
+        none("secrets")
+    }
+    /// Every BMC account as one file, sealed with a passphrase of its own.
+    fn bmc_logins(&self, _passphrase: String) -> Answer<'_, Vec<u8>> {
+        none("secrets")
+    }
+    /// A machine's serial console: what it printed lately, then what it prints.
+    fn console(&self, _node: &str) -> Answer<'_, Body> {
+        none("console")
+    }
+    /// Types on a console that somebody looks on at.
+    fn type_in(&self, _node: &str, _keys: Vec<u8>) -> Answer<'_, ()> {
+        none("console")
     }
     /// The rack as an Ansible inventory (`--list`).
     fn ansible(&self) -> Answer<'_, serde_json::Value> {

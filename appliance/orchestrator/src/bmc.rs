@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rackbar_devices::SolStream;
 use rackbar_model::{EventKind, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, WitnessKind};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -86,6 +87,11 @@ pub trait BmcDoor: Send + Sync + 'static {
 
     /// Changes power.
     fn act(&self, address: IpAddr, action: PowerAction) -> Answer<'_, ()>;
+
+    /// Opens the serial console. One that another session has is taken over.
+    fn console(&self, _address: IpAddr) -> Answer<'_, SolStream> {
+        cannot("serial consoles")
+    }
 
     /// Reads the firmware attributes in force.
     fn bios(&self, _address: IpAddr) -> Answer<'_, BTreeMap<String, String>> {

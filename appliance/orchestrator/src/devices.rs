@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, Weak};
 
 use rackbar_devices::{
-    Bmc, BmcAddress, BmcIdentity, BootTarget, Cause, Credentials, Error, Fingerprint, Profiles, Timing, probe,
+    Bmc, BmcAddress, BmcIdentity, BootTarget, Cause, Credentials, Error, Fingerprint, Profiles, SolStream, Timing,
+    probe,
 };
 use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState, SecretText};
 use rackbar_store::Store;
@@ -285,6 +286,10 @@ impl BmcDoor for Devices {
 
     fn act(&self, address: IpAddr, action: PowerAction) -> Answer<'_, ()> {
         Box::pin(async move { Ok(self.known(address).await?.power(action).await?) })
+    }
+
+    fn console(&self, address: IpAddr) -> Answer<'_, SolStream> {
+        Box::pin(async move { Ok(self.known(address).await?.console().await?) })
     }
 
     fn bios(&self, address: IpAddr) -> Answer<'_, BTreeMap<String, String>> {

@@ -14,6 +14,7 @@ pub mod hands;
 pub mod identity;
 pub mod state;
 
+mod console;
 mod doors;
 mod error;
 mod facts;
@@ -29,6 +30,7 @@ mod records;
 mod settings;
 mod tokens;
 
+pub use console::{Consoles, Watcher};
 pub use desk::{Desk, DeskOptions};
 pub use devices::Devices;
 pub use error::{PowerError, RenameError};

@@ -24,7 +24,7 @@ struct Arguments {
 enum Program {
     /// Be the appliance: serve the rack until told to stop
     Daemon(Box<daemon::Options>),
-    /// Draw the appliance's screen on a console
+    /// A machine's serial console, live; without a machine, the appliance's own screen
     Console(console::Options),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  rackbar completion bash > /etc/bash_completion.d/rackbar")]
@@ -36,8 +36,24 @@ enum Program {
     Client(cli::Command),
 }
 
+/// Ends quietly when who reads our output has had enough, as in `rackbar events | head`. Not by SIGPIPE: that would also
+/// end us when an appliance hangs up.
+fn end_with_the_reader() {
+    /// 128 and the number of SIGPIPE, as a shell has it.
+    const READER_LEFT: i32 = 141;
+    let otherwise = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let words = panic.payload_as_str().unwrap_or_default();
+        if words.starts_with("failed printing to stdout") && words.contains("Broken pipe") {
+            std::process::exit(READER_LEFT);
+        }
+        otherwise(panic);
+    }));
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
+    end_with_the_reader();
     let arguments = Arguments::parse();
     match arguments.program {
         Program::Daemon(options) => match daemon::run(*options).await {
@@ -47,6 +63,10 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Program::Console(options) if options.node.is_some() => {
+            let node = options.node.unwrap_or_default();
+            cli::look_on(&arguments.global, &node).await
+        }
         Program::Console(options) => match console::run(&options).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -55,7 +75,10 @@ async fn main() -> ExitCode {
             }
         },
         Program::Completion { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "rackbar", &mut std::io::stdout());
+            // Into memory first: writing to a reader that left would be a panic inside.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "rackbar", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
         Program::Client(command) => cli::run(&arguments.global, &command).await,

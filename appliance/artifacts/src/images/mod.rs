@@ -65,7 +65,7 @@ pub enum ImageError {
         sha256: Digest,
     },
     /// No image has the name.
-    #[error("no image is named {0}; `rackbar image list` shows those that are here")]
+    #[error("no image is named {0}; `rackbar os list` shows those that are here")]
     Unknown(String),
     /// A run installs it right now.
     #[error("image {0} is used by a run that has not ended; cancel the run or wait for its end")]

@@ -30,7 +30,7 @@ pub(crate) struct Deed(pub(crate) String);
 /// Requests that send a body and yet change nothing.
 const LOOKS: [&str; 3] = ["/api/v1/site/check", "/api/v1/site/diff", "/api/v1/site/rules/test"];
 /// What only an admin may, in any way.
-const ADMIN: [&str; 3] = ["/api/v1/tokens", "/api/v1/export", "/api/v1/import"];
+const ADMIN: [&str; 4] = ["/api/v1/tokens", "/api/v1/export", "/api/v1/import", "/api/v1/secrets"];
 
 fn looks(method: &Method, path: &str) -> bool {
     method.is_safe() || LOOKS.contains(&path)
@@ -44,6 +44,9 @@ fn needed(method: &Method, path: &str) -> Role {
     };
     if ADMIN.iter().any(under) {
         Role::Admin
+    } else if path.starts_with("/api/v1/nodes/") && path.ends_with("/console") {
+        // Who looks on takes the console from whoever has it, and it may show what was typed at a prompt.
+        Role::Operator
     } else if looks(method, path) {
         Role::Viewer
     } else {
@@ -160,6 +163,9 @@ mod tests {
             (Method::DELETE, "/api/v1/tokens/anna", Role::Admin),
             (Method::POST, "/api/v1/import", Role::Admin),
             (Method::POST, "/api/v1/export", Role::Admin),
+            (Method::GET, "/api/v1/secrets", Role::Admin),
+            (Method::POST, "/api/v1/secrets/bmc-logins", Role::Admin),
+            (Method::GET, "/api/v1/nodes/n1/console", Role::Operator),
             (Method::GET, "/api/v1/tokensmith", Role::Viewer),
         ] {
             assert_eq!(needed(&method, path), role, "{method} {path}");

@@ -1,6 +1,7 @@
 //! `/api/v1`: resources, and the handlers that give them.
 
 mod changes;
+mod console;
 mod events;
 mod guard;
 mod health;
@@ -11,6 +12,7 @@ mod plans;
 mod problem;
 mod proof;
 mod runs;
+mod secrets;
 mod services;
 mod site;
 mod state;
@@ -67,6 +69,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(nodes::bind))
         .routes(routes!(nodes::recover))
         .routes(routes!(nodes::maintenance))
+        .routes(routes!(console::show, console::type_in))
         .routes(routes!(proof::node_report))
         .routes(routes!(proof::rack_report))
         .routes(routes!(proof::verify))
@@ -90,6 +93,9 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(state::export))
         .routes(routes!(state::import))
         .routes(routes!(state::ansible))
+        .routes(routes!(secrets::show))
+        .routes(routes!(secrets::lock, secrets::unlock))
+        .routes(routes!(secrets::bmc_logins))
         .routes(routes!(services::leases))
         .routes(routes!(services::services))
         .routes(routes!(events::list))

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::paging::tagged;
-use super::{Deed, Problem};
+use super::{Caller, Deed, Problem};
 use crate::Context;
 
 /// The header that carries the passphrase of a state file that is put in. A header and not the query: URLs are logged.
@@ -50,7 +50,8 @@ pub(crate) async fn export(
     Ok((Extension(Deed("take the whole state out".into())), name, file).into_response())
 }
 
-fn long_enough(passphrase: &str) -> Result<(), Problem> {
+/// Refuses a passphrase that could be guessed.
+pub(super) fn long_enough(passphrase: &str) -> Result<(), Problem> {
     if passphrase.chars().count() < SHORTEST {
         return Err(Problem::invalid(format!(
             "the passphrase has fewer than {SHORTEST} characters"
@@ -66,8 +67,8 @@ pub(crate) struct Imported {
     taken: String,
 }
 
-/// Puts a state file in the place of this appliance's own state. The passphrase comes in the header
-/// `Rackbar-Passphrase`.
+/// Puts a state file in the place of this appliance's own state; the appliance starts anew with it. The passphrase comes
+/// in the header `Rackbar-Passphrase`.
 #[utoipa::path(
     post, path = "/api/v1/import", tag = "state",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -76,6 +77,7 @@ pub(crate) struct Imported {
 )]
 pub(crate) async fn import(
     State(context): State<Context>,
+    Extension(Caller(by)): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -88,12 +90,10 @@ pub(crate) async fn import(
     let file = to_bytes(body, LARGEST)
         .await
         .map_err(|error| Problem::invalid(format!("the state file did not come whole: {error}")))?;
-    let taken = context.operations.import(file.to_vec(), passphrase.to_owned()).await?;
-    if let Err(error) = context.access.reread() {
-        return Err(Problem::internal(format!(
-            "the state is in, but its tokens cannot be read: {error}"
-        )));
-    }
+    let operations = &context.operations;
+    let taken = operations
+        .import(file.to_vec(), passphrase.to_owned(), &by.name)
+        .await?;
     Ok((Extension(Deed("put a state file in".into())), Json(Imported { taken })).into_response())
 }
 

@@ -324,6 +324,14 @@ impl Client {
         self.change(Method::PATCH, path, body).await
     }
 
+    /// `PUT path` with a JSON body.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put(&self, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
+        self.change(Method::PUT, path, body).await
+    }
+
     /// `DELETE path`.
     ///
     /// # Errors
@@ -418,6 +426,26 @@ impl Client {
         self.collect(response).await
     }
 
+    /// `GET path`, piece by piece as it comes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn pieces(&self, path: &str) -> Result<Pieces, ClientError> {
+        let response = self.send(Method::GET, path, "*/*", None).await?;
+        Ok(Pieces(response.into_body()))
+    }
+
+    /// `POST path` with a body that is sent while it comes into being; ends with it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_stream(&self, path: &str, body: crate::operations::Body) -> Result<(), ClientError> {
+        use futures_util::TryStreamExt as _;
+        let headers = [(CONTENT_TYPE, "application/octet-stream")];
+        let body = StreamBody::new(body.map_ok(Frame::data)).boxed_unsync();
+        self.exchange(Method::POST, path, "*/*", &headers, body).await.map(drop)
+    }
+
     /// Follows the event stream at `path`.
     ///
     /// # Errors
@@ -429,6 +457,20 @@ impl Client {
             body: response.into_body(),
             pending: Vec::new(),
         })
+    }
+}
+
+/// An answer as it comes.
+pub struct Pieces(Incoming);
+
+impl Pieces {
+    /// The next piece; `None` when the appliance ended it or the connection broke.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Ok(data) = self.0.frame().await?.ok()?.into_data() {
+                return Some(data);
+            }
+        }
     }
 }
 

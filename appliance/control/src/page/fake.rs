@@ -80,7 +80,11 @@ pub(super) fn plan(node: NodeId) -> Plan {
         ],
         refused: Vec::new(),
         unchanged: Vec::new(),
-        left_out: Default::default(),
+        left_out: vec![rackbar_plan::Refusal {
+            node,
+            name: "node-002".into(),
+            reason: format!("it is in maintenance {HOSTILE}"),
+        }],
         scope: Default::default(),
     }
 }

@@ -110,6 +110,7 @@ fn plan_values(context: &Context, plan: &Plan, error: Option<&Problem>) -> Value
         estimate => duration(estimate),
         nodes => shown(&nodes),
         refused => shown(&plan.refused),
+        left_out => shown(&plan.left_out),
         unchanged => shown(&unchanged),
         consent => shown(&consent),
         typed_count => consent.len() > TYPED_NAMES,

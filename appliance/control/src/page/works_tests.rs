@@ -54,6 +54,7 @@ async fn page_leads_from_a_plan_by_typed_consent_to_its_run() {
     for words in [
         "This destroys data of 1 machine",
         "Type the machine's name",
+        "1 machine not touched",
         "<svg",
         "layer 3",
     ] {

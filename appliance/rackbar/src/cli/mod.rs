@@ -1,8 +1,10 @@
 //! The command line: a client of the API like any other. Data goes to standard output, everything else to standard
 //! error; `--json` gives what the API gives. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed,
-//! 5 the appliance could not be reached, 6 a plan no longer fits or lacks consent.
+//! 5 the appliance could not be reached, 6 it does not go together with how things are now, such as a plan that no longer
+//! fits or lacks consent.
 
 mod connect;
+mod console;
 mod events;
 mod images;
 mod nodes;
@@ -10,6 +12,7 @@ mod output;
 mod plans;
 mod proof;
 mod runs;
+mod secrets;
 mod services;
 mod site;
 mod state;
@@ -26,16 +29,34 @@ pub use connect::{Login, SOCKET};
 #[derive(Debug, Args)]
 pub struct Global {
     /// The appliance, as host or host:port; on the appliance itself nothing is needed
-    #[arg(long, global = true, env = "RACKBAR_ENDPOINT", value_name = "HOST[:PORT]")]
+    #[arg(
+        long,
+        global = true,
+        env = "RACKBAR_ENDPOINT",
+        help_heading = "Which appliance, and how it answers",
+        value_name = "HOST[:PORT]"
+    )]
     endpoint: Option<String>,
     /// SHA-256 of the site CA certificate, from the appliance's console
-    #[arg(long, global = true, env = "RACKBAR_FINGERPRINT", value_name = "HEX")]
+    #[arg(
+        long,
+        global = true,
+        env = "RACKBAR_FINGERPRINT",
+        help_heading = "Which appliance, and how it answers",
+        value_name = "HEX"
+    )]
     fingerprint: Option<String>,
     /// File that holds the token; `-` reads it from standard input
-    #[arg(long, global = true, env = "RACKBAR_TOKEN_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "RACKBAR_TOKEN_FILE",
+        help_heading = "Which appliance, and how it answers",
+        value_name = "FILE"
+    )]
     token_file: Option<String>,
     /// Print JSON, as the API gives it
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Which appliance, and how it answers")]
     json: bool,
 }
 
@@ -72,6 +93,11 @@ pub enum Command {
     Export(state::Export),
     /// Put a saved state in the place of this appliance's own
     Import(state::Import),
+    /// See and change how the stored passwords and keys are locked
+    #[command(subcommand)]
+    Secrets(secrets::Command),
+    /// Give the passphrase to an appliance that waits for it; on the appliance itself
+    Unlock(secrets::Unlock),
     /// Hand the rack over to other tools
     #[command(subcommand)]
     Handoff(state::Handoff),
@@ -94,7 +120,17 @@ pub enum Command {
 
 /// Runs a command; the exit code tells how it went.
 pub async fn run(global: &Global, command: &Command) -> ExitCode {
-    match dispatch(global, command).await {
+    ended(dispatch(global, command).await)
+}
+
+/// Looks on at a machine's serial console.
+pub async fn look_on(global: &Global, node: &str) -> ExitCode {
+    let looked = async { console::look_on(&Client::new(connect::endpoint(global)?)?, node).await };
+    ended(looked.await)
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -113,6 +149,12 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
     if let Command::Report(proof::ReportCommand::Check(options)) = command {
         return proof::check_file(options, global.json);
     }
+    match command {
+        Command::Verify(options) if options.list => return proof::list_checks(global.json),
+        Command::Unlock(options) => return secrets::unlock(options).await,
+        Command::Secrets(secrets::Command::Read(options)) => return secrets::read(options, global.json),
+        _ => {}
+    }
     let client = Client::new(connect::endpoint(global)?)?;
     match command {
         Command::Node(command) => nodes::run(&client, command, global.json).await,
@@ -127,13 +169,14 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Report(command) => proof::reports(&client, command, global.json).await,
         Command::Export(options) => state::export(&client, options).await,
         Command::Import(options) => state::import(&client, options).await,
+        Command::Secrets(command) => secrets::run(&client, command, global.json).await,
         Command::Handoff(command) => state::hand_off(&client, command).await,
         Command::Token(command) => tokens::run(&client, command, global.json).await,
         Command::Audit(options) => tokens::audit(&client, options, global.json).await,
         Command::Lease(command) => services::leases(&client, command, global.json).await,
         Command::Service(command) => services::services(&client, command, global.json).await,
         Command::Events(options) => events::run(&client, options, global.json).await,
-        Command::Login(_) => Ok(()),
+        Command::Login(_) | Command::Unlock(_) => Ok(()),
     }
 }
 

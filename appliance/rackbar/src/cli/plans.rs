@@ -172,44 +172,19 @@ fn show(plan: &Plan, names: &BTreeMap<NodeId, String>) {
         let node = action.node.as_ref().map_or_else(|| "rack".to_owned(), name);
         by_node.entry(node).or_default().push(action);
     }
-    println!(
-        "plan {}: {} actions on {} machines",
-        plan.id,
-        plan.actions.len(),
-        by_node.len()
-    );
-    for (node, actions) in &by_node {
-        println!("\n{}", output::plain(node));
-        let mut last = None;
-        for action in actions {
-            if last != Some(action.layer) {
-                println!("  {}", layer(action.layer));
-                last = Some(action.layer);
-            }
-            let restarts = if action.reboots { ", restarts" } else { "" };
-            println!(
-                "    {:14} {}{restarts}",
-                action.kind.name(),
-                output::plain(&action.reason)
-            );
-            for change in &action.changes {
-                let observed = change.observed.as_deref().unwrap_or("not seen");
-                println!(
-                    "      {}",
-                    output::plain(&format!("{}: {observed} -> {}", change.what, change.wanted))
-                );
-            }
-            if let Some(destroys) = &action.destroys {
-                println!(
-                    "      {}",
-                    output::line(&format!("DESTROYS {}", output::plain(destroys)), Severity::Error)
-                );
-            }
-        }
-    }
+    let count = |number: usize, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
+    let (actions, machines) = (count(plan.actions.len(), "action"), count(by_node.len(), "machine"));
+    println!("plan {}: {actions} on {machines}", plan.id);
+    by_node.iter().for_each(|(node, actions)| show_node(node, actions));
     for refused in &plan.refused {
-        let line = format!("{} is left out: {}", refused.name, refused.reason);
+        let line = format!("{} cannot be planned: {}", refused.name, refused.reason);
         println!("\n{}", output::line(&output::plain(&line), Severity::Warning));
+    }
+    if !plan.left_out.is_empty() {
+        println!("\nnot touched:");
+    }
+    for left in &plan.left_out {
+        println!("  {}", output::plain(&format!("{}: {}", left.name, left.reason)));
     }
     if !plan.unchanged.is_empty() {
         let as_wanted: Vec<_> = plan.unchanged.iter().map(name).collect();
@@ -217,6 +192,36 @@ fn show(plan: &Plan, names: &BTreeMap<NodeId, String>) {
     }
     if plan.actions.is_empty() && plan.refused.is_empty() {
         println!("\nThere is nothing to do.");
+    }
+}
+
+fn show_node(node: &str, actions: &[&Action]) {
+    println!("\n{}", output::plain(node));
+    let mut last = None;
+    for action in actions {
+        if last != Some(action.layer) {
+            println!("  {}", layer(action.layer));
+            last = Some(action.layer);
+        }
+        let restarts = if action.reboots { ", restarts" } else { "" };
+        println!(
+            "    {:14} {}{restarts}",
+            action.kind.name(),
+            output::plain(&action.reason)
+        );
+        for change in &action.changes {
+            let observed = change.observed.as_deref().unwrap_or("not seen");
+            println!(
+                "      {}",
+                output::plain(&format!("{}: {observed} -> {}", change.what, change.wanted))
+            );
+        }
+        if let Some(destroys) = &action.destroys {
+            println!(
+                "      {}",
+                output::line(&format!("DESTROYS {}", output::plain(destroys)), Severity::Error)
+            );
+        }
     }
 }
 

@@ -7,22 +7,27 @@ use clap::{Args, Subcommand};
 use rackbar_control::client::Client;
 use rackbar_model::CheckStatus;
 use rackbar_model::Severity;
-use rackbar_verify::{NodeReport, Report};
+use rackbar_verify::{Level, NodeReport, Report};
 use serde_json::json;
 
 use super::{Failed, output, segment};
 
 /// What to check.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  rackbar verify node-003\n  rackbar verify --rack\n\n\
-    Waits for their end; they are a run like any other. Exit code 1 when one fails.")]
+#[command(
+    after_help = "Examples:\n  rackbar verify node-003\n  rackbar verify --rack\n  rackbar verify --list\n\n\
+    Waits for their end; they are a run like any other. Exit code 1 when one fails."
+)]
 pub struct Options {
     /// Machines
-    #[arg(required_unless_present = "rack")]
+    #[arg(required_unless_present_any = ["rack", "list"])]
     nodes: Vec<String>,
     /// Every machine that has something installed
     #[arg(long, conflicts_with = "nodes")]
     rack: bool,
+    /// Only list the checks there are; asks no appliance
+    #[arg(long, conflicts_with_all = ["nodes", "rack"])]
+    pub(super) list: bool,
 }
 
 /// What to do with reports.
@@ -53,6 +58,24 @@ pub struct Check {
     /// The site's signing key, 64 hexadecimal digits
     #[arg(long, value_name = "HEX")]
     key: Option<String>,
+}
+
+/// `rackbar verify --list`: the checks this program knows.
+pub fn list_checks(as_json: bool) -> Result<()> {
+    let known = rackbar_verify::capabilities();
+    if as_json {
+        return output::json(known);
+    }
+    let mut table = output::table(&["CHECK", "LAYER", "OF", "SHOWS"]);
+    for check in &known.checks {
+        let of = match check.level {
+            Level::Component => "one machine",
+            Level::Platform => "machines together",
+        };
+        table.add_row([&*check.id, &check.layer.to_string(), of, &check.title]);
+    }
+    println!("{table}");
+    Ok(())
 }
 
 /// `rackbar verify`: waits for the end of the checks, which are a run like any other.

@@ -1,9 +1,9 @@
 //! `rackbar export`, `rackbar import`, `rackbar handoff`
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
@@ -30,7 +30,8 @@ pub struct Export {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  rackbar import rackbar.state --passphrase-file pass.txt\n\n\
-    It takes the place of everything this appliance knows."
+    It takes the place of everything this appliance knows, and the appliance starts anew with it. What was there before \
+    is kept beside it."
 )]
 pub struct Import {
     /// The file
@@ -63,8 +64,19 @@ pub struct Ansible {
     host: Option<String>,
 }
 
-fn passphrase(file: &PathBuf) -> Result<String> {
-    let text = fs::read_to_string(file).with_context(|| format!("reading the passphrase from {}", file.display()))?;
+/// The passphrase in a file; `-` is standard input. Never an argument: those are seen by every process.
+pub(super) fn passphrase(file: &Path) -> Result<String> {
+    let from = || format!("reading the passphrase from {}", file.display());
+    let text = if file == Path::new("-") {
+        if std::io::stdin().is_terminal() {
+            eprint!("Passphrase (it is shown as you type): ");
+        }
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).with_context(from)?;
+        line
+    } else {
+        fs::read_to_string(file).with_context(from)?
+    };
     let text = text.trim_end_matches(['\n', '\r']);
     ensure!(
         text.is_ascii() && !text.is_empty(),
@@ -79,14 +91,19 @@ pub async fn export(client: &Client, options: &Export) -> Result<()> {
     let sealed = client
         .post("/api/v1/export", &json!({ "passphrase": passphrase }))
         .await?;
-    let place = options.file.display();
+    save(&options.file, &sealed)
+}
+
+/// Writes a sealed file that must be new, readable by its owner alone.
+pub(super) fn save(path: &Path, sealed: &[u8]) -> Result<()> {
+    let place = path.display();
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&options.file)
+        .open(path)
         .with_context(|| format!("making {place}"))?;
-    file.write_all(&sealed)
+    file.write_all(sealed)
         .and_then(|()| file.sync_all())
         .with_context(|| format!("writing {place}"))?;
     eprintln!("{place}: {} bytes, sealed", sealed.len());

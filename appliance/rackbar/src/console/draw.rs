@@ -41,6 +41,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
                 ),
             );
         }
+        View::Locked => {
+            let stars = "*".repeat(screen.typed.chars().count());
+            question(
+                frame,
+                &format!(
+                    "The stored passwords and keys are locked. Until they are open this appliance serves nothing.\n\n\
+                     Passphrase: {stars}\n\n{}",
+                    screen.trouble
+                ),
+            );
+        }
         View::Status | View::Log => {}
     }
 }
@@ -144,6 +155,7 @@ fn keys(screen: &Screen) -> Paragraph<'static> {
     let token = if screen.token.is_some() { "t token  " } else { "" };
     let text = match screen.view {
         View::Log => "up/down scroll  n next log  q back".to_owned(),
+        View::Locked => "Enter: open   Esc: begin again".to_owned(),
         _ => format!("{token}l log  r restart  p power off"),
     };
     Paragraph::new(text).dim()
@@ -232,6 +244,16 @@ mod tests {
     }
 
     #[test]
+    fn console_asks_for_the_passphrase_and_does_not_show_it() {
+        let mut screen = screen();
+        screen.view = View::Locked;
+        screen.typed = "correct horse".into();
+        let text = drawn(&screen, 80, 24);
+        assert!(text.contains("Passphrase: *************"), "{text}");
+        assert!(!text.contains("correct"), "{text}");
+    }
+
+    #[test]
     fn console_fits_any_terminal() {
         for (width, height) in [(1, 1), (20, 5), (80, 24), (300, 100)] {
             for view in [
@@ -240,6 +262,7 @@ mod tests {
                 View::Token,
                 View::ConfirmOff,
                 View::ConfirmRestart,
+                View::Locked,
             ] {
                 let mut screen = screen();
                 screen.view = view;

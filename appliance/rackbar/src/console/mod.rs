@@ -8,7 +8,7 @@ mod draw;
 mod state;
 mod terminal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,9 +25,21 @@ use state::{Screen, View};
 /// How often the screen looks again. A serial line at 115200 baud carries one full screen in a fifth of this.
 const REFRESH: Duration = Duration::from_secs(1);
 
+/// Longest passphrase that can be typed here, in bytes.
+const LONGEST_PASSPHRASE: usize = 1_024;
+
 /// Options of `rackbar console`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  rackbar console node-003\n      Ctrl-] leaves; what is typed goes to the machine\n  \
+    rackbar console node-003 < /dev/null > boot.log\n      only looks on, until it ends or is stopped\n\n\
+    Needs the role operator. A console is opened over the machine's BMC (Serial over LAN) and taken from whoever has it \
+    there; several may look on here. What comes while it is open is recorded on the appliance."
+)]
 pub struct Options {
+    /// The machine
+    #[arg(conflicts_with_all = ["tty", "socket"])]
+    pub node: Option<String>,
     /// The terminal to draw on; the one this program was started on when left out
     #[arg(long)]
     tty: Option<PathBuf>,
@@ -51,12 +63,16 @@ pub async fn run(options: &Options) -> Result<()> {
     std::thread::spawn(move || terminal::read_keys(&send));
     let mut terminal = terminal::Session::start()?;
     let mut screen = Screen::new();
+    let unlock = options.socket.with_file_name(crate::daemon::UNLOCK);
     let mut tick = tokio::time::interval(REFRESH);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = tick.tick() => screen.refresh(&client).await,
-            Some(input) = keys.recv() => on_input(&mut screen, input)?,
+            _ = tick.tick() => screen.refresh(&client, &unlock).await,
+            Some(input) = keys.recv() => match screen.view {
+                View::Locked => on_passphrase(&mut screen, input, &unlock).await,
+                _ => on_input(&mut screen, input)?,
+            },
         }
         terminal.draw(|frame| draw::draw(frame, &screen))?;
     }
@@ -94,6 +110,27 @@ fn on_input(screen: &mut Screen, input: Input) -> Result<()> {
         _ => View::Status,
     };
     Ok(())
+}
+
+/// Takes the passphrase, and gives it to the daemon at the end of the line.
+async fn on_passphrase(screen: &mut Screen, input: Input, unlock: &Path) {
+    let Input::Key(key) = input else { return };
+    if key.kind != KeyEventKind::Press {
+        return;
+    }
+    match key.code {
+        KeyCode::Char(letter) if screen.typed.len() < LONGEST_PASSPHRASE => screen.typed.push(letter),
+        KeyCode::Backspace => drop(screen.typed.pop()),
+        KeyCode::Esc => screen.typed.clear(),
+        KeyCode::Enter => {
+            let typed = std::mem::take(&mut screen.typed);
+            screen.trouble = match crate::daemon::unlock(unlock, &typed).await {
+                Ok(()) => "the daemon is starting".to_owned(),
+                Err(error) => error.to_string(),
+            };
+        }
+        _ => {}
+    }
 }
 
 /// PID 1 takes SIGTERM for a restart and SIGUSR2 for switching off, and brings services down in order.

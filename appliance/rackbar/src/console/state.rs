@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rackbar_control::client::Client;
 use rackbar_model::{Event, Node, ServiceStatus, Severity};
@@ -23,6 +23,8 @@ pub(super) enum View {
     Token,
     ConfirmRestart,
     ConfirmOff,
+    /// The daemon waits for the passphrase of the stored secrets.
+    Locked,
 }
 
 /// The appliance, as the API tells it.
@@ -54,6 +56,8 @@ pub(super) struct Screen {
     pub(super) token: Option<String>,
     pub(super) log_name: String,
     pub(super) log: Vec<String>,
+    /// The passphrase as far as it is typed; shown as stars.
+    pub(super) typed: String,
     /// Lines scrolled up from the end of the log.
     pub(super) scrolled: usize,
 }
@@ -76,12 +80,29 @@ impl Screen {
             token: None,
             log_name: "kernel".to_owned(),
             log: Vec::new(),
+            typed: String::new(),
             scrolled: 0,
         }
     }
 
     /// Looks at everything again.
-    pub(super) async fn refresh(&mut self, client: &Client) {
+    pub(super) async fn refresh(&mut self, client: &Client, unlock: &Path) {
+        match (self.view, unlock.exists()) {
+            (View::Status, true) => {
+                self.trouble.clear();
+                self.view = View::Locked;
+            }
+            (View::Locked, false) => {
+                self.trouble = "the daemon is starting".to_owned();
+                self.typed.clear();
+                self.view = View::Status;
+            }
+            _ => {}
+        }
+        if self.view == View::Locked {
+            self.addresses = addresses();
+            return;
+        }
         self.addresses = addresses();
         self.token = fs::read_to_string(TOKEN_FILE).ok().map(|text| text.trim().to_owned());
         if self.view == View::Log {

@@ -4,12 +4,14 @@
 //! last: until then everything that ends may still write. What fails at the start is told and worked around where that
 //! is possible at all: an appliance that serves half is worth more than one that restarts for ever.
 
+mod keep;
 mod network;
 mod operations;
 mod services;
 mod setup;
 mod site;
 mod source;
+mod unlock;
 mod works;
 
 use std::net::SocketAddr;
@@ -27,16 +29,18 @@ use rackbar_services::EventSink as _;
 use rackbar_store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::config::Config;
+use keep::Keep;
 use network::{Networks, Placed};
 use operations::Asked;
 use services::{Ports, Services, status};
-use setup::{credentials, open_store};
+use setup::{credentials, open_store, profiles};
 use site::Site;
 use source::{Loaded, Source};
+pub(crate) use unlock::{UNLOCK, unlock};
 use works::{Start, Works};
 
 /// Between two looks at the configuration file, the services and our leases.
@@ -100,7 +104,12 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     std::fs::create_dir_all(&options.run).with_context(|| format!("making {}", options.run.display()))?;
     let volatile = options.run.join("volatile").exists();
-    let (store, notes) = open_store(&options.data)?;
+    let (store, mut notes) = open_store(&options.data)?;
+    if !unlock::wait(&store, &options.run).await? {
+        block_in_place(|| store.close());
+        return Ok(());
+    }
+    notes.extend(keep::imported(&options.data));
     let rack = Rack::start(
         store.clone(),
         RackOptions {
@@ -114,9 +123,31 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let loaded = source.first(&store);
     let mut daemon = Daemon::start(options, rack, store, &loaded, volatile).await?;
     daemon.in_force(loaded).await;
-    daemon.serve(&mut source).await?;
+    let end = daemon.serve(&mut source).await?;
     daemon.stop().await;
-    Ok(())
+    match end {
+        End::Stop => Ok(()),
+        End::Anew => Err(anew()),
+    }
+}
+
+/// Why the daemon ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was told to.
+    Stop,
+    /// Its state was replaced.
+    Anew,
+}
+
+/// Begins this program from its first line, as the same process: whoever watches over it sees no end. Comes back only
+/// with the reason why that failed.
+fn anew() -> anyhow::Error {
+    use std::os::unix::process::CommandExt as _;
+    let error = std::process::Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1))
+        .exec();
+    anyhow::Error::new(error).context("the new state is in place, but the daemon could not start anew; start it again")
 }
 
 fn check(options: &Options) -> Result<()> {
@@ -157,6 +188,8 @@ struct Daemon {
     api: Option<rackbar_control::Handle>,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
+    /// Asked to start anew.
+    anew: Arc<Notify>,
 }
 
 impl Daemon {
@@ -172,7 +205,8 @@ impl Daemon {
             agents: options.listen_agents.port(),
         };
         let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports));
-        let profiles = rackbar_devices::Profiles::shipped().context("the hardware profiles cannot be read")?;
+        let (profiles, told) = profiles(&options.config, &options.data)?;
+        told.into_iter().for_each(|event| rack.event(None, event));
         let devices = Arc::new(Devices::new(Vec::new(), profiles, store.clone()).of(&rack));
         let access = Arc::new(Access::open(store.clone())?);
         let (stop, stopped) = watch::channel(false);
@@ -205,6 +239,7 @@ impl Daemon {
             works,
             access,
             stop,
+            anew: Arc::default(),
         };
         daemon.start_agents().await;
         daemon.start_api(volatile).await?;
@@ -235,10 +270,15 @@ impl Daemon {
             fingerprint: self.site.fingerprint().to_string(),
             volatile,
         };
+        let keep = Keep {
+            store: self.store.clone(),
+            folder: self.options.data.clone(),
+            restart: self.anew.clone(),
+        };
         let context = Context {
             rack: self.rack.clone(),
             about: Arc::new(about),
-            operations: Arc::new(Asked::new(self.rack.clone(), self.works.clone())),
+            operations: Arc::new(Asked::new(self.rack.clone(), self.works.clone(), keep)),
             access: self.access.clone(),
             counters: self.services.counters(),
         };
@@ -298,8 +338,8 @@ impl Daemon {
         self.services.watch();
     }
 
-    /// Serves until SIGTERM or SIGINT.
-    async fn serve(&mut self, source: &mut Source) -> Result<()> {
+    /// Serves until SIGTERM or SIGINT, or until the state was replaced.
+    async fn serve(&mut self, source: &mut Source) -> Result<End> {
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -307,19 +347,21 @@ impl Daemon {
         let mut looks = 0u32;
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        let anew = self.anew.clone();
+        let end = loop {
             tokio::select! {
-                _ = term.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = term.recv() => break End::Stop,
+                _ = interrupt.recv() => break End::Stop,
+                () = anew.notified() => break End::Anew,
                 _ = hangup.recv() => self.reload(source).await,
                 _ = tick.tick() => {
                     looks = looks.wrapping_add(1);
                     self.look(source, looks.is_multiple_of(RETRY)).await;
                 }
             }
-        }
+        };
         tracing::info!("stopping");
-        Ok(())
+        Ok(end)
     }
 
     fn ready(&self) -> String {

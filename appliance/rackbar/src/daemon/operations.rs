@@ -8,15 +8,17 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use rackbar_artifacts::images::{ImageError, ImageMeta, Images};
 use rackbar_control::operations::{
-    Answer, Consent, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SiteMistake,
+    Answer, Body, Consent, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock,
+    SiteMistake,
 };
 use rackbar_model::{ImageEntry, Node};
-use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::{
     CommitError, Executor, Install, NodeError, OrderError, PlanError, PlanRequest as Wanted, RunOrder, VerifyError,
 };
+use rackbar_orchestrator::{Consoles, Rack};
 use rackbar_plan::{Plan, PlanId, Run, RunId, Site, SiteProblem};
 
+use super::keep::Keep;
 use super::works::Works;
 
 /// Between two looks whether checks are done.
@@ -26,11 +28,28 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) struct Asked {
     rack: Rack,
     works: Works,
+    keep: Keep,
+    consoles: Consoles,
 }
 
 impl Asked {
-    pub(super) fn new(rack: Rack, works: Works) -> Self {
-        Self { rack, works }
+    pub(super) fn new(rack: Rack, works: Works, keep: Keep) -> Self {
+        let consoles = Consoles::new(rack.clone(), keep.folder.join("console"));
+        Self {
+            rack,
+            works,
+            keep,
+            consoles,
+        }
+    }
+
+    /// Asks for something of the state as a whole where waiting is allowed.
+    fn keep<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Keep) -> Result<T, Refused> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let keep = self.keep.clone();
+        self.ask(move |_, _| work(&keep))
     }
 
     /// Asks the executor where waiting is allowed.
@@ -129,7 +148,11 @@ fn of_verify(error: VerifyError) -> Refused {
 }
 
 fn of_image(error: &ImageError) -> Refused {
-    Refused::Conflict(error.to_string())
+    match error {
+        ImageError::Unknown(_) => Refused::NotFound(error.to_string()),
+        ImageError::Name(_) => Refused::Invalid(error.to_string()),
+        _ => Refused::Conflict(error.to_string()),
+    }
 }
 
 fn no_report() -> Refused {
@@ -318,6 +341,86 @@ impl Operations for Asked {
             removed.map(drop).map_err(|error| of_image(&error))
         })
     }
+
+    fn export(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
+        self.keep(move |keep| keep.export(&passphrase))
+    }
+
+    fn import(&self, file: Vec<u8>, passphrase: String, by: &str) -> Answer<'_, String> {
+        let by = by.to_owned();
+        self.keep(move |keep| keep.import(&file, &passphrase, &by))
+    }
+
+    fn secrets(&self) -> Answer<'_, SecretsLock> {
+        self.keep(Keep::lock)
+    }
+
+    fn lock_secrets(&self, passphrase: Option<String>) -> Answer<'_, SecretsLock> {
+        self.keep(move |keep| keep.lock_with(passphrase.as_deref()))
+    }
+
+    fn bmc_logins(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
+        self.keep(move |keep| keep.bmc_logins(&passphrase))
+    }
+
+    fn console(&self, name: &str) -> Answer<'_, Body> {
+        let found = node(&self.rack, name);
+        async move {
+            let opened = self.consoles.watch(found?.id).await;
+            let watcher = opened.map_err(|error| Refused::Device(error.to_string()))?;
+            let pieces = futures_util::stream::unfold(watcher, |mut watcher| async move {
+                let piece = watcher.next().await?;
+                Some((Ok(piece.into()), watcher))
+            });
+            Ok(Box::pin(pieces) as Body)
+        }
+        .boxed()
+    }
+
+    fn type_in(&self, name: &str, keys: Vec<u8>) -> Answer<'_, ()> {
+        let found = node(&self.rack, name);
+        async move {
+            let node = found?;
+            if self.consoles.type_in(node.id, keys).await {
+                return Ok(());
+            }
+            let words = format!(
+                "nobody looks on at the console of {}: open it first, then type",
+                node.name
+            );
+            Err(Refused::Conflict(words))
+        }
+        .boxed()
+    }
+
+    fn ansible(&self) -> Answer<'_, serde_json::Value> {
+        self.ask(|executor, rack| {
+            Ok(inventory(
+                executor.site().map(|site| site.site.clone()).as_ref(),
+                &rack.nodes(),
+            ))
+        })
+    }
+}
+
+/// The machines that have a system of ours, with the networks of their role.
+fn inventory(site: Option<&Site>, nodes: &[Arc<Node>]) -> serde_json::Value {
+    let networks = |node: &Node| -> Vec<String> {
+        let role = node.role.as_ref().and_then(|role| site?.role.get(role));
+        let of_role = role.map(|role| role.network.iter().map(|one| one.network.clone()).collect());
+        of_role.unwrap_or_default()
+    };
+    let installed: Vec<_> = nodes.iter().filter(|node| node.installed.is_some()).collect();
+    let networks: Vec<_> = installed.iter().map(|node| networks(node)).collect();
+    let hosts = installed.iter().zip(&networks);
+    let hosts: Vec<_> = hosts
+        .map(|(node, networks)| rackbar_handoff::Host {
+            node,
+            address: None,
+            networks,
+        })
+        .collect();
+    rackbar_handoff::ansible(&hosts)
 }
 
 fn the_run(executor: &Executor, id: RunId) -> Result<Arc<Run>, Refused> {

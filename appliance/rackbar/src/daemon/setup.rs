@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use rackbar_devices::Profiles;
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::Rack;
 use rackbar_services::EventSink as _;
@@ -11,10 +12,13 @@ use rackbar_store::{Store, StoreError};
 use super::services::status;
 use crate::config::{Config, Password};
 
+/// The store's file on the data partition.
+pub(super) const STORE: &str = "rackbar.redb";
+
 /// The store on the data partition. One that cannot be read is put aside, never thrown away; when there is no place at
 /// all the appliance works from memory and says so.
 pub(super) fn open_store(folder: &Path) -> Result<(Store, Vec<EventKind>)> {
-    let path = folder.join("rackbar.redb");
+    let path = folder.join(STORE);
     let error = match std::fs::create_dir_all(folder).map_err(|error| error.to_string()) {
         Ok(()) => match Store::open(&path) {
             Ok(store) => return Ok((store, Vec::new())),
@@ -60,6 +64,29 @@ pub(super) fn open_store(folder: &Path) -> Result<(Store, Vec<EventKind>)> {
             severity: Severity::Error,
         }],
     ))
+}
+
+/// Name of the folders with a site's own hardware profiles.
+const PROFILES: &str = "hw-profiles";
+
+/// The shipped hardware profiles, over them the site's own: those beside the configuration, then those beside the store.
+/// A profile that cannot be used is told, and the others count without it.
+///
+/// # Errors
+/// Never in a build whose tests passed.
+pub(super) fn profiles(config: &Path, data: &Path) -> Result<(Profiles, Vec<EventKind>)> {
+    let mut profiles = Profiles::shipped().context("the hardware profiles cannot be read")?;
+    let mut told = Vec::new();
+    for folder in [config.with_file_name(PROFILES), data.join(PROFILES)] {
+        if let Err(error) = profiles.add_folder(&folder) {
+            told.push(EventKind::Config {
+                source: folder.display().to_string(),
+                outcome: format!("this profile and those behind it are not in force: {error}"),
+                severity: Severity::Error,
+            });
+        }
+    }
+    Ok((profiles, told))
 }
 
 /// The configured credentials, with passwords read from their files.

@@ -157,7 +157,7 @@ impl Source {
             None => {}
         }
         let outcome = format!(
-            "taken: there is no {}, so this appliance listens before it speaks",
+            "taken: there is no {} that can be used, so this appliance listens before it speaks",
             self.path.display()
         );
         events.push(told("safe default".into(), outcome, Severity::Info));

@@ -1,0 +1,95 @@
+//! The wait for the passphrase, when the stored secrets are behind one.
+//!
+//! The site's keys are among the secrets, so without them there is neither an API nor a signed boot manifest: the daemon
+//! waits at a socket file that only root can open, for the console screen or `rackbar unlock`. One line with the
+//! passphrase goes in, one line comes back: `ok`, or why not.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rackbar_store::{LockState, Store};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::block_in_place;
+
+/// The socket's name in the run folder.
+pub(crate) const UNLOCK: &str = "unlock.sock";
+
+/// Longest line that is read.
+const LONGEST: u64 = 4_096;
+/// Longest wait for that line: one who connects and says nothing does not keep others out.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until the secrets are open. False when a signal ended the wait.
+pub(super) async fn wait(store: &Store, run: &Path) -> Result<bool> {
+    match store.lock_state() {
+        LockState::KeyFile | LockState::Memory | LockState::Passphrase => return Ok(true),
+        LockState::KeyFileLost(why) => bail!("the stored secrets cannot be opened: {why}"),
+        LockState::NeedsPassphrase => {}
+    }
+    let path = run.join(UNLOCK);
+    let place = || path.display().to_string();
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).with_context(place)?;
+    // The folder is root's; between bind and chmod nobody else can reach the socket.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).with_context(place)?;
+    println!(
+        "rackbar: the stored secrets are locked; waiting for the passphrase at {}",
+        place()
+    );
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let open = loop {
+        let stream = tokio::select! {
+            _ = term.recv() => break false,
+            _ = interrupt.recv() => break false,
+            accepted = listener.accept() => accepted.with_context(place)?.0,
+        };
+        match tokio::time::timeout(PATIENCE, answer(store, stream)).await {
+            Ok(Ok(true)) => break true,
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "who came to unlock went away"),
+        }
+    };
+    let _ = std::fs::remove_file(&path);
+    Ok(open)
+}
+
+async fn answer(store: &Store, stream: UnixStream) -> std::io::Result<bool> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
+    let opened = block_in_place(|| store.unlock(line.trim_end_matches(['\r', '\n'])));
+    let words = match &opened {
+        Ok(()) => "ok\n".to_owned(),
+        Err(error) => format!("{error}\n"),
+    };
+    tracing::info!(open = opened.is_ok(), "a passphrase was given");
+    write.write_all(words.as_bytes()).await?;
+    Ok(opened.is_ok())
+}
+
+/// Gives the passphrase to the daemon that waits at `socket`.
+///
+/// # Errors
+/// When nobody waits there, or the passphrase is not the right one.
+pub(crate) async fn unlock(socket: &Path, passphrase: &str) -> Result<()> {
+    let stream = UnixStream::connect(socket).await;
+    let mut stream = stream.with_context(|| {
+        format!(
+            "no daemon waits for a passphrase at {}: either nothing is locked, or this is not the appliance",
+            socket.display()
+        )
+    })?;
+    stream.write_all(format!("{passphrase}\n").as_bytes()).await?;
+    let mut words = String::new();
+    stream.take(LONGEST).read_to_string(&mut words).await?;
+    match words.trim() {
+        "ok" => Ok(()),
+        "" => bail!("the daemon went away without an answer"),
+        why => bail!("{why}"),
+    }
+}

@@ -1,0 +1,232 @@
+//! Stories of an operator at the command line, against a daemon on loopback. Each has an appliance of its own.
+
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
+
+mod common;
+
+use common::{Appliance, rackbar};
+
+const SITE: &str = r#"
+version = 1
+[role.worker]
+os = "tiny"
+[[rule]]
+name = "all"
+when = "true"
+role = "worker"
+"#;
+
+#[test]
+fn site_file_is_checked_set_shown_and_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let site = appliance.file("site.toml", SITE);
+    let bad = appliance.file("bad.toml", SITE.replace("os = \"tiny\"", "osx = \"tiny\""));
+
+    let words = appliance.ask(&["site", "check", &bad]);
+    assert!(format!("{}{}", words.out, words.err).contains("osx"), "{words:?}");
+    assert_eq!(words.code, 1);
+    appliance.ask(&["site", "check", &site]).well();
+
+    let refused = appliance.ask(&["site", "set", &bad]).failed(1);
+    assert!(refused.contains("line 4"), "{refused}");
+    assert_eq!(
+        appliance.ask(&["site", "show"]).well().trim(),
+        "",
+        "a refused file changes nothing"
+    );
+
+    appliance.ask(&["site", "set", &site]).well();
+    assert_eq!(appliance.ask(&["site", "show"]).well().trim(), SITE.trim());
+    let other = appliance.file("other.toml", SITE.replace("tiny", "debian-12"));
+    let differs = appliance.ask(&["site", "diff", &other]).well();
+    assert!(differs.contains("debian-12") && differs.contains("tiny"), "{differs}");
+    let schema: serde_json::Value = serde_json::from_str(&appliance.ask(&["site", "schema"]).well()).unwrap();
+    assert!(schema.pointer("/properties/role").is_some(), "{schema}");
+    appliance.ask(&["rule", "test"]).well();
+}
+
+#[test]
+fn plan_and_run_of_nothing_are_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let refused = appliance.ask(&["plan"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.err.contains("site"), "{refused:?}");
+    appliance.ask(&["commit", "0123456789abcdef"]).failed(3);
+    appliance.ask(&["run", "show", "7"]).failed(3);
+    appliance.ask(&["node", "show", "nobody"]).failed(3);
+    appliance.ask(&["report", "show"]).failed(3);
+    let nobody = rackbar(folder.path(), &["node", "list"], "");
+    assert!(nobody.err.contains("rackbar login"), "{nobody:?}");
+}
+
+#[test]
+fn image_comes_in_is_listed_and_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    // A protective MBR and nothing else: the catalogue wants something that a firmware could boot.
+    let mut disk = vec![0u8; 1 << 20];
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let file = appliance.file("tiny.raw", &disk);
+    appliance
+        .ask(&["os", "add", &file, "--name", "tiny", "--user", "root"])
+        .well();
+    let list = appliance.ask(&["os", "list"]).well();
+    assert!(list.contains("tiny") && list.contains("root"), "{list}");
+    let entries: serde_json::Value = serde_json::from_str(&appliance.ask(&["os", "list", "--json"]).well()).unwrap();
+    assert_eq!(entries[0]["name"], "tiny");
+    appliance.ask(&["os", "remove", "tiny"]).well();
+    appliance.ask(&["os", "remove", "tiny"]).failed(3);
+}
+
+#[test]
+fn token_opens_what_its_role_may_and_the_audit_trail_tells_who() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let token = appliance.ask(&["token", "create", "anna", "--role", "viewer"]).well();
+    let anna = folder.path().join("anna.token");
+    std::fs::write(&anna, &token).unwrap();
+    appliance.by(&anna, &["node", "list"], "").well();
+    let site = appliance.file("site.toml", SITE);
+    let refused = appliance.by(&anna, &["site", "set", &site], "").failed(4);
+    assert!(refused.contains("viewer") && refused.contains("operator"), "{refused}");
+    let list = appliance.ask(&["token", "list"]).well();
+    assert!(list.contains("anna") && !list.contains(token.trim()), "{list}");
+    let audit = appliance.ask(&["audit", "--by", "anna"]).well();
+    assert!(audit.contains("refused"), "{audit}");
+    assert!(!appliance.ask(&["audit"]).well().contains(token.trim()));
+    appliance.ask(&["token", "revoke", "anna"]).well();
+    appliance.by(&anna, &["node", "list"], "").failed(4);
+}
+
+#[test]
+fn state_moves_to_another_appliance_which_then_is_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Appliance::start(&folder.path().join("first"));
+    let words = first.file("pass", "correct horse battery\n");
+    let site = first.file("site.toml", SITE);
+    first.ask(&["site", "set", &site]).well();
+    let saved = folder.path().join("saved").display().to_string();
+    first.ask(&["export", &saved, "--passphrase-file", &words]).well();
+    let again = first.ask(&["export", &saved, "--passphrase-file", &words]).failed(1);
+    assert!(
+        again.contains("exists"),
+        "a file that is there is not written over: {again}"
+    );
+    let short = first.file("short", "short\n");
+    first
+        .ask(&["export", "/nonexistent", "--passphrase-file", &short])
+        .failed(1);
+
+    let mut second = Appliance::start(&folder.path().join("second"));
+    let own = second.fingerprint().to_owned();
+    let wrong = second.file("wrong", "another horse battery\n");
+    let refused = second.ask(&["import", &saved, "--passphrase-file", &wrong]).failed(1);
+    assert!(refused.contains("passphrase"), "{refused}");
+    second.ask(&["import", &saved, "--passphrase-file", &words]).well();
+    second.await_service();
+    assert_ne!(second.fingerprint(), own);
+    assert_eq!(second.fingerprint(), first.fingerprint());
+    let token = first.run_folder().join("admin-token");
+    assert_eq!(second.by(&token, &["site", "show"], "").well().trim(), SITE.trim());
+    let audit = second.by(&token, &["audit"], "").well();
+    assert!(audit.contains("put a state file in"), "{audit}");
+    assert!(second.folder().join("data/rackbar.before-import").exists());
+}
+
+#[test]
+fn locked_appliance_waits_for_its_passphrase_and_serves_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let fingerprint = appliance.fingerprint().to_owned();
+    let words = appliance.file("pass", "correct horse battery\n");
+    assert!(appliance.ask(&["secrets", "show"]).well().contains("key file"));
+    let told = appliance
+        .ask(&["secrets", "passphrase", "--passphrase-file", &words])
+        .well();
+    assert!(told.contains("rackbar unlock"), "{told}");
+    appliance.stop();
+
+    let mut appliance = Appliance::start_locked(folder.path());
+    let run = appliance.run_folder().display().to_string();
+    let wrong = rackbar(folder.path(), &["unlock", "--run", &run], "another horse battery\n").failed(1);
+    assert!(wrong.contains("passphrase"), "{wrong}");
+    rackbar(
+        folder.path(),
+        &["unlock", "--run", &run, "--passphrase-file", &words],
+        "",
+    )
+    .well();
+    appliance.await_service();
+    assert_eq!(appliance.fingerprint(), fingerprint);
+    assert!(appliance.ask(&["secrets", "key-file"]).well().contains("key file"));
+    appliance.stop();
+    Appliance::start(folder.path());
+}
+
+#[test]
+fn bmc_accounts_are_opened_without_an_appliance() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let words = appliance.file("pass", "correct horse battery\n");
+    let wrong = appliance.file("wrong", "another horse battery\n");
+    let file = folder.path().join("bmc.sealed").display().to_string();
+    appliance
+        .ask(&["secrets", "break-glass", &file, "--passphrase-file", &words])
+        .well();
+    appliance.stop();
+    let read = |words: &str| {
+        rackbar(
+            folder.path(),
+            &["secrets", "read", &file, "--passphrase-file", words],
+            "",
+        )
+    };
+    assert!(read(&words).well().contains("PASSWORD"));
+    read(&wrong).failed(1);
+}
+
+#[test]
+fn inventory_is_one_that_ansible_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let list: serde_json::Value =
+        serde_json::from_str(&appliance.ask(&["handoff", "ansible", "--list"]).well()).unwrap();
+    assert_eq!(list["_meta"]["hostvars"], serde_json::json!({}));
+    assert_eq!(
+        appliance.ask(&["handoff", "ansible", "--host", "nobody"]).well().trim(),
+        "{}"
+    );
+    appliance.ask(&["handoff", "ansible"]).failed(2);
+}
+
+#[test]
+fn what_needs_no_appliance_asks_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = |arguments: &[&str]| rackbar(folder.path(), arguments, "");
+    let checks = alone(&["verify", "--list"]).well();
+    assert!(
+        checks.contains("os.identity") && checks.contains("net.pairs"),
+        "{checks}"
+    );
+    let file = folder.path().join("no.report");
+    std::fs::write(&file, "{}").unwrap();
+    alone(&["report", "check", file.to_str().unwrap()]).failed(1);
+    assert!(alone(&["completion", "bash"]).well().contains("_rackbar"));
+    let token = folder.path().join("token");
+    std::fs::write(&token, "any").unwrap();
+    // Port 1 of loopback: nobody listens there.
+    let place = [
+        "--endpoint",
+        "127.0.0.1:1",
+        "--fingerprint",
+        &"00".repeat(32),
+        "--token-file",
+        token.to_str().unwrap(),
+    ];
+    let mut asked = place.to_vec();
+    asked.extend(["node", "list"]);
+    let nobody = alone(&asked).failed(5);
+    assert!(nobody.contains("127.0.0.1:1"), "{nobody}");
+}
