@@ -4,6 +4,7 @@
 //! appliance is reached by whatever address it has today. On the appliance itself, the socket file needs neither.
 
 mod pin;
+mod stream;
 
 use std::io;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::operations::{Consent, SiteMistake};
+pub use stream::{EventStream, Pieces};
 
 /// Connecting takes longer than this only when nobody is there.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -457,82 +459,5 @@ impl Client {
             body: response.into_body(),
             pending: Vec::new(),
         })
-    }
-}
-
-/// An answer as it comes.
-pub struct Pieces(Incoming);
-
-impl Pieces {
-    /// The next piece; `None` when the appliance ended it or the connection broke.
-    pub async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Ok(data) = self.0.frame().await?.ok()?.into_data() {
-                return Some(data);
-            }
-        }
-    }
-}
-
-/// Events as they happen.
-pub struct EventStream {
-    place: String,
-    body: Incoming,
-    pending: Vec<u8>,
-}
-
-impl EventStream {
-    /// The next event's JSON; `None` when the appliance ended the stream.
-    ///
-    /// # Errors
-    /// When the connection breaks: connect again with `after` set to the last number seen.
-    pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
-        loop {
-            if let Some(end) = self.pending.windows(2).position(|pair| pair == b"\n\n") {
-                let block: Vec<u8> = self.pending.drain(..end + 2).collect();
-                if let Some(data) = data_of(&String::from_utf8_lossy(&block)) {
-                    return Ok(Some(data));
-                }
-                continue;
-            }
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(Err(error)) => {
-                    return Err(ClientError::Unreachable {
-                        at: self.place.clone(),
-                        reason: error.to_string(),
-                    });
-                }
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.pending.extend_from_slice(&data);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The joined `data:` lines of one block (WHATWG HTML section 9.2.6); `None` for a comment.
-fn data_of(block: &str) -> Option<String> {
-    let lines: Vec<_> = block
-        .lines()
-        .filter_map(|line| line.strip_prefix("data:"))
-        .map(|d| d.strip_prefix(' ').unwrap_or(d))
-        .collect();
-    if lines.is_empty() { None } else { Some(lines.join("\n")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn comments_carry_no_data_and_lines_are_joined() {
-        assert_eq!(data_of(":keep alive\n"), None);
-        assert_eq!(
-            data_of("id: 3\nevent: event\ndata: {\"a\":\ndata: 1}\n").as_deref(),
-            Some("{\"a\":\n1}")
-        );
     }
 }
