@@ -41,7 +41,7 @@ use node::World;
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 
 /// Longest time for a step of a whole rack.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Every machine is bound by a rule, as in a real rack.
 const SITE: &str = r#"
