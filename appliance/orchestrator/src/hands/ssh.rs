@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use rackbar_model::{CheckResult, CheckStatus, NodeId};
-use rackbar_plan::{Progress, StepSpec};
+use rackbar_model::{CheckResult, CheckStatus, NodeId, Timestamp};
+use rackbar_plan::{ActionKind, Progress, StepSpec};
 use rackbar_ssh::{Session, SshError};
-use rackbar_verify::{Context, NodeReport, OverSsh, Seen, Wanted};
+use rackbar_verify::{Asked, Context, NodeReport, OverSsh, Reach, Seen, Wanted};
 
 use super::{Appliance, Done, Learned, Task};
 
@@ -143,6 +143,9 @@ impl Appliance {
 impl Appliance {
     /// The checks of the role, on the installed system and through the BMC.
     pub(super) async fn verify(&self, task: &mut Task, node: NodeId, checks: &[String]) -> Done {
+        if stays_in_memory(task, node) {
+            return self.verify_in_memory(task, node, checks).await;
+        }
         let (session, _) = match self.connect(task, node, None).await {
             Ok(connected) => connected,
             Err(done) => return done,
@@ -160,9 +163,41 @@ impl Appliance {
             }
         };
         session.close().await;
+        judged(self.node_report(task, node, &context, results))
+    }
+
+    /// The same for a machine that has no system to ask: what its BMC says, and that our agent runs.
+    async fn verify_in_memory(&self, task: &Task, node: NodeId, checks: &[String]) -> Done {
+        if self.rack.agent(node).is_none() {
+            let reason = "our agent does not run on it";
+            return Done::failed(reason, "look at its timeline, or boot it from the network", true);
+        }
+        let by_bmc =
+            |one: &&rackbar_verify::Capability| one.how == "bmc" && (checks.is_empty() || checks.contains(&one.id));
+        let ids: Vec<String> = rackbar_verify::capabilities()
+            .checks
+            .iter()
+            .filter(by_bmc)
+            .map(|one| one.id.clone())
+            .collect();
+        let context = self.context(task, node).await;
+        // No id at all would mean every check.
+        let results = match ids.as_slice() {
+            [] => Vec::new(),
+            ids => rackbar_verify::run(&context, ids, &InMemory).await,
+        };
+        let report = self.node_report(task, node, &context, results);
+        if report.counts() == [0, 0, report.checks.len()] {
+            let well = Done::well("our agent runs in memory; no check of the list applies");
+            return well.and(Learned::Checked(Box::new(report)));
+        }
+        judged(report)
+    }
+
+    fn node_report(&self, task: &Task, node: NodeId, context: &Context, checks: Vec<CheckResult>) -> NodeReport {
         let shown = self.rack.node_by_id(node);
         let installed = task.system.installed.as_ref();
-        let report = NodeReport {
+        NodeReport {
             node,
             name: shown.as_ref().map(|node| node.name.clone()).unwrap_or_default(),
             role: shown.as_ref().and_then(|node| node.role.clone()),
@@ -174,40 +209,9 @@ impl Appliance {
             image: installed.map(|installed| (installed.image.clone(), installed.sha256)),
             plan: Some(task.plan.id.to_string()),
             run: Some(task.run.0),
-            checks: results,
+            checks,
             erased: task.system.erased.clone(),
-        };
-        let [passed, failed, skipped] = report.counts();
-        let line = |one: &CheckResult| match one.status {
-            CheckStatus::Passed => format!("{}: {}", one.id, one.observed),
-            CheckStatus::Failed => format!("{} FAILED: wanted {}, found {}", one.id, one.wanted, one.observed),
-            CheckStatus::Skipped => format!("{} not applied: {}", one.id, one.advice),
-        };
-        let details = report.checks.iter().map(line).collect();
-        let first = report
-            .checks
-            .iter()
-            .find(|one| one.status == CheckStatus::Failed)
-            .cloned();
-        let done = match first {
-            // Names and time settle in the first minute of a system's life.
-            Some(bad) => Done::failed(
-                format!(
-                    "{failed} of {} checks failed; first {}",
-                    report.checks.len(),
-                    line(&bad)
-                ),
-                bad.advice,
-                true,
-            ),
-            None if passed == 0 => Done::failed(
-                "no check applied, so nothing is proved",
-                "name checks in the role",
-                false,
-            ),
-            None => Done::well(format!("{passed} checks passed, {skipped} do not apply")).with_details(details),
-        };
-        done.and(Learned::Checked(Box::new(report)))
+        }
     }
 
     /// What the checks compare.
@@ -231,6 +235,64 @@ impl Appliance {
             peers: system.peers.clone(),
         };
         Context { wanted, seen }
+    }
+}
+
+/// What a report says of the run.
+fn judged(report: NodeReport) -> Done {
+    let [passed, failed, skipped] = report.counts();
+    let line = |one: &CheckResult| match one.status {
+        CheckStatus::Passed => format!("{}: {}", one.id, one.observed),
+        CheckStatus::Failed => format!("{} FAILED: wanted {}, found {}", one.id, one.wanted, one.observed),
+        CheckStatus::Skipped => format!("{} not applied: {}", one.id, one.advice),
+    };
+    let details = report.checks.iter().map(line).collect();
+    let first = report
+        .checks
+        .iter()
+        .find(|one| one.status == CheckStatus::Failed)
+        .cloned();
+    let done = match first {
+        // Names and time settle in the first minute of a system's life.
+        Some(bad) => Done::failed(
+            format!(
+                "{failed} of {} checks failed; first {}",
+                report.checks.len(),
+                line(&bad)
+            ),
+            bad.advice,
+            true,
+        ),
+        None if passed == 0 => Done::failed(
+            "no check applied, so nothing is proved",
+            "name checks in the role",
+            false,
+        ),
+        None => Done::well(format!("{passed} checks passed, {skipped} do not apply")).with_details(details),
+    };
+    done.and(Learned::Checked(Box::new(report)))
+}
+
+/// True when the node's role keeps it in our agent, without a system of its own.
+fn stays_in_memory(task: &Task, node: NodeId) -> bool {
+    let own = task.plan.actions.iter().filter(|action| action.node == Some(node));
+    own.clone()
+        .any(|action| matches!(action.kind, ActionKind::StayInMemory { .. }))
+        || task.system.installed.is_none()
+}
+
+/// There is no system to run a probe on.
+struct InMemory;
+
+impl Reach for InMemory {
+    fn ask<'a>(&'a self, _: &'a str, _: Duration) -> Asked<'a> {
+        Box::pin(std::future::ready(Err(
+            "it runs our agent, and no system of its own".to_owned()
+        )))
+    }
+
+    fn now(&self) -> Timestamp {
+        Appliance::now()
     }
 }
 
