@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Appliance, rackbar};
 
 const SITE: &str = r#"
@@ -130,8 +132,15 @@ fn state_moves_to_another_appliance_which_then_is_the_first() {
     assert_eq!(second.fingerprint(), first.fingerprint());
     let token = first.run_folder().join("admin-token");
     assert_eq!(second.by(&token, &["site", "show"], "").well().trim(), SITE.trim());
-    let audit = second.by(&token, &["audit"], "").well();
-    assert!(audit.contains("put a state file in"), "{audit}");
+    // The deed is written when the imported state is in use, a moment after the API is up.
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let audit = second.by(&token, &["audit"], "").well();
+        if audit.contains("put a state file in") {
+            break;
+        }
+        assert!(Instant::now() < end, "{audit}");
+    }
     assert!(second.folder().join("data/rackbar.before-import").exists());
 }
 

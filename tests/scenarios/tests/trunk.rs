@@ -6,7 +6,9 @@ use rackbar_scenarios::Stage;
 /// Nodes on access ports are found, their BMCs too, by an appliance that has both networks as VLANs of one port.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_appliance_on_a_trunk_serves_its_vlans() -> Result<()> {
-    let stage = Stage::serving("trunk").await?;
+    // Booted, not continued: tagged interfaces are what this story is about, from the first moment on.
+    let stage = Stage::set(rackbar_scenarios::rack_file("trunk")?).await?;
+    stage.start_appliance().await?;
     for name in ["n1", "n2"] {
         stage.power_on(name).await?;
     }
