@@ -164,7 +164,8 @@ pub(super) fn proxy_probe(context: &Context) -> Probe {
     let Some(proxy) = &context.wanted.setup.proxy else {
         return Err("the role has no proxy".into());
     };
-    // With the system's own settings, as an administrator would, but into a folder that goes away again.
+    // With the system's own settings, as an administrator would, but into a folder that goes away again. Without apt the
+    // proxy itself is asked: an answer of any status shows that it can be reached.
     Ok(Some(format!(
         "if command -v apt-get >/dev/null; then\n\
          echo with=apt\napt-config dump 2>/dev/null | sed -n 's/^Acquire::http::Proxy \"\\(.*\\)\";/set=\\1/p'\n\
@@ -173,7 +174,7 @@ pub(super) fn proxy_probe(context: &Context) -> Probe {
          -o Acquire::http::Timeout=20 --error-on=any >\"$d/log\" 2>&1 </dev/null; then echo result=good\n\
          else grep -E '^(E|W|Err)' \"$d/log\" | head -n 3 | sed 's/^/why=/'; fi\n\
          elif command -v curl >/dev/null; then echo with=curl; echo set={0}\n\
-         curl -sS -o /dev/null -m 30 -x {0} http://deb.debian.org/ 2>&1 </dev/null | sed 's/^/why=/' | grep . || echo result=good\n\
+         curl -sS -o /dev/null -m 30 {0} 2>&1 </dev/null | sed 's/^/why=/' | grep . || echo result=good\n\
          fi\n",
         quoted(proxy)
     )))
