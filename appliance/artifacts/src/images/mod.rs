@@ -247,7 +247,7 @@ impl Shared {
 
 impl Images {
     /// Opens the catalogue in `folder`, which is made when missing, and begins to check the files in the background.
-    /// `budget_bytes` is what all images together may take ([`budget`] says how much there is); entries are served
+    /// `budget_bytes` is what all images together may take ([`budget()`] says how much there is); entries are served
     /// through `artifacts`.
     ///
     /// # Errors
