@@ -11,7 +11,8 @@ async fn nodes_boot_by_ipxe_with_the_sites_script() -> Result<()> {
     file.nodes.truncate(2);
     let script = "\n[[boot.script]]\ntext = \"\"\"\n#!ipxe\necho THE SITE SPEAKS FIRST\ngoto rackbar\n\"\"\"\n";
     let uefi = "[boot]\nuefi = \"snponly.efi\"\n";
-    let stage = Stage::serving_with(file, |text| text.replace("[boot]\n", uefi) + script).await?;
+    let stage = Stage::set_with(file, |text| text.replace("[boot]\n", uefi) + script).await?;
+    stage.start_appliance().await?;
     for name in ["n1", "n2"] {
         stage.power_on(name).await?;
     }
