@@ -57,8 +57,7 @@ const fn package(name: &'static str, needs: &'static [Need], why: &'static str) 
 
 use Need::{Bench, Check, Image, OsImage, Rack, Test};
 
-/// Every Debian package any verb needs. `qemu-utils` is left out on purpose: the backports version conflicts with
-/// bookworm's `qemu-system-x86`, and raw disk images need none of it.
+/// Every Debian package any verb needs.
 const PACKAGES: &[Package] = &[
     package(
         "gcc",
@@ -101,6 +100,11 @@ const PACKAGES: &[Package] = &[
         &[Test, Bench],
         "network namespaces for tests with real sockets",
     ),
+    package("qemu-utils", &[Test], "independent writer of qcow2 images"),
+    package("xfsprogs", &[Test], "independent maker and checker of XFS"),
+    package("mdadm", &[Test], "independent reader of software RAID"),
+    package("openssh-client", &[Test], "independent maker of SSH keys"),
+    package("xz-utils", &[Test], "independent compressor"),
     package("gdisk", &[Test], "independent reader of GPT"),
     package("dosfstools", &[Test], "independent checker of FAT"),
     package("mtools", &[Test], "independent reader of FAT"),
@@ -198,6 +202,15 @@ fn announce(kind: &str, missing: &[&Package]) {
 }
 
 fn debian_packages(need: Need) -> Result<()> {
+    // Installing may take away: qemu-utils of the backports conflicts with bookworm's qemu-system-x86, and comes back in
+    // bookworm's version in the second round.
+    for _ in 0..2 {
+        missing_packages(need)?;
+    }
+    Ok(())
+}
+
+fn missing_packages(need: Need) -> Result<()> {
     let wanted: Vec<_> = rows(PACKAGES, need).collect();
     if wanted.is_empty() {
         return Ok(());

@@ -237,6 +237,16 @@ pub enum Work {
     Layout,
     /// Set the BMC's own network and a user, in-band over KCS (IPMI 2.0 sections 22.26-22.30 and 23.1).
     BmcSetup(BmcSetup),
+    /// Run the operator's script inside the system that lies on a disk, without starting that system. Not repeated by
+    /// itself: whoever asks knows whether the script may run twice.
+    Rescue {
+        /// Where the system lies.
+        target: RootTarget,
+        /// The script; its first line names a program of the system on the disk, such as `#!/bin/sh`.
+        script: SecretText,
+        /// Seconds it may take.
+        seconds: u32,
+    },
 }
 
 /// What an agent sets on its BMC. `None` leaves a thing as it is.
@@ -307,6 +317,13 @@ pub enum JobReport {
     Layout(Vec<DiskLayout>),
     /// The BMC as read back.
     Bmc(BmcInfo),
+    /// A rescue script ended.
+    Rescued {
+        /// Its exit status; 128 and the signal's number when a signal ended it, as shells count.
+        status: i32,
+        /// The last of what it printed, on standard output and standard error alike.
+        output: String,
+    },
 }
 
 /// What is on one disk.

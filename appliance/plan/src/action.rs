@@ -272,6 +272,13 @@ pub enum ActionKind {
         /// Rescue: the agent accepts the operator's steps.
         rescue: bool,
     },
+    /// A step of the user's on a node in rescue: run by our agent inside the system on the disk, which is not started.
+    Rescue {
+        /// Where the system lies.
+        target: RootTarget,
+        /// The step; it runs as root.
+        step: StepSpec,
+    },
 }
 
 /// How a machine leaves our agent.
@@ -322,6 +329,7 @@ impl ActionKind {
             Self::Verify { .. } => "verify",
             Self::Barrier { .. } => "barrier",
             Self::StayInMemory { .. } => "memory",
+            Self::Rescue { .. } => "rescue",
         }
     }
 }

@@ -5,6 +5,7 @@ mod common;
 
 use common::{STATIC, WORKER, all, carried_out, change, disk, facts, id, ids, image, node, one, refusal, setup, site};
 use rackbar_model::{DiskBus, DiskIntent, NodeState, Timestamp};
+use rackbar_plan::ActionKind;
 use rackbar_plan::planner::{INSTALL_ROLE, install};
 use rackbar_plan::{Facts, Layer, Scope, Site, plan, stale};
 
@@ -235,6 +236,46 @@ fn memory_roles_touch_no_disk() {
     assert!(plan.destructive().is_empty());
     carried_out(&mut facts, &plan);
     assert_eq!(all(&site(&text), &facts).unchanged, [id(1)]);
+}
+
+#[test]
+fn rescue_steps_run_in_the_installed_system_and_once_as_they_are_written() {
+    let mut facts = one(1);
+    let step = "[[role.worker.step]]\nname = \"mend\"\nscript = \"#!/bin/sh\\nexit 0\"\ntimeout = 77\n[[rule]]";
+    let text = WORKER
+        .replace("os = \"debian-12\"", "memory = \"rescue\"")
+        .replace("[[rule]]", step);
+    assert!(refusal(&all(&site(&text), &facts)).contains("none is known on this node"));
+    let plan = all(&site(WORKER), &facts);
+    carried_out(&mut facts, &plan);
+    let target = facts.nodes[0].installed.as_ref().unwrap().target.clone();
+    let plan = all(&site(&text), &facts);
+    assert_eq!(
+        ids(&plan),
+        [
+            "node-001/agent",
+            "node-001/memory",
+            "node-001/rescue.mend",
+            "node-001/verify"
+        ]
+    );
+    assert!(plan.destructive().is_empty());
+    let mend = plan.actions.iter().find(|action| action.id.0.ends_with("rescue.mend"));
+    let mend = mend.unwrap();
+    assert!(matches!(&mend.kind, ActionKind::Rescue { target: at, .. } if *at == target));
+    assert_eq!((mend.limits.seconds, mend.limits.tries), (77, 1));
+    carried_out(&mut facts, &plan);
+    change(&mut facts.nodes[0], |node| node.agent_connected = true);
+    assert_eq!(all(&site(&text), &facts).unchanged, [id(1)]);
+    let changed = all(&site(&text.replace("exit 0", "exit 1")), &facts);
+    assert!(ids(&changed).contains(&"node-001/rescue.mend"), "{:?}", ids(&changed));
+    // The system it was mended in is as it was: going back is no install.
+    let back = all(&site(WORKER), &facts);
+    assert!(
+        back.destructive().is_empty() && ids(&back).contains(&"node-001/restart"),
+        "{:?}",
+        ids(&back)
+    );
 }
 
 #[test]

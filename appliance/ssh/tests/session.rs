@@ -22,7 +22,7 @@ async fn connect(to: &Sshd) -> Session {
 
 #[tokio::test]
 async fn commands_run_and_say_how_they_ended() {
-    let Some(sshd) = Sshd::start() else { return };
+    let sshd = Sshd::start();
     let session = connect(&sshd).await;
     let out = session
         .run("printf out; printf err >&2; exit 3", b"", LIMIT, MAX)
@@ -44,7 +44,7 @@ async fn commands_run_and_say_how_they_ended() {
 
 #[tokio::test]
 async fn much_data_flows_both_ways_at_once_and_output_is_bounded() {
-    let Some(sshd) = Sshd::start() else { return };
+    let sshd = Sshd::start();
     let session = connect(&sshd).await;
     let much: Vec<u8> = (0..5_000_000u32).map(|i| (i % 251) as u8).collect();
     let out = session.run("cat", &much, LIMIT, usize::MAX).await.unwrap();
@@ -62,7 +62,7 @@ async fn much_data_flows_both_ways_at_once_and_output_is_bounded() {
 
 #[tokio::test]
 async fn a_command_that_takes_too_long_is_left_and_the_session_goes_on() {
-    let Some(sshd) = Sshd::start() else { return };
+    let sshd = Sshd::start();
     let session = connect(&sshd).await;
     let error = session
         .run("cat < /dev/null; tail -f /dev/null", b"", SHORT, MAX)
@@ -78,7 +78,7 @@ async fn a_command_that_takes_too_long_is_left_and_the_session_goes_on() {
 
 #[tokio::test]
 async fn a_connection_that_breaks_is_no_result() {
-    let Some(sshd) = Sshd::start() else { return };
+    let sshd = Sshd::start();
     let session = connect(&sshd).await;
     let error = session.run("kill -9 $PPID", b"", LIMIT, MAX).await.unwrap_err();
     assert!(matches!(error, SshError::Broken { .. }), "{error}");
@@ -86,7 +86,7 @@ async fn a_connection_that_breaks_is_no_result() {
 
 #[tokio::test]
 async fn scripts_run_untouched_by_any_shell_on_the_way() {
-    let Some(sshd) = Sshd::start() else { return };
+    let sshd = Sshd::start();
     let session = connect(&sshd).await;
     // `cat` would eat the rest if the script came on standard input.
     let text = "#!/bin/sh -e\ncat\nprintf '%s' 'it'\\''s \"$HOME\" `x` \\\\'\nexit 7\n";
@@ -107,7 +107,7 @@ async fn scripts_run_untouched_by_any_shell_on_the_way() {
 
 #[tokio::test]
 async fn another_host_key_ends_it_before_anything_is_sent() {
-    let Some(sshd) = Sshd::start() else { return };
+    let sshd = Sshd::start();
     let other = HostKeyPair::generate("other").unwrap();
     let error = Session::connect(sshd.addr, &sshd.user, &sshd.key, &other.public, LIMIT)
         .await
@@ -121,7 +121,7 @@ async fn another_host_key_ends_it_before_anything_is_sent() {
 
 #[tokio::test]
 async fn a_key_the_server_does_not_know_is_refused_in_words() {
-    let Some(sshd) = Sshd::start() else { return };
+    let sshd = Sshd::start();
     let stranger = ClientKey::generate().unwrap();
     let error = Session::connect(sshd.addr, &sshd.user, &stranger, &sshd.host.public, LIMIT)
         .await
@@ -131,7 +131,7 @@ async fn a_key_the_server_does_not_know_is_refused_in_words() {
 
 #[tokio::test]
 async fn keys_of_ssh_keygen_are_read_and_ours_by_ssh_keygen() {
-    let Some(sshd) = Sshd::start() else { return };
+    let sshd = Sshd::start();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");
     let keygen = |arguments: &[&str]| {

@@ -14,6 +14,7 @@ mod layout;
 mod mirror;
 mod mount;
 mod probe;
+mod rescue;
 mod setup;
 mod stream;
 mod table;
@@ -58,6 +59,11 @@ pub fn perform(machine: &Machine, work: &Work, control: &Control) -> Result<JobR
         Work::Kexec { target } => kexec::load(machine, target),
         Work::BurnIn(wanted) => burnin::run(machine, wanted, control),
         Work::BmcSetup(wanted) => bmc_setup(machine, wanted),
+        Work::Rescue {
+            target,
+            script,
+            seconds,
+        } => rescue::run(machine, target, script, *seconds, control),
     }
 }
 

@@ -277,10 +277,8 @@ mod tests {
             file.as_file()
                 .write_all_at(&array(bytes).bitmap(), bitmap_sector(bytes) * 512)
                 .unwrap();
-            let Ok(output) = Command::new("mdadm").arg("--examine").arg(file.path()).output() else {
-                println!("skipped: mdadm cannot be run");
-                return;
-            };
+            let output = Command::new("mdadm").arg("--examine").arg(file.path()).output();
+            let output = output.expect("mdadm: `cargo xtask setup test` installs it");
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             for wanted in [
                 "Version : 1.0",

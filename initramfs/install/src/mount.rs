@@ -27,12 +27,23 @@ impl Mounted {
         Self::with(machine, device, &["ext4", "xfs"], MsFlags::empty())
     }
 
+    /// As [`Mounted::new`], with programs that can be started: the operator wants them to run.
+    pub(crate) fn with_programs(machine: &Machine, device: &Path) -> Result<Self> {
+        Self::at_its_place(machine, device, &["ext4", "xfs"], MsFlags::MS_NODEV)
+    }
+
     /// Mounts the FAT of an EFI system partition, read-only.
     pub(crate) fn esp(machine: &Machine, device: &Path) -> Result<Self> {
         Self::with(machine, device, &["vfat"], MsFlags::MS_RDONLY)
     }
 
     fn with(machine: &Machine, device: &Path, kinds: &[&str], flags: MsFlags) -> Result<Self> {
+        // Nothing of the installed system is started from here, and its device files are not ours.
+        let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        Self::at_its_place(machine, device, kinds, flags)
+    }
+
+    fn at_its_place(machine: &Machine, device: &Path, kinds: &[&str], flags: MsFlags) -> Result<Self> {
         let file = File::open(device).map_err(io(device.display()))?;
         let found = probe::file_system(&file).map_or("nothing that is known", Content::name);
         if !kinds.contains(&found) {
@@ -48,9 +59,7 @@ impl Mounted {
         let name = device.file_name().and_then(|name| name.to_str()).unwrap_or("root");
         let path = machine.root.path(format!("run/rackbar/mnt-{name}"));
         std::fs::create_dir_all(&path).map_err(io(path.display()))?;
-        // Nothing of the installed system is ever started from here, and its device files are not ours. nouuid: both
-        // halves of a mirror, and a disk beside the one it was copied from, carry the same xfs identity.
-        let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        // nouuid: both halves of a mirror, and a disk beside the one it was copied from, carry the same xfs identity.
         let options = if found == "xfs" { Some("nouuid") } else { None };
         machine.load_module(found);
         mount(Some(device), &path, Some(found), flags, options)

@@ -185,11 +185,10 @@ mod tests {
         ] {
             let file = tempfile::NamedTempFile::new().unwrap();
             file.as_file().set_len(bytes).unwrap();
-            let status = Command::new(program).args(arguments).arg(file.path()).output();
-            if !status.is_ok_and(|output| output.status.success()) {
-                println!("skipped: {program} cannot be run");
-                continue;
-            }
+            let output = Command::new(program).args(arguments).arg(file.path()).output();
+            let output =
+                output.unwrap_or_else(|error| panic!("{program}: {error}; `cargo xtask setup test` installs it"));
+            assert!(output.status.success(), "{program}: {output:?}");
             let found = content(file.as_file(), bytes).unwrap();
             assert_eq!(found.name(), name);
             if let Some(size) = size(file.as_file(), found) {

@@ -191,6 +191,139 @@ async fn an_ambiguous_or_missing_disk_is_refused_with_the_candidates() -> Result
     Ok(())
 }
 
+/// A bond of both NICs, a tagged VLAN on top of it, a discarded disk; the installed system says itself that it is so.
+const BONDED: &str = r#"
+version = 1
+domain = "stories.test"
+
+[network.rack]
+subnet = "10.77.10.0/24"
+gateway = "10.77.10.1"
+addresses = "10.77.10.20-10.77.10.60"
+
+[network.storage]
+subnet = "10.77.30.0/24"
+vlan = 30
+addresses = "10.77.30.20-10.77.30.60"
+
+[role.worker]
+os = "debian-12"
+root = { pick = "smallest" }
+erase = "discard"
+
+[[role.worker.network]]
+name = "mgmt"
+network = "rack"
+nics = ["nic0", "nic1"]
+bond = "active-backup"
+
+[[role.worker.network]]
+name = "storage"
+network = "storage"
+nics = ["nic0", "nic1"]
+bond = "active-backup"
+
+[[role.worker.step]]
+name = "look"
+script = """
+#!/bin/sh
+set -e
+ls /sys/class/net
+grep -c 'Slave Interface' /proc/net/bonding/*
+ip -o -d link show storage
+ip -o -4 address show storage
+echo as-wanted
+"""
+expect_output = "as-wanted"
+timeout = 60
+tries = 3
+
+[[rule]]
+name = "everything"
+when = "true"
+role = "worker"
+"#;
+
+/// The same machine as a patient: its disk's system is mended from outside.
+const RESCUE: &str = r##"
+version = 1
+
+[role.patient]
+memory = "rescue"
+
+[[role.patient.step]]
+name = "mend"
+script = """
+#!/bin/sh
+set -e
+test -d /proc/1
+test -c /dev/null
+grep -q '^ID=debian' /etc/os-release
+echo mended > /etc/mended
+cat /etc/hostname
+"""
+expect_output = "node-"
+timeout = 120
+
+[[rule]]
+name = "everything"
+when = "true"
+role = "patient"
+"##;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bonded_machine_is_installed_mended_in_rescue_and_goes_back_to_work() -> Result<()> {
+    let two_cables = |file: &mut RackFile| {
+        file.vlans.insert("storage".into(), 30);
+        for nic in &mut file.nodes[0].nics {
+            nic.trunk = vec!["storage".into()];
+        }
+        file.nodes[0].disks[0].bus = rackbar_vrack::machine::DiskBus::Nvme;
+    };
+    let stage = prepared(&["n4"], two_cables, BONDED).await?;
+    let (_, id) = commit_all(&stage.api).await?;
+    let run = until_done(&stage.api, id, READY).await?;
+    all_ready(&stage, &["n4"]).await?;
+    let said = done(&run, "/step.look")?;
+    ensure!(
+        said.contains("id 30") && said.contains("10.77.30."),
+        "the VLAN is not as wanted: {said}"
+    );
+    let erased = done(&run, "/disk.erase")?;
+    ensure!(erased.contains("discard"), "the disk was not discarded: {erased}");
+
+    stage.api.set_site(RESCUE).await?;
+    let plan = stage.api.plan(&PlanRequest::default()).await?;
+    ensure!(plan.destructive().is_empty(), "a rescue destroys data: {plan:#?}");
+    let id = stage.api.commit(&plan, &[]).await?;
+    let run = until_done(&stage.api, id, READY).await?;
+    ensure!(done(&run, "/rescue.mend")?.contains("ended with status 0"), "{run:#?}");
+    let node = stage.node("n4").await?.context("known")?;
+    is_ready(&node)?;
+    ensure!(node.agent_connected, "a node in rescue stays in our agent");
+
+    let look = "ip -o -d link show storage";
+    stage.api.set_site(&BONDED.replace(look, "cat /etc/mended")).await?;
+    let plan = stage.api.plan(&PlanRequest::default()).await?;
+    ensure!(plan.destructive().is_empty(), "going back destroys data: {plan:#?}");
+    let id = stage.api.commit(&plan, &[]).await?;
+    let run = until_done(&stage.api, id, READY).await?;
+    ensure!(done(&run, "/step.look")?.contains("mended"), "{run:#?}");
+    all_ready(&stage, &["n4"]).await?;
+    stage.end().await;
+    Ok(())
+}
+
+/// What an action that is done said.
+fn done(run: &Run, kind: &str) -> Result<String> {
+    let stand = run.actions.iter().find(|(name, _)| name.0.ends_with(kind));
+    let (_, stand) = stand.with_context(|| format!("the run has no {kind}: {}", in_short(run)))?;
+    let Stand::Done { outcome, .. } = stand else {
+        anyhow::bail!("{kind} stands as {stand:?}");
+    };
+    Ok(format!("{}\n{}", outcome.summary, outcome.details.join("\n")))
+}
+
 /// Firmware settings, a BMC password of the machine's own, burn-in: all that can be done to a machine that stays in memory.
 const FIRMWARE: &str = r#"
 version = 1

@@ -80,6 +80,7 @@ fn doing(kind: &ActionKind) -> String {
         ActionKind::Restart { .. } => "restarting into the installed system".into(),
         ActionKind::Reachable { .. } => "waiting for the installed system".into(),
         ActionKind::Step(step) => format!("running the step {}", step.name),
+        ActionKind::Rescue { step, .. } => format!("running the rescue step {}", step.name),
         ActionKind::Verify { .. } => "checking".into(),
         ActionKind::Barrier { name } => format!("waiting for {name}"),
         ActionKind::StayInMemory { .. } => "staying in memory".into(),
@@ -176,7 +177,7 @@ impl Inner {
             ActionKind::BiosSettings { attributes } | ActionKind::BiosVerify { attributes } => {
                 work.wanted_bios.clone_from(attributes);
             }
-            ActionKind::Step(step) => {
+            ActionKind::Step(step) | ActionKind::Rescue { step, .. } => {
                 if let Some(installed) = work.installed.as_mut().filter(|_| well) {
                     installed.steps.insert(step.name.clone(), step_digest(step));
                 }

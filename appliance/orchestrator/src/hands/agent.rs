@@ -9,11 +9,12 @@ use rackbar_messages::{Ask, JobReport, Work};
 use rackbar_model::{
     BurnIn, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, RootTarget, SecretText,
 };
-use rackbar_plan::{Progress, RestartWay};
+use rackbar_plan::{Progress, RestartWay, StepSpec};
 use rackbar_ssh::HostKeyPair;
 use rackbar_store::Table;
 use tokio::time::Instant;
 
+use super::ssh::judged_step;
 use super::{Appliance, Done, Learned, Task};
 use crate::jobs::AskError;
 
@@ -272,6 +273,22 @@ impl Appliance {
                     host_key: pair.public,
                 };
                 Done::well(summary).with_details(paths).and(learned)
+            }
+            other => unexpected(other),
+        }
+    }
+
+    /// A step of the user's, inside the system on the disk of a node that is in rescue.
+    pub(super) async fn rescue(&self, task: &mut Task, node: NodeId, target: &RootTarget, step: &StepSpec) -> Done {
+        let seconds = task.action().map_or(0, |action| action.limits.seconds);
+        let work = Work::Rescue {
+            target: target.clone(),
+            script: SecretText(step.script.clone()),
+            seconds,
+        };
+        match self.job(task, node, work).await {
+            Ok(JobReport::Rescued { status, output }) => {
+                judged_step(step, Some(status), &format!("ended with status {status}"), &output)
             }
             other => unexpected(other),
         }

@@ -110,6 +110,7 @@ impl Appliance {
             ActionKind::Restart { way, target } => self.restart(task, node, *way, target).await,
             ActionKind::Reachable { .. } => self.reachable(task, node).await,
             ActionKind::Step(step) => self.step(task, node, step).await,
+            ActionKind::Rescue { target, step } => self.rescue(task, node, target, step).await,
             ActionKind::Verify { checks } => self.verify(task, node, checks).await,
             ActionKind::Barrier { .. } => Done::well("reached"),
         }

@@ -116,28 +116,34 @@ impl Appliance {
             Err(error) => return refused(&error),
         };
         session.close().await;
-        let text = output.text().into_owned();
-        let from = text.lines().count().saturating_sub(LINES);
-        let details: Vec<String> = text.lines().skip(from).map(str::to_owned).collect();
-        if output.status != Some(step.expect_status) {
-            let reason = format!(
-                "the step {} {}, wanted status {}",
-                step.name,
-                output.ending(),
-                step.expect_status
-            );
-            return Done::failed(reason, "mend the script in the site file, or what it works on", true);
-        }
-        if let Some(wanted) = step.expect_output.as_ref().filter(|wanted| !text.contains(*wanted)) {
-            let reason = format!("the output of the step {} has no {wanted:?}", step.name);
-            return Done::failed(reason, "mend the script in the site file, or what it works on", true);
-        }
-        Done::well(format!(
-            "the step {} ended with status {}",
-            step.name, step.expect_status
-        ))
-        .with_details(details)
+        judged_step(step, output.status, &output.ending(), &output.text())
     }
+}
+
+/// What came of a step: the status and the output that it was to have, or not.
+pub(super) fn judged_step(step: &StepSpec, status: Option<i32>, ending: &str, text: &str) -> Done {
+    const ADVICE: &str = "mend the script in the site file, or what it works on";
+    let from = text.lines().count().saturating_sub(LINES);
+    let details: Vec<String> = text.lines().skip(from).map(str::to_owned).collect();
+    if status != Some(step.expect_status) {
+        let last = details
+            .last()
+            .map_or_else(String::new, |line| format!("; it printed last: {line}"));
+        let reason = format!(
+            "the step {} {ending}, wanted status {}{last}",
+            step.name, step.expect_status
+        );
+        return Done::failed(reason, ADVICE, true);
+    }
+    if let Some(wanted) = step.expect_output.as_ref().filter(|wanted| !text.contains(*wanted)) {
+        let reason = format!("the output of the step {} has no {wanted:?}", step.name);
+        return Done::failed(reason, ADVICE, true);
+    }
+    Done::well(format!(
+        "the step {} ended with status {}",
+        step.name, step.expect_status
+    ))
+    .with_details(details)
 }
 
 impl Appliance {

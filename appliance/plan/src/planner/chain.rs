@@ -106,7 +106,7 @@ const fn layer(kind: &ActionKind) -> Layer {
         | ActionKind::Reachable { .. }
         | ActionKind::Verify { .. }
         | ActionKind::StayInMemory { .. } => Layer::System,
-        ActionKind::Step(_) => Layer::Applications,
+        ActionKind::Step(_) | ActionKind::Rescue { .. } => Layer::Applications,
         ActionKind::Barrier { .. } => Layer::Coordination,
     }
 }
@@ -154,7 +154,7 @@ fn estimate(kind: &ActionKind) -> u32 {
             way: RestartWay::Kexec, ..
         }
         | ActionKind::Reachable { .. } => 20,
-        ActionKind::Step(_) => 30,
+        ActionKind::Step(_) | ActionKind::Rescue { .. } => 30,
         ActionKind::Verify { .. } => 30,
         ActionKind::Barrier { .. } | ActionKind::StayInMemory { .. } => 1,
     }
@@ -183,7 +183,7 @@ fn limits(kind: &ActionKind) -> Limits {
         ActionKind::Setup { .. } | ActionKind::BootOrder { .. } => (300, 3),
         ActionKind::Restart { .. } => (300, 3),
         ActionKind::Reachable { .. } => (1200, 3),
-        ActionKind::Step(_) => (600, 1),
+        ActionKind::Step(_) | ActionKind::Rescue { .. } => (600, 1),
         ActionKind::Verify { .. } => (900, 3),
         ActionKind::Barrier { .. } => (u32::MAX, 1),
         ActionKind::StayInMemory { .. } => (300, 3),

@@ -200,7 +200,10 @@ impl Case<'_> {
         rotate: bool,
     ) -> Result<Vec<Action>, String> {
         let node = &self.node.node;
-        let stays = node.state == NodeState::Ready && node.agent_connected && self.node.installed.is_none();
+        let rescue = memory == MemoryRole::Rescue;
+        let (target, left) = self.rescue_steps(rescue)?;
+        let settled = (rescue || self.node.installed.is_none()) && left.is_empty();
+        let stays = node.state == NodeState::Ready && node.agent_connected && settled;
         if stays && bios.is_empty() && !rotate && !self.reinstall {
             return Ok(Vec::new());
         }
@@ -209,11 +212,38 @@ impl Case<'_> {
         self.firmware(&mut chain, bios, rotate);
         Self::agent(&mut chain, bios, "the role runs in our agent");
         self.burn_in(&mut chain);
-        let rescue = memory == MemoryRole::Rescue;
-        let reason = format!("role {} runs in memory; no disk is touched", self.role_name);
+        let touched = if left.is_empty() {
+            "no disk is touched"
+        } else {
+            "its disk is touched by the role's steps alone"
+        };
+        let reason = format!("role {} runs in memory; {touched}", self.role_name);
         chain.push(ActionKind::StayInMemory { rescue }, Because::reason(reason));
+        if let Some(target) = target {
+            step::push_rescue(self.role, &left, target, &mut chain);
+        }
         self.verify(&mut chain);
         Ok(chain.actions)
+    }
+
+    /// The steps of a rescue that were not run as they are now written, and where the system lies that they are for.
+    fn rescue_steps(&self, rescue: bool) -> Result<(Option<&RootTarget>, Vec<String>), String> {
+        if !rescue || self.role.step.is_empty() {
+            return Ok((None, Vec::new()));
+        }
+        let Some(installed) = &self.node.installed else {
+            return Err(format!(
+                "role {} has rescue steps, which run in the system that Rackbar installed, and none is known on this \
+                 node; leave the steps out to look at its disks only",
+                self.role_name
+            ));
+        };
+        let done = if self.reinstall {
+            &BTreeMap::new()
+        } else {
+            &installed.steps
+        };
+        Ok((Some(&installed.target), step::left(self.role, done)))
     }
 
     fn on_disk(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rackbar_model::Digest;
+use rackbar_model::{Digest, RootTarget};
 
 use super::chain::{Because, Chain};
 use crate::digest;
@@ -33,6 +33,18 @@ pub(super) fn left(role: &Role, done: &BTreeMap<String, Digest>) -> Vec<String> 
 
 /// Adds the role's steps, or only those named, and makes the last action of the chain one that needs them all.
 pub(super) fn push(role: &Role, only: Option<&[String]>, account: &str, chain: &mut Chain<'_>) {
+    add(role, only, chain, "step", |step| ActionKind::Step(spec(step, account)));
+}
+
+/// The same for a node in rescue: our agent runs them, as root inside the system that lies on `target`.
+pub(super) fn push_rescue(role: &Role, only: &[String], target: &RootTarget, chain: &mut Chain<'_>) {
+    add(role, Some(only), chain, "rescue", |step| ActionKind::Rescue {
+        target: target.clone(),
+        step: spec(step, "root"),
+    });
+}
+
+fn add(role: &Role, only: Option<&[String]>, chain: &mut Chain<'_>, word: &str, kind: impl Fn(&Step) -> ActionKind) {
     let first = chain.actions.last().map(|action| action.id.clone());
     let mut before: Option<&Step> = None;
     let mut added: Vec<&str> = Vec::new();
@@ -50,15 +62,15 @@ pub(super) fn push(role: &Role, only: Option<&[String]>, account: &str, chain: &
             wanted
                 .iter()
                 .filter(|name| added.contains(name))
-                .map(|name| chain.id(&format!("step.{name}"))),
+                .map(|name| chain.id(&format!("{word}.{name}"))),
         );
-        let id = chain.id(&format!("step.{}", step.name));
+        let id = chain.id(&format!("{word}.{}", step.name));
         let limits = Limits {
             seconds: step.timeout,
             tries: step.tries,
         };
         let because = Because::reason(format!("step {} of the role", step.name));
-        chain.add(id, ActionKind::Step(spec(step, account)), needs, limits, because);
+        chain.add(id, kind(step), needs, limits, because);
         added.push(&step.name);
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::formats::{is_domain, is_hostname, is_name};
 use super::problem::{Problems, did_you_mean, known};
 use super::tree::Tree;
-use super::types::{Network, Role, Site};
+use super::types::{MemoryRole, Network, Role, Site};
 use super::values::{Addresses, Service};
 use crate::OwnService;
 use crate::planner::edges;
@@ -191,7 +191,8 @@ impl Checker<'_, '_, '_> {
                 "step",
             ];
             for field in only_disk {
-                if self.written(&["role", name, field]) {
+                let rescued = field == "step" && role.memory == Some(MemoryRole::Rescue);
+                if self.written(&["role", name, field]) && !rescued {
                     self.add(
                         &["role", name, field],
                         "is for installed systems; this role runs in memory",

@@ -158,7 +158,7 @@ pub struct Role {
 pub enum MemoryRole {
     /// Our agent: the machine stays under inspection.
     Agent,
-    /// Our agent, which also accepts the operator's steps.
+    /// Our agent; the role's steps run as root inside the system on the disk, which is not started.
     Rescue,
 }
 

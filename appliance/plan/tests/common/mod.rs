@@ -175,7 +175,7 @@ pub fn carried_out(facts: &mut Facts, plan: &Plan) {
                     });
                 }
                 (ActionKind::Setup { setup, .. }, Some(installed)) => installed.setup = SetupDigest::of(setup),
-                (ActionKind::Step(step), Some(installed)) => {
+                (ActionKind::Step(step) | ActionKind::Rescue { step, .. }, Some(installed)) => {
                     installed
                         .steps
                         .insert(step.name.clone(), rackbar_plan::planner::step_digest(step));

@@ -7,13 +7,10 @@ use std::process::Command;
 
 const BYTES: u64 = 400 << 20;
 
-fn run(program: &str, arguments: &[&str], path: &Path) -> bool {
+fn run(program: &str, arguments: &[&str], path: &Path) {
     let output = Command::new(program).args(arguments).arg(path).output();
-    let worked = output.is_ok_and(|output| output.status.success());
-    if !worked {
-        println!("skipped: {program} cannot be run");
-    }
-    worked
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; `cargo xtask setup test` installs it"));
+    assert!(output.status.success(), "{program}: {output:?}");
 }
 
 fn disk() -> (tempfile::TempDir, PathBuf) {
@@ -48,9 +45,7 @@ fn whole_disk_signatures_are_gone_as_wipefs_sees_it() {
         ("mkswap", &["-q"]),
     ] {
         let (_folder, path) = disk();
-        if !run(program, arguments, &path) {
-            continue;
-        }
+        run(program, arguments, &path);
         assert_ne!(wipefs(&path), "", "{program}");
         let steps = erase_one(&chosen(&path), EraseMethod::Signatures, &Control::default()).unwrap();
         assert!(steps.iter().any(|step| step.contains("held")), "{steps:?}");
@@ -61,9 +56,7 @@ fn whole_disk_signatures_are_gone_as_wipefs_sees_it() {
 #[test]
 fn signatures_inside_old_partitions_do_not_come_back() {
     let (_folder, path) = disk();
-    if !run("sgdisk", &["-n", "1:2048:+100M", "-n", "2:0:+100M"], &path) {
-        return;
-    }
+    run("sgdisk", &["-n", "1:2048:+100M", "-n", "2:0:+100M"], &path);
     let file = std::fs::File::options().write(true).read(true).open(&path).unwrap();
     // LVM in the first one; md 1.0 at the end of the second; ZFS-like bytes in the last 256 KiB of the disk.
     file.write_all_at(b"LABELONE", (1 << 20) + 512).unwrap();
@@ -78,7 +71,7 @@ fn signatures_inside_old_partitions_do_not_come_back() {
         "{text}"
     );
     // The same table again would show what a reinstalled disk with the same layout shows.
-    assert!(run("sgdisk", &["-n", "1:2048:+100M", "-n", "2:0:+100M"], &path));
+    run("sgdisk", &["-n", "1:2048:+100M", "-n", "2:0:+100M"], &path);
     for (start, bytes) in [(1u64 << 20, 100u64 << 20), (second, 100 << 20)] {
         let mut all = vec![0; bytes as usize];
         file.read_exact_at(&mut all, start).unwrap();
