@@ -82,6 +82,12 @@ const PACKAGES: &[Package] = &[
     package("ovmf", &[Rack, Test], "UEFI firmware of the virtual machines"),
     package("seabios", &[Rack, Test], "BIOS firmware of the virtual machines"),
     package("ipxe-qemu", &[Rack, Test], "network boot ROMs of the virtual machines"),
+    package(
+        "ipxe",
+        &[Rack, Test],
+        "network boot programs that foreign servers hand out in tests",
+    ),
+    package("tcpdump", &[Test], "independent reader of captures"),
     package("swtpm", &[Rack, Test], "TPMs of the virtual machines"),
     package("ipmitool", &[Test], "independent client for the simulated BMCs"),
     package("isc-dhcp-client", &[Test], "independent DHCP client"),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rackbar_messages::{Ask, ToAgent};
-use rackbar_model::{EventKind, Node, NodeId, PowerAction};
+use rackbar_model::{EventKind, Node, NodeId, PowerAction, PowerState};
 use tokio::sync::oneshot;
 
 use crate::bmc::{BmcError, bmc_mac};
@@ -105,6 +105,14 @@ pub(crate) async fn power(rack: &Rack, id: NodeId, action: PowerAction, by: &str
             reason,
         }),
     }
+}
+
+/// What the BMC says of a machine's power, now; `None` without a BMC that answers.
+pub(crate) async fn power_now(rack: &Rack, id: NodeId) -> Option<PowerState> {
+    let node = rack.with(|mind, _| mind.node(id))?;
+    let power = rack.inner.door.get()?.power(node.bmc_address?).await.ok()?;
+    rack.with(|mind, now| mind.power_seen(now, id, power));
+    Some(power)
 }
 
 async fn by_bmc(rack: &Rack, node: &Node, address: IpAddr, action: PowerAction, by: &str) -> Result<(), BmcError> {

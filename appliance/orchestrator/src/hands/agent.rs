@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rackbar_messages::{Ask, JobReport, Work};
 use rackbar_model::{
-    BurnIn, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, RootTarget, SecretText,
+    BurnIn, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, PowerState, RootTarget, SecretText,
 };
 use rackbar_plan::{Progress, RestartWay, StepSpec};
 use rackbar_ssh::HostKeyPair;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::ssh::judged_step;
 use super::{Appliance, Done, Learned, Task};
 use crate::jobs::AskError;
+use crate::power::power_now;
 
 /// Time an agent whose connection broke needs to come back in the same boot.
 const COMES_BACK: Duration = Duration::from_secs(30);
@@ -120,6 +121,9 @@ impl Appliance {
         let by = format!("run {}", task.run);
         let known = task.node.as_ref().is_some_and(|node| node.bmc_address.is_some());
         let by_bmc = if known {
+            if !connected {
+                self.end_in_order(task, node, &by).await;
+            }
             let done = self.rack.power(node, PowerAction::Netboot, &by).await;
             done.map_err(|error| error.to_string())
         } else {
@@ -144,6 +148,25 @@ impl Appliance {
                 Ok(())
             }
             Err(reason) => Err(reason),
+        }
+    }
+
+    /// Lets an installed system that runs end in order before its machine is restarted: what it has in memory only would
+    /// be lost. One that does not end in time is restarted all the same.
+    async fn end_in_order(&self, task: &Task, node: NodeId, by: &str) {
+        if task.system.installed.is_none() || power_now(&self.rack, node).await != Some(PowerState::On) {
+            return;
+        }
+        (task.progress)(Progress {
+            doing: "letting the installed system end in order".into(),
+            ..Progress::default()
+        });
+        if self.rack.power(node, PowerAction::Shutdown, by).await.is_err() {
+            return;
+        }
+        let deadline = Instant::now() + GOES_DOWN;
+        while Instant::now() < deadline && power_now(&self.rack, node).await == Some(PowerState::On) {
+            tokio::time::sleep(self.reach.look).await;
         }
     }
 

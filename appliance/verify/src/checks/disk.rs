@@ -228,11 +228,11 @@ fn room_faults(probed: &Probed, found: &[Found<'_>]) -> Vec<String> {
     faults
 }
 
-const ERRORS: &str = "I/O error|medium error|EXT4-fs error|XFS .*corrupt|BTRFS error|UNC|failed command|DRDY ERR|\
+const ERRORS: &str = "I/O error|medium error|EXT4-fs error|XFS .*corrupt|BTRFS error|\\bUNC\\b|failed command|DRDY ERR|\
                       nvme.*(timeout|reset)|device offlined|read-only";
 /// Floppy and CD drives without a medium always fail, and a root file system is first mounted read-only.
 const NO_ERRORS: &str = "dev fd[0-9]|dev sr[0-9]|\\bfd0\\b|\\bsr0\\b|Write protecting|rodata|(re-?)?mounted .*(ro|read-only)|\
-                         VFS: Mounted root|Command line:|FUNC|func";
+                         VFS: Mounted root|Command line:";
 
 pub(super) fn errors_probe(_: &Context) -> Probe {
     Ok(Some(kernel_log(ERRORS, NO_ERRORS)))
@@ -272,6 +272,32 @@ mod tests {
             Verdict::Failed { observed, .. } => observed,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// What the probe finds in a log, with a `dmesg` of our own.
+    fn found(log: &str) -> String {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let dmesg = folder.path().join("dmesg");
+        std::fs::write(&dmesg, format!("#!/bin/sh\ncat <<'END'\n{log}END\n")).unwrap();
+        std::fs::set_permissions(&dmesg, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/bin:/bin", folder.path().display());
+        let probe = kernel_log(ERRORS, NO_ERRORS);
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", &probe])
+            .env("PATH", path)
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    }
+
+    #[test]
+    fn errors_of_disks_are_told_from_words_of_programs() {
+        let log = "[    1.000000] EXT4-fs (vda1): re-mounted. Opts: (null)\n\
+                   [   18.589856] systemd-journald[211]: File system.journal corrupted or uncleanly shut down\n\
+                   [   19.000000] ACPI: truncated function\n";
+        assert_eq!(found(log), "lines=2\n");
+        let bad = "[   20.1] blk_update_request: I/O error, dev sda, sector 7\n[   20.2] ata1.00: error: { UNC }\n";
+        assert_eq!(found(bad).matches("log=").count(), 2);
     }
 
     #[test]

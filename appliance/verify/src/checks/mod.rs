@@ -148,11 +148,14 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
+/// Programs write into the kernel's log too, and speak of other things: `systemd-journald[211]: .. corrupted`.
+const BY_PROGRAMS: &str = "'^(\\[ *[0-9.]+\\] )?[A-Za-z0-9_.@-]+\\[[0-9]+\\]: '";
+
 /// Reads lines of the kernel log that match `pattern`, whatever tool is there; `lines=` says how many there were in all,
 /// so that no log is not taken for a clean one.
 pub(crate) fn kernel_log(pattern: &str, except: &str) -> String {
     format!(
-        "log() {{ dmesg 2>/dev/null || journalctl -k -b -o cat --no-pager 2>/dev/null; }}\n\
+        "log() {{ {{ dmesg 2>/dev/null || journalctl -k -b -o cat --no-pager 2>/dev/null; }} | grep -avE {BY_PROGRAMS}; }}\n\
          echo \"lines=$(log | wc -l)\"\n\
          log | grep -aiE {} | grep -avE {} | tail -n 20 | sed 's/^/log=/'\n",
         quoted(pattern),
