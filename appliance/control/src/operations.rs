@@ -267,6 +267,10 @@ pub trait Operations: Send + Sync + 'static {
     fn maintenance(&self, _node: &str, _on: bool, _reason: String, _by: &str) -> Answer<'_, ()> {
         none("maintenance")
     }
+    /// Forgets what was learnt of a machine's boot firmware; it is led by the usual way again.
+    fn forget_firmware(&self, _node: &str) -> Answer<'_, ()> {
+        none("forget firmware")
+    }
     /// Runs the checks on these machines, or on all that have something installed, and waits for their end; gives the
     /// signed report of the rack as JSON.
     fn verify(&self, _nodes: Vec<String>, _by: &str) -> Answer<'_, String> {

@@ -1,10 +1,13 @@
 //! Words of netbooting: what the client is, which way it boots, how far it got.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{MacAddr, Timestamp};
 
 /// Client system architecture of DHCP option 93 (RFC 4578 section 2.1, IANA "Processor Architecture Types").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -97,6 +100,27 @@ impl fmt::Display for BootWay {
             Self::VirtualMedia => "virtual media",
         })
     }
+}
+
+/// What was learnt of a machine's boot firmware by watching what it did with our DHCP answers. An observation of the DHCP
+/// service: it outlives a restart, and is dropped when nothing confirmed it for long or a person says so.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct FirmwareHabit {
+    /// The boot interface.
+    pub mac: MacAddr,
+    /// Option 93 of the firmware that was watched.
+    pub arch: Option<ClientArch>,
+    /// The way it is led now.
+    pub way: BootWay,
+    /// True once it fetched a boot file by that way.
+    pub proven: bool,
+    /// Ways that came to nothing since one last worked.
+    pub given_up: Vec<BootWay>,
+    /// Why it is led so, in words; `None` when the usual way worked at once.
+    pub reason: Option<String>,
+    /// When this was last seen to hold.
+    pub seen: Timestamp,
 }
 
 /// How far a boot program or the agent has come. Reported by our loader and by the agent; grows at the end.

@@ -21,7 +21,7 @@ mod view;
 mod words;
 
 pub use address::{MacAddr, ParseMacError};
-pub use boot::{BootStage, BootWay, ClientArch, Digest, ParseDigestError};
+pub use boot::{BootStage, BootWay, ClientArch, Digest, FirmwareHabit, ParseDigestError};
 pub use check::{CheckResult, CheckStatus};
 pub use event::{Event, EventKind, Severity};
 pub use install::{

@@ -1,6 +1,6 @@
 //! The doors of the services, opened: events and leases come in here.
 
-use rackbar_model::{EventKind, Lease, MacAddr};
+use rackbar_model::{EventKind, FirmwareHabit, Lease, MacAddr};
 use rackbar_services::{EventSink, LeaseLog, LeaseLogError};
 
 use crate::Rack;
@@ -22,5 +22,13 @@ impl LeaseLog for Rack {
             .map_err(|error| LeaseLogError(error.to_string()))?;
         self.leases_committed(batch);
         Ok(())
+    }
+
+    fn habits(&self) -> Result<Vec<FirmwareHabit>, LeaseLogError> {
+        self.firmware_habits().map_err(|error| LeaseLogError(error.to_string()))
+    }
+
+    fn learnt(&self, mac: MacAddr, habit: Option<&FirmwareHabit>) {
+        self.record_firmware(mac, habit);
     }
 }

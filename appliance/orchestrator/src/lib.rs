@@ -18,6 +18,7 @@ mod console;
 mod doors;
 mod error;
 mod facts;
+mod firmware;
 mod held;
 mod jobs;
 mod knowledge;

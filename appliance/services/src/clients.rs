@@ -29,6 +29,7 @@ type Listener = Box<dyn Fn(MacAddr) + Send>;
 pub struct ClientTable {
     known: RwLock<HashMap<Ipv4Addr, Known>>,
     on_fetch: Mutex<Option<Listener>>,
+    on_forget: Mutex<Option<Listener>>,
 }
 
 impl ClientTable {
@@ -73,6 +74,17 @@ impl ClientTable {
         if let Some(listener) = lock(&self.on_fetch).as_ref() {
             listener(mac);
         }
+    }
+
+    /// What DHCP learnt of the firmware of `mac` is to be forgotten. False when DHCP does not run: then only the record
+    /// has to go.
+    pub fn forget_firmware(&self, mac: MacAddr) -> bool {
+        lock(&self.on_forget).as_ref().map(|listener| listener(mac)).is_some()
+    }
+
+    /// Has `listener` called for every firmware to forget.
+    pub(crate) fn on_forget(&self, listener: Option<Listener>) {
+        *lock(&self.on_forget) = listener;
     }
 
     /// Has `listener` called for every boot file fetched.

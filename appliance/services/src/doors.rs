@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use rackbar_messages::BootReport;
-use rackbar_model::{EventKind, Lease, MacAddr};
+use rackbar_model::{EventKind, FirmwareHabit, Lease, MacAddr};
 
 /// Takes what happened.
 pub trait EventSink: Send + Sync {
@@ -32,6 +32,16 @@ pub trait LeaseLog: Send + Sync {
     /// # Errors
     /// When the batch is not safe. The service then drops the answers of this batch: clients ask again.
     fn commit(&self, batch: &[Lease]) -> Result<(), LeaseLogError>;
+
+    /// What was learnt of the firmware of machines, as [`Self::learnt`] recorded it last.
+    ///
+    /// # Errors
+    /// When the log cannot be read; the service then starts all the same and learns anew.
+    fn habits(&self) -> Result<Vec<FirmwareHabit>, LeaseLogError>;
+
+    /// Records what was learnt of a machine's firmware in place of what was recorded before, or that nothing is. It must
+    /// queue and return: nothing waits for it, and what a power cut loses is learnt again.
+    fn learnt(&self, mac: MacAddr, habit: Option<&FirmwareHabit>);
 }
 
 /// Leases could not be read or made durable. The text says what, where and why.

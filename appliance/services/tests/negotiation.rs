@@ -14,8 +14,8 @@ use common::{DEADLINE, Leases, Sink, wait_until};
 use rackbar_dhcp::packet::{Packet, code};
 use rackbar_dhcp::{Config, Interface, InterfaceId, Mode, Network, Range, Reservation, ReservedFor};
 use rackbar_model::{BootWay, EventKind, LeaseState, MacAddr};
-use rackbar_services::Link;
 use rackbar_services::dhcp::{DhcpConfig, DhcpHandle, start};
+use rackbar_services::{ClientTable, Link};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -29,9 +29,15 @@ struct Service {
     handle: DhcpHandle,
     sink: Arc<Sink>,
     leases: Arc<Leases>,
+    clients: Arc<ClientTable>,
 }
 
 fn serve(net: &Net, ways: &[BootWay]) -> Service {
+    serve_with(net, ways, Arc::new(Leases::default()))
+}
+
+/// The same with what an earlier service left behind.
+fn serve_with(net: &Net, ways: &[BootWay], leases: Arc<Leases>) -> Service {
     net.inside("server", || {
         let link = Link::find("test", "rack0").unwrap();
         let interface = Interface {
@@ -59,9 +65,14 @@ fn serve(net: &Net, ways: &[BootWay]) -> Service {
             },
         };
         let (sink, common) = Sink::new();
-        let leases = Arc::new(Leases::default());
+        let clients = Arc::clone(&common.clients);
         let handle = start(config, Arc::clone(&leases) as _, common).unwrap();
-        Service { handle, sink, leases }
+        Service {
+            handle,
+            sink,
+            leases,
+            clients,
+        }
     })
 }
 
@@ -171,6 +182,46 @@ fn firmware_deaf_to_proxy_offers_is_led_by_a_reserved_address_beside_dnsmasq() {
         "{}",
         told.1
     );
+    service.handle.stop();
+}
+
+#[test]
+fn what_was_learnt_of_a_firmware_survives_a_restart_until_it_is_forgotten() {
+    let net = Net::new();
+    let _dnsmasq = net.dnsmasq();
+    let ways = [BootWay::Proxy, BootWay::FullDhcp];
+    let service = serve(&net, &ways);
+    let firmware = Firmware::new(&net);
+    firmware.boot_in_vain(1);
+    firmware.boot_in_vain(2);
+    firmware.send(3, 1, &[]);
+    firmware.hear(3, SERVER, DEADLINE).expect("our own offer");
+    firmware.request(3, RESERVED, SERVER);
+    let leases = Arc::clone(&service.leases);
+    wait_until("it is written down", || leases.habits.lock().unwrap().len() == 1);
+    service.handle.stop();
+    let habit = leases.habits.lock().unwrap()[&MAC].clone();
+    assert_eq!((habit.way, habit.proven), (BootWay::FullDhcp, false));
+    assert_eq!(habit.given_up, [BootWay::Proxy]);
+    assert!(
+        habit
+            .reason
+            .as_deref()
+            .is_some_and(|why| why.contains("no boot file fetched"))
+    );
+
+    // Its first packet after the restart is answered with an address of ours: it does not fail twice again.
+    let service = serve_with(&net, &ways, Arc::clone(&leases));
+    firmware.send(4, 1, &[]);
+    assert!(firmware.hear(4, SERVER, DEADLINE).is_some());
+    assert!(service.clients.forget_firmware(MAC));
+    wait_until("the record is gone", || leases.habits.lock().unwrap().is_empty());
+    service.handle.stop();
+    let service = serve_with(&net, &ways, leases);
+    firmware.send(5, 1, &[]);
+    firmware.hear(5, OTHER, DEADLINE).expect("dnsmasq's offer");
+    let proxied = |kind: &EventKind| matches!(kind, EventKind::DhcpOffer { address: None, .. });
+    wait_until("our proxy offer", || service.sink.count(proxied) == 1);
     service.handle.stop();
 }
 

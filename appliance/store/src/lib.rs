@@ -68,6 +68,8 @@ pub enum Table {
     Tokens,
     /// Certificates that BMCs are known by.
     Bmcs,
+    /// What was learnt of machines' boot firmware, by MAC address.
+    Firmware,
     /// The site in force, runs with the standing of their actions, what was installed where, and reports.
     Work,
 }

@@ -42,6 +42,7 @@ const BMCS: Bytes = TableDefinition::new("bmcs");
 const LOCK: Bytes = TableDefinition::new("lock");
 const LOCK_KEY: &[u8] = b"lock";
 const WORK: Bytes = TableDefinition::new("work");
+const FIRMWARE: Bytes = TableDefinition::new("firmware");
 
 const fn definition(table: Table) -> Bytes {
     match table {
@@ -50,12 +51,23 @@ const fn definition(table: Table) -> Bytes {
         Table::Tokens => TOKENS,
         Table::Bmcs => BMCS,
         Table::Work => WORK,
+        Table::Firmware => FIRMWARE,
     }
 }
 
 /// Tables of an export by their numbers there; a number is never given to another table. A new [`Table`] goes to the end.
 /// The lock is not among them: an export has its own.
-const NUMBERED: [Bytes; 8] = [LEASES, NODES, INVENTORIES, SECRETS, CONFIG, TOKENS, BMCS, WORK];
+const NUMBERED: [Bytes; 9] = [
+    LEASES,
+    NODES,
+    INVENTORIES,
+    SECRETS,
+    CONFIG,
+    TOKENS,
+    BMCS,
+    WORK,
+    FIRMWARE,
+];
 pub(crate) const SECRETS_NUMBER: u8 = 3;
 const EVENTS_NUMBER: u8 = 100;
 
@@ -198,7 +210,18 @@ fn initialise(db: &Database) -> Result<(), StoreError> {
     tx.open_table(META)?.insert("schema", SCHEMA)?;
     tx.open_table(EVENTS)?;
     tx.open_table(NODE_EVENTS)?;
-    for table in [LEASES, NODES, INVENTORIES, SECRETS, CONFIG, TOKENS, BMCS, WORK, LOCK] {
+    for table in [
+        LEASES,
+        NODES,
+        INVENTORIES,
+        SECRETS,
+        CONFIG,
+        TOKENS,
+        BMCS,
+        WORK,
+        FIRMWARE,
+        LOCK,
+    ] {
         tx.open_table(table)?;
     }
     Ok(tx.commit()?)

@@ -254,6 +254,8 @@ pub struct Limits {
     pub probes: usize,
     /// Addresses in all pools of one network; the rest of a larger range is not used.
     pub pool_addresses: usize,
+    /// Milliseconds after which what was learnt of a firmware, and nothing confirmed since, is no longer believed.
+    pub habit_millis: u64,
 }
 
 impl Default for Limits {
@@ -262,6 +264,8 @@ impl Default for Limits {
             clients: 8192,
             probes: 1024,
             pool_addresses: 1 << 20,
+            // 90 days: firmware is updated about once a quarter, and learning anew costs two boots.
+            habit_millis: 90 * 24 * 3_600_000,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use rackbar_model::{EventKind, Lease, MacAddr};
+use rackbar_model::{EventKind, FirmwareHabit, Lease, MacAddr};
 
 /// A network interface of the appliance, by its kernel index. The engine only compares it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -37,6 +37,11 @@ pub enum Input<'a> {
         /// The machine's boot interface.
         mac: MacAddr,
     },
+    /// A person wants what was learnt of this machine's firmware forgotten: it was replaced, updated or set up anew.
+    ForgetFirmware {
+        /// The machine's boot interface.
+        mac: MacAddr,
+    },
     /// Nothing but time passed. Give it at the engine's deadline, and once at start.
     Tick,
 }
@@ -65,6 +70,14 @@ pub enum Output {
         interface: InterfaceId,
         /// The address in question.
         address: Ipv4Addr,
+    },
+    /// Record what was learnt of a machine's firmware, or that nothing is (`None`). Give it back with `Engine::recall`
+    /// at the next start. Nothing waits for it: what a power cut loses is learnt again.
+    Learnt {
+        /// The machine's boot interface.
+        mac: MacAddr,
+        /// What replaces all that was recorded of it.
+        habit: Option<FirmwareHabit>,
     },
     /// Tell what happened.
     Event {

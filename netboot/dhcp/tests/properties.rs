@@ -98,7 +98,7 @@ impl World {
                         .insert(lease.address, (lease.mac, lease.state, lease.expires.0));
                 }
                 Output::Send { bytes, .. } => self.sent(now, client, &Packet::new(bytes).unwrap()),
-                Output::Probe { .. } | Output::Event { .. } => {}
+                Output::Probe { .. } | Output::Event { .. } | Output::Learnt { .. } => {}
             }
         }
     }

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use rackbar_artifacts::Artifacts;
 use rackbar_dhcp::{Config, Mode, Network, Range};
 use rackbar_messages::BootReport;
-use rackbar_model::{Event, EventKind, Lease, MacAddr, Timestamp};
+use rackbar_model::{Event, EventKind, FirmwareHabit, Lease, MacAddr, Timestamp};
 use rackbar_services::{BootDesk, BootReply, Common, EventSink, LeaseLog, LeaseLogError, dhcp, http, tftp};
 use rackbar_store::Store;
 
@@ -39,6 +39,11 @@ impl LeaseLog for Journal {
             .commit_leases(batch)
             .map_err(|error| LeaseLogError(error.to_string()))
     }
+    // The machines of the load do not boot: nothing is learnt.
+    fn habits(&self) -> Result<Vec<FirmwareHabit>, LeaseLogError> {
+        Ok(Vec::new())
+    }
+    fn learnt(&self, _: MacAddr, _: Option<&FirmwareHabit>) {}
 }
 
 /// Forgets events: nginx is measured without its access log.

@@ -69,6 +69,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(nodes::bind))
         .routes(routes!(nodes::recover))
         .routes(routes!(nodes::maintenance))
+        .routes(routes!(nodes::firmware, nodes::forget_firmware))
         .routes(routes!(console::show, console::type_in))
         .routes(routes!(proof::node_report))
         .routes(routes!(proof::rack_report))

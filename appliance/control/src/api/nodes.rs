@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use rackbar_model::{Event, Inventory, Node, PowerAction, Timestamp};
+use rackbar_model::{Event, FirmwareHabit, Inventory, Node, PowerAction, Timestamp};
 use rackbar_orchestrator::PowerWay;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::paging::{Page, PageQuery, etag, listed, tagged};
 use super::{Caller, Deed, Problem};
 use crate::Context;
+use crate::operations::Refused;
 
 /// The node of that name, id or MAC address.
 pub(crate) fn find(context: &Context, name: &str) -> Result<Arc<Node>, Problem> {
@@ -354,4 +355,37 @@ pub(crate) async fn maintenance(
         tagged(&HeaderMap::new(), find(&context, &id)?.as_ref()),
     )
         .into_response())
+}
+
+/// What was learnt of a machine's boot firmware by watching it boot: one entry for each interface that it booted by.
+#[utoipa::path(
+    get, path = "/api/v1/nodes/{node}/firmware", tag = "nodes",
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses((status = 200, body = Vec<FirmwareHabit>), (status = 404, body = Problem))
+)]
+pub(crate) async fn firmware(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    let habits = context.rack.firmware_of(&node);
+    let habits = habits.map_err(|error| Refused::Internal(error.to_string()))?;
+    Ok(tagged(&headers, &habits))
+}
+
+/// Forgets what was learnt of a machine's boot firmware: it was replaced, updated or set up anew.
+#[utoipa::path(
+    delete, path = "/api/v1/nodes/{node}/firmware", tag = "nodes",
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses((status = 204), (status = 404, body = Problem))
+)]
+pub(crate) async fn forget_firmware(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    context.operations.forget_firmware(&node.id.to_string()).await?;
+    let deed = Deed(format!("forget what was learnt of the boot firmware of {}", node.name));
+    Ok((Extension(deed), StatusCode::NO_CONTENT).into_response())
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use rackbar_control::client::Client;
-use rackbar_model::{Disk, Event, FirmwareMode, Inventory, Nic, Node, PowerAction};
+use rackbar_model::{Disk, Event, FirmwareHabit, FirmwareMode, Inventory, Nic, Node, PowerAction};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -68,6 +68,18 @@ pub enum Command {
         /// Why, for whoever finds it so
         #[arg(long, default_value = "")]
         reason: String,
+    },
+    /// Show what was learnt of a machine's boot firmware, or forget it
+    #[command(
+        after_help = "Examples:\n  rackbar node firmware node-003\n  rackbar node firmware node-003 --forget\n\n\
+        Forget it after the machine's board or its firmware was exchanged."
+    )]
+    Firmware {
+        /// Name, id or MAC address
+        node: String,
+        /// Lead it by the usual way again, and learn anew
+        #[arg(long)]
+        forget: bool,
     },
     /// Give a machine another name
     Rename {
@@ -164,6 +176,15 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             eprintln!("{node} is {} maintenance", if on { "in" } else { "out of" });
             Ok(())
         }
+        Command::Firmware { node, forget } => {
+            let path = format!("/api/v1/nodes/{}/firmware", segment(node));
+            if *forget {
+                client.delete(&path).await?;
+                eprintln!("{node}: forgotten; its next boot shows anew what its firmware does");
+                return Ok(());
+            }
+            firmware(&client.get::<Vec<FirmwareHabit>>(&path).await?, node, as_json)
+        }
         Command::Rename { node, name } => {
             client
                 .patch(&format!("/api/v1/nodes/{node}"), &json!({ "name": name }))
@@ -172,6 +193,31 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             Ok(())
         }
     }
+}
+
+fn firmware(habits: &[FirmwareHabit], node: &str, as_json: bool) -> Result<()> {
+    if as_json {
+        return output::json(&habits);
+    }
+    if habits.is_empty() {
+        eprintln!("{node}: nothing was learnt of its firmware yet; it is led by the usual way");
+        return Ok(());
+    }
+    let mut table = output::table(&["MAC", "FIRMWARE", "WAY", "WORKED", "GIVEN UP", "WHY", "SEEN"]);
+    for habit in habits {
+        let given_up: Vec<String> = habit.given_up.iter().map(ToString::to_string).collect();
+        table.add_row(vec![
+            habit.mac.to_string(),
+            habit.arch.map(|arch| arch.to_string()).unwrap_or_default(),
+            habit.way.to_string(),
+            if habit.proven { "yes" } else { "not seen" }.to_owned(),
+            given_up.join(", "),
+            output::plain(habit.reason.as_deref().unwrap_or("the usual way")),
+            habit.seen.to_string(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
 }
 
 async fn list(client: &Client, state: Option<&str>, as_json: bool) -> Result<()> {

@@ -278,7 +278,12 @@ impl Daemon {
         let context = Context {
             rack: self.rack.clone(),
             about: Arc::new(about),
-            operations: Arc::new(Asked::new(self.rack.clone(), self.works.clone(), keep)),
+            operations: Arc::new(Asked::new(
+                self.rack.clone(),
+                self.works.clone(),
+                keep,
+                self.services.clients(),
+            )),
             access: self.access.clone(),
             counters: self.services.counters(),
         };

@@ -17,6 +17,7 @@ use rackbar_orchestrator::executor::{
 };
 use rackbar_orchestrator::{Consoles, Rack};
 use rackbar_plan::{Plan, PlanId, Run, RunId, Site, SiteProblem};
+use rackbar_services::ClientTable;
 
 use super::keep::Keep;
 use super::works::Works;
@@ -29,16 +30,18 @@ pub(super) struct Asked {
     rack: Rack,
     works: Works,
     keep: Keep,
+    clients: Arc<ClientTable>,
     consoles: Consoles,
 }
 
 impl Asked {
-    pub(super) fn new(rack: Rack, works: Works, keep: Keep) -> Self {
+    pub(super) fn new(rack: Rack, works: Works, keep: Keep, clients: Arc<ClientTable>) -> Self {
         let consoles = Consoles::new(rack.clone(), keep.folder.join("console"));
         Self {
             rack,
             works,
             keep,
+            clients,
             consoles,
         }
     }
@@ -294,6 +297,19 @@ impl Operations for Asked {
         self.ask(move |executor, rack| {
             let done = executor.maintenance(node(rack, &name)?.id, on, &reason, &by);
             done.map_err(of_node)
+        })
+    }
+
+    fn forget_firmware(&self, name: &str) -> Answer<'_, ()> {
+        let (name, clients) = (name.to_owned(), Arc::clone(&self.clients));
+        self.ask(move |_, rack| {
+            for mac in &node(rack, &name)?.macs {
+                // Where DHCP runs it has the last word, also over the record.
+                if !clients.forget_firmware(*mac) {
+                    rack.record_firmware(*mac, None);
+                }
+            }
+            Ok(())
         })
     }
 

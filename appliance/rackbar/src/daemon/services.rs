@@ -16,7 +16,7 @@ use rackbar_services::dhcp::{self, DhcpConfig, DhcpHandle};
 use rackbar_services::http::{self, HttpConfig, HttpHandle, HttpLimits};
 use rackbar_services::ra::{self, RaConfig, RaHandle};
 use rackbar_services::tftp::{self, TftpConfig, TftpHandle, TftpLimits};
-use rackbar_services::{Common, EventSink as _, SampleKind, StartError};
+use rackbar_services::{ClientTable, Common, EventSink as _, SampleKind, StartError};
 
 use super::network::Placed;
 use super::site::Site;
@@ -77,6 +77,11 @@ impl Services {
     /// What boot HTTP serves by digest; images join it.
     pub(super) fn artifacts(&self) -> Arc<Artifacts> {
         self.artifacts.clone()
+    }
+
+    /// Who is behind an address, and what is heard of them.
+    pub(super) fn clients(&self) -> Arc<ClientTable> {
+        self.common.clients.clone()
     }
 
     /// Puts a configuration in force.

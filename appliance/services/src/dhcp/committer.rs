@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use rackbar_model::{EventKind, Lease, LeaseState, MacAddr, Severity};
+use rackbar_model::{EventKind, FirmwareHabit, Lease, LeaseState, MacAddr, Severity};
 
 use super::ports::Port;
 use crate::Common;
@@ -42,6 +42,7 @@ pub(crate) enum Way {
 /// The engine thread's end.
 pub(crate) struct Committer {
     jobs: SyncSender<Job>,
+    log: Arc<dyn LeaseLog>,
     failure: Arc<Failure>,
 }
 
@@ -63,19 +64,24 @@ impl Committer {
         let (jobs, receiver) = sync_channel(QUEUE);
         let failure = Arc::new(Failure::default());
         let worker = Worker {
-            log,
+            log: Arc::clone(&log),
             common,
             failure: Arc::clone(&failure),
             waker,
         };
         // Ends when the engine thread drops its end, after committing what is queued.
         running.spawn("dhcp-leases", None, move || worker.run(&receiver))?;
-        Ok(Self { jobs, failure })
+        Ok(Self { jobs, log, failure })
     }
 
     /// Hands a job over; `false` when too many wait and this one is dropped.
     pub(crate) fn submit(&self, job: Job) -> bool {
         !matches!(self.jobs.try_send(job), Err(TrySendError::Full(_)))
+    }
+
+    /// Records what was learnt of a machine's firmware; nothing waits for it.
+    pub(crate) fn learnt(&self, mac: MacAddr, habit: Option<FirmwareHabit>) {
+        self.log.learnt(mac, habit.as_ref());
     }
 
     /// The state of the log when it changed since the last call.

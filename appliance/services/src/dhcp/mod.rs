@@ -21,7 +21,7 @@ use rackbar_model::{ServiceStatus, Severity};
 use crate::bind::StartError;
 use crate::doors::LeaseLog;
 use crate::poll::{Poller, Waker};
-use crate::running::{Running, StatusCell};
+use crate::running::{Running, StatusCell, now};
 use crate::{Common, LeaseLogError};
 
 use committer::Committer;
@@ -65,7 +65,8 @@ pub fn start(config: DhcpConfig, log: Arc<dyn LeaseLog>, common: Common) -> Resu
     {
         common.clients.leased(lease.address, lease.mac);
     }
-    let engine = Engine::new(config.engine, leases);
+    let mut engine = Engine::new(config.engine, leases);
+    recall(&mut engine, log.as_ref());
     let mut running = Running::new(StatusCell::new("dhcp"));
     let poller = Poller::new().map_err(system)?;
     let waker = poller.waker();
@@ -80,6 +81,11 @@ pub fn start(config: DhcpConfig, log: Arc<dyn LeaseLog>, common: Common) -> Resu
     common.clients.on_fetch(Some(Box::new(move |mac| {
         // The service was stopped: nobody needs to know.
         let _ = fetched.send(Order::Fetched(mac));
+        wake.wake();
+    })));
+    let (forget, wake) = (orders.clone(), waker.clone());
+    common.clients.on_forget(Some(Box::new(move |mac| {
+        let _ = forget.send(Order::ForgetFirmware(mac));
         wake.wake();
     })));
     Ok(DhcpHandle {
@@ -136,6 +142,7 @@ impl DhcpHandle {
     /// Stops receiving, commits and acknowledges what was under way, and waits until that is done.
     pub fn stop(mut self) {
         self.common.clients.on_fetch(None);
+        self.common.clients.on_forget(None);
         self.running.stop();
     }
 
@@ -143,6 +150,18 @@ impl DhcpHandle {
         // Fails only when the thread is gone; the asker then sees its answer channel closed.
         let _ = self.orders.send(order);
         self.waker.wake();
+    }
+}
+
+/// Gives the engine back what was learnt of firmware. Without it machines are led by their usual way and learnt anew.
+fn recall(engine: &mut Engine, log: &dyn LeaseLog) {
+    match log.habits() {
+        Ok(habits) => {
+            for mac in engine.recall(now(), habits) {
+                log.learnt(mac, None);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "what was learnt of firmware cannot be read and is learnt anew"),
     }
 }
 

@@ -34,6 +34,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) enum Order {
     /// A boot file went to this machine.
     Fetched(MacAddr),
+    /// What was learnt of this machine's firmware is to be forgotten.
+    ForgetFirmware(MacAddr),
     /// Look something up.
     Look(Box<dyn FnOnce(&Engine) + Send>),
     /// Which interfaces are open.
@@ -246,6 +248,7 @@ impl Server {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Fetched(mac) => self.give(Input::BootFileFetched { mac }),
+                Order::ForgetFirmware(mac) => self.give(Input::ForgetFirmware { mac }),
                 Order::Look(look) => look(&self.engine),
                 Order::Names(sender) => {
                     let names = self.ports.iter().map(|port| (port.link.name.clone(), port.link.index));
@@ -293,6 +296,7 @@ impl Server {
                     }
                 }
                 Output::Probe { interface, address } => self.probe(interface, address),
+                Output::Learnt { mac, habit } => self.committer.learnt(mac, habit),
                 Output::Event { mac, kind } if held => self.job.events.push((mac, kind)),
                 Output::Event { mac, kind } => self.common.events.event(mac, kind),
             }

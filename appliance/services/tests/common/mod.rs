@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use rackbar_messages::BootReport;
-use rackbar_model::{EventKind, Lease, MacAddr};
+use rackbar_model::{EventKind, FirmwareHabit, Lease, MacAddr};
 use rackbar_services::{BootDesk, BootReply, Common, EventSink, LeaseLog, LeaseLogError};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -91,6 +91,7 @@ impl BootDesk for Desk {
 #[derive(Default)]
 pub(crate) struct Leases {
     pub(crate) committed: Mutex<Vec<Lease>>,
+    pub(crate) habits: Mutex<std::collections::BTreeMap<MacAddr, FirmwareHabit>>,
     pub(crate) broken: std::sync::atomic::AtomicBool,
 }
 
@@ -104,6 +105,16 @@ impl LeaseLog for Leases {
         }
         self.committed.lock().unwrap().extend_from_slice(batch);
         Ok(())
+    }
+    fn habits(&self) -> Result<Vec<FirmwareHabit>, LeaseLogError> {
+        Ok(self.habits.lock().unwrap().values().cloned().collect())
+    }
+    fn learnt(&self, mac: MacAddr, habit: Option<&FirmwareHabit>) {
+        let mut habits = self.habits.lock().unwrap();
+        match habit {
+            Some(habit) => _ = habits.insert(mac, habit.clone()),
+            None => _ = habits.remove(&mac),
+        }
     }
 }
 

@@ -14,7 +14,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
-use rackbar_model::{BootWay, ClientArch, MacAddr, Timestamp};
+use rackbar_model::{BootWay, ClientArch, FirmwareHabit, MacAddr, Timestamp};
 
 /// DISCOVERs closer than this are one try heard twice (two relays, a chatty ROM), in milliseconds.
 const SAME_TRY: u64 = 1500;
@@ -22,6 +22,8 @@ const SAME_TRY: u64 = 1500;
 const SAME_TRANSACTION: u64 = 60_000;
 /// How often a way may come to nothing before the next one's turn.
 const PATIENCE: u32 = 2;
+/// A habit that is confirmed at every boot is recorded again after this, in milliseconds, so that it does not grow old.
+const CONFIRM_AGAIN: u64 = 24 * 3_600_000;
 
 /// What a machine last did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +80,10 @@ pub struct ClientMemory {
     pub proven: Option<BootWay>,
     /// Ways given up since one last worked.
     pub given_up: Vec<BootWay>,
+    /// Why it was moved to its way, in words.
+    pub reason: Option<String>,
+    /// When what we know of its firmware was recorded last; `None` while nothing was.
+    pub learnt: Option<Timestamp>,
     pub(super) told: Told,
     /// The policy refusal was told.
     pub(super) ignored: bool,
@@ -114,6 +120,8 @@ impl ClientMemory {
             fruitless: 0,
             proven: None,
             given_up: Vec::new(),
+            reason: None,
+            learnt: None,
             told: Told::default(),
             ignored: false,
             fileless: false,
@@ -163,6 +171,47 @@ impl ClientMemory {
             .find(|way| Some(*way) != self.way && !self.given_up.contains(way))
     }
 
+    /// What a habit recorded before a restart says.
+    pub(super) fn recalled(habit: FirmwareHabit) -> Self {
+        Self {
+            arch: habit.arch,
+            way: Some(habit.way),
+            proven: habit.proven.then_some(habit.way),
+            given_up: habit.given_up,
+            reason: habit.reason,
+            learnt: Some(habit.seen),
+            ..Self::new(habit.mac, habit.seen)
+        }
+    }
+
+    /// What is to be recorded of its firmware now; `None` while it has no way.
+    pub(super) fn learn(&mut self, now: Timestamp) -> Option<FirmwareHabit> {
+        let way = self.way?;
+        self.learnt = Some(now);
+        Some(FirmwareHabit {
+            mac: self.mac,
+            arch: self.arch,
+            way,
+            proven: self.proven == Some(way),
+            given_up: self.given_up.clone(),
+            reason: self.reason.clone(),
+            seen: now,
+        })
+    }
+
+    /// Begins anew with its firmware. True when something was recorded of it.
+    pub(super) fn unlearn(&mut self) -> bool {
+        self.phase = ClientPhase::Looking;
+        self.way = None;
+        self.unanswered = 0;
+        self.fruitless = 0;
+        self.proven = None;
+        self.given_up.clear();
+        self.reason = None;
+        self.stuck = false;
+        self.learnt.take().is_some()
+    }
+
     /// Changes the way; returns the one before.
     pub(super) fn change_way(&mut self, to: BootWay) -> Option<BootWay> {
         self.unanswered = 0;
@@ -200,8 +249,10 @@ impl ClientMemory {
         self.phase = ClientPhase::Requested { at: now };
     }
 
-    /// It fetched a boot file: its way works.
-    pub(super) fn fetched(&mut self, now: Timestamp) {
+    /// It fetched a boot file: its way works. True when that is news worth recording.
+    pub(super) fn fetched(&mut self, now: Timestamp) -> bool {
+        let old = self.learnt.is_none_or(|at| now.since(at) >= CONFIRM_AGAIN);
+        let news = self.way.is_some() && (self.proven != self.way || !self.given_up.is_empty() || old);
         self.fetches = self.fetches.saturating_add(1);
         self.unanswered = 0;
         self.fruitless = 0;
@@ -209,6 +260,7 @@ impl ClientMemory {
         self.given_up.clear();
         self.stuck = false;
         self.phase = ClientPhase::Fetched { at: now };
+        news
     }
 
     /// True the first time this message of this transaction is asked about.
@@ -256,6 +308,17 @@ impl Clients {
         let memory = self.map.entry(mac).or_insert_with(|| ClientMemory::new(mac, now));
         memory.last_seen = now;
         memory
+    }
+
+    /// Takes in what was known before a restart, unless the machine spoke since. False when there is no room.
+    pub(super) fn recall(&mut self, habit: FirmwareHabit, limit: usize) -> bool {
+        let (mac, seen) = (habit.mac, habit.seen);
+        if self.map.len() >= limit || self.map.contains_key(&mac) {
+            return self.map.contains_key(&mac);
+        }
+        self.by_age.insert((seen, mac));
+        self.map.insert(mac, ClientMemory::recalled(habit));
+        true
     }
 
     /// The machine, if remembered.

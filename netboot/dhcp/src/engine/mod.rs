@@ -17,14 +17,14 @@ mod telling;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use rackbar_model::{EventKind, Lease, LeaseState, MacAddr, Timestamp};
+use rackbar_model::{EventKind, FirmwareHabit, Lease, LeaseState, MacAddr, Timestamp};
 
 pub use memory::{ClientMemory, ClientPhase};
 pub(crate) use probe::Waiting;
 pub use stance::Role;
 
 use memory::Clients;
-use question::{Question, Speaker};
+use question::Question;
 use stance::{Foreign, Stance};
 use telling::Bucket;
 
@@ -112,6 +112,23 @@ impl Engine {
         engine
     }
 
+    /// Takes in what was learnt of firmware before a restart, newest first where there is not room for all. Returns the
+    /// machines of whom it is not believed any more: their records can go.
+    pub fn recall(&mut self, now: Timestamp, habits: impl IntoIterator<Item = FirmwareHabit>) -> Vec<MacAddr> {
+        let mut habits: Vec<_> = habits.into_iter().collect();
+        habits.sort_by_key(|habit| std::cmp::Reverse(habit.seen));
+        let limits = self.config.limits;
+        let mut gone = Vec::new();
+        for habit in habits {
+            let mac = habit.mac;
+            let old = now.since(habit.seen) >= limits.habit_millis;
+            if old || !self.clients.recall(habit, limits.clients) {
+                gone.push(mac);
+            }
+        }
+        gone
+    }
+
     /// Takes another configuration. Leases stay; a client whose address no longer fits its network is refused when it
     /// renews and asks anew. A network that is what it was keeps what it found out about other servers.
     pub fn reconfigure(&mut self, config: Config) {
@@ -184,9 +201,18 @@ impl Engine {
                 owner,
             } => self.probed(now, interface, address, owner, out),
             Input::BootFileFetched { mac } => {
-                if let Some(memory) = self.clients.get_mut(mac) {
-                    memory.fetched(now);
+                if let Some(memory) = self.clients.get_mut(mac)
+                    && memory.fetched(now)
+                {
+                    let habit = memory.learn(now);
+                    out.push(Output::Learnt { mac, habit });
                 }
+            }
+            Input::ForgetFirmware { mac } => {
+                if let Some(memory) = self.clients.get_mut(mac) {
+                    memory.unlearn();
+                }
+                out.push(Output::Learnt { mac, habit: None });
             }
             Input::Tick => {}
         }
@@ -337,9 +363,6 @@ impl Engine {
         let kind = question.packet.message_type();
         let new = self.clients.get(question.mac).is_none();
         let memory = self.clients.see(question.mac, now, self.config.limits.clients);
-        if matches!(question.speaker, Speaker::Rom | Speaker::HttpRom) {
-            memory.arch = question.arch;
-        }
         if new && !self.tell.take(now) {
             self.counters.untold += 1;
             // Not told this time; its next transaction tries again.

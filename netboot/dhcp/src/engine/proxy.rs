@@ -1,6 +1,6 @@
 //! Boot information beside another server's addresses (PXE 2.1 section 2.2), and the choice of a way per machine.
 
-use rackbar_model::{BootWay, EventKind, Severity, Timestamp};
+use rackbar_model::{BootWay, ClientArch, EventKind, Severity, Timestamp};
 
 use super::boot::BootAnswer;
 use super::question::{Question, Speaker};
@@ -99,11 +99,14 @@ impl Engine {
         if !matches!(question.speaker, Speaker::Rom | Speaker::HttpRom) {
             return;
         }
+        self.doubt(now, question, out);
         if BootAnswer::new(&self.config.boot, &self.sites[at].network, question, false).is_none() {
             self.tell_fileless(question, out);
             return;
         }
         let feasible = self.feasible(at, question);
+        let addressed = |way: &BootWay| matches!(way, BootWay::FullDhcp | BootWay::UefiHttp);
+        let may_address = feasible.iter().any(addressed);
         let proxying = matches!(self.sites[at].stance, Stance::Proxy(_));
         let usual = match (proxying, question.speaker) {
             (true, _) => feasible.first().copied(),
@@ -116,8 +119,10 @@ impl Engine {
         let fits = match memory.way {
             Some(BootWay::Proxy) => proxying,
             // Led by address beside another server only after the proxy way was given up, or because it worked.
+            // What was learnt yields to the site: it may have forbidden the way, or taken the addresses away, since.
             Some(BootWay::FullDhcp | BootWay::UefiHttp) if proxying => {
-                memory.given_up.contains(&BootWay::Proxy) || memory.proven == memory.way || usual == memory.way
+                may_address
+                    && (memory.given_up.contains(&BootWay::Proxy) || memory.proven == memory.way || usual == memory.way)
             }
             Some(BootWay::FullDhcp) => question.speaker == Speaker::Rom,
             Some(BootWay::UefiHttp) => question.speaker == Speaker::HttpRom,
@@ -128,12 +133,18 @@ impl Engine {
             memory.way = usual;
             memory.proven = None;
             memory.given_up.clear();
+            memory.reason = None;
+            memory.learnt = None;
         }
         let Some(reason) = memory.looks_again(now) else { return };
         match memory.next_way(feasible) {
             Some(to) => {
                 if let Some(from) = memory.change_way(to) {
+                    memory.reason = Some(reason.clone());
+                    let habit = memory.learn(now);
                     out.push(event(question.mac, EventKind::WayChanged { from, to, reason }));
+                    let mac = question.mac;
+                    out.push(Output::Learnt { mac, habit });
                 }
             }
             None if !std::mem::replace(&mut memory.stuck, true) => {
@@ -148,6 +159,37 @@ impl Engine {
             }
             None => {}
         }
+    }
+
+    /// Drops what was learnt of this firmware when nothing confirmed it for long, or when another firmware speaks: a
+    /// machine switched from BIOS to UEFI has to show anew what it does.
+    fn doubt(&mut self, now: Timestamp, question: &Question<'_>, out: &mut Vec<Output>) {
+        let limit = self.config.limits.habit_millis;
+        let Some(memory) = self.clients.get_mut(question.mac) else {
+            return;
+        };
+        let bios = |arch: Option<ClientArch>| arch.is_none_or(|arch| arch == ClientArch::X86Bios);
+        let other = memory.way.is_some() && bios(memory.arch) != bios(question.arch);
+        memory.arch = question.arch;
+        let old = memory.learnt.is_some_and(|at| now.since(at) >= limit);
+        if !(old || other) || !memory.unlearn() {
+            return;
+        }
+        let mac = question.mac;
+        out.push(Output::Learnt { mac, habit: None });
+        let why = if old {
+            format!("nothing confirmed it for {} days", limit / 86_400_000)
+        } else {
+            "another firmware speaks now (BIOS and UEFI are two)".to_owned()
+        };
+        let text = format!("forgot what was learnt of this machine's boot firmware: {why}");
+        out.push(event(
+            mac,
+            EventKind::Note {
+                text,
+                severity: Severity::Info,
+            },
+        ));
     }
 
     /// Ways the site allows and that can work for this client here, best first.

@@ -171,7 +171,7 @@ impl Sent {
                 destination,
                 bytes,
             }),
-            Output::Commit(_) | Output::Probe { .. } | Output::Event { .. } => None,
+            Output::Commit(_) | Output::Probe { .. } | Output::Event { .. } | Output::Learnt { .. } => None,
         }
     }
 
@@ -216,7 +216,7 @@ fn line(output: &Output) -> Option<String> {
                 .unwrap_or_default();
             format!("{kind} {} to {to}", packet.yiaddr())
         }
-        Output::Event { .. } => return None,
+        Output::Event { .. } | Output::Learnt { .. } => return None,
     })
 }
 

@@ -107,6 +107,7 @@ fn run(mut engine: Engine, rack: &Rack, receive: &Receiver<Asked>) {
         }
         for output in out {
             match output {
+                Output::Learnt { mac, habit } => rack.record_firmware(mac, habit.as_ref()),
                 Output::Event { mac, kind } => rack.event(mac, kind),
                 Output::Send { bytes, .. } => {
                     if let Some((id, kind, address, server)) = reply(&bytes)
