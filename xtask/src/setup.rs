@@ -111,6 +111,8 @@ const PACKAGES: &[Package] = &[
     package("mdadm", &[Test], "independent reader of software RAID"),
     package("openssh-client", &[Test], "independent maker of SSH keys"),
     package("xz-utils", &[Test], "independent compressor"),
+    package("chromium", &[Test], "a browser to look at the page with"),
+    package("chromium-driver", &[Test], "drives the browser"),
     package("gdisk", &[Test], "independent reader of GPT"),
     package("dosfstools", &[Test], "independent checker of FAT"),
     package("mtools", &[Test], "independent reader of FAT"),

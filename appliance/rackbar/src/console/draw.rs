@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn screen() -> Screen {
-        let mut screen = Screen::new();
+        let mut screen = Screen::new(std::path::Path::new(crate::cli::SOCKET));
         screen.appliance = Some(Appliance {
             site: "hall-3".into(),
             version: "0.1.0".into(),

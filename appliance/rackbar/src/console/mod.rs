@@ -62,7 +62,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let _open = send.clone();
     std::thread::spawn(move || terminal::read_keys(&send));
     let mut terminal = terminal::Session::start()?;
-    let mut screen = Screen::new();
+    let mut screen = Screen::new(&options.socket);
     let unlock = options.socket.with_file_name(crate::daemon::UNLOCK);
     let mut tick = tokio::time::interval(REFRESH);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 /// Where init keeps what the kernel and the services say.
 const LOG_FOLDER: &str = "/run/log";
-/// The first admin token, until somebody has written it down.
-const TOKEN_FILE: &str = "/run/rackbar/admin-token";
+/// The first admin token beside the daemon's socket, until somebody has written it down.
+const TOKEN_FILE: &str = "admin-token";
 /// Bytes read from the end of a log.
 const LOG_TAIL: usize = 64 << 10;
 
@@ -54,6 +54,7 @@ pub(super) struct Screen {
     pub(super) services: Vec<ServiceStatus>,
     pub(super) events: Vec<Line>,
     pub(super) token: Option<String>,
+    token_file: PathBuf,
     pub(super) log_name: String,
     pub(super) log: Vec<String>,
     /// The passphrase as far as it is typed; shown as stars.
@@ -68,7 +69,8 @@ struct Page<T> {
 }
 
 impl Screen {
-    pub(super) fn new() -> Self {
+    /// An empty screen of the daemon behind this socket.
+    pub(super) fn new(socket: &Path) -> Self {
         Self {
             view: View::Status,
             appliance: None,
@@ -78,6 +80,7 @@ impl Screen {
             services: Vec::new(),
             events: Vec::new(),
             token: None,
+            token_file: socket.with_file_name(TOKEN_FILE),
             log_name: "kernel".to_owned(),
             log: Vec::new(),
             typed: String::new(),
@@ -104,7 +107,9 @@ impl Screen {
             return;
         }
         self.addresses = addresses();
-        self.token = fs::read_to_string(TOKEN_FILE).ok().map(|text| text.trim().to_owned());
+        self.token = fs::read_to_string(&self.token_file)
+            .ok()
+            .map(|text| text.trim().to_owned());
         if self.view == View::Log {
             self.log = tail(&PathBuf::from(LOG_FOLDER).join(&self.log_name));
         }
@@ -131,9 +136,9 @@ impl Screen {
 
     /// The token has been written down: forget it.
     pub(super) fn put_token_away(&mut self) {
-        match fs::remove_file(TOKEN_FILE) {
+        match fs::remove_file(&self.token_file) {
             Ok(()) => self.token = None,
-            Err(error) => self.trouble = format!("{TOKEN_FILE}: {error}"),
+            Err(error) => self.trouble = format!("{}: {error}", self.token_file.display()),
         }
     }
 

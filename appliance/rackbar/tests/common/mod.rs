@@ -1,6 +1,7 @@
 //! The daemon as a child on loopback, and the command line that is put to it: both are the real program.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests: a panic is the failure")]
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +17,8 @@ const RACKBAR: &str = env!("CARGO_BIN_EXE_rackbar");
 /// Starting takes a second on an idle machine; builds beside it make it slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A rack on loopback without DHCP: no port below 1024 is needed, and no other machine can be disturbed.
+/// A rack without DHCP whose address nobody has: no port below 1024 is needed, and no other machine can be disturbed. A file
+/// that is refused would make the daemon serve by its safe defaults, on the interfaces of this machine.
 const CONFIG: &str = r#"
 version = 1
 name = "loop"
@@ -24,7 +26,7 @@ name = "loop"
 name = "rack"
 role = "rack"
 interface = "lo"
-address = "127.0.0.1/8"
+address = "10.255.255.1/30"
 dhcp = "off"
 "#;
 
@@ -159,6 +161,8 @@ impl Appliance {
     /// Waits until it says that it serves, as it does at each start, and until the API answers.
     pub(crate) fn await_service(&mut self) {
         let ready = line(&self.folder, &self.lines, "rackbar: serving");
+        // Not by its safe defaults.
+        assert!(ready.contains("10.255.255.1/30"), "{ready}");
         let after = |mark: &str| {
             let rest = &ready[ready.find(mark).unwrap() + mark.len()..];
             rest.split([';', ' ']).next().unwrap().to_owned()
@@ -167,6 +171,11 @@ impl Appliance {
         self.fingerprint = after("; site CA ");
         // What listens is known; that somebody accepts there is seen by a connection.
         TcpStream::connect_timeout(&self.api, PATIENCE).unwrap();
+    }
+
+    /// Where API and page are.
+    pub(crate) fn api(&self) -> SocketAddr {
+        self.api
     }
 
     pub(crate) fn fingerprint(&self) -> &str {

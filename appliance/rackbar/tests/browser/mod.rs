@@ -1,0 +1,191 @@
+//! A real browser: Debian's Chromium, driven by its ChromeDriver in the words of W3C WebDriver.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests: a panic is the failure")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+/// A browser on a machine that builds beside it takes its time.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The key under which WebDriver names an element (section 11).
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// A browser window of its own, without a profile.
+pub(crate) struct Browser {
+    driver: Child,
+    port: u16,
+    session: String,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Opens a window as wide and high as this, with JavaScript or without.
+    pub(crate) fn open(width: u32, height: u32, javascript: bool) -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver: Debian package chromium-driver; `cargo xtask setup test` installs it");
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let said = lines.find_map(|line| {
+            line.ok()?
+                .split_once("successfully on port ")
+                .map(|found| found.1.to_owned())
+        });
+        let port = said.unwrap().trim_end_matches('.').parse().unwrap();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let profile = tempfile::tempdir().unwrap();
+        let mut browser = Self {
+            driver,
+            port,
+            session: String::new(),
+            _profile: profile,
+        };
+        let profile = format!("--user-data-dir={}", browser._profile.path().display());
+        let options = json!({
+            "args": [
+                "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                format!("--window-size={width},{height}"), profile,
+            ],
+            // 2 forbids it, as a person's own setting would.
+            "prefs": { "profile.managed_default_content_settings.javascript": if javascript { 1 } else { 2 } },
+            // A desktop's window is never narrower than 500 pixels; a phone's is.
+            "mobileEmulation": { "deviceMetrics": { "width": width, "height": height, "pixelRatio": 1.0, "touch": false } },
+        });
+        // The certificate is the site's own; that it is the right one is the command line's test.
+        let capabilities = json!({ "acceptInsecureCerts": true, "goog:chromeOptions": options });
+        let made = browser.ask(
+            "POST",
+            "/session",
+            &json!({ "capabilities": { "alwaysMatch": capabilities } }),
+        );
+        browser.session = made["sessionId"].as_str().unwrap().to_owned();
+        browser
+    }
+
+    /// One command; gives its value.
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let body = if method == "POST" {
+            body.to_string()
+        } else {
+            String::new()
+        };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n",
+            self.port,
+            body.len()
+        );
+        stream.write_all((head + &body).as_bytes()).unwrap();
+        // It keeps the connection open, whatever it is asked.
+        let mut answer = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(answer.read_line(&mut head).unwrap(), 0, "{method} {path}: {head}");
+        }
+        let lower = head.to_lowercase();
+        let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let mut body = vec![0; length.unwrap().trim().parse().unwrap()];
+        answer.read_exact(&mut body).unwrap();
+        let body = String::from_utf8(body).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {head}{body}");
+        let mut value: Value = serde_json::from_str(&body).unwrap();
+        value["value"].take()
+    }
+
+    fn tell(&self, command: &str, body: &Value) -> Value {
+        self.ask("POST", &format!("/session/{}/{command}", self.session), body)
+    }
+
+    fn look(&self, command: &str) -> Value {
+        self.ask("GET", &format!("/session/{}/{command}", self.session), &Value::Null)
+    }
+
+    /// Goes to a page and waits until it is loaded.
+    pub(crate) fn go(&self, url: &str) {
+        self.tell("url", &json!({ "url": url }));
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        self.look("url").as_str().unwrap().to_owned()
+    }
+
+    /// Waits until it is there; a click comes back before the next page does.
+    pub(crate) fn until_at(&self, url: &str) {
+        let end = Instant::now() + PATIENCE;
+        while self.url() != url {
+            assert!(Instant::now() < end, "at {} and not at {url}", self.url());
+            std::thread::yield_now();
+        }
+    }
+
+    fn element(&self, selector: &str) -> String {
+        let found = self.tell("element", &json!({ "using": "css selector", "value": selector }));
+        found[ELEMENT].as_str().unwrap().to_owned()
+    }
+
+    /// Types into the field that a CSS selector finds.
+    pub(crate) fn fill(&self, selector: &str, text: &str) {
+        self.tell(
+            &format!("element/{}/value", self.element(selector)),
+            &json!({ "text": text }),
+        );
+    }
+
+    /// Clicks on what a CSS selector finds.
+    pub(crate) fn click(&self, selector: &str) {
+        self.tell(&format!("element/{}/click", self.element(selector)), &json!({}));
+    }
+
+    /// The text of what a CSS selector finds, as a person sees it.
+    pub(crate) fn text(&self, selector: &str) -> String {
+        let text = self.look(&format!("element/{}/text", self.element(selector)));
+        text.as_str().unwrap().to_owned()
+    }
+
+    /// What a script gives. It is the driver's, and runs also where the page's own may not.
+    pub(crate) fn run(&self, script: &str) -> Value {
+        self.tell("execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// Waits until the page holds `wanted`. Its source is looked at: an element may be exchanged between two looks.
+    pub(crate) fn until_shown(&self, wanted: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let text = self.look("source").to_string();
+            if text.contains(wanted) {
+                return;
+            }
+            assert!(Instant::now() < end, "{wanted:?} is not shown: {text}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Keeps a picture of what is shown.
+    pub(crate) fn picture(&self, path: &Path) {
+        let png = self.look("screenshot");
+        std::fs::write(path, BASE64_STANDARD.decode(png.as_str().unwrap()).unwrap()).unwrap();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if !self.session.is_empty() && !std::thread::panicking() {
+            self.ask("DELETE", &format!("/session/{}", self.session), &Value::Null);
+        }
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}

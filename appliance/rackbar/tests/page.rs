@@ -1,0 +1,83 @@
+//! The page in a real browser: Debian's Chromium, on a phone's screen and on a desk's, with JavaScript and without.
+//! Pictures of what was seen are kept in the folder of the test's temporary files, for a person to look at.
+
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
+
+mod browser;
+mod common;
+
+use std::path::Path;
+
+use browser::Browser;
+use common::Appliance;
+
+/// Every page that the navigation leads to.
+const PAGES: [&str; 8] = [
+    "/",
+    "/leases",
+    "/events",
+    "/services",
+    "/site",
+    "/runs",
+    "/images",
+    "/changes",
+];
+
+fn logged_in(browser: &Browser, appliance: &Appliance) -> String {
+    let home = format!("https://{}", appliance.api());
+    browser.go(&home);
+    assert!(browser.url().ends_with("/login"), "{}", browser.url());
+    let token = std::fs::read_to_string(appliance.run_folder().join("admin-token")).unwrap();
+    browser.fill("input[name=token]", token.trim());
+    browser.click("main button");
+    browser.until_at(&format!("{home}/"));
+    home
+}
+
+fn kept(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+#[test]
+fn page_fits_a_phone_and_tells_what_happens_while_one_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let browser = Browser::open(390, 844, true);
+    let home = logged_in(&browser, &appliance);
+    for page in PAGES {
+        browser.go(&format!("{home}{page}"));
+        browser.picture(&kept(&format!("phone{}.png", page.replace('/', "-"))));
+        let width = browser.run("return document.documentElement.scrollWidth - window.innerWidth;");
+        assert!(
+            width.as_i64().unwrap() <= 0,
+            "{page} is {width} pixels wider than a phone"
+        );
+        assert!(!browser.text("h1").is_empty(), "{page}");
+    }
+    // Something happens; the page is not loaded again.
+    browser.go(&format!("{home}/events"));
+    browser.run("window.sameDocument = true;");
+    let config = appliance.folder().join("rackbar.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text + "[boot]\nkernel_argument = \"typo\"\n").unwrap();
+    browser.until_shown("kernel_argument");
+    assert_eq!(browser.run("return window.sameDocument === true;"), true);
+}
+
+#[test]
+fn page_works_without_javascript_and_shows_mistakes_of_a_site_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let browser = Browser::open(1200, 900, false);
+    let home = logged_in(&browser, &appliance);
+    for page in PAGES {
+        browser.go(&format!("{home}{page}"));
+        assert!(!browser.text("h1").is_empty(), "{page}");
+        browser.picture(&kept(&format!("desk{}.png", page.replace('/', "-"))));
+    }
+    browser.go(&format!("{home}/site"));
+    browser.fill("textarea", "version = 1\n[role.worker]\nmemmory = \"agent\"\n");
+    browser.click("button[value=check]");
+    browser.until_shown("memmory");
+    browser.until_shown("did you mean");
+}
