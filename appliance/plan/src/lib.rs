@@ -17,7 +17,7 @@ pub use action::{
     Target,
 };
 pub use facts::{Facts, Installed, NodeFacts, OwnService, SetupDigest};
-pub use planner::{plan, stale};
+pub use planner::{destroys_more, plan, stale};
 pub use rules::{RuleTrace, bind};
 pub use run::{Attempt, Outcome, Progress, Run, RunId, RunState, Stand};
 pub use site::{Site, SiteProblem};

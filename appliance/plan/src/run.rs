@@ -47,6 +47,14 @@ pub struct Run {
     #[serde(default)]
     #[cfg_attr(feature = "utoipa", schema(value_type = BTreeMap<String, String>))]
     pub excluded: BTreeMap<NodeId, String>,
+    /// Nodes that it takes over from earlier runs, and from which. It begins when these have let go of them.
+    #[serde(default)]
+    #[cfg_attr(feature = "utoipa", schema(value_type = BTreeMap<String, u64>))]
+    pub takes: BTreeMap<NodeId, RunId>,
+    /// Nodes that a later run took over, and which. They are among `excluded`.
+    #[serde(default)]
+    #[cfg_attr(feature = "utoipa", schema(value_type = BTreeMap<String, u64>))]
+    pub superseded: BTreeMap<NodeId, RunId>,
 }
 
 impl Run {
@@ -62,12 +70,22 @@ impl Run {
             actions: actions.collect(),
             cancelled: None,
             excluded: BTreeMap::new(),
+            takes: BTreeMap::new(),
+            superseded: BTreeMap::new(),
             plan,
         }
     }
 }
 
 impl RunState {
+    /// True when nothing will happen any more.
+    pub const fn ended(self) -> bool {
+        match self {
+            Self::Done | Self::Failed | Self::Cancelled | Self::Superseded => true,
+            Self::Going | Self::Paused | Self::Waiting => false,
+        }
+    }
+
     /// The state's name as the API and the CLI write it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -76,6 +94,8 @@ impl RunState {
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Waiting => "waiting",
+            Self::Superseded => "superseded",
         }
     }
 }
@@ -95,6 +115,10 @@ pub enum RunState {
     Failed,
     /// Given up by a person; nothing runs any more.
     Cancelled,
+    /// Nothing is begun yet: it waits until earlier runs have let go of the nodes it takes over.
+    Waiting,
+    /// Later runs took over what was left of it; nothing runs any more.
+    Superseded,
 }
 
 /// How an action stands.

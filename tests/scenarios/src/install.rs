@@ -234,7 +234,7 @@ pub fn troubles(run: &Run) -> Vec<String> {
 pub async fn until_done(api: &Api, id: RunId, limit: Duration) -> Result<Run> {
     let ended = || async {
         match api.run(id).await {
-            Ok(run) if matches!(run.state, RunState::Going | RunState::Paused) => {
+            Ok(run) if !run.state.ended() => {
                 let running = |(id, stand): (&rackbar_plan::ActionId, &Stand)| match stand {
                     Stand::Running(attempt) => Some(format!("{id}: {:?}", attempt.progress.as_ref().map(|p| &p.doing))),
                     _ => None,

@@ -55,9 +55,9 @@ pub(super) async fn until_ready(
                 show(view, machine, &run, &nodes);
             }
             match run.state {
-                RunState::Going | RunState::Paused => {}
+                RunState::Going | RunState::Paused | RunState::Waiting => {}
                 RunState::Done => return Ok(start.elapsed()),
-                RunState::Failed | RunState::Cancelled => {
+                RunState::Failed | RunState::Cancelled | RunState::Superseded => {
                     bail!("the run ended badly:\n  {}", troubles(&run).join("\n  "))
                 }
             }

@@ -125,6 +125,8 @@ pub(super) fn run(node: NodeId) -> Run {
         state: RunState::Going,
         cancelled: Default::default(),
         excluded: Default::default(),
+        takes: Default::default(),
+        superseded: Default::default(),
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) const fn run_state(state: RunState) -> &'static str {
         RunState::Done => "done",
         RunState::Failed => "failed",
         RunState::Cancelled => "cancelled",
+        RunState::Waiting => "waiting",
+        RunState::Superseded => "superseded",
     }
 }
 

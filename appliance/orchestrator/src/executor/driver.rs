@@ -15,7 +15,7 @@ use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Progress, Run, RunId, 
 use tokio::sync::watch;
 
 use super::memory::{self, Entry};
-use super::{Book, Inner};
+use super::{Book, Inner, PlanRequest};
 use crate::hands::{Done, Task};
 use crate::rack::{locked, now};
 
@@ -69,13 +69,17 @@ pub(super) struct Live {
     pub(super) shown: Option<Arc<Run>>,
     /// Attempts that were under way when this program started.
     taken_up: HashSet<String>,
+    /// What a run that waits was planned for.
+    pub(super) request: Option<PlanRequest>,
+    /// Since when it is free to begin, and does not for another reason.
+    pub(super) free_since: Option<Timestamp>,
     positions: HashMap<ActionId, usize>,
     /// Positions of the actions of each node.
     of_node: HashMap<NodeId, Vec<usize>>,
 }
 
 impl Live {
-    pub(super) fn new(engine: Engine) -> Self {
+    pub(super) fn new(engine: Engine, request: Option<PlanRequest>) -> Self {
         let mut positions = HashMap::new();
         let mut of_node: HashMap<NodeId, Vec<usize>> = HashMap::new();
         for (position, action) in engine.run().plan.actions.iter().enumerate() {
@@ -85,6 +89,8 @@ impl Live {
             }
         }
         Self {
+            request,
+            free_since: None,
             positions,
             of_node,
             engine,
@@ -141,7 +147,7 @@ impl Live {
         for one in &out {
             match one {
                 Output::Journal(action, stand) => self.unwritten.push(memory::stand_entry(run.id, action, stand)),
-                Output::JournalRun => self.unwritten.push(memory::head_entry(run)),
+                Output::JournalRun => self.unwritten.push(memory::head_entry(run, self.request.as_ref())),
                 Output::Start(..) | Output::GiveUp(..) | Output::RunEnded => {}
             }
         }
@@ -228,7 +234,11 @@ impl Inner {
                 live.step(now, Input::Tick);
             }
         }
-        if self.settle(&mut book) {
+        let mut written = self.settle(&mut book);
+        if written && self.begin_waiting(&mut book) {
+            written = self.settle(&mut book);
+        }
+        if written {
             drop(book);
             for (node, job) in ended {
                 self.hands.noted(node, job);
@@ -303,12 +313,14 @@ impl Inner {
         let Some(live) = book.live.get(&run) else { return };
         let run = live.engine.run();
         let (state, reason, severity) = match (run.state, &run.cancelled) {
-            (RunState::Going | RunState::Paused, Some(by)) => (
+            (RunState::Going | RunState::Paused | RunState::Waiting, Some(by)) => (
                 "cancelled",
                 format!("given up by {by}; what runs is being ended"),
                 Severity::Warning,
             ),
             (RunState::Going, None) => ("going", "it goes on".into(), Severity::Info),
+            (RunState::Waiting, None) => ("waiting", super::takeover::waits_for(run), Severity::Info),
+            (RunState::Superseded, _) => ("superseded", outcome_words(run), Severity::Info),
             (RunState::Paused, None) => (
                 "paused",
                 "nothing new is begun; what runs goes on".into(),

@@ -11,7 +11,7 @@ use rackbar_store::{Store, StoreError, Table};
 use rackbar_verify::NodeReport;
 use serde::{Deserialize, Serialize};
 
-use super::types::SavedSite;
+use super::types::{PlanRequest, SavedSite};
 
 /// Ended runs that are kept.
 const RUNS_KEPT: usize = 32;
@@ -72,6 +72,13 @@ struct Head {
     state: RunState,
     cancelled: Option<String>,
     excluded: BTreeMap<NodeId, String>,
+    #[serde(default)]
+    takes: BTreeMap<NodeId, RunId>,
+    #[serde(default)]
+    superseded: BTreeMap<NodeId, RunId>,
+    /// What a run that waits was planned for: it may have to be planned anew.
+    #[serde(default)]
+    request: Option<PlanRequest>,
 }
 
 /// A change to be written.
@@ -100,8 +107,11 @@ pub(super) fn plan_entry(run: RunId, plan: &Plan) -> Entry {
     entry(run_key(run, "plan"), plan)
 }
 
-pub(super) fn head_entry(run: &Run) -> Entry {
+pub(super) fn head_entry(run: &Run, request: Option<&PlanRequest>) -> Entry {
     let head = Head {
+        takes: run.takes.clone(),
+        superseded: run.superseded.clone(),
+        request: request.cloned(),
         by: run.by.clone(),
         began: run.began,
         ended: run.ended,
@@ -110,6 +120,11 @@ pub(super) fn head_entry(run: &Run) -> Entry {
         excluded: run.excluded.clone(),
     };
     entry(run_key(run.id, "head"), &head)
+}
+
+/// Forgets how an action stood.
+pub(super) fn no_stand_entry(run: RunId, action: &ActionId) -> Entry {
+    (run_key(run, &format!("do/{action}")), None)
 }
 
 pub(super) fn stand_entry(run: RunId, action: &ActionId, stand: &Stand) -> Entry {
@@ -128,7 +143,8 @@ pub(super) fn write(store: &Store, entries: &[Entry]) -> Result<(), StoreError> 
 #[derive(Default)]
 pub(super) struct Loaded {
     pub(super) site: Option<SavedSite>,
-    pub(super) runs: Vec<Run>,
+    /// Runs, and what those that wait were planned for.
+    pub(super) runs: Vec<(Run, Option<PlanRequest>)>,
     pub(super) work: HashMap<NodeId, NodeWork>,
     /// Keys of runs too old to keep.
     pub(super) old: Vec<Entry>,
@@ -199,13 +215,15 @@ fn take_part(runs: &mut BTreeMap<RunId, Parts>, rest: &str, key: Vec<u8>, value:
     Some(())
 }
 
-fn whole(id: RunId, parts: Parts) -> Option<Run> {
+fn whole(id: RunId, parts: Parts) -> Option<(Run, Option<PlanRequest>)> {
     let (plan, head) = (parts.plan?, parts.head?);
     let mut run = Run::new(id, Arc::new(plan), &head.by, head.began);
     run.ended = head.ended;
     run.state = head.state;
     run.cancelled = head.cancelled;
     run.excluded = head.excluded;
+    run.takes = head.takes;
+    run.superseded = head.superseded;
     run.actions.extend(parts.stands);
-    Some(run)
+    Some((run, head.request))
 }

@@ -15,6 +15,7 @@ mod memory;
 mod nodes;
 mod orders;
 mod plans;
+mod takeover;
 mod types;
 mod watch;
 
@@ -109,6 +110,12 @@ impl Book {
         let works = |live: &&Live| live.open(node);
         self.live.values().find(works).map(|live| live.engine.run().id)
     }
+
+    /// All runs that have something open on a node: one that works on it, and one that waits to take it over.
+    fn runs_of(&self, node: NodeId) -> Vec<RunId> {
+        let open = self.live.iter().filter(|(_, live)| live.open(node));
+        open.map(|(id, _)| *id).collect()
+    }
 }
 
 impl Executor {
@@ -128,7 +135,7 @@ impl Executor {
         if let Some(saved) = loaded.site {
             book.site = plans::restore(saved, &parts.services, &rack);
         }
-        for run in loaded.runs {
+        for (run, request) in loaded.runs {
             book.last_run = book.last_run.max(run.id.0);
             if run.ended.is_some() {
                 book.ended.insert(run.id, Arc::new(run));
@@ -136,7 +143,7 @@ impl Executor {
             }
             let id = run.id;
             match Engine::new(run, parts.bounds.clone()) {
-                Ok(engine) => drop(book.live.insert(id, Live::new(engine))),
+                Ok(engine) => drop(book.live.insert(id, Live::new(engine, request))),
                 Err(error) => {
                     tracing::error!(run = %id, %error, "a run in the store cannot be walked; it is left alone")
                 }
@@ -165,6 +172,7 @@ impl Executor {
                 live.take_up(at);
                 live.step(at, rackbar_plan::engine::Input::Tick);
             }
+            takeover::tell_again(&mut book, at);
             inner.settle(&mut book);
         }
         let weak = Arc::downgrade(&inner);

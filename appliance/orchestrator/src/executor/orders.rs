@@ -7,22 +7,23 @@ use std::sync::Arc;
 use rackbar_model::{Digest, EventKind, NodeId, NodeState, PowerAction, Severity};
 use rackbar_plan::engine::{Engine, Input};
 use rackbar_plan::{
-    Action, ActionId, ActionKind, Inputs, Layer, Limits, Plan, PlanId, Run, RunId, Scope, Site, Target,
+    Action, ActionId, ActionKind, Inputs, Layer, Limits, Plan, PlanId, Run, RunId, RunState, Scope, Site, Target,
 };
 
 use super::driver::Live;
-use super::types::{CommitError, NodeError, OrderError, Recovered, RunOrder, VerifyError};
-use super::{Book, Executor, Inner, memory};
+use super::types::{CommitError, NodeError, OrderError, PlanRequest, Recovered, RunOrder, VerifyError};
+use super::{Book, Executor, Inner, memory, takeover};
 use crate::rack::{locked, now};
 
 /// Seconds the checks of a node may take, and how often they are tried.
 const VERIFY: Limits = Limits { seconds: 900, tries: 2 };
 
 impl Executor {
-    /// Commits a plan: from now on it is carried out. `consent` names the nodes whose data may be destroyed.
+    /// Commits a plan: from now on it is carried out. `consent` names the nodes whose data may be destroyed. Nodes that
+    /// an earlier run works on are taken over from it: the run waits until that has let go of them.
     ///
     /// # Errors
-    /// When it is not known, out of date, lacks consent, or touches nodes that are being worked on. Nothing is begun.
+    /// When it is not known, out of date, or lacks consent. Nothing is begun.
     pub fn commit(&self, id: &PlanId, consent: &[String], by: &str) -> Result<RunId, CommitError> {
         let inner = &self.inner;
         let mut book = locked(&inner.book);
@@ -38,8 +39,9 @@ impl Executor {
             .iter()
             .map(|node| (node.node.id, node.node.name.clone()))
             .collect();
-        inner.refuse_busy(&book, &plan, &names)?;
-        let changed = rackbar_plan::stale(&plan, &site, &facts);
+        let taken = takeover::taken(&book, &plan);
+        // What is under way changes what was seen of its nodes: they are looked at when they are free.
+        let changed = rackbar_plan::stale(&takeover::without(&plan, &taken), &site, &facts);
         if !changed.is_empty() {
             return Err(CommitError::Stale(changed));
         }
@@ -64,7 +66,7 @@ impl Executor {
         for (node, given) in addresses(&plan, &site) {
             book.work(node, |work| work.addresses.extend(given));
         }
-        let run = inner.begin_run(&mut book, plan, by)?;
+        let run = inner.begin_run(&mut book, plan, by, taken, Some(request))?;
         book.plans.retain(|made| made.plan.id != *id);
         Ok(run)
     }
@@ -139,16 +141,8 @@ impl Executor {
         let reason = format!("recovered by {by}");
         let under_way = {
             let mut book = locked(&inner.book);
-            let run = book.busy(node);
-            if let Some(live) = run.and_then(|run| book.live.get_mut(&run)) {
-                live.step(
-                    now(),
-                    Input::Exclude {
-                        node,
-                        reason: reason.clone(),
-                    },
-                );
-            }
+            let runs = book.runs_of(node);
+            take_out(&mut book, node, &reason);
             book.work(node, |work| {
                 work.maintenance = None;
                 work.ready = None;
@@ -167,7 +161,7 @@ impl Executor {
                 node.drift.clear();
             });
             inner.show_work(&book, node);
-            run.filter(|_| book.busy(node).is_some())
+            runs.into_iter().find(|_| book.busy(node).is_some())
         };
         inner.wake();
         let state = inner
@@ -218,10 +212,7 @@ impl Executor {
         };
         if on {
             book.work(node, |work| work.maintenance = Some(words.clone()));
-            if let Some(live) = book.busy(node).and_then(|run| book.live.get_mut(&run)) {
-                let reason = format!("hands off, {words}");
-                live.step(now(), Input::Exclude { node, reason });
-            }
+            take_out(&mut book, node, &format!("hands off, {words}"));
             inner.keep(&mut book)?;
             inner.settle(&mut book);
             inner
@@ -284,7 +275,17 @@ impl Executor {
             scope: Scope::default(),
         });
         inner.refuse_busy(&book, &plan, &names)?;
-        Ok(inner.begin_run(&mut book, plan, by)?)
+        Ok(inner.begin_run(&mut book, plan, by, BTreeMap::new(), None)?)
+    }
+}
+
+/// Takes a node out of every run that has something open on it.
+fn take_out(book: &mut Book, node: NodeId, reason: &str) {
+    for run in book.runs_of(node) {
+        if let Some(live) = book.live.get_mut(&run) {
+            let reason = reason.to_owned();
+            live.step(now(), Input::Exclude { node, reason });
+        }
     }
 }
 
@@ -307,7 +308,7 @@ fn check(node: NodeId, name: &str, checks: Vec<String>) -> Action {
 }
 
 /// Static addresses a plan gives, by node and by name of the site's network.
-fn addresses(plan: &Plan, site: &Site) -> BTreeMap<NodeId, BTreeMap<String, IpAddr>> {
+pub(super) fn addresses(plan: &Plan, site: &Site) -> BTreeMap<NodeId, BTreeMap<String, IpAddr>> {
     let mut found: BTreeMap<NodeId, BTreeMap<String, IpAddr>> = BTreeMap::new();
     for action in &plan.actions {
         let (Some(node), ActionKind::Setup { setup, .. }) = (action.node, &action.kind) else {
@@ -343,18 +344,39 @@ impl Inner {
         }
     }
 
-    /// Begins a run once it is written down.
-    fn begin_run(&self, book: &mut Book, plan: Arc<Plan>, by: &str) -> Result<RunId, CommitError> {
+    /// Begins a run once it is written down. One that takes nodes over waits until they are free.
+    fn begin_run(
+        &self,
+        book: &mut Book,
+        plan: Arc<Plan>,
+        by: &str,
+        takes: BTreeMap<NodeId, RunId>,
+        request: Option<PlanRequest>,
+    ) -> Result<RunId, CommitError> {
         let id = RunId(book.last_run + 1);
         let at = now();
-        let run = Run::new(id, plan.clone(), by, at);
-        let mut entries = vec![memory::plan_entry(id, &plan), memory::head_entry(&run)];
+        let mut run = Run::new(id, plan.clone(), by, at);
+        run.takes = takes;
+        let mut going = "going";
+        if !run.takes.is_empty() {
+            run.state = RunState::Waiting;
+            going = "waiting";
+        }
+        let waits = takeover::waits_for(&run);
+        let mut entries = vec![
+            memory::plan_entry(id, &plan),
+            memory::head_entry(&run, request.as_ref()),
+        ];
         entries.append(&mut book.unwritten);
         let engine = Engine::new(run, self.bounds.clone()).map_err(|error| CommitError::Bad(error.to_string()))?;
         memory::write(&self.store, &entries).map_err(|error| CommitError::Store(error.to_string()))?;
         book.last_run = id.0;
-        let (run, state) = (id.0, "going".to_owned());
-        let reason = format!("plan {} committed by {by}, {} actions", plan.id, plan.actions.len());
+        let (run, state) = (id.0, going.to_owned());
+        let reason = format!(
+            "plan {} committed by {by}, {} actions{waits}",
+            plan.id,
+            plan.actions.len()
+        );
         let severity = Severity::Info;
         self.rack.tell(
             None,
@@ -373,9 +395,10 @@ impl Inner {
         {
             self.rack.show(node, true, |shown| shown.run = Some(id.0));
         }
-        let mut live = Live::new(engine);
+        let mut live = Live::new(engine, request);
         live.step(at, Input::Tick);
         book.live.insert(id, live);
+        takeover::tell(book, id, at);
         self.settle(book);
         self.wake();
         Ok(id)

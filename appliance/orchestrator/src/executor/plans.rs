@@ -118,11 +118,17 @@ impl Executor {
             self.inner.rack.node_by_id(*node).ok_or(PlanError::NoSuchNode(*node))?;
         }
         let (site, facts) = self.inner.basis(&book, request)?;
-        let scope = Scope {
-            nodes: request.nodes.clone(),
-            reinstall: request.reinstall || request.install.is_some(),
-        };
-        let plan = Arc::new(rackbar_plan::plan(&site, &facts, &scope, now()));
+        let scope = scope(request);
+        let mut plan = rackbar_plan::plan(&site, &facts, &scope, now());
+        // Who asks for the whole rack does not mean to begin anew what is under way to the same end.
+        let on_the_way = super::takeover::on_the_way(&book, &plan);
+        if request.nodes.is_none() && !on_the_way.is_empty() {
+            let others = facts.nodes.iter().map(|node| node.node.id);
+            let nodes = Some(others.filter(|node| !on_the_way.contains_key(node)).collect());
+            plan = rackbar_plan::plan(&site, &facts, &Scope { nodes, ..scope }, now());
+            plan.left_out.extend(on_the_way.into_values());
+        }
+        let plan = Arc::new(plan);
         book.plans.retain(|made| made.plan.id != plan.id);
         if book.plans.len() >= PLANS_KEPT {
             book.plans.pop_front();
@@ -132,6 +138,14 @@ impl Executor {
             request: request.clone(),
         });
         Ok(plan)
+    }
+}
+
+/// What is planned for a request.
+pub(super) fn scope(request: &PlanRequest) -> Scope {
+    Scope {
+        nodes: request.nodes.clone(),
+        reinstall: request.reinstall || request.install.is_some(),
     }
 }
 

@@ -50,9 +50,20 @@ impl Inner {
 
     fn show_role(&self, book: &Book, node: &Arc<Node>, role: Option<String>, why: &str) {
         // A machine in work keeps the role it is worked on for.
-        if book.busy(node.id).is_some() {
-            return;
+        if book.busy(node.id).is_none() {
+            self.set_role(book, node, role, why);
         }
+    }
+
+    /// The role that a node has from now on, read anew: what is begun on it now is for that.
+    pub(super) fn read_role(&self, book: &Book, node: &Arc<Node>) {
+        if let Some(site) = &book.site {
+            let trace = Rules::new(&site.site).trace(&self.node_facts(book, node.clone()));
+            self.set_role(book, node, trace.role, &trace.decided);
+        }
+    }
+
+    fn set_role(&self, book: &Book, node: &Arc<Node>, role: Option<String>, why: &str) {
         if node.role != role {
             let by_hand = book.work.get(&node.id).is_some_and(|work| work.role.is_some());
             let shown = role.clone();

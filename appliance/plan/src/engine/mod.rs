@@ -18,6 +18,7 @@
 //! - Two actions on one target never run together, at most [`Bounds::at_once`] run in all, and at most
 //!   [`Bounds::kinds`] of one kind.
 //! - A failure takes down what needs it and nothing else. When nothing can go on, the run ends.
+//! - One node belongs to one run: a later run that takes it over waits until the earlier one has let go ([`may_begin`]).
 //! - An attempt over its time is told to give up. It keeps its target until it says it has, or until
 //!   [`Bounds::grace`] is over: then whatever it was is lost.
 
@@ -25,6 +26,9 @@ mod graph;
 mod settle;
 #[cfg(test)]
 mod simulation;
+mod takeover;
+#[cfg(test)]
+mod takeovers;
 #[cfg(test)]
 mod tests;
 
@@ -32,10 +36,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rackbar_model::{NodeId, Timestamp};
 
-use crate::{Action, ActionId, ActionKind, Attempt, Outcome, Progress, Run, RunState, Stand, Target};
+use crate::{Action, ActionId, ActionKind, Attempt, Outcome, Progress, Run, RunId, RunState, Stand, Target};
 use graph::Graph;
 
 pub use graph::BadPlan;
+pub use takeover::may_begin;
 
 /// How much runs at once, and how long to wait between tries.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -112,6 +117,20 @@ pub enum Input {
     Exclude {
         /// The node.
         node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// A later run takes nodes over: as [`Input::Exclude`], and no failure of this run.
+    Supersede {
+        /// The nodes.
+        nodes: BTreeSet<NodeId>,
+        /// The later run.
+        by: RunId,
+    },
+    /// The earlier runs have let go: a run in [`RunState::Waiting`] goes.
+    Begin,
+    /// A run in [`RunState::Waiting`] cannot begin any more.
+    Drop {
         /// Why.
         reason: String,
     },
@@ -270,6 +289,10 @@ impl Engine {
             Input::Pause | Input::Resume => {}
             Input::Cancel { by } => self.cancel(now, &by, out),
             Input::Exclude { node, reason } => self.exclude(now, node, reason, out),
+            Input::Supersede { nodes, by } => self.supersede(now, &nodes, by, out),
+            Input::Begin if self.run.state == RunState::Waiting => self.turn(RunState::Going, out),
+            Input::Drop { reason } if self.run.state == RunState::Waiting => self.give_all_up(now, None, &reason, out),
+            Input::Begin | Input::Drop { .. } => {}
         }
         self.watch_limits(now, out);
         if self.run.state == RunState::Going {

@@ -3,7 +3,7 @@
 use rackbar_model::{NodeId, Timestamp};
 
 use crate::engine::{Engine, Failure, Output};
-use crate::{ActionId, Outcome, RunState, Stand};
+use crate::{Action, ActionId, Outcome, RunState, Stand};
 
 /// Said when whoever did the work had no advice of its own.
 const ADVICE: &str = "look at the node's timeline and console, put right what they show, then plan and commit again";
@@ -204,10 +204,21 @@ impl Engine {
 
     /// Ends everything of a node, or of all: what runs is told to, what waits is not begun.
     pub(super) fn give_all_up(&mut self, now: Timestamp, node: Option<NodeId>, reason: &str, out: &mut Vec<Output>) {
+        self.give_these_up(now, &|action| node.is_none() || action.node == node, reason, out);
+    }
+
+    /// The same of all actions that `which` names.
+    pub(super) fn give_these_up(
+        &mut self,
+        now: Timestamp,
+        which: &dyn Fn(&Action) -> bool,
+        reason: &str,
+        out: &mut Vec<Output>,
+    ) {
         let plan = self.run.plan.clone();
         let mut skipped = Vec::new();
         for (position, action) in plan.actions.iter().enumerate() {
-            if node.is_some() && action.node != node {
+            if !which(action) {
                 continue;
             }
             match self.run.actions.get(&action.id) {
@@ -236,7 +247,8 @@ impl Engine {
         if !self.run.plan.actions.iter().any(|action| action.node == Some(node)) {
             return;
         }
-        self.run.excluded.insert(node, reason.clone());
+        // Who was first says why.
+        let reason = self.run.excluded.entry(node).or_insert(reason).clone();
         out.push(Output::JournalRun);
         self.give_all_up(now, Some(node), &reason, out);
     }
@@ -251,6 +263,7 @@ impl Engine {
         self.run.state = match &self.run.cancelled {
             Some(_) => RunState::Cancelled,
             None if self.run.actions.values().all(well) => RunState::Done,
+            None if self.was_taken_over() => RunState::Superseded,
             None => RunState::Failed,
         };
         out.push(Output::JournalRun);

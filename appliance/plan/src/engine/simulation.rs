@@ -11,7 +11,7 @@ use super::{Bounds, Engine, Failure, Input, Output};
 use crate::{ActionId, ActionKind, Attempt, Outcome, Plan, Run, RunId, RunState, Stand, Target};
 
 /// SplitMix64 (Steele, Lea and Flood 2014): a whole story from one number.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -22,11 +22,11 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
         self.next() % n.max(1)
     }
 
-    fn one_in(&mut self, n: u64) -> bool {
+    pub(super) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 }
@@ -341,7 +341,9 @@ impl World {
                     }
                 }
             }
-            RunState::Going | RunState::Paused => panic!("it ended and is {:?}", run.state),
+            RunState::Going | RunState::Paused | RunState::Waiting | RunState::Superseded => {
+                panic!("it ended and is {:?}", run.state)
+            }
         }
     }
 }

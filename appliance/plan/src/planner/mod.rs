@@ -28,7 +28,7 @@ use node::{Case, Decision};
 
 pub use install::{INSTALL_ROLE, install};
 pub(crate) use network::edges;
-pub use stale::stale;
+pub use stale::{destroys_more, stale};
 pub use step::step_digest;
 pub use view::NodeView;
 

@@ -354,6 +354,12 @@ impl Case<'_> {
         if installed.target != *target {
             return Ok(Work::Install("the system is to lie on another disk".to_owned()));
         }
+        // Whoever wrote it was stopped before it was given its identity: nothing of anybody's is on it yet.
+        if installed.setup == SetupDigest::default() {
+            return Ok(Work::Install(
+                "the system on its disk was never given an identity".to_owned(),
+            ));
+        }
         let differs = installed.setup.differences(&SetupDigest::of(setup));
         if !differs.is_empty() {
             let differs = differs.join(", ");

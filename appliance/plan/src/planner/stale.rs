@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use rackbar_model::NodeId;
+use rackbar_model::{DiskRef, NodeId};
 
 use super::{disk, seen};
 use crate::rules::Rules;
@@ -50,6 +50,39 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
         }
     }
     addresses(plan, facts, &mut out);
+    out
+}
+
+/// What `fresh` destroys beyond `agreed`, in words; empty when whoever consented to `agreed` has consented to it.
+pub fn destroys_more(agreed: &Plan, fresh: &Plan) -> Vec<String> {
+    let before = destroyed(agreed);
+    let more = destroyed(fresh)
+        .into_iter()
+        .filter(|(what, _)| !before.contains_key(what));
+    more.map(|(_, words)| words).collect()
+}
+
+/// What each node loses: a disk, or where it is none what the plan says; and that in words.
+fn destroyed(plan: &Plan) -> BTreeMap<(NodeId, Option<DiskRef>, String), String> {
+    let mut out = BTreeMap::new();
+    for action in &plan.actions {
+        let (Some(node), Some(words)) = (action.node, &action.destroys) else {
+            continue;
+        };
+        let name = name(&[action]);
+        let disks = match &action.kind {
+            ActionKind::Erase { disks, .. } => disks.as_slice(),
+            ActionKind::WriteImage { target, .. } => target.disks(),
+            _ => {
+                out.insert((node, None, words.clone()), format!("{name}: {words}"));
+                continue;
+            }
+        };
+        for disk in disks {
+            let key = (node, Some(disk.clone()), String::new());
+            out.insert(key, format!("{name}: everything on the disk with {disk}"));
+        }
+    }
     out
 }
 

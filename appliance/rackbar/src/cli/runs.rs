@@ -178,6 +178,8 @@ const fn state(state: RunState) -> &'static str {
         RunState::Done => "done",
         RunState::Failed => "failed",
         RunState::Cancelled => "cancelled",
+        RunState::Waiting => "waiting",
+        RunState::Superseded => "superseded",
     }
 }
 
@@ -239,7 +241,7 @@ async fn watch(client: &Client, run: u64, shown: &mut Shown) -> Result<Option<Ru
     while let Some(text) = stream.next().await? {
         let news: News = serde_json::from_str(&text)?;
         shown.take(&news);
-        if !matches!(news.state, RunState::Going | RunState::Paused) {
+        if news.state.ended() {
             return Ok(Some(news.state));
         }
     }
