@@ -137,7 +137,8 @@ async fn admit(rack: &Rack, hello: &Hello, from: IpAddr) -> Result<Admitted, Den
     // It waits for the disk, which the threads of the runtime must not.
     let work = move || {
         let find = |mac| rack.with(|mind, now| mind.node_of_mac(now, mac));
-        locked(&rack.inner.tokens).admit(&proof, mac, from, now(), find)
+        let admitted = locked(&rack.inner.tokens).admit(&proof, mac, from, now(), find);
+        admitted?.durable()
     };
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(Denied::Trouble(error.to_string())))

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use rackbar_messages::{Proof, RefusedReason};
 use rackbar_model::{MacAddr, NodeId, Timestamp};
-use rackbar_store::{Store, StoreError, Table};
+use rackbar_store::{Store, StoreError, Table, Written};
 use rackbar_trust::{Secret, TrustError, sha256};
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,18 @@ pub(crate) struct Admitted {
     pub(crate) again: bool,
     /// Its token was used before, and the welcome did not reach it.
     pub(crate) second_chance: bool,
+    /// What is not on the disk yet.
+    written: Option<Written>,
+}
+
+impl Admitted {
+    /// Waits until it is durable.
+    pub(crate) fn durable(mut self) -> Result<Self, Denied> {
+        if let Some(written) = self.written.take() {
+            written.wait()?;
+        }
+        Ok(self)
+    }
 }
 
 /// Why nobody was admitted.
@@ -176,8 +188,9 @@ impl Tokens {
         }
     }
 
-    /// Checks a proof. A good token is used up, and its session is durable, before this returns: a restart of the
-    /// appliance neither revives a token nor forgets an agent. `find` names the node of a machine.
+    /// Checks a proof. A good token is used up, and its session is durable once [`Admitted::durable`] has returned, which is
+    /// before the agent is welcomed: a restart of the appliance neither revives a token nor forgets an agent. Waited for
+    /// without the lock on these tokens, so that a rack of agents shares a few commits. `find` names the node of a machine.
     pub(crate) fn admit(
         &mut self,
         proof: &Proof,
@@ -197,6 +210,7 @@ impl Tokens {
                 }
                 known.since = now;
                 Ok(Admitted {
+                    written: None,
                     node: known.node,
                     session: secret,
                     again: true,
@@ -237,8 +251,9 @@ impl Tokens {
         });
         let used = json(token);
         let writes = vec![(named(b'b', key), used)];
-        self.open(session_key, Session { node, mac, since: now }, writes)?;
+        let written = self.open(session_key, Session { node, mac, since: now }, writes)?;
         Ok(Admitted {
+            written: Some(written),
             node,
             session,
             again: false,
@@ -257,13 +272,13 @@ impl Tokens {
         }
     }
 
-    /// Makes a session durable together with `writes`, and ends those it replaces.
+    /// Has a session written together with `writes`, and ends those it replaces.
     fn open(
         &mut self,
         session_key: Key,
         opened: Session,
         mut writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Written, StoreError> {
         writes.push((named(b's', &session_key), json(&opened)));
         // A machine has one boot at a time: its earlier sessions end.
         let mut old: Vec<Key> = self
@@ -289,7 +304,7 @@ impl Tokens {
             .iter()
             .map(|(key, value)| (key.as_slice(), value.as_deref()))
             .collect();
-        self.store.put_all(Table::Tokens, &writes)
+        self.store.begin_put_all(Table::Tokens, &writes)
     }
 }
 
@@ -324,7 +339,8 @@ mod tests {
         from: IpAddr,
         at: u64,
     ) -> Result<Secret<32>, RefusedReason> {
-        match tokens.admit(&proof, mac, from, Timestamp(at), |_| Some(NODE)) {
+        let admitted = tokens.admit(&proof, mac, from, Timestamp(at), |_| Some(NODE));
+        match admitted.and_then(Admitted::durable) {
             Ok(admitted) => Ok(admitted.session),
             Err(Denied::Refused(reason)) => Err(reason),
             Err(Denied::Trouble(text)) => panic!("{text}"),

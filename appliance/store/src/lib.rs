@@ -30,6 +30,7 @@ use rackbar_model::{Event, Inventory, Lease, NodeId, Timestamp};
 pub use bmc::BmcLogin;
 pub use error::StoreError;
 pub use export::{ExportInfo, read_bmc_logins};
+pub use queue::Written;
 pub use tables::SCHEMA;
 pub use vault::{KEY_FILE_WARNING, LockState};
 
@@ -294,9 +295,18 @@ impl Store {
     /// # Errors
     /// When they are not safe; [`StoreError::Locked`] for secrets while they are locked.
     pub fn put_all(&self, table: Table, entries: &[(&[u8], Option<&[u8]>)]) -> Result<(), StoreError> {
+        self.begin_put_all(table, entries)?.wait()
+    }
+
+    /// As [`Self::put_all`], but returns at once with something to wait on: whoever holds a lock lets go of it before, and
+    /// many share one commit. Written in the order of these calls.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] for secrets while they are locked; [`StoreError::Closed`].
+    pub fn begin_put_all(&self, table: Table, entries: &[(&[u8], Option<&[u8]>)]) -> Result<Written, StoreError> {
         let vault = self.vault();
         let ops = entries.iter().map(|(key, value)| value_op(&vault, table, key, *value));
-        self.shared.queue.push_and_wait(ops.collect::<Result<_, _>>()?)
+        self.shared.queue.push_for(ops.collect::<Result<_, _>>()?)
     }
 
     /// Queues a named value, or its removal (`None`); returns at once. For what may be lost in a power cut.

@@ -1,7 +1,7 @@
 //! The writer's inbox. Events wait a moment for company; whoever waits for the disk is served at once.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,21 @@ pub(crate) enum Op {
 }
 
 pub(crate) type Reply = SyncSender<Result<(), StoreError>>;
+
+/// Something that is being written.
+#[derive(Debug)]
+#[must_use = "it is not durable before it was waited for"]
+pub struct Written(Receiver<Result<(), StoreError>>);
+
+impl Written {
+    /// Waits until it is durable.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn wait(self) -> Result<(), StoreError> {
+        self.0.recv().unwrap_or(Err(StoreError::Closed))
+    }
+}
 
 /// Everything that had gathered.
 #[derive(Default)]
@@ -94,6 +109,11 @@ impl Queue {
     }
 
     pub(crate) fn push_and_wait(&self, ops: Vec<Op>) -> Result<(), StoreError> {
+        self.push_for(ops)?.wait()
+    }
+
+    /// Queues without waiting: whoever holds a lock lets go of it first, and many then share one commit.
+    pub(crate) fn push_for(&self, ops: Vec<Op>) -> Result<Written, StoreError> {
         let (reply, answer) = sync_channel(1);
         let mut state = self.lock();
         if state.closed {
@@ -101,7 +121,7 @@ impl Queue {
         }
         state.replies.push(reply);
         self.add(state, ops);
-        answer.recv().unwrap_or(Err(StoreError::Closed))
+        Ok(Written(answer))
     }
 
     fn add(&self, mut state: MutexGuard<'_, State>, ops: impl IntoIterator<Item = Op>) {
