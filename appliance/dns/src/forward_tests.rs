@@ -1,0 +1,180 @@
+use super::*;
+use crate::answer::tests::question;
+
+const CLIENT: Client = Client {
+    address: IpAddr::V4(std::net::Ipv4Addr::new(10, 10, 0, 5)),
+    transport: Transport::Udp,
+    recursion: true,
+};
+
+fn forwarder() -> Forwarder<u32> {
+    let mut next = 0x1000u16;
+    let random = move || {
+        next += 1;
+        next
+    };
+    let mut forwarder = Forwarder::new(Limits::default(), Box::new(random));
+    forwarder.set_upstreams(&["192.0.2.1:53".parse().unwrap(), "192.0.2.2:53".parse().unwrap()]);
+    forwarder
+}
+
+fn ask(forwarder: &mut Forwarder<u32>, now: u64, bytes: &[u8], who: u32) -> Vec<Output<u32>> {
+    let mut out = Vec::new();
+    forwarder.ask(now, &Query::read(bytes).unwrap(), &CLIENT, who, &mut out);
+    out
+}
+
+/// The answer of an upstream to the message that was sent: one A record of TTL 100, a signature of TTL 90, and OPT.
+fn answer(sent: &[u8], code: u8) -> Vec<u8> {
+    let end = question_end(sent).unwrap();
+    let mut out = sent[..end].to_vec();
+    (out[2], out[3]) = (0x81, 0xa0 | code);
+    out[7] = 2;
+    out[11] = 1;
+    out.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 100, 0, 4, 198, 51, 100, 7]);
+    out.extend_from_slice(&[0xc0, 12, 0, 46, 0, 1, 0, 0, 0, 90, 0, 3, 1, 2, 3]);
+    out.extend_from_slice(&[0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 0]);
+    out
+}
+
+fn sent(out: &[Output<u32>]) -> (u64, SocketAddr, Vec<u8>) {
+    match out.last() {
+        Some(Output::Send {
+            slot,
+            upstream,
+            message,
+            ..
+        }) => (*slot, *upstream, message.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn replies(out: &[Output<u32>]) -> Vec<(u32, Vec<u8>)> {
+    let of = |one: &Output<u32>| match one {
+        Output::Reply { who, message } => Some((*who, message.clone())),
+        _ => None,
+    };
+    out.iter().filter_map(of).collect()
+}
+
+#[test]
+fn one_question_serves_all_who_wait_and_then_the_cache_does() {
+    let mut forwarder = forwarder();
+    let bytes = question("Www.Example.org", 1, 0x120, Some((1232, true)));
+    let (slot, upstream, message) = sent(&ask(&mut forwarder, 0, &bytes, 1));
+    assert_eq!(upstream, "192.0.2.1:53".parse().unwrap());
+    assert!(ask(&mut forwarder, 5, &bytes, 2).is_empty());
+    let mut out = Vec::new();
+    forwarder.answered(20, slot, &answer(&message, 0), &mut out);
+    let got = replies(&out);
+    assert_eq!(got.iter().map(|one| one.0).collect::<Vec<_>>(), [1, 2]);
+    // The client's number, its upper case, the signature, AD, and its OPT with DO.
+    let reply = &got[0].1;
+    assert_eq!(reply[..4], [0x12, 0x34, 0x81, 0xa0]);
+    assert_eq!(&reply[13..16], b"Www");
+    assert!(reply.windows(2).any(|two| two == [0, 46]) && reply.ends_with(&[0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 0]));
+    // Ten seconds later the TTLs are ten less.
+    let got = replies(&ask(&mut forwarder, 10_020, &bytes, 3));
+    assert!(got[0].1.windows(4).any(|ttl| ttl == [0, 0, 0, 90]) && got[0].1.windows(4).any(|ttl| ttl == [0, 0, 0, 80]));
+    assert_eq!(forwarder.counters().hits, 1);
+    // The smallest TTL rules.
+    let out = ask(&mut forwarder, 90_020, &bytes, 4);
+    assert!(matches!(out[..], [Output::Send { .. }]), "{out:?}");
+}
+
+#[test]
+fn a_client_without_edns_gets_none_and_no_word_about_soundness() {
+    let mut forwarder = forwarder();
+    let (slot, _, message) = sent(&ask(&mut forwarder, 0, &question("www.example.org", 1, 0x100, None), 1));
+    let mut out = Vec::new();
+    forwarder.answered(20, slot, &answer(&message, 0), &mut out);
+    let reply = &replies(&out)[0].1;
+    assert_eq!((reply[3] & 0x20, reply[11]), (0, 0));
+    assert!(reply.ends_with(&[1, 2, 3]));
+}
+
+#[test]
+fn a_deaf_or_failing_upstream_is_passed_over_and_asked_last_for_a_while() {
+    let mut forwarder = forwarder();
+    let bytes = question("www.example.org", 1, 0x100, None);
+    ask(&mut forwarder, 0, &bytes, 1);
+    let mut out = Vec::new();
+    assert_eq!(forwarder.deadline(), Some(800));
+    forwarder.expire(800, &mut out);
+    let (slot, upstream, message) = sent(&out);
+    assert_eq!(upstream, "192.0.2.2:53".parse().unwrap());
+    out.clear();
+    forwarder.answered(810, slot, &answer(&message, 0), &mut out);
+    assert_eq!(replies(&out).len(), 1);
+    let (slot, upstream, message) = sent(&ask(&mut forwarder, 900, &question("b.example", 1, 0x100, None), 1));
+    assert_eq!(upstream, "192.0.2.2:53".parse().unwrap());
+    // SERVFAIL of one is a reason to ask the other; of all, our answer, which is kept for two seconds.
+    let mut out = Vec::new();
+    let (mut slot, mut message) = (slot, message);
+    for _ in 0..3 {
+        forwarder.answered(1000, slot, &answer(&message, 2), &mut out);
+        (slot, _, message) = sent(&out);
+    }
+    forwarder.answered(1000, slot, &answer(&message, 2), &mut out);
+    assert_eq!(replies(&out)[0].1[3] & 15, 2);
+    let again = ask(&mut forwarder, 2999, &question("b.example", 1, 0x100, None), 1);
+    assert_eq!(replies(&again)[0].1[3] & 15, 2);
+    assert!(matches!(
+        ask(&mut forwarder, 3001, &question("b.example", 1, 0x100, None), 1)[..],
+        [Output::Send { .. }]
+    ));
+}
+
+#[test]
+fn what_does_not_answer_our_question_is_not_believed() {
+    let mut forwarder = forwarder();
+    let (slot, _, message) = sent(&ask(&mut forwarder, 0, &question("www.example.org", 1, 0x100, None), 1));
+    let mut out = Vec::new();
+    let good = answer(&message, 0);
+    let mut number = good.clone();
+    number[1] ^= 1;
+    let mut name = good.clone();
+    name[14] = b'x';
+    let mut query = good.clone();
+    query[2] &= 0x7f;
+    for bad in [&number[..], &name, &query, &good[..good.len() - 1], &good[..13], &[]] {
+        forwarder.answered(10, slot, bad, &mut out);
+        assert!(out.is_empty());
+    }
+    assert_eq!(forwarder.counters().nonsense, 6);
+    forwarder.answered(10, slot, &good, &mut out);
+    assert_eq!(replies(&out).len(), 1);
+    // Once more is once too often.
+    out.clear();
+    forwarder.answered(10, slot, &good, &mut out);
+    assert!(out.is_empty());
+}
+
+#[test]
+fn one_client_cannot_take_all_places() {
+    let mut forwarder = forwarder();
+    for n in 0..256 {
+        ask(&mut forwarder, 0, &question(&format!("n{n}.example"), 1, 0x100, None), n);
+    }
+    let refused = ask(&mut forwarder, 0, &question("more.example", 1, 0x100, None), 999);
+    assert_eq!(replies(&refused)[0].1[3] & 15, 2);
+    assert_eq!(forwarder.counters().refused, 1);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_answer_breaks_the_forwarder(at in 2usize..90, with in 0u8.., cut in 0usize..100) {
+        let mut forwarder = forwarder();
+        let (slot, _, message) = sent(&ask(&mut forwarder, 0, &question("www.example.org", 1, 0x100, None), 1));
+        let mut bytes = answer(&message, 0);
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte = with;
+        }
+        bytes.truncate(bytes.len().saturating_sub(cut));
+        let mut out = Vec::new();
+        forwarder.answered(10, slot, &bytes, &mut out);
+        for (_, reply) in replies(&out) {
+            proptest::prop_assert!(reply.len() <= 512);
+        }
+    }
+}
