@@ -185,7 +185,8 @@ impl<'a, 'q> Reply<'a, 'q> {
         self.out.extend_from_slice(&ttl.to_be_bytes());
         let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
         self.out.extend_from_slice(&length.to_be_bytes());
-        self.out.extend_from_slice(data.get(..usize::from(length)).unwrap_or_default());
+        self.out
+            .extend_from_slice(data.get(..usize::from(length)).unwrap_or_default());
     }
 
     /// Fills in the header and appends OPT; cuts everything behind the question when it is too long (RFC 2181 section 9).

@@ -99,7 +99,9 @@ fn what_is_not_there_is_denied_in_the_right_way() {
     let (code, _, answers, authorities, out) = ask(&question("nobody.rack.example", rtype::A, 0x100, None), &NEAR);
     assert_eq!((code, answers, authorities), (3, 0, 1));
     // The serial and MINIMUM of the SOA record.
-    assert!(out.ends_with(&[0, 0, 0, 7, 0, 0, 0x0e, 0x10, 0, 0, 2, 0x58, 0, 1, 0x51, 0x80, 0, 0, 0, 15]));
+    assert!(out.ends_with(&[
+        0, 0, 0, 7, 0, 0, 0x0e, 0x10, 0, 0, 2, 0x58, 0, 1, 0x51, 0x80, 0, 0, 0, 15
+    ]));
     // The name is there, but not such records; and a name that is only above another.
     for (name, rtype) in [("node-001.rack.example", rtype::AAAA), ("_tcp.rack.example", rtype::A)] {
         let (code, _, answers, authorities, _) = ask(&question(name, rtype, 0x100, None), &NEAR);

@@ -71,7 +71,9 @@ impl Cache {
         }
         // The second bound is on entries of the order that a newer answer made void.
         while self.bytes > self.budget || self.order.len() > 2 * self.kept.len() + 64 {
-            let Some((key, at)) = self.order.pop_front() else { return };
+            let Some((key, at)) = self.order.pop_front() else {
+                return;
+            };
             if self.kept.get(&key).is_some_and(|kept| kept.at == at)
                 && (self.bytes > self.budget || self.order.len() > 2 * self.kept.len() + 64)
                 && let Some(gone) = self.kept.remove(&key)
@@ -108,7 +110,11 @@ mod tests {
             };
             cache.put(key(n % 100), kept);
         }
-        assert!(cache.bytes <= 20_000 && cache.order.len() < 400, "{}", cache.order.len());
+        assert!(
+            cache.bytes <= 20_000 && cache.order.len() < 400,
+            "{}",
+            cache.order.len()
+        );
         assert!(cache.get(&key(99), 1000).is_some() && cache.get(&key(0), 1000).is_none());
         assert!(cache.get(&key(99), 1009).is_none());
     }

@@ -18,8 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 use crate::answer::{Client, Transport, limit};
 use crate::cache::{Cache, Kept, Key};
 use crate::message::{OPT_LENGTH, Query, field, flag, push_opt, put_u16};
-use crate::scan::{Scan, question_end, scan, u16_at, u32_at};
 use crate::rcode;
+use crate::scan::{Scan, question_end, scan, u16_at, u32_at};
 
 /// Bounds of the forwarder.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -168,7 +168,12 @@ impl<W> Forwarder<W> {
 
     /// Asks these from now on, the first one first. What others said is forgotten: they may have seen other names.
     pub fn set_upstreams(&mut self, addresses: &[SocketAddr]) {
-        if self.upstreams.iter().map(|one| one.address).eq(addresses.iter().copied()) {
+        if self
+            .upstreams
+            .iter()
+            .map(|one| one.address)
+            .eq(addresses.iter().copied())
+        {
             return;
         }
         self.upstreams = addresses
@@ -261,7 +266,9 @@ impl<W> Forwarder<W> {
 
     /// Sends a question to the best upstream that did not just fail it.
     fn send(&mut self, now: u64, key: &(Key, bool), out: &mut Vec<Output<W>>) {
-        let Some(pending) = self.pending.get_mut(key) else { return };
+        let Some(pending) = self.pending.get_mut(key) else {
+            return;
+        };
         let count = self.upstreams.len();
         let last = pending.upstream;
         let order = |n: &usize| {
@@ -302,7 +309,9 @@ impl<W> Forwarder<W> {
 
     /// A message came for a try.
     pub fn answered(&mut self, now: u64, slot: u64, message: &[u8], out: &mut Vec<Output<W>>) {
-        let Some(key) = self.slots.get(&slot).cloned() else { return };
+        let Some(key) = self.slots.get(&slot).cloned() else {
+            return;
+        };
         let Some(pending) = self.pending.get(&key) else { return };
         let Some(scan) = believed(message, pending.id, &pending.question) else {
             // Somebody else may have sent it: the true answer may still come.
@@ -415,7 +424,10 @@ fn believed(message: &[u8], id: u16, question: &[u8]) -> Option<Scan> {
 
 impl<W> Waiter<W> {
     fn head(&self, flags: u16) -> [u16; 2] {
-        [self.id, flag::QR | flag::RA | self.flags & (flag::RD | flag::CD) | flags]
+        [
+            self.id,
+            flag::QR | flag::RA | self.flags & (flag::RD | flag::CD) | flags,
+        ]
     }
 
     fn error(self, code: u8) -> Output<W> {
@@ -428,10 +440,7 @@ impl<W> Waiter<W> {
         if self.edns {
             push_opt(&mut message, 0, self.dnssec);
         }
-        Output::Reply {
-            who: self.who,
-            message,
-        }
+        Output::Reply { who: self.who, message }
     }
 }
 

@@ -154,7 +154,12 @@ fn what_does_not_answer_our_question_is_not_believed() {
 fn one_client_cannot_take_all_places() {
     let mut forwarder = forwarder();
     for n in 0..256 {
-        ask(&mut forwarder, 0, &question(&format!("n{n}.example"), 1, 0x100, None), n);
+        ask(
+            &mut forwarder,
+            0,
+            &question(&format!("n{n}.example"), 1, 0x100, None),
+            n,
+        );
     }
     let refused = ask(&mut forwarder, 0, &question("more.example", 1, 0x100, None), 999);
     assert_eq!(replies(&refused)[0].1[3] & 15, 2);

@@ -99,7 +99,9 @@ impl SiteNames {
             }
         }
         if let Ok(name) = self.domain.child(&self.server) {
-            self.addresses.iter().for_each(|address| self.reverse(zones, *address, &name));
+            self.addresses
+                .iter()
+                .for_each(|address| self.reverse(zones, *address, &name));
         }
     }
 
@@ -124,7 +126,10 @@ impl SiteNames {
     fn reverse(&self, zones: &mut Zones, address: IpAddr, name: &Name) {
         let ptr = Data::Ptr(name.clone());
         let place = Name::of_address(address);
-        if matches!(zones.find(place.wire(), crate::rtype::PTR), crate::zone::Found::Records(_)) {
+        if matches!(
+            zones.find(place.wire(), crate::rtype::PTR),
+            crate::zone::Found::Records(_)
+        ) {
             return;
         }
         zones.add(&place, &ptr, TTL);
@@ -176,7 +181,10 @@ mod tests {
     use super::*;
 
     fn names(address: [u8; 4], prefix: u8) -> Vec<String> {
-        reverse_zones(address.into(), prefix).iter().map(ToString::to_string).collect()
+        reverse_zones(address.into(), prefix)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]

@@ -1,0 +1,173 @@
+use super::*;
+use crate::{Limits, Server};
+
+const START: u64 = 1_790_000_000_000_000_000;
+
+/// A world: servers whose clocks are off by so much, one way delays, and our clock, which is wrong by `error`.
+struct World {
+    client: Client,
+    servers: Vec<(SocketAddr, i64, Server)>,
+    now: u64,
+    error: i64,
+    steps: Vec<i64>,
+    slews: Vec<i64>,
+    nonce: u64,
+}
+
+fn world(error: i64, clocks: &[i64]) -> World {
+    let at = |n: usize| SocketAddr::from(([192, 0, 2, n as u8 + 1], 123));
+    let servers: Vec<_> = clocks
+        .iter()
+        .enumerate()
+        .map(|(n, clock)| (at(n), *clock, Server::new(Limits::default())))
+        .collect();
+    let config = ClientConfig {
+        servers: servers.iter().map(|one| one.0).collect(),
+        local_stratum: None,
+    };
+    World {
+        client: Client::new(config, 0),
+        servers,
+        now: 0,
+        error,
+        steps: Vec::new(),
+        slews: Vec::new(),
+        nonce: 0,
+    }
+}
+
+impl World {
+    fn truth(&self, millis: u64) -> u64 {
+        START + millis * 1_000_000
+    }
+
+    fn ours(&self, millis: u64) -> u64 {
+        self.truth(millis).saturating_add_signed(self.error)
+    }
+
+    fn run(&mut self, until: u64) {
+        while let Some(due) = self.client.deadline().filter(|due| *due <= until) {
+            self.now = due.max(self.now);
+            let (unix, mut out) = (self.ours(self.now), Vec::new());
+            let mut nonce = self.nonce;
+            self.client.tick(
+                self.now,
+                || unix,
+                || {
+                    nonce += 1;
+                    nonce
+                },
+                &mut out,
+            );
+            self.nonce = nonce;
+            for one in out {
+                if let Output::Send { to, packet } = one {
+                    self.exchange(to, &packet);
+                }
+            }
+        }
+        self.now = until;
+    }
+
+    fn exchange(&mut self, to: SocketAddr, packet: &[u8]) {
+        let there = self.truth(self.now) + 1_000_000;
+        let state = SystemState {
+            stratum: 2,
+            root_dispersion: 1_000_000,
+            updated: there,
+            ..SystemState::local(2, there)
+        };
+        let server = self.servers.iter_mut().find(|one| one.0 == to).unwrap();
+        let at = there.saturating_add_signed(server.1);
+        let Some(reply) = server
+            .2
+            .answer(packet, [10, 0, 0, 1].into(), true, at, self.now, &state, || at)
+        else {
+            return;
+        };
+        let mut out = Vec::new();
+        let back = self.ours(self.now + 2);
+        let _ = self.client.hear(to, &reply, back, self.now + 2, &mut out);
+        for one in out {
+            if let Output::Adjust { how, .. } = one {
+                match how {
+                    Adjust::Step(by) => self.steps.push(by),
+                    Adjust::Slew(by) => self.slews.push(by),
+                }
+                let (Adjust::Step(by) | Adjust::Slew(by)) = how;
+                self.error += by;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_clock_is_stepped_once_and_slewed_from_then_on() {
+    let mut world = world(-7_200_000_000_000, &[0, 300_000, -200_000]);
+    assert_eq!(world.client.system(START).leap, Leap::Unsynchronised);
+    world.run(20_000);
+    assert_eq!(world.steps.len(), 1, "{:?}", world.steps);
+    assert!(world.error.abs() < 1_000_000, "{}", world.error);
+    let state = world.client.system(world.ours(20_000));
+    assert_eq!((state.leap, state.stratum), (Leap::None, 3));
+    world.error += 40_000_000;
+    world.run(600_000);
+    assert!(
+        world.error.abs() < 1_000_000 && world.steps.len() == 1,
+        "{}",
+        world.error
+    );
+}
+
+#[test]
+fn a_lying_server_is_outvoted() {
+    let mut world = world(3_000_000_000, &[0, 900_000_000_000, 100_000]);
+    world.run(30_000);
+    assert!(world.error.abs() < 1_000_000, "{}", world.error);
+    let sights = world.client.sights(30_000);
+    assert_eq!(sights[1].state, "disagrees with the others");
+    assert!(sights.iter().any(|sight| sight.state == "followed"));
+}
+
+#[test]
+fn two_servers_that_disagree_move_nothing() {
+    let mut world = world(0, &[0, 900_000_000_000]);
+    world.run(60_000);
+    assert!(world.steps.is_empty() && world.slews.is_empty());
+    assert_eq!(world.client.system(START).stratum, 0);
+}
+
+#[test]
+fn a_jump_of_the_servers_is_followed_only_when_it_lasts() {
+    let mut world = world(0, &[0]);
+    world.run(30_000);
+    world.servers[0].1 = 5_000_000_000;
+    world.run(200_000);
+    assert!(world.steps.is_empty());
+    world.servers[0].1 = 0;
+    world.run(2_000_000);
+    assert!(world.steps.is_empty(), "{:?}", world.steps);
+    world.servers[0].1 = 5_000_000_000;
+    world.run(20_000_000);
+    assert_eq!(world.steps.len(), 1, "{:?}", world.steps);
+}
+
+#[test]
+fn a_denied_client_is_silent_and_a_lost_one_says_so() {
+    let mut world = world(0, &[0]);
+    world.run(30_000);
+    assert_eq!(world.client.system(world.ours(30_000)).stratum, 3);
+    // A day without a server: 15 ppm are more than a second.
+    assert_eq!(world.client.system(world.ours(86_400_000)).leap, Leap::Unsynchronised);
+    let config = ClientConfig {
+        local_stratum: Some(10),
+        servers: Vec::new(),
+    };
+    world.client.configure(config, 30_000);
+    let state = world.client.system(world.ours(86_400_000));
+    assert_eq!(
+        (state.leap, state.stratum, &state.reference_id),
+        (Leap::None, 10, b"LOCL")
+    );
+    assert_eq!(world.client.deadline(), None);
+}
