@@ -101,6 +101,15 @@ metrics! {
     http_requests: Counter "rackbar_boot_http_requests_total" "Requests answered by the boot HTTP server.";
     http_errors: Counter "rackbar_boot_http_errors_total" "Boot HTTP answers with status 400 or above.";
     http_bytes: Counter "rackbar_boot_http_bytes_sent_total" "Body bytes sent by the boot HTTP server.";
+    dns_queries: Counter "rackbar_dns_queries_total" "DNS queries that came.";
+    dns_dropped: Counter "rackbar_dns_dropped_total" "DNS messages that got no answer: no queries, or beyond the limit for strangers.";
+    dns_cache_hits: Counter "rackbar_dns_cache_hits_total" "Forwarded names answered from the cache.";
+    dns_forwarded: Counter "rackbar_dns_forwarded_total" "Questions sent to upstream resolvers, repeats included.";
+    dns_upstream_timeouts: Counter "rackbar_dns_upstream_timeouts_total" "Questions an upstream resolver did not answer in time.";
+    dns_failed: Counter "rackbar_dns_failed_total" "Forwarded questions that ended without an answer.";
+    ntp_answered: Counter "rackbar_ntp_answered_total" "NTP requests answered with the time.";
+    ntp_kissed: Counter "rackbar_ntp_kissed_total" "NTP clients told to ask less often or not at all.";
+    ntp_dropped: Counter "rackbar_ntp_dropped_total" "NTP packets dropped: no requests, or beyond a client's limit.";
     ra_solicitations: Counter "rackbar_ra_solicitations_total" "IPv6 router solicitations seen on served networks.";
     ra_sent: Counter "rackbar_ra_advertisements_total" "IPv6 router advertisements sent.";
 }
