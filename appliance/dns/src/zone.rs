@@ -85,9 +85,11 @@ impl Zones {
         self.serial
     }
 
-    /// Names that have records.
+    /// Names that people ask for: those that have records beside those of every zone and of reverse names.
     pub fn len(&self) -> usize {
-        self.names.len()
+        let plain = [rtype::SOA, rtype::NS, rtype::PTR];
+        let told = |sets: &&Vec<RecordSet>| sets.iter().any(|set| !plain.contains(&set.rtype));
+        self.names.values().filter(told).count()
     }
 
     /// Whether there is no zone.

@@ -46,6 +46,8 @@ pub struct Network {
     pub dns: Vec<Ipv4Addr>,
     /// Time servers (option 42).
     pub ntp: Vec<Ipv4Addr>,
+    /// Log servers (option 7).
+    pub log: Vec<Ipv4Addr>,
     /// Domain name (option 15).
     pub domain: Option<String>,
     /// Lease time in seconds (option 51); a client that asks for less gets less, at least 60.
@@ -73,6 +75,7 @@ impl Network {
             gateways: Vec::new(),
             dns: Vec::new(),
             ntp: Vec::new(),
+            log: Vec::new(),
             domain: None,
             lease_seconds: 3600,
             renew_seconds: None,

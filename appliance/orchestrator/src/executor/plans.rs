@@ -43,6 +43,15 @@ impl Executor {
         locked(&self.inner.book).site.clone()
     }
 
+    /// Static addresses that nodes were given, with what was installed on each; for names.
+    pub fn given_addresses(&self) -> Vec<(rackbar_model::NodeId, Vec<std::net::IpAddr>)> {
+        let book = locked(&self.inner.book);
+        let given = book.work.iter().filter(|(_, work)| work.setup.is_some());
+        given
+            .map(|(node, work)| (*node, work.addresses.values().copied().collect()))
+            .collect()
+    }
+
     /// Puts a site file in force, durably. Nothing is done to any machine: that takes a plan and a commit.
     ///
     /// # Errors

@@ -105,6 +105,9 @@ impl Checker<'_> {
             clients: self.clients(&raw.clients),
             boot: self.boot(&raw.boot),
             bmc: self.bmc(&raw.bmc),
+            names: self.names(&raw.dns),
+            time: self.time(&raw.ntp),
+            log: self.log(&raw.syslog),
             admin_token,
         }
     }
@@ -138,8 +141,9 @@ impl Checker<'_> {
             dhcp,
             pools: self.pools(raw, address),
             gateway: raw.gateway.as_ref().map(|gateway| *gateway.get_ref()),
-            dns: raw.dns.clone(),
-            ntp: raw.ntp.clone(),
+            dns: self.service("network.dns", raw.dns.as_ref(), role),
+            ntp: self.service("network.ntp", raw.ntp.as_ref(), role),
+            syslog: self.service("network.syslog", raw.syslog.as_ref(), role),
             domain: raw.domain.as_ref().map(|domain| domain.get_ref().clone()),
             lease_seconds: raw.lease_seconds.as_ref().map_or(3600, |seconds| *seconds.get_ref()),
             reservations: self.reservations(raw, address),

@@ -8,15 +8,17 @@ mod kernel;
 mod parts;
 mod raw;
 mod rest;
+mod services;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use rackbar_boot::SiteScript;
 use rackbar_devices::Fingerprint;
+use rackbar_dns::{Name, SiteRecord};
 use rackbar_model::{BootWay, Digest, MacAddr};
 use serde::Deserialize;
 
@@ -33,6 +35,9 @@ pub(crate) struct Config {
     pub(crate) clients: Clients,
     pub(crate) boot: Boot,
     pub(crate) bmc: Bmc,
+    pub(crate) names: Names,
+    pub(crate) time: Time,
+    pub(crate) log: Log,
     /// SHA-256 of the admin token's text.
     pub(crate) admin_token: Option<Digest>,
 }
@@ -50,8 +55,9 @@ pub(crate) struct Network {
     /// First and last address of each pool.
     pub(crate) pools: Vec<(Ipv4Addr, Ipv4Addr)>,
     pub(crate) gateway: Option<Ipv4Addr>,
-    pub(crate) dns: Vec<Ipv4Addr>,
-    pub(crate) ntp: Vec<Ipv4Addr>,
+    pub(crate) dns: Service,
+    pub(crate) ntp: Service,
+    pub(crate) syslog: Service,
     pub(crate) domain: Option<String>,
     pub(crate) lease_seconds: u32,
     pub(crate) reservations: Vec<Reservation>,
@@ -106,6 +112,45 @@ pub(crate) enum Dhcp {
     Proxy,
     Auto,
     Off,
+}
+
+/// Who does a service on a network.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Service {
+    /// Not said: we do where the site file says `"own"`, and clients are told of nobody.
+    #[default]
+    Unsaid,
+    /// Nobody.
+    Off,
+    /// We.
+    Own,
+    /// These.
+    External(Vec<Ipv4Addr>),
+}
+
+/// The site's names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Names {
+    /// Domain of the names we give.
+    pub(crate) domain: Option<Name>,
+    /// Resolvers for all other names; empty asks those that the uplink's DHCP server named.
+    pub(crate) upstreams: Vec<SocketAddr>,
+    pub(crate) records: Vec<SiteRecord>,
+}
+
+/// Whom our clock follows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Time {
+    pub(crate) servers: Vec<SocketAddr>,
+    pub(crate) local_stratum: Option<u8>,
+}
+
+/// Bounds of the log collector.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Log {
+    pub(crate) bytes: u64,
+    /// Messages a second of one sender.
+    pub(crate) per_second: u32,
 }
 
 /// An address kept for a machine.

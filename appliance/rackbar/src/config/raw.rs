@@ -23,6 +23,46 @@ pub(super) struct Raw {
     pub(super) bmc: RawBmc,
     #[serde(default)]
     pub(super) api: RawApi,
+    #[serde(default)]
+    pub(super) dns: RawDns,
+    #[serde(default)]
+    pub(super) ntp: RawNtp,
+    #[serde(default)]
+    pub(super) syslog: RawSyslog,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDns {
+    pub(super) domain: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) upstream: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) record: Vec<Spanned<RawRecord>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRecord {
+    pub(super) name: String,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) value: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNtp {
+    #[serde(default)]
+    pub(super) server: Vec<Spanned<String>>,
+    pub(super) local_stratum: Option<Spanned<u8>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSyslog {
+    pub(super) megabytes: Option<Spanned<u32>>,
+    pub(super) per_second: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -37,10 +77,9 @@ pub(super) struct RawNetwork {
     #[serde(default)]
     pub(super) pool: Vec<Spanned<String>>,
     pub(super) gateway: Option<Spanned<Ipv4Addr>>,
-    #[serde(default)]
-    pub(super) dns: Vec<Ipv4Addr>,
-    #[serde(default)]
-    pub(super) ntp: Vec<Ipv4Addr>,
+    pub(super) dns: Option<Spanned<toml::Value>>,
+    pub(super) ntp: Option<Spanned<toml::Value>>,
+    pub(super) syslog: Option<Spanned<toml::Value>>,
     pub(super) domain: Option<Spanned<String>>,
     pub(super) lease_seconds: Option<Spanned<u32>>,
     #[serde(default)]

@@ -5,6 +5,8 @@
 //! is possible at all: an appliance that serves half is worth more than one that restarts for ever.
 
 mod keep;
+mod local;
+mod names;
 mod network;
 mod operations;
 mod services;
@@ -340,7 +342,19 @@ impl Daemon {
         }
         loaded.keep(&self.store);
         loaded.events.into_iter().for_each(|event| self.rack.event(None, event));
+        block_in_place(|| self.follow());
         self.services.watch();
+    }
+
+    /// Lets DNS, NTP and the like follow the rack.
+    fn follow(&mut self) {
+        let around = local::Around {
+            rack: &self.rack,
+            executor: &self.works.executor,
+            placed: &self.placed,
+            resolvers: self.networks.resolvers(),
+        };
+        self.services.follow(&self.config, &around);
     }
 
     /// Serves until SIGTERM or SIGINT, or until the state was replaced.
@@ -426,6 +440,7 @@ impl Daemon {
             } else if retry {
                 self.services.start_missing();
             }
+            self.follow();
             self.services.watch();
         });
     }

@@ -183,6 +183,18 @@ impl Networks {
         None
     }
 
+    /// Resolvers that DHCP servers named to us.
+    pub(super) fn resolvers(&self) -> Vec<Ipv4Addr> {
+        let of = |client: &Client| {
+            let lease = client.lease.lock().unwrap_or_else(PoisonError::into_inner);
+            lease.as_ref().map(|lease| lease.dns.clone()).unwrap_or_default()
+        };
+        let mut found: Vec<Ipv4Addr> = self.clients.iter().flat_map(of).collect();
+        let mut seen = BTreeSet::new();
+        found.retain(|address| seen.insert(*address));
+        found
+    }
+
     /// Addresses that DHCP servers gave us, by network.
     pub(super) fn leased(&self) -> Vec<(usize, (Ipv4Addr, u8))> {
         let of = |client: &Client| {

@@ -18,9 +18,10 @@ use rackbar_services::ra::{self, RaConfig, RaHandle};
 use rackbar_services::tftp::{self, TftpConfig, TftpHandle, TftpLimits};
 use rackbar_services::{ClientTable, Common, EventSink as _, SampleKind, StartError};
 
+use super::local::{Around, Local, told};
 use super::network::Placed;
 use super::site::Site;
-use crate::config::{Config, Dhcp, Role, Uefi, Unknown};
+use crate::config::{Config, Dhcp, Role, Service, Uefi, Unknown};
 
 /// What strangers may fetch by TFTP.
 const TFTP_FILES: [&str; 3] = ["loader.efi", "undionly.kpxe", "snponly.efi"];
@@ -45,6 +46,7 @@ pub(super) struct Services {
     http: Option<HttpHandle>,
     ra: Option<RaHandle>,
     wanted: (DhcpConfig, RaConfig),
+    local: Local,
 }
 
 impl Services {
@@ -60,8 +62,10 @@ impl Services {
             agent_port: ports.agents,
             http_port: ports.http.port(),
         };
+        let common = Common::new(Arc::new(rack.clone()));
         Self {
-            common: Common::new(Arc::new(rack.clone())),
+            local: Local::new(common.clone()),
+            common,
             desk: Arc::new(Desk::new(rack.clone(), options)),
             rack,
             artifacts,
@@ -98,6 +102,11 @@ impl Services {
             self.told("ra", result.err());
         }
         self.start_missing();
+    }
+
+    /// Puts DNS and the like in force, whose names and networks follow the rack and the site.
+    pub(super) fn follow(&mut self, config: &Config, around: &Around<'_>) {
+        self.local.follow(config, around);
     }
 
     /// Starts what is not running.
@@ -157,6 +166,7 @@ impl Services {
         ];
         all.into_iter()
             .flatten()
+            .chain(self.local.statuses())
             .for_each(|status| self.rack.set_service(status));
     }
 
@@ -186,6 +196,7 @@ impl Services {
         self.tftp.into_iter().for_each(TftpHandle::stop);
         self.http.into_iter().for_each(HttpHandle::stop);
         self.ra.into_iter().for_each(RaHandle::stop);
+        self.local.stop();
     }
 }
 
@@ -381,9 +392,15 @@ fn dhcp_network(
         })
         .collect();
     out.gateways = network.gateway.into_iter().collect();
-    out.dns.clone_from(&network.dns);
-    out.ntp.clone_from(&network.ntp);
+    out.dns = told(&network.dns, server);
+    out.ntp = told(&network.ntp, server);
+    out.log = told(&network.syslog, server);
     out.domain.clone_from(&network.domain);
+    if out.domain.is_none() && network.dns == Service::Own {
+        // Without it clients would look for short names nowhere.
+        let domain = super::names::domain(config, None).to_string();
+        out.domain = Some(domain.trim_end_matches('.').to_owned());
+    }
     out.lease_seconds = network.lease_seconds;
     out.ways.clone_from(&config.boot.negotiate);
     out

@@ -12,6 +12,7 @@ use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::{Executor, Parts};
 use rackbar_orchestrator::hands::{Appliance, Reach};
+use rackbar_plan::OwnService;
 use rackbar_plan::engine::Bounds;
 use rackbar_services::EventSink as _;
 use rackbar_store::Store;
@@ -60,7 +61,8 @@ impl Works {
         let parts = Parts {
             hands: Arc::new(hands),
             images: images.clone(),
-            services: BTreeSet::new(),
+            // A site file that says "own" turns them on, so they are always to be had.
+            services: BTreeSet::from([OwnService::Dns, OwnService::Ntp]),
             bounds: Bounds::default(),
             signer: start.signer,
             site_name: start.name.to_owned(),

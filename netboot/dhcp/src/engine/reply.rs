@@ -141,6 +141,9 @@ impl Reply<'_> {
         if wants(code::NTP) {
             options.push(Opt::Ntp(&network.ntp));
         }
+        if wants(code::LOG) {
+            options.push(Opt::Log(&network.log));
+        }
         options.extend(self.hostname.map(Opt::HostName));
     }
 }

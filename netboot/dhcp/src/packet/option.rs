@@ -11,6 +11,7 @@ pub mod code {
     pub const SUBNET_MASK: u8 = 1;
     pub const ROUTER: u8 = 3;
     pub const DNS: u8 = 6;
+    pub const LOG: u8 = 7;
     pub const HOST_NAME: u8 = 12;
     pub const DOMAIN_NAME: u8 = 15;
     pub const BROADCAST_ADDRESS: u8 = 28;
@@ -115,6 +116,8 @@ pub enum DhcpOption<'a> {
     Dns(&'a [Ipv4Addr]),
     /// 42.
     Ntp(&'a [Ipv4Addr]),
+    /// Log servers (option 7).
+    Log(&'a [Ipv4Addr]),
     /// 12.
     HostName(&'a str),
     /// 15.
@@ -150,6 +153,7 @@ impl DhcpOption<'_> {
             Self::Routers(_) => code::ROUTER,
             Self::Dns(_) => code::DNS,
             Self::Ntp(_) => code::NTP,
+            Self::Log(_) => code::LOG,
             Self::HostName(_) => code::HOST_NAME,
             Self::DomainName(_) => code::DOMAIN_NAME,
             Self::Message(_) => code::MESSAGE,
@@ -174,12 +178,12 @@ impl DhcpOption<'_> {
                 put(out, self.code(), &seconds.to_be_bytes());
             }
             // 63 addresses fill one fragment; nobody reads more, and none is cut in half.
-            Self::Routers(list) | Self::Dns(list) | Self::Ntp(list) if !list.is_empty() => {
+            Self::Routers(list) | Self::Dns(list) | Self::Ntp(list) | Self::Log(list) if !list.is_empty() => {
                 let list = list.get(..63).unwrap_or(list);
                 out.extend([self.code(), (list.len() * 4) as u8]);
                 list.iter().for_each(|ip| out.extend(ip.octets()));
             }
-            Self::Routers(_) | Self::Dns(_) | Self::Ntp(_) => {}
+            Self::Routers(_) | Self::Dns(_) | Self::Ntp(_) | Self::Log(_) => {}
             Self::HostName(text)
             | Self::DomainName(text)
             | Self::Message(text)

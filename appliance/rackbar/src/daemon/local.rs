@@ -1,0 +1,250 @@
+//! The services that machines use after they have booted: DNS and NTP. Each runs on the networks where `rackbar.toml`
+//! says `"own"`, or says nothing and the site file does; it is changed while it runs, and its names follow the rack.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+
+use rackbar_dns::SiteNames;
+use rackbar_model::{ServiceStatus, Severity};
+use rackbar_ntp::ClientConfig;
+use rackbar_orchestrator::{Executor, Rack};
+use rackbar_plan::OwnService;
+use rackbar_services::dns::{self, DnsConfig, DnsHandle};
+use rackbar_services::ntp::{self, NtpConfig, NtpHandle, SystemClock};
+use rackbar_services::{Common, StartError};
+
+use super::names::{Known, names};
+use super::network::Placed;
+use super::services::status;
+use crate::config::{Config, Network, Service};
+
+/// What the machine and others tell us, as far as these services need it.
+pub(super) struct Around<'a> {
+    pub(super) rack: &'a Rack,
+    pub(super) executor: &'a Executor,
+    pub(super) placed: &'a [Placed],
+    /// Resolvers that DHCP servers named to us.
+    pub(super) resolvers: Vec<Ipv4Addr>,
+}
+
+/// The services.
+pub(super) struct Local {
+    common: Common,
+    dns: Option<DnsHandle>,
+    ntp: Option<NtpHandle>,
+    wanted: (DnsConfig, NtpConfig),
+    names: Option<SiteNames>,
+    serial: u32,
+    /// Says why one does not run.
+    troubles: Vec<ServiceStatus>,
+}
+
+impl Local {
+    pub(super) fn new(common: Common) -> Self {
+        Self {
+            common,
+            dns: None,
+            ntp: None,
+            wanted: (DnsConfig::default(), NtpConfig::default()),
+            names: None,
+            serial: 0,
+            troubles: Vec::new(),
+        }
+    }
+
+    /// Puts in force what is wanted now. Cheap when nothing changed; what could not be started is tried again.
+    pub(super) fn follow(&mut self, config: &Config, around: &Around<'_>) {
+        let site = around.executor.site();
+        let site = site.as_deref().map(|one| &one.site);
+        let (nodes, leases, given) = (around.rack.nodes(), around.rack.leases(), around.executor.given_addresses());
+        let names = names(&Known {
+            config,
+            placed: around.placed,
+            domain: site.and_then(|site| site.domain.as_deref()),
+            nodes: &nodes,
+            leases: &leases,
+            given: &given,
+        });
+        let ours = |service| addresses(config, site, around.placed, service);
+        self.troubles.clear();
+        self.dns(dns_config(config, around, &ours(OwnService::Dns)), names);
+        self.ntp(ntp_config(config, &ours(OwnService::Ntp)));
+    }
+
+    fn dns(&mut self, config: DnsConfig, names: SiteNames) {
+        let renamed = self.names.as_ref() != Some(&names);
+        if renamed {
+            // Rises also across restarts: a cache in front of us compares it.
+            let seconds = status("", String::new(), Severity::Info).since.0 / 1000;
+            self.serial = u32::try_from(seconds).unwrap_or(u32::MAX).max(self.serial.wrapping_add(1));
+        }
+        let zones = || Arc::new(names.zones(self.serial));
+        let result = match &self.dns {
+            None if config.listen.is_empty() => Ok(()),
+            None => dns::start(config.clone(), zones(), self.common.clone()).map(|handle| self.dns = Some(handle)),
+            Some(handle) => {
+                if renamed {
+                    handle.set_zones(zones());
+                }
+                if config == self.wanted.0 { Ok(()) } else { handle.reconfigure(config.clone()) }
+            }
+        };
+        if self.told("dns", result) {
+            self.wanted.0 = config;
+        }
+        self.names = Some(names);
+    }
+
+    fn ntp(&mut self, config: NtpConfig) {
+        let idle = config.listen.is_empty() && config.client.servers.is_empty();
+        let result = match &self.ntp {
+            None if idle => Ok(()),
+            None => {
+                let clock = Box::new(SystemClock::default());
+                ntp::start(config.clone(), clock, self.common.clone()).map(|handle| self.ntp = Some(handle))
+            }
+            Some(_) if config == self.wanted.1 => Ok(()),
+            Some(handle) => handle.reconfigure(config.clone()),
+        };
+        if self.told("ntp", result) {
+            self.wanted.1 = config;
+        }
+    }
+
+    fn told(&mut self, name: &str, result: Result<(), StartError>) -> bool {
+        let Err(error) = result else { return true };
+        tracing::error!(service = name, %error, "a service could not be started or changed");
+        self.troubles.push(status(name, error.to_string(), Severity::Error));
+        false
+    }
+
+    /// How each service is doing.
+    pub(super) fn statuses(&self) -> Vec<ServiceStatus> {
+        let running = [self.dns.as_ref().map(DnsHandle::status), self.ntp.as_ref().map(NtpHandle::status)];
+        let told = |status: &ServiceStatus| !self.troubles.iter().any(|one| one.name == status.name);
+        let running = running.into_iter().flatten().filter(told);
+        running.chain(self.troubles.iter().cloned()).collect()
+    }
+
+    /// Stops everything.
+    pub(super) fn stop(self) {
+        self.dns.into_iter().for_each(DnsHandle::stop);
+        self.ntp.into_iter().for_each(NtpHandle::stop);
+    }
+}
+
+/// Our addresses on the networks where a service is ours, with their prefix lengths.
+fn addresses(
+    config: &Config,
+    site: Option<&rackbar_plan::Site>,
+    placed: &[Placed],
+    service: OwnService,
+) -> Vec<(Ipv4Addr, u8)> {
+    let own = |network: &Network, address: Ipv4Addr| {
+        let said = match service {
+            OwnService::Dns => &network.dns,
+            OwnService::Ntp => &network.ntp,
+            OwnService::Syslog => &network.syslog,
+            OwnService::Proxy => &Service::Off,
+        };
+        match said {
+            Service::Own => true,
+            Service::Off => false,
+            Service::External(list) => list.contains(&address),
+            // The site file's word counts wherever systems are told that address, also on an uplink.
+            Service::Unsaid => site.is_some_and(|site| said_by(site, address, service)),
+        }
+    };
+    let of = |one: &Placed| {
+        let (address, prefix) = one.address?;
+        let network = config.networks.get(one.network)?;
+        own(network, address).then_some((address, prefix))
+    };
+    placed.iter().filter_map(of).collect()
+}
+
+fn said_by(site: &rackbar_plan::Site, address: Ipv4Addr, service: OwnService) -> bool {
+    let here = site
+        .network
+        .values()
+        .filter(|network| network.subnet.contains(&IpAddr::V4(address)));
+    here.into_iter().any(|network| {
+        let said = match service {
+            OwnService::Dns => &network.dns,
+            OwnService::Ntp => &network.ntp,
+            OwnService::Syslog => &network.syslog,
+            OwnService::Proxy => &network.proxy,
+        };
+        *said == rackbar_plan::site::Service::Own
+    })
+}
+
+fn at(addresses: &[(Ipv4Addr, u8)], port: u16) -> Vec<SocketAddrV4> {
+    addresses.iter().map(|(address, _)| SocketAddrV4::new(*address, port)).collect()
+}
+
+fn dns_config(config: &Config, around: &Around<'_>, ours: &[(Ipv4Addr, u8)]) -> DnsConfig {
+    let mine = |address: IpAddr| around.placed.iter().any(|one| one.address.is_some_and(|(own, _)| own == address));
+    let learnt = around.resolvers.iter().map(|address| SocketAddr::from((*address, 53)));
+    let named = config.names.upstreams.iter().copied();
+    let upstreams: Vec<SocketAddr> = if config.names.upstreams.is_empty() { learnt.collect() } else { named.collect() };
+    DnsConfig {
+        listen: at(ours, 53),
+        served: ours.to_vec(),
+        // Asking ourselves would be a loop.
+        upstreams: upstreams.into_iter().filter(|one| !mine(one.ip())).collect(),
+    }
+}
+
+fn ntp_config(config: &Config, ours: &[(Ipv4Addr, u8)]) -> NtpConfig {
+    NtpConfig {
+        listen: at(ours, 123),
+        served: ours.to_vec(),
+        client: ClientConfig {
+            servers: config.time.servers.clone(),
+            local_stratum: config.time.local_stratum,
+        },
+        ..NtpConfig::default()
+    }
+}
+
+/// What DHCP tells clients of a service: our own address, the external ones, or nothing.
+pub(super) fn told(service: &Service, own: Ipv4Addr) -> Vec<Ipv4Addr> {
+    match service {
+        Service::Own => vec![own],
+        Service::External(list) => list.clone(),
+        Service::Off | Service::Unsaid => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed() -> Vec<Placed> {
+        vec![Placed {
+            network: 0,
+            link: None,
+            address: Some(([10, 10, 0, 1].into(), 24)),
+            trouble: None,
+        }]
+    }
+
+    fn ours(network: &str, site: &str) -> usize {
+        let text = format!("{}{network}", crate::config::DEFAULT);
+        let config = crate::config::check(&text, &crate::config::no_files).unwrap();
+        let services = std::collections::BTreeSet::from([OwnService::Dns]);
+        let site = rackbar_plan::Site::parse_for(site, &services).unwrap();
+        addresses(&config, Some(&site), &placed(), OwnService::Dns).len()
+    }
+
+    #[test]
+    fn a_service_is_ours_where_the_configuration_or_else_the_site_says_so() {
+        let own = "version = 1\n[network.rack]\nsubnet = \"10.10.0.0/24\"\ndns = \"own\"\n";
+        let elsewhere = "version = 1\n[network.rack]\nsubnet = \"10.11.0.0/24\"\ndns = \"own\"\n";
+        assert_eq!((ours("", "version = 1\n"), ours("", own), ours("", elsewhere)), (0, 1, 0));
+        assert_eq!(ours("dns = \"own\"\n", "version = 1\n"), 1);
+        assert_eq!(ours("dns = \"off\"\n", own), 0);
+        assert_eq!(ours("dns = [\"10.10.0.9\"]\n", own), 0);
+    }
+}

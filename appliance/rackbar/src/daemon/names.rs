@@ -1,0 +1,176 @@
+//! What the rack's machines are called: from nodes, leases and the configuration to the names that DNS serves.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+
+use rackbar_dns::{Host, Name, SiteNames};
+use rackbar_model::{Lease, LeaseState, MacAddr, Node, NodeId};
+
+use super::network::Placed;
+use crate::config::{Config, Network};
+
+/// Our own name, and the aliases of it that clients are set up with.
+const SERVER: &str = "rackbar";
+const ALIASES: [&str; 4] = ["dns", "ntp", "syslog", "proxy"];
+
+/// The domain of a site that names none; `.internal` is set aside for private use.
+const DOMAIN: &str = "rack.internal";
+
+/// What names are made of.
+pub(super) struct Known<'a> {
+    pub(super) config: &'a Config,
+    pub(super) placed: &'a [Placed],
+    /// The domain of the site file.
+    pub(super) domain: Option<&'a str>,
+    pub(super) nodes: &'a [std::sync::Arc<Node>],
+    pub(super) leases: &'a [Lease],
+    /// Static addresses of installed systems.
+    pub(super) given: &'a [(NodeId, Vec<IpAddr>)],
+}
+
+/// The site's domain: what the configuration says, else the site file, else the first network's.
+pub(super) fn domain(config: &Config, site: Option<&str>) -> Name {
+    let parse = |text: &str| Name::parse(text).ok();
+    let network = config.networks.iter().find_map(|network| parse(network.domain.as_deref()?));
+    let named = config.names.domain.clone().or_else(|| site.and_then(parse));
+    named
+        .or(network)
+        .or_else(|| parse(DOMAIN))
+        .unwrap_or_else(Name::root)
+}
+
+/// All names.
+pub(super) fn names(known: &Known<'_>) -> SiteNames {
+    let config = known.config;
+    let served = |one: &&Placed| {
+        let network = config.networks.get(one.network);
+        network.is_some_and(|network| network.role != crate::config::Role::Uplink)
+    };
+    let networks: Vec<(Ipv4Addr, u8)> = known.placed.iter().filter(served).filter_map(|one| one.address).collect();
+    let mut hosts = Hosts::default();
+    let mut claimed = BTreeSet::new();
+    let given: HashMap<NodeId, &Vec<IpAddr>> = known.given.iter().map(|(node, list)| (*node, list)).collect();
+    let bound: HashMap<MacAddr, Vec<&Lease>> = by_mac(known.leases);
+    for node in known.nodes {
+        let addresses = addresses(node, given.get(&node.id).copied(), &bound);
+        claimed.extend(addresses.iter().copied());
+        let installed = node.installed.as_ref().map(|one| one.hostname.as_str());
+        let label = installed.filter(|name| !name.is_empty()).unwrap_or(&node.name);
+        let label = label.split('.').next().unwrap_or_default();
+        for address in addresses {
+            hosts.add(label, address, &network_of(known, address));
+        }
+        if let Some(address) = node.bmc_address {
+            claimed.insert(address);
+            hosts.add(&format!("{label}-bmc"), address, &network_of(known, address));
+        }
+    }
+    // A client's own word for itself is not taken: names of machines that are no nodes come from the configuration.
+    for reservation in config.networks.iter().flat_map(|network| &network.reservations) {
+        if let Some(name) = reservation.name.as_deref().filter(|_| !claimed.contains(&reservation.address.into())) {
+            hosts.add(name, reservation.address.into(), &network_of(known, reservation.address.into()));
+        }
+    }
+    SiteNames {
+        domain: domain(config, known.domain),
+        server: SERVER.into(),
+        addresses: networks.iter().map(|(address, _)| (*address).into()).collect(),
+        aliases: ALIASES.map(String::from).into(),
+        networks,
+        hosts: hosts.0.into_iter().map(|((label, domain), addresses)| Host { label, domain, addresses }).collect(),
+        records: config.names.records.clone(),
+    }
+}
+
+#[derive(Default)]
+struct Hosts(BTreeMap<(String, Option<Name>), Vec<IpAddr>>);
+
+impl Hosts {
+    fn add(&mut self, label: &str, address: IpAddr, domain: &Option<Name>) {
+        let addresses = self.0.entry((label.to_owned(), domain.clone())).or_default();
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+}
+
+fn by_mac(leases: &[Lease]) -> HashMap<MacAddr, Vec<&Lease>> {
+    let mut out: HashMap<MacAddr, Vec<&Lease>> = HashMap::new();
+    for lease in leases.iter().filter(|lease| lease.state == LeaseState::Bound) {
+        out.entry(lease.mac).or_default().push(lease);
+    }
+    out
+}
+
+/// An installed system's own addresses; before that, what it leased and where its agent is.
+fn addresses(node: &Node, given: Option<&Vec<IpAddr>>, bound: &HashMap<MacAddr, Vec<&Lease>>) -> Vec<IpAddr> {
+    if let Some(given) = given.filter(|given| node.installed.is_some() && !given.is_empty()) {
+        return given.clone();
+    }
+    let leased = node.macs.iter().filter_map(|mac| bound.get(mac)).flatten();
+    let mut addresses: Vec<IpAddr> = leased.map(|lease| lease.address.into()).collect();
+    // Of somebody else's DHCP server we know only what the agent showed.
+    if let Some(address) = node.address.filter(|address| addresses.is_empty() && !address.is_loopback()) {
+        addresses.push(address);
+    }
+    addresses
+}
+
+fn network_of(known: &Known<'_>, address: IpAddr) -> Option<Name> {
+    let network: &Network = known
+        .placed
+        .iter()
+        .find(|one| one.address.is_some_and(|(near, prefix)| is_near(near, prefix, address)))
+        .and_then(|one| known.config.networks.get(one.network))?;
+    Name::parse(network.domain.as_deref()?).ok()
+}
+
+/// Whether `address` is in the network of `near`.
+pub(super) fn is_near(near: Ipv4Addr, prefix: u8, address: IpAddr) -> bool {
+    let IpAddr::V4(address) = address else { return false };
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+    near.to_bits() & mask == address.to_bits() & mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_domain_is_the_most_particular_one_that_is_said() {
+        let text = crate::config::DEFAULT;
+        let config = |text: &str| crate::config::check(text, &crate::config::no_files).unwrap();
+        assert_eq!(domain(&config(text), None).to_string(), "rack.internal.");
+        assert_eq!(domain(&config(text), Some("site.example")).to_string(), "site.example.");
+        let network = format!("{text}domain = \"net.example\"\n");
+        assert_eq!(domain(&config(&network), None).to_string(), "net.example.");
+        let said = format!("{network}[dns]\ndomain = \"own.example\"\n");
+        assert_eq!(domain(&config(&said), Some("site.example")).to_string(), "own.example.");
+    }
+
+    #[test]
+    fn reservations_have_names_both_ways_and_other_leases_none() {
+        let text = format!(
+            "{}[[network.reservation]]\nmac = \"52:54:00:00:00:09\"\naddress = \"10.10.0.20\"\nname = \"web-1\"\n",
+            crate::config::DEFAULT
+        );
+        let config = crate::config::check(&text, &crate::config::no_files).unwrap();
+        let placed = [Placed {
+            network: 0,
+            link: None,
+            address: Some(([10, 10, 0, 1].into(), 24)),
+            trouble: None,
+        }];
+        let names = names(&Known {
+            config: &config,
+            placed: &placed,
+            domain: None,
+            nodes: &[],
+            leases: &[],
+            given: &[],
+        });
+        assert_eq!(names.hosts.len(), 1);
+        assert_eq!((names.hosts[0].label.as_str(), &names.hosts[0].addresses), ("web-1", &vec![[10, 10, 0, 20].into()]));
+        assert_eq!(names.networks, [([10, 10, 0, 1].into(), 24)]);
+    }
+}

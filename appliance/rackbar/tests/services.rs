@@ -1,0 +1,155 @@
+//! DNS, NTP and logs of the real program, switched on and off while it runs, in a network namespace of its own.
+
+#![allow(clippy::unwrap_used, reason = "clippy sees no test in a helper function")]
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const RACKBAR: &str = env!("CARGO_BIN_EXE_rackbar");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A daemon in a namespace with `rack0` (10.10.0.1/24) and `bmc0` (10.20.0.1/24).
+struct Rack {
+    daemon: Child,
+    folder: tempfile::TempDir,
+}
+
+fn configuration(rack: &str) -> String {
+    format!(
+        "version = 1\n[[network]]\nname = \"rack\"\nrole = \"rack\"\ninterface = \"rack0\"\naddress = \"10.10.0.1/24\"\n\
+         dhcp = \"off\"\n{rack}\n[[network.reservation]]\nmac = \"52:54:00:00:00:09\"\naddress = \"10.10.0.20\"\n\
+         name = \"web-1\"\n[[network]]\nname = \"bmc\"\nrole = \"bmc\"\ninterface = \"bmc0\"\naddress = \"10.20.0.1/24\"\n\
+         dhcp = \"off\"\n[dns]\ndomain = \"rack.example\"\n[[dns.record]]\nname = \"wiki\"\ntype = \"CNAME\"\n\
+         value = \"web-1\"\n[ntp]\nlocal_stratum = 10\n"
+    )
+}
+
+impl Rack {
+    fn start(rack: &str) -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this test makes a network namespace and needs root");
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().to_str().unwrap();
+        std::fs::write(folder.path().join("rackbar.toml"), configuration(rack)).unwrap();
+        let script = format!(
+            "ip link set lo up && for name in rack0 bmc0; do ip link add $name type dummy && ip link set $name up || exit 1; done \
+             && ip addr add 10.10.0.1/24 dev rack0 && ip addr add 10.20.0.1/24 dev bmc0 \
+             && exec {RACKBAR} daemon --no-network-setup --boot-files /nonexistent --config {at}/rackbar.toml \
+             --data {at}/data --run {at}/run >{at}/out 2>{at}/log"
+        );
+        let daemon = Command::new("unshare")
+            .args(["-n", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let rack = Self { daemon, folder };
+        rack.wait("the daemon serves", || {
+            std::fs::read_to_string(rack.path("out")).is_ok_and(|text| text.contains("rackbar: serving"))
+        });
+        rack
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configure(&self, rack: &str) {
+        let new = self.path("new.toml");
+        std::fs::write(&new, configuration(rack)).unwrap();
+        std::fs::rename(new, self.path("rackbar.toml")).unwrap();
+    }
+
+    fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !condition() {
+            let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}; the log:\n{}", log());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Runs a program in the daemon's namespace.
+    fn exec(&self, program: &str, args: &[&str]) -> Output {
+        let target = self.daemon.id().to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &target, "-n", program]).args(args);
+        command.output().unwrap()
+    }
+
+    fn dig(&self, args: &[&str]) -> String {
+        let all = [&["+short", "+tries=1", "+timeout=2"], args].concat();
+        String::from_utf8_lossy(&self.exec("dig", &all).stdout).trim().to_owned()
+    }
+
+    fn rackbar(&self, args: &[&str]) -> String {
+        let socket = self.path("run/api.sock");
+        let output = Command::new(RACKBAR)
+            .args(["--socket", socket.to_str().unwrap()])
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn site(&self, text: &str) {
+        let path = self.path("site.toml.new");
+        std::fs::write(&path, text).unwrap();
+        self.rackbar(&["site", "set", path.to_str().unwrap()]);
+    }
+}
+
+impl Drop for Rack {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.daemon.id() as i32), Signal::SIGTERM);
+        let _ = self.daemon.wait();
+    }
+}
+
+fn is_closed(rack: &Rack, address: &str) -> bool {
+    rack.dig(&[address, "+tcp", "rackbar.rack.example"]).contains("connection refused")
+}
+
+#[test]
+fn services_follow_the_configuration_and_the_site_while_they_run() {
+    let rack = Rack::start("dns = \"own\"\nntp = \"own\"");
+    rack.wait("our name is there", || rack.dig(&["@10.10.0.1", "rackbar.rack.example"]).contains("10.10.0.1"));
+    assert_eq!(rack.dig(&["@10.10.0.1", "-x", "10.10.0.20"]), "web-1.rack.example.");
+    assert_eq!(rack.dig(&["@10.10.0.1", "wiki.rack.example"]), "web-1.rack.example.\n10.10.0.20");
+    // Only where it was said: not on the BMCs' network.
+    assert!(is_closed(&rack, "@10.20.0.1"));
+    let asked = rack.exec("chronyd", &["-Q", "-t", "20", "server 10.10.0.1 iburst maxsamples 2"]);
+    assert!(asked.status.success(), "{asked:?}");
+    let listed = rack.rackbar(&["service", "list"]);
+    assert!(listed.contains("answering for") && listed.contains("serving the time on 10.10.0.1:123"), "{listed}");
+
+    rack.configure("dns = \"off\"\nntp = \"off\"");
+    rack.wait("DNS is off", || is_closed(&rack, "@10.10.0.1"));
+    // Not said: the site's word counts, and for its network alone.
+    rack.configure("");
+    rack.site("version = 1\n[network.bmc]\nsubnet = \"10.20.0.0/24\"\ndns = \"own\"\nntp = \"own\"\n");
+    rack.wait("DNS is where the site says", || {
+        rack.dig(&["@10.20.0.1", "rackbar.rack.example"]).contains("10.20.0.1")
+    });
+    assert!(is_closed(&rack, "@10.10.0.1"));
+}
+
+#[test]
+fn a_service_that_cannot_listen_says_who_holds_the_port_and_comes_when_it_is_free() {
+    let rack = Rack::start("");
+    let target = rack.daemon.id().to_string();
+    let held = ["-t", &target, "-n", "dnsmasq", "-k", "--conf-file=/dev/null", "--listen-address=10.10.0.1", "--bind-interfaces"];
+    let mut holder = Command::new("nsenter").args(held).args(["--no-resolv"]).stderr(Stdio::null()).spawn().unwrap();
+    rack.wait("the port is held", || !is_closed(&rack, "@10.10.0.1"));
+    rack.configure("dns = \"own\"");
+    rack.wait("the trouble is told", || {
+        rack.rackbar(&["service", "list"]).contains(&format!("dnsmasq (process {}) holds port 53", holder.id()))
+    });
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    rack.wait("DNS came up", || rack.dig(&["@10.10.0.1", "rackbar.rack.example"]).contains("10.10.0.1"));
+}
+
