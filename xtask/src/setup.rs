@@ -130,6 +130,20 @@ const PACKAGES: &[Package] = &[
         &[Test, Bench],
         "foreign DHCP server, and a peer to measure against",
     ),
+    package("bind9-dnsutils", &[Test], "DNS client (dig)"),
+    package(
+        "unbound",
+        &[Test, Bench],
+        "resolver to forward to, and a peer to measure against",
+    ),
+    package(
+        "chrony",
+        &[Test, Bench],
+        "NTP client and server, and a peer to measure against",
+    ),
+    package("rsyslog", &[Test], "syslog client that forwards"),
+    package("bsdutils", &[Test], "syslog client (logger)"),
+    package("dnsperf", &[Bench], "load of DNS queries"),
     package("tftpd-hpa", &[Bench], "TFTP server to measure against"),
     package("nginx-light", &[Bench], "HTTP server to measure against"),
     package(

@@ -30,13 +30,16 @@ fn configuration(rack: &str) -> String {
 
 impl Rack {
     fn start(rack: &str) -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "this test makes a network namespace and needs root");
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test makes a network namespace and needs root"
+        );
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().to_str().unwrap();
         std::fs::write(folder.path().join("rackbar.toml"), configuration(rack)).unwrap();
         let script = format!(
-            "ip link set lo up && for name in rack0 bmc0; do ip link add $name type dummy && ip link set $name up || exit 1; done \
-             && ip addr add 10.10.0.1/24 dev rack0 && ip addr add 10.20.0.1/24 dev bmc0 \
+            "ip link set lo up && for name in rack bmc; do ip link add ${{name}}0 type veth peer name ${{name}}1 \
+             && ip link set ${{name}}0 up && ip link set ${{name}}1 up || exit 1; done && ip addr add 10.10.0.1/24 dev rack0 && ip addr add 10.20.0.1/24 dev bmc0 \
              && exec {RACKBAR} daemon --no-network-setup --boot-files /nonexistent --config {at}/rackbar.toml \
              --data {at}/data --run {at}/run >{at}/out 2>{at}/log"
         );
@@ -66,7 +69,11 @@ impl Rack {
         let end = Instant::now() + PATIENCE;
         while !condition() {
             let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}; the log:\n{}", log());
+            assert!(
+                Instant::now() < end,
+                "not within {PATIENCE:?}: {what}; the log:\n{}",
+                log()
+            );
             std::thread::yield_now();
         }
     }
@@ -81,16 +88,24 @@ impl Rack {
 
     fn dig(&self, args: &[&str]) -> String {
         let all = [&["+short", "+tries=1", "+timeout=2"], args].concat();
-        String::from_utf8_lossy(&self.exec("dig", &all).stdout).trim().to_owned()
+        String::from_utf8_lossy(&self.exec("dig", &all).stdout)
+            .trim()
+            .to_owned()
     }
 
     fn rackbar(&self, args: &[&str]) -> String {
-        let socket = self.path("run/api.sock");
-        let output = Command::new(RACKBAR)
-            .args(["--socket", socket.to_str().unwrap()])
-            .args(args)
-            .output()
-            .unwrap();
+        let ready = std::fs::read_to_string(self.path("out")).unwrap();
+        let fingerprint = ready.trim().rsplit(' ').next().unwrap();
+        let token = self.path("run/admin-token");
+        let to = [
+            "--endpoint",
+            "10.10.0.1",
+            "--fingerprint",
+            fingerprint,
+            "--token-file",
+            token.to_str().unwrap(),
+        ];
+        let output = self.exec(RACKBAR, &[&to, args].concat());
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -110,21 +125,30 @@ impl Drop for Rack {
 }
 
 fn is_closed(rack: &Rack, address: &str) -> bool {
-    rack.dig(&[address, "+tcp", "rackbar.rack.example"]).contains("connection refused")
+    rack.dig(&[address, "+tcp", "rackbar.rack.example"])
+        .contains("connection refused")
 }
 
 #[test]
 fn services_follow_the_configuration_and_the_site_while_they_run() {
     let rack = Rack::start("dns = \"own\"\nntp = \"own\"");
-    rack.wait("our name is there", || rack.dig(&["@10.10.0.1", "rackbar.rack.example"]).contains("10.10.0.1"));
+    rack.wait("our name is there", || {
+        rack.dig(&["@10.10.0.1", "rackbar.rack.example"]).contains("10.10.0.1")
+    });
     assert_eq!(rack.dig(&["@10.10.0.1", "-x", "10.10.0.20"]), "web-1.rack.example.");
-    assert_eq!(rack.dig(&["@10.10.0.1", "wiki.rack.example"]), "web-1.rack.example.\n10.10.0.20");
+    assert_eq!(
+        rack.dig(&["@10.10.0.1", "wiki.rack.example"]),
+        "web-1.rack.example.\n10.10.0.20"
+    );
     // Only where it was said: not on the BMCs' network.
     assert!(is_closed(&rack, "@10.20.0.1"));
     let asked = rack.exec("chronyd", &["-Q", "-t", "20", "server 10.10.0.1 iburst maxsamples 2"]);
     assert!(asked.status.success(), "{asked:?}");
-    let listed = rack.rackbar(&["service", "list"]);
-    assert!(listed.contains("answering for") && listed.contains("serving the time on 10.10.0.1:123"), "{listed}");
+    let listed = rack.rackbar(&["service", "status"]);
+    assert!(
+        listed.contains("answering for") && listed.contains("serving the time on 10.10.0.1:123"),
+        "{listed}"
+    );
 
     rack.configure("dns = \"off\"\nntp = \"off\"");
     rack.wait("DNS is off", || is_closed(&rack, "@10.10.0.1"));
@@ -141,15 +165,31 @@ fn services_follow_the_configuration_and_the_site_while_they_run() {
 fn a_service_that_cannot_listen_says_who_holds_the_port_and_comes_when_it_is_free() {
     let rack = Rack::start("");
     let target = rack.daemon.id().to_string();
-    let held = ["-t", &target, "-n", "dnsmasq", "-k", "--conf-file=/dev/null", "--listen-address=10.10.0.1", "--bind-interfaces"];
-    let mut holder = Command::new("nsenter").args(held).args(["--no-resolv"]).stderr(Stdio::null()).spawn().unwrap();
+    let held = [
+        "-t",
+        &target,
+        "-n",
+        "dnsmasq",
+        "-k",
+        "--conf-file=/dev/null",
+        "--listen-address=10.10.0.1",
+        "--bind-interfaces",
+    ];
+    let mut holder = Command::new("nsenter")
+        .args(held)
+        .args(["--no-resolv"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     rack.wait("the port is held", || !is_closed(&rack, "@10.10.0.1"));
     rack.configure("dns = \"own\"");
     rack.wait("the trouble is told", || {
-        rack.rackbar(&["service", "list"]).contains(&format!("dnsmasq (process {}) holds port 53", holder.id()))
+        rack.rackbar(&["service", "status"])
+            .contains(&format!("dnsmasq (process {}) holds port 53", holder.id()))
     });
     holder.kill().unwrap();
     holder.wait().unwrap();
-    rack.wait("DNS came up", || rack.dig(&["@10.10.0.1", "rackbar.rack.example"]).contains("10.10.0.1"));
+    rack.wait("DNS came up", || {
+        rack.dig(&["@10.10.0.1", "rackbar.rack.example"]).contains("10.10.0.1")
+    });
 }
-

@@ -1,0 +1,1 @@
+//! Syslog messages, without sockets and files.

@@ -62,7 +62,12 @@ impl Checker<'_> {
             match record(one.get_ref(), zone.as_ref()) {
                 Ok(record) => records.push(record),
                 Err((field, problem)) => {
-                    self.wrong(Some(one.span()), field, problem, "docs/services.md shows one of each type");
+                    self.wrong(
+                        Some(one.span()),
+                        field,
+                        problem,
+                        "docs/services.md shows one of each type",
+                    );
                 }
             }
         }
@@ -75,7 +80,11 @@ impl Checker<'_> {
 
     pub(super) fn time(&mut self, raw: &RawNtp) -> Time {
         let local_stratum = raw.local_stratum.as_ref().map(|stratum| *stratum.get_ref());
-        if let Some(stratum) = raw.local_stratum.as_ref().filter(|one| !(1..=15).contains(one.get_ref())) {
+        if let Some(stratum) = raw
+            .local_stratum
+            .as_ref()
+            .filter(|one| !(1..=15).contains(one.get_ref()))
+        {
             self.wrong(
                 Some(stratum.span()),
                 "ntp.local_stratum",
@@ -92,11 +101,29 @@ impl Checker<'_> {
     pub(super) fn log(&mut self, raw: &RawSyslog) -> Log {
         let megabytes = raw.megabytes.as_ref().map_or(LOG_MEGABYTES, |one| *one.get_ref());
         let per_second = raw.per_second.as_ref().map_or(LOG_RATE, |one| *one.get_ref());
-        if let Some(one) = raw.megabytes.as_ref().filter(|one| !(8..=1_048_576).contains(one.get_ref())) {
-            self.wrong(Some(one.span()), "syslog.megabytes", "logs take 8 to 1048576 megabytes", "256 is usual");
+        if let Some(one) = raw
+            .megabytes
+            .as_ref()
+            .filter(|one| !(8..=1_048_576).contains(one.get_ref()))
+        {
+            self.wrong(
+                Some(one.span()),
+                "syslog.megabytes",
+                "logs take 8 to 1048576 megabytes",
+                "256 is usual",
+            );
         }
-        if let Some(one) = raw.per_second.as_ref().filter(|one| !(1..=1_000_000).contains(one.get_ref())) {
-            self.wrong(Some(one.span()), "syslog.per_second", "a sender may send 1 to 1000000 messages a second", "500 is usual");
+        if let Some(one) = raw
+            .per_second
+            .as_ref()
+            .filter(|one| !(1..=1_000_000).contains(one.get_ref()))
+        {
+            self.wrong(
+                Some(one.span()),
+                "syslog.per_second",
+                "a sender may send 1 to 1000000 messages a second",
+                "500 is usual",
+            );
         }
         Log {
             bytes: u64::from(megabytes) << 20,
@@ -166,7 +193,10 @@ fn record(raw: &RawRecord, zone: Option<&Name>) -> Result<SiteRecord, Wrong> {
     };
     let name = name("dns.record.name", &raw.name)?;
     if zone.is_some_and(|zone| !name.is_within(zone)) {
-        return Err(("dns.record.name", format!("{name} is not in the site's domain, so nobody would ask us for it")));
+        return Err((
+            "dns.record.name",
+            format!("{name} is not in the site's domain, so nobody would ask us for it"),
+        ));
     }
     Ok(SiteRecord { name, data })
 }

@@ -306,3 +306,57 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn the_example_of_the_services_document_is_right() {
+    let text = include_str!("../../../../docs/services.md");
+    let example = text.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+    let config = check(&format!("version = 1\n{example}"), &no_files).unwrap();
+    let [rack] = &config.networks[..] else {
+        panic!("one network")
+    };
+    assert_eq!(rack.dns, Service::Own);
+    assert_eq!(
+        rack.ntp,
+        Service::External(vec![[10, 1, 0, 5].into(), [10, 1, 0, 6].into()])
+    );
+    assert_eq!(config.names.upstreams[1], "10.1.0.3:53".parse().unwrap());
+    let names: Vec<String> = config.names.records.iter().map(|one| one.name.to_string()).collect();
+    assert_eq!(names[1], "_ceph-mon._tcp.rack.example.org.");
+    assert_eq!(config.time.servers.len(), 3);
+}
+
+#[test]
+fn mistakes_about_services_name_the_field_and_what_to_write() {
+    let network = "version = 1\n[[network]]\nname = \"r\"\nrole = \"rack\"\naddress = \"10.0.0.1/24\"\n";
+    for (line, field) in [
+        ("dns = \"mine\"", "network.dns"),
+        ("ntp = [\"pool.ntp.org\"]", "network.ntp"),
+        ("[dns]\ndomain = \"two words\"", "dns.domain"),
+        ("[dns]\nupstream = [\"resolver\"]", "dns.upstream"),
+        (
+            "[[dns.record]]\nname = \"a\"\ntype = \"A\"\nvalue = \"10.0.0.9\"",
+            "dns.record.name",
+        ),
+        (
+            "[dns]\ndomain = \"d\"\n[[dns.record]]\nname = \"a\"\ntype = \"NAPTR\"\nvalue = \"\"",
+            "dns.record.type",
+        ),
+        (
+            "[dns]\ndomain = \"d\"\n[[dns.record]]\nname = \"a\"\ntype = \"SRV\"\nvalue = \"1 2 x\"",
+            "dns.record.value",
+        ),
+        (
+            "[dns]\ndomain = \"d\"\n[[dns.record]]\nname = \"a.e.\"\ntype = \"TXT\"\nvalue = \"\"",
+            "dns.record.name",
+        ),
+        ("[ntp]\nserver = [\"0.0.0.0\"]", "ntp.server"),
+        ("[ntp]\nlocal_stratum = 16", "ntp.local_stratum"),
+        ("[syslog]\nmegabytes = 1", "syslog.megabytes"),
+    ] {
+        let errors = check(&format!("{network}{line}\n"), &no_files).unwrap_err();
+        assert_eq!(errors.len(), 1, "{line}: {errors:?}");
+        assert_eq!(errors[0].field, field, "{line}");
+        assert!(errors[0].line.is_some(), "{line}");
+    }
+}

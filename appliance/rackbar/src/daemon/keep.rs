@@ -57,7 +57,7 @@ impl Keep {
     pub(super) fn import(&self, file: &[u8], passphrase: &str, by: &str) -> Result<String, Refused> {
         if self.store.lock_state() == LockState::Memory {
             let words = "this appliance works from memory, so a state that is put in would be lost at once: give it a \
-                         data partition first (`rackbar service list` says why it has none)";
+                         data partition first (`rackbar service status` says why it has none)";
             return Err(Refused::Conflict(words.into()));
         }
         let path = self.folder.join(STORE);

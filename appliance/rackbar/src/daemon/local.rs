@@ -56,7 +56,11 @@ impl Local {
     pub(super) fn follow(&mut self, config: &Config, around: &Around<'_>) {
         let site = around.executor.site();
         let site = site.as_deref().map(|one| &one.site);
-        let (nodes, leases, given) = (around.rack.nodes(), around.rack.leases(), around.executor.given_addresses());
+        let (nodes, leases, given) = (
+            around.rack.nodes(),
+            around.rack.leases(),
+            around.executor.given_addresses(),
+        );
         let names = names(&Known {
             config,
             placed: around.placed,
@@ -76,7 +80,9 @@ impl Local {
         if renamed {
             // Rises also across restarts: a cache in front of us compares it.
             let seconds = status("", String::new(), Severity::Info).since.0 / 1000;
-            self.serial = u32::try_from(seconds).unwrap_or(u32::MAX).max(self.serial.wrapping_add(1));
+            self.serial = u32::try_from(seconds)
+                .unwrap_or(u32::MAX)
+                .max(self.serial.wrapping_add(1));
         }
         let zones = || Arc::new(names.zones(self.serial));
         let result = match &self.dns {
@@ -86,7 +92,11 @@ impl Local {
                 if renamed {
                     handle.set_zones(zones());
                 }
-                if config == self.wanted.0 { Ok(()) } else { handle.reconfigure(config.clone()) }
+                if config == self.wanted.0 {
+                    Ok(())
+                } else {
+                    handle.reconfigure(config.clone())
+                }
             }
         };
         if self.told("dns", result) {
@@ -120,7 +130,10 @@ impl Local {
 
     /// How each service is doing.
     pub(super) fn statuses(&self) -> Vec<ServiceStatus> {
-        let running = [self.dns.as_ref().map(DnsHandle::status), self.ntp.as_ref().map(NtpHandle::status)];
+        let running = [
+            self.dns.as_ref().map(DnsHandle::status),
+            self.ntp.as_ref().map(NtpHandle::status),
+        ];
         let told = |status: &ServiceStatus| !self.troubles.iter().any(|one| one.name == status.name);
         let running = running.into_iter().flatten().filter(told);
         running.chain(self.troubles.iter().cloned()).collect()
@@ -180,14 +193,26 @@ fn said_by(site: &rackbar_plan::Site, address: Ipv4Addr, service: OwnService) ->
 }
 
 fn at(addresses: &[(Ipv4Addr, u8)], port: u16) -> Vec<SocketAddrV4> {
-    addresses.iter().map(|(address, _)| SocketAddrV4::new(*address, port)).collect()
+    addresses
+        .iter()
+        .map(|(address, _)| SocketAddrV4::new(*address, port))
+        .collect()
 }
 
 fn dns_config(config: &Config, around: &Around<'_>, ours: &[(Ipv4Addr, u8)]) -> DnsConfig {
-    let mine = |address: IpAddr| around.placed.iter().any(|one| one.address.is_some_and(|(own, _)| own == address));
+    let mine = |address: IpAddr| {
+        around
+            .placed
+            .iter()
+            .any(|one| one.address.is_some_and(|(own, _)| own == address))
+    };
     let learnt = around.resolvers.iter().map(|address| SocketAddr::from((*address, 53)));
     let named = config.names.upstreams.iter().copied();
-    let upstreams: Vec<SocketAddr> = if config.names.upstreams.is_empty() { learnt.collect() } else { named.collect() };
+    let upstreams: Vec<SocketAddr> = if config.names.upstreams.is_empty() {
+        learnt.collect()
+    } else {
+        named.collect()
+    };
     DnsConfig {
         listen: at(ours, 53),
         served: ours.to_vec(),
@@ -242,7 +267,10 @@ mod tests {
     fn a_service_is_ours_where_the_configuration_or_else_the_site_says_so() {
         let own = "version = 1\n[network.rack]\nsubnet = \"10.10.0.0/24\"\ndns = \"own\"\n";
         let elsewhere = "version = 1\n[network.rack]\nsubnet = \"10.11.0.0/24\"\ndns = \"own\"\n";
-        assert_eq!((ours("", "version = 1\n"), ours("", own), ours("", elsewhere)), (0, 1, 0));
+        assert_eq!(
+            (ours("", "version = 1\n"), ours("", own), ours("", elsewhere)),
+            (0, 1, 0)
+        );
         assert_eq!(ours("dns = \"own\"\n", "version = 1\n"), 1);
         assert_eq!(ours("dns = \"off\"\n", own), 0);
         assert_eq!(ours("dns = [\"10.10.0.9\"]\n", own), 0);

@@ -31,12 +31,12 @@ pub(super) struct Known<'a> {
 /// The site's domain: what the configuration says, else the site file, else the first network's.
 pub(super) fn domain(config: &Config, site: Option<&str>) -> Name {
     let parse = |text: &str| Name::parse(text).ok();
-    let network = config.networks.iter().find_map(|network| parse(network.domain.as_deref()?));
+    let network = config
+        .networks
+        .iter()
+        .find_map(|network| parse(network.domain.as_deref()?));
     let named = config.names.domain.clone().or_else(|| site.and_then(parse));
-    named
-        .or(network)
-        .or_else(|| parse(DOMAIN))
-        .unwrap_or_else(Name::root)
+    named.or(network).or_else(|| parse(DOMAIN)).unwrap_or_else(Name::root)
 }
 
 /// All names.
@@ -46,7 +46,12 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
         let network = config.networks.get(one.network);
         network.is_some_and(|network| network.role != crate::config::Role::Uplink)
     };
-    let networks: Vec<(Ipv4Addr, u8)> = known.placed.iter().filter(served).filter_map(|one| one.address).collect();
+    let networks: Vec<(Ipv4Addr, u8)> = known
+        .placed
+        .iter()
+        .filter(served)
+        .filter_map(|one| one.address)
+        .collect();
     let mut hosts = Hosts::default();
     let mut claimed = BTreeSet::new();
     let given: HashMap<NodeId, &Vec<IpAddr>> = known.given.iter().map(|(node, list)| (*node, list)).collect();
@@ -67,8 +72,16 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
     }
     // A client's own word for itself is not taken: names of machines that are no nodes come from the configuration.
     for reservation in config.networks.iter().flat_map(|network| &network.reservations) {
-        if let Some(name) = reservation.name.as_deref().filter(|_| !claimed.contains(&reservation.address.into())) {
-            hosts.add(name, reservation.address.into(), &network_of(known, reservation.address.into()));
+        if let Some(name) = reservation
+            .name
+            .as_deref()
+            .filter(|_| !claimed.contains(&reservation.address.into()))
+        {
+            hosts.add(
+                name,
+                reservation.address.into(),
+                &network_of(known, reservation.address.into()),
+            );
         }
     }
     SiteNames {
@@ -77,7 +90,15 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
         addresses: networks.iter().map(|(address, _)| (*address).into()).collect(),
         aliases: ALIASES.map(String::from).into(),
         networks,
-        hosts: hosts.0.into_iter().map(|((label, domain), addresses)| Host { label, domain, addresses }).collect(),
+        hosts: hosts
+            .0
+            .into_iter()
+            .map(|((label, domain), addresses)| Host {
+                label,
+                domain,
+                addresses,
+            })
+            .collect(),
         records: config.names.records.clone(),
     }
 }
@@ -110,7 +131,10 @@ fn addresses(node: &Node, given: Option<&Vec<IpAddr>>, bound: &HashMap<MacAddr, 
     let leased = node.macs.iter().filter_map(|mac| bound.get(mac)).flatten();
     let mut addresses: Vec<IpAddr> = leased.map(|lease| lease.address.into()).collect();
     // Of somebody else's DHCP server we know only what the agent showed.
-    if let Some(address) = node.address.filter(|address| addresses.is_empty() && !address.is_loopback()) {
+    if let Some(address) = node
+        .address
+        .filter(|address| addresses.is_empty() && !address.is_loopback())
+    {
         addresses.push(address);
     }
     addresses
@@ -170,7 +194,10 @@ mod tests {
             given: &[],
         });
         assert_eq!(names.hosts.len(), 1);
-        assert_eq!((names.hosts[0].label.as_str(), &names.hosts[0].addresses), ("web-1", &vec![[10, 10, 0, 20].into()]));
+        assert_eq!(
+            (names.hosts[0].label.as_str(), &names.hosts[0].addresses),
+            ("web-1", &vec![[10, 10, 0, 20].into()])
+        );
         assert_eq!(names.networks, [([10, 10, 0, 1].into(), 24)]);
     }
 }
