@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Limits, Server};
+use crate::{Asker, Limits, Server};
 
 const START: u64 = 1_790_000_000_000_000_000;
 
@@ -79,10 +79,13 @@ impl World {
         };
         let server = self.servers.iter_mut().find(|one| one.0 == to).unwrap();
         let at = there.saturating_add_signed(server.1);
-        let Some(reply) = server
-            .2
-            .answer(packet, [10, 0, 0, 1].into(), true, at, self.now, &state, || at)
-        else {
+        let from = Asker {
+            client: [10, 0, 0, 1].into(),
+            served: true,
+            received: at,
+            monotonic: self.now,
+        };
+        let Some(reply) = server.2.answer(packet, from, &state, || at) else {
             return;
         };
         let mut out = Vec::new();

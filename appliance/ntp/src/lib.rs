@@ -15,7 +15,7 @@ mod source;
 
 pub use client::{Adjust, Client, ClientConfig, Output, Sight};
 pub use packet::{Leap, Mode, PACKET, Packet, Stamp};
-pub use server::{Counters, Limits, Server};
+pub use server::{Asker, Counters, Limits, Server};
 pub use source::{Measured, Refused, measure, request};
 
 use std::net::IpAddr;

@@ -31,6 +31,19 @@ impl Default for Limits {
     }
 }
 
+/// Whose packet it is, and when it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asker {
+    /// Its address.
+    pub client: IpAddr,
+    /// It is on a network that we serve; others get a DENY.
+    pub served: bool,
+    /// Unix time of the arrival.
+    pub received: u64,
+    /// Monotonic time in milliseconds.
+    pub monotonic: u64,
+}
+
 /// What was counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -75,19 +88,20 @@ impl Server {
         self.counters
     }
 
-    /// Answers the packet `bytes` of `client`, which arrived at unix time `received`. `monotonic` is in milliseconds.
-    /// `served` says whether the client is on a network that we serve; others get a DENY. `transmit` is asked for the time
-    /// last of all.
+    /// Answers the packet `bytes`. `transmit` is asked for the unix time last of all.
     pub fn answer(
         &mut self,
         bytes: &[u8],
-        client: IpAddr,
-        served: bool,
-        received: u64,
-        monotonic: u64,
+        from: Asker,
         state: &SystemState,
         transmit: impl FnOnce() -> u64,
     ) -> Option<[u8; PACKET]> {
+        let Asker {
+            client,
+            served,
+            received,
+            monotonic,
+        } = from;
         let request =
             Packet::read(bytes).filter(|packet| packet.mode == Mode::Client && matches!(packet.version, 3 | 4));
         let Some(request) = request else {
@@ -216,7 +230,13 @@ mod tests {
     }
 
     fn ask(server: &mut Server, bytes: &[u8], served: bool, at: u64) -> Option<Packet> {
-        let reply = server.answer(bytes, CLIENT, served, NOW, at, &state(), || NOW + 1000);
+        let from = Asker {
+            client: CLIENT,
+            served,
+            received: NOW,
+            monotonic: at,
+        };
+        let reply = server.answer(bytes, from, &state(), || NOW + 1000);
         reply.map(|bytes| Packet::read(&bytes).unwrap())
     }
 
@@ -268,7 +288,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_reply_is_longer_than_its_request(bytes in proptest::collection::vec(0u8.., 0..200), served: bool) {
-            let reply = Server::new(Limits::default()).answer(&bytes, CLIENT, served, NOW, 0, &state(), || NOW);
+            let from = Asker { client: CLIENT, served, received: NOW, monotonic: 0 };
+            let reply = Server::new(Limits::default()).answer(&bytes, from, &state(), || NOW);
             proptest::prop_assert!(reply.is_none_or(|reply| reply.len() <= bytes.len()));
         }
     }

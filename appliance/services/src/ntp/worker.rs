@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollFlags;
 use rackbar_model::{EventKind, Severity};
-use rackbar_ntp::{Adjust, Client, ClientConfig, Leap, Output, Server};
+use rackbar_ntp::{Adjust, Asker, Client, ClientConfig, Leap, Output, Server};
 use socket2::Socket;
 
 use super::{Clock, NtpConfig, Tracking};
@@ -161,11 +161,14 @@ impl Worker {
             let mut replies = Vec::new();
             for one in self.receiver.iter() {
                 let from = (*one.source.ip()).into();
-                let served = is_near(&self.config.served, from);
+                let asker = Asker {
+                    client: from,
+                    served: is_near(&self.config.served, from),
+                    received,
+                    monotonic,
+                };
                 let clock = &self.clock;
-                let reply = self
-                    .server
-                    .answer(one.bytes, from, served, received, monotonic, &state, || clock.unix());
+                let reply = self.server.answer(one.bytes, asker, &state, || clock.unix());
                 replies.extend(reply.map(|bytes| Outbound {
                     to: Some(one.source),
                     from: Ipv4Addr::UNSPECIFIED,
