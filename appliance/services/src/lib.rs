@@ -1,5 +1,5 @@
-//! The shells around the network boot engines: sockets, threads and files for DHCP, TFTP, boot HTTP, DNS, NTP
-//! and IPv6 router advertisements. They decide nothing; what they see goes through the doors in [`doors`].
+//! The shells around the network boot engines: sockets, threads and files for DHCP, TFTP, boot HTTP, DNS, NTP,
+//! syslog and IPv6 router advertisements. They decide nothing; what they see goes through the doors in [`doors`].
 //!
 //! Each service is a module with a `start` that returns a handle: status in words, live reconfiguration, stop. They run
 //! on their own threads over epoll: batches of packets are one system call each way, and none waits for another.
@@ -19,6 +19,7 @@ mod poll;
 pub mod ra;
 mod random;
 mod running;
+pub mod syslog;
 pub mod tftp;
 
 use std::sync::Arc;

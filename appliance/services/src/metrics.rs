@@ -110,6 +110,8 @@ metrics! {
     ntp_answered: Counter "rackbar_ntp_answered_total" "NTP requests answered with the time.";
     ntp_kissed: Counter "rackbar_ntp_kissed_total" "NTP clients told to ask less often or not at all.";
     ntp_dropped: Counter "rackbar_ntp_dropped_total" "NTP packets dropped: no requests, or beyond a client's limit.";
+    syslog_received: Counter "rackbar_syslog_messages_total" "Syslog messages that came.";
+    syslog_dropped: Counter "rackbar_syslog_dropped_total" "Syslog messages dropped: from strangers, beyond a sender's limit, or refused by the disk.";
     ra_solicitations: Counter "rackbar_ra_solicitations_total" "IPv6 router solicitations seen on served networks.";
     ra_sent: Counter "rackbar_ra_advertisements_total" "IPv6 router advertisements sent.";
 }
