@@ -200,6 +200,48 @@ pub struct NewImage {
     pub body: Body,
 }
 
+/// Which log messages.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct LogQuery {
+    /// Only of this node: name, id or MAC address; its BMC's are among them.
+    pub node: Option<String>,
+    /// At least this bad: `emerg`, `alert`, `crit`, `err`, `warning`, `notice`, `info`, `debug`.
+    pub severity: Option<String>,
+    /// With this in the text or the program's name; upper and lower case are the same.
+    pub grep: Option<String>,
+    /// Not older than so many seconds.
+    pub since_seconds: Option<u64>,
+    /// Only behind this number, the oldest first; without it, the newest.
+    pub after: Option<u64>,
+    /// At most so many, 1 to 10000; 100 when left out.
+    pub limit: Option<u16>,
+}
+
+/// A log message that a machine sent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// Its number, rising.
+    pub seq: u64,
+    /// When it came, by our clock.
+    pub at: rackbar_model::Timestamp,
+    /// The node that has the address now; absent when none has.
+    pub node: Option<String>,
+    /// Where it came from.
+    pub source: String,
+    /// How bad, as the sender says.
+    pub severity: String,
+    /// From which part of the sender.
+    pub facility: String,
+    /// The host it names itself; not believed.
+    pub host: String,
+    /// The program and its process number.
+    pub program: String,
+    /// The text; no control characters are in it.
+    pub text: String,
+}
+
 fn none<'a, T: Send + 'a>(what: &str) -> Answer<'a, T> {
     let words = format!("{what}: this appliance was started without the part that does it");
     futures_util::future::ready(Err(Refused::Unavailable(words))).boxed()
@@ -324,6 +366,10 @@ pub trait Operations: Send + Sync + 'static {
     /// Types on a console that somebody looks on at.
     fn type_in(&self, _node: &str, _keys: Vec<u8>) -> Answer<'_, ()> {
         none("console")
+    }
+    /// Log messages that machines sent, oldest first.
+    fn logs(&self, _query: LogQuery) -> Answer<'_, Vec<LogLine>> {
+        none("logs")
     }
     /// The rack as an Ansible inventory (`--list`).
     fn ansible(&self) -> Answer<'_, serde_json::Value> {

@@ -131,7 +131,7 @@ fn is_closed(rack: &Rack, address: &str) -> bool {
 
 #[test]
 fn services_follow_the_configuration_and_the_site_while_they_run() {
-    let rack = Rack::start("dns = \"own\"\nntp = \"own\"");
+    let rack = Rack::start("dns = \"own\"\nntp = \"own\"\nsyslog = \"own\"");
     rack.wait("our name is there", || {
         rack.dig(&["@10.10.0.1", "rackbar.rack.example"]).contains("10.10.0.1")
     });
@@ -150,7 +150,27 @@ fn services_follow_the_configuration_and_the_site_while_they_run() {
         "{listed}"
     );
 
-    rack.configure("dns = \"off\"\nntp = \"off\"");
+    let sent = rack.exec(
+        "logger",
+        &[
+            "-n",
+            "10.10.0.1",
+            "-T",
+            "-t",
+            "app",
+            "-p",
+            "daemon.err",
+            "disk <b>lost</b>",
+        ],
+    );
+    assert!(sent.status.success(), "{sent:?}");
+    rack.wait("the message is found", || {
+        rack.rackbar(&["log", "--grep", "DISK", "--severity", "err"])
+            .contains("app: disk <b>lost</b>")
+    });
+    assert_eq!(rack.rackbar(&["log", "--severity", "crit"]), "");
+
+    rack.configure("dns = \"off\"\nntp = \"off\"\nsyslog = \"off\"");
     rack.wait("DNS is off", || is_closed(&rack, "@10.10.0.1"));
     // Not said: the site's word counts, and for its network alone.
     rack.configure("");

@@ -56,7 +56,10 @@ impl Case {
 
     fn wait_for(&self, text: &str) -> Record {
         wait_until(text, || self.records().iter().any(|record| record.text.contains(text)));
-        self.records().into_iter().find(|record| record.text.contains(text)).unwrap()
+        self.records()
+            .into_iter()
+            .find(|record| record.text.contains(text))
+            .unwrap()
     }
 }
 
@@ -72,12 +75,18 @@ fn logger_is_heard_in_both_formats_over_udp_and_tcp() {
     for (text, args) in formats {
         case.logger(&[args, &["-t", "tool", "-i", "-p", "auth.err", text]].concat());
         let record = case.wait_for(text);
-        assert_eq!((record.level, record.facility.to_string()), (Level::Error, "auth".to_owned()));
+        assert_eq!(
+            (record.level, record.facility.to_string()),
+            (Level::Error, "auth".to_owned())
+        );
         assert!(record.program.starts_with("tool["), "{record:?}");
         assert_eq!(record.source, std::net::IpAddr::from([10, 77, 0, 20]));
         assert!(!record.host.is_empty() && record.text.ends_with(text), "{record:?}");
     }
-    assert_eq!(case.handle.status().state, "taking messages on 10.77.0.1:514, 256 MB at most");
+    assert_eq!(
+        case.handle.status().state,
+        "taking messages on 10.77.0.1:514, 256 MB at most"
+    );
 }
 
 #[test]
@@ -96,10 +105,16 @@ fn rsyslog_forwards_over_tcp_with_counted_octets_and_lines() {
         wait_until("rsyslogd listens", || std::path::Path::new(&socket).exists());
         for n in 0..200 {
             let text = format!("forwarded number {n:03}");
-            case.net.exec_ok("client", "logger", &["-u", &socket, "-t", "app", &text]);
+            case.net
+                .exec_ok("client", "logger", &["-u", &socket, "-t", "app", &text]);
         }
         case.wait_for("forwarded number 199");
-        let got: Vec<String> = case.records().into_iter().filter(|one| one.program == "app").map(|one| one.text).collect();
+        let got: Vec<String> = case
+            .records()
+            .into_iter()
+            .filter(|one| one.program == "app")
+            .map(|one| one.text)
+            .collect();
         let wanted: Vec<String> = (0..200).map(|n| format!("forwarded number {n:03}")).collect();
         assert_eq!(got, wanted, "{framing}");
     }
@@ -111,22 +126,33 @@ fn a_flood_is_cut_and_counted_and_strangers_and_escape_codes_do_no_harm() {
         per_second: 20,
         ..config()
     });
-    case.net.exec_ok("client", "ip", &["addr", "add", "10.77.0.21/24", "dev", "c0"]);
-    case.net.exec_ok("client", "ip", &["addr", "add", "192.0.2.9/24", "dev", "c0"]);
-    case.net.exec_ok("server", "ip", &["route", "add", "192.0.2.0/24", "dev", "rack0"]);
+    case.net
+        .exec_ok("client", "ip", &["addr", "add", "10.77.0.21/24", "dev", "c0"]);
+    case.net
+        .exec_ok("client", "ip", &["addr", "add", "192.0.2.9/24", "dev", "c0"]);
+    case.net
+        .exec_ok("server", "ip", &["route", "add", "192.0.2.0/24", "dev", "rack0"]);
     case.net.inside("client", || {
         let from = |address: &str| std::net::UdpSocket::bind((address, 0)).unwrap();
         let loud = from("10.77.0.20");
         for n in 0..1000 {
-            loud.send_to(format!("<13>loud: {n}").as_bytes(), "10.77.0.1:514").unwrap();
+            loud.send_to(format!("<13>loud: {n}").as_bytes(), "10.77.0.1:514")
+                .unwrap();
         }
-        from("192.0.2.9").send_to(b"<13>stranger: here", "10.77.0.1:514").unwrap();
-        from("10.77.0.21").send_to(b"<11>quiet: \x1b[31mred\x07", "10.77.0.1:514").unwrap();
+        from("192.0.2.9")
+            .send_to(b"<13>stranger: here", "10.77.0.1:514")
+            .unwrap();
+        from("10.77.0.21")
+            .send_to(b"<11>quiet: \x1b[31mred\x07", "10.77.0.1:514")
+            .unwrap();
     });
     assert_eq!(case.wait_for("red").text, "#033[31mred#007");
     // The record about the loss comes when some seconds have passed.
     let told = case.wait_for("messages of this sender were dropped");
-    assert_eq!((told.source, told.program.as_str()), ([10, 77, 0, 20].into(), "rackbar"));
+    assert_eq!(
+        (told.source, told.program.as_str()),
+        ([10, 77, 0, 20].into(), "rackbar")
+    );
     let lost: usize = told.text.split(' ').next().unwrap().parse().unwrap();
     let records = case.records();
     let kept = records.iter().filter(|one| one.program == "loud").count();

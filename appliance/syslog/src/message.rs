@@ -176,7 +176,10 @@ fn modern(rest: &str) -> Option<Parts> {
     let rest = fields.next()?;
     let text = match rest.strip_prefix('-') {
         // rsyslog keeps the blank that stood behind the old format's colon.
-        Some(text) => text.strip_prefix("  ").or_else(|| text.strip_prefix(' ')).unwrap_or(text),
+        Some(text) => text
+            .strip_prefix("  ")
+            .or_else(|| text.strip_prefix(' '))
+            .unwrap_or(text),
         // Its elements are kept in front of the text: they say what it is about.
         None => rest.starts_with('[').then_some(rest)?,
     };

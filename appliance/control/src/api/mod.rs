@@ -6,6 +6,7 @@ mod events;
 mod guard;
 mod health;
 mod images;
+mod logs;
 mod nodes;
 mod paging;
 mod plans;
@@ -99,6 +100,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(secrets::bmc_logins))
         .routes(routes!(services::leases))
         .routes(routes!(services::services))
+        .routes(routes!(logs::list))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
 }

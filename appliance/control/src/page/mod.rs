@@ -39,6 +39,7 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
         .route("/leases", get(leases))
         .route("/events", get(events))
         .route("/services", get(services))
+        .route("/logs", get(logs))
         .merge(works::router())
         .route_layer(middleware::from_fn_with_state(context.clone(), page_guard));
     Router::new()
@@ -244,6 +245,28 @@ async fn services(State(context): State<Context>, Viewer(user): Viewer, headers:
     render(
         "services.html",
         context! { page => "services", services => shown(&services), ..frame(&context, &headers, &user) },
+    )
+}
+
+/// The log messages that fit, newest first: a form and a table, which need no script.
+async fn logs(
+    State(context): State<Context>,
+    Viewer(user): Viewer,
+    Query(mut query): Query<crate::operations::LogQuery>,
+    headers: HeaderMap,
+) -> Response {
+    // An empty field of a form says nothing.
+    let said = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
+    (query.node, query.severity, query.grep) = (said(query.node), said(query.severity), said(query.grep));
+    query.limit = Some(query.limit.unwrap_or(200).min(1000));
+    let (lines, trouble) = match context.operations.logs(query.clone()).await {
+        Ok(lines) => (lines, None),
+        Err(refused) => (Vec::new(), Some(refused.to_string())),
+    };
+    let lines: Vec<_> = lines.into_iter().rev().collect();
+    render(
+        "logs.html",
+        context! { page => "logs", lines => shown(&lines), query => shown(&query), trouble, ..frame(&context, &headers, &user) },
     )
 }
 

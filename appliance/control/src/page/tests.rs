@@ -105,6 +105,7 @@ async fn page_shows_nothing_without_a_log_in() {
         "/leases",
         "/events",
         "/services",
+        "/logs",
         "/site",
         "/runs",
         "/images",

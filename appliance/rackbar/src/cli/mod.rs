@@ -7,6 +7,7 @@ mod connect;
 mod console;
 mod events;
 mod images;
+mod log;
 mod nodes;
 mod output;
 mod plans;
@@ -112,6 +113,8 @@ pub enum Command {
     /// See how the appliance's services are doing
     #[command(subcommand)]
     Service(services::ServiceCommand),
+    /// See and search the logs that machines sent
+    Log(log::Options),
     /// See what happened, and what happens
     Events(events::Options),
     /// Remember an appliance and its token for later commands
@@ -175,6 +178,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Audit(options) => tokens::audit(&client, options, global.json).await,
         Command::Lease(command) => services::leases(&client, command, global.json).await,
         Command::Service(command) => services::services(&client, command, global.json).await,
+        Command::Log(options) => log::run(&client, options, global.json).await,
         Command::Events(options) => events::run(&client, options, global.json).await,
         Command::Login(_) | Command::Unlock(_) => Ok(()),
     }

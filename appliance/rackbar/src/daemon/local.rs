@@ -1,4 +1,4 @@
-//! The services that machines use after they have booted: DNS and NTP. Each runs on the networks where `rackbar.toml`
+//! The services that machines use after they have booted: DNS, NTP and the log collector. Each runs on the networks where `rackbar.toml`
 //! says `"own"`, or says nothing and the site file does; it is changed while it runs, and its names follow the rack.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -11,6 +11,7 @@ use rackbar_orchestrator::{Executor, Rack};
 use rackbar_plan::OwnService;
 use rackbar_services::dns::{self, DnsConfig, DnsHandle};
 use rackbar_services::ntp::{self, NtpConfig, NtpHandle, SystemClock};
+use rackbar_services::syslog::{self, LogStore, SyslogConfig, SyslogHandle};
 use rackbar_services::{Common, StartError};
 
 use super::names::{Known, names};
@@ -25,6 +26,8 @@ pub(super) struct Around<'a> {
     pub(super) placed: &'a [Placed],
     /// Resolvers that DHCP servers named to us.
     pub(super) resolvers: Vec<Ipv4Addr>,
+    /// The store is in memory.
+    pub(super) volatile: bool,
 }
 
 /// The services.
@@ -32,7 +35,9 @@ pub(super) struct Local {
     common: Common,
     dns: Option<DnsHandle>,
     ntp: Option<NtpHandle>,
-    wanted: (DnsConfig, NtpConfig),
+    syslog: Option<SyslogHandle>,
+    logs: Option<Arc<LogStore>>,
+    wanted: (DnsConfig, NtpConfig, SyslogConfig),
     names: Option<SiteNames>,
     serial: u32,
     /// Says why one does not run.
@@ -40,12 +45,15 @@ pub(super) struct Local {
 }
 
 impl Local {
-    pub(super) fn new(common: Common) -> Self {
+    /// With the place for logs, when there is one.
+    pub(super) fn new(common: Common, logs: Option<Arc<LogStore>>) -> Self {
         Self {
             common,
             dns: None,
             ntp: None,
-            wanted: (DnsConfig::default(), NtpConfig::default()),
+            syslog: None,
+            logs,
+            wanted: (DnsConfig::default(), NtpConfig::default(), SyslogConfig::default()),
             names: None,
             serial: 0,
             troubles: Vec::new(),
@@ -73,6 +81,7 @@ impl Local {
         self.troubles.clear();
         self.dns(dns_config(config, around, &ours(OwnService::Dns)), names);
         self.ntp(ntp_config(config, &ours(OwnService::Ntp)));
+        self.syslog(syslog_config(config, around, &ours(OwnService::Syslog)));
     }
 
     fn dns(&mut self, config: DnsConfig, names: SiteNames) {
@@ -121,6 +130,24 @@ impl Local {
         }
     }
 
+    fn syslog(&mut self, config: SyslogConfig) {
+        let result = match (&self.syslog, &self.logs) {
+            (None, _) if config.listen.is_empty() => Ok(()),
+            (Some(_), _) if config == self.wanted.2 => Ok(()),
+            (Some(handle), _) => handle.reconfigure(config.clone()),
+            (None, Some(logs)) => syslog::start(config.clone(), logs.clone(), self.common.clone())
+                .map(|handle| self.syslog = Some(handle)),
+            (None, None) => {
+                let words = "logs cannot be kept: their folder could not be opened, which an event says more of";
+                self.troubles.push(status("syslog", words.into(), Severity::Error));
+                return;
+            }
+        };
+        if self.told("syslog", result) {
+            self.wanted.2 = config;
+        }
+    }
+
     fn told(&mut self, name: &str, result: Result<(), StartError>) -> bool {
         let Err(error) = result else { return true };
         tracing::error!(service = name, %error, "a service could not be started or changed");
@@ -133,6 +160,7 @@ impl Local {
         let running = [
             self.dns.as_ref().map(DnsHandle::status),
             self.ntp.as_ref().map(NtpHandle::status),
+            self.syslog.as_ref().map(SyslogHandle::status),
         ];
         let told = |status: &ServiceStatus| !self.troubles.iter().any(|one| one.name == status.name);
         let running = running.into_iter().flatten().filter(told);
@@ -143,6 +171,7 @@ impl Local {
     pub(super) fn stop(self) {
         self.dns.into_iter().for_each(DnsHandle::stop);
         self.ntp.into_iter().for_each(NtpHandle::stop);
+        self.syslog.into_iter().for_each(SyslogHandle::stop);
     }
 }
 
@@ -230,6 +259,19 @@ fn ntp_config(config: &Config, ours: &[(Ipv4Addr, u8)]) -> NtpConfig {
             local_stratum: config.time.local_stratum,
         },
         ..NtpConfig::default()
+    }
+}
+
+/// Logs kept in memory, where that is all there is.
+const IN_MEMORY: u64 = 16 << 20;
+
+fn syslog_config(config: &Config, around: &Around<'_>, ours: &[(Ipv4Addr, u8)]) -> SyslogConfig {
+    let most = if around.volatile { IN_MEMORY } else { u64::MAX };
+    SyslogConfig {
+        listen: at(ours, 514),
+        served: ours.to_vec(),
+        per_second: config.log.per_second,
+        bytes: config.log.bytes.min(most),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod keep;
 mod local;
+mod logs;
 mod names;
 mod network;
 mod operations;
@@ -28,6 +29,7 @@ use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::agents::{self, AgentOptions};
 use rackbar_orchestrator::{Devices, Options as RackOptions, Rack, bmc};
 use rackbar_services::EventSink as _;
+use rackbar_services::syslog::LogStore;
 use rackbar_store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -192,6 +194,9 @@ struct Daemon {
     stop: watch::Sender<bool>,
     /// Asked to start anew.
     anew: Arc<Notify>,
+    /// What machines logged; `None` when it could not be opened.
+    logs: Option<Arc<LogStore>>,
+    volatile: bool,
 }
 
 impl Daemon {
@@ -206,7 +211,8 @@ impl Daemon {
             tftp: options.listen_tftp,
             agents: options.listen_agents.port(),
         };
-        let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports));
+        let logs = block_in_place(|| logs::open(&rack, &options.data, &config));
+        let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports, logs.clone()));
         let (profiles, told) = profiles(&options.config, &options.data)?;
         told.into_iter().for_each(|event| rack.event(None, event));
         let devices = Arc::new(Devices::new(Vec::new(), profiles, store.clone()).of(&rack));
@@ -242,6 +248,8 @@ impl Daemon {
             access,
             stop,
             anew: Arc::default(),
+            logs,
+            volatile,
         };
         daemon.start_agents().await;
         daemon.start_api(volatile).await?;
@@ -285,6 +293,7 @@ impl Daemon {
                 self.works.clone(),
                 keep,
                 self.services.clients(),
+                self.logs.clone(),
             )),
             access: self.access.clone(),
             counters: self.services.counters(),
@@ -353,6 +362,7 @@ impl Daemon {
             executor: &self.works.executor,
             placed: &self.placed,
             resolvers: self.networks.resolvers(),
+            volatile: self.volatile,
         };
         self.services.follow(&self.config, &around);
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use rackbar_artifacts::images::{ImageError, ImageMeta, Images};
 use rackbar_control::operations::{
-    Answer, Body, Consent, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock,
-    SiteMistake,
+    Answer, Body, Consent, LogLine, LogQuery, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry,
+    SecretsLock, SiteMistake,
 };
 use rackbar_model::{ImageEntry, Node};
 use rackbar_orchestrator::executor::{
@@ -18,6 +18,7 @@ use rackbar_orchestrator::executor::{
 use rackbar_orchestrator::{Consoles, Rack};
 use rackbar_plan::{Plan, PlanId, Run, RunId, Site, SiteProblem};
 use rackbar_services::ClientTable;
+use rackbar_services::syslog::LogStore;
 
 use super::keep::Keep;
 use super::works::Works;
@@ -32,10 +33,17 @@ pub(super) struct Asked {
     keep: Keep,
     clients: Arc<ClientTable>,
     consoles: Consoles,
+    logs: Option<Arc<LogStore>>,
 }
 
 impl Asked {
-    pub(super) fn new(rack: Rack, works: Works, keep: Keep, clients: Arc<ClientTable>) -> Self {
+    pub(super) fn new(
+        rack: Rack,
+        works: Works,
+        keep: Keep,
+        clients: Arc<ClientTable>,
+        logs: Option<Arc<LogStore>>,
+    ) -> Self {
         let consoles = Consoles::new(rack.clone(), keep.folder.join("console"));
         Self {
             rack,
@@ -43,6 +51,7 @@ impl Asked {
             keep,
             clients,
             consoles,
+            logs,
         }
     }
 
@@ -407,6 +416,14 @@ impl Operations for Asked {
             Err(Refused::Conflict(words))
         }
         .boxed()
+    }
+
+    fn logs(&self, query: LogQuery) -> Answer<'_, Vec<LogLine>> {
+        let store = self.logs.clone();
+        self.ask(move |executor, rack| {
+            let missing = || Refused::Unavailable("logs cannot be kept here; an event says why".into());
+            super::logs::search(store.as_ref().ok_or_else(missing)?, executor, rack, &query)
+        })
     }
 
     fn ansible(&self) -> Answer<'_, serde_json::Value> {

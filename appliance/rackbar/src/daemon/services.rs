@@ -15,6 +15,7 @@ use rackbar_orchestrator::{self as orchestrator, Desk, DeskOptions, Rack, Settin
 use rackbar_services::dhcp::{self, DhcpConfig, DhcpHandle};
 use rackbar_services::http::{self, HttpConfig, HttpHandle, HttpLimits};
 use rackbar_services::ra::{self, RaConfig, RaHandle};
+use rackbar_services::syslog::LogStore;
 use rackbar_services::tftp::{self, TftpConfig, TftpHandle, TftpLimits};
 use rackbar_services::{ClientTable, Common, EventSink as _, SampleKind, StartError};
 
@@ -51,7 +52,7 @@ pub(super) struct Services {
 
 impl Services {
     /// Loads the boot files from `folder` and prepares everything; [`Self::apply`] starts it.
-    pub(super) fn new(rack: Rack, site: &Site, folder: &Path, ports: Ports) -> Self {
+    pub(super) fn new(rack: Rack, site: &Site, folder: &Path, ports: Ports, logs: Option<Arc<LogStore>>) -> Self {
         let artifacts = Arc::new(Artifacts::new());
         let (kernel, initrds) = load_boot_files(&rack, &artifacts, site, folder);
         let options = DeskOptions {
@@ -64,7 +65,7 @@ impl Services {
         };
         let common = Common::new(Arc::new(rack.clone()));
         Self {
-            local: Local::new(common.clone()),
+            local: Local::new(common.clone(), logs),
             common,
             desk: Arc::new(Desk::new(rack.clone(), options)),
             rack,

@@ -145,7 +145,13 @@ impl LogStore {
             let inner = lock(&self.inner);
             let begin = inner.tail.front().map_or(inner.next, |record| record.seq);
             if after.is_some_and(|after| after.saturating_add(1) >= begin) {
-                return Ok(inner.tail.iter().filter(|one| wanted(one)).take(limit).cloned().collect());
+                return Ok(inner
+                    .tail
+                    .iter()
+                    .filter(|one| wanted(one))
+                    .take(limit)
+                    .cloned()
+                    .collect());
             }
             inner.segments.iter().map(|one| one.first).collect()
         };
@@ -210,7 +216,10 @@ impl Inner {
     }
 
     fn write(&mut self, folder: &Path, bytes: &[u8]) -> io::Result<()> {
-        let full = self.segments.back().is_none_or(|last| last.bytes >= self.segment_bytes());
+        let full = self
+            .segments
+            .back()
+            .is_none_or(|last| last.bytes >= self.segment_bytes());
         if full {
             if let Some(file) = self.file.take() {
                 file.sync_data()?;
@@ -301,12 +310,18 @@ mod tests {
         let line = "x".repeat(1000);
         for _ in 0..200 {
             append(&store, &[line.as_str(); 100]);
-            let on_disk: u64 = fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().metadata().unwrap().len()).sum();
+            let on_disk: u64 = fs::read_dir(folder.path())
+                .unwrap()
+                .map(|one| one.unwrap().metadata().unwrap().len())
+                .sum();
             assert!(on_disk <= budget && on_disk == store.bytes(), "{on_disk}");
         }
         assert!(store.bytes() > budget / 2);
         let records = store.read(&Filter::default(), None, 5).unwrap();
-        assert_eq!(records.iter().map(|one| one.seq).collect::<Vec<_>>(), [19_996, 19_997, 19_998, 19_999, 20_000]);
+        assert_eq!(
+            records.iter().map(|one| one.seq).collect::<Vec<_>>(),
+            [19_996, 19_997, 19_998, 19_999, 20_000]
+        );
         // From far back: what is still there, in order and without a gap.
         let records = store.read(&Filter::default(), Some(0), 10_000).unwrap();
         assert!(records.len() > 4000 && records.windows(2).all(|two| two[0].seq + 1 == two[1].seq));

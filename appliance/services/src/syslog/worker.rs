@@ -209,7 +209,9 @@ impl Worker {
     }
 
     fn stream(&mut self, id: u64) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         let mut buffer = [0; 16 << 10];
         let (from, at) = (stream.from, Instant::now());
         stream.heard = at;
@@ -226,7 +228,9 @@ impl Worker {
         match stream.socket.read(&mut buffer) {
             Ok(0) => stream.splitter.end(&mut each),
             Ok(length) => {
-                return stream.splitter.push(buffer.get(..length).unwrap_or_default(), &mut each);
+                return stream
+                    .splitter
+                    .push(buffer.get(..length).unwrap_or_default(), &mut each);
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
             Err(_) => stream.splitter.end(&mut each),
@@ -281,7 +285,11 @@ impl Worker {
         let at: Vec<String> = self.config.listen.iter().map(ToString::to_string).collect();
         let state = match at.as_slice() {
             [] => "listening nowhere: no network is served".to_owned(),
-            _ => format!("taking messages on {}, {} MB at most", at.join(", "), self.config.bytes >> 20),
+            _ => format!(
+                "taking messages on {}, {} MB at most",
+                at.join(", "),
+                self.config.bytes >> 20
+            ),
         };
         match &self.trouble {
             Some(trouble) => self.status.set(Severity::Error, format!("{state}; {trouble}")),
