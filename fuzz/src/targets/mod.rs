@@ -4,6 +4,7 @@ mod hardware;
 mod ipmi;
 mod loader;
 mod netboot;
+mod services;
 mod site;
 
 /// What is done with one input.
@@ -38,4 +39,8 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("site-toml", site::site_toml),
     ("hardware-profile", site::hardware_profile),
     ("words", site::words),
+    ("dns-query", services::dns_query),
+    ("dns-answer", services::dns_answer),
+    ("ntp-packet", services::ntp_packet),
+    ("syslog", services::syslog),
 ];
