@@ -155,6 +155,8 @@ fn services_follow_the_configuration_and_the_site_while_they_run() {
         &[
             "-n",
             "10.10.0.1",
+            "-P",
+            "514",
             "-T",
             "-t",
             "app",
