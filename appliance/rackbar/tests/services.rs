@@ -168,7 +168,7 @@ fn services_follow_the_configuration_and_the_site_while_they_run() {
     assert!(sent.status.success(), "{sent:?}");
     rack.wait("the message is found", || {
         rack.rackbar(&["log", "--grep", "DISK", "--severity", "err"])
-            .contains("app: disk <b>lost</b>")
+            .contains("disk <b>lost</b>")
     });
     assert_eq!(rack.rackbar(&["log", "--severity", "crit"]), "");
 
