@@ -369,7 +369,8 @@ fn cargo_tools(need: Need) -> Result<()> {
     announce("cargo tool", &missing);
     for row in missing {
         let status = cargo()
-            .args(["install", "--locked", row.name])
+            // Unoptimized: it works for seconds, and builds for two minutes otherwise.
+            .args(["install", "--locked", "--debug", row.name])
             .status()
             .context("running cargo install")?;
         ensure!(

@@ -1,6 +1,9 @@
 //! `cargo xtask test`: sets up what the tests need, builds the boot media, runs everything.
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
+use comfy_table::{Table, presets};
 
 use crate::image;
 use crate::project::cargo;
@@ -37,13 +40,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         &crate::project::Project::find()?,
         &crate::os_image::Arguments::default(),
     )?;
-    // One scenario at a time: each starts its own machines, and under emulation they already fill the cores.
+    let times = media.join("story-times");
+    // Of an earlier run; that there is none is no error.
+    let _ = std::fs::remove_file(&times);
+    // Two at a time: each starts its own machines, and much of a story is firmware that waits for its own clock.
     let mut scenarios = cargo();
     scenarios
-        .args(["test", "-p", "rackbar-scenarios", "--", "--test-threads=1"])
+        .args(["test", "-p", "rackbar-scenarios", "--", "--test-threads=2"])
         .args(&arguments.scenario);
     scenarios
         .env("RACKBAR_MEDIA", media)
+        .env("RACKBAR_STORY_TIMES", &times)
         .env("RACKBAR_OS", system.path.with_extension("").with_extension("json"));
-    step("scenarios in QEMU", &mut scenarios)
+    let told = step("scenarios in QEMU", &mut scenarios);
+    table(&times);
+    told
+}
+
+/// Shows how long each story took, the longest first.
+fn table(times: &Path) {
+    let text = std::fs::read_to_string(times).unwrap_or_default();
+    let mut stories: Vec<(u64, &str)> = text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(seconds, name)| Some((seconds.parse().ok()?, name)))
+        .collect();
+    stories.sort_by_key(|(seconds, _)| std::cmp::Reverse(*seconds));
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["seconds", "story"]);
+    for (seconds, name) in stories {
+        table.add_row([seconds.to_string(), name.to_owned()]);
+    }
+    println!("{table}");
 }

@@ -7,6 +7,7 @@ pub mod api;
 pub mod install;
 pub mod site;
 mod snapshot;
+pub mod times;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -82,6 +83,7 @@ pub struct Stage {
     /// The appliance's API.
     pub api: Api,
     told: bool,
+    _time: times::Told,
 }
 
 impl Stage {
@@ -119,6 +121,7 @@ impl Stage {
             appliance,
             api,
             told: false,
+            _time: times::Told::begin(),
         })
     }
 

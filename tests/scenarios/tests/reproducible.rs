@@ -7,11 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use rackbar_scenarios::media;
+use rackbar_scenarios::times::Told;
 
 /// Builds the media once more from a copy of the source in another folder, with nothing kept from the first build, and
 /// compares every file's SHA-256.
 #[test]
 fn two_checkouts_give_the_same_media() -> Result<()> {
+    let _time = Told::begin();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let folder = tempfile::tempdir()?;
     let copy = folder.path().join("another place");
