@@ -1,3 +1,5 @@
+//! Answers to questions as clients send them, against zones made for the test.
+
 use super::*;
 use crate::{Data, Host, SiteNames, SiteRecord};
 

@@ -1,3 +1,5 @@
+//! Forwarding with servers that answer, lie, are late or are silent.
+
 use super::*;
 use crate::answer::tests::question;
 

@@ -1,3 +1,5 @@
+//! The client against servers that are right, wrong or gone, told as exchanges with times.
+
 use super::*;
 use crate::{Asker, Limits, Server};
 

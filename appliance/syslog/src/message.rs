@@ -168,7 +168,7 @@ fn priority(text: &str) -> (Option<u8>, &str) {
 
 type Parts = (String, String, String);
 
-/// RFC 5424 behind the version: TIMESTAMP HOST APP PROCID MSGID STRUCTURED-DATA [MSG].
+/// RFC 5424 behind the version: TIMESTAMP HOST APP PROCID MSGID STRUCTURED-DATA \[MSG\].
 fn modern(rest: &str) -> Option<Parts> {
     let mut fields = rest.splitn(6, ' ');
     let [_stamp, host, app, process, _id] = std::array::from_fn(|_| fields.next());
