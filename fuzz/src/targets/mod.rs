@@ -4,6 +4,7 @@ mod hardware;
 mod ipmi;
 mod loader;
 mod netboot;
+mod proxy;
 mod services;
 mod site;
 
@@ -43,4 +44,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("dns-answer", services::dns_answer),
     ("ntp-packet", services::ntp_packet),
     ("syslog", services::syslog),
+    ("proxy-request", proxy::request),
+    ("proxy-answer", proxy::answer),
+    ("package-index", proxy::package_index),
 ];

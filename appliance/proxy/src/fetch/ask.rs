@@ -1,0 +1,85 @@
+//! What is asked for: a key, where it can be had, and the client's own words.
+
+use http::{HeaderMap, HeaderValue};
+use rackbar_model::Digest;
+
+use crate::rules::cache_control::CacheControl;
+use crate::rules::conditional::strip_hop_by_hop;
+use crate::rules::target::Url;
+
+/// Fields of a client that are ours to set.
+const OURS: [&str; 10] = [
+    "host",
+    "range",
+    "if-range",
+    "if-none-match",
+    "if-modified-since",
+    "if-match",
+    "if-unmodified-since",
+    "content-length",
+    "expect",
+    "x-forwarded-for",
+];
+
+/// One place to ask.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Upstream {
+    /// URL.
+    pub url: Url,
+    /// The operator wrote it into the configuration.
+    pub trusted: bool,
+    /// Its number among the upstreams of its mirror.
+    pub index: usize,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// What it is stored under.
+    pub key: String,
+    /// The mirror it belongs to.
+    pub mirror: Option<String>,
+    /// Where it can be had, in the order to try.
+    pub upstreams: Vec<Upstream>,
+    /// The client's fields, as far as they go on to the origin.
+    pub headers: HeaderMap,
+    /// What the client wants of the cache.
+    pub wanted: CacheControl,
+    /// The digest an index of packages promises, or the name itself.
+    pub expected: Option<Digest>,
+}
+
+impl Ask {
+    /// The fields that go to the origin.
+    pub fn forwarded(client: &HeaderMap, via: &HeaderValue) -> HeaderMap {
+        let mut headers = client.clone();
+        strip_hop_by_hop(&mut headers);
+        for name in OURS {
+            headers.remove(name);
+        }
+        headers.append(http::header::VIA, via.clone());
+        headers
+    }
+
+    /// The name of the flight it may join: fields by which origins usually choose an answer are part of it, and those by
+    /// which they know a user, whose refusal is nobody else's.
+    pub fn flight(&self) -> String {
+        let mut name = self.key.clone();
+        for field in [
+            "accept-encoding",
+            "accept",
+            "accept-language",
+            "authorization",
+            "cookie",
+        ] {
+            name.push('\n');
+            name.push_str(
+                self.headers
+                    .get(field)
+                    .and_then(|v| v.to_str().ok())
+                    .unwrap_or_default(),
+            );
+        }
+        name
+    }
+}

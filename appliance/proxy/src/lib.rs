@@ -1,0 +1,47 @@
+//! The caching proxy of the site: a forward proxy (plain HTTP, `CONNECT` under a rule) and mirrors under `/mirror/NAME/`.
+//!
+//! ```text
+//! wire      one request out of a connection's bytes                                    pure
+//! rules     what a shared cache may do, where clients may be led, which upstream next  pure
+//! index     digests that indexes of packages promise                                   pure
+//! store     objects by SHA-256, entries, budget, pins
+//! origin    connections to origins
+//! fetch     one request to the origin however many wait
+//! serve     connections of clients
+//! ```
+//! Contracts: nobody is ever given a content cut short, or one that contradicts its promised digest, as whole; no client
+//! is led to the appliance itself or to a BMC; memory does not grow with the size of what passes.
+
+pub mod fetch;
+mod handle;
+pub mod index;
+mod metrics;
+mod mirrors;
+pub mod origin;
+mod promises;
+mod proxy;
+pub mod rules;
+mod serve;
+mod settings;
+pub mod store;
+pub mod wire;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rackbar_model::Severity;
+
+pub use handle::{Handle, StartError, start};
+pub use metrics::{Counter, Metrics, Sample};
+pub use proxy::{CacheError, Item, Proxy, Verified};
+pub use settings::{Mirror, Mode, Settings, authorities};
+
+/// Takes what the operator should read.
+pub type Tell = Arc<dyn Fn(Severity, String) + Send + Sync>;
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,87 @@
+//! Connections to origins. Names are resolved here, and the rule is asked about the very address that is connected to.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::rules::destination::Destinations;
+
+/// For one address.
+const CONNECT_WITHIN: Duration = Duration::from_secs(8);
+
+/// Opens connections for the HTTP client.
+#[derive(Clone)]
+pub struct Connector {
+    guard: Option<Arc<RwLock<Destinations>>>,
+}
+
+impl Connector {
+    /// With the rule to keep to, or without any.
+    pub fn new(guard: Option<Arc<RwLock<Destinations>>>) -> Self {
+        Self { guard }
+    }
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let rule = self
+            .guard
+            .as_ref()
+            .map(|rule| rule.read().unwrap_or_else(PoisonError::into_inner).clone());
+        Box::pin(async move {
+            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+            let stream = dial(&host, uri.port_u16().unwrap_or(usual), rule.as_ref()).await?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+/// Connects to a host by name or address, trying its addresses in turn.
+///
+/// # Errors
+/// When the rule forbids all of them, or none answers.
+pub async fn dial(host: &str, port: u16, rule: Option<&Destinations>) -> io::Result<TcpStream> {
+    let addresses: Vec<IpAddr> = match host.parse::<IpAddr>() {
+        Ok(address) => vec![address],
+        Err(_) => {
+            let found = tokio::net::lookup_host((host, port)).await;
+            let found =
+                found.map_err(|error| io::Error::new(error.kind(), format!("{host} has no address: {error}")))?;
+            found.map(|address| address.ip()).collect()
+        }
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+    for address in addresses {
+        if let Some(Err(refusal)) = rule.map(|rule| rule.address(address)) {
+            last = io::Error::new(io::ErrorKind::PermissionDenied, refusal);
+            continue;
+        }
+        let at = SocketAddr::new(address, port);
+        match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(at)).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = io::Error::new(error.kind(), format!("connecting to {at}: {error}")),
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("connecting to {at}: no answer")),
+        }
+    }
+    Err(last)
+}

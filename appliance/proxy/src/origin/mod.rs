@@ -1,0 +1,134 @@
+//! Asking origins: HTTP/1.1 and 2, TLS against the public roots and those the site adds.
+
+mod connect;
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+
+use crate::rules::destination::{Destinations, Refusal};
+pub use connect::{Connector, dial};
+
+/// Body of a request to an origin.
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Until the head of an answer is there.
+const HEAD_WITHIN: Duration = Duration::from_secs(45);
+
+/// Why an origin gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    /// It is one we lead nobody to.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It cannot be reached, or broke off.
+    #[error("{0}")]
+    Failed(String),
+    /// It said nothing for too long.
+    #[error("no answer within {} s", HEAD_WITHIN.as_secs())]
+    Silent,
+}
+
+/// Connections to origins, kept and used again.
+pub struct Origins {
+    guarded: Client<HttpsConnector<Connector>, Body>,
+    trusted: Client<HttpsConnector<Connector>, Body>,
+    rule: Arc<RwLock<Destinations>>,
+}
+
+impl Origins {
+    /// `roots`: certificates in DER form of authorities to trust besides the public ones.
+    pub fn new(rule: Destinations, roots: &[Vec<u8>]) -> Self {
+        let rule = Arc::new(RwLock::new(rule));
+        let tls = tls(roots);
+        let client = |guard: Option<Arc<RwLock<Destinations>>>| {
+            let connector = HttpsConnectorBuilder::new()
+                .with_tls_config(tls.clone())
+                .https_or_http()
+                .enable_all_versions()
+                .wrap_connector(Connector::new(guard));
+            Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(Duration::from_secs(30))
+                .pool_max_idle_per_host(16)
+                .pool_timer(hyper_util::rt::TokioTimer::new())
+                .http1_read_buf_exact_size(128 << 10)
+                .http2_initial_stream_window_size(2 << 20)
+                .http2_initial_connection_window_size(4 << 20)
+                .build(connector)
+        };
+        Self {
+            guarded: client(Some(rule.clone())),
+            trusted: client(None),
+            rule,
+        }
+    }
+
+    /// The rule for destinations that clients name.
+    pub fn rule(&self) -> Destinations {
+        self.rule
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Replaces it; connections that are open and idle were opened under the old one and are few and short.
+    pub fn set_rule(&self, rule: Destinations) {
+        *self.rule.write().unwrap_or_else(std::sync::PoisonError::into_inner) = rule;
+    }
+
+    /// Sends a request with an absolute URI. `trusted`: the operator wrote the destination into the configuration, so
+    /// that the rule for what clients name is not asked.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn send(&self, trusted: bool, request: Request<Body>) -> Result<Response<Incoming>, OriginError> {
+        let client = if trusted { &self.trusted } else { &self.guarded };
+        match tokio::time::timeout(HEAD_WITHIN, client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(explained(&error)),
+            Err(_) => Err(OriginError::Silent),
+        }
+    }
+}
+
+/// The cause at the bottom: the layers above only say that a connection failed.
+fn explained(error: &(dyn std::error::Error + 'static)) -> OriginError {
+    let mut at: &(dyn std::error::Error + 'static) = error;
+    loop {
+        if let Some(refusal) = at.downcast_ref::<Refusal>() {
+            return OriginError::Refused(refusal.clone());
+        }
+        // An io::Error hides what it was made of from `source`.
+        let inside = at.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let next = inside
+            .map(|inside| inside as &(dyn std::error::Error + 'static))
+            .or_else(|| at.source());
+        match next {
+            Some(next) => at = next,
+            None => return OriginError::Failed(at.to_string()),
+        }
+    }
+}
+
+fn tls(roots: &[Vec<u8>]) -> rustls::ClientConfig {
+    let mut store = rustls::RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    store.add_parsable_certificates(roots.iter().map(|der| CertificateDer::from(der.clone())));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    // ring has both versions of TLS, so that there is always one in common.
+    #[expect(clippy::expect_used, reason = "only a provider without any cipher suite fails here")]
+    versions
+        .expect("ring has cipher suites")
+        .with_root_certificates(store)
+        .with_no_client_auth()
+}

@@ -1,0 +1,199 @@
+//! Conditions of requests (RFC 9110 section 13), ours to the origin and a client's to us, and validators.
+
+use http::HeaderMap;
+use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED};
+
+use super::freshness::http_date;
+
+/// Fields of a stored answer that a 304 does not replace (RFC 9111 section 3.2, RFC 9110 section 15.4.5).
+const KEPT: [&str; 5] = [
+    "content-length",
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "transfer-encoding",
+];
+
+/// Fields that mean something between two neighbours only (RFC 9110 section 7.6.1), besides those that `Connection` names.
+pub const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The strong validator of an answer: its entity tag unless weak.
+pub fn strong_etag(headers: &HeaderMap) -> Option<&str> {
+    text(headers, &ETAG).filter(|tag| tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"'))
+}
+
+/// The modification date as a strong validator: it must be at least a minute before the answer's date (RFC 9110 section
+/// 8.8.2.2), or two versions might share it.
+pub fn strong_date(headers: &HeaderMap) -> Option<&str> {
+    let modified = text(headers, &LAST_MODIFIED)?;
+    let date = http_date(text(headers, &http::header::DATE)?)?;
+    let at = http_date(modified)?;
+    (at.checked_add(60)? <= date).then_some(modified)
+}
+
+/// Whether the client's copy is still good, so that 304 is the answer. `If-None-Match` rules alone where it stands.
+pub fn not_modified(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    let mut tags = request.get_all(IF_NONE_MATCH).iter().peekable();
+    if tags.peek().is_some() {
+        let ours = text(stored, &ETAG).map(opaque);
+        return tags.filter_map(|value| value.to_str().ok()).any(|list| {
+            list.split(',')
+                .map(str::trim)
+                .any(|tag| tag == "*" || Some(opaque(tag)) == ours)
+        });
+    }
+    let since = text(request, &IF_MODIFIED_SINCE).and_then(http_date);
+    let modified = text(stored, &LAST_MODIFIED).and_then(http_date);
+    matches!((since, modified), (Some(since), Some(modified)) if modified <= since)
+}
+
+/// Tags are compared weakly: without the mark (RFC 9110 section 8.8.3.2).
+fn opaque(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
+}
+
+/// Whether a range is to be answered: there is no `If-Range`, or it names the stored answer by a strong validator.
+pub fn range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    match text(request, &IF_RANGE) {
+        None => !request.contains_key(IF_RANGE),
+        Some(tag) if tag.starts_with('"') => strong_etag(stored) == Some(tag),
+        Some(date) => strong_date(stored) == Some(date),
+    }
+}
+
+/// Puts the conditions of a validation into a request to the origin; `false` when the stored answer has no validator.
+pub fn set_validators(request: &mut HeaderMap, stored: &HeaderMap) -> bool {
+    let mut some = false;
+    for (from, to) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
+        request.remove(&to);
+        if let Some(value) = stored.get(from) {
+            request.insert(to, value.clone());
+            some = true;
+        }
+    }
+    some
+}
+
+/// The stored headers after a 304 (RFC 9111 section 4.3.4).
+pub fn freshened(stored: &HeaderMap, validated: &HeaderMap) -> HeaderMap {
+    let mut out = stored.clone();
+    for name in validated.keys() {
+        let fixed = KEPT.contains(&name.as_str()) || HOP_BY_HOP.contains(&name.as_str());
+        if !fixed {
+            out.remove(name);
+            for value in validated.get_all(name) {
+                out.append(name.clone(), value.clone());
+            }
+        }
+    }
+    // An old age would be counted again.
+    if !validated.contains_key(http::header::AGE) {
+        out.remove(http::header::AGE);
+    }
+    out
+}
+
+/// Removes what must not be passed on.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<String> = headers
+        .get_all(http::header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(|name| name.trim().to_ascii_lowercase()))
+        .collect();
+    for name in HOP_BY_HOP.iter().copied().chain(named.iter().map(String::as_str)) {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        let parsed = |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        pairs.iter().map(parsed).collect()
+    }
+
+    const OLD: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const LATER: &str = "Sun, 06 Nov 1994 08:50:36 GMT";
+    const MUCH_LATER: &str = "Mon, 07 Nov 1994 08:49:37 GMT";
+
+    #[test]
+    fn tags_rule_over_dates() {
+        let stored = map(&[("etag", "W/\"a\""), ("last-modified", OLD)]);
+        assert!(not_modified(&map(&[("if-none-match", "\"x\", \"a\"")]), &stored));
+        assert!(not_modified(&map(&[("if-none-match", "*")]), &stored));
+        assert!(!not_modified(
+            &map(&[("if-none-match", "\"b\""), ("if-modified-since", LATER)]),
+            &stored
+        ));
+        assert!(not_modified(&map(&[("if-modified-since", OLD)]), &stored));
+        assert!(!not_modified(&map(&[("if-modified-since", "yesterday")]), &stored));
+        assert!(!not_modified(&map(&[]), &stored));
+    }
+
+    #[test]
+    fn ranges_want_a_strong_validator() {
+        let strong = map(&[("etag", "\"a\""), ("last-modified", OLD), ("date", MUCH_LATER)]);
+        assert!(range_holds(&map(&[]), &strong));
+        assert!(range_holds(&map(&[("if-range", "\"a\"")]), &strong));
+        assert!(range_holds(&map(&[("if-range", OLD)]), &strong));
+        assert!(!range_holds(&map(&[("if-range", "\"b\"")]), &strong));
+        assert!(!range_holds(
+            &map(&[("if-range", "W/\"a\"")]),
+            &map(&[("etag", "W/\"a\"")])
+        ));
+        let young = map(&[("last-modified", OLD), ("date", LATER)]);
+        assert!(!range_holds(&map(&[("if-range", OLD)]), &young));
+    }
+
+    #[test]
+    fn a_validation_renews_all_but_what_describes_the_content() {
+        let stored = map(&[
+            ("etag", "\"a\""),
+            ("content-length", "9"),
+            ("age", "7"),
+            ("cache-control", "max-age=1"),
+        ]);
+        let new = freshened(
+            &stored,
+            &map(&[("cache-control", "max-age=60"), ("content-length", "0")]),
+        );
+        assert_eq!(
+            new,
+            map(&[
+                ("etag", "\"a\""),
+                ("content-length", "9"),
+                ("cache-control", "max-age=60")
+            ])
+        );
+    }
+
+    #[test]
+    fn what_connection_names_is_not_passed_on() {
+        let mut headers = map(&[
+            ("connection", "x-one, close"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("te", "trailers"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("x-two", "2")]));
+    }
+}

@@ -1,0 +1,78 @@
+//! Heads of answers.
+
+use std::fmt::Write as _;
+
+use http::{HeaderMap, StatusCode};
+
+/// Fields that every answer gets anew.
+const OURS: [&str; 6] = [
+    "age",
+    "content-length",
+    "content-range",
+    "accept-ranges",
+    "cache-status",
+    "connection",
+];
+
+/// Status line and the fields of an answer that stay the same, whoever asks.
+pub(crate) fn prelude(status: u16, headers: &HeaderMap) -> Vec<u8> {
+    let reason = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason());
+    let mut out = format!("HTTP/1.1 {status} {}\r\n", reason.unwrap_or("Status")).into_bytes();
+    for (name, value) in headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str())) {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+/// What is said of the length of a content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Length {
+    /// So many bytes.
+    Known(u64),
+    /// It comes in chunks.
+    Chunked,
+    /// It ends with the connection.
+    UntilClose,
+    /// There is none, as in a 304.
+    None,
+}
+
+/// Fields of one answer.
+pub(super) struct Tail<'a> {
+    pub(super) length: Length,
+    pub(super) age: Option<u64>,
+    pub(super) cache_status: Option<String>,
+    pub(super) via: &'a str,
+    /// First byte, last byte, size.
+    pub(super) range: Option<(u64, u64, u64)>,
+    pub(super) keep_alive: bool,
+}
+
+/// A prelude with what is said to one client.
+pub(super) fn head(prelude: &[u8], tail: &Tail<'_>) -> Vec<u8> {
+    let mut text = String::with_capacity(256);
+    match tail.length {
+        Length::Known(length) => {
+            let _ = write!(text, "content-length: {length}\r\n");
+        }
+        Length::Chunked => text.push_str("transfer-encoding: chunked\r\n"),
+        Length::UntilClose | Length::None => {}
+    }
+    if let Some(age) = tail.age {
+        let _ = write!(text, "age: {age}\r\n");
+    }
+    if let Some((first, last, size)) = tail.range {
+        let _ = write!(text, "content-range: bytes {first}-{last}/{size}\r\n");
+    }
+    if let Some(status) = &tail.cache_status {
+        let _ = write!(text, "accept-ranges: bytes\r\ncache-status: {status}\r\n");
+    }
+    let connection = if tail.keep_alive { "keep-alive" } else { "close" };
+    let _ = write!(text, "via: {}\r\nconnection: {connection}\r\n\r\n", tail.via);
+    [prelude, text.as_bytes()].concat()
+}

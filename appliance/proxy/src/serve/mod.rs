@@ -1,0 +1,209 @@
+//! Connections of clients: read a request, find out what it is for, answer it, and read the next.
+
+mod answer;
+pub(crate) mod head;
+mod pass;
+mod send;
+mod tunnel;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use http::header::VIA;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::Proxy;
+use crate::fetch::Ask;
+use crate::rules::target::Url;
+use crate::wire::{Head, Parsed, parse};
+use head::{Length, Tail};
+pub(crate) use send::Client;
+
+/// A connection without a request.
+const IDLE: Duration = Duration::from_secs(75);
+
+/// From the first byte of a request to the last of its head.
+const HEAD_WITHIN: Duration = Duration::from_secs(20);
+
+/// What becomes of the connection after an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// Another request may follow.
+    Request,
+    /// It ends.
+    Close,
+    /// It ends so that the client notices: what it got is not whole.
+    Cut,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn connection(proxy: Arc<Proxy>, stream: TcpStream, from: SocketAddr) {
+    proxy.metrics.connections.inc();
+    let _ = stream.set_nodelay(true);
+    let mut client = Client {
+        stream,
+        received: Vec::with_capacity(4096),
+    };
+    if let Err(error) = requests(&proxy, &mut client, from).await {
+        tracing::debug!(%from, %error, "a client's connection broke");
+    }
+    proxy.metrics.connections.dec();
+}
+
+async fn requests(proxy: &Arc<Proxy>, client: &mut Client, from: SocketAddr) -> io::Result<()> {
+    loop {
+        let Some(head) = next_head(proxy, client).await? else {
+            return Ok(());
+        };
+        proxy.metrics.requests.inc();
+        match request(proxy, client, &head, from).await? {
+            Next::Request if head.keep_alive => {}
+            Next::Request | Next::Close => return client.close().await,
+            Next::Cut => return client.cut(),
+        }
+    }
+}
+
+async fn next_head(proxy: &Proxy, client: &mut Client) -> io::Result<Option<Head>> {
+    let mut wait = IDLE;
+    loop {
+        match parse(&client.received) {
+            Parsed::Whole(head, length) => {
+                client.received.drain(..length.min(client.received.len()));
+                return Ok(Some(*head));
+            }
+            Parsed::Bad(status, why) => {
+                error(proxy, client, status, why, false, false).await?;
+                client.close().await?;
+                return Ok(None);
+            }
+            Parsed::Partial => {}
+        }
+        if !client.received.is_empty() {
+            wait = HEAD_WITHIN;
+        }
+        match timeout(wait, client.stream.read_buf(&mut client.received)).await {
+            Ok(Ok(0)) | Err(_) => return Ok(None),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+}
+
+/// What a request is for.
+enum Wanted {
+    /// Something of an origin.
+    Ask(Box<Ask>),
+    /// Nothing we have or do: status and why.
+    Nothing(u16, String),
+}
+
+async fn request(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, from: SocketAddr) -> io::Result<Next> {
+    let ours = proxy
+        .via
+        .as_bytes()
+        .strip_prefix(b"1.1 ")
+        .unwrap_or(proxy.via.as_bytes());
+    let loops = head
+        .headers
+        .get_all(VIA)
+        .iter()
+        .any(|via| via.as_bytes().windows(ours.len()).any(|part| part == ours));
+    if loops {
+        return fail(
+            proxy,
+            client,
+            head,
+            508,
+            "this request came through this proxy before: it leads to itself",
+        )
+        .await;
+    }
+    if head.method == Method::CONNECT {
+        return tunnel::connect(proxy, client, head, from).await;
+    }
+    match wanted(proxy, head) {
+        Wanted::Nothing(status, why) => {
+            if status == 403 {
+                proxy.metrics.refused.inc();
+                tracing::info!(%from, target = head.target, why, "a client was refused");
+            }
+            fail(proxy, client, head, status, &why).await
+        }
+        Wanted::Ask(ask) if head.method == Method::GET && head.body == 0 => {
+            answer::get(proxy, client, head, *ask).await
+        }
+        Wanted::Ask(ask) => pass::other(proxy, client, head, *ask).await,
+    }
+}
+
+fn wanted(proxy: &Proxy, head: &Head) -> Wanted {
+    if let Some(rest) = head.target.strip_prefix("/mirror/") {
+        let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if !head.method.is_safe() {
+            return Wanted::Nothing(405, "a mirror can only be read".into());
+        }
+        return match proxy.ask_mirror(name, path, &head.headers) {
+            Some(ask) => Wanted::Ask(Box::new(ask)),
+            None => Wanted::Nothing(404, unknown_mirror(proxy, name)),
+        };
+    }
+    if head.target.starts_with('/') || head.target == "*" {
+        let text = "this is a proxy: set it as http_proxy, or ask for /mirror/NAME/PATH";
+        return Wanted::Nothing(400, text.into());
+    }
+    let Some(url) = Url::parse(&head.target) else {
+        return Wanted::Nothing(400, "this is no http or https URL that can be asked for".into());
+    };
+    match proxy.ask_url(&url, &head.headers) {
+        Ok(ask) => Wanted::Ask(Box::new(ask)),
+        Err(refusal) => Wanted::Nothing(403, refusal.to_string()),
+    }
+}
+
+fn unknown_mirror(proxy: &Proxy, name: &str) -> String {
+    let settings = proxy.settings();
+    let names: Vec<&str> = settings.mirrors.iter().map(|mirror| mirror.name.as_str()).collect();
+    let there = if names.is_empty() {
+        "there is none".into()
+    } else {
+        format!("there are {}", names.join(", "))
+    };
+    format!("there is no mirror {name:?} in the [proxy] section of rackbar.toml; {there}")
+}
+
+/// Answers with an error. A request with a body that nobody read ends the connection.
+async fn fail(proxy: &Proxy, client: &mut Client, head: &Head, status: u16, why: &str) -> io::Result<Next> {
+    let keep = head.keep_alive && head.body == 0;
+    error(proxy, client, status, why, keep, head.method == Method::HEAD).await?;
+    Ok(if keep { Next::Request } else { Next::Close })
+}
+
+async fn error(proxy: &Proxy, client: &mut Client, status: u16, why: &str, keep: bool, bare: bool) -> io::Result<()> {
+    let mut headers = http::HeaderMap::new();
+    headers.insert(
+        "content-type",
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert("cache-control", http::HeaderValue::from_static("no-store"));
+    headers.insert("server", http::HeaderValue::from_static("rackbar"));
+    let body = format!("{why}\n");
+    let tail = Tail {
+        length: Length::Known(body.len() as u64),
+        age: None,
+        cache_status: None,
+        via: proxy.via.to_str().unwrap_or_default(),
+        range: None,
+        keep_alive: keep,
+    };
+    let mut out = head::head(&head::prelude(status, &headers), &tail);
+    if !bare {
+        out.extend_from_slice(body.as_bytes());
+    }
+    client.write(&out).await
+}

@@ -1,0 +1,101 @@
+//! Keeping to the byte budget: what was not used for longest goes first, pinned things never.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::sys::statvfs::statvfs;
+
+use super::{Entry, Place, State, Store};
+
+/// Left free on the file system, so that the appliance's own journal never meets a full disk because of us.
+const MARGIN: u64 = 64 << 20;
+
+/// Why something is not stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{size} bytes do not fit into the cache: {used} of {budget} bytes are taken by what is pinned or arriving, {free} are free on its file system"
+)]
+pub struct NoRoom {
+    /// What was to come.
+    pub size: u64,
+    /// Bytes that could not be evicted.
+    pub used: u64,
+    /// The budget.
+    pub budget: u64,
+    /// Free on the file system.
+    pub free: u64,
+}
+
+/// Room for something that arrives; given back when dropped, by when the object counts itself.
+pub struct Reservation {
+    store: Arc<Store>,
+    size: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut state = self.store.state();
+        state.reserved = state.reserved.saturating_sub(self.size);
+    }
+}
+
+impl Store {
+    /// Makes room for `size` bytes.
+    ///
+    /// # Errors
+    /// When even evicting everything that may go is not enough. Then nothing was evicted.
+    pub fn reserve(self: &Arc<Self>, size: u64) -> Result<Reservation, NoRoom> {
+        let budget = self.budget.load(Ordering::Relaxed);
+        let free =
+            statvfs(&self.folder).map_or(u64::MAX, |fs| fs.blocks_available().saturating_mul(fs.fragment_size()));
+        // A small budget is a small file system or a test; a fixed margin would leave nothing of it.
+        let free = free.saturating_sub(MARGIN.min(budget / 16));
+        let mut state = self.state();
+        let over = |state: &State| {
+            let taken = state.used.saturating_add(state.reserved).saturating_add(size);
+            // What arrives has its room on the disk already, so that only the new bytes are held against what is free.
+            taken.saturating_sub(budget).max(size.saturating_sub(free))
+        };
+        let missing = over(&state);
+        if missing > 0 && !self.evict(&mut state, missing, size <= budget) {
+            return Err(NoRoom {
+                size,
+                used: state.used.saturating_add(state.reserved),
+                budget,
+                free,
+            });
+        }
+        state.reserved = state.reserved.saturating_add(size);
+        drop(state);
+        Ok(Reservation {
+            store: self.clone(),
+            size,
+        })
+    }
+
+    /// Evicts at least `missing` bytes, or nothing.
+    fn evict(&self, state: &mut State, missing: u64, possible: bool) -> bool {
+        let may_go = |entry: &&Arc<Entry>| !entry.pinned() && matches!(entry.object.place, Place::Own(_));
+        let mut going: Vec<Arc<Entry>> = state.entries.values().flatten().filter(may_go).cloned().collect();
+        let evictable: u64 = going.iter().map(|entry| entry.object.size).sum();
+        if !possible || evictable < missing {
+            return false;
+        }
+        going.sort_by_key(|entry| entry.used());
+        let before = state.used;
+        for entry in going {
+            if before.saturating_sub(state.used) >= missing {
+                return true;
+            }
+            let _ = std::fs::remove_file(self.entry_path(&entry.record));
+            if let Some(all) = state.entries.get_mut(entry.record.key.as_str()) {
+                all.retain(|other| !Arc::ptr_eq(other, &entry));
+                if all.is_empty() {
+                    state.entries.remove(entry.record.key.as_str());
+                }
+            }
+            self.let_go(state, &entry.object);
+        }
+        before.saturating_sub(state.used) >= missing
+    }
+}

@@ -1,0 +1,398 @@
+//! What is stored: objects by the SHA-256 of their content, and entries that say which answer to which request has which
+//! object.
+//!
+//! ```text
+//! objects/ab/<sha256>    content, written once, never changed
+//! entries/ab/<sha256>    one small file per stored answer: headers, times, the object's digest, a digest of itself
+//! arriving/<number>      being written; whatever is there at the start is what a power cut left
+//! pins                   keys and prefixes that are never evicted, one a line
+//! ```
+//! Entries are files of their own and not rows of a database: each is written whole beside its place, synced and renamed,
+//! so that a power cut or a full disk at any instant costs that one entry and nothing else, and there is no file that
+//! grows, needs compaction, or refuses all writes after one failed. An object is renamed into place before the entry that
+//! names it is; an entry without its object is dropped at the start. What was read from disk at the start is hashed
+//! before it is first served.
+
+mod evict;
+mod load;
+mod object;
+mod pins;
+mod record;
+mod spool;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::HeaderMap;
+use rackbar_model::{Digest, Severity};
+
+use crate::Tell;
+use crate::rules::freshness::Freshness;
+use crate::rules::target::is_index;
+use crate::rules::vary::fits;
+
+pub use evict::{NoRoom, Reservation};
+pub use object::{Object, Place};
+pub use record::Record;
+pub(crate) use record::pairs;
+pub use spool::{Spool, SpoolError};
+
+/// An answer that is stored.
+pub struct Entry {
+    /// What it answers and how.
+    pub record: Record,
+    /// Headers, without those that mean something between neighbours only.
+    pub headers: HeaderMap,
+    /// Its age and lifetime.
+    pub fresh: Freshness,
+    /// Its content.
+    pub object: Arc<Object>,
+    /// Name of the data pack it came with.
+    pub pack: Option<Arc<str>>,
+    pub(crate) used: AtomicU64,
+    pub(crate) hits: AtomicU64,
+    pub(crate) pinned: AtomicBool,
+    /// Status line and headers as every answer from the store begins, made once.
+    pub(crate) prelude: Vec<u8>,
+}
+
+impl Entry {
+    pub(crate) fn new(record: Record, object: Arc<Object>, pack: Option<Arc<str>>) -> Self {
+        let headers = record.header_map();
+        let fresh = Freshness::of(
+            &headers,
+            record.request_time,
+            record.response_time,
+            is_index(&record.key),
+        );
+        Self {
+            prelude: crate::serve::head::prelude(record.status, &headers),
+            used: AtomicU64::new(millis()),
+            headers,
+            fresh,
+            object,
+            pack,
+            hits: AtomicU64::new(0),
+            pinned: AtomicBool::new(false),
+            record,
+        }
+    }
+
+    /// Answers given from it since the start.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// When it was used last, in milliseconds since 1970: seconds would not tell what to evict first.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// It is never evicted.
+    pub fn pinned(&self) -> bool {
+        self.pinned.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn touch(&self) {
+        self.used.store(millis(), Ordering::Relaxed);
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Why something could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system refused.
+    #[error("cache: cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The content is no longer what it was.
+    #[error("object {0} is damaged on disk; it was removed, and will be fetched again when it is asked for")]
+    Damaged(Digest),
+}
+
+impl StoreError {
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}
+
+/// All that is stored. Shared.
+pub struct Store {
+    folder: PathBuf,
+    budget: AtomicU64,
+    serial: AtomicU64,
+    state: Mutex<State>,
+    /// Objects whose file is open, the longest open first.
+    open: Mutex<std::collections::VecDeque<Arc<Object>>>,
+    tell: Tell,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<Arc<str>, Vec<Arc<Entry>>>,
+    objects: HashMap<Digest, Arc<Object>>,
+    /// How many entries have an object.
+    users: HashMap<Digest, usize>,
+    /// Bytes of objects of our own.
+    used: u64,
+    /// Bytes promised to what arrives.
+    reserved: u64,
+    pins: pins::Pins,
+}
+
+/// Open files at most; more are closed, the longest open first.
+const OPEN_MOST: usize = 512;
+
+impl Store {
+    /// Opens the store in `folder`, clearing what a power cut left.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or read.
+    pub fn open(folder: &Path, budget: u64, tell: Tell) -> Result<Self, StoreError> {
+        let store = Self {
+            folder: folder.to_owned(),
+            budget: AtomicU64::new(budget),
+            serial: AtomicU64::new(0),
+            state: Mutex::default(),
+            open: Mutex::default(),
+            tell,
+        };
+        store.load()?;
+        Ok(store)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stored answer that fits a request, and whether there are any for its key. One of our own comes before one of
+    /// a pack: it is newer.
+    pub fn find(&self, key: &str, request: &HeaderMap) -> (Option<Arc<Entry>>, bool) {
+        let state = self.state();
+        let Some(all) = state.entries.get(key) else {
+            return (None, false);
+        };
+        let fitting = all.iter().filter(|entry| fits(&entry.record.selecting, request));
+        let best = fitting.max_by_key(|entry| (entry.pack.is_none(), entry.record.response_time));
+        (best.cloned(), true)
+    }
+
+    /// Any stored answer with status 200 that has this content.
+    pub fn find_digest(&self, digest: &Digest) -> Option<Arc<Object>> {
+        self.state().objects.get(digest).cloned()
+    }
+
+    /// All entries, sorted by key.
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        let mut all: Vec<_> = self.state().entries.values().flatten().cloned().collect();
+        all.sort_by(|a, b| a.record.key.cmp(&b.record.key));
+        all
+    }
+
+    /// Bytes of objects and the budget for them.
+    pub fn usage(&self) -> (u64, u64) {
+        let used = self.state().used;
+        (used, self.budget.load(Ordering::Relaxed))
+    }
+
+    /// Entries and objects there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.entries.values().map(Vec::len).sum(), state.objects.len())
+    }
+
+    /// Changes the budget; what is above it goes with the next arrival.
+    pub fn set_budget(&self, budget: u64) {
+        self.budget.store(budget, Ordering::Relaxed);
+    }
+
+    /// Stores an answer whose content is `object`, in place of an earlier one for the same requests.
+    ///
+    /// # Errors
+    /// When its entry cannot be written; the answer is then kept until the end of the program only.
+    pub fn insert(&self, record: Record, object: Arc<Object>) -> Result<Arc<Entry>, StoreError> {
+        let written = self.write_entry(&record);
+        let entry = Arc::new(Entry::new(record, object, None));
+        self.put(entry.clone());
+        written.map(|()| entry)
+    }
+
+    pub(crate) fn put(&self, entry: Arc<Entry>) {
+        let mut state = self.state();
+        entry
+            .pinned
+            .store(state.pins.covers(&entry.record.key), Ordering::Relaxed);
+        let known = state.objects.contains_key(&entry.object.digest);
+        if !known {
+            if entry.pack.is_none() {
+                state.used = state.used.saturating_add(entry.object.size);
+            }
+            state.objects.insert(entry.object.digest, entry.object.clone());
+        }
+        *state.users.entry(entry.object.digest).or_default() += 1;
+        let all = state.entries.entry(entry.record.key.as_str().into()).or_default();
+        let same = |other: &Arc<Entry>| {
+            other.record.selecting == entry.record.selecting && other.pack.is_some() == entry.pack.is_some()
+        };
+        let replaced = all.iter().position(same).map(|at| all.swap_remove(at));
+        all.push(entry);
+        if let Some(old) = replaced {
+            self.let_go(&mut state, &old.object);
+        }
+    }
+
+    /// Removes everything stored under a key, pins aside; how many answers that were.
+    pub fn remove(&self, key: &str) -> usize {
+        let mut state = self.state();
+        let Some(all) = state.entries.remove(key) else { return 0 };
+        let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(|entry| entry.pack.is_some());
+        if !kept.is_empty() {
+            state.entries.insert(key.into(), kept);
+        }
+        for entry in &gone {
+            let _ = std::fs::remove_file(self.entry_path(&entry.record));
+            self.let_go(&mut state, &entry.object);
+        }
+        gone.len()
+    }
+
+    /// Notes that one entry less has an object, and removes its file when that was the last. A client that reads it has
+    /// it open.
+    fn let_go(&self, state: &mut State, object: &Arc<Object>) {
+        if let Some(users) = state.users.get_mut(&object.digest).filter(|users| **users > 1) {
+            *users -= 1;
+            return;
+        }
+        state.users.remove(&object.digest);
+        if state.objects.remove(&object.digest).is_none() {
+            return;
+        }
+        if let Place::Own(path) = &object.place {
+            state.used = state.used.saturating_sub(object.size);
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Hashes an object and removes it with all its entries when it is not what it was.
+    ///
+    /// # Errors
+    /// When it is damaged or cannot be read.
+    pub fn check(&self, object: &Arc<Object>) -> Result<(), StoreError> {
+        match object.hash() {
+            Ok(found) if found == object.digest => Ok(()),
+            _ => {
+                self.drop_object(object);
+                (self.tell)(Severity::Warning, StoreError::Damaged(object.digest).to_string());
+                Err(StoreError::Damaged(object.digest))
+            }
+        }
+    }
+
+    fn drop_object(&self, object: &Arc<Object>) {
+        let mut state = self.state();
+        for all in state.entries.values_mut() {
+            for entry in all
+                .iter()
+                .filter(|entry| entry.object.digest == object.digest && entry.pack.is_none())
+            {
+                let _ = std::fs::remove_file(self.entry_path(&entry.record));
+            }
+            all.retain(|entry| entry.object.digest != object.digest);
+        }
+        state.entries.retain(|_, all| !all.is_empty());
+        state.users.remove(&object.digest);
+        self.let_go(&mut state, object);
+    }
+
+    /// The open file of an object, checked when this is its first use since the start.
+    ///
+    /// # Errors
+    /// When it is gone or damaged.
+    pub async fn reading(self: &Arc<Self>, object: &Arc<Object>) -> Result<(Arc<File>, u64), StoreError> {
+        let whole = *object
+            .whole
+            .get_or_init(|| async {
+                let (store, object) = (self.clone(), object.clone());
+                let checked = tokio::task::spawn_blocking(move || store.check(&object).is_ok());
+                checked.await.unwrap_or(false)
+            })
+            .await;
+        if !whole {
+            return Err(StoreError::Damaged(object.digest));
+        }
+        if let Some(open) = object.opened() {
+            return Ok(open);
+        }
+        let open = object.open().inspect_err(|_| self.drop_object(object))?;
+        let mut queue = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push_back(object.clone());
+        while queue.len() > OPEN_MOST {
+            queue.pop_front().iter().for_each(|oldest| oldest.close());
+        }
+        Ok(open)
+    }
+
+    fn write_entry(&self, record: &Record) -> Result<(), StoreError> {
+        self.write_file(&self.entry_path(record), &record.to_bytes())
+    }
+
+    fn entry_path(&self, record: &Record) -> PathBuf {
+        let name = record.file_name();
+        self.folder
+            .join("entries")
+            .join(name.get(..2).unwrap_or("00"))
+            .join(&name)
+    }
+
+    fn object_path(&self, digest: &Digest) -> PathBuf {
+        let name = digest.to_string();
+        self.folder
+            .join("objects")
+            .join(name.get(..2).unwrap_or("00"))
+            .join(&name)
+    }
+
+    /// A name in `arriving/` that nobody has.
+    fn arriving(&self) -> PathBuf {
+        let number = self.serial.fetch_add(1, Ordering::Relaxed);
+        self.folder.join("arriving").join(number.to_string())
+    }
+
+    /// Writes a small file whole or not at all.
+    fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let beside = self.arriving();
+        let written = (|| {
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
+            io::Write::write_all(&mut file, bytes)?;
+            file.sync_data()?;
+            make_parent(path)?;
+            std::fs::rename(&beside, path)
+        })();
+        written.map_err(|error| {
+            let _ = std::fs::remove_file(&beside);
+            StoreError::io("write", path)(error)
+        })
+    }
+}
+
+fn millis() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn make_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)
+}

@@ -1,0 +1,143 @@
+//! A content while it arrives: one writes, many read what is there.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use rackbar_model::Digest;
+use rackbar_trust::Sha256;
+
+use super::{NoRoom, Object, Place, Reservation, Store, StoreError, make_parent};
+
+/// Room is asked for in such steps when the origin does not say how much will come.
+const STEP: u64 = 8 << 20;
+
+/// A content that arrives. Dropped before it is sealed, it is gone.
+pub struct Spool {
+    store: Arc<Store>,
+    file: Arc<File>,
+    path: PathBuf,
+    hash: Sha256,
+    written: u64,
+    reserved: u64,
+    room: Vec<Reservation>,
+    sealed: bool,
+}
+
+/// Why a content cannot be taken further.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// There is no room.
+    #[error(transparent)]
+    Room(#[from] NoRoom),
+    /// The system refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Spool {
+    /// Begins one of `size` bytes, as far as that is known. Its room on the disk is taken at once, so that a full disk is
+    /// met here and not when half of it is with the clients.
+    ///
+    /// # Errors
+    /// When there is no room, or no file can be made.
+    pub fn begin(store: &Arc<Store>, size: Option<u64>) -> Result<Self, SpoolError> {
+        let reserved = size.unwrap_or(STEP);
+        let room = vec![store.reserve(reserved)?];
+        let path = store.arriving();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        let file = Arc::new(file.map_err(StoreError::io("write", &path))?);
+        let spool = Self {
+            store: store.clone(),
+            file,
+            path,
+            hash: Sha256::new(),
+            written: 0,
+            reserved,
+            room,
+            sealed: false,
+        };
+        let length = i64::try_from(size.unwrap_or(0)).unwrap_or(i64::MAX);
+        if length > 0 {
+            match fallocate(&spool.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
+                // Not every file system can; then a full disk is met on the way.
+                Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => {}
+                Err(errno) => return Err(StoreError::io("make room in", &spool.path)(errno.into()).into()),
+            }
+        }
+        Ok(spool)
+    }
+
+    /// The file that readers read.
+    pub fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
+    /// Bytes so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Appends.
+    ///
+    /// # Errors
+    /// When there is no more room, or the system refuses.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
+        let end = self.written.saturating_add(bytes.len() as u64);
+        while end > self.reserved {
+            self.room.push(self.store.reserve(STEP)?);
+            self.reserved = self.reserved.saturating_add(STEP);
+        }
+        io::Write::write_all(&mut &*self.file, bytes).map_err(StoreError::io("write", &self.path))?;
+        self.hash.update(bytes);
+        self.written = end;
+        Ok(())
+    }
+
+    /// The digest of what is there.
+    pub fn digest(&self) -> Digest {
+        Digest(self.hash.clone().finish())
+    }
+
+    /// Makes it an object: synced, under its digest. From then on the reservation is the object's.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn seal(mut self, digest: Digest) -> Result<Arc<Object>, StoreError> {
+        let path = self.store.object_path(&digest);
+        // The same content may be there already, but it is this one that was just hashed: it takes the old one's place.
+        let put = self
+            .file
+            .sync_all()
+            .and_then(|()| make_parent(&path))
+            .and_then(|()| std::fs::rename(&self.path, &path));
+        put.map_err(StoreError::io("keep", &path))?;
+        self.sealed = true;
+        let known = self
+            .store
+            .find_digest(&digest)
+            .filter(|object| matches!(object.place, Place::Own(_)));
+        match known {
+            Some(object) if object.whole.get() == Some(&true) => Ok(object),
+            _ => Ok(Arc::new(
+                Object::new(digest, self.written, Place::Own(path)).known_whole(),
+            )),
+        }
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if !self.sealed {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Real apt-get against a small repository, through the proxy and through a mirror.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::Ordering;
+
+use common::*;
+use rackbar_model::Digest;
+
+fn hex(bytes: &[u8]) -> String {
+    Digest(rackbar_trust::sha256(bytes)).to_string()
+}
+
+/// A package made by dpkg-deb, and a repository around it.
+struct Repository {
+    deb: Vec<u8>,
+}
+
+impl Repository {
+    fn put(origin: &Origin, folder: &Path) -> Self {
+        let root = folder.join("package");
+        std::fs::create_dir_all(root.join("DEBIAN")).unwrap();
+        let control =
+            "Package: rackbar-probe\nVersion: 1.0\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n";
+        std::fs::write(root.join("DEBIAN/control"), control).unwrap();
+        std::fs::write(root.join("payload"), bytes(400_000, 11)).unwrap();
+        let deb = folder.join("probe.deb");
+        let made = Command::new("dpkg-deb")
+            .args(["--root-owner-group", "-Znone", "-b"])
+            .arg(&root)
+            .arg(&deb)
+            .output();
+        assert!(made.unwrap().status.success());
+        let deb = std::fs::read(deb).unwrap();
+        let packages = format!(
+            "{control}Filename: pool/rackbar-probe_1.0_all.deb\nSize: {}\nSHA256: {}\n\n",
+            deb.len(),
+            hex(&deb)
+        );
+        let release = format!(
+            "Origin: x\nSuite: stable\nCodename: stable\nDate: Sat, 28 Nov 2026 00:00:00 UTC\nArchitectures: amd64 all\n\
+             Components: main\nSHA256:\n {} {} main/binary-amd64/Packages\n",
+            hex(packages.as_bytes()),
+            packages.len()
+        );
+        let plain = |body: Vec<u8>| Doc {
+            body,
+            headers: vec![("ETag".into(), "\"1\"".into())],
+            ..Doc::default()
+        };
+        origin.put("/debian/dists/stable/Release", plain(release.into_bytes()));
+        origin.put(
+            "/debian/dists/stable/main/binary-amd64/Packages",
+            plain(packages.into_bytes()),
+        );
+        origin.put("/debian/pool/rackbar-probe_1.0_all.deb", doc(deb.clone()));
+        Self { deb }
+    }
+}
+
+/// A machine's apt, in a folder of its own.
+struct Apt {
+    folder: PathBuf,
+    proxy: Option<String>,
+}
+
+impl Apt {
+    fn new(folder: PathBuf, source: &str, proxy: Option<String>) -> Self {
+        for name in ["state/lists/partial", "cache/archives/partial", "etc", "got"] {
+            std::fs::create_dir_all(folder.join(name)).unwrap();
+        }
+        std::fs::write(
+            folder.join("etc/sources.list"),
+            format!("deb [trusted=yes] {source} stable main\n"),
+        )
+        .unwrap();
+        std::fs::write(folder.join("state/status"), "").unwrap();
+        Self { folder, proxy }
+    }
+
+    fn run(&self, arguments: &[&str]) -> (bool, String) {
+        let at = |name: &str| self.folder.join(name).display().to_string();
+        let mut options = vec![
+            format!("Dir::Etc::sourcelist={}", at("etc/sources.list")),
+            "Dir::Etc::sourceparts=-".into(),
+            format!("Dir::State={}", at("state")),
+            format!("Dir::State::status={}", at("state/status")),
+            format!("Dir::Cache={}", at("cache")),
+            "APT::Architecture=amd64".into(),
+            "APT::Architectures::=amd64".into(),
+            "APT::Sandbox::User=root".into(),
+            "Acquire::Languages=none".into(),
+            "Acquire::Retries=0".into(),
+        ];
+        options.extend(self.proxy.iter().map(|proxy| format!("Acquire::http::Proxy={proxy}")));
+        let mut apt = Command::new("apt-get");
+        options.iter().for_each(|option| {
+            apt.args(["-o", option]);
+        });
+        apt.args(arguments).current_dir(self.folder.join("got"));
+        [
+            "http_proxy",
+            "https_proxy",
+            "no_proxy",
+            "HTTP_PROXY",
+            "NO_PROXY",
+            "all_proxy",
+        ]
+        .iter()
+        .for_each(|name| {
+            apt.env_remove(name);
+        });
+        let output = apt.output().expect("apt-get is missing");
+        let text = [output.stdout.as_slice(), &output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn update_and_download(&self) -> Vec<u8> {
+        let (good, text) = self.run(&["update"]);
+        assert!(good && !text.contains("W:") && !text.contains("E:"), "{text}");
+        let (good, text) = self.run(&["download", "rackbar-probe"]);
+        assert!(good, "{text}");
+        std::fs::read(self.folder.join("got/rackbar-probe_1.0_all.deb")).unwrap()
+    }
+}
+
+const POOL: &str = "/debian/pool/rackbar-probe_1.0_all.deb";
+
+#[test]
+fn apt_installs_through_proxy_and_mirror_with_one_fetch_and_then_offline() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let repository = Repository::put(&origin, folder.path());
+    let under = under(&folder.path().join("cache"), settings(&[&origin]));
+    let proxy = format!("http://{}", under.address);
+    let mirror = format!("{proxy}/mirror/debian");
+    let first = Apt::new(folder.path().join("one"), &origin.url("/debian"), Some(proxy));
+    assert!(first.update_and_download() == repository.deb);
+    wait("it is stored", || {
+        under.stored("mirror:debian/pool/rackbar-probe_1.0_all.deb")
+    });
+    let second = Apt::new(folder.path().join("two"), &mirror, None);
+    assert!(second.update_and_download() == repository.deb);
+    assert_eq!(origin.requests(POOL), 1);
+    under.handle.proxy().set_mode(rackbar_proxy::Mode::Offline);
+    origin.down.store(true, Ordering::SeqCst);
+    let third = Apt::new(folder.path().join("three"), &mirror, None);
+    assert!(third.update_and_download() == repository.deb);
+}
+
+#[test]
+fn a_package_that_is_not_what_its_index_promises_is_refused_told_and_fetched_once_more() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let repository = Repository::put(&origin, folder.path());
+    let under = under(&folder.path().join("cache"), settings(&[&origin]));
+    let apt = Apt::new(
+        folder.path().join("one"),
+        &format!("http://{}/mirror/debian", under.address),
+        None,
+    );
+    let (good, text) = apt.run(&["update"]);
+    assert!(good, "{text}");
+    let mut wrong = repository.deb.clone();
+    let middle = wrong.len() / 2;
+    wrong[middle] ^= 1;
+    origin.put(POOL, doc(wrong.clone()));
+    // The index is read in the background.
+    wait("the promise is known", || {
+        under.get(&origin.url(POOL)).len() < wrong.len()
+    });
+    let told = |end: &str| {
+        under
+            .told
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|text| text.ends_with(end))
+            .count()
+    };
+    wait("the first is refused for good", || told("promised: it is refused") == 1);
+    let before = origin.requests(POOL);
+    let (status, _, body) = under.curl(&[], &origin.url(POOL));
+    assert!(
+        status != 200 && body.len() < wrong.len(),
+        "{status}, {} bytes",
+        body.len()
+    );
+    wait("the second is refused for good", || {
+        told("promised: it is refused") == 2
+    });
+    assert_eq!(origin.requests(POOL), before + 2, "refused, and fetched once more");
+    assert_eq!(told("it is refused and fetched once more"), 2);
+    let (good, _) = apt.run(&["download", "rackbar-probe"]);
+    assert!(!good);
+    // The origin is right again: nothing wrong was kept.
+    origin.put(POOL, doc(repository.deb.clone()));
+    assert!(apt.update_and_download() == repository.deb);
+}
