@@ -7,6 +7,7 @@
 
 mod api;
 mod auth;
+mod cache;
 pub mod client;
 pub mod operations;
 mod page;

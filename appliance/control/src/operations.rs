@@ -14,6 +14,8 @@ use rackbar_plan::{Plan, Run};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+pub use crate::cache::{CacheDone, CacheEntry, CacheOrder, CacheState};
+
 /// What comes of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;
 
@@ -337,6 +339,18 @@ pub trait Operations: Send + Sync + 'static {
     /// Takes an image out.
     fn remove_image(&self, _name: &str) -> Answer<'_, ()> {
         none("images")
+    }
+    /// The caching proxy as a whole.
+    fn cache(&self) -> Answer<'_, CacheState> {
+        none("cache")
+    }
+    /// What the caching proxy has stored, by key.
+    fn cache_entries(&self) -> Answer<'_, Vec<CacheEntry>> {
+        none("cache")
+    }
+    /// Pins, refreshes, verifies, or changes the mode; gives what was done, in words.
+    fn order_cache(&self, _order: CacheOrder) -> Answer<'_, String> {
+        none("cache")
     }
     /// The whole state as one file, sealed with a passphrase.
     fn export(&self, _passphrase: String) -> Answer<'_, Vec<u8>> {

@@ -1,5 +1,6 @@
 //! `/api/v1`: resources, and the handlers that give them.
 
+mod cache;
 mod changes;
 mod console;
 mod events;
@@ -98,6 +99,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(secrets::show))
         .routes(routes!(secrets::lock, secrets::unlock))
         .routes(routes!(secrets::bmc_logins))
+        .routes(routes!(cache::show, cache::order))
+        .routes(routes!(cache::entries))
         .routes(routes!(services::leases))
         .routes(routes!(services::services))
         .routes(routes!(logs::list))

@@ -3,6 +3,7 @@
 //! 5 the appliance could not be reached, 6 it does not go together with how things are now, such as a plan that no longer
 //! fits or lacks consent.
 
+mod cache;
 mod connect;
 mod console;
 mod events;
@@ -107,6 +108,9 @@ pub enum Command {
     Token(tokens::Command),
     /// See who changed what
     Audit(tokens::Audit),
+    /// See and keep what the caching proxy has stored
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// See the DHCP leases
     #[command(subcommand)]
     Lease(services::LeaseCommand),
@@ -176,6 +180,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Handoff(command) => state::hand_off(&client, command).await,
         Command::Token(command) => tokens::run(&client, command, global.json).await,
         Command::Audit(options) => tokens::audit(&client, options, global.json).await,
+        Command::Cache(command) => cache::run(&client, command, global.json).await,
         Command::Lease(command) => services::leases(&client, command, global.json).await,
         Command::Service(command) => services::services(&client, command, global.json).await,
         Command::Log(options) => log::run(&client, options, global.json).await,

@@ -108,6 +108,7 @@ impl Checker<'_> {
             names: self.names(&raw.dns),
             time: self.time(&raw.ntp),
             log: self.log(&raw.syslog),
+            proxy: self.proxy(&raw.proxy),
             admin_token,
         }
     }
@@ -144,6 +145,7 @@ impl Checker<'_> {
             dns: self.service("network.dns", raw.dns.as_ref(), role),
             ntp: self.service("network.ntp", raw.ntp.as_ref(), role),
             syslog: self.service("network.syslog", raw.syslog.as_ref(), role),
+            proxy: self.proxy_of(raw.proxy.as_ref(), role),
             domain: raw.domain.as_ref().map(|domain| domain.get_ref().clone()),
             lease_seconds: raw.lease_seconds.as_ref().map_or(3600, |seconds| *seconds.get_ref()),
             reservations: self.reservations(raw, address),

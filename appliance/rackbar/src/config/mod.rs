@@ -6,6 +6,7 @@
 mod check;
 mod kernel;
 mod parts;
+mod proxy;
 mod raw;
 mod rest;
 mod services;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 
 pub(crate) use check::{check, no_files};
 pub(crate) use kernel::from_kernel_arguments;
+pub(crate) use proxy::Proxy;
 
 /// A configuration that is right in itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) names: Names,
     pub(crate) time: Time,
     pub(crate) log: Log,
+    pub(crate) proxy: Proxy,
     /// SHA-256 of the admin token's text.
     pub(crate) admin_token: Option<Digest>,
 }
@@ -58,6 +61,7 @@ pub(crate) struct Network {
     pub(crate) dns: Service,
     pub(crate) ntp: Service,
     pub(crate) syslog: Service,
+    pub(crate) proxy: Service,
     pub(crate) domain: Option<String>,
     pub(crate) lease_seconds: u32,
     pub(crate) reservations: Vec<Reservation>,

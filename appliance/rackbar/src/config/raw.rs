@@ -29,6 +29,8 @@ pub(super) struct Raw {
     pub(super) ntp: RawNtp,
     #[serde(default)]
     pub(super) syslog: RawSyslog,
+    #[serde(default)]
+    pub(super) proxy: super::proxy::RawProxy,
 }
 
 #[derive(Default, Deserialize)]
@@ -80,6 +82,7 @@ pub(super) struct RawNetwork {
     pub(super) dns: Option<Spanned<toml::Value>>,
     pub(super) ntp: Option<Spanned<toml::Value>>,
     pub(super) syslog: Option<Spanned<toml::Value>>,
+    pub(super) proxy: Option<Spanned<toml::Value>>,
     pub(super) domain: Option<Spanned<String>>,
     pub(super) lease_seconds: Option<Spanned<u32>>,
     #[serde(default)]

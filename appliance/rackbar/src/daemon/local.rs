@@ -176,7 +176,7 @@ impl Local {
 }
 
 /// Our addresses on the networks where a service is ours, with their prefix lengths.
-fn addresses(
+pub(super) fn addresses(
     config: &Config,
     site: Option<&rackbar_plan::Site>,
     placed: &[Placed],
@@ -187,7 +187,7 @@ fn addresses(
             OwnService::Dns => &network.dns,
             OwnService::Ntp => &network.ntp,
             OwnService::Syslog => &network.syslog,
-            OwnService::Proxy => &Service::Off,
+            OwnService::Proxy => &network.proxy,
         };
         match said {
             Service::Own => true,

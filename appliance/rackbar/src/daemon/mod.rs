@@ -4,12 +4,14 @@
 //! last: until then everything that ends may still write. What fails at the start is told and worked around where that
 //! is possible at all: an appliance that serves half is worth more than one that restarts for ever.
 
+mod cache;
 mod keep;
 mod local;
 mod logs;
 mod names;
 mod network;
 mod operations;
+mod refusals;
 mod services;
 mod setup;
 mod site;
@@ -41,7 +43,7 @@ use keep::Keep;
 use network::{Networks, Placed};
 use operations::Asked;
 use services::{Ports, Services, status};
-use setup::{credentials, open_store, profiles};
+use setup::{anew, check, credentials, open_store, profiles, start_log};
 use site::Site;
 use source::{Loaded, Source};
 pub(crate) use unlock::{UNLOCK, unlock};
@@ -101,7 +103,7 @@ pub(crate) struct Options {
 /// When not even the store in memory, the site's identity or the API could be had.
 pub(crate) async fn run(options: Options) -> Result<()> {
     if options.check {
-        return check(&options);
+        return check(&options.config);
     }
     start_log();
     // Other crates' TLS asks for the process's provider; there must be one and only one.
@@ -144,38 +146,6 @@ enum End {
     Anew,
 }
 
-/// Begins this program from its first line, as the same process: whoever watches over it sees no end. Comes back only
-/// with the reason why that failed.
-fn anew() -> anyhow::Error {
-    use std::os::unix::process::CommandExt as _;
-    let error = std::process::Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1))
-        .exec();
-    anyhow::Error::new(error).context("the new state is in place, but the daemon could not start anew; start it again")
-}
-
-fn check(options: &Options) -> Result<()> {
-    let name = options.config.display();
-    match source::read_with_files(&options.config).outcome {
-        Ok((_, config)) => {
-            println!("{name}: right, {} networks", config.networks.len());
-            Ok(())
-        }
-        Err(reason) => anyhow::bail!("{name}:\n{reason}"),
-    }
-}
-
-fn start_log() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .json()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter);
-    // Set already in tests that run several daemons.
-    let _ = log.try_init();
-}
-
 /// Everything that runs.
 struct Daemon {
     options: Options,
@@ -188,6 +158,7 @@ struct Daemon {
     services: Services,
     devices: Arc<Devices>,
     works: Works,
+    cache: cache::Cache,
     access: Arc<Access>,
     api: Option<rackbar_control::Handle>,
     tasks: JoinSet<()>,
@@ -233,6 +204,7 @@ impl Daemon {
             })
         })?;
         let mut daemon = Self {
+            cache: cache::Cache::new(rack.clone(), &options.data),
             api: None,
             tasks,
             options,
@@ -294,9 +266,10 @@ impl Daemon {
                 keep,
                 self.services.clients(),
                 self.logs.clone(),
+                self.cache.door(),
             )),
             access: self.access.clone(),
-            counters: self.services.counters(),
+            counters: self.cache.door().counters_after(self.services.counters()),
         };
         let listeners = Listeners {
             https: vec![self.options.listen_api],
@@ -355,7 +328,7 @@ impl Daemon {
         self.services.watch();
     }
 
-    /// Lets DNS, NTP and the like follow the rack.
+    /// Lets DNS, NTP, the proxy and the like follow the rack.
     fn follow(&mut self) {
         let around = local::Around {
             rack: &self.rack,
@@ -365,6 +338,7 @@ impl Daemon {
             volatile: self.volatile,
         };
         self.services.follow(&self.config, &around);
+        self.cache.follow(&self.config, &around);
     }
 
     /// Serves until SIGTERM or SIGINT, or until the state was replaced.
@@ -494,6 +468,7 @@ impl Daemon {
             networks,
             devices,
             works,
+            cache,
             ..
         } = self;
         stop.send_replace(true);
@@ -505,6 +480,7 @@ impl Daemon {
             // What is under way is taken up by the next start.
             drop(works);
             services.stop();
+            cache.stop();
             drop(networks);
         });
         drop(devices);

@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use rackbar_artifacts::images::{ImageError, ImageMeta, Images};
+use rackbar_artifacts::images::{ImageMeta, Images};
 use rackbar_control::operations::{
-    Answer, Body, Consent, LogLine, LogQuery, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry,
-    SecretsLock, SiteMistake,
+    Answer, Body, CacheEntry, CacheOrder, CacheState, LogLine, LogQuery, NewImage, Operations, Order, PlanRequest,
+    Refused, RuleMatch, RuleTry, SecretsLock, SiteMistake,
 };
 use rackbar_model::{ImageEntry, Node};
-use rackbar_orchestrator::executor::{
-    CommitError, Executor, Install, NodeError, OrderError, PlanError, PlanRequest as Wanted, RunOrder, VerifyError,
-};
+use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
 use rackbar_orchestrator::{Consoles, Rack};
-use rackbar_plan::{Plan, PlanId, Run, RunId, Site, SiteProblem};
+use rackbar_plan::{Plan, PlanId, Run, RunId, Site};
 use rackbar_services::ClientTable;
 use rackbar_services::syslog::LogStore;
 
+use super::cache::{self, CacheDoor};
 use super::keep::Keep;
+use super::refusals::{mistakes, of_commit, of_image, of_node, of_plan, of_verify};
 use super::works::Works;
 
 /// Between two looks whether checks are done.
@@ -32,6 +32,7 @@ pub(super) struct Asked {
     works: Works,
     keep: Keep,
     clients: Arc<ClientTable>,
+    cache: CacheDoor,
     consoles: Consoles,
     logs: Option<Arc<LogStore>>,
 }
@@ -43,6 +44,7 @@ impl Asked {
         keep: Keep,
         clients: Arc<ClientTable>,
         logs: Option<Arc<LogStore>>,
+        cache: CacheDoor,
     ) -> Self {
         let consoles = Consoles::new(rack.clone(), keep.folder.join("console"));
         Self {
@@ -50,6 +52,7 @@ impl Asked {
             works,
             keep,
             clients,
+            cache,
             consoles,
             logs,
         }
@@ -99,72 +102,6 @@ impl Asked {
 fn node(rack: &Rack, name: &str) -> Result<Arc<Node>, Refused> {
     rack.node(name)
         .ok_or_else(|| Refused::NotFound(format!("there is no node {name:?}")))
-}
-
-fn mistakes(problems: Vec<SiteProblem>) -> Vec<SiteMistake> {
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let one = |problem: SiteProblem| SiteMistake {
-        line: number(problem.line),
-        column: number(problem.column),
-        field: problem.field,
-        message: problem.message,
-        suggestion: problem.suggestion,
-    };
-    problems.into_iter().map(one).collect()
-}
-
-fn of_plan(error: PlanError) -> Refused {
-    match error {
-        PlanError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
-        PlanError::NoSite => Refused::Conflict(error.to_string()),
-        PlanError::NoNodes | PlanError::Install(_) => Refused::Invalid(error.to_string()),
-    }
-}
-
-/// The refusal of a commit; `plan` says what each node would lose.
-fn of_commit(error: CommitError, plan: Option<&Plan>) -> Refused {
-    match error {
-        CommitError::Unknown(_) => Refused::NotFound(error.to_string()),
-        CommitError::Stale(changes) => Refused::Stale(changes),
-        CommitError::Consent { missing } => {
-            let views = plan.map(Plan::destructive).unwrap_or_default();
-            let loses = |name: &str| {
-                let view = views.iter().find(|view| view.name == name);
-                view.map(|view| view.destroys.iter().map(|what| (*what).to_owned()).collect())
-            };
-            let consent = missing.into_iter().map(|node| Consent {
-                loses: loses(&node).unwrap_or_default(),
-                node,
-            });
-            Refused::Consent(consent.collect())
-        }
-        CommitError::Busy { .. } | CommitError::Nothing => Refused::Conflict(error.to_string()),
-        CommitError::Bad(_) | CommitError::Store(_) => Refused::Internal(error.to_string()),
-    }
-}
-
-fn of_node(error: NodeError) -> Refused {
-    match error {
-        NodeError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
-        NodeError::NoSuchRole { .. } => Refused::Invalid(error.to_string()),
-        NodeError::Store(_) => Refused::Internal(error.to_string()),
-    }
-}
-
-fn of_verify(error: VerifyError) -> Refused {
-    match error {
-        VerifyError::Nothing(_) => Refused::Conflict(error.to_string()),
-        VerifyError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
-        VerifyError::Commit(error) => of_commit(error, None),
-    }
-}
-
-fn of_image(error: &ImageError) -> Refused {
-    match error {
-        ImageError::Unknown(_) => Refused::NotFound(error.to_string()),
-        ImageError::Name(_) => Refused::Invalid(error.to_string()),
-        _ => Refused::Conflict(error.to_string()),
-    }
 }
 
 fn no_report() -> Refused {
@@ -320,6 +257,18 @@ impl Operations for Asked {
             }
             Ok(())
         })
+    }
+
+    fn cache(&self) -> Answer<'_, CacheState> {
+        self.cache.ask(|proxy| async move { Ok(cache::state(&proxy)) })
+    }
+
+    fn cache_entries(&self) -> Answer<'_, Vec<CacheEntry>> {
+        self.cache.ask(|proxy| async move { Ok(cache::entries(&proxy)) })
+    }
+
+    fn order_cache(&self, order: CacheOrder) -> Answer<'_, String> {
+        self.cache.ask(move |proxy| cache::order(proxy, order))
     }
 
     fn verify(&self, nodes: Vec<String>, by: &str) -> Answer<'_, String> {

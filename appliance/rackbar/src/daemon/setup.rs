@@ -120,3 +120,40 @@ pub(super) fn credentials(rack: &Rack, config: &Config) -> Vec<rackbar_devices::
     }
     found
 }
+
+/// Begins this program from its first line, as the same process: whoever watches over it sees no end. Comes back only
+/// with the reason why that failed.
+pub(super) fn anew() -> anyhow::Error {
+    use std::os::unix::process::CommandExt as _;
+    let error = std::process::Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1))
+        .exec();
+    anyhow::Error::new(error).context("the new state is in place, but the daemon could not start anew; start it again")
+}
+
+/// Only reads the configuration file, and says what is wrong with it.
+///
+/// # Errors
+/// When it is wrong.
+pub(super) fn check(config: &Path) -> Result<()> {
+    let name = config.display();
+    match super::source::read_with_files(config).outcome {
+        Ok((_, config)) => {
+            println!("{name}: right, {} networks", config.networks.len());
+            Ok(())
+        }
+        Err(reason) => anyhow::bail!("{name}:\n{reason}"),
+    }
+}
+
+/// Logs as JSON lines on standard error.
+pub(super) fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter);
+    // Set already in tests that run several daemons.
+    let _ = log.try_init();
+}

@@ -62,7 +62,7 @@ impl Works {
             hands: Arc::new(hands),
             images: images.clone(),
             // A site file that says "own" turns them on, so they are always to be had.
-            services: BTreeSet::from([OwnService::Dns, OwnService::Ntp, OwnService::Syslog]),
+            services: BTreeSet::from([OwnService::Dns, OwnService::Ntp, OwnService::Syslog, OwnService::Proxy]),
             bounds: Bounds::default(),
             signer: start.signer,
             site_name: start.name.to_owned(),

@@ -1,0 +1,307 @@
+//! The caching proxy in the daemon: started when a network or the site wants it, and changed while it runs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt as _;
+use ipnet::IpNet;
+use nix::sys::statvfs::statvfs;
+use rackbar_control::operations::{Answer, CacheEntry, CacheOrder, CacheState, Refused};
+use rackbar_model::{EventKind, ServiceStatus, Severity, Timestamp};
+use rackbar_orchestrator::Rack;
+use rackbar_plan::OwnService;
+use rackbar_proxy::rules::destination::Destinations;
+use rackbar_proxy::{CacheError, Handle, Proxy, Settings};
+use rackbar_services::EventSink as _;
+
+use super::local::{Around, addresses};
+use super::network::Placed;
+use super::services::status;
+use crate::config::{Address, Config, Role};
+
+/// The port that plans write into the systems they install.
+const PORT: u16 = 3128;
+
+/// Its folder on the data partition.
+const FOLDER: &str = "cache";
+
+/// Where others find the proxy once it runs, with the threads that its work is done on.
+#[derive(Clone, Default)]
+pub(super) struct CacheDoor(Arc<Mutex<Option<Running>>>);
+
+/// The proxy and its threads.
+type Running = (Arc<Proxy>, tokio::runtime::Handle);
+
+impl CacheDoor {
+    pub(super) fn open(&self) -> Option<Running> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, to: Option<Running>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    /// Asks the proxy, on its own threads, where waiting for a disk holds up nobody else.
+    pub(super) fn ask<T, F>(&self, work: impl FnOnce(Arc<Proxy>) -> F + Send + 'static) -> Answer<'_, T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Refused>> + Send + 'static,
+    {
+        let open = self.open();
+        async move {
+            let none = "the proxy does not run; set proxy = \"own\" at a network of rackbar.toml, or proxy = \"own\" \
+                        in the site file";
+            let (proxy, threads) = open.ok_or_else(|| Refused::Unavailable(none.into()))?;
+            let done = threads.spawn(work(proxy)).await;
+            done.unwrap_or_else(|error| Err(Refused::Internal(error.to_string())))
+        }
+        .boxed()
+    }
+
+    /// Other counters with ours behind them.
+    pub(super) fn counters_after(
+        self,
+        others: Arc<dyn Fn() -> String + Send + Sync>,
+    ) -> Arc<dyn Fn() -> String + Send + Sync> {
+        Arc::new(move || others() + &self.counters())
+    }
+
+    /// Its counters in the Prometheus text format.
+    fn counters(&self) -> String {
+        let Some((proxy, _)) = self.open() else {
+            return String::new();
+        };
+        let line = |sample: rackbar_proxy::Sample| {
+            let kind = if sample.gauge { "gauge" } else { "counter" };
+            format!(
+                "# HELP {0} {1}\n# TYPE {0} {kind}\n{0} {2}\n",
+                sample.name, sample.help, sample.value
+            )
+        };
+        proxy.samples().into_iter().map(line).collect()
+    }
+}
+
+/// The proxy.
+pub(super) struct Cache {
+    rack: Rack,
+    folder: PathBuf,
+    handle: Option<Handle>,
+    wanted: Option<Settings>,
+    trouble: Option<String>,
+    door: CacheDoor,
+}
+
+impl Cache {
+    pub(super) fn new(rack: Rack, data: &std::path::Path) -> Self {
+        Self {
+            rack,
+            folder: data.join(FOLDER),
+            handle: None,
+            wanted: None,
+            trouble: None,
+            door: CacheDoor::default(),
+        }
+    }
+
+    pub(super) fn door(&self) -> CacheDoor {
+        self.door.clone()
+    }
+
+    /// Puts in force what is wanted now. Cheap when nothing changed; what could not be started is tried again.
+    pub(super) fn follow(&mut self, config: &Config, around: &Around<'_>) {
+        let settings = settings(config, around, &self.folder);
+        // Roots are read when connections to origins are set up: those are set up anew for other roots.
+        let rooted = self.wanted.as_ref().is_some_and(|old| old.roots != settings.roots);
+        if settings.listen.is_empty() || rooted {
+            self.close();
+        }
+        if settings.listen.is_empty() {
+            self.wanted = None;
+            self.trouble = None;
+            return;
+        }
+        let result = match &self.handle {
+            None => self.start(settings.clone()),
+            Some(_) if self.wanted.as_ref() == Some(&settings) => Ok(()),
+            Some(handle) => handle.reconfigure(settings.clone()).map_err(|error| error.to_string()),
+        };
+        match result {
+            Ok(()) => {
+                self.wanted = Some(settings);
+                self.trouble = None;
+            }
+            Err(error) if self.trouble.as_ref() == Some(&error) => {}
+            Err(error) => {
+                tracing::error!(error, "the proxy could not be started or changed");
+                self.trouble = Some(error);
+            }
+        }
+        self.rack.set_service(self.status());
+    }
+
+    fn start(&mut self, settings: Settings) -> Result<(), String> {
+        std::fs::create_dir_all(&self.folder).map_err(|error| format!("{}: {error}", self.folder.display()))?;
+        let rack = self.rack.clone();
+        let tell = move |severity, text| rack.event(None, EventKind::Note { text, severity });
+        let handle = rackbar_proxy::start(&self.folder, settings, Arc::new(tell)).map_err(|error| error.to_string())?;
+        self.door.set(Some((handle.proxy().clone(), handle.runtime())));
+        self.handle = Some(handle);
+        Ok(())
+    }
+
+    fn status(&self) -> ServiceStatus {
+        if let Some(trouble) = &self.trouble {
+            return status("proxy", trouble.clone(), Severity::Error);
+        }
+        let Some(handle) = &self.handle else {
+            return status("proxy", "not running".into(), Severity::Warning);
+        };
+        let listening: Vec<String> = handle.addresses().iter().map(ToString::to_string).collect();
+        let mode = handle.proxy().settings().mode;
+        status(
+            "proxy",
+            format!("listening on {}, {mode}", listening.join(", ")),
+            Severity::Info,
+        )
+    }
+
+    fn close(&mut self) {
+        self.door.set(None);
+        if let Some(handle) = self.handle.take() {
+            handle.stop();
+            self.rack.set_service(status(
+                "proxy",
+                "not running: no network wants it".into(),
+                Severity::Info,
+            ));
+        }
+    }
+
+    pub(super) fn stop(mut self) {
+        self.close();
+    }
+}
+
+fn settings(config: &Config, around: &Around<'_>, folder: &std::path::Path) -> Settings {
+    let site = around.executor.site();
+    let site = site.as_deref().map(|one| &one.site);
+    let ours = addresses(config, site, around.placed, OwnService::Proxy);
+    Settings {
+        listen: ours
+            .iter()
+            .map(|(address, _)| SocketAddr::from((*address, PORT)))
+            .collect(),
+        mirrors: config.proxy.mirrors.clone(),
+        mode: config.proxy.mode,
+        budget: config.proxy.budget.unwrap_or_else(|| half(folder)),
+        rule: Destinations {
+            forbidden: forbidden(config, around.placed),
+            ..config.proxy.rule.clone()
+        },
+        roots: config.proxy.roots.clone(),
+        ..Settings::default()
+    }
+}
+
+/// Half of the file system the folder is or will be on.
+fn half(folder: &std::path::Path) -> u64 {
+    let at = folder.parent().unwrap_or(folder);
+    statvfs(at).map_or(1 << 30, |fs| fs.blocks().saturating_mul(fs.fragment_size()) / 2)
+}
+
+/// The appliance's own addresses, and all networks of BMCs.
+fn forbidden(config: &Config, placed: &[Placed]) -> Vec<IpNet> {
+    let mut out: Vec<IpNet> = Vec::new();
+    for (address, prefix) in placed
+        .iter()
+        .filter_map(|one| Some((one.address?, one.network)))
+        .filter_map(|(at, network)| {
+            let bmc = config.networks.get(network)?.role == Role::Bmc;
+            Some((at.0, if bmc { at.1 } else { 32 }))
+        })
+    {
+        out.extend(IpNet::new(address.into(), prefix).ok());
+    }
+    for network in config.networks.iter().filter(|network| network.role == Role::Bmc) {
+        if let Address::Static(address, prefix) | Address::DhcpOr(address, prefix) = network.address {
+            out.extend(IpNet::new(address.into(), prefix).ok());
+        }
+    }
+    out.sort();
+    out.dedup();
+    out
+}
+
+/// What is stored, as the API says it.
+pub(super) fn entries(proxy: &Proxy) -> Vec<CacheEntry> {
+    let entry = |item: rackbar_proxy::Item| CacheEntry {
+        key: item.key,
+        sha256: item.digest,
+        bytes: item.size,
+        stored: Timestamp(item.stored.saturating_mul(1000)),
+        used: Timestamp(item.used.saturating_mul(1000)),
+        hits: item.hits,
+        pinned: item.pinned,
+        fresh_seconds: item.fresh_seconds,
+    };
+    proxy.list().into_iter().map(entry).collect()
+}
+
+/// The cache as a whole.
+pub(super) fn state(proxy: &Proxy) -> CacheState {
+    let (used_bytes, budget_bytes) = proxy.usage();
+    CacheState {
+        mode: proxy.settings().mode.to_string(),
+        used_bytes,
+        budget_bytes,
+        pins: proxy.pins(),
+    }
+}
+
+/// Does what is asked of the cache; what was done, in words.
+///
+/// # Errors
+/// Why it was not.
+pub(super) async fn order(proxy: Arc<Proxy>, order: CacheOrder) -> Result<String, Refused> {
+    match order {
+        CacheOrder::Pin { key } => {
+            let covered = proxy.pin(&key).await.map_err(refused)?;
+            Ok(format!("{key} is pinned; {covered} stored answers are kept by it"))
+        }
+        CacheOrder::Unpin { key } => {
+            let covered = proxy.unpin(&key).map_err(refused)?;
+            Ok(format!(
+                "{key} is no longer pinned; it covered {covered} stored answers"
+            ))
+        }
+        CacheOrder::Refresh { key } => {
+            proxy.refresh(&key).await.map_err(refused)?;
+            Ok(format!("{key} is what the origin has now"))
+        }
+        CacheOrder::Verify => {
+            let found = tokio::task::spawn_blocking(move || proxy.verify()).await;
+            let found = found.map_err(|error| Refused::Internal(error.to_string()))?;
+            Ok(format!(
+                "{} objects are whole, {} were damaged and are gone",
+                found.whole, found.damaged
+            ))
+        }
+        CacheOrder::Mode { mode } => {
+            let mode = mode.parse().map_err(Refused::Invalid)?;
+            proxy.set_mode(mode);
+            Ok(format!(
+                "the proxy is {mode}, until the configuration changes or the appliance starts anew"
+            ))
+        }
+    }
+}
+
+fn refused(error: CacheError) -> Refused {
+    match error {
+        CacheError::Key(_) => Refused::Invalid(error.to_string()),
+        CacheError::Store(_) => Refused::Internal(error.to_string()),
+        CacheError::Fetch(_) => Refused::Device(error.to_string()),
+    }
+}

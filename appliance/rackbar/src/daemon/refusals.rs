@@ -1,0 +1,72 @@
+//! Refusals of the executor and the image catalogue in the words of the API.
+
+use rackbar_artifacts::images::ImageError;
+use rackbar_control::operations::{Consent, Refused, SiteMistake};
+use rackbar_orchestrator::executor::{CommitError, NodeError, PlanError, VerifyError};
+use rackbar_plan::{Plan, SiteProblem};
+
+pub(super) fn mistakes(problems: Vec<SiteProblem>) -> Vec<SiteMistake> {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let one = |problem: SiteProblem| SiteMistake {
+        line: number(problem.line),
+        column: number(problem.column),
+        field: problem.field,
+        message: problem.message,
+        suggestion: problem.suggestion,
+    };
+    problems.into_iter().map(one).collect()
+}
+
+pub(super) fn of_plan(error: PlanError) -> Refused {
+    match error {
+        PlanError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
+        PlanError::NoSite => Refused::Conflict(error.to_string()),
+        PlanError::NoNodes | PlanError::Install(_) => Refused::Invalid(error.to_string()),
+    }
+}
+
+/// The refusal of a commit; `plan` says what each node would lose.
+pub(super) fn of_commit(error: CommitError, plan: Option<&Plan>) -> Refused {
+    match error {
+        CommitError::Unknown(_) => Refused::NotFound(error.to_string()),
+        CommitError::Stale(changes) => Refused::Stale(changes),
+        CommitError::Consent { missing } => {
+            let views = plan.map(Plan::destructive).unwrap_or_default();
+            let loses = |name: &str| {
+                let view = views.iter().find(|view| view.name == name);
+                view.map(|view| view.destroys.iter().map(|what| (*what).to_owned()).collect())
+            };
+            let consent = missing.into_iter().map(|node| Consent {
+                loses: loses(&node).unwrap_or_default(),
+                node,
+            });
+            Refused::Consent(consent.collect())
+        }
+        CommitError::Busy { .. } | CommitError::Nothing => Refused::Conflict(error.to_string()),
+        CommitError::Bad(_) | CommitError::Store(_) => Refused::Internal(error.to_string()),
+    }
+}
+
+pub(super) fn of_node(error: NodeError) -> Refused {
+    match error {
+        NodeError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
+        NodeError::NoSuchRole { .. } => Refused::Invalid(error.to_string()),
+        NodeError::Store(_) => Refused::Internal(error.to_string()),
+    }
+}
+
+pub(super) fn of_verify(error: VerifyError) -> Refused {
+    match error {
+        VerifyError::Nothing(_) => Refused::Conflict(error.to_string()),
+        VerifyError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
+        VerifyError::Commit(error) => of_commit(error, None),
+    }
+}
+
+pub(super) fn of_image(error: &ImageError) -> Refused {
+    match error {
+        ImageError::Unknown(_) => Refused::NotFound(error.to_string()),
+        ImageError::Name(_) => Refused::Invalid(error.to_string()),
+        _ => Refused::Conflict(error.to_string()),
+    }
+}
