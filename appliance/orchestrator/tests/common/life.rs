@@ -38,6 +38,8 @@ pub struct Sim {
     pub stopped: Notify,
     /// Kinds that wait until they are given up.
     pub hang: Mutex<Option<&'static str>>,
+    /// Kinds that fail for good.
+    pub fail: Mutex<Option<&'static str>>,
     /// Those do not hear that they are given up before `wake`.
     pub deaf: Mutex<bool>,
     pub wake: Notify,
@@ -88,6 +90,9 @@ impl Hands for Sim {
             if stop == Some(Stop::Before(number)) {
                 self.stopped.notify_one();
                 return std::future::pending().await;
+            }
+            if *self.fail.lock().unwrap() == Some(action.kind.name()) {
+                return Done::failed("it broke", "mend it", false);
             }
             if *self.hang.lock().unwrap() == Some(action.kind.name()) {
                 self.stopped.notify_one();
