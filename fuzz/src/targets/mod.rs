@@ -1,6 +1,7 @@
 //! The targets by name. A name is also that of the target's folder under `fuzz/corpus`.
 
 mod hardware;
+mod install;
 mod ipmi;
 mod loader;
 mod netboot;
@@ -36,6 +37,9 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("lldp", hardware::lldp),
     ("uevent", hardware::uevent),
     ("gpt", hardware::gpt),
+    ("efi-load-option", install::load_option),
+    ("qcow2", install::qcow2),
+    ("image-fetch", install::image_fetch),
     ("rackbar-toml", site::rackbar_toml),
     ("site-toml", site::site_toml),
     ("hardware-profile", site::hardware_profile),

@@ -26,6 +26,8 @@ use rackbar_hardware::{Root, bmc};
 use rackbar_messages::{BmcSetup, JobReport, Work};
 
 pub use control::{Control, Progress, Result};
+#[cfg(feature = "fuzzing")]
+pub use stream::fuzzing;
 
 /// The machine that is worked on.
 #[derive(Clone, Debug, Default)]

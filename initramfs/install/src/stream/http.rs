@@ -67,7 +67,7 @@ impl Url {
 
 /// The header of an answer, as far as it matters here.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Answer {
+pub(super) struct Answer {
     status: u16,
     length: Option<u64>,
     /// First byte and size of the file, from `Content-Range`.
@@ -79,7 +79,7 @@ struct Answer {
 
 impl Answer {
     /// `None` while the header is not whole.
-    fn parse(bytes: &[u8]) -> io::Result<Option<(Self, usize)>> {
+    pub(super) fn parse(bytes: &[u8]) -> io::Result<Option<(Self, usize)>> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut response = httparse::Response::new(&mut headers);
         let httparse::Status::Complete(end) = response
