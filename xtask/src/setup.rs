@@ -5,6 +5,7 @@
 //! everything is there.
 
 pub(crate) mod debian;
+mod python;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -99,6 +100,17 @@ const PACKAGES: &[Package] = &[
         "independent TFTP client with block sizes and windows",
     ),
     package("openssh-server", &[Test], "independent SSH server"),
+    package(
+        "puppet-agent",
+        &[Test],
+        "independent reader of what Puppet is given, and maker of certificate requests",
+    ),
+    package("facter", &[Test], "independent reader of facts"),
+    package("ohai", &[Test], "whose shape our attributes have"),
+    package("openssl", &[Test], "independent maker of certificate requests"),
+    package("python3-ceph-common", &[Test], "Ceph's own reader of specifications"),
+    package("python3-yaml", &[Test], "YAML for Ceph's reader"),
+    package("python3-venv", &[Test], "a folder of its own for Salt"),
     package("ansible-core", &[Test], "independent reader of the Ansible inventory"),
     package("curl", &[Test, Bench], "independent HTTP client"),
     package(
@@ -208,7 +220,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 pub(crate) fn ensure(need: Need) -> Result<()> {
     debian_packages(need)?;
     rust_targets(need)?;
-    cargo_tools(need)
+    cargo_tools(need)?;
+    python::packages(need)
 }
 
 /// Rows of a table that one verb needs.

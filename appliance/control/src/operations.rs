@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream};
-use rackbar_model::{Digest, DiskIntent, ImageEntry, ImageFormat};
+use rackbar_model::{Digest, DiskIntent, ImageEntry, ImageFormat, Timestamp};
 use rackbar_plan::{Plan, Run};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -169,6 +169,49 @@ pub struct SecretsLock {
     pub lock: String,
     /// What that means, in words.
     pub words: String,
+}
+
+/// An export for another tool.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ExportEntry {
+    /// The tool, such as `puppet`.
+    pub tool: String,
+    /// What of it, such as `enc`.
+    pub what: String,
+    /// True when it is of one machine.
+    pub of_node: bool,
+    /// What it is, in words.
+    pub words: String,
+}
+
+/// Whether a certificate request may be signed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Verdict {
+    /// True when it may.
+    pub sign: bool,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// A one-time secret by which a machine enrols itself at a tool; never the secret itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EnrolmentEntry {
+    /// The machine's name.
+    pub node: String,
+    /// The tool.
+    pub tool: String,
+    /// The name it may enrol under.
+    pub name: String,
+    /// `made`, `placed`, `used`, `expired` or `revoked`.
+    pub state: String,
+    /// When it was made.
+    pub made: Timestamp,
+    /// From when on it is refused.
+    pub expires: Timestamp,
+    /// When it was first used.
+    pub used: Option<Timestamp>,
+    /// Public half of a key, in PEM, for the tool's server.
+    pub public_key: Option<String>,
 }
 
 /// What is told of an image that is put in.
@@ -387,6 +430,30 @@ pub trait Operations: Send + Sync + 'static {
     }
     /// The rack as an Ansible inventory (`--list`).
     fn ansible(&self) -> Answer<'_, serde_json::Value> {
+        none("handoff")
+    }
+    /// Every export there is.
+    fn exports(&self) -> Answer<'_, Vec<ExportEntry>> {
+        none("handoff")
+    }
+    /// The rack, or a machine, in the words of another tool.
+    fn export_of(&self, _tool: &str, _what: &str, _node: Option<String>) -> Answer<'_, String> {
+        none("handoff")
+    }
+    /// Whether a certificate request (PEM) that a Puppet server got for this name may be signed.
+    fn autosign(&self, _certname: String, _csr: String) -> Answer<'_, Verdict> {
+        none("handoff")
+    }
+    /// Every secret by which a machine enrols itself at a tool.
+    fn enrolments(&self) -> Answer<'_, Vec<EnrolmentEntry>> {
+        none("handoff")
+    }
+    /// Makes a new one for an installed machine; gives the files that carry it.
+    fn enrol(&self, _node: &str, _tool: &str, _by: &str) -> Answer<'_, Vec<rackbar_model::OsFile>> {
+        none("handoff")
+    }
+    /// Takes one back.
+    fn revoke_enrolment(&self, _node: &str, _tool: &str) -> Answer<'_, ()> {
         none("handoff")
     }
 }

@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use rackbar_model::Node;
 use serde_json::{Map, Value, json};
 
+use crate::member::host_name;
+
 /// A node and what the site file binds to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Host<'a> {
@@ -61,13 +63,6 @@ fn named<'a, 'b>(hosts: &'a [Host<'b>]) -> Vec<(String, &'a Host<'b>)> {
         (name, host)
     };
     hosts.iter().map(name).collect()
-}
-
-/// A host name without what Ansible reads as something else: ranges (`[1:3]`), ports (`:22`), patterns.
-fn host_name(text: &str) -> String {
-    text.chars()
-        .filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
-        .collect()
 }
 
 /// The name of a group: prefix and name, made of letters, digits and `_` alone, as Ansible's check of group names wants.

@@ -163,6 +163,49 @@ fn nodes_without_a_role_and_hands_off_nodes_are_left_out_with_the_reason() {
     );
 }
 
+/// Ceph: disks come after the monitors, which come up one by one so that there is always a quorum.
+#[test]
+fn osd_nodes_wait_until_every_monitor_is_ready() {
+    let text = r##"
+version = 1
+[role.monitor]
+os = "debian-12"
+batch = 1
+[role.osd]
+os = "debian-12"
+after = ["monitor"]
+[[rule]]
+name = "monitors"
+when = "number <= 3"
+role = "monitor"
+[[rule]]
+name = "disks"
+when = "true"
+role = "osd"
+[handoff.role.monitor]
+ceph = ["mon", "mgr"]
+[handoff.role.osd]
+ceph = ["osd"]
+"##;
+    let facts = facts((1..=5).map(|n| node(n, vec![disk("A", 8, DiskBus::Nvme)])).collect());
+    let plan = all(&site(text), &facts);
+    let needs = |name: &str| -> Vec<&str> {
+        let action = plan
+            .actions
+            .iter()
+            .find(|action| action.id.0.starts_with(name))
+            .unwrap();
+        action.needs.iter().map(|id| id.0.as_str()).collect()
+    };
+    let monitors = ["node-001/verify", "node-002/verify", "node-003/verify"];
+    assert_eq!(needs("role.osd/barrier"), monitors);
+    for osd in ["node-004/", "node-005/"] {
+        assert!(needs(osd).contains(&"role.osd/barrier"), "{osd}: {:?}", needs(osd));
+    }
+    assert_eq!(needs("node-002/"), ["node-001/verify"]);
+    assert_eq!(needs("node-003/"), ["node-002/verify"]);
+}
+
 #[test]
 fn batches_roll_and_roles_wait_behind_a_barrier() {
     let text = r##"

@@ -197,6 +197,50 @@ fn bmc_accounts_are_opened_without_an_appliance() {
 }
 
 #[test]
+fn tools_go_on_with_a_machine_that_we_do_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let enc = appliance.ask(&["handoff", "puppet", "enc", "stranger.example"]).well();
+    assert_eq!(enc, "---\n\"classes\": {}\n\"parameters\": {}\n");
+    assert_eq!(
+        appliance.ask(&["handoff", "puppet", "facts", "stranger"]).well().trim(),
+        "{}"
+    );
+    assert_eq!(
+        appliance.ask(&["handoff", "show", "salt", "pillar", "stranger"]).well(),
+        "---\n{}\n"
+    );
+    assert_eq!(
+        appliance.ask(&["handoff", "show", "salt", "roster"]).well(),
+        "---\n{}\n"
+    );
+    assert_eq!(
+        appliance
+            .ask(&["handoff", "show", "chef", "first-boot", "stranger"])
+            .well()
+            .trim(),
+        "{}"
+    );
+    let token = appliance.run_folder().join("admin-token");
+    let no = appliance
+        .by(&token, &["handoff", "puppet", "autosign", "stranger"], "no request")
+        .failed(1);
+    assert!(no.contains("not signed"), "{no}");
+    assert!(appliance.ask(&["audit"]).well().contains("do not sign"));
+    assert!(appliance.ask(&["handoff", "list"]).well().contains("cephadm"));
+    let refused = appliance.ask(&["handoff", "show", "cephadm", "spec"]).failed(6);
+    assert!(refused.contains("monitor"), "{refused}");
+    appliance.ask(&["handoff", "show", "salt", "nothing"]).failed(3);
+    appliance
+        .ask(&["handoff", "enrol", "nobody", "--tool", "puppet"])
+        .failed(3);
+    appliance
+        .ask(&["node", "facts", "nobody", "--format", "ohai"])
+        .failed(3);
+    assert_eq!(appliance.ask(&["handoff", "enrolments", "--json"]).well().trim(), "[]");
+}
+
+#[test]
 fn inventory_is_one_that_ansible_takes() {
     let folder = tempfile::tempdir().unwrap();
     let appliance = Appliance::start(folder.path());

@@ -42,6 +42,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("image-fetch", install::image_fetch),
     ("rackbar-toml", site::rackbar_toml),
     ("site-toml", site::site_toml),
+    ("puppet-csr", site::puppet_csr),
     ("hardware-profile", site::hardware_profile),
     ("words", site::words),
     ("dns-query", services::dns_query),

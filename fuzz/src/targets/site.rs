@@ -25,6 +25,15 @@ pub(super) fn site_toml(data: &[u8]) {
     }
 }
 
+/// A certificate request, as a Puppet server passes it on from a stranger: PEM, or the DER in it.
+pub(super) fn puppet_csr(data: &[u8]) {
+    use base64::Engine as _;
+    let _ = rackbar_handoff::csr::read(data);
+    let text = base64::prelude::BASE64_STANDARD.encode(data);
+    let pem = format!("-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n");
+    let _ = rackbar_handoff::csr::read(pem.as_bytes());
+}
+
 pub(super) fn hardware_profile(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(mut profiles) = Profiles::shipped() {

@@ -5,6 +5,7 @@ mod changes;
 mod console;
 mod events;
 mod guard;
+mod handoff;
 mod health;
 mod images;
 mod logs;
@@ -96,6 +97,11 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(state::export))
         .routes(routes!(state::import))
         .routes(routes!(state::ansible))
+        .routes(routes!(handoff::list))
+        .routes(routes!(handoff::show))
+        .routes(routes!(handoff::autosign))
+        .routes(routes!(handoff::enrolments, handoff::enrol))
+        .routes(routes!(handoff::revoke))
         .routes(routes!(secrets::show))
         .routes(routes!(secrets::lock, secrets::unlock))
         .routes(routes!(secrets::bmc_logins))

@@ -2,6 +2,7 @@
 
 mod diff;
 pub(crate) mod formats;
+mod handoff;
 pub(crate) mod problem;
 mod profiles;
 mod reference;
@@ -18,6 +19,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use diff::{Difference, diff};
+pub use handoff::{
+    Ceph, CephDaemon, ChefServer, Consul, Enrol, Handoff, HandoffRole, KubernetesGroup, PackstackHost, PuppetServer,
+    SaltMaster,
+};
 pub use problem::SiteProblem;
 pub use profiles::profiles;
 pub use reference::reference;

@@ -20,6 +20,13 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`[[rule]]`", "#/$defs/Rule"),
     ("`[[machine]]`", "#/$defs/Machine"),
     ("`expect = { .. }`", "#/$defs/Materials"),
+    ("`[handoff]`", "#/$defs/Handoff"),
+    ("`[handoff.puppet]`", "#/$defs/PuppetServer"),
+    ("`[handoff.salt]`", "#/$defs/SaltMaster"),
+    ("`[handoff.chef]`", "#/$defs/ChefServer"),
+    ("`[handoff.consul]`", "#/$defs/Consul"),
+    ("`[handoff.ceph]`", "#/$defs/Ceph"),
+    ("`[handoff.role.NAME]`", "#/$defs/HandoffRole"),
 ];
 
 /// The reference as Markdown.

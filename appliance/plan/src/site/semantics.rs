@@ -26,17 +26,18 @@ pub(super) fn check(site: &Site, tree: &Tree, services: &BTreeSet<OwnService>, p
     checker.order_of_roles();
     checker.rules();
     checker.machines();
+    checker.handoff();
 }
 
-struct Checker<'a, 'p, 't> {
-    site: &'a Site,
+pub(super) struct Checker<'a, 'p, 't> {
+    pub(super) site: &'a Site,
     tree: &'a Tree,
     services: &'a BTreeSet<OwnService>,
     problems: &'p mut Problems<'t>,
 }
 
 impl Checker<'_, '_, '_> {
-    fn add(&mut self, path: &[&str], message: impl Into<String>, suggestion: Option<String>) {
+    pub(super) fn add(&mut self, path: &[&str], message: impl Into<String>, suggestion: Option<String>) {
         let mut field = String::new();
         for part in path {
             match part.parse::<usize>() {
@@ -54,7 +55,13 @@ impl Checker<'_, '_, '_> {
         path.iter().try_fold(self.tree, |tree, name| tree.get(name)).is_some()
     }
 
-    fn refers<'n>(&mut self, path: &[&str], what: &str, name: &str, names: impl Iterator<Item = &'n str> + Clone) {
+    pub(super) fn refers<'n>(
+        &mut self,
+        path: &[&str],
+        what: &str,
+        name: &str,
+        names: impl Iterator<Item = &'n str> + Clone,
+    ) {
         // A table with faults of its own is left out of the site, but it is there.
         if names.clone().any(|other| other == name) || self.written(&[what, name]) {
             return;

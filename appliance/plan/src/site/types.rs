@@ -8,6 +8,7 @@ use rackbar_model::{BondMode, BurnIn, DiskBus, DiskIntent, DiskMedia, DiskPick, 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::handoff::Handoff;
 use super::values::{Addresses, Attribute, Service};
 use crate::RestartWay;
 
@@ -49,6 +50,9 @@ pub struct Site {
     /// Machines that are expected. Optional; an expected machine goes before the rules.
     #[serde(default)]
     pub machine: Vec<Machine>,
+    /// The tools that take the rack over, and what each role is to them.
+    #[serde(default)]
+    pub handoff: Handoff,
 }
 
 /// A network of the rack, as the installed systems see it.

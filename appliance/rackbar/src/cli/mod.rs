@@ -7,6 +7,7 @@ mod cache;
 mod connect;
 mod console;
 mod events;
+mod handoff;
 mod images;
 mod log;
 mod nodes;
@@ -177,7 +178,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Export(options) => state::export(&client, options).await,
         Command::Import(options) => state::import(&client, options).await,
         Command::Secrets(command) => secrets::run(&client, command, global.json).await,
-        Command::Handoff(command) => state::hand_off(&client, command).await,
+        Command::Handoff(command) => state::hand_off(&client, command, global.json).await,
         Command::Token(command) => tokens::run(&client, command, global.json).await,
         Command::Audit(options) => tokens::audit(&client, options, global.json).await,
         Command::Cache(command) => cache::run(&client, command, global.json).await,

@@ -7,7 +7,7 @@ use rackbar_model::{Disk, Event, FirmwareHabit, FirmwareMode, Inventory, Nic, No
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{output, segment};
+use super::{handoff, output, segment};
 
 /// What to do with nodes.
 #[derive(Debug, Subcommand)]
@@ -23,6 +23,15 @@ pub enum Command {
     Show {
         /// Name, id or MAC address
         node: String,
+    },
+    /// Print one machine's inventory in the shape of another tool's
+    #[command(after_help = "Example:\n  rackbar node facts node-003 --format facter")]
+    Facts {
+        /// Name, id or MAC address
+        node: String,
+        /// Whose shape
+        #[arg(long, value_enum)]
+        format: handoff::Shape,
     },
     /// Show everything that happened to one machine, with a verdict
     #[command(after_help = "Examples:\n  rackbar node trace node-003\n  rackbar node trace 52:54:00:12:34:56")]
@@ -134,6 +143,7 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
     match command {
         Command::List { state } => list(client, state.as_deref(), as_json).await,
         Command::Show { node } => show(client, node, as_json).await,
+        Command::Facts { node, format } => handoff::facts(client, node, *format).await,
         Command::Trace { node } => trace(client, node, as_json).await,
         Command::Power { node, action } => {
             let body = json!({ "action": PowerAction::from(*action) });

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use rackbar_control::client::Client;
 use serde_json::{Value, json};
 
-use super::output;
+use super::{handoff, output};
 
 /// Save the whole state.
 #[derive(Debug, Args)]
@@ -50,6 +50,19 @@ pub enum Handoff {
         For Ansible itself, a script of two lines is the inventory:\n  #!/bin/sh\n  exec rackbar handoff ansible \"$@\""
     )]
     Ansible(Ansible),
+    /// Classify nodes, give facts and sign certificates for Puppet
+    #[command(subcommand)]
+    Puppet(handoff::Puppet),
+    /// List what can be shown for which tool
+    List,
+    /// Print the rack or a node in the words of a tool
+    Show(handoff::Show),
+    /// Make a one-time secret by which an installed machine enrols itself at a tool
+    Enrol(handoff::EnrolOptions),
+    /// List the one-time secrets and what became of them
+    Enrolments,
+    /// Take a one-time secret back
+    Revoke(handoff::EnrolOptions),
 }
 
 /// What Ansible asks for.
@@ -121,8 +134,19 @@ pub async fn import(client: &Client, options: &Import) -> Result<()> {
 }
 
 /// `rackbar handoff`
-pub async fn hand_off(client: &Client, command: &Handoff) -> Result<()> {
-    let Handoff::Ansible(asked) = command;
+pub async fn hand_off(client: &Client, command: &Handoff, as_json: bool) -> Result<()> {
+    match command {
+        Handoff::Ansible(asked) => ansible(client, asked).await,
+        Handoff::Puppet(command) => handoff::puppet(client, command).await,
+        Handoff::List => handoff::list(client, as_json).await,
+        Handoff::Show(options) => handoff::show(client, options).await,
+        Handoff::Enrol(options) => handoff::enrol(client, options).await,
+        Handoff::Enrolments => handoff::enrolments(client, as_json).await,
+        Handoff::Revoke(options) => handoff::revoke(client, options).await,
+    }
+}
+
+async fn ansible(client: &Client, asked: &Ansible) -> Result<()> {
     let inventory: Value = client.get("/api/v1/handoff/ansible").await?;
     match &asked.host {
         None => output::json(&inventory),

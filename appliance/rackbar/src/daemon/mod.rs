@@ -5,6 +5,7 @@
 //! is possible at all: an appliance that serves half is worth more than one that restarts for ever.
 
 mod cache;
+mod handoff;
 mod keep;
 mod local;
 mod logs;
@@ -17,6 +18,7 @@ mod setup;
 mod site;
 mod source;
 mod unlock;
+mod uploads;
 mod works;
 
 use std::net::SocketAddr;

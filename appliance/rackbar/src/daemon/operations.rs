@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
-use rackbar_artifacts::images::{ImageMeta, Images};
+use futures_util::FutureExt as _;
+use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
-    Answer, Body, CacheEntry, CacheOrder, CacheState, LogLine, LogQuery, NewImage, Operations, Order, PlanRequest,
-    Refused, RuleMatch, RuleTry, SecretsLock, SiteMistake,
+    Answer, Body, CacheEntry, CacheOrder, CacheState, EnrolmentEntry, ExportEntry, LogLine, LogQuery, NewImage,
+    Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SiteMistake, Verdict,
 };
 use rackbar_model::{ImageEntry, Node};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -19,8 +19,10 @@ use rackbar_services::ClientTable;
 use rackbar_services::syslog::LogStore;
 
 use super::cache::{self, CacheDoor};
+use super::handoff::{self, HandOff};
 use super::keep::Keep;
 use super::refusals::{mistakes, of_commit, of_image, of_node, of_plan, of_verify};
+use super::uploads::take_in;
 use super::works::Works;
 
 /// Between two looks whether checks are done.
@@ -78,6 +80,21 @@ impl Asked {
             done.unwrap_or_else(|error| Err(Refused::Internal(error.to_string())))
         }
         .boxed()
+    }
+
+    /// Asks for something of the hand-over where waiting is allowed.
+    fn hand_off<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&HandOff) -> Result<T, Refused> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let store = self.keep.store.clone();
+        self.ask(move |executor, rack| {
+            work(&HandOff {
+                site: executor.site().map(|site| site.site.clone()),
+                nodes: rack.nodes(),
+                store,
+            })
+        })
     }
 
     /// Begins a run of the checks on these machines, or on all that have something installed.
@@ -377,69 +394,43 @@ impl Operations for Asked {
 
     fn ansible(&self) -> Answer<'_, serde_json::Value> {
         self.ask(|executor, rack| {
-            Ok(inventory(
+            Ok(handoff::inventory(
                 executor.site().map(|site| site.site.clone()).as_ref(),
                 &rack.nodes(),
             ))
         })
     }
-}
 
-/// The machines that have a system of ours, with the networks of their role.
-fn inventory(site: Option<&Site>, nodes: &[Arc<Node>]) -> serde_json::Value {
-    let networks = |node: &Node| -> Vec<String> {
-        let role = node.role.as_ref().and_then(|role| site?.role.get(role));
-        let of_role = role.map(|role| role.network.iter().map(|one| one.network.clone()).collect());
-        of_role.unwrap_or_default()
-    };
-    let installed: Vec<_> = nodes.iter().filter(|node| node.installed.is_some()).collect();
-    let networks: Vec<_> = installed.iter().map(|node| networks(node)).collect();
-    let hosts = installed.iter().zip(&networks);
-    let hosts: Vec<_> = hosts
-        .map(|(node, networks)| rackbar_handoff::Host {
-            node,
-            address: None,
-            networks,
-        })
-        .collect();
-    rackbar_handoff::ansible(&hosts)
+    fn exports(&self) -> Answer<'_, Vec<ExportEntry>> {
+        self.ask(|_, _| Ok(handoff::exports()))
+    }
+
+    fn export_of(&self, tool: &str, what: &str, node: Option<String>) -> Answer<'_, String> {
+        let (tool, what) = (tool.to_owned(), what.to_owned());
+        self.hand_off(move |view| view.render(&tool, &what, node.as_deref()))
+    }
+
+    fn autosign(&self, certname: String, csr: String) -> Answer<'_, Verdict> {
+        self.hand_off(move |view| view.autosign(&certname, &csr))
+    }
+
+    fn enrolments(&self) -> Answer<'_, Vec<EnrolmentEntry>> {
+        self.hand_off(HandOff::enrolments)
+    }
+
+    fn enrol(&self, node: &str, tool: &str, by: &str) -> Answer<'_, Vec<rackbar_model::OsFile>> {
+        let (node, tool, by) = (node.to_owned(), tool.to_owned(), by.to_owned());
+        self.hand_off(move |view| view.enrol(&node, &tool, &by))
+    }
+
+    fn revoke_enrolment(&self, node: &str, tool: &str) -> Answer<'_, ()> {
+        let (node, tool) = (node.to_owned(), tool.to_owned());
+        self.hand_off(move |view| view.revoke(&node, &tool))
+    }
 }
 
 fn the_run(executor: &Executor, id: RunId) -> Result<Arc<Run>, Refused> {
     executor
         .run(id)
         .ok_or_else(|| Refused::NotFound(format!("there is no run {id}")))
-}
-
-/// Takes an image in. Pieces wait for the disk one by one, so that a fast sender costs no memory.
-async fn take_in(images: Arc<Images>, image: NewImage) -> Result<ImageEntry, Refused> {
-    let NewImage {
-        name,
-        facts,
-        sha256,
-        mut body,
-        ..
-    } = image;
-    let meta = ImageMeta {
-        name,
-        format: facts.format,
-        arch: facts.arch.unwrap_or_default(),
-        source: facts.source.unwrap_or_default(),
-        licence: facts.licence.unwrap_or_default(),
-        user: facts.user.unwrap_or_default(),
-    };
-    let joined = |error: tokio::task::JoinError| Refused::Internal(error.to_string());
-    let begun = tokio::task::spawn_blocking(move || images.begin(meta))
-        .await
-        .map_err(joined)?;
-    let mut upload = begun.map_err(|error| of_image(&error))?;
-    while let Some(piece) = body.next().await {
-        let piece = piece.map_err(|error| Refused::Invalid(format!("the upload broke off: {error}")))?;
-        let written = tokio::task::spawn_blocking(move || upload.write(&piece).map(|()| upload));
-        upload = written.await.map_err(joined)?.map_err(|error| of_image(&error))?;
-    }
-    let finished = tokio::task::spawn_blocking(move || upload.finish(sha256))
-        .await
-        .map_err(joined)?;
-    finished.map(|entry| (*entry).clone()).map_err(|error| of_image(&error))
 }

@@ -1,0 +1,43 @@
+//! Images on their way into the catalogue.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use rackbar_artifacts::images::{ImageMeta, Images};
+use rackbar_control::operations::{NewImage, Refused};
+use rackbar_model::ImageEntry;
+
+use super::refusals::of_image;
+
+/// Takes an image in. Pieces wait for the disk one by one, so that a fast sender costs no memory.
+pub(super) async fn take_in(images: Arc<Images>, image: NewImage) -> Result<ImageEntry, Refused> {
+    let NewImage {
+        name,
+        facts,
+        sha256,
+        mut body,
+        ..
+    } = image;
+    let meta = ImageMeta {
+        name,
+        format: facts.format,
+        arch: facts.arch.unwrap_or_default(),
+        source: facts.source.unwrap_or_default(),
+        licence: facts.licence.unwrap_or_default(),
+        user: facts.user.unwrap_or_default(),
+    };
+    let joined = |error: tokio::task::JoinError| Refused::Internal(error.to_string());
+    let begun = tokio::task::spawn_blocking(move || images.begin(meta))
+        .await
+        .map_err(joined)?;
+    let mut upload = begun.map_err(|error| of_image(&error))?;
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| Refused::Invalid(format!("the upload broke off: {error}")))?;
+        let written = tokio::task::spawn_blocking(move || upload.write(&piece).map(|()| upload));
+        upload = written.await.map_err(joined)?.map_err(|error| of_image(&error))?;
+    }
+    let finished = tokio::task::spawn_blocking(move || upload.finish(sha256))
+        .await
+        .map_err(joined)?;
+    finished.map(|entry| (*entry).clone()).map_err(|error| of_image(&error))
+}
