@@ -129,11 +129,11 @@ mod tests {
 
     #[test]
     fn reads_what_apt_sends_and_leaves_the_next_request() {
-        let one = "GET http://deb.debian.org/debian/dists/bookworm/InRelease HTTP/1.1\r\nHost: deb.debian.org\r\n\
+        let one = "GET http://deb.example.org/debian/dists/bookworm/InRelease HTTP/1.1\r\nHost: deb.example.org\r\n\
             Cache-Control: max-age=0\r\nUser-Agent: Debian APT-HTTP/1.3 (2.6.1)\r\n\r\n";
         let (head, used) = whole(&format!("{one}GET / HTTP/1.1\r\n\r\n"));
         assert_eq!(used, one.len());
-        assert_eq!(head.target, "http://deb.debian.org/debian/dists/bookworm/InRelease");
+        assert_eq!(head.target, "http://deb.example.org/debian/dists/bookworm/InRelease");
         assert!(head.keep_alive && head.body == 0);
         assert!(!whole("GET / HTTP/1.0\r\n\r\n").0.keep_alive);
         assert!(!whole("GET / HTTP/1.1\r\nConnection: a, Close\r\n\r\n").0.keep_alive);

@@ -235,10 +235,10 @@ mod tests {
     fn one_resource_has_one_spelling() {
         for same in [
             "http://Deb.Debian.org/debian/a%7eb+c",
-            "HTTP://deb.debian.org:80/debian/./x/../a~b+c#f",
-            "http://deb.debian.org./debian/a%7Eb+c",
+            "HTTP://deb.example.org:80/debian/./x/../a~b+c#f",
+            "http://deb.example.org./debian/a%7Eb+c",
         ] {
-            assert_eq!(spelt(same), "http://deb.debian.org/debian/a~b+c", "{same}");
+            assert_eq!(spelt(same), "http://deb.example.org/debian/a~b+c", "{same}");
         }
         assert_eq!(spelt("https://[2001:db8::1]:8443?q"), "https://[2001:db8::1]:8443/?q");
         assert_eq!(spelt("http://a/%2f%zz"), "http://a/%2F%25zz");
@@ -258,11 +258,11 @@ mod tests {
 
     #[test]
     fn a_mirror_and_the_urls_of_its_upstreams_meet() {
-        let base = Url::parse("http://deb.debian.org/debian").unwrap();
-        let url = Url::parse("http://deb.debian.org/debian/pool/g++.deb").unwrap();
+        let base = Url::parse("http://deb.example.org/debian").unwrap();
+        let url = Url::parse("http://deb.example.org/debian/pool/g++.deb").unwrap();
         assert_eq!(url.below(&base), Some("pool/g++.deb"));
         assert_eq!(
-            Url::parse("http://deb.debian.org/debian-security/x")
+            Url::parse("http://deb.example.org/debian-security/x")
                 .unwrap()
                 .below(&base),
             None
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(
             base.join(mirror_of(&mirror_key("debian", "../../x")).unwrap().1)
                 .to_string(),
-            "http://deb.debian.org/debian/x"
+            "http://deb.example.org/debian/x"
         );
     }
 

@@ -123,7 +123,7 @@ impl Checker<'_> {
                 let url = Url::parse(text.get_ref()).filter(|url| !url.path.contains('?'));
                 if url.is_none() {
                     let problem = format!("{:?} is no URL of a folder", text.get_ref());
-                    let instead = "such as \"http://deb.debian.org/debian\", without a user name and without '?'";
+                    let instead = "such as \"http://deb.example.org/debian\", without a user name and without '?'";
                     self.wrong(Some(text.span()), "proxy.mirror.upstream", problem, instead);
                 }
                 url
@@ -144,7 +144,7 @@ impl Checker<'_> {
             let name = host.get_ref().strip_prefix("*.").unwrap_or(host.get_ref());
             if !super::parts::is_domain(name) || name.chars().any(|c| c.is_ascii_uppercase()) {
                 let problem = format!("{:?} is no host in lower case", host.get_ref());
-                let instead = "such as \"deb.debian.org\" or \"*.debian.org\"";
+                let instead = "such as \"deb.example.org\" or \"*.debian.org\"";
                 self.wrong(Some(host.span()), "proxy.allow_hosts", problem, instead);
             }
         }

@@ -1,3 +1,5 @@
+//! Freshness by header, by heuristic and by clock, case by case, and held against another implementation.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::CACHE_CONTROL;
