@@ -226,7 +226,11 @@ fn tools_go_on_with_a_machine_that_we_do_not_know() {
         .by(&token, &["handoff", "puppet", "autosign", "stranger"], "no request")
         .failed(1);
     assert!(no.contains("not signed"), "{no}");
-    assert!(appliance.ask(&["audit"]).well().contains("do not sign"));
+    // The audit trail is written behind the answer.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !appliance.ask(&["audit"]).well().contains("do not sign") {
+        assert!(Instant::now() < deadline, "the audit trail does not tell of it");
+    }
     assert!(appliance.ask(&["handoff", "list"]).well().contains("cephadm"));
     let refused = appliance.ask(&["handoff", "show", "cephadm", "spec"]).failed(6);
     assert!(refused.contains("monitor"), "{refused}");

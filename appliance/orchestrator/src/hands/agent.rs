@@ -221,13 +221,9 @@ impl Appliance {
             never = self.keep_agent(task, node) => match never {},
             Ok(_) = give_up.wait_for(|give_up| *give_up) => None,
         };
-        let source = self.source(image, client.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
-        let Some(source) = source else {
-            return Done::failed(
-                format!("the image {image} is not in the catalogue"),
-                format!("add it (`rackbar image add {image} FILE`), then plan and commit again"),
-                false,
-            );
+        let source = match self.source(image, client.unwrap_or(Ipv4Addr::UNSPECIFIED.into())) {
+            Ok(source) => source,
+            Err(done) => return done,
         };
         if source.sha256 != sha256 {
             return Done::failed(

@@ -128,15 +128,23 @@ impl Appliance {
     }
 
     /// The image as the agent at `client` fetches it from us.
-    pub(super) fn source(&self, name: &str, client: IpAddr) -> Option<ImageSource> {
-        let entry = self.images.as_ref()?.get(name)?;
-        let own: IpAddr = self.rack.look(|mind| mind.settings.own_address(client))?.into();
+    pub(super) fn source(&self, name: &str, client: IpAddr) -> Result<ImageSource, Done> {
+        let entry = self.images.as_ref().and_then(|images| images.get(name));
+        let entry = entry.ok_or_else(|| {
+            let advice = format!("add it (`rackbar os add FILE --name {name}`), then plan and commit again");
+            Done::failed(format!("the image {name} is not in the catalogue"), advice, false)
+        })?;
+        let own = self.rack.look(|mind| mind.settings.own_address(client));
+        let own: IpAddr = own.map(IpAddr::from).ok_or_else(|| {
+            let reason = format!("none of our networks leads to the machine at {client}");
+            Done::failed(reason, "look at the networks in rackbar.toml and at their cables", true)
+        })?;
         let path = images::url_path(&entry);
         let url = match self.reach.http_port {
             80 => format!("http://{own}{path}"),
             port => format!("http://{}{path}", SocketAddr::new(own, port)),
         };
-        Some(ImageSource {
+        Ok(ImageSource {
             name: entry.name.clone(),
             url,
             format: entry.format,

@@ -186,6 +186,7 @@ impl Daemon {
         };
         let logs = block_in_place(|| logs::open(&rack, &options.data, &config));
         let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports, logs.clone()));
+        services.introduce(&config, &placed);
         let (profiles, told) = profiles(&options.config, &options.data)?;
         told.into_iter().for_each(|event| rack.event(None, event));
         let devices = Arc::new(Devices::new(Vec::new(), profiles, store.clone()).of(&rack));

@@ -89,6 +89,12 @@ impl Services {
         self.common.clients.clone()
     }
 
+    /// Says which networks there are, before anybody acts on them: a run that is taken up after a power cut needs to know
+    /// by which address of ours its machine reaches us.
+    pub(super) fn introduce(&self, config: &Config, placed: &[Placed]) {
+        self.rack.configure(settings(config, placed));
+    }
+
     /// Puts a configuration in force.
     pub(super) fn apply(&mut self, config: &Config, placed: &[Placed]) {
         self.rack.configure(settings(config, placed));
