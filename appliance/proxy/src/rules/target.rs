@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn one_resource_has_one_spelling() {
         for same in [
-            "http://Deb.Debian.org/debian/a%7eb+c",
+            "http://Deb.Example.org/debian/a%7eb+c",
             "HTTP://deb.example.org:80/debian/./x/../a~b+c#f",
             "http://deb.example.org./debian/a%7Eb+c",
         ] {
