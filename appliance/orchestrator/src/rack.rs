@@ -419,6 +419,18 @@ impl Rack {
         self.inner.wake.notify_one();
     }
 
+    /// Records what a person or a program changed, and returns when the journal holds it: the audit trail is read
+    /// right after a change, and must not lack it after a power cut.
+    ///
+    /// Blocks for one durable commit of the store.
+    ///
+    /// # Errors
+    /// When the journal does not hold it durably.
+    pub fn record_change(&self, kind: EventKind) -> Result<(), StoreError> {
+        self.with(|mind, now| mind.observe(now, None, kind));
+        self.inner.store.flush()
+    }
+
     /// Leases are safe: show them, and look at BMCs that got one.
     pub(crate) fn leases_committed(&self, batch: &[Lease]) {
         {

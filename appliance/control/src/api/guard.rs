@@ -8,7 +8,6 @@ use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use rackbar_model::EventKind;
-use rackbar_services::EventSink as _;
 
 use super::Problem;
 use super::problem::Told;
@@ -90,7 +89,8 @@ pub(super) async fn api_guard(State(context): State<Context>, mut request: Reque
         next.run(request).await
     };
     if !looks(&method, &path) {
-        record(&context, &caller.name, &method, &path, &response);
+        let change = change(&caller.name, &method, &path, &response);
+        record(&context, change).await;
     }
     response
 }
@@ -114,7 +114,8 @@ pub(crate) async fn page_guard(State(context): State<Context>, mut request: Requ
     };
     // A form that was only looked at again (a check) says so itself.
     if !method.is_safe() && response.extensions().get::<Looked>().is_none() {
-        record(&context, &caller.name, &method, &path, &response);
+        let change = change(&caller.name, &method, &path, &response);
+        record(&context, change).await;
     }
     response
 }
@@ -123,7 +124,8 @@ pub(crate) async fn page_guard(State(context): State<Context>, mut request: Requ
 #[derive(Clone)]
 pub(crate) struct Looked;
 
-fn record(context: &Context, by: &str, method: &Method, path: &str, response: &Response) {
+/// What the audit trail tells of a request and its answer.
+fn change(by: &str, method: &Method, path: &str, response: &Response) -> EventKind {
     let told = response.extensions().get::<Told>();
     let ok = told.is_none() && !response.status().is_client_error() && !response.status().is_server_error();
     let what = match response.extensions().get::<Deed>() {
@@ -136,8 +138,17 @@ fn record(context: &Context, by: &str, method: &Method, path: &str, response: &R
         None => format!("refused with status {}", response.status().as_u16()),
     };
     let by = by.to_owned();
-    let kind = EventKind::Changed { by, what, outcome, ok };
-    context.rack.event(None, kind);
+    EventKind::Changed { by, what, outcome, ok }
+}
+
+/// Puts a change into the audit trail before its answer leaves.
+async fn record(context: &Context, change: EventKind) {
+    let rack = context.rack.clone();
+    let recorded = tokio::task::spawn_blocking(move || rack.record_change(change)).await;
+    // What was done is done: the answer leaves also when the disk is broken, which the store's own service line tells.
+    if let Ok(Err(error)) = recorded {
+        tracing::error!(%error, "a change is not in the audit trail");
+    }
 }
 
 /// A path as it may stand in the journal: what a stranger made longer than any of ours is cut.
