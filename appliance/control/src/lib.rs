@@ -7,6 +7,7 @@
 
 mod api;
 mod auth;
+mod boot;
 mod cache;
 pub mod client;
 pub mod operations;

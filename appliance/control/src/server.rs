@@ -3,7 +3,7 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +23,11 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use rackbar_services::http::Documents;
+
 use crate::api::Local;
-use crate::{Context, api, page};
+use crate::boot::Peer;
+use crate::{Context, api, boot, page};
 
 /// Connections at once; a page holds one, a program one or two.
 const MAX_CONNECTIONS: usize = 512;
@@ -43,6 +46,8 @@ pub struct Listeners {
     pub tls: Arc<rustls::ServerConfig>,
     /// A socket file for local administration, made with mode 0600; `None` for none.
     pub socket: Option<PathBuf>,
+    /// What is served below `/boot/` over TLS, for HTTPS boot; `None` for nothing.
+    pub boot: Option<Documents>,
 }
 
 /// Why a listener could not be opened.
@@ -122,8 +127,13 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<Handle, Ser
     }
     let socket = listeners.socket.as_deref().map(open_socket).transpose()?;
     let (stop, stopped) = watch::channel(false);
+    let mut router = router(&context);
+    if let Some(documents) = &listeners.boot {
+        router = router.merge(boot::router(documents.clone()));
+    }
     let server = Server {
-        router: router(&context),
+        router,
+        boot: listeners.boot,
         permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         stopped,
     };
@@ -155,6 +165,7 @@ fn open_socket(path: &Path) -> Result<UnixListener, ServeError> {
 #[derive(Clone)]
 struct Server {
     router: Router,
+    boot: Option<Documents>,
     permits: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
 }
@@ -168,13 +179,15 @@ impl Server {
             };
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
                         let (acceptor, server) = (acceptor.clone(), self.clone());
                         connections.spawn(async move {
                             let _ = stream.set_nodelay(true);
                             let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream));
-                            if let Ok(Ok(stream)) = handshake.await {
-                                server.connection(stream, false).await;
+                            match handshake.await {
+                                Ok(Ok(stream)) => server.connection(stream, Some(Peer(peer.ip()))).await,
+                                Ok(Err(error)) => server.refused(peer.ip(), &error),
+                                Err(_) => {}
                             }
                             drop(permit);
                         });
@@ -198,7 +211,7 @@ impl Server {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         let server = self.clone();
-                        connections.spawn(async move { server.connection(stream, true).await });
+                        connections.spawn(async move { server.connection(stream, None).await });
                     }
                     Err(error) => {
                         tracing::warn!(%error, "accept on the local socket failed");
@@ -212,12 +225,22 @@ impl Server {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, stream: S, local: bool) {
+    /// A client broke the handshake off. What it says with its alert is worth telling, when it is a machine of the rack.
+    fn refused(&self, peer: IpAddr, error: &io::Error) {
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        if let (Some(boot), Some(rustls::Error::AlertReceived(alert))) = (&self.boot, error) {
+            boot.refused(peer, &format!("TLS alert {alert:?}"));
+        }
+    }
+
+    /// Serves one connection: of a peer, or of the local socket.
+    async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, stream: S, peer: Option<Peer>) {
         let router = self.router.clone();
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let mut request: Request = request.map(axum::body::Body::new);
-            if local {
-                request.extensions_mut().insert(Local);
+            match peer {
+                Some(peer) => _ = request.extensions_mut().insert(peer),
+                None => _ = request.extensions_mut().insert(Local),
             }
             router.clone().oneshot(request)
         });

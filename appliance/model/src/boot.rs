@@ -88,6 +88,8 @@ pub enum BootWay {
     RedfishUrl,
     /// Virtual media through the BMC.
     VirtualMedia,
+    /// UEFI HTTP Boot over TLS (UEFI 2.10 section 24.7.4): the firmware must trust the site's certificate.
+    UefiHttps,
 }
 
 impl fmt::Display for BootWay {
@@ -98,6 +100,7 @@ impl fmt::Display for BootWay {
             Self::UefiHttp => "UEFI HTTP boot",
             Self::RedfishUrl => "boot URL set through the BMC",
             Self::VirtualMedia => "virtual media",
+            Self::UefiHttps => "UEFI HTTPS boot",
         })
     }
 }

@@ -22,14 +22,24 @@ struct Known {
     leased: bool,
 }
 
-type Listener = Box<dyn Fn(MacAddr) + Send>;
+/// What DHCP is told of a machine's firmware.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Heard {
+    /// It fetched a boot file: it understood the DHCP answer.
+    Fetched(MacAddr),
+    /// It broke off TLS with us.
+    RefusedTls(MacAddr),
+    /// What was learnt of it is to be forgotten.
+    Forget(MacAddr),
+}
+
+type Listener = Box<dyn Fn(Heard) + Send>;
 
 /// IP address to MAC, shared by the services; the way by which TFTP and HTTP tell DHCP that a boot file was fetched.
 #[derive(Default)]
 pub struct ClientTable {
     known: RwLock<HashMap<Ipv4Addr, Known>>,
-    on_fetch: Mutex<Option<Listener>>,
-    on_forget: Mutex<Option<Listener>>,
+    listener: Mutex<Option<Listener>>,
 }
 
 impl ClientTable {
@@ -71,25 +81,28 @@ impl ClientTable {
 
     /// A boot file went to `mac`: its firmware understood the DHCP answer.
     pub(crate) fn fetched(&self, mac: MacAddr) {
-        if let Some(listener) = lock(&self.on_fetch).as_ref() {
-            listener(mac);
-        }
+        self.tell(Heard::Fetched(mac));
+    }
+
+    /// `mac` broke off TLS with us.
+    pub(crate) fn refused_tls(&self, mac: MacAddr) {
+        self.tell(Heard::RefusedTls(mac));
     }
 
     /// What DHCP learnt of the firmware of `mac` is to be forgotten. False when DHCP does not run: then only the record
     /// has to go.
     pub fn forget_firmware(&self, mac: MacAddr) -> bool {
-        lock(&self.on_forget).as_ref().map(|listener| listener(mac)).is_some()
+        self.tell(Heard::Forget(mac))
     }
 
-    /// Has `listener` called for every firmware to forget.
-    pub(crate) fn on_forget(&self, listener: Option<Listener>) {
-        *lock(&self.on_forget) = listener;
+    /// Has `listener` called for everything DHCP should know.
+    pub(crate) fn listen(&self, listener: Option<Listener>) {
+        *lock(&self.listener) = listener;
     }
 
-    /// Has `listener` called for every boot file fetched.
-    pub(crate) fn on_fetch(&self, listener: Option<Listener>) {
-        *lock(&self.on_fetch) = listener;
+    /// False when nobody listens.
+    fn tell(&self, heard: Heard) -> bool {
+        lock(&self.listener).as_ref().map(|listener| listener(heard)).is_some()
     }
 
     fn lookup(&self, address: Ipv4Addr) -> Option<Known> {
@@ -168,14 +181,18 @@ mod tests {
     }
 
     #[test]
-    fn tells_who_fetched() {
+    fn tells_what_it_heard() {
         let clients = ClientTable::new();
         clients.fetched(MAC);
         let (sender, receiver) = mpsc::channel();
-        clients.on_fetch(Some(Box::new(move |mac| {
-            let _ = sender.send(mac);
+        assert!(!clients.forget_firmware(MAC));
+        clients.listen(Some(Box::new(move |heard| {
+            let _ = sender.send(heard);
         })));
         clients.fetched(OTHER);
-        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [OTHER]);
+        clients.refused_tls(MAC);
+        assert!(clients.forget_firmware(MAC));
+        let heard = [Heard::Fetched(OTHER), Heard::RefusedTls(MAC), Heard::Forget(MAC)];
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), heard);
     }
 }

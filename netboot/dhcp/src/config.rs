@@ -201,6 +201,8 @@ pub struct BootPolicy {
     pub tftp_server: Option<Ipv4Addr>,
     /// Boot file by architecture: a TFTP name, or a URL for the HTTP architectures.
     pub files: Vec<(ClientArch, String)>,
+    /// URL of our loader over TLS, for machines led by [`BootWay::UefiHttps`]; `None` when there is no such server.
+    pub tls_url: Option<String>,
     /// URL of the iPXE script.
     pub script_url: String,
     /// Where our own loader finds us (its option 67).
@@ -218,6 +220,7 @@ impl Default for BootPolicy {
                 file(ClientArch::X64Uefi, "loader.efi"),
                 file(ClientArch::X64UefiHttp, "http://{server}/boot/v1/loader.efi"),
             ],
+            tls_url: None,
             script_url: "http://{server}/boot/v1/script.ipxe?mac={mac}".to_owned(),
             loader_url: "http://{server}".to_owned(),
         }

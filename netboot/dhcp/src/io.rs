@@ -37,6 +37,11 @@ pub enum Input<'a> {
         /// The machine's boot interface.
         mac: MacAddr,
     },
+    /// This machine broke off TLS with us because it does not trust our certificate: HTTPS boot will not do.
+    TlsRefused {
+        /// The machine's boot interface.
+        mac: MacAddr,
+    },
     /// A person wants what was learnt of this machine's firmware forgotten: it was replaced, updated or set up anew.
     ForgetFirmware {
         /// The machine's boot interface.

@@ -69,6 +69,75 @@ fn http_boot_gets_its_class_echoed_and_a_url() {
     assert!(!offer.has(code::VENDOR_CLASS) && !offer.has(code::BOOT_FILE));
 }
 
+/// A rack where HTTP Boot is led over TLS first, as far as `ways` says.
+fn over_tls(mode: Mode, ways: &[BootWay]) -> Rig {
+    let mut network = rack(mode);
+    network.ways = ways.to_vec();
+    let mut config = config(network);
+    config.limits.probes = 0;
+    config.boot.tls_url = Some("https://{server}/boot/v1/loader.efi".into());
+    Rig::new(config)
+}
+
+#[test]
+fn http_boot_goes_over_tls_where_the_site_says_so_and_without_it_when_the_firmware_does_not_trust_us() {
+    let mut rig = over_tls(Mode::Own, &[BootWay::UefiHttps, BootWay::UefiHttp]);
+    let client = |xid| Client::edk2_http(mac(1)).xid(xid);
+    for xid in 0..2 {
+        rig.hear(&client(xid).discover());
+        let offer = rig.sent();
+        assert_eq!(offer.text(code::BOOT_FILE), "https://10.0.0.1/boot/v1/loader.efi");
+        assert_eq!(offer.text(code::VENDOR_CLASS), "HTTPClient");
+        let address = offer.packet().yiaddr();
+        rig.hear(&client(xid).request(address, SERVER));
+        assert_eq!(rig.sent().text(code::BOOT_FILE), "https://10.0.0.1/boot/v1/loader.efi");
+        rig.out.clear();
+        rig.wait(20_000);
+    }
+    rig.hear(&client(2).discover());
+    let events = rig.told();
+    let [(BootWay::UefiHttps, BootWay::UefiHttp, reason)] = changes(&events)[..] else {
+        panic!("{events:?}")
+    };
+    assert!(reason.contains("does not trust the site's certificate"), "{reason}");
+    rig.hear(&client(3).discover());
+    assert_eq!(rig.sent().text(code::BOOT_FILE), "http://10.0.0.1/boot/v1/loader.efi");
+}
+
+#[test]
+fn a_firmware_that_breaks_off_tls_is_led_without_it_at_once() {
+    let mut rig = over_tls(Mode::Own, &[BootWay::UefiHttps, BootWay::UefiHttp]);
+    rig.hear(&Client::edk2_http(mac(1)).xid(1).discover());
+    assert_eq!(rig.sent().text(code::BOOT_FILE), "https://10.0.0.1/boot/v1/loader.efi");
+    rig.engine
+        .handle(rig.now, Input::TlsRefused { mac: mac(1) }, &mut rig.out);
+    rig.wait(20_000);
+    rig.out.clear();
+    rig.hear(&Client::edk2_http(mac(1)).xid(2).discover());
+    assert_eq!(rig.sent().text(code::BOOT_FILE), "http://10.0.0.1/boot/v1/loader.efi");
+    // Of a machine that is led otherwise it says nothing.
+    rig.engine
+        .handle(rig.now, Input::TlsRefused { mac: mac(1) }, &mut rig.out);
+    rig.out.clear();
+    rig.hear(&Client::edk2_http(mac(1)).xid(3).discover());
+    assert_eq!(changes(&rig.told()), []);
+}
+
+#[test]
+fn a_site_that_wants_tls_alone_never_names_a_plain_url() {
+    let mut own = over_tls(Mode::Own, &[BootWay::UefiHttps]);
+    let mut beside = over_tls(Mode::Proxy, &[BootWay::Proxy, BootWay::UefiHttps]);
+    for rig in [&mut own, &mut beside] {
+        for xid in 0..6 {
+            rig.hear(&Client::edk2_http(mac(1)).xid(xid).discover());
+            let offer = rig.sent();
+            assert_eq!(offer.text(code::BOOT_FILE), "https://10.0.0.1/boot/v1/loader.efi");
+            rig.out.clear();
+            rig.wait(20_000);
+        }
+    }
+}
+
 #[test]
 fn ipxe_gets_its_script_no_pxeclient_and_no_wait_for_proxies() {
     let mut rig = Rig::own();

@@ -17,7 +17,7 @@ pub struct Server {
 /// Why a URL does not lead to a boot server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadUrl {
-    /// It does not begin with `http://`. Content is verified by digest and signature, so nothing is lost without TLS.
+    /// It begins with neither `http://` nor `https://`.
     NotHttp,
     /// Its host is not an IPv4 address; the loader asks no DNS.
     NotAnAddress,
@@ -28,7 +28,7 @@ pub enum BadUrl {
 impl fmt::Display for BadUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotHttp => "the boot URL must begin with http:// (what it gives is verified by signature)",
+            Self::NotHttp => "the boot URL must begin with http:// or https://",
             Self::NotAnAddress => "the boot URL must name the appliance by its IPv4 address, not by a host name",
             Self::BadPort => "the boot URL has a bad port",
         })
@@ -40,11 +40,21 @@ impl core::error::Error for BadUrl {}
 impl Server {
     /// The server of a URL such as `http://192.0.2.1:8080/boot/v1/loader.efi?mac=...`.
     ///
+    /// Of an `https` URL (a firmware fetched this loader over TLS) the host counts and port 80: the loader speaks no TLS,
+    /// and what it fetches from there is verified by digest and signature.
+    ///
     /// # Errors
     /// When it cannot be reached with nothing but IPv4 and HTTP.
     pub fn from_url(url: &str) -> Result<Self, BadUrl> {
-        let scheme = url.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://"));
-        let rest = url.get(scheme.ok_or(BadUrl::NotHttp)?.len()..).unwrap_or_default();
+        let begins = |scheme: &&str| {
+            let begin = url.get(..scheme.len());
+            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+        };
+        let scheme = ["http://", "https://"]
+            .into_iter()
+            .find(begins)
+            .ok_or(BadUrl::NotHttp)?;
+        let rest = url.get(scheme.len()..).unwrap_or_default();
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let (host, port) = match authority.split_once(':') {
             Some((host, port)) => (
@@ -57,6 +67,7 @@ impl Server {
         if unusable(address) {
             return Err(BadUrl::NotAnAddress);
         }
+        let port = if scheme == "https://" { 80 } else { port };
         Ok(Self { address, port })
     }
 
@@ -101,11 +112,14 @@ mod tests {
             Server::from_url("HTTP://192.0.2.1:8080").unwrap().to_string(),
             "http://192.0.2.1:8080"
         );
+        for url in ["https://192.0.2.1/boot/v1/loader.efi", "https://192.0.2.1:8443/"] {
+            assert_eq!(Server::from_url(url).unwrap().to_string(), "http://192.0.2.1");
+        }
     }
 
     #[test]
     fn urls_we_cannot_follow_are_refused_with_the_reason() {
-        assert_eq!(Server::from_url("https://192.0.2.1/"), Err(BadUrl::NotHttp));
+        assert_eq!(Server::from_url("ftp://192.0.2.1/"), Err(BadUrl::NotHttp));
         assert_eq!(Server::from_url("loader.efi"), Err(BadUrl::NotHttp));
         assert_eq!(Server::from_url("http://rackbar.example/"), Err(BadUrl::NotAnAddress));
         assert_eq!(Server::from_url("http://[2001:db8::1]/"), Err(BadUrl::BadPort));

@@ -2,6 +2,7 @@
 
 mod alone;
 mod demo;
+mod https;
 mod install;
 mod ipxe;
 mod local_disk;

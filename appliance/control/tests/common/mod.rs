@@ -1,6 +1,7 @@
 //! A server on loopback with an empty rack, and a client that pins its certificate.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests: a panic is the failure")]
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::sync::Arc;
 
@@ -8,8 +9,9 @@ use rackbar_control::client::{Client, Endpoint};
 use rackbar_control::{About, Access, Context, Handle, Listeners, Role, Token, serve};
 use rackbar_model::Digest;
 use rackbar_orchestrator::{Options, Rack};
+use rackbar_services::http::Documents;
 use rackbar_store::Store;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub(crate) const TOKEN: &str = "an admin token of the tests";
@@ -27,18 +29,21 @@ pub(crate) fn sha256(bytes: &[u8]) -> Digest {
     Digest(out)
 }
 
-/// A site CA, and a server certificate it signed.
-fn tls() -> (Arc<rustls::ServerConfig>, Digest) {
+/// A site CA, a server certificate it signed for `rackbar` and 127.0.0.1, and the CA in PEM.
+fn tls() -> (Arc<rustls::ServerConfig>, Digest, String) {
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // With one name for both OpenSSL takes the server's certificate for a self-signed one.
+    ca.distinguished_name.push(DnType::CommonName, "site CA of a test");
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["rackbar".into()])
+    let leaf = CertificateParams::new(vec!["rackbar".into(), "127.0.0.1".into()])
         .unwrap()
         .signed_by(&key, &ca)
         .unwrap();
     let ca_der: CertificateDer<'static> = ca.der().clone();
     let pin = sha256(&ca_der);
+    let pem = ca.pem();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -47,10 +52,15 @@ fn tls() -> (Arc<rustls::ServerConfig>, Digest) {
         .with_single_cert(vec![leaf.der().clone(), ca_der], key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (Arc::new(config), pin)
+    (Arc::new(config), pin, pem)
 }
 
 pub(crate) async fn start() -> Server {
+    start_with(None).await
+}
+
+/// As [`start`], with boot documents below `/boot/`.
+pub(crate) async fn start_with(boot: Option<Documents>) -> Server {
     let rack = Rack::start(Store::in_memory(Default::default()).unwrap(), Options::default()).unwrap();
     let about = About {
         site: "test".into(),
@@ -70,11 +80,13 @@ pub(crate) async fn start() -> Server {
         counters: Arc::new(|| "rackbar_test_total 7\n".to_owned()),
     };
     let folder = tempfile::tempdir().unwrap();
-    let (tls, pin) = tls();
+    let (tls, pin, ca) = tls();
+    std::fs::write(folder.path().join("ca.pem"), ca).unwrap();
     let listeners = Listeners {
         https: vec!["127.0.0.1:0".parse().unwrap()],
         tls,
         socket: Some(folder.path().join("api.sock")),
+        boot,
     };
     let handle = serve(context, listeners).await.unwrap();
     Server {

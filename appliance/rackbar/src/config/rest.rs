@@ -68,7 +68,7 @@ impl Checker<'_> {
                 span,
                 "boot.negotiate",
                 format!("{way} is not a way DHCP can lead"),
-                "use \"proxy\", \"full_dhcp\", \"uefi_http\"",
+                "use \"proxy\", \"full_dhcp\", \"uefi_http\", \"uefi_https\"",
             );
         }
         Boot {

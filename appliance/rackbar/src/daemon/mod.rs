@@ -4,6 +4,7 @@
 //! last: until then everything that ends may still write. What fails at the start is told and worked around where that
 //! is possible at all: an appliance that serves half is worth more than one that restarts for ever.
 
+mod boot;
 mod cache;
 mod handoff;
 mod keep;
@@ -12,6 +13,7 @@ mod logs;
 mod names;
 mod network;
 mod operations;
+mod options;
 mod refusals;
 mod services;
 mod setup;
@@ -21,13 +23,10 @@ mod unlock;
 mod uploads;
 mod works;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::Args;
 use rackbar_control::{About, Access, Context, Listeners, Role, Token};
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::agents::{self, AgentOptions};
@@ -44,6 +43,7 @@ use crate::config::Config;
 use keep::Keep;
 use network::{Networks, Placed};
 use operations::Asked;
+pub(crate) use options::Options;
 use services::{Ports, Services, status};
 use setup::{anew, check, credentials, open_store, profiles, start_log};
 use site::Site;
@@ -56,48 +56,6 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// Between two tries of services that could not start, in looks.
 const RETRY: u32 = 5;
-
-/// Options of `rackbar daemon`. In the image nothing needs to be given.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    rackbar daemon\n      as the image's init starts it\n  \
-    rackbar daemon --config site.toml --data /tmp/rackbar --boot-files target/image/boot --no-network-setup\n      \
-    on a machine whose network is set up already\n  \
-    rackbar daemon --check --config site.toml\n      reads the file, says what is wrong with it, and ends\n\n\
-    SIGHUP reads the configuration again, SIGTERM ends it in good order. Logs are JSON lines on standard error; \
-    RUST_LOG chooses what is logged.")]
-pub(crate) struct Options {
-    /// The configuration file
-    #[arg(long, default_value = "/esp/rackbar.toml", value_name = "FILE")]
-    config: PathBuf,
-    /// Only check the configuration file
-    #[arg(long)]
-    check: bool,
-    /// Folder for the store
-    #[arg(long, default_value = "/data", value_name = "FOLDER")]
-    data: PathBuf,
-    /// Folder for the API's socket and the admin token; gone with the power
-    #[arg(long, default_value = "/run/rackbar", value_name = "FOLDER")]
-    run: PathBuf,
-    /// Folder of vmlinuz, base.cpio.zst, loader.efi, undionly.kpxe and snponly.efi
-    #[arg(long, default_value = "/boot", value_name = "FOLDER")]
-    boot_files: PathBuf,
-    /// Take interfaces and addresses as they are
-    #[arg(long)]
-    no_network_setup: bool,
-    /// Where the API and the page listen
-    #[arg(long, default_value = "0.0.0.0:443", value_name = "ADDRESS:PORT")]
-    listen_api: SocketAddr,
-    /// Where boot files are served over HTTP
-    #[arg(long, default_value = "0.0.0.0:80", value_name = "ADDRESS:PORT")]
-    listen_http: SocketAddr,
-    /// Where boot files are served over TFTP
-    #[arg(long, default_value = "0.0.0.0:69", value_name = "ADDRESS:PORT")]
-    listen_tftp: SocketAddr,
-    /// Where agents connect
-    #[arg(long, default_value = "0.0.0.0:4917", value_name = "ADDRESS:PORT")]
-    listen_agents: SocketAddr,
-}
 
 /// Runs until a signal ends it.
 ///
@@ -183,6 +141,7 @@ impl Daemon {
             http: options.listen_http,
             tftp: options.listen_tftp,
             agents: options.listen_agents.port(),
+            api: options.listen_api,
         };
         let logs = block_in_place(|| logs::open(&rack, &options.data, &config));
         let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports, logs.clone()));
@@ -278,6 +237,7 @@ impl Daemon {
             https: vec![self.options.listen_api],
             tls: self.site.api_tls()?,
             socket: Some(self.options.run.join("api.sock")),
+            boot: Some(self.services.documents()),
         };
         self.api = Some(rackbar_control::serve(context, listeners).await?);
         let state = format!("listening on {}", self.options.listen_api);

@@ -8,21 +8,21 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rackbar_artifacts::Artifacts;
-use rackbar_boot::SpecFile;
-use rackbar_dhcp::{BootPolicy, InterfaceId, Mode, Range, ReservedFor, UnknownClients};
-use rackbar_model::{EventKind, ServiceStatus, Severity, Timestamp};
+use rackbar_dhcp::{InterfaceId, Mode, Range, ReservedFor, UnknownClients};
+use rackbar_model::{ServiceStatus, Severity, Timestamp};
 use rackbar_orchestrator::{self as orchestrator, Desk, DeskOptions, Rack, Settings};
 use rackbar_services::dhcp::{self, DhcpConfig, DhcpHandle};
-use rackbar_services::http::{self, HttpConfig, HttpHandle, HttpLimits};
+use rackbar_services::http::{self, Documents, HttpConfig, HttpHandle, HttpLimits};
 use rackbar_services::ra::{self, RaConfig, RaHandle};
 use rackbar_services::syslog::LogStore;
 use rackbar_services::tftp::{self, TftpConfig, TftpHandle, TftpLimits};
-use rackbar_services::{ClientTable, Common, EventSink as _, SampleKind, StartError};
+use rackbar_services::{ClientTable, Common, SampleKind, StartError};
 
+use super::boot;
 use super::local::{Around, Local, told};
 use super::network::Placed;
 use super::site::Site;
-use crate::config::{Config, Dhcp, Role, Service, Uefi, Unknown};
+use crate::config::{Config, Dhcp, Role, Service, Unknown};
 
 /// What strangers may fetch by TFTP.
 const TFTP_FILES: [&str; 3] = ["loader.efi", "undionly.kpxe", "snponly.efi"];
@@ -33,6 +33,8 @@ pub(super) struct Ports {
     pub(super) http: SocketAddr,
     pub(super) tftp: SocketAddr,
     pub(super) agents: u16,
+    /// Of the API, which serves boot files over TLS too.
+    pub(super) api: SocketAddr,
 }
 
 /// The running services.
@@ -54,7 +56,7 @@ impl Services {
     /// Loads the boot files from `folder` and prepares everything; [`Self::apply`] starts it.
     pub(super) fn new(rack: Rack, site: &Site, folder: &Path, ports: Ports, logs: Option<Arc<LogStore>>) -> Self {
         let artifacts = Arc::new(Artifacts::new());
-        let (kernel, initrds) = load_boot_files(&rack, &artifacts, site, folder);
+        let (kernel, initrds) = boot::load(&rack, &artifacts, site, folder);
         let options = DeskOptions {
             kernel,
             initrds,
@@ -82,6 +84,11 @@ impl Services {
     /// What boot HTTP serves by digest; images join it.
     pub(super) fn artifacts(&self) -> Arc<Artifacts> {
         self.artifacts.clone()
+    }
+
+    /// What the API's server has for machines that boot over TLS.
+    pub(super) fn documents(&self) -> Documents {
+        Documents::new(self.artifacts.clone(), self.desk.clone(), self.common.clone())
     }
 
     /// Who is behind an address, and what is heard of them.
@@ -219,52 +226,6 @@ pub(super) fn status(name: &str, state: String, severity: Severity) -> ServiceSt
     }
 }
 
-/// Takes the boot files that are there; what is missing becomes an event, and nodes are told when they ask.
-fn load_boot_files(
-    rack: &Rack,
-    artifacts: &Artifacts,
-    site: &Site,
-    folder: &Path,
-) -> (Option<SpecFile>, Vec<SpecFile>) {
-    use rackbar_trust::Signer as _;
-    let spec = |name: &str| {
-        let loaded = artifacts.add_file(name, &folder.join(name));
-        let loaded = note(rack, loaded.map_err(|error| error.to_string()))?;
-        note(
-            rack,
-            SpecFile::new(name, loaded.size(), loaded.digest()).map_err(|error| error.to_string()),
-        )
-    };
-    let kernel = spec("vmlinuz");
-    let initrds = Vec::from_iter(spec("base.cpio.zst"));
-    for name in ["undionly.kpxe", "snponly.efi"] {
-        note(
-            rack,
-            artifacts
-                .add_file(name, &folder.join(name))
-                .map_err(|error| error.to_string()),
-        );
-    }
-    let loader = artifacts.add_loader("loader.efi", &folder.join("loader.efi"), &site.signer.public_key());
-    note(rack, loader.map_err(|error| error.to_string()));
-    // A kernel without its initial filesystem would start and find nothing.
-    (kernel.filter(|_| !initrds.is_empty()), initrds)
-}
-
-fn note<T>(rack: &Rack, result: Result<T, String>) -> Option<T> {
-    result
-        .map_err(|text| {
-            rack.event(
-                None,
-                EventKind::Note {
-                    text,
-                    severity: Severity::Error,
-                },
-            )
-        })
-        .ok()
-}
-
 fn settings(config: &Config, placed: &[Placed]) -> Settings {
     let networks = config.networks.iter().enumerate().map(|(index, network)| {
         let address = placed
@@ -338,7 +299,7 @@ fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports) -> DhcpConfig {
     };
     let engine = rackbar_dhcp::Config {
         networks,
-        boot: boot_policy(config, ports),
+        boot: boot::policy(config, ports),
         unknown,
         listed: config.clients.listed.clone(),
         ..rackbar_dhcp::Config::default()
@@ -413,21 +374,6 @@ fn dhcp_network(
     out
 }
 
-fn boot_policy(config: &Config, ports: Ports) -> BootPolicy {
-    let mut policy = BootPolicy::default();
-    if config.boot.uefi == Uefi::Snponly {
-        policy = policy.with_snponly();
-    }
-    if ports.http.port() != 80 {
-        let port = ports.http.port();
-        let with_port = |text: &str| text.replace("http://{server}", &format!("http://{{server}}:{port}"));
-        policy.script_url = with_port(&policy.script_url);
-        policy.loader_url = with_port(&policy.loader_url);
-        policy.files.iter_mut().for_each(|(_, file)| *file = with_port(file));
-    }
-    policy
-}
-
 /// All addresses we have, for the certificate.
 pub(super) fn addresses(placed: &[Placed]) -> Vec<IpAddr> {
     placed
@@ -460,6 +406,7 @@ mod tests {
         http: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80),
         tftp: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 69),
         agents: 4917,
+        api: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443),
     };
 
     #[test]
@@ -490,7 +437,7 @@ mod tests {
             http: SocketAddr::from(([0, 0, 0, 0], 8080)),
             ..PORTS
         };
-        let policy = boot_policy(&config, ports);
+        let policy = boot::policy(&config, ports);
         assert_eq!(policy.loader_url, "http://{server}:8080");
         assert!(
             policy

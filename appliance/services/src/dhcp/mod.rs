@@ -77,15 +77,10 @@ pub fn start(config: DhcpConfig, log: Arc<dyn LeaseLog>, common: Common) -> Resu
     running
         .spawn("dhcp", Some(waker.clone()), move || server.run())
         .map_err(system)?;
-    let (fetched, wake) = (orders.clone(), waker.clone());
-    common.clients.on_fetch(Some(Box::new(move |mac| {
+    let (heard, wake) = (orders.clone(), waker.clone());
+    common.clients.listen(Some(Box::new(move |what| {
         // The service was stopped: nobody needs to know.
-        let _ = fetched.send(Order::Fetched(mac));
-        wake.wake();
-    })));
-    let (forget, wake) = (orders.clone(), waker.clone());
-    common.clients.on_forget(Some(Box::new(move |mac| {
-        let _ = forget.send(Order::ForgetFirmware(mac));
+        let _ = heard.send(Order::Heard(what));
         wake.wake();
     })));
     Ok(DhcpHandle {
@@ -141,8 +136,7 @@ impl DhcpHandle {
 
     /// Stops receiving, commits and acknowledges what was under way, and waits until that is done.
     pub fn stop(mut self) {
-        self.common.clients.on_fetch(None);
-        self.common.clients.on_forget(None);
+        self.common.clients.listen(None);
         self.running.stop();
     }
 

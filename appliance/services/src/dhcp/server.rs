@@ -13,6 +13,7 @@ use rackbar_model::MacAddr;
 use super::committer::{self, Addressed, Committer, Job, Way};
 use super::ports::{Part, Port};
 use crate::Common;
+use crate::clients::Heard;
 use crate::frame;
 use crate::mmsg::{Outbound, Receiver};
 use crate::poll::{Poller, WAKE};
@@ -32,10 +33,8 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What the thread is told to do.
 pub(crate) enum Order {
-    /// A boot file went to this machine.
-    Fetched(MacAddr),
-    /// What was learnt of this machine's firmware is to be forgotten.
-    ForgetFirmware(MacAddr),
+    /// What other services heard of a machine.
+    Heard(Heard),
     /// Look something up.
     Look(Box<dyn FnOnce(&Engine) + Send>),
     /// Which interfaces are open.
@@ -247,8 +246,9 @@ impl Server {
     fn obey(&mut self) {
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Fetched(mac) => self.give(Input::BootFileFetched { mac }),
-                Order::ForgetFirmware(mac) => self.give(Input::ForgetFirmware { mac }),
+                Order::Heard(Heard::Fetched(mac)) => self.give(Input::BootFileFetched { mac }),
+                Order::Heard(Heard::RefusedTls(mac)) => self.give(Input::TlsRefused { mac }),
+                Order::Heard(Heard::Forget(mac)) => self.give(Input::ForgetFirmware { mac }),
                 Order::Look(look) => look(&self.engine),
                 Order::Names(sender) => {
                     let names = self.ports.iter().map(|port| (port.link.name.clone(), port.link.index));

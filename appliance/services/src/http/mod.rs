@@ -5,6 +5,7 @@
 
 mod connection;
 mod date;
+mod documents;
 mod request;
 mod routes;
 mod worker;
@@ -24,6 +25,7 @@ use crate::poll::Poller;
 use crate::running::{Running, StatusCell, lock};
 
 pub use connection::HttpTimeouts;
+pub use documents::{Document, Documents};
 use routes::Site;
 use worker::{Order, Shared, Worker};
 

@@ -25,9 +25,15 @@ pub(super) struct BootAnswer {
 }
 
 impl BootAnswer {
-    /// What this client is told on this network, beside another server's address (`proxy`) or with one of ours.
-    /// `None`: it does not boot, or we have nothing for it.
-    pub(super) fn new(policy: &BootPolicy, network: &Network, question: &Question<'_>, proxy: bool) -> Option<Self> {
+    /// What this client is told on this network, beside another server's address (`proxy`) or with one of ours, when
+    /// it is led by `led`. `None`: it does not boot, or we have nothing for it.
+    pub(super) fn new(
+        policy: &BootPolicy,
+        network: &Network,
+        question: &Question<'_>,
+        proxy: bool,
+        led: Option<BootWay>,
+    ) -> Option<Self> {
         if !policy.enabled {
             return None;
         }
@@ -48,11 +54,25 @@ impl BootAnswer {
                 ..answer(file_for(policy, question, ClientArch::X86Bios)?)
             }),
             // UEFI 2.10 section 24.7.3.1: without `HTTPClient` echoed the firmware drops the offer.
-            Speaker::HttpRom => Some(Self {
-                way: Some(if proxy { BootWay::Proxy } else { BootWay::UefiHttp }),
-                vendor_class: Some("HTTPClient"),
-                ..answer(file_for(policy, question, ClientArch::X64UefiHttp)?)
-            }),
+            Speaker::HttpRom => {
+                // Beside another server there is one URL and no second try: TLS only where the site wants nothing else.
+                let only_tls = network.allows(BootWay::UefiHttps) && !network.allows(BootWay::UefiHttp);
+                let tls = if proxy {
+                    only_tls
+                } else {
+                    led == Some(BootWay::UefiHttps)
+                };
+                let way = match (proxy, tls) {
+                    (true, _) => BootWay::Proxy,
+                    (false, true) => BootWay::UefiHttps,
+                    (false, false) => BootWay::UefiHttp,
+                };
+                Some(Self {
+                    way: Some(way),
+                    vendor_class: Some("HTTPClient"),
+                    ..answer(http_file(policy, question, tls)?)
+                })
+            }
             // iPXE takes `PXEClient` in an answer with an address as an order to look for PXE boot servers, so there
             // it must be absent; in a proxy answer it is how iPXE knows one. Never option 43: that brings its menu up.
             Speaker::Ipxe => Some(Self {
@@ -81,6 +101,15 @@ fn file_for<'p>(policy: &'p BootPolicy, question: &Question<'_>, absent: ClientA
         .archs()
         .filter(|arch| arch.is_http() == http)
         .find_map(|arch| policy.file(arch))
+}
+
+/// The URL for a client of UEFI HTTP Boot; over TLS there is our loader for x86-64 alone.
+fn http_file<'p>(policy: &'p BootPolicy, question: &Question<'_>, tls: bool) -> Option<&'p str> {
+    if tls {
+        let x64 = question.arch.is_none_or(|arch| arch == ClientArch::X64UefiHttp);
+        return policy.tls_url.as_deref().filter(|_| x64);
+    }
+    file_for(policy, question, ClientArch::X64UefiHttp)
 }
 
 fn fill(template: &str, server: Ipv4Addr, mac: MacAddr) -> String {

@@ -146,9 +146,14 @@ impl ClientMemory {
         }
         let offers = match self.way {
             Some(BootWay::Proxy) => "proxy offers",
+            Some(BootWay::UefiHttps) => "offers of an address and an HTTPS URL",
             Some(BootWay::FullDhcp | BootWay::UefiHttp | BootWay::RedfishUrl | BootWay::VirtualMedia) | None => {
                 "offers of an address and a boot file"
             }
+        };
+        let why = match self.way {
+            Some(BootWay::UefiHttps) => "the firmware does not trust the site's certificate, or has no TLS",
+            _ => "the firmware ignores them",
         };
         if self.unanswered >= PATIENCE {
             return Some(format!(
@@ -158,7 +163,7 @@ impl ClientMemory {
         }
         (self.fruitless >= PATIENCE).then(|| {
             format!(
-                "{} requests after our {offers} and no boot file fetched: the firmware ignores them",
+                "{} requests after our {offers} and no boot file fetched: {why}",
                 self.fruitless
             )
         })
@@ -247,6 +252,13 @@ impl ClientMemory {
         self.boot_server_requests = self.boot_server_requests.saturating_add(1);
         self.unanswered = 0;
         self.phase = ClientPhase::Requested { at: now };
+    }
+
+    /// It broke off TLS: its firmware said so itself, and the way need not come to nothing a second time.
+    pub(super) fn refused_tls(&mut self) {
+        if self.way == Some(BootWay::UefiHttps) {
+            self.fruitless = PATIENCE;
+        }
     }
 
     /// It fetched a boot file: its way works. True when that is news worth recording.

@@ -208,6 +208,11 @@ impl Engine {
                     out.push(Output::Learnt { mac, habit });
                 }
             }
+            Input::TlsRefused { mac } => {
+                if let Some(memory) = self.clients.get_mut(mac) {
+                    memory.refused_tls();
+                }
+            }
             Input::ForgetFirmware { mac } => {
                 if let Some(memory) = self.clients.get_mut(mac) {
                     memory.unlearn();

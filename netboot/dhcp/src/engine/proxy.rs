@@ -20,7 +20,7 @@ impl Engine {
         if !(network.allows(BootWay::Proxy) || question.speaker == Speaker::Ipxe) {
             return;
         }
-        let Some(boot) = BootAnswer::new(&self.config.boot, network, question, true) else {
+        let Some(boot) = BootAnswer::new(&self.config.boot, network, question, true, None) else {
             return;
         };
         self.proxy_reply(at, question, MessageType::Offer, &boot, out);
@@ -57,7 +57,7 @@ impl Engine {
             out.push(event(question.mac, kind));
         }
         let network = &self.sites[at].network;
-        let Some(boot) = BootAnswer::new(&self.config.boot, network, question, true) else {
+        let Some(boot) = BootAnswer::new(&self.config.boot, network, question, true, None) else {
             return;
         };
         self.proxy_reply(at, question, MessageType::Ack, &boot, out);
@@ -100,17 +100,18 @@ impl Engine {
             return;
         }
         self.doubt(now, question, out);
-        if BootAnswer::new(&self.config.boot, &self.sites[at].network, question, false).is_none() {
+        if BootAnswer::new(&self.config.boot, &self.sites[at].network, question, false, None).is_none() {
             self.tell_fileless(question, out);
             return;
         }
         let feasible = self.feasible(at, question);
-        let addressed = |way: &BootWay| matches!(way, BootWay::FullDhcp | BootWay::UefiHttp);
+        let addressed = |way: &BootWay| matches!(way, BootWay::FullDhcp | BootWay::UefiHttp | BootWay::UefiHttps);
         let may_address = feasible.iter().any(addressed);
         let proxying = matches!(self.sites[at].stance, Stance::Proxy(_));
         let usual = match (proxying, question.speaker) {
             (true, _) => feasible.first().copied(),
-            (false, Speaker::HttpRom) => Some(BootWay::UefiHttp),
+            // A site that forgot the way of its own machines still boots them.
+            (false, Speaker::HttpRom) => feasible.iter().copied().find(addressed).or(Some(BootWay::UefiHttp)),
             (false, _) => Some(BootWay::FullDhcp),
         };
         let Some(memory) = self.clients.get_mut(question.mac) else {
@@ -120,12 +121,14 @@ impl Engine {
             Some(BootWay::Proxy) => proxying,
             // Led by address beside another server only after the proxy way was given up, or because it worked.
             // What was learnt yields to the site: it may have forbidden the way, or taken the addresses away, since.
-            Some(BootWay::FullDhcp | BootWay::UefiHttp) if proxying => {
+            Some(BootWay::FullDhcp | BootWay::UefiHttp | BootWay::UefiHttps) if proxying => {
                 may_address
                     && (memory.given_up.contains(&BootWay::Proxy) || memory.proven == memory.way || usual == memory.way)
             }
             Some(BootWay::FullDhcp) => question.speaker == Speaker::Rom,
-            Some(BootWay::UefiHttp) => question.speaker == Speaker::HttpRom,
+            Some(way @ (BootWay::UefiHttp | BootWay::UefiHttps)) => {
+                question.speaker == Speaker::HttpRom && (feasible.contains(&way) || usual == memory.way)
+            }
             Some(BootWay::RedfishUrl | BootWay::VirtualMedia) => true,
             None => false,
         };
@@ -196,6 +199,7 @@ impl Engine {
     fn feasible(&self, at: usize, question: &Question<'_>) -> Vec<BootWay> {
         let site = &self.sites[at];
         let proxying = matches!(site.stance, Stance::Proxy(_));
+        let own = matches!(site.stance, Stance::Own(_));
         let addressed = proxying && site.table.can_serve(&question.key());
         let ways = if site.network.ways.is_empty() {
             &OWN_WAYS[..]
@@ -205,7 +209,12 @@ impl Engine {
         let works = |way: &BootWay| match way {
             BootWay::Proxy => proxying,
             BootWay::FullDhcp => addressed && question.speaker == Speaker::Rom,
-            BootWay::UefiHttp => addressed && question.speaker == Speaker::HttpRom,
+            BootWay::UefiHttp => (own || addressed) && question.speaker == Speaker::HttpRom,
+            BootWay::UefiHttps => {
+                let policy = &self.config.boot;
+                let url = BootAnswer::new(policy, &site.network, question, false, Some(BootWay::UefiHttps));
+                (own || addressed) && question.speaker == Speaker::HttpRom && url.is_some()
+            }
             // The orchestrator acts on the event through the BMC.
             BootWay::RedfishUrl | BootWay::VirtualMedia => true,
         };

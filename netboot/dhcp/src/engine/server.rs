@@ -70,7 +70,7 @@ impl Engine {
     /// True when negotiation found that this machine needs its address from us, although another server is there.
     fn led_by_address(&self, question: &Question<'_>) -> bool {
         let way = self.clients.get(question.mac).and_then(|memory| memory.way);
-        matches!(way, Some(BootWay::FullDhcp | BootWay::UefiHttp))
+        matches!(way, Some(BootWay::FullDhcp | BootWay::UefiHttp | BootWay::UefiHttps))
     }
 
     /// Offers an address, or probes one first. False when there is none.
@@ -305,7 +305,8 @@ impl Engine {
         let boots = self.admit(at, question) == Admission::All;
         let buffer = self.buffer();
         let network = &self.sites[at].network;
-        let boot = BootAnswer::new(&self.config.boot, network, question, false).filter(|_| boots);
+        let led = self.clients.get(question.mac).and_then(|memory| memory.way);
+        let boot = BootAnswer::new(&self.config.boot, network, question, false, led).filter(|_| boots);
         let reserved = network.reservations.iter().find(|r| Some(r.address) == address);
         let reply = Reply {
             network,

@@ -100,6 +100,14 @@ fn firmware(line: &mut Line, config: &MachineConfig) {
                 "-drive",
                 format!("if=pflash,format=raw,unit=1,file={}", escaped(&config.path("vars"))),
             );
+            // OVMF takes the certificates it trusts for HTTPS from here at each start.
+            let trust = config.path("trust");
+            if trust.exists() {
+                line.add(
+                    "-fw_cfg",
+                    format!("name=etc/edk2/https/cacerts,file={}", escaped(&trust)),
+                );
+            }
             if config.firmware == Firmware::UefiHttp {
                 line.add("-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n");
                 line.add("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n");

@@ -6,6 +6,7 @@ mod children;
 mod config;
 mod process;
 mod snapshot;
+mod trust;
 
 use std::io;
 use std::path::PathBuf;
@@ -118,6 +119,15 @@ impl Machine {
     /// What it is made of.
     pub fn config(&self) -> &MachineConfig {
         &self.inner.config
+    }
+
+    /// Has its UEFI firmware trust this certificate (DER) for HTTPS boot from the next start on, as if a person had
+    /// enrolled it in the setup.
+    ///
+    /// # Errors
+    /// When the run directory cannot be written.
+    pub fn trust(&self, certificate: &[u8]) -> std::io::Result<()> {
+        trust::write(&self.inner.config, certificate)
     }
 
     /// Its serial console.
