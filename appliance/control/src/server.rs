@@ -46,8 +46,6 @@ pub struct Listeners {
     pub tls: Arc<rustls::ServerConfig>,
     /// A socket file for local administration, made with mode 0600; `None` for none.
     pub socket: Option<PathBuf>,
-    /// What is served below `/boot/` over TLS, for HTTPS boot; `None` for nothing.
-    pub boot: Option<Documents>,
 }
 
 /// Why a listener could not be opened.
@@ -127,13 +125,9 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<Handle, Ser
     }
     let socket = listeners.socket.as_deref().map(open_socket).transpose()?;
     let (stop, stopped) = watch::channel(false);
-    let mut router = router(&context);
-    if let Some(documents) = &listeners.boot {
-        router = router.merge(boot::router(documents.clone()));
-    }
     let server = Server {
-        router,
-        boot: listeners.boot,
+        router: router(&context),
+        boot: None,
         permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         stopped,
     };
@@ -144,6 +138,34 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<Handle, Ser
     if let Some(listener) = socket {
         tasks.spawn(server.clone().local(listener));
     }
+    Ok(Handle { stop, tasks, addresses })
+}
+
+/// Serves the boot documents over TLS at an address of their own, for HTTPS boot (UEFI 2.10 section 24.7.4): what firmware
+/// needs of TLS the API must not have.
+///
+/// # Errors
+/// When the address cannot be opened.
+pub async fn serve_boot(
+    listen: SocketAddr,
+    tls: Arc<rustls::ServerConfig>,
+    documents: Documents,
+) -> Result<Handle, ServeError> {
+    let fail = |error| ServeError {
+        at: format!("{listen} (HTTPS boot)"),
+        error,
+    };
+    let listener = TcpListener::bind(listen).await.map_err(fail)?;
+    let addresses = vec![listener.local_addr().map_err(fail)?];
+    let (stop, stopped) = watch::channel(false);
+    let server = Server {
+        router: boot::router(documents.clone()),
+        boot: Some(documents),
+        permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        stopped,
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server.https(listener, TlsAcceptor::from(tls)));
     Ok(Handle { stop, tasks, addresses })
 }
 

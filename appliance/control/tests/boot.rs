@@ -5,12 +5,13 @@
 mod common;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
-use common::{Server, start_with};
+use common::tls;
 use rackbar_artifacts::Artifacts;
+use rackbar_control::{Handle, serve_boot};
 use rackbar_messages::BootReport;
 use rackbar_model::{EventKind, MacAddr};
 use rackbar_services::http::Documents;
@@ -49,22 +50,33 @@ impl EventSink for Seen {
     }
 }
 
+struct Server {
+    handle: Handle,
+    authority: PathBuf,
+}
+
 async fn serving(loader: &[u8], folder: &Path) -> (Server, Arc<Seen>) {
     let artifacts = Artifacts::new();
     let file = folder.join("loader.efi");
     std::fs::write(&file, loader).unwrap();
     artifacts.add_file("loader.efi", &file).unwrap();
-    artifacts.add_bytes("site-ca.cer", &b"der"[..]).unwrap();
+    artifacts.add_bytes("boot-ca.cer", &b"der"[..]).unwrap();
     let seen = Arc::new(Seen::default());
     let documents = Documents::new(Arc::new(artifacts), Arc::new(Desk), Common::new(seen.clone()));
-    (start_with(Some(documents)).await, seen)
+    let (tls, _, ca) = tls();
+    let authority = folder.join("ca.pem");
+    std::fs::write(&authority, ca).unwrap();
+    let handle = serve_boot("127.0.0.1:0".parse().unwrap(), tls, documents)
+        .await
+        .unwrap();
+    (Server { handle, authority }, seen)
 }
 
 async fn curl(server: &Server, trusting: bool, path: &str, more: &[&str]) -> Output {
     let mut curl = tokio::process::Command::new("curl");
     curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "20"]);
     if trusting {
-        curl.arg("--cacert").arg(server.folder.path().join("ca.pem"));
+        curl.arg("--cacert").arg(&server.authority);
     }
     curl.args(more)
         .arg(format!("https://{}{path}", server.handle.addresses()[0]));
@@ -86,7 +98,7 @@ async fn curl_gets_boot_documents_over_tls_without_a_token() {
         head.contains("content-length: 700000") && head.contains("application/efi"),
         "{head}"
     );
-    let ca = curl(&server, true, "/boot/v1/site-ca.cer", &[]).await;
+    let ca = curl(&server, true, "/boot/v1/boot-ca.cer", &[]).await;
     assert_eq!(ca.stdout, b"der");
     let script = curl(&server, true, "/boot/v1/script.ipxe?mac=52-54-00-00-00-01", &[]).await;
     assert!(script.stdout.starts_with(b"#!ipxe"), "{script:?}");
@@ -137,7 +149,7 @@ async fn a_machine_that_does_not_trust_the_site_has_it_in_its_timeline() {
     };
     assert_eq!(words.len(), 1, "{words:?}");
     assert!(
-        words[0].contains("UnknownCA") && words[0].contains("site-ca.cer"),
+        words[0].contains("UnknownCA") && words[0].contains("boot-ca.cer"),
         "{words:?}"
     );
 }

@@ -99,7 +99,7 @@ fn http_boot_goes_over_tls_where_the_site_says_so_and_without_it_when_the_firmwa
     let [(BootWay::UefiHttps, BootWay::UefiHttp, reason)] = changes(&events)[..] else {
         panic!("{events:?}")
     };
-    assert!(reason.contains("does not trust the site's certificate"), "{reason}");
+    assert!(reason.contains("does not trust the boot certificate"), "{reason}");
     rig.hear(&client(3).discover());
     assert_eq!(rig.sent().text(code::BOOT_FILE), "http://10.0.0.1/boot/v1/loader.efi");
 }

@@ -116,14 +116,6 @@ impl Api {
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
-    /// The site's CA certificate (DER), as a person gets it for a firmware's setup.
-    ///
-    /// # Errors
-    /// When the appliance does not answer.
-    pub async fn site_certificate(&self) -> Result<Bytes> {
-        self.get("/boot/v1/site-ca.cer").await
-    }
-
     /// All machines the appliance knows.
     ///
     /// # Errors

@@ -9,7 +9,6 @@ use rackbar_control::client::{Client, Endpoint};
 use rackbar_control::{About, Access, Context, Handle, Listeners, Role, Token, serve};
 use rackbar_model::Digest;
 use rackbar_orchestrator::{Options, Rack};
-use rackbar_services::http::Documents;
 use rackbar_store::Store;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -30,7 +29,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> Digest {
 }
 
 /// A site CA, a server certificate it signed for `rackbar` and 127.0.0.1, and the CA in PEM.
-fn tls() -> (Arc<rustls::ServerConfig>, Digest, String) {
+pub(crate) fn tls() -> (Arc<rustls::ServerConfig>, Digest, String) {
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     // With one name for both OpenSSL takes the server's certificate for a self-signed one.
@@ -56,11 +55,6 @@ fn tls() -> (Arc<rustls::ServerConfig>, Digest, String) {
 }
 
 pub(crate) async fn start() -> Server {
-    start_with(None).await
-}
-
-/// As [`start`], with boot documents below `/boot/`.
-pub(crate) async fn start_with(boot: Option<Documents>) -> Server {
     let rack = Rack::start(Store::in_memory(Default::default()).unwrap(), Options::default()).unwrap();
     let about = About {
         site: "test".into(),
@@ -80,13 +74,11 @@ pub(crate) async fn start_with(boot: Option<Documents>) -> Server {
         counters: Arc::new(|| "rackbar_test_total 7\n".to_owned()),
     };
     let folder = tempfile::tempdir().unwrap();
-    let (tls, pin, ca) = tls();
-    std::fs::write(folder.path().join("ca.pem"), ca).unwrap();
+    let (tls, pin, _) = tls();
     let listeners = Listeners {
         https: vec!["127.0.0.1:0".parse().unwrap()],
         tls,
         socket: Some(folder.path().join("api.sock")),
-        boot,
     };
     let handle = serve(context, listeners).await.unwrap();
     Server {

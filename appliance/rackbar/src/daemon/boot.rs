@@ -41,8 +41,6 @@ pub(super) fn load(
     }
     let loader = artifacts.add_loader("loader.efi", &folder.join("loader.efi"), &site.signer.public_key());
     note(rack, loader.map_err(|error| error.to_string()));
-    let ca = artifacts.add_bytes("site-ca.cer", site.ca_der());
-    note(rack, ca.map_err(|error| error.to_string()));
     // A kernel without its initial filesystem would start and find nothing.
     (kernel.filter(|_| !initrds.is_empty()), initrds)
 }
@@ -67,11 +65,8 @@ pub(super) fn policy(config: &Config, ports: Ports) -> BootPolicy {
     if config.boot.uefi == Uefi::Snponly {
         policy = policy.with_snponly();
     }
-    let tls = match ports.api.port() {
-        443 => String::new(),
-        port => format!(":{port}"),
-    };
-    policy.tls_url = Some(format!("https://{{server}}{tls}/boot/v1/loader.efi"));
+    let port = ports.boot_tls;
+    policy.tls_url = Some(format!("https://{{server}}:{port}/boot/v1/loader.efi"));
     if ports.http.port() != 80 {
         let port = ports.http.port();
         let with_port = |text: &str| text.replace("http://{server}", &format!("http://{{server}}:{port}"));

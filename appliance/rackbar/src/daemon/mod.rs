@@ -7,6 +7,7 @@
 mod boot;
 mod cache;
 mod handoff;
+mod https_boot;
 mod keep;
 mod local;
 mod logs;
@@ -40,6 +41,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::config::Config;
+use https_boot::HttpsBoot;
 use keep::Keep;
 use network::{Networks, Placed};
 use operations::Asked;
@@ -121,6 +123,7 @@ struct Daemon {
     cache: cache::Cache,
     access: Arc<Access>,
     api: Option<rackbar_control::Handle>,
+    https_boot: HttpsBoot,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
     /// Asked to start anew.
@@ -141,7 +144,7 @@ impl Daemon {
             http: options.listen_http,
             tftp: options.listen_tftp,
             agents: options.listen_agents.port(),
-            api: options.listen_api,
+            boot_tls: options.listen_boot_tls.port(),
         };
         let logs = block_in_place(|| logs::open(&rack, &options.data, &config));
         let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports, logs.clone()));
@@ -167,6 +170,12 @@ impl Daemon {
         })?;
         let mut daemon = Self {
             cache: cache::Cache::new(rack.clone(), &options.data),
+            https_boot: HttpsBoot::new(
+                store.clone(),
+                rack.clone(),
+                services.artifacts(),
+                options.listen_boot_tls,
+            ),
             api: None,
             tasks,
             options,
@@ -237,7 +246,6 @@ impl Daemon {
             https: vec![self.options.listen_api],
             tls: self.site.api_tls()?,
             socket: Some(self.options.run.join("api.sock")),
-            boot: Some(self.services.documents()),
         };
         self.api = Some(rackbar_control::serve(context, listeners).await?);
         let state = format!("listening on {}", self.options.listen_api);
@@ -288,6 +296,7 @@ impl Daemon {
         loaded.keep(&self.store);
         loaded.events.into_iter().for_each(|event| self.rack.event(None, event));
         block_in_place(|| self.follow());
+        self.follow_https_boot().await;
         self.services.watch();
     }
 
@@ -390,6 +399,15 @@ impl Daemon {
             self.follow();
             self.services.watch();
         });
+        if changed || retry {
+            self.follow_https_boot().await;
+        }
+    }
+
+    /// HTTPS boot follows the configuration and our addresses.
+    async fn follow_https_boot(&mut self) {
+        let (addresses, documents) = (services::addresses(&self.placed), self.services.documents());
+        self.https_boot.follow(&self.config, addresses, documents).await;
     }
 
     /// True for a network whose address is a DHCP server's to give.
@@ -426,6 +444,7 @@ impl Daemon {
             store,
             services,
             api,
+            mut https_boot,
             mut tasks,
             stop,
             networks,
@@ -438,6 +457,7 @@ impl Daemon {
         if let Some(api) = api {
             api.stop().await;
         }
+        https_boot.stop().await;
         while tasks.join_next().await.is_some() {}
         block_in_place(|| {
             // What is under way is taken up by the next start.

@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// Where boot files are served over TFTP
     #[arg(long, default_value = "0.0.0.0:69", value_name = "ADDRESS:PORT")]
     pub(super) listen_tftp: SocketAddr,
+    /// Where boot files are served over TLS, for HTTPS boot
+    #[arg(long, default_value = "0.0.0.0:8443", value_name = "ADDRESS:PORT")]
+    pub(super) listen_boot_tls: SocketAddr,
     /// Where agents connect
     #[arg(long, default_value = "0.0.0.0:4917", value_name = "ADDRESS:PORT")]
     pub(super) listen_agents: SocketAddr,

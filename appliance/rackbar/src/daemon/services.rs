@@ -33,8 +33,8 @@ pub(super) struct Ports {
     pub(super) http: SocketAddr,
     pub(super) tftp: SocketAddr,
     pub(super) agents: u16,
-    /// Of the API, which serves boot files over TLS too.
-    pub(super) api: SocketAddr,
+    /// Of the server for HTTPS boot.
+    pub(super) boot_tls: u16,
 }
 
 /// The running services.
@@ -86,7 +86,7 @@ impl Services {
         self.artifacts.clone()
     }
 
-    /// What the API's server has for machines that boot over TLS.
+    /// What is served to machines that boot over TLS.
     pub(super) fn documents(&self) -> Documents {
         Documents::new(self.artifacts.clone(), self.desk.clone(), self.common.clone())
     }
@@ -406,7 +406,7 @@ mod tests {
         http: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80),
         tftp: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 69),
         agents: 4917,
-        api: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443),
+        boot_tls: 8443,
     };
 
     #[test]

@@ -95,11 +95,6 @@ impl Site {
         Digest(sha256(&self.ca))
     }
 
-    /// The CA certificate in DER, as firmware takes it for HTTPS boot.
-    pub(super) fn ca_der(&self) -> Vec<u8> {
-        self.ca.to_vec()
-    }
-
     /// Makes a new server certificate when our addresses changed; running servers use it from the next handshake on.
     pub(super) fn set_addresses(&self, addresses: &[IpAddr]) -> Result<()> {
         let leaf = leaf(&self.store, &self.issuer, &self.ca, &names_of(addresses))?;

@@ -1,4 +1,4 @@
-//! The boot documents for another listener: the API's, which serves the same ones over TLS (HTTPS boot).
+//! The boot documents for another listener, which serves the same ones over TLS (HTTPS boot).
 
 use std::fmt::Write as _;
 use std::io;
@@ -95,7 +95,7 @@ impl Documents {
         if !matches!(response.status, 204 | 304) {
             let _ = write!(headers, "Content-Length: {length}\r\n");
         }
-        Document {
+        let mut document = Document {
             status: response.status,
             headers,
             body: response.body,
@@ -106,7 +106,11 @@ impl Documents {
             mac: response.mac,
             common: self.common.clone(),
             started: Instant::now(),
+        };
+        if document.length == 0 {
+            document.told();
         }
+        document
     }
 
     /// A machine broke the TLS handshake off, for `reason`: its timeline says why HTTPS boot goes no further.
@@ -118,7 +122,7 @@ impl Documents {
         self.common.clients.refused_tls(mac);
         let text = format!(
             "broke off a TLS handshake with this appliance ({reason}): a firmware that boots by HTTPS and does so does not \
-             trust the site's certificate; enrol /boot/v1/site-ca.cer in its setup, or take uefi_https out of boot.negotiate"
+             trust the boot certificate; enrol /boot/v1/boot-ca.cer in its setup, or take uefi_https out of boot.negotiate"
         );
         let severity = Severity::Warning;
         self.common.events.event(Some(mac), EventKind::Note { text, severity });
@@ -142,7 +146,6 @@ impl Document {
     /// When the file cannot be read, or became shorter than was announced.
     pub fn next_piece(&mut self) -> io::Result<Option<Bytes>> {
         if self.given >= self.length {
-            self.told();
             return Ok(None);
         }
         let piece = match &self.body {
@@ -160,6 +163,10 @@ impl Document {
             }
         };
         self.given = self.given.saturating_add(piece.len() as u64);
+        // With the last piece: nobody asks for the end of a body whose length was announced.
+        if self.given >= self.length {
+            self.told();
+        }
         Ok(Some(piece))
     }
 

@@ -81,9 +81,10 @@ pub(crate) fn respond(site: &Site, request: &Request, peer: IpAddr, local: Optio
         "/boot/v1/report" => not_allowed("POST"),
         "/boot/v1/script.ipxe" if read => script(site, request, peer),
         "/boot/v1/manifest" if read => manifest(site, request, peer),
-        "/boot/v1/site-ca.cer" if read => match site.artifacts.by_name("site-ca.cer") {
+        "/boot/v1/boot-ca.cer" if read => match site.artifacts.by_name("boot-ca.cer") {
             Some(artifact) => file(request, artifact, "no-cache"),
-            None => Response::text(404, "This server has no site certificate.").about("site-ca.cer"),
+            None => Response::text(404, "HTTPS boot is off here: boot.negotiate does not name uefi_https.")
+                .about("boot-ca.cer"),
         },
         "/boot/v1/loader.efi" if read => match site.artifacts.by_name("loader.efi") {
             Some(artifact) => file(request, artifact, "no-cache"),

@@ -152,7 +152,7 @@ impl ClientMemory {
             }
         };
         let why = match self.way {
-            Some(BootWay::UefiHttps) => "the firmware does not trust the site's certificate, or has no TLS",
+            Some(BootWay::UefiHttps) => "the firmware does not trust the boot certificate, or has no TLS",
             _ => "the firmware ignores them",
         };
         if self.unanswered >= PATIENCE {
