@@ -48,6 +48,12 @@ impl Rack {
         });
     }
 
+    /// Has a node's agent look at its machine again. False when none is connected.
+    pub(crate) fn ask_facts(&self, node: NodeId) -> bool {
+        let asked = self.with(|mind, _| mind.record(node).map(|record| record.ask_facts()));
+        asked.unwrap_or_default()
+    }
+
     /// The node by its id, also by one that was merged into it.
     pub(crate) fn node_by_id(&self, node: NodeId) -> Option<std::sync::Arc<Node>> {
         self.look(|mind| mind.node(node))

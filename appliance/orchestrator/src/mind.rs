@@ -288,11 +288,7 @@ impl Mind {
             Next::Stay => {}
             Next::AskFacts => {
                 record.progress = now;
-                if let Some(agent) = &record.agent {
-                    // A full channel has asks waiting already.
-                    let ask = rackbar_messages::Ask::Facts;
-                    let _ = agent.send.try_send(rackbar_messages::ToAgent::Ask { id: 0, ask });
-                }
+                record.ask_facts();
             }
             Next::Go(to, reason) => self.enter(now, id, to, reason),
         }

@@ -166,6 +166,15 @@ impl Record {
         }
     }
 
+    /// Has its agent look again; false when none is connected.
+    pub(crate) fn ask_facts(&self) -> bool {
+        let Some(agent) = &self.agent else { return false };
+        // A full channel has asks waiting already.
+        let ask = rackbar_messages::Ask::Facts;
+        let _ = agent.send.try_send(ToAgent::Ask { id: 0, ask });
+        true
+    }
+
     pub(crate) fn remember(&mut self, event: &Event) {
         // A running system renews its lease for ever; that must not push the story of its boot out.
         let renewal = matches!(event.kind, EventKind::DhcpRequest { .. } | EventKind::DhcpAck { .. });

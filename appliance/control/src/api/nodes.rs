@@ -306,7 +306,8 @@ pub(crate) struct Recovered {
 #[utoipa::path(
     post, path = "/api/v1/nodes/{node}/recover", tag = "nodes",
     params(("node" = String, Path, description = "Name, id or MAC address")),
-    responses((status = 200, body = Recovered), (status = 404, body = Problem), (status = 502, body = Problem))
+    responses((status = 200, body = Recovered), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 502, body = Problem))
 )]
 pub(crate) async fn recover(
     State(context): State<Context>,

@@ -128,16 +128,20 @@ impl Executor {
         Ok(())
     }
 
-    /// Takes a node back to a known state from anywhere: its part of a run is given up, it is Discovered (Enrolled when
-    /// it was never looked at), and it boots our agent when it next asks the network. Its history stays, and so does
-    /// what is on its disks.
+    /// Takes a node back to a known state from anywhere: its part of a run is given up, it is Discovered (when it was
+    /// never looked at: Inspecting while its agent is connected, else Enrolled), and it boots our agent when it next asks
+    /// the network. An agent that is connected is asked to look again. The node's history stays, and so does what is on
+    /// its disks.
     ///
     /// # Errors
-    /// When there is no such node or it could not be written down.
+    /// When there is no such node, it was handed over to another owner, or it could not be written down.
     pub fn recover(&self, node: NodeId, by: &str) -> Result<Recovered, NodeError> {
         let inner = &self.inner;
         let shown = inner.rack.node_by_id(node).ok_or(NodeError::NoSuchNode(node))?;
         let node = shown.id;
+        if shown.state == NodeState::HandedOver {
+            return Err(NodeError::HandedOver(shown.name.clone()));
+        }
         let reason = format!("recovered by {by}");
         let under_way = {
             let mut book = locked(&inner.book);
@@ -150,10 +154,11 @@ impl Executor {
             });
             inner.keep(&mut book)?;
             inner.settle(&mut book);
-            let state = if shown.inventory.is_some() {
-                NodeState::Discovered
-            } else {
-                NodeState::Enrolled
+            let asked = inner.rack.ask_facts(node);
+            let state = match (&shown.inventory, asked) {
+                (Some(_), _) => NodeState::Discovered,
+                (None, true) => NodeState::Inspecting,
+                (None, false) => NodeState::Enrolled,
             };
             inner.rack.hold(node, state, &reason);
             inner.rack.show(node, true, |node| {
@@ -179,6 +184,9 @@ impl Executor {
 
     /// Gets a recovered machine into our agent where that can be done from here.
     fn after_recovery(&self, node: &rackbar_model::Node, by: &str) -> String {
+        if node.agent_connected && node.inventory.is_none() {
+            return "its agent is asked to look at it again: wait until it is discovered".into();
+        }
         if node.agent_connected {
             return "its agent is connected: plan and commit again".into();
         }

@@ -162,6 +162,9 @@ pub enum NodeError {
     /// It could not be written down.
     #[error("it could not be written down, so nothing was changed: {0}")]
     Store(String),
+    /// It belongs to somebody else.
+    #[error("{0} was handed over to another owner, so it is not touched")]
+    HandedOver(String),
 }
 
 /// What `recover` came to.

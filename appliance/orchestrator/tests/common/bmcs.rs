@@ -79,8 +79,13 @@ pub struct Watch {
 
 impl Watch {
     pub fn start(store: Store, bmc: &Loopback, password: &str, timing: Timing) -> Self {
+        Self::with(rack(store), bmc, password, timing)
+    }
+
+    /// The same for an appliance that is there already.
+    pub fn with(rack: Rack, bmc: &Loopback, password: &str, timing: Timing) -> Self {
         let profiles = Profiles::shipped().unwrap();
-        let rack = rack(store.clone());
+        let store = rack.store().clone();
         let devices = Devices::new(admin(password), profiles, store)
             .on_ports(bmc.https().port(), bmc.ipmi().port())
             .with_timing(timing)

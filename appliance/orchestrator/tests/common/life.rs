@@ -205,11 +205,17 @@ impl Life {
 
     /// The first life: one machine with one disk, discovered, and an image.
     pub async fn first(folder: &Path, sim: &Arc<Sim>) -> (Self, NodeId) {
-        let mut life = Self::start(folder, sim).await;
-        let site = site();
-        let server = super::Server::start(&site, life.rack.clone(), Duration::from_secs(600)).await;
+        let (mut life, server, site) = Self::empty(folder, sim).await;
         let (agent, welcome) = boot(&site, &server, &[mac(1)], hardware(1, 20)).await;
         life.machine = Some((server, agent, site));
+        (life, welcome.node)
+    }
+
+    /// A life with an image and a server for agents, and no machine yet.
+    pub async fn empty(folder: &Path, sim: &Arc<Sim>) -> (Self, super::Server, super::Site) {
+        let life = Self::start(folder, sim).await;
+        let site = site();
+        let server = super::Server::start(&site, life.rack.clone(), Duration::from_secs(600)).await;
         let meta = ImageMeta {
             name: "debian-12".into(),
             ..ImageMeta::default()
@@ -219,7 +225,7 @@ impl Life {
         let mut upload = life.images.begin(meta).unwrap();
         upload.write(&raw).unwrap();
         upload.finish(None).unwrap();
-        (life, welcome.node)
+        (life, server, site)
     }
 
     /// Everything ends, as in a power cut.
