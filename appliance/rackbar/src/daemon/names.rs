@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 
 use rackbar_dns::{Host, Name, SiteNames};
-use rackbar_model::{Lease, LeaseState, MacAddr, Node, NodeId};
+use rackbar_model::{Lease, LeaseState, MacAddr, Node, NodeId, Timestamp};
 
 use super::network::Placed;
 use crate::config::{Config, Network};
@@ -56,12 +56,18 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
     let mut claimed = BTreeSet::new();
     let given: HashMap<NodeId, &Vec<IpAddr>> = known.given.iter().map(|(node, list)| (*node, list)).collect();
     let bound: HashMap<MacAddr, Vec<&Lease>> = by_mac(known.leases);
+    let holders = holders(known.nodes);
     for node in known.nodes {
         let addresses = addresses(node, given.get(&node.id).copied(), &bound);
         claimed.extend(addresses.iter().copied());
-        let installed = node.installed.as_ref().map(|one| one.hostname.as_str());
-        let label = installed.filter(|name| !name.is_empty()).unwrap_or(&node.name);
-        let label = label.split('.').next().unwrap_or_default();
+        let label = match label_of(node) {
+            Some(label) if holders.get(label).is_none_or(|(_, holder)| *holder == node.id) => label,
+            _ => node.name.as_str(),
+        };
+        // Its own name may be what another was installed as.
+        if holders.get(label).is_some_and(|(_, holder)| *holder != node.id) {
+            continue;
+        }
         for address in addresses {
             hosts.add(label, address, &network_of(known, address));
         }
@@ -101,6 +107,26 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
             .collect(),
         records: config.names.records.clone(),
     }
+}
+
+/// What the system on a node calls itself.
+fn label_of(node: &Node) -> Option<&str> {
+    let label = node.installed.as_ref()?.hostname.split('.').next();
+    label.filter(|label| !label.is_empty())
+}
+
+/// Who has each name of an installed system: where a machine was replaced by another, the one installed last.
+fn holders(nodes: &[std::sync::Arc<Node>]) -> HashMap<&str, (Timestamp, NodeId)> {
+    let mut holders: HashMap<&str, (Timestamp, NodeId)> = HashMap::new();
+    for node in nodes {
+        let Some((label, installed)) = label_of(node).zip(node.installed.as_ref()) else {
+            continue;
+        };
+        let mine = (installed.at, node.id);
+        let holder = holders.entry(label).or_insert(mine);
+        *holder = (*holder).max(mine);
+    }
+    holders
 }
 
 #[derive(Default)]
@@ -199,5 +225,43 @@ mod tests {
             ("web-1", &vec![[10, 10, 0, 20].into()])
         );
         assert_eq!(names.networks, [([10, 10, 0, 1].into(), 24)]);
+    }
+    /// A node that was installed as `web-1` at this time and has this address.
+    fn installed(number: u8, at: u64) -> std::sync::Arc<Node> {
+        let at = Timestamp(at);
+        let id = format!("00000000-0000-4000-8000-0000000000{number:02}");
+        let node = serde_json::json!({
+            "id": id, "name": format!("node-00{number}"), "state": "ready", "state_since": at, "first_seen": at,
+            "last_seen": at, "agent_connected": false, "power": "unknown", "address": format!("10.10.0.{number}"),
+            "bmc_address": null, "macs": [], "witnesses": [], "collisions": [], "inventory": null, "inventory_at": null,
+            "verdict": "",
+            "installed": { "image": "debian-12", "sha256": "00".repeat(32), "hostname": "web-1", "at": at, "run": 1,
+                "target": { "disk": rackbar_model::DiskRef::default() } },
+        });
+        std::sync::Arc::new(serde_json::from_value(node).unwrap())
+    }
+
+    #[test]
+    fn a_name_leads_to_the_machine_that_was_installed_with_it_last() {
+        let config = crate::config::check(crate::config::DEFAULT, &crate::config::no_files).unwrap();
+        for order in [[1, 2], [2, 1]] {
+            let nodes = order.map(|number| installed(number, u64::from(number) * 1_000));
+            let known = Known {
+                config: &config,
+                placed: &[],
+                domain: None,
+                nodes: &nodes,
+                leases: &[],
+                given: &[],
+            };
+            let names = names(&known);
+            let hosts: Vec<_> = names
+                .hosts
+                .iter()
+                .map(|host| (host.label.as_str(), &host.addresses))
+                .collect();
+            let address = |last: u8| vec![IpAddr::from([10, 10, 0, last])];
+            assert_eq!(hosts, [("node-001", &address(1)), ("web-1", &address(2))]);
+        }
     }
 }
