@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use rackbar_orchestrator::Rack;
 
-pub use api::openapi_json;
+pub use api::{AtConsole, ConsoleDeed, openapi_json};
 pub use auth::{Access, Role, Token, TokenEntry, TokenError};
 pub use server::{Handle, Listeners, ServeError, serve, serve_boot};
 

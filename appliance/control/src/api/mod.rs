@@ -1,5 +1,6 @@
 //! `/api/v1`: resources, and the handlers that give them.
 
+mod appliance;
 mod cache;
 mod changes;
 mod console;
@@ -30,6 +31,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::Context;
+pub use appliance::{AtConsole, ConsoleDeed};
 pub(crate) use changes::{AuditFilter, newest as changes_of};
 pub(crate) use events::{EventFilter, newest as events_of};
 pub(crate) use guard::{Caller, Deed, Local, Looked, page_guard};
@@ -64,6 +66,7 @@ impl utoipa::Modify for Security {
 fn documented() -> OpenApiRouter<Context> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(services::about))
+        .routes(routes!(appliance::deeds))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::show, nodes::change))
         .routes(routes!(nodes::timeline))

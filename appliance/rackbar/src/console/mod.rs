@@ -2,7 +2,8 @@
 //!
 //! It is a client of the API through the local socket, so it shows nothing the page would not, and it goes on when the
 //! daemon restarts. One of these runs per console. Keys: `l` the log, `t` the admin token while it has not been put
-//! away, `r` restart, `p` switch off (both ask first), `q` back.
+//! away, `r` restart, `p` switch off (both ask first), `q` back. What these change is told to the daemon before it is done,
+//! and so is in the audit trail.
 
 mod draw;
 mod state;
@@ -16,7 +17,8 @@ use clap::Args;
 use crossterm::event::{Event as Input, KeyCode, KeyEventKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rackbar_control::client::{Client, Endpoint};
+use rackbar_control::client::{Client, ClientError, Endpoint};
+use rackbar_control::{AtConsole, ConsoleDeed};
 use ratatui::crossterm;
 
 use crate::cli::SOCKET;
@@ -24,6 +26,9 @@ use state::{Screen, View};
 
 /// How often the screen looks again. A serial line at 115200 baud carries one full screen in a fifth of this.
 const REFRESH: Duration = Duration::from_secs(1);
+
+/// Longest wait for the daemon to write down what is done here.
+const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Longest passphrase that can be typed here, in bytes.
 const LONGEST_PASSPHRASE: usize = 1_024;
@@ -46,6 +51,9 @@ pub struct Options {
     /// The daemon's socket
     #[arg(long, default_value = SOCKET)]
     socket: PathBuf,
+    /// The process that restarts and switches off the machine, for tests
+    #[arg(long, default_value_t = 1, hide = true)]
+    init: i32,
 }
 
 /// Draws until told to stop.
@@ -71,14 +79,14 @@ pub async fn run(options: &Options) -> Result<()> {
             _ = tick.tick() => screen.refresh(&client, &unlock).await,
             Some(input) = keys.recv() => match screen.view {
                 View::Locked => on_passphrase(&mut screen, input, &unlock).await,
-                _ => on_input(&mut screen, input)?,
+                _ => on_input(&mut screen, input, &client, options.init).await?,
             },
         }
         terminal.draw(|frame| draw::draw(frame, &screen))?;
     }
 }
 
-fn on_input(screen: &mut Screen, input: Input) -> Result<()> {
+async fn on_input(screen: &mut Screen, input: Input, client: &Client, init: i32) -> Result<()> {
     let Input::Key(key) = input else { return Ok(()) };
     if key.kind != KeyEventKind::Press {
         return Ok(());
@@ -86,15 +94,20 @@ fn on_input(screen: &mut Screen, input: Input) -> Result<()> {
     let view = screen.view;
     screen.view = match (view, key.code) {
         (View::ConfirmRestart, KeyCode::Char('y')) => {
-            ask_init(Signal::SIGTERM)?;
+            // A person in front of a machine that hangs must be able to restart it: recorded or not.
+            let _ = recorded(client, ConsoleDeed::Restart).await;
+            ask_init(init, Signal::SIGTERM)?;
             View::Status
         }
         (View::ConfirmOff, KeyCode::Char('y')) => {
-            ask_init(Signal::SIGUSR2)?;
+            let _ = recorded(client, ConsoleDeed::PowerOff).await;
+            ask_init(init, Signal::SIGUSR2)?;
             View::Status
         }
         (View::Token, KeyCode::Char('d')) => {
-            screen.put_token_away();
+            if first_recorded(screen, client, ConsoleDeed::PutTokenAway).await {
+                screen.put_token_away();
+            }
             View::Status
         }
         (View::Log, KeyCode::Up) => screen.scroll(-1),
@@ -103,13 +116,36 @@ fn on_input(screen: &mut Screen, input: Input) -> Result<()> {
         (View::Log, KeyCode::PageDown) => screen.scroll(15),
         (View::Log, KeyCode::Tab | KeyCode::Char('n')) => screen.next_log(),
         (View::Status, KeyCode::Char('l')) => View::Log,
-        (View::Status, KeyCode::Char('t')) if screen.token.is_some() => View::Token,
+        (View::Status, KeyCode::Char('t')) if screen.token.is_some() => {
+            match first_recorded(screen, client, ConsoleDeed::ShowToken).await {
+                true => View::Token,
+                false => View::Status,
+            }
+        }
         (View::Status, KeyCode::Char('r')) => View::ConfirmRestart,
         (View::Status, KeyCode::Char('p')) => View::ConfirmOff,
         (View::Log, _) if !matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) => View::Log,
         _ => View::Status,
     };
     Ok(())
+}
+
+/// Has the daemon write into the audit trail what is about to be done here, and waits until it is durable.
+async fn recorded(client: &Client, deed: ConsoleDeed) -> Result<(), String> {
+    let body = AtConsole { deed };
+    let answer = tokio::time::timeout(RECORD_LIMIT, client.post("/api/v1/appliance/deeds", &body)).await;
+    let said: Result<_, ClientError> = answer.map_err(|_| "the daemon does not answer".to_owned())?;
+    said.map(drop).map_err(|error| error.to_string())
+}
+
+/// The same for what is not done unless it is recorded. Shows why when it is not.
+async fn first_recorded(screen: &mut Screen, client: &Client, deed: ConsoleDeed) -> bool {
+    let said = recorded(client, deed).await;
+    if let Err(reason) = &said {
+        screen.appliance = None;
+        screen.trouble = format!("not done, because it cannot be written into the audit trail: {reason}");
+    }
+    said.is_ok()
 }
 
 /// Takes the passphrase, and gives it to the daemon at the end of the line.
@@ -134,6 +170,6 @@ async fn on_passphrase(screen: &mut Screen, input: Input, unlock: &Path) {
 }
 
 /// PID 1 takes SIGTERM for a restart and SIGUSR2 for switching off, and brings services down in order.
-fn ask_init(signal: Signal) -> Result<()> {
-    kill(Pid::from_raw(1), signal).context("asking init")
+fn ask_init(init: i32, signal: Signal) -> Result<()> {
+    kill(Pid::from_raw(init), signal).context("asking init")
 }
