@@ -191,6 +191,7 @@ pub(super) fn run(inner: &Weak<Inner>, messages: &Receiver<Message>) {
         if looked.elapsed() >= LOOK {
             looked = std::time::Instant::now();
             inner.look();
+            inner.look_at_settings();
         }
         wait = inner.next_wait();
     }
@@ -350,7 +351,9 @@ impl Inner {
         let Some(position) = live.position(action) else { return };
         let node = plan.actions.get(position).and_then(|action| action.node);
         let taken_up = live.taken_up.contains(&attempt.job);
-        let system = node.map(|node| super::nodes::system(book, node)).unwrap_or_default();
+        let role = node.and_then(|node| self.rack.node_by_id(node)?.role.clone());
+        let system = node.map(|node| super::nodes::system(book, node, role.as_deref()));
+        let system = system.unwrap_or_default();
         let (give_up, told) = watch::channel(false);
         let progress = self.reporter(run, action, &attempt.job);
         let task = Task {

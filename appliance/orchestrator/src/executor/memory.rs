@@ -36,7 +36,7 @@ pub(super) struct NodeWork {
     pub(super) password_rotated: bool,
     /// It boots its disk when it asks the network.
     pub(super) boots_disk: bool,
-    /// Firmware attributes its role wanted when it was last worked on.
+    /// Firmware attributes that it was given for its role.
     pub(super) wanted_bios: BTreeMap<String, String>,
     /// Ids of the checks its role wanted.
     pub(super) checks: Vec<String>,

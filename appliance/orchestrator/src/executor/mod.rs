@@ -15,6 +15,7 @@ mod memory;
 mod nodes;
 mod orders;
 mod plans;
+mod settings;
 mod takeover;
 mod types;
 mod watch;
@@ -32,6 +33,7 @@ use rackbar_trust::Signer;
 use rackbar_verify::{NodeReport, Report, SignedReport};
 use tokio::runtime::Handle;
 
+pub use settings::SETTINGS_LOOK;
 pub use types::{
     CommitError, Install, NodeError, OrderError, PlanError, PlanRequest, Recovered, RunOrder, SiteInForce, VerifyError,
 };
@@ -53,6 +55,8 @@ pub struct Parts {
     pub services: BTreeSet<OwnService>,
     /// How much runs at once.
     pub bounds: Bounds,
+    /// Between two looks at the firmware attributes of a ready machine: [`SETTINGS_LOOK`].
+    pub settings_look: std::time::Duration,
     /// Signs reports.
     pub signer: Arc<dyn Signer + Send + Sync>,
     /// The rack's name in reports.
@@ -76,6 +80,7 @@ pub(crate) struct Inner {
     signer: Arc<dyn Signer + Send + Sync>,
     site_name: String,
     book: Mutex<Book>,
+    settings: Mutex<settings::Watch>,
     /// When attempts began, for the times that events tell.
     clocks: Mutex<HashMap<(u64, String), Timestamp>>,
     messages: Sender<Message>,
@@ -159,6 +164,7 @@ impl Executor {
             signer: parts.signer,
             site_name: parts.site_name,
             book: Mutex::new(book),
+            settings: Mutex::new(settings::Watch::new(parts.settings_look)),
             clocks: Mutex::default(),
             messages,
             runtime: Handle::current(),

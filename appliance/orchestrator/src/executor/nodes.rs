@@ -10,7 +10,7 @@ use rackbar_verify::Peer;
 
 use super::driver::Live;
 use super::memory::{self, NodeWork, Ready};
-use super::{Book, Inner};
+use super::{Book, Inner, settings};
 use crate::hands::{Done, Learned, System};
 use crate::rack::now;
 use crate::record::Boots;
@@ -19,7 +19,7 @@ use crate::record::Boots;
 const PEERS: usize = 4;
 
 /// What hands are told of the system on a node.
-pub(super) fn system(book: &Book, node: NodeId) -> System {
+pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
     let Some(work) = book.work.get(&node) else {
         return System::default();
     };
@@ -29,7 +29,7 @@ pub(super) fn system(book: &Book, node: NodeId) -> System {
         installed: work.shown.clone(),
         setup: work.setup.clone(),
         role: work.role.clone(),
-        bios: work.wanted_bios.clone(),
+        bios: settings::wanted(book, role, work),
     }
 }
 
@@ -175,7 +175,8 @@ impl Inner {
         book.work(node, |work| match &action.kind {
             ActionKind::BootOrder { .. } if well => work.boots_disk = work.installed.is_some(),
             ActionKind::BiosSettings { attributes } | ActionKind::BiosVerify { attributes } => {
-                work.wanted_bios.clone_from(attributes);
+                let new = attributes.iter().map(|(name, value)| (name.clone(), value.clone()));
+                work.wanted_bios.extend(new);
             }
             ActionKind::Step(step) | ActionKind::Rescue { step, .. } => {
                 if let Some(installed) = work.installed.as_mut().filter(|_| well) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rackbar_model::{CheckStatus, EventKind, Node, NodeState};
 use rackbar_plan::rules::Rules;
 
-use super::{Book, Inner, nodes};
+use super::{Book, Inner, nodes, settings};
 use crate::rack::{locked, now};
 
 impl Inner {
@@ -95,6 +95,7 @@ impl Inner {
                 let mut found = nodes::drift(ready, &nodes::hardware(node, now()));
                 let checks = work.report.iter().flat_map(|report| &report.checks);
                 let failed = checks.filter(|check| check.status == CheckStatus::Failed);
+                found.extend(settings::drift(book, node, work));
                 found.extend(failed.map(|check| {
                     format!(
                         "the check {} fails: wanted {}, found {}",

@@ -10,7 +10,7 @@ use rackbar_artifacts::images::{ImageMeta, Images};
 use rackbar_messages::JobId;
 use rackbar_model::{Disk, DiskBus, Inventory, NodeId, Timestamp};
 use rackbar_orchestrator::Rack;
-use rackbar_orchestrator::executor::{Executor, Install, Parts, PlanRequest};
+use rackbar_orchestrator::executor::{Executor, Install, Parts, PlanRequest, SETTINGS_LOOK};
 use rackbar_orchestrator::hands::{Done, Hands, Learned, Task, Working};
 use rackbar_plan::ActionKind;
 use rackbar_plan::engine::Bounds;
@@ -45,6 +45,8 @@ pub struct Sim {
     pub wake: Notify,
     /// Those end well when they are given up: they were past the point where they could stop.
     pub ends_well: Mutex<bool>,
+    /// How often a life looks at firmware attributes, when not as seldom as an appliance.
+    pub settings_look: Mutex<Option<Duration>>,
     /// Attempts under way on each node, and the most there ever were.
     at_work: Mutex<(BTreeMap<NodeId, usize>, usize)>,
 }
@@ -190,6 +192,7 @@ impl Life {
             images: Some(images.clone()),
             services: Default::default(),
             bounds: Bounds::default(),
+            settings_look: sim.settings_look.lock().unwrap().unwrap_or(SETTINGS_LOOK),
             signer: Arc::new(SigningKey::generate().unwrap().0),
             site_name: "test".into(),
         };

@@ -10,7 +10,7 @@ use rackbar_artifacts::Artifacts;
 use rackbar_artifacts::images::{Images, budget};
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::Rack;
-use rackbar_orchestrator::executor::{Executor, Parts};
+use rackbar_orchestrator::executor::{Executor, Parts, SETTINGS_LOOK};
 use rackbar_orchestrator::hands::{Appliance, Reach};
 use rackbar_plan::OwnService;
 use rackbar_plan::engine::Bounds;
@@ -64,6 +64,7 @@ impl Works {
             // A site file that says "own" turns them on, so they are always to be had.
             services: BTreeSet::from([OwnService::Dns, OwnService::Ntp, OwnService::Syslog, OwnService::Proxy]),
             bounds: Bounds::default(),
+            settings_look: SETTINGS_LOOK,
             signer: start.signer,
             site_name: start.name.to_owned(),
         };

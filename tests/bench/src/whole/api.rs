@@ -125,6 +125,7 @@ impl Api {
         let listeners = Listeners {
             https: vec![loopback()],
             tls: tls.server.clone(),
+            boot: None,
             socket: None,
         };
         let handle = serve(context, listeners).await?;

@@ -22,7 +22,7 @@ use rackbar_artifacts::images::{ImageMeta, Images};
 use rackbar_boot::SpecFile;
 use rackbar_model::Digest;
 use rackbar_orchestrator::agents::{self, AgentOptions};
-use rackbar_orchestrator::executor::{Executor, Parts};
+use rackbar_orchestrator::executor::{Executor, Parts, SETTINGS_LOOK};
 use rackbar_orchestrator::hands::{Appliance, Reach};
 use rackbar_orchestrator::{Desk, DeskOptions, Network, Options, Rack, Role, Settings};
 use rackbar_plan::RunState;
@@ -225,6 +225,7 @@ fn start_executor(folder: &Path, rack: &Rack, store: Store) -> Result<Executor> 
         images: Some(images),
         services: BTreeSet::new(),
         bounds: Bounds::default(),
+        settings_look: SETTINGS_LOOK,
         signer: Arc::new(signer),
         site_name: "bench".into(),
     };
