@@ -13,6 +13,7 @@ pub mod client;
 pub mod operations;
 mod page;
 mod server;
+mod webhooks;
 
 use std::sync::Arc;
 

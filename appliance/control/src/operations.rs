@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use crate::cache::{CacheDone, CacheEntry, CacheOrder, CacheState};
+pub use crate::webhooks::{WebhookEntry, WebhookSecret};
 
 /// What comes of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;
@@ -394,6 +395,14 @@ pub trait Operations: Send + Sync + 'static {
     /// Pins, refreshes, verifies, or changes the mode; gives what was done, in words.
     fn order_cache(&self, _order: CacheOrder) -> Answer<'_, String> {
         none("cache")
+    }
+    /// All webhooks, by name.
+    fn webhooks(&self) -> Answer<'_, Vec<WebhookEntry>> {
+        none("webhooks")
+    }
+    /// Gives a webhook a secret, a random one when none is given; gives its text.
+    fn set_webhook_secret(&self, _name: &str, _secret: Option<String>) -> Answer<'_, String> {
+        none("webhooks")
     }
     /// The whole state as one file, sealed with a passphrase.
     fn export(&self, _passphrase: String) -> Answer<'_, Vec<u8>> {

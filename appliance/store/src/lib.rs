@@ -73,6 +73,8 @@ pub enum Table {
     Firmware,
     /// The site in force, runs with the standing of their actions, what was installed where, and reports.
     Work,
+    /// How far each webhook's receiver was told, by the hook's name.
+    Webhooks,
 }
 
 /// A key and its value.

@@ -43,6 +43,7 @@ const LOCK: Bytes = TableDefinition::new("lock");
 const LOCK_KEY: &[u8] = b"lock";
 const WORK: Bytes = TableDefinition::new("work");
 const FIRMWARE: Bytes = TableDefinition::new("firmware");
+const WEBHOOKS: Bytes = TableDefinition::new("webhooks");
 
 const fn definition(table: Table) -> Bytes {
     match table {
@@ -52,12 +53,13 @@ const fn definition(table: Table) -> Bytes {
         Table::Bmcs => BMCS,
         Table::Work => WORK,
         Table::Firmware => FIRMWARE,
+        Table::Webhooks => WEBHOOKS,
     }
 }
 
 /// Tables of an export by their numbers there; a number is never given to another table. A new [`Table`] goes to the end.
 /// The lock is not among them: an export has its own.
-const NUMBERED: [Bytes; 9] = [
+const NUMBERED: [Bytes; 10] = [
     LEASES,
     NODES,
     INVENTORIES,
@@ -67,6 +69,7 @@ const NUMBERED: [Bytes; 9] = [
     BMCS,
     WORK,
     FIRMWARE,
+    WEBHOOKS,
 ];
 pub(crate) const SECRETS_NUMBER: u8 = 3;
 const EVENTS_NUMBER: u8 = 100;
@@ -220,6 +223,7 @@ fn initialise(db: &Database) -> Result<(), StoreError> {
         BMCS,
         WORK,
         FIRMWARE,
+        WEBHOOKS,
         LOCK,
     ] {
         tx.open_table(table)?;

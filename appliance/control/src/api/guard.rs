@@ -41,7 +41,8 @@ fn needed(method: &Method, path: &str) -> Role {
         path.strip_prefix(*prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    if ADMIN.iter().any(under) {
+    let secret = path.starts_with("/api/v1/webhooks/") && path.ends_with("/secret");
+    if secret || ADMIN.iter().any(under) {
         Role::Admin
     } else if path.starts_with("/api/v1/nodes/") && path.ends_with("/console") {
         // Who looks on takes the console from whoever has it, and it may show what was typed at a prompt.
@@ -178,6 +179,8 @@ mod tests {
             (Method::POST, "/api/v1/secrets/bmc-logins", Role::Admin),
             (Method::GET, "/api/v1/nodes/n1/console", Role::Operator),
             (Method::GET, "/api/v1/tokensmith", Role::Viewer),
+            (Method::GET, "/api/v1/webhooks", Role::Viewer),
+            (Method::PUT, "/api/v1/webhooks/chat/secret", Role::Admin),
         ] {
             assert_eq!(needed(&method, path), role, "{method} {path}");
         }

@@ -21,6 +21,7 @@ mod services;
 mod site;
 mod state;
 mod tokens;
+mod webhooks;
 
 use axum::Router;
 use axum::middleware;
@@ -110,6 +111,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(secrets::bmc_logins))
         .routes(routes!(cache::show, cache::order))
         .routes(routes!(cache::entries))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::set_secret))
         .routes(routes!(services::leases))
         .routes(routes!(services::services))
         .routes(routes!(logs::list))

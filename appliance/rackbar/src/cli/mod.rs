@@ -20,6 +20,7 @@ mod services;
 mod site;
 mod state;
 mod tokens;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -112,6 +113,9 @@ pub enum Command {
     /// See and keep what the caching proxy has stored
     #[command(subcommand)]
     Cache(cache::Command),
+    /// See the webhooks, and give them secrets
+    #[command(subcommand)]
+    Webhook(webhooks::Command),
     /// See the DHCP leases
     #[command(subcommand)]
     Lease(services::LeaseCommand),
@@ -182,6 +186,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Token(command) => tokens::run(&client, command, global.json).await,
         Command::Audit(options) => tokens::audit(&client, options, global.json).await,
         Command::Cache(command) => cache::run(&client, command, global.json).await,
+        Command::Webhook(command) => webhooks::run(&client, command, global.json).await,
         Command::Lease(command) => services::leases(&client, command, global.json).await,
         Command::Service(command) => services::services(&client, command, global.json).await,
         Command::Log(options) => log::run(&client, options, global.json).await,

@@ -12,6 +12,7 @@ mod rest;
 mod services;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +22,7 @@ use rackbar_boot::SiteScript;
 use rackbar_devices::Fingerprint;
 use rackbar_dns::{Name, SiteRecord};
 use rackbar_model::{BootWay, Digest, MacAddr};
+use rackbar_webhooks::Hook;
 use serde::Deserialize;
 
 pub(crate) use check::{check, no_files};
@@ -41,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) time: Time,
     pub(crate) log: Log,
     pub(crate) proxy: Proxy,
+    pub(crate) webhooks: Vec<Hook>,
     /// SHA-256 of the admin token's text.
     pub(crate) admin_token: Option<Digest>,
 }

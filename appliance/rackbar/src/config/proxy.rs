@@ -92,7 +92,7 @@ impl Checker<'_> {
             budget: raw.megabytes.as_ref().map(|one| one.get_ref().saturating_mul(MEGABYTE)),
             mirrors: self.mirrors(&raw.mirror),
             rule: self.destinations(raw),
-            roots: self.roots(&raw.authority),
+            roots: self.roots("proxy.authority", &raw.authority),
         }
     }
 
@@ -170,14 +170,15 @@ impl Checker<'_> {
         }
     }
 
-    fn roots(&mut self, raw: &[Spanned<String>]) -> Vec<Vec<u8>> {
+    /// Certificates of authorities, in DER form.
+    pub(super) fn roots(&mut self, field: &str, raw: &[Spanned<String>]) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
         for pem in raw {
             match authorities(pem.get_ref()) {
                 Ok(found) => out.extend(found),
                 Err(problem) => {
                     let instead = "write the certificate itself, from -----BEGIN CERTIFICATE----- to the end";
-                    self.wrong(Some(pem.span()), "proxy.authority", problem, instead);
+                    self.wrong(Some(pem.span()), field, problem, instead);
                 }
             }
         }

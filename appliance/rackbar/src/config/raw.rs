@@ -31,6 +31,8 @@ pub(super) struct Raw {
     pub(super) syslog: RawSyslog,
     #[serde(default)]
     pub(super) proxy: super::proxy::RawProxy,
+    #[serde(default)]
+    pub(super) webhook: Vec<super::webhook::RawWebhook>,
 }
 
 #[derive(Default, Deserialize)]

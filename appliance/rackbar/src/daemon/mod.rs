@@ -22,6 +22,7 @@ mod site;
 mod source;
 mod unlock;
 mod uploads;
+mod webhooks;
 mod works;
 
 use std::sync::Arc;
@@ -51,6 +52,7 @@ use setup::{anew, check, credentials, open_store, profiles, start_log};
 use site::Site;
 use source::{Loaded, Source};
 pub(crate) use unlock::{UNLOCK, unlock};
+use webhooks::Webhooks;
 use works::{Start, Works};
 
 /// Between two looks at the configuration file, the services and our leases.
@@ -121,6 +123,7 @@ struct Daemon {
     devices: Arc<Devices>,
     works: Works,
     cache: cache::Cache,
+    webhooks: Webhooks,
     access: Arc<Access>,
     api: Option<rackbar_control::Handle>,
     https_boot: HttpsBoot,
@@ -169,6 +172,7 @@ impl Daemon {
             })
         })?;
         let mut daemon = Self {
+            webhooks: Webhooks::new(rack.clone(), store.clone(), &config.name),
             cache: cache::Cache::new(rack.clone(), &options.data),
             https_boot: HttpsBoot::new(
                 store.clone(),
@@ -238,6 +242,7 @@ impl Daemon {
                 self.services.clients(),
                 self.logs.clone(),
                 self.cache.door(),
+                self.webhooks.door(),
             )),
             access: self.access.clone(),
             counters: self.cache.door().counters_after(self.services.counters()),
@@ -311,6 +316,7 @@ impl Daemon {
         };
         self.services.follow(&self.config, &around);
         self.cache.follow(&self.config, &around);
+        self.webhooks.follow(&self.config);
     }
 
     /// Serves until SIGTERM or SIGINT, or until the state was replaced.
@@ -451,6 +457,7 @@ impl Daemon {
             devices,
             works,
             cache,
+            webhooks,
             ..
         } = self;
         stop.send_replace(true);
@@ -458,6 +465,7 @@ impl Daemon {
             api.stop().await;
         }
         https_boot.stop().await;
+        webhooks.stop().await;
         while tasks.join_next().await.is_some() {}
         block_in_place(|| {
             // What is under way is taken up by the next start.

@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     Answer, Body, CacheEntry, CacheOrder, CacheState, EnrolmentEntry, ExportEntry, LogLine, LogQuery, NewImage,
-    Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SiteMistake, Verdict,
+    Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SiteMistake, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -23,6 +23,7 @@ use super::handoff::{self, HandOff};
 use super::keep::Keep;
 use super::refusals::{mistakes, of_commit, of_image, of_node, of_plan, of_verify};
 use super::uploads::take_in;
+use super::webhooks::HookDoor;
 use super::works::Works;
 
 /// Between two looks whether checks are done.
@@ -35,6 +36,7 @@ pub(super) struct Asked {
     keep: Keep,
     clients: Arc<ClientTable>,
     cache: CacheDoor,
+    hooks: HookDoor,
     consoles: Consoles,
     logs: Option<Arc<LogStore>>,
 }
@@ -47,6 +49,7 @@ impl Asked {
         clients: Arc<ClientTable>,
         logs: Option<Arc<LogStore>>,
         cache: CacheDoor,
+        hooks: HookDoor,
     ) -> Self {
         let consoles = Consoles::new(rack.clone(), keep.folder.join("console"));
         Self {
@@ -55,6 +58,7 @@ impl Asked {
             keep,
             clients,
             cache,
+            hooks,
             consoles,
             logs,
         }
@@ -274,6 +278,16 @@ impl Operations for Asked {
             }
             Ok(())
         })
+    }
+
+    fn webhooks(&self) -> Answer<'_, Vec<WebhookEntry>> {
+        let hooks = self.hooks.clone();
+        self.ask(move |_, _| hooks.list())
+    }
+
+    fn set_webhook_secret(&self, name: &str, secret: Option<String>) -> Answer<'_, String> {
+        let (hooks, name) = (self.hooks.clone(), name.to_owned());
+        self.ask(move |_, _| hooks.set_secret(&name, secret))
     }
 
     fn cache(&self) -> Answer<'_, CacheState> {

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A rack without DHCP whose address nobody has: no port below 1024 is needed, and no other machine can be disturbed. A file
 /// that is refused would make the daemon serve by its safe defaults, on the interfaces of this machine.
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 version = 1
 name = "loop"
 [[network]]
@@ -87,7 +87,10 @@ pub(crate) fn rackbar(home: &Path, arguments: &[&str], input: &str) -> Said {
 fn spawn(folder: &Path) -> (Child, Receiver<String>) {
     std::fs::create_dir_all(folder).unwrap();
     let config = folder.join("rackbar.toml");
-    std::fs::write(&config, CONFIG).unwrap();
+    // One that a test has put there stays.
+    if !config.exists() {
+        std::fs::write(&config, CONFIG).unwrap();
+    }
     let log = std::fs::File::options()
         .create(true)
         .append(true)
