@@ -413,6 +413,10 @@ pub trait Operations: Send + Sync + 'static {
     fn import(&self, _file: Vec<u8>, _passphrase: String, _by: &str) -> Answer<'_, String> {
         none("import")
     }
+    /// What somebody elsewhere needs to understand what happened here, as one file without secrets.
+    fn support_bundle(&self) -> Answer<'_, Vec<u8>> {
+        none("support bundle")
+    }
     /// How the stored secrets are locked.
     fn secrets(&self) -> Answer<'_, SecretsLock> {
         none("secrets")

@@ -29,7 +29,13 @@ pub(crate) struct Deed(pub(crate) String);
 /// Requests that send a body and yet change nothing.
 const LOOKS: [&str; 3] = ["/api/v1/site/check", "/api/v1/site/diff", "/api/v1/site/rules/test"];
 /// What only an admin may, in any way.
-const ADMIN: [&str; 4] = ["/api/v1/tokens", "/api/v1/export", "/api/v1/import", "/api/v1/secrets"];
+const ADMIN: [&str; 5] = [
+    "/api/v1/tokens",
+    "/api/v1/export",
+    "/api/v1/import",
+    "/api/v1/secrets",
+    "/api/v1/support-bundle",
+];
 
 fn looks(method: &Method, path: &str) -> bool {
     method.is_safe() || LOOKS.contains(&path)
@@ -178,6 +184,7 @@ mod tests {
             (Method::GET, "/api/v1/secrets", Role::Admin),
             (Method::POST, "/api/v1/secrets/bmc-logins", Role::Admin),
             (Method::GET, "/api/v1/nodes/n1/console", Role::Operator),
+            (Method::POST, "/api/v1/support-bundle", Role::Admin),
             (Method::GET, "/api/v1/tokensmith", Role::Viewer),
             (Method::GET, "/api/v1/webhooks", Role::Viewer),
             (Method::PUT, "/api/v1/webhooks/chat/secret", Role::Admin),

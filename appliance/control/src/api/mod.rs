@@ -20,6 +20,7 @@ mod secrets;
 mod services;
 mod site;
 mod state;
+mod support;
 mod tokens;
 mod webhooks;
 
@@ -100,6 +101,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(changes::list))
         .routes(routes!(state::export))
         .routes(routes!(state::import))
+        .routes(routes!(support::bundle))
         .routes(routes!(state::ansible))
         .routes(routes!(handoff::list))
         .routes(routes!(handoff::show))

@@ -19,6 +19,7 @@ mod secrets;
 mod services;
 mod site;
 mod state;
+mod support;
 mod tokens;
 mod webhooks;
 
@@ -97,6 +98,8 @@ pub enum Command {
     Export(state::Export),
     /// Put a saved state in the place of this appliance's own
     Import(state::Import),
+    /// Make one file for somebody elsewhere: logs, events, machines, configuration without secrets
+    SupportBundle(support::Options),
     /// See and change how the stored passwords and keys are locked
     #[command(subcommand)]
     Secrets(secrets::Command),
@@ -181,6 +184,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Report(command) => proof::reports(&client, command, global.json).await,
         Command::Export(options) => state::export(&client, options).await,
         Command::Import(options) => state::import(&client, options).await,
+        Command::SupportBundle(options) => support::run(&client, options).await,
         Command::Secrets(command) => secrets::run(&client, command, global.json).await,
         Command::Handoff(command) => state::hand_off(&client, command, global.json).await,
         Command::Token(command) => tokens::run(&client, command, global.json).await,

@@ -116,7 +116,7 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
         Command::BreakGlass { file, passphrase_file } => {
             let body = json!({ "passphrase": state::passphrase(passphrase_file)? });
             let sealed = client.post("/api/v1/secrets/bmc-logins", &body).await?;
-            return state::save(file, &sealed);
+            return state::save(file, &sealed, "sealed");
         }
         Command::Read(options) => return read(options, as_json),
     };

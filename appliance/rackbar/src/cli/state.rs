@@ -104,11 +104,11 @@ pub async fn export(client: &Client, options: &Export) -> Result<()> {
     let sealed = client
         .post("/api/v1/export", &json!({ "passphrase": passphrase }))
         .await?;
-    save(&options.file, &sealed)
+    save(&options.file, &sealed, "sealed")
 }
 
-/// Writes a sealed file that must be new, readable by its owner alone.
-pub(super) fn save(path: &Path, sealed: &[u8]) -> Result<()> {
+/// Writes a file that must be new, readable by its owner alone.
+pub(super) fn save(path: &Path, sealed: &[u8], how: &str) -> Result<()> {
     let place = path.display();
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -119,7 +119,7 @@ pub(super) fn save(path: &Path, sealed: &[u8]) -> Result<()> {
     file.write_all(sealed)
         .and_then(|()| file.sync_all())
         .with_context(|| format!("writing {place}"))?;
-    eprintln!("{place}: {} bytes, sealed", sealed.len());
+    eprintln!("{place}: {} bytes, {how}", sealed.len());
     Ok(())
 }
 

@@ -24,6 +24,10 @@ pub(super) struct Keep {
     pub(super) store: Store,
     /// Folder of the store.
     pub(super) folder: PathBuf,
+    /// The configuration's file.
+    pub(super) config: PathBuf,
+    /// The run folder.
+    pub(super) run: PathBuf,
     pub(super) restart: Arc<Notify>,
 }
 
@@ -41,7 +45,7 @@ fn refused(error: StoreError) -> Refused {
     }
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     status("", String::new(), Severity::Info).since
 }
 

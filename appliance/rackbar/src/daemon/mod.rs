@@ -20,6 +20,7 @@ mod services;
 mod setup;
 mod site;
 mod source;
+mod support;
 mod unlock;
 mod uploads;
 mod webhooks;
@@ -230,6 +231,8 @@ impl Daemon {
         let keep = Keep {
             store: self.store.clone(),
             folder: self.options.data.clone(),
+            config: self.options.config.clone(),
+            run: self.options.run.clone(),
             restart: self.anew.clone(),
         };
         let context = Context {

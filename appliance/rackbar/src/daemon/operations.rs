@@ -22,6 +22,7 @@ use super::cache::{self, CacheDoor};
 use super::handoff::{self, HandOff};
 use super::keep::Keep;
 use super::refusals::{mistakes, of_commit, of_image, of_node, of_plan, of_verify};
+use super::support::Support;
 use super::uploads::take_in;
 use super::webhooks::HookDoor;
 use super::works::Works;
@@ -349,6 +350,21 @@ impl Operations for Asked {
 
     fn export(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
         self.keep(move |keep| keep.export(&passphrase))
+    }
+
+    fn support_bundle(&self) -> Answer<'_, Vec<u8>> {
+        let (keep, logs, hooks) = (self.keep.clone(), self.logs.clone(), self.hooks.clone());
+        self.ask(move |executor, rack| {
+            let (keep, logs, hooks) = (&keep, logs.as_deref(), &hooks);
+            let support = Support {
+                keep,
+                executor,
+                rack,
+                logs,
+                hooks,
+            };
+            support.bundle()
+        })
     }
 
     fn import(&self, file: Vec<u8>, passphrase: String, by: &str) -> Answer<'_, String> {
