@@ -4,9 +4,9 @@
 //!  facts thread ── inventory ──┐
 //!  watch thread ── LLDP, links ┤
 //!                              ▼
-//!  main: interface ─▶ DHCP ─▶ TLS, pinned ─▶ Hello ─▶ Welcome ─▶ serve ─┐
-//!          ▲            (lease kept by a thread)                        │
-//!          └───────── back-off, next interface ◀── connection ended ────┘
+//!  main: interface ─▶ DHCP ─▶ time ─▶ TLS, pinned ─▶ Hello ─▶ Welcome ─▶ serve ─┐
+//!          ▲            (lease kept by a thread)                                 │
+//!          └────────────── back-off, next interface ◀── connection ended ────────┘
 //! ```
 //! Jobs (erase, write, set up, ...) run in a thread of their own, whatever becomes of the connection.
 //!
@@ -69,6 +69,7 @@ pub fn run() -> ! {
         };
         // The first look was before any link was up; this one is done when the appliance has welcomed us.
         facts.look_again();
+        clock::ask(&clock::Machine, enrolment.server.ip());
         let mut tries = 0;
         while uplink.has_lease() && (tries < TRIES_PER_INTERFACE || choice.is_only()) {
             let opened = Session::open(enrolment.server, Arc::clone(&config), &mut credentials, &facts, &pinned);

@@ -384,7 +384,7 @@ fn greet(welcome: &Welcome, pinned: &Pinned) {
     if let Err(error) = nix::unistd::sethostname(&welcome.name) {
         say!("the host name cannot be set to {}: {error}", welcome.name);
     }
-    if clock::follow(welcome.now_millis) {
+    if clock::follow(&clock::Machine, welcome.now_millis) {
         pinned.trust_clock();
     }
 }

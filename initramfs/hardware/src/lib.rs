@@ -1,7 +1,7 @@
 //! Reading a machine: sysfs, SMBIOS, PCI, disks, LLDP, the BMC over KCS; and loading the drivers its devices ask for.
 //!
 //! Readers take a [`Root`] so that tests run them on fixture trees. Everything is optional: a broken table costs its
-//! own fields and nothing else. Readers change nothing; what changes a device ([`block`], [`gpt`], `bmc::configure`) is
+//! own fields and nothing else. Readers change nothing; what changes a device ([`block`], [`gpt`], [`rtc`], `bmc::configure`) is
 //! called by those who were told to.
 
 pub mod block;
@@ -17,6 +17,7 @@ pub mod modules;
 pub mod nics;
 pub mod passthrough;
 mod root;
+pub mod rtc;
 pub mod smbios;
 #[cfg(test)]
 mod testing;
