@@ -16,6 +16,7 @@ mod network;
 mod operations;
 mod options;
 mod refusals;
+mod resolv;
 mod services;
 mod setup;
 mod site;
@@ -26,6 +27,7 @@ mod uploads;
 mod webhooks;
 mod works;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +50,7 @@ use keep::Keep;
 use network::{Networks, Placed};
 use operations::Asked;
 pub(crate) use options::Options;
+use resolv::Resolv;
 use services::{Ports, Services, status};
 use setup::{anew, check, credentials, open_store, profiles, start_log};
 use site::Site;
@@ -125,6 +128,7 @@ struct Daemon {
     works: Works,
     cache: cache::Cache,
     webhooks: Webhooks,
+    resolv: Resolv,
     access: Arc<Access>,
     api: Option<rackbar_control::Handle>,
     https_boot: HttpsBoot,
@@ -173,6 +177,7 @@ impl Daemon {
             })
         })?;
         let mut daemon = Self {
+            resolv: Resolv::new("/etc/resolv.conf"),
             webhooks: Webhooks::new(rack.clone(), store.clone(), &config.name),
             cache: cache::Cache::new(rack.clone(), &options.data),
             https_boot: HttpsBoot::new(
@@ -319,6 +324,11 @@ impl Daemon {
         };
         self.services.follow(&self.config, &around);
         self.cache.follow(&self.config, &around);
+        // Where the network is not ours to set up, neither is this.
+        if !self.options.no_network_setup {
+            let learnt = around.resolvers.iter().copied().map(IpAddr::from);
+            self.resolv.follow(&self.config, learnt);
+        }
         self.webhooks.follow(&self.config);
     }
 
