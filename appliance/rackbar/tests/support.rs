@@ -17,6 +17,7 @@ const SCRIPT_SECRET: &str = "ipxe-user:ipxe-pass";
 const KERNEL_SECRET: &str = "luks-opensesame";
 const FILE_SECRET: &str = "AKIAIOSFODNN7EXAMPLE";
 const STEP_SECRET: &str = "curl-token-4711";
+const BMC_OWN_PASSWORD: &str = "calvin";
 const PARAMETER_SECRET: &str = "puppet-db-password";
 
 fn config() -> String {
@@ -77,6 +78,17 @@ fn a_support_bundle_has_what_is_needed_and_no_secret() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("rackbar.toml"), config()).unwrap();
     std::fs::write(folder.path().join("bmc-password"), format!("{BMC_FILE_PASSWORD}\n")).unwrap();
+    // A BMC's own account, as the appliance keeps it.
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let store = rackbar_store::Store::open(data.join("rackbar.redb")).unwrap();
+    let login = rackbar_store::BmcLogin::told("root", &rackbar_model::SecretText(BMC_OWN_PASSWORD.into()));
+    let key = b"bmc-login/00000000-0000-4000-8000-000000000001";
+    store
+        .put(rackbar_store::Table::Secrets, key, &serde_json::to_vec(&login).unwrap())
+        .unwrap();
+    store.close();
+    drop(store);
     let appliance = Appliance::start(folder.path());
     let site = appliance.file("site.toml", site());
     appliance.ask(&["site", "set", &site]).well();
@@ -92,7 +104,11 @@ fn a_support_bundle_has_what_is_needed_and_no_secret() {
     let mut said = std::fs::OpenOptions::new().append(true).open(&log).unwrap();
     std::io::Write::write_all(
         &mut said,
-        format!("a driver said {BMC_PASSWORD} and {}\n", admin.trim()).as_bytes(),
+        format!(
+            "a driver said {BMC_PASSWORD} and {} and {BMC_OWN_PASSWORD}\n",
+            admin.trim()
+        )
+        .as_bytes(),
     )
     .unwrap();
 
@@ -139,13 +155,14 @@ fn a_support_bundle_has_what_is_needed_and_no_secret() {
         "/etc/aws",
         "http://127.0.0.1:9/",
         "10.255.255.1/30",
-        "a driver said [redacted] and [redacted]",
+        "a driver said [redacted] and [redacted] and [redacted]",
     ] {
         assert!(content.contains(kept), "{kept} is not in it");
     }
     let secrets = [
         BMC_PASSWORD,
         BMC_FILE_PASSWORD,
+        BMC_OWN_PASSWORD,
         HOOK_PATH,
         HOOK_SECRET,
         &HOOK_SECRET.replace('"', "\\\""),

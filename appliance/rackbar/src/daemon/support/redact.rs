@@ -21,6 +21,24 @@ const LINE: usize = 16;
 /// Words of a field's name that make its text a secret.
 const SECRET_WORDS: [&str; 6] = ["password", "passwd", "passphrase", "secret", "token", "private"];
 
+/// Fields of what is stored among the secrets that are none: all else there is taken for one.
+const PUBLIC: [&str; 14] = [
+    "user",
+    "name",
+    "names",
+    "tool",
+    "node",
+    "by",
+    "state",
+    "role",
+    "made",
+    "expires",
+    "placed",
+    "used",
+    "revoked",
+    "proven_at",
+];
+
 /// Fields of configurations and plans whose text is people's own, and may hold anything.
 const OWN_TEXT: [&str; 6] = [
     "content",
@@ -67,7 +85,7 @@ impl Secrets {
     /// A value from among the store's secrets: text, bytes, or JSON that holds some.
     pub(super) fn add_stored(&mut self, value: &[u8]) {
         match serde_json::from_slice::<Value>(value) {
-            Ok(json @ (Value::Object(_) | Value::Array(_))) => self.add_json(&json, false),
+            Ok(json @ (Value::Object(_) | Value::Array(_))) => self.add_json(&json),
             Ok(_) | Err(_) => self.add_bytes(value),
         }
     }
@@ -82,25 +100,21 @@ impl Secrets {
         }
     }
 
-    /// `named`: a field above has the name of a secret.
-    fn add_json(&mut self, json: &Value, named: bool) {
+    fn add_json(&mut self, json: &Value) {
         match json {
-            Value::String(text) if named || (text.len() >= LINE && !text.contains(' ')) || text.contains('\n') => {
-                self.add(text.as_bytes());
-            }
+            Value::String(text) => self.add(text.as_bytes()),
             Value::Array(items) => {
                 let bytes = items
                     .iter()
                     .map(|one| one.as_u64().and_then(|byte| u8::try_from(byte).ok()));
                 match bytes.collect::<Option<Vec<u8>>>() {
                     Some(bytes) if bytes.len() >= LINE => self.add_bytes(&bytes),
-                    _ => items.iter().for_each(|one| self.add_json(one, named)),
+                    _ => items.iter().for_each(|one| self.add_json(one)),
                 }
             }
             Value::Object(fields) => {
-                for (name, one) in fields {
-                    self.add_json(one, named || is_secret(name));
-                }
+                let secret = fields.iter().filter(|(name, _)| !PUBLIC.contains(&name.as_str()));
+                secret.for_each(|(_, one)| self.add_json(one));
             }
             _ => {}
         }
@@ -243,7 +257,7 @@ mod tests {
     #[test]
     fn stored_secrets_are_found_as_text_as_bytes_in_json_and_by_the_line() {
         let mut secrets = Secrets::default();
-        secrets.add_stored(br#"{"user":"admin","password":"p4ss","own":true}"#);
+        secrets.add_stored(br#"{"user":"admin","current":"p4ss","own":true}"#);
         secrets.add_stored(br#"{"key":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16],"count":3}"#);
         secrets.add_stored(b"-----BEGIN KEY-----\nAAAABBBBCCCCDDDDEEEE\nFFFFGGGGHHHHIIIIJJJJ\n-----END KEY-----\n");
         secrets.add_stored(&[0xfe; 32]);
