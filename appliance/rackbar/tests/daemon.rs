@@ -169,6 +169,11 @@ fn locked_appliance_waits_for_its_passphrase_and_serves_then() {
     .well();
     appliance.await_service();
     assert_eq!(appliance.fingerprint(), fingerprint);
+    let audit = appliance.ask(&["audit", "--by", "console"]).well();
+    assert!(
+        audit.contains("open the stored secrets") && audit.contains("after 1 that were refused"),
+        "{audit}"
+    );
     assert!(appliance.ask(&["secrets", "key-file"]).well().contains("key file"));
     appliance.stop();
     Appliance::start(folder.path());

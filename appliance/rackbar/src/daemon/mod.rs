@@ -55,6 +55,7 @@ use services::{Ports, Services, status};
 use setup::{anew, check, credentials, open_store, profiles, start_log};
 use site::Site;
 use source::{Loaded, Source};
+use unlock::Waited;
 pub(crate) use unlock::{UNLOCK, unlock};
 use webhooks::Webhooks;
 use works::{Start, Works};
@@ -79,7 +80,8 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     std::fs::create_dir_all(&options.run).with_context(|| format!("making {}", options.run.display()))?;
     let volatile = options.run.join("volatile").exists();
     let (store, mut notes) = open_store(&options.data)?;
-    if !unlock::wait(&store, &options.run).await? {
+    let waited = unlock::wait(&store, &options.run).await?;
+    if waited == Waited::Ended {
         block_in_place(|| store.close());
         return Ok(());
     }
@@ -92,6 +94,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         },
     )?;
     notes.into_iter().for_each(|note| rack.event(None, note));
+    block_in_place(|| waited.tell(&rack))?;
     let kernel = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let mut source = Source::new(options.config.clone(), kernel);
     let loaded = source.first(&store);

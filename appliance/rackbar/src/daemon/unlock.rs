@@ -9,6 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rackbar_model::EventKind;
+use rackbar_orchestrator::Rack;
 use rackbar_store::{LockState, Store};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -23,10 +25,42 @@ const LONGEST: u64 = 4_096;
 /// Longest wait for that line: one who connects and says nothing does not keep others out.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits until the secrets are open. False when a signal ended the wait.
-pub(super) async fn wait(store: &Store, run: &Path) -> Result<bool> {
+/// How the wait ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// There was nothing to wait for.
+    Open,
+    /// Somebody gave the passphrase, after so many wrong ones.
+    Unlocked(u32),
+    /// A signal ended it.
+    Ended,
+}
+
+impl Waited {
+    /// Writes into the audit trail that the secrets were opened: that could not be done before. Waits for the disk.
+    ///
+    /// # Errors
+    /// When the journal does not hold it.
+    pub(super) fn tell(self, rack: &Rack) -> Result<()> {
+        let Self::Unlocked(wrong) = self else { return Ok(()) };
+        let outcome = match wrong {
+            0 => "done".to_owned(),
+            _ => format!("done, after {wrong} that were refused"),
+        };
+        let change = EventKind::Changed {
+            by: "console".into(),
+            what: "open the stored secrets with their passphrase".into(),
+            outcome,
+            ok: true,
+        };
+        rack.record_change(change).context("the audit trail cannot be written")
+    }
+}
+
+/// Waits until the secrets are open.
+pub(super) async fn wait(store: &Store, run: &Path) -> Result<Waited> {
     match store.lock_state() {
-        LockState::KeyFile | LockState::Memory | LockState::Passphrase => return Ok(true),
+        LockState::KeyFile | LockState::Memory | LockState::Passphrase => return Ok(Waited::Open),
         LockState::KeyFileLost(why) => bail!("the stored secrets cannot be opened: {why}"),
         LockState::NeedsPassphrase => {}
     }
@@ -42,20 +76,22 @@ pub(super) async fn wait(store: &Store, run: &Path) -> Result<bool> {
     );
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let open = loop {
+    let mut wrong = 0u32;
+    let end = loop {
         let stream = tokio::select! {
-            _ = term.recv() => break false,
-            _ = interrupt.recv() => break false,
+            _ = term.recv() => break Waited::Ended,
+            _ = interrupt.recv() => break Waited::Ended,
             accepted = listener.accept() => accepted.with_context(place)?.0,
         };
         match tokio::time::timeout(PATIENCE, answer(store, stream)).await {
-            Ok(Ok(true)) => break true,
-            Ok(Ok(false)) | Err(_) => {}
+            Ok(Ok(true)) => break Waited::Unlocked(wrong),
+            Ok(Ok(false)) => wrong = wrong.saturating_add(1),
+            Err(_) => {}
             Ok(Err(error)) => tracing::debug!(%error, "who came to unlock went away"),
         }
     };
     let _ = std::fs::remove_file(&path);
-    Ok(open)
+    Ok(end)
 }
 
 async fn answer(store: &Store, stream: UnixStream) -> std::io::Result<bool> {
