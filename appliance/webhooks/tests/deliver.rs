@@ -395,3 +395,64 @@ async fn only_the_authority_that_the_hook_names_is_trusted() {
     assert_eq!(told(&until_heard(&receiver, 1).await), ["one"]);
     teller.kill().await;
 }
+
+/// A request as one line for `receiver.py`.
+fn line(heard: &Heard) -> String {
+    let headers: serde_json::Map<String, serde_json::Value> = heard
+        .head
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    serde_json::json!({ "headers": headers, "body": heard.body }).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_libraries_of_cloudevents_and_standard_webhooks_take_our_messages() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start("127.0.0.1:0", Arc::default(), None).await;
+    let everything = Hook {
+        events: Vec::new(),
+        ..hook(&format!("http://{}/", receiver.address))
+    };
+    let teller = Teller::start(folder.path(), everything).await;
+    let secret = Secret::text_of(&[9; 32]);
+    let key = secret_key("chat");
+    teller.store.put(Table::Secrets, &key, secret.as_bytes()).unwrap();
+    teller.store.append(Event {
+        node: Some(rackbar_model::NodeId([7; 16])),
+        ..event(EventKind::NodeEnrolled {
+            name: "node-001".into(),
+            by: "dhcp".into(),
+        })
+    });
+    teller.happens("a \"quoted\" word,\na line and an \u{e4}");
+    let heard = until_heard(&receiver, 2).await;
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv/bin/python");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/receiver.py");
+    let lines: String = heard.iter().map(|one| line(one) + "\n").collect();
+    let input = folder.path().join("requests");
+    std::fs::write(&input, lines).unwrap();
+    let output = std::process::Command::new(python)
+        .arg(script)
+        .arg(&secret)
+        .stdin(std::fs::File::open(&input).unwrap())
+        .output()
+        .expect("the Python environment that `cargo xtask setup` makes");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let understood = String::from_utf8(output.stdout).unwrap();
+    let mut understood = understood
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let first = understood.next().unwrap();
+    assert_eq!(first["type"], "dev.rackbar.node_enrolled");
+    assert_eq!(first["source"], "/rackbar/hall-3");
+    assert_eq!(first["subject"], "07070707-0707-0707-0707-070707070707");
+    assert_eq!(first["time"], "2023-11-14T22:13:20+00:00");
+    let second = understood.next().unwrap();
+    assert_eq!(
+        second["data"]["kind"]["drift_seen"]["what"],
+        "a \"quoted\" word,\na line and an \u{e4}"
+    );
+    teller.kill().await;
+}

@@ -1,18 +1,50 @@
 //! Programs that Debian does not carry, from PyPI, in an environment of their own under the target folder.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::Need;
 use crate::project::Project;
 
-/// Packages, the program each must bring, and why.
-const PACKAGES: &[(&str, &str, &str)] = &[(
-    "salt==3008.4",
-    "salt-ssh",
-    "independent reader of rosters, pillar and minion keys",
-)];
+/// What a package brings, by which it is known to be there.
+enum Brings {
+    Program(&'static str),
+    Module(&'static str),
+}
+
+/// Packages, what each must bring, and why.
+const PACKAGES: &[(&str, Brings, &str)] = &[
+    (
+        "salt==3008.4",
+        Brings::Program("salt-ssh"),
+        "independent reader of rosters, pillar and minion keys",
+    ),
+    (
+        "cloudevents==2.2.0",
+        Brings::Module("cloudevents.core"),
+        "independent reader of webhooks' messages",
+    ),
+    (
+        "standardwebhooks==1.1.0",
+        Brings::Module("standardwebhooks"),
+        "independent check of webhooks' signatures",
+    ),
+];
+
+impl Brings {
+    fn is_in(&self, folder: &Path) -> bool {
+        match self {
+            Self::Program(name) => folder.join("bin").join(name).exists(),
+            Self::Module(name) => Command::new(folder.join("bin/python"))
+                .args(["-c", &format!("import {name}")])
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success()),
+        }
+    }
+}
 
 /// Makes the environment and installs what is missing there.
 pub(super) fn packages(need: Need) -> Result<()> {
@@ -20,8 +52,8 @@ pub(super) fn packages(need: Need) -> Result<()> {
         return Ok(());
     }
     let folder = Project::find()?.target.join("venv");
-    for (package, program, why) in PACKAGES {
-        if folder.join("bin").join(program).exists() {
+    for (package, brings, why) in PACKAGES {
+        if brings.is_in(&folder) {
             continue;
         }
         println!("setup: Python package {package} is missing: {why}");
