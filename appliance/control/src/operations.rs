@@ -351,6 +351,10 @@ pub trait Operations: Send + Sync + 'static {
     fn recover(&self, _node: &str, _by: &str) -> Answer<'_, String> {
         none("recover")
     }
+    /// Forgets a machine that is gone for good.
+    fn forget(&self, _node: &str, _by: &str) -> Answer<'_, ()> {
+        none("forget")
+    }
     /// Hands off a machine, or hands on again.
     fn maintenance(&self, _node: &str, _on: bool, _reason: String, _by: &str) -> Answer<'_, ()> {
         none("maintenance")

@@ -3,6 +3,7 @@
 use rackbar_model::{EventKind, Node, NodeId, NodeState};
 
 use crate::Rack;
+use crate::rack::locked;
 use crate::record::{Boots, Standing};
 
 impl Rack {
@@ -52,6 +53,15 @@ impl Rack {
     pub(crate) fn ask_facts(&self, node: NodeId) -> bool {
         let asked = self.with(|mind, _| mind.record(node).map(|record| record.ask_facts()));
         asked.unwrap_or_default()
+    }
+
+    /// Forgets a node. Its events stay.
+    pub(crate) fn forget(&self, node: NodeId) {
+        locked(&self.inner.tokens).forget(node);
+        self.with(|mind, _| {
+            let node = mind.resolve(node);
+            mind.forget(node);
+        });
     }
 
     /// The node by its id, also by one that was merged into it.

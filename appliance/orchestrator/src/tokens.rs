@@ -272,6 +272,16 @@ impl Tokens {
         }
     }
 
+    /// Ends the sessions of a node: an agent of it that comes back has to boot anew.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        let mine = self.sessions.iter().filter(|(_, one)| one.node == node);
+        let keys: Vec<Key> = mine.map(|(key, _)| *key).collect();
+        for key in keys {
+            self.sessions.remove(&key);
+            self.store.queue(Table::Tokens, &named(b's', &key), None);
+        }
+    }
+
     /// Has a session written together with `writes`, and ends those it replaces.
     fn open(
         &mut self,

@@ -7,9 +7,10 @@ mod common;
 use std::sync::Arc;
 
 use common::life::{Life, Sim, hardware};
-use common::{boot, kinds, mac, until, until_node};
+use common::{Agent, boot, kinds, mac, until, until_node};
+use rackbar_messages::{Proof, RefusedReason, ToAgent};
 use rackbar_model::{Node, NodeId};
-use rackbar_orchestrator::executor::{CommitError, PlanRequest};
+use rackbar_orchestrator::executor::{CommitError, NodeError, PlanRequest};
 use rackbar_plan::{Plan, RunId, RunState};
 
 /// The site, with the serial number of the machine that is `web-1`.
@@ -137,5 +138,77 @@ async fn a_machine_that_takes_the_name_of_another_needs_its_own_consent_and_the_
         [],
         "nothing is left to do, least of all to the old one"
     );
+    life.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_gone_is_forgotten_with_its_name_and_comes_back_as_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (mut life, old) = Life::first(folder.path(), &sim).await;
+    life.executor.set_site(&site_for("SN1"), "anna").unwrap();
+    let yes = ["web-1".to_owned()];
+
+    // Not while it is there, and not while it is worked on.
+    let there = life.executor.forget(old, "anna").unwrap_err();
+    assert_eq!(there, NodeError::StillThere("node-001".into()));
+    *sim.hang.lock().unwrap() = Some("os.write");
+    let run = life.executor.commit(&plan(&life, false).id, &yes, "anna").unwrap();
+    sim.stopped.notified().await;
+    let busy = life.executor.forget(old, "anna").unwrap_err();
+    assert!(matches!(busy, NodeError::Busy { run: one, .. } if one == run), "{busy}");
+    *sim.hang.lock().unwrap() = None;
+    life.executor.recover(old, "anna").unwrap();
+    until("the run has ended", || {
+        life.executor.run(run).filter(|run| run.ended.is_some())
+    })
+    .await;
+    done(
+        &life,
+        life.executor.commit(&plan(&life, false).id, &yes, "anna").unwrap(),
+    )
+    .await;
+    is_ready(&life, old).await;
+
+    let (server, agent, site) = life.machine.take().unwrap();
+    drop(agent);
+    until_node(&life.rack, "it is gone", |node| !node.agent_connected).await;
+    life.executor.forget(old, "anna").unwrap();
+    assert!(life.rack.nodes().is_empty());
+    let gone = life.executor.forget(old, "anna").unwrap_err();
+    assert_eq!(gone, NodeError::NoSuchNode(old));
+    life.rack.store().flush().unwrap();
+    let story = life.rack.store().timeline(old, 10_000).unwrap();
+    let told = |event: &rackbar_model::Event| event.kind.to_string().contains("forgotten by anna");
+    assert!(
+        story.len() > 10 && story.iter().any(told),
+        "its story stays in the journal"
+    );
+
+    // Over a restart too. Then the very machine comes back: it is a new one, with the first name that is free, of which
+    // nothing is known and on which nothing is destroyed without consent.
+    server.stop().await;
+    life.kill().await;
+    let mut life = Life::start(folder.path(), &sim).await;
+    assert!(life.rack.nodes().is_empty());
+    assert!(life.executor.report(old).is_none() && life.executor.run(run).is_some());
+    let server = common::Server::start(&site, life.rack.clone(), std::time::Duration::from_secs(600)).await;
+    let (agent, welcome) = boot(&site, &server, &[mac(1)], hardware(1, 20)).await;
+    life.machine = Some((server, agent, site));
+    assert_ne!(welcome.node, old);
+    let shown = life.rack.node(&welcome.node.to_string()).unwrap();
+    assert_eq!((shown.name.as_str(), &shown.installed), ("node-001", &None));
+    let refused = life.executor.commit(&plan(&life, false).id, &[], "anna").unwrap_err();
+    assert_eq!(refused, CommitError::Consent { missing: yes.into() });
+
+    // Its session ends with it: the agent that comes back has to boot anew.
+    let (server, agent, site) = life.machine.take().unwrap();
+    drop(agent);
+    until_node(&life.rack, "it is gone", |node| !node.agent_connected).await;
+    life.executor.forget(welcome.node, "anna").unwrap();
+    let proof = Proof::Session(welcome.session);
+    let refused = Agent::connect(&site, server.address, mac(1), proof).await.map(|_| ());
+    assert_eq!(refused, Err(ToAgent::Refused(RefusedReason::UnknownSession)));
+    server.stop().await;
     life.kill().await;
 }

@@ -70,7 +70,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(services::about))
         .routes(routes!(appliance::deeds))
         .routes(routes!(nodes::list))
-        .routes(routes!(nodes::show, nodes::change))
+        .routes(routes!(nodes::show, nodes::change, nodes::forget))
         .routes(routes!(nodes::timeline))
         .routes(routes!(nodes::inventories))
         .routes(routes!(nodes::power))

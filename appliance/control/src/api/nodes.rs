@@ -320,6 +320,23 @@ pub(crate) async fn recover(
     Ok((Extension(deed), Json(Recovered { done })).into_response())
 }
 
+/// Forgets a machine that is gone for good: its name, its addresses, what was installed on it. What happened to it stays in
+/// the journal. One that comes back is a new machine.
+#[utoipa::path(
+    delete, path = "/api/v1/nodes/{node}", tag = "nodes",
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(crate) async fn forget(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    Extension(Caller(by)): Extension<Caller>,
+) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    context.operations.forget(&node.id.to_string(), &by.name).await?;
+    Ok((Extension(Deed(format!("forget {}", node.name))), StatusCode::NO_CONTENT).into_response())
+}
+
 /// Hands off, or on again.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

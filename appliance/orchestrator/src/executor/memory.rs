@@ -95,6 +95,11 @@ pub(super) fn node_entry(node: NodeId, work: &NodeWork) -> Entry {
     entry(format!("node/{node}").into_bytes(), work)
 }
 
+/// Forgets what was known of a node.
+pub(super) fn no_node_entry(node: NodeId) -> Entry {
+    (format!("node/{node}").into_bytes(), None)
+}
+
 pub(super) fn site_entry(site: &SavedSite) -> Entry {
     entry(b"site".to_vec(), site)
 }

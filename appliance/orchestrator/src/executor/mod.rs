@@ -11,6 +11,7 @@
 
 mod driver;
 mod facts;
+mod forget;
 mod memory;
 mod nodes;
 mod orders;

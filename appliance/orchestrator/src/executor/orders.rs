@@ -413,7 +413,7 @@ impl Inner {
     }
 
     /// Writes what is known of nodes.
-    fn keep(&self, book: &mut Book) -> Result<(), NodeError> {
+    pub(super) fn keep(&self, book: &mut Book) -> Result<(), NodeError> {
         let entries = std::mem::take(&mut book.unwritten);
         if entries.is_empty() {
             return Ok(());

@@ -162,6 +162,17 @@ pub enum NodeError {
     /// It could not be written down.
     #[error("it could not be written down, so nothing was changed: {0}")]
     Store(String),
+    /// A run has it in work.
+    #[error("run {run} works on {name}: wait for it, or recover the machine first")]
+    Busy {
+        /// Its name.
+        name: String,
+        /// The run.
+        run: RunId,
+    },
+    /// It is there.
+    #[error("the agent of {0} is connected, so it is not gone: switch it off or take it out first")]
+    StillThere(String),
     /// It belongs to somebody else.
     #[error("{0} was handed over to another owner, so it is not touched")]
     HandedOver(String),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rackbar_model::{CheckStatus, EventKind, Node, NodeState};
 use rackbar_plan::rules::Rules;
 
-use super::{Book, Inner, nodes, settings};
+use super::{Book, Inner, memory, nodes, settings};
 use crate::rack::{locked, now};
 
 impl Inner {
@@ -39,7 +39,7 @@ impl Inner {
             .look(|mind| mind.records.get(&node.id).map(|record| record.aliases.clone()));
         for alias in aliases.unwrap_or_default() {
             if let Some(gone) = book.work.remove(&alias) {
-                book.unwritten.push((format!("node/{alias}").into_bytes(), None));
+                book.unwritten.push(memory::no_node_entry(alias));
                 if !book.work.contains_key(&node.id) {
                     book.work(node.id, |work| *work = gone);
                     self.show_work(book, node.id);

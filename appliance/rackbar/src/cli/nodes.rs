@@ -64,6 +64,15 @@ pub enum Command {
         /// Name, id or MAC address
         node: String,
     },
+    /// Forget a machine that is gone for good
+    #[command(
+        after_help = "Example:\n  rackbar node forget node-003\n\nIts name and its addresses are free again. What happened \
+        to it stays in the journal. If it comes back it is a new machine."
+    )]
+    Forget {
+        /// Name, id or MAC address
+        node: String,
+    },
     /// Keep Rackbar's hands off a machine, or let it again
     #[command(
         after_help = "Examples:\n  rackbar node maintenance node-003 on --reason \"fan is replaced\"\n  \
@@ -177,6 +186,11 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
                 "{node}: {}",
                 output::plain(answer["done"].as_str().unwrap_or("recovered"))
             );
+            Ok(())
+        }
+        Command::Forget { node } => {
+            client.delete(&format!("/api/v1/nodes/{}", segment(node))).await?;
+            eprintln!("{node} is forgotten; if it comes back it is a new machine");
             Ok(())
         }
         Command::Maintenance { node, switch, reason } => {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rackbar_control::operations::{EnrolmentEntry, ExportEntry, Refused, Verdict};
 use rackbar_handoff::enrol::{self, Enrolment, Kind};
 use rackbar_handoff::{EXPORTS, ExportError, Member, Rack as View, csr};
-use rackbar_model::{Node, OsFile, Severity, Timestamp};
+use rackbar_model::{Node, NodeId, OsFile, Severity, Timestamp};
 use rackbar_plan::Site;
 use rackbar_plan::site::Enrol;
 use rackbar_store::{Store, StoreError, Table};
@@ -223,6 +223,19 @@ impl HandOff {
 
 fn key(tool: Enrol, member: &Member<'_>) -> String {
     format!("enrol/{}/{}", tool.name(), member.node.id)
+}
+
+/// Takes away the secrets by which a machine that was forgotten could still enrol itself.
+pub(super) fn forget(store: &Store, node: NodeId) -> Result<(), Refused> {
+    let _held = RECORDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let end = format!("/{node}");
+    let stored = store.list(Table::Secrets).map_err(of_store)?;
+    let keys = stored.into_iter().map(|(key, _)| key);
+    let mine: Vec<Vec<u8>> = keys
+        .filter(|key| key.starts_with(b"enrol/") && key.ends_with(end.as_bytes()))
+        .collect();
+    let gone: Vec<(&[u8], Option<&[u8]>)> = mine.iter().map(|key| (key.as_slice(), None)).collect();
+    store.put_all(Table::Secrets, &gone).map_err(of_store)
 }
 
 /// The machines that have a system of ours, with the networks of their role.

@@ -260,6 +260,15 @@ impl Operations for Asked {
         })
     }
 
+    fn forget(&self, name: &str, by: &str) -> Answer<'_, ()> {
+        let (name, by, store) = (name.to_owned(), by.to_owned(), self.keep.store.clone());
+        self.ask(move |executor, rack| {
+            let id = node(rack, &name)?.id;
+            executor.forget(id, &by).map_err(of_node)?;
+            handoff::forget(&store, id)
+        })
+    }
+
     fn maintenance(&self, name: &str, on: bool, reason: String, by: &str) -> Answer<'_, ()> {
         let (name, by) = (name.to_owned(), by.to_owned());
         self.ask(move |executor, rack| {

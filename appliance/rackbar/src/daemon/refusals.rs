@@ -51,7 +51,9 @@ pub(super) fn of_node(error: NodeError) -> Refused {
     match error {
         NodeError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
         NodeError::NoSuchRole { .. } => Refused::Invalid(error.to_string()),
-        NodeError::HandedOver(_) => Refused::Conflict(error.to_string()),
+        NodeError::HandedOver(_) | NodeError::Busy { .. } | NodeError::StillThere(_) => {
+            Refused::Conflict(error.to_string())
+        }
         NodeError::Store(_) => Refused::Internal(error.to_string()),
     }
 }

@@ -1,0 +1,41 @@
+//! Forgetting a machine that is gone for good.
+
+use rackbar_model::{EventKind, NodeId, Severity};
+
+use super::types::NodeError;
+use super::{Executor, memory};
+use crate::rack::locked;
+
+impl Executor {
+    /// Forgets a machine that is gone for good: its name, its addresses and what was installed on it. What happened to it
+    /// stays in the journal, and runs that it had a part in stay as they are. One that comes back is a new node, of which
+    /// nothing is known and on which nothing is destroyed without consent.
+    ///
+    /// # Errors
+    /// When there is no such node, it is being worked on, its agent is connected, or it could not be written down.
+    pub fn forget(&self, node: NodeId, by: &str) -> Result<(), NodeError> {
+        let inner = &self.inner;
+        let shown = inner.rack.node_by_id(node).ok_or(NodeError::NoSuchNode(node))?;
+        let (node, name) = (shown.id, shown.name.clone());
+        let mut book = locked(&inner.book);
+        if let Some(run) = book.runs_of(node).first() {
+            return Err(NodeError::Busy { name, run: *run });
+        }
+        if shown.agent_connected {
+            return Err(NodeError::StillThere(name));
+        }
+        // What waits to be written of it must not come after.
+        inner.keep(&mut book)?;
+        let gone = [memory::no_node_entry(node)];
+        memory::write(&inner.store, &gone).map_err(|error| NodeError::Store(error.to_string()))?;
+        book.work.remove(&node);
+        let text = format!("forgotten by {by}; if it comes back it is a new machine");
+        let severity = Severity::Info;
+        inner.rack.tell(Some(node), EventKind::Note { text, severity });
+        inner.rack.forget(node);
+        book.looked_at = 0;
+        drop(book);
+        inner.wake();
+        Ok(())
+    }
+}
