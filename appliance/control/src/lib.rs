@@ -10,6 +10,7 @@ mod auth;
 mod boot;
 mod cache;
 pub mod client;
+mod hardware;
 pub mod operations;
 mod page;
 mod server;

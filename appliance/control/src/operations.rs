@@ -16,6 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 pub use crate::cache::{CacheDone, CacheEntry, CacheOrder, CacheState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
+pub use crate::hardware::{Condition, HardwareLog, HardwareLogLine, SensorList, SensorReading};
 
 /// What comes of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;
@@ -440,6 +441,14 @@ pub trait Operations: Send + Sync + 'static {
     /// Types on a console that somebody looks on at.
     fn type_in(&self, _node: &str, _keys: Vec<u8>) -> Answer<'_, ()> {
         none("console")
+    }
+    /// What a machine's sensors read, by its BMC.
+    fn sensors(&self, _node: &str) -> Answer<'_, SensorList> {
+        none("sensors")
+    }
+    /// The newest lines of the event log that a machine's BMC keeps, newest first.
+    fn hardware_log(&self, _node: &str, _limit: u16) -> Answer<'_, HardwareLog> {
+        none("hardware log")
     }
     /// Log messages that machines sent, oldest first.
     fn logs(&self, _query: LogQuery) -> Answer<'_, Vec<LogLine>> {

@@ -43,7 +43,7 @@ pub struct Sensor {
 /// A line of the event log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogLine {
-    /// When, in the BMC's own words (Redfish: ISO 8601; IPMI: seconds since 1970); its clock may be wrong.
+    /// When, as ISO 8601 by the BMC's own clock, which may be wrong; nothing for what happened before its clock was set.
     pub time: Option<String>,
     /// How bad.
     pub severity: HealthState,

@@ -107,3 +107,16 @@ async fn openbmcs_shape_is_played() {
     );
     player.finished();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_log_of_links_the_newest_are_fetched() {
+    let player = Player::story("linkedlog").await;
+    let log = player.client().event_log(2).await.unwrap();
+    let ids: Vec<_> = log.iter().map(|line| line.id.as_str()).collect();
+    assert_eq!(ids, ["4", "3"]);
+    assert!(
+        !player.asked().iter().any(|line| line.ends_with("/Entries/2")),
+        "each line is a request"
+    );
+    player.finished();
+}

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rackbar_devices::SolStream;
+use rackbar_devices::{Interface, LogLine, Sensor, SolStream};
 use rackbar_model::{EventKind, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, WitnessKind};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -56,6 +56,18 @@ pub enum BmcError {
     Failed(String),
 }
 
+impl BmcError {
+    /// What a person can do about it.
+    pub const fn advice(&self) -> &'static str {
+        match self {
+            Self::Silent(_) => "look at the BMC's network and power",
+            Self::Login(_) => "give its login in rackbar.toml; a wrong one is not tried again soon",
+            Self::Refused(_) => "the BMC says no for good: change what is asked, or look at its own event log",
+            Self::Failed(_) => "look at the BMC's own event log",
+        }
+    }
+}
+
 impl std::fmt::Display for BmcError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -93,6 +105,16 @@ pub trait BmcDoor: Send + Sync + 'static {
         cannot("serial consoles")
     }
 
+    /// What the sensors read.
+    fn sensors(&self, _address: IpAddr) -> Answer<'_, Told<Vec<Sensor>>> {
+        cannot("sensors")
+    }
+
+    /// The newest `limit` lines of the hardware's event log, newest first.
+    fn event_log(&self, _address: IpAddr, _limit: usize) -> Answer<'_, Told<Vec<LogLine>>> {
+        cannot("event log")
+    }
+
     /// Reads the firmware attributes in force.
     fn bios(&self, _address: IpAddr) -> Answer<'_, BTreeMap<String, String>> {
         cannot("firmware attributes")
@@ -126,6 +148,17 @@ pub trait BmcDoor: Send + Sync + 'static {
     fn change_password<'a>(&'a self, _address: IpAddr, _user: &'a str, _new: &'a SecretText) -> Answer<'a, ()> {
         cannot("accounts")
     }
+}
+
+/// What a BMC told, and how.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Told<T> {
+    /// The way it was asked by.
+    pub way: Interface,
+    /// Why by that one.
+    pub why: String,
+    /// What it told.
+    pub what: T,
 }
 
 /// The answer of a door that lacks something.

@@ -16,7 +16,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex as AsyncMutex, broadcast, mpsc};
 
-use crate::bmc::{BmcError, bmc_mac};
 use crate::rack::locked;
 use crate::{PowerError, Rack};
 
@@ -218,22 +217,8 @@ impl Rack {
     /// # Errors
     /// When the node or its BMC is not known, or the BMC did not open it.
     async fn serial_console(&self, id: NodeId) -> Result<(Arc<Node>, SolStream), PowerError> {
-        let node = self.with(|mind, _| mind.node(id)).ok_or(PowerError::NoSuchNode(id))?;
-        let none = || PowerError::NoBmc(node.name.clone());
-        let address = node.bmc_address.ok_or_else(none)?;
-        let door = self.inner.door.get().ok_or_else(none)?;
-        if let Some(mac) = bmc_mac(&node) {
-            door.introduce(address, mac);
-        }
-        let name = node.name.clone();
-        match door.console(address).await {
-            Ok(stream) => Ok((node, stream)),
-            Err(BmcError::Login(reason) | BmcError::Refused(reason)) => {
-                Err(PowerError::Refused { name, address, reason })
-            }
-            Err(BmcError::Silent(reason) | BmcError::Failed(reason)) => {
-                Err(PowerError::Failed { name, address, reason })
-            }
-        }
+        let bmc = self.bmc_of(id)?;
+        let stream = bmc.asked("its serial console", bmc.door.console(bmc.address)).await?;
+        Ok((bmc.node, stream))
     }
 }

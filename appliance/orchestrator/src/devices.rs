@@ -6,21 +6,25 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use rackbar_devices::{
-    Bmc, BmcAddress, BmcIdentity, BootTarget, Cause, Credentials, Error, Fingerprint, Profiles, SolStream, Timing,
-    probe,
+    Bmc, BmcAddress, BmcIdentity, BootTarget, Capability, Cause, Credentials, Error, Fingerprint, Interface, LogLine,
+    Profiles, Sensor, SolStream, Timing, probe,
 };
 use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState, SecretText};
 use rackbar_store::Store;
 
-use crate::bmc::{Answer, BmcDoor, BmcError};
+use crate::bmc::{Answer, BmcDoor, BmcError, Told};
 use crate::pins::Pins;
 use crate::rack::{Inner, locked};
 use crate::{BmcSight, Rack};
 
 /// BMCs that are kept open; the table is emptied beyond that, which costs each one login.
 const MAX_OPEN: usize = 4_096;
+
+/// The longest rest of a BMC after a failure that whoever asks next waits for without a word.
+const REST: Duration = Duration::from_secs(5);
 
 /// BMCs reached over Redfish and IPMI.
 pub struct Devices {
@@ -216,12 +220,25 @@ impl Devices {
         Ok((Arc::new(bmc), identity))
     }
 
+    /// The BMC at `address`, rested: one that is left in peace for a moment more is waited for, a longer rest is told.
     async fn known(&self, address: IpAddr) -> Result<Arc<Bmc>, BmcError> {
-        match self.opened(address) {
-            Some(bmc) => Ok(bmc),
-            None => self.identify(address).await.map(|(bmc, _)| bmc),
+        let bmc = match self.opened(address) {
+            Some(bmc) => bmc,
+            None => self.identify(address).await.map(|(bmc, _)| bmc)?,
+        };
+        let peace = bmc.budget().peace;
+        if peace <= REST {
+            tokio::time::sleep(peace).await;
         }
+        Ok(bmc)
     }
+}
+
+/// With the way that this was asked by. Another caller may have gone another way since: then that one is told.
+fn told<T>(bmc: &Bmc, capability: Capability, what: T) -> Told<T> {
+    let choice = bmc.choices().remove(&capability);
+    let (way, why) = choice.map_or((Interface::Redfish, String::new()), |one| (one.interface, one.reason));
+    Told { way, why, what }
 }
 
 impl From<Error> for BmcError {
@@ -290,6 +307,22 @@ impl BmcDoor for Devices {
 
     fn console(&self, address: IpAddr) -> Answer<'_, SolStream> {
         Box::pin(async move { Ok(self.known(address).await?.console().await?) })
+    }
+
+    fn sensors(&self, address: IpAddr) -> Answer<'_, Told<Vec<Sensor>>> {
+        Box::pin(async move {
+            let bmc = self.known(address).await?;
+            let what = bmc.sensors().await?;
+            Ok(told(&bmc, Capability::Sensors, what))
+        })
+    }
+
+    fn event_log(&self, address: IpAddr, limit: usize) -> Answer<'_, Told<Vec<LogLine>>> {
+        Box::pin(async move {
+            let bmc = self.known(address).await?;
+            let what = bmc.event_log(limit).await?;
+            Ok(told(&bmc, Capability::EventLog, what))
+        })
     }
 
     fn bios(&self, address: IpAddr) -> Answer<'_, BTreeMap<String, String>> {

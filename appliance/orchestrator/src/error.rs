@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use rackbar_model::NodeId;
 
-/// Why a power action was not carried out.
+use crate::bmc::BmcError;
+
+/// Why a machine's BMC did not do what it was asked: which machine, what was asked, what it said, what to do.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PowerError {
     /// There is no such node.
@@ -14,14 +16,18 @@ pub enum PowerError {
     #[error("{0} has no BMC that we know: give its BMC an address on a network of role `bmc`, or boot it once")]
     NoBmc(String),
     /// No credential that is configured was taken by its BMC.
-    #[error("the BMC of {name} at {address} refused: {reason}")]
+    #[error("the BMC of {name} at {address} refused, asked for {action}: {reason}; {advice}")]
     Refused {
         /// The node.
         name: String,
         /// Its BMC.
         address: IpAddr,
+        /// What it was asked for.
+        action: String,
         /// What it said.
         reason: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// There is no BMC to ask, and the agent on the machine did not do it.
     #[error("{name} has no BMC that answers, and its agent did not do it either: {reason}")]
@@ -32,15 +38,42 @@ pub enum PowerError {
         reason: String,
     },
     /// The BMC did not answer or failed.
-    #[error("the BMC of {name} at {address} failed: {reason}")]
+    #[error("the BMC of {name} at {address} failed, asked for {action}: {reason}; {advice}")]
     Failed {
         /// The node.
         name: String,
         /// Its BMC.
         address: IpAddr,
+        /// What it was asked for.
+        action: String,
         /// What happened.
         reason: String,
+        /// What to do.
+        advice: &'static str,
     },
+}
+
+impl PowerError {
+    /// What the BMC of `name` said when it was asked for `action`.
+    pub(crate) fn of(name: &str, address: IpAddr, action: impl Into<String>, error: BmcError) -> Self {
+        let (name, action, advice) = (name.to_owned(), action.into(), error.advice());
+        match error {
+            BmcError::Login(reason) | BmcError::Refused(reason) => Self::Refused {
+                name,
+                address,
+                action,
+                reason,
+                advice,
+            },
+            BmcError::Silent(reason) | BmcError::Failed(reason) => Self::Failed {
+                name,
+                address,
+                action,
+                reason,
+                advice,
+            },
+        }
+    }
 }
 
 /// Why a node was not renamed.

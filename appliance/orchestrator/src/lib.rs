@@ -19,6 +19,7 @@ mod doors;
 mod error;
 mod facts;
 mod firmware;
+mod hardware;
 mod held;
 mod jobs;
 mod knowledge;

@@ -89,21 +89,11 @@ pub(crate) async fn power(rack: &Rack, id: NodeId, action: PowerAction, by: &str
     };
     match by_bmc(rack, &node, address, action, by).await {
         Ok(()) => Ok(PowerWay::Bmc),
-        Err(BmcError::Silent(reason)) => {
-            let name = node.name.clone();
-            let failed = PowerError::Failed { name, address, reason };
+        Err(error @ BmcError::Silent(_)) => {
+            let failed = PowerError::of(&node.name, address, asked(action), error);
             by_agent(rack, &node, action, by, "its BMC does not answer", failed).await
         }
-        Err(BmcError::Login(reason) | BmcError::Refused(reason)) => Err(PowerError::Refused {
-            name: node.name.clone(),
-            address,
-            reason,
-        }),
-        Err(BmcError::Failed(reason)) => Err(PowerError::Failed {
-            name: node.name.clone(),
-            address,
-            reason,
-        }),
+        Err(error) => Err(PowerError::of(&node.name, address, asked(action), error)),
     }
 }
 
@@ -125,7 +115,7 @@ async fn by_bmc(rack: &Rack, node: &Node, address: IpAddr, action: PowerAction, 
     requested(rack, node, word(action).into(), by);
     let done = door.act(address, action).await;
     if let Err(error) = &done {
-        let reason = format!("power {}: {error}", word(action));
+        let reason = format!("{}: {error}", asked(action));
         rack.with(|mind, now| mind.emit(now, Some(node.id), None, EventKind::BmcFailed { address, reason }));
     } else if let Ok(power) = door.power(address).await {
         // What we ordered is not what is: only the BMC's own word changes the view.
@@ -157,6 +147,10 @@ async fn by_agent(
         reason,
     })?;
     Ok(PowerWay::Agent)
+}
+
+fn asked(action: PowerAction) -> String {
+    format!("power {}", word(action))
 }
 
 fn requested(rack: &Rack, node: &Node, action: String, by: &str) {

@@ -7,6 +7,7 @@ mod console;
 mod events;
 mod guard;
 mod handoff;
+mod hardware;
 mod health;
 mod images;
 mod logs;
@@ -37,6 +38,7 @@ pub use appliance::{AtConsole, ConsoleDeed};
 pub(crate) use changes::{AuditFilter, newest as changes_of};
 pub(crate) use events::{EventFilter, newest as events_of};
 pub(crate) use guard::{Caller, Deed, Local, Looked, page_guard};
+pub(crate) use hardware::LogLength;
 pub(crate) use nodes::{find as find_node, power_word};
 pub(crate) use paging::etag;
 pub(crate) use plans::{deed as commit_deed, destroyed};
@@ -79,6 +81,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(nodes::maintenance))
         .routes(routes!(nodes::firmware, nodes::forget_firmware))
         .routes(routes!(console::show, console::type_in))
+        .routes(routes!(hardware::sensors))
+        .routes(routes!(hardware::log))
         .routes(routes!(proof::node_report))
         .routes(routes!(proof::rack_report))
         .routes(routes!(proof::verify))

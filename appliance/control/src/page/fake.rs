@@ -11,7 +11,10 @@ use rackbar_plan::{
     RunState, Stand, Target,
 };
 
-use crate::operations::{Answer, Consent, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SiteMistake};
+use crate::operations::{
+    Answer, Condition, Consent, HardwareLog, HardwareLogLine, Operations, Order, PlanRequest, Refused, RuleMatch,
+    RuleTry, SensorList, SensorReading, SiteMistake,
+};
 
 /// What a hostile machine could call itself or its disk.
 pub(super) const HOSTILE: &str = "<script>alert(1)</script>";
@@ -236,6 +239,45 @@ impl Operations for Office {
     fn order(&self, id: u64, order: Order, by: &str) -> Answer<'_, ()> {
         self.ask(format!("{} {id} by {by}", order.name()));
         ready(Ok(())).boxed()
+    }
+
+    fn sensors(&self, node: &str) -> Answer<'_, SensorList> {
+        self.ask(format!("sensors of {node}"));
+        let sensor = |name: &str, reading, state| SensorReading {
+            name: name.into(),
+            reading,
+            unit: "Cel".into(),
+            state,
+        };
+        ready(Ok(SensorList {
+            node: self.node().1,
+            bmc: "10.20.0.100".into(),
+            way: "IPMI".into(),
+            why: format!("Redfish: {HOSTILE}"),
+            state: Condition::Critical,
+            items: vec![
+                sensor(HOSTILE, Some(95.0), Condition::Critical),
+                sensor("FAN1", None, Condition::Unknown),
+            ],
+        }))
+        .boxed()
+    }
+
+    fn hardware_log(&self, _: &str, limit: u16) -> Answer<'_, HardwareLog> {
+        let line = HardwareLogLine {
+            time: None,
+            severity: Condition::Warning,
+            message: format!("one of {limit} {HOSTILE}"),
+            id: "17".into(),
+        };
+        ready(Ok(HardwareLog {
+            node: self.node().1,
+            bmc: "10.20.0.100".into(),
+            way: "Redfish".into(),
+            why: "it ranks first and works".into(),
+            items: vec![line],
+        }))
+        .boxed()
     }
 
     fn images(&self) -> Answer<'_, Vec<rackbar_model::ImageEntry>> {

@@ -4,6 +4,7 @@ mod assets;
 #[cfg(test)]
 mod fake;
 mod graph;
+mod hardware;
 mod plan_view;
 mod report;
 mod site;
@@ -41,6 +42,7 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
         .route("/services", get(services))
         .route("/logs", get(logs))
         .merge(works::router())
+        .merge(hardware::router())
         .route_layer(middleware::from_fn_with_state(context.clone(), page_guard));
     Router::new()
         .merge(guarded)

@@ -194,3 +194,37 @@ async fn viewer_sees_the_plan_and_changes_nothing() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn page_of_sensors_and_hardware_log_is_one_of_its_own_and_defuses_what_a_bmc_says() {
+    let (context, office, name) = office().await;
+    let cookie = log_in(&context).await;
+    let page = async |path: String| {
+        let response = ask(&context, "GET", &path, Some(&cookie), "").await;
+        (response.status(), text(response).await)
+    };
+    let (status, _) = page(format!("/nodes/{name}")).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(
+        office.asked.lock().unwrap().is_empty(),
+        "the machine's page asks no BMC"
+    );
+
+    let (status, html) = page(format!("/nodes/{name}/sensors")).await;
+    assert_eq!(status, StatusCode::OK);
+    for words in ["95 °C", "critical", "over IPMI", "nothing"] {
+        assert!(html.contains(words), "{words}: {html}");
+    }
+    assert!(!html.contains(HOSTILE), "{html}");
+    let (status, html) = page(format!("/nodes/{name}/log?limit=7")).await;
+    assert_eq!(status, StatusCode::OK);
+    for words in ["one of 7", "warning", "before its clock was set", "limit=1000"] {
+        assert!(html.contains(words), "{words}: {html}");
+    }
+    assert!(!html.contains(HOSTILE), "{html}");
+    assert_eq!(
+        page(format!("/nodes/{name}/log?limit=0")).await.0,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(page("/nodes/nobody/sensors".into()).await.0, StatusCode::NOT_FOUND);
+}

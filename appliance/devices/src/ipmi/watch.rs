@@ -4,6 +4,7 @@ use rackbar_ipmi::Completion;
 use rackbar_ipmi::command::chassis::ChassisStatus;
 use rackbar_ipmi::command::sel::{self, SelEntry, Severity};
 use rackbar_ipmi::command::sensor::{self, Reading, SdrPart, SensorRecord};
+use rackbar_model::Timestamp;
 
 use super::Ipmi;
 use crate::error::{Cause, Error};
@@ -171,7 +172,7 @@ fn told(record: &SensorRecord, reading: Option<Reading>) -> Sensor {
 
 fn line(entry: &SelEntry) -> LogLine {
     LogLine {
-        time: entry.time.map(|time| time.to_string()),
+        time: entry.time.map(|time| Timestamp(u64::from(time) * 1_000).to_string()),
         severity: match entry.severity() {
             Severity::Ok => HealthState::Ok,
             Severity::Warning => HealthState::Warning,

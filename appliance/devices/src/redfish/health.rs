@@ -121,9 +121,13 @@ impl Redfish {
 
     async fn entries(&mut self, path: String, limit: usize) -> Result<Vec<LogLine>, Error> {
         let mut next = Some(path);
-        let mut lines = Vec::new();
+        let (mut lines, mut links) = (Vec::new(), Vec::new());
+        let mut pages = std::collections::BTreeSet::new();
         for _ in 0..PAGES {
-            let Some(path) = next.take() else { break };
+            // A page that leads to one before it is the last.
+            let Some(path) = next.take().filter(|path| pages.insert(path.clone())) else {
+                break;
+            };
             let Some(page) = self.get_if_there(&path).await? else {
                 break;
             };
@@ -134,16 +138,12 @@ impl Redfish {
                 .unwrap_or_default();
             for member in members {
                 // Members are the entries themselves, or links to them.
-                let entry = match view::link(&member, "") {
+                match view::link(&member, "") {
                     Some(path) if member.get("Message").is_none() && member.get("Created").is_none() => {
-                        if lines.len() >= limit {
-                            continue;
-                        }
-                        self.get_if_there(&path).await?.unwrap_or_default()
+                        links.push(path);
                     }
-                    _ => member,
-                };
-                lines.extend(line(&entry));
+                    _ => lines.extend(line(&member)),
+                }
             }
             let pointer = page
                 .get("Members@odata.nextLink")
@@ -151,6 +151,27 @@ impl Redfish {
             next = pointer
                 .and_then(|next| next.as_str().or_else(|| next.get("@odata.id")?.as_str()))
                 .and_then(view::own_path);
+        }
+        lines.extend(self.linked(links, limit).await?);
+        Ok(lines)
+    }
+
+    /// Entries that are one request each: the newest `limit` of them. Some list the newest first, some last; the two at
+    /// the ends tell.
+    async fn linked(&mut self, mut links: Vec<String>, limit: usize) -> Result<Vec<LogLine>, Error> {
+        if links.len() > limit
+            && let (Some(first), Some(last)) = (links.first().cloned(), links.last().cloned())
+        {
+            let first = self.get_if_there(&first).await?.as_ref().and_then(line);
+            let last = self.get_if_there(&last).await?.as_ref().and_then(line);
+            if first.and_then(|one| one.time) < last.and_then(|one| one.time) {
+                links.reverse();
+            }
+            links.truncate(limit);
+        }
+        let mut lines = Vec::new();
+        for path in links {
+            lines.extend(self.get_if_there(&path).await?.as_ref().and_then(line));
         }
         Ok(lines)
     }

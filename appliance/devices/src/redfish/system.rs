@@ -83,6 +83,13 @@ impl Redfish {
                 cause: Cause::Unsupported(_) | Cause::Malformed(_),
                 ..
             }) => Ok(None),
+            // Busy is not missing: half an answer must not be taken for a whole one.
+            Err(
+                error @ Error {
+                    cause: Cause::Refused { code: 429 | 503, .. },
+                    ..
+                },
+            ) => Err(error),
             Err(Error {
                 cause: Cause::Refused { .. },
                 ..

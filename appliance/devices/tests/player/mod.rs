@@ -203,7 +203,7 @@ fn same(a: &str, b: &str) -> bool {
 async fn answer(state: &Mutex<State>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    let (method, path) = (head.method.as_str().to_owned(), head.uri.path().to_owned());
+    let (method, mut path) = (head.method.as_str().to_owned(), head.uri.path().to_owned());
     let header = |name: &str| {
         head.headers
             .get(name)
@@ -211,6 +211,10 @@ async fn answer(state: &Mutex<State>, request: Request<Incoming>) -> Response<Fu
             .map(str::to_owned)
     };
     let mut state = state.lock().unwrap();
+    if matches!(state.source, Source::Story { .. }) {
+        // Trees are files, which know no pages.
+        path = head.uri.to_string();
+    }
     state.asked.push(format!("{method} {path}"));
     let found = match &mut state.source {
         Source::Story { exchanges, played } => {

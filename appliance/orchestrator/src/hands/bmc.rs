@@ -14,14 +14,8 @@ const NO_BMC: &str = "give its BMC an address on a network of role `bmc`, or lea
 
 /// Said of a BMC's failure.
 pub(super) fn failed(what: &str, error: &BmcError) -> Done {
-    let advice = match error {
-        BmcError::Silent(_) => "look at the BMC's network and power",
-        BmcError::Login(_) => "give its login in rackbar.toml; a wrong one is not tried again soon",
-        BmcError::Refused(_) => "the BMC says no for good: change what is asked, or look at its own event log",
-        BmcError::Failed(_) => "look at the BMC's own event log",
-    };
     let again = matches!(error, BmcError::Silent(_) | BmcError::Failed(_));
-    Done::failed(format!("{what}: {error}"), advice, again)
+    Done::failed(format!("{what}: {error}"), error.advice(), again)
 }
 
 impl Appliance {

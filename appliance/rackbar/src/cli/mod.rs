@@ -8,6 +8,7 @@ mod connect;
 mod console;
 mod events;
 mod handoff;
+mod hardware;
 mod images;
 mod log;
 mod nodes;

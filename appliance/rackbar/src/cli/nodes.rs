@@ -7,7 +7,7 @@ use rackbar_model::{Disk, Event, FirmwareHabit, FirmwareMode, Inventory, Nic, No
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{handoff, output, segment};
+use super::{handoff, hardware, output, segment};
 
 /// What to do with nodes.
 #[derive(Debug, Subcommand)]
@@ -39,6 +39,8 @@ pub enum Command {
         /// Name, id or MAC address
         node: String,
     },
+    #[command(flatten)]
+    Hardware(hardware::Command),
     /// Switch a machine through its BMC
     Power {
         /// Name, id or MAC address
@@ -154,6 +156,7 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
         Command::Show { node } => show(client, node, as_json).await,
         Command::Facts { node, format } => handoff::facts(client, node, *format).await,
         Command::Trace { node } => trace(client, node, as_json).await,
+        Command::Hardware(command) => hardware::run(client, command, as_json).await,
         Command::Power { node, action } => {
             let body = json!({ "action": PowerAction::from(*action) });
             let answer = client.post(&format!("/api/v1/nodes/{node}/power"), &body).await?;

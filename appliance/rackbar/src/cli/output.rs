@@ -1,8 +1,10 @@
 //! Tables and colour, on a terminal that wants them.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use rackbar_model::{NodeState, PowerState, Severity};
 
 /// True when standard output is a terminal and `NO_COLOR` is unset (no-color.org).
@@ -73,6 +75,22 @@ pub fn line(text: &str, severity: Severity) -> String {
     } else {
         text.to_owned()
     }
+}
+
+/// Waits for something that may take longer than a person likes to wait without a word, with the seconds counted on
+/// standard error. Nothing is shown of what is over within two seconds.
+pub async fn waiting<T>(what: String, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = tokio::time::timeout(Duration::from_secs(2), &mut work).await {
+        return done;
+    }
+    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
+    let bar = ProgressBar::new_spinner().with_message(what);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let done = work.await;
+    bar.finish_and_clear();
+    done
 }
 
 /// Text from a node, made harmless for a terminal: control characters become `?`.

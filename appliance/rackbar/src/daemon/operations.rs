@@ -2,14 +2,15 @@
 //!
 //! The executor waits for the disk, so it is asked from threads that may.
 
+mod hardware;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
-    Answer, Body, CacheEntry, CacheOrder, CacheState, EnrolmentEntry, ExportEntry, LogLine, LogQuery, NewImage,
-    Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SiteMistake, Verdict, WebhookEntry,
+    Answer, Body, CacheEntry, CacheOrder, CacheState, EnrolmentEntry, ExportEntry, HardwareLog, LogLine, LogQuery, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -21,7 +22,7 @@ use rackbar_services::syslog::LogStore;
 use super::cache::{self, CacheDoor};
 use super::handoff::{self, HandOff};
 use super::keep::Keep;
-use super::refusals::{mistakes, of_commit, of_image, of_node, of_plan, of_verify};
+use super::refusals::{mistakes, of_bmc, of_commit, of_image, of_node, of_plan, of_verify};
 use super::support::Support;
 use super::uploads::take_in;
 use super::webhooks::HookDoor;
@@ -397,7 +398,7 @@ impl Operations for Asked {
         let found = node(&self.rack, name);
         async move {
             let opened = self.consoles.watch(found?.id).await;
-            let watcher = opened.map_err(|error| Refused::Device(error.to_string()))?;
+            let watcher = opened.map_err(of_bmc)?;
             let pieces = futures_util::stream::unfold(watcher, |mut watcher| async move {
                 let piece = watcher.next().await?;
                 Some((Ok(piece.into()), watcher))
@@ -421,6 +422,16 @@ impl Operations for Asked {
             Err(Refused::Conflict(words))
         }
         .boxed()
+    }
+
+    fn sensors(&self, name: &str) -> Answer<'_, SensorList> {
+        let found = node(&self.rack, name);
+        async move { hardware::sensors(&self.rack, &*found?).await }.boxed()
+    }
+
+    fn hardware_log(&self, name: &str, limit: u16) -> Answer<'_, HardwareLog> {
+        let found = node(&self.rack, name);
+        async move { hardware::log(&self.rack, &*found?, limit).await }.boxed()
     }
 
     fn logs(&self, query: LogQuery) -> Answer<'_, Vec<LogLine>> {

@@ -2,6 +2,7 @@
 
 use rackbar_artifacts::images::ImageError;
 use rackbar_control::operations::{Consent, Refused, SiteMistake};
+use rackbar_orchestrator::PowerError;
 use rackbar_orchestrator::executor::{CommitError, NodeError, PlanError, VerifyError};
 use rackbar_plan::{Plan, SiteProblem};
 
@@ -55,6 +56,16 @@ pub(super) fn of_node(error: NodeError) -> Refused {
             Refused::Conflict(error.to_string())
         }
         NodeError::Store(_) => Refused::Internal(error.to_string()),
+    }
+}
+
+pub(super) fn of_bmc(error: PowerError) -> Refused {
+    match error {
+        PowerError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
+        PowerError::NoBmc(_) => Refused::Conflict(error.to_string()),
+        PowerError::Refused { .. } | PowerError::Agent { .. } | PowerError::Failed { .. } => {
+            Refused::Device(error.to_string())
+        }
     }
 }
 

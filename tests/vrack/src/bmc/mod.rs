@@ -158,7 +158,7 @@ pub struct LoopbackConfig {
     pub kcs_socket: Option<PathBuf>,
 }
 
-/// A BMC on 127.0.0.1 with free ports. Dropping it stops it.
+/// A BMC on an address of the kernel's, mostly 127.0.0.1 with free ports. Dropping it stops it.
 pub struct Loopback {
     state: Arc<BmcState>,
     https: SocketAddr,
@@ -167,11 +167,19 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Starts one.
+    /// Starts one on 127.0.0.1 with free ports.
     ///
     /// # Errors
     /// When no port is free, or the password is too long.
     pub async fn start(config: LoopbackConfig) -> io::Result<Self> {
+        Self::start_at(config, Ipv4Addr::LOCALHOST, (0, 0)).await
+    }
+
+    /// Starts one at an address, with these ports for Redfish and IPMI; 0 means any.
+    ///
+    /// # Errors
+    /// When a port cannot be had there, or the password is too long.
+    pub async fn start_at(config: LoopbackConfig, address: Ipv4Addr, ports: (u16, u16)) -> io::Result<Self> {
         let LoopbackConfig {
             power,
             console,
@@ -184,7 +192,7 @@ impl Loopback {
         } = config;
         let lan = Lan {
             mac,
-            address: Ipv4Addr::LOCALHOST,
+            address,
             prefix: 8,
             gateway: None,
             dhcp: false,
@@ -199,13 +207,13 @@ impl Loopback {
             (&username, &password),
         )?);
         let tasks = Tasks::default();
-        let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let socket = tokio::net::UdpSocket::bind((address, ports.1)).await?;
         let ipmi = socket.local_addr()?;
         tasks.spawn(lan::run(Arc::clone(&state), Wire::Kernel(socket)));
         if let Some(path) = kcs_socket {
             serve_kcs(&tasks, &state, path)?;
         }
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = tokio::net::TcpListener::bind((address, ports.0)).await?;
         let https = listener.local_addr()?;
         let tls = Tls::new()?;
         let here = Arc::clone(&state);
