@@ -1,4 +1,4 @@
-//! What the API says of a machine's hardware as its BMC sees it.
+//! What the API says of a machine's hardware as its BMC sees it, of virtual media and of the next boot.
 
 use core::fmt;
 
@@ -106,6 +106,142 @@ pub struct HardwareLogLine {
     pub id: String,
 }
 
+/// The virtual drives of a machine's BMC.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MediaList {
+    /// The machine's name.
+    pub node: String,
+    /// Address of its BMC.
+    pub bmc: String,
+    /// The drives, as the BMC shows them now.
+    pub items: Vec<MediaDrive>,
+}
+
+/// A virtual drive.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MediaDrive {
+    /// Its name in the BMC.
+    pub id: String,
+    /// What it can be: `CD`, `DVD`, `USBStick`, `Floppy`.
+    pub kinds: Vec<String>,
+    /// Whether something is in; absent where the BMC does not say.
+    pub inserted: Option<bool>,
+    /// URL of the image that is in.
+    pub image: Option<String>,
+    /// It is the one that images are put into.
+    pub ours: bool,
+}
+
+/// Where a boot can be told to come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootSource {
+    /// The firmware's own boot order: takes an override back.
+    Default,
+    /// Network by PXE.
+    Network,
+    /// Network by UEFI HTTP boot.
+    Http,
+    /// Hard disk.
+    Disk,
+    /// CD, real or virtual.
+    Cd,
+    /// Firmware set-up.
+    Setup,
+}
+
+impl BootSource {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Default,
+        Self::Network,
+        Self::Http,
+        Self::Disk,
+        Self::Cd,
+        Self::Setup,
+    ];
+
+    /// As the API and the command line write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Network => "network",
+            Self::Http => "http",
+            Self::Disk => "disk",
+            Self::Cd => "cd",
+            Self::Setup => "setup",
+        }
+    }
+}
+
+/// Where a machine's next boot is to come from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BootRequest {
+    /// From where.
+    pub from: BootSource,
+    /// What UEFI HTTP boot is to fetch; left out, the firmware asks the network. Only with `http`.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Restart the machine at once, or switch it on.
+    #[serde(default)]
+    pub restart: bool,
+}
+
+impl BootRequest {
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// In a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        match (&self.url, self.from) {
+            (None, _) => Ok(()),
+            (Some(url), BootSource::Http) => check_url(url),
+            (Some(_), from) => Err(format!("a URL goes with `http`, not with `{}`", from.name())),
+        }
+    }
+}
+
+/// Where a machine's next boot comes from, as its BMC says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BootState {
+    /// The machine's name.
+    pub node: String,
+    /// Address of its BMC.
+    pub bmc: String,
+    /// From where: a [`BootSource`], or another word of the BMC's.
+    pub from: String,
+    /// Once; else each boot until it is changed.
+    pub once: bool,
+    /// What UEFI HTTP boot fetches, where that is told.
+    pub url: Option<String>,
+}
+
+/// Whether a BMC or a firmware can be given this URL.
+///
+/// # Errors
+/// In a sentence.
+pub fn check_url(text: &str) -> Result<(), String> {
+    let no = |why: &str| {
+        Err(format!(
+            "{why}: give a URL that the machine's BMC can fetch, such as http://10.20.0.1/rescue.iso"
+        ))
+    };
+    let Ok(url) = text.parse::<axum::http::Uri>() else {
+        return no("this is no URL");
+    };
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        return no("BMCs fetch by http and https");
+    }
+    match url.authority() {
+        None => no("it names no host"),
+        // BMCs show their image's URL to whoever may look, and it stands in the audit trail.
+        Some(authority) if authority.as_str().contains('@') => no("no password may stand in a URL"),
+        Some(authority) if authority.host().is_empty() => no("it names no host"),
+        Some(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,5 +261,32 @@ mod tests {
         assert_eq!(shown(Some(12.059_999_9), "V"), "12.06 V");
         assert_eq!(shown(Some(3.0), ""), "3");
         assert_eq!(shown(None, "RPM"), "");
+    }
+
+    #[test]
+    fn a_url_is_one_that_a_bmc_can_fetch_and_carries_no_password() {
+        for good in ["http://10.20.0.1/rescue.iso", "https://[fd00::1]:8443/a/b.efi?x=1"] {
+            assert_eq!(check_url(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "rescue.iso",
+            "/rescue.iso",
+            "file:///etc/passwd",
+            "ftp://10.0.0.1/x",
+            "http:///x",
+            "http://user:secret@10.0.0.1/x",
+            "http://10.0.0.1/a b",
+            "http://10.0.0.1/\u{7}",
+        ] {
+            let words = check_url(bad).unwrap_err();
+            assert!(words.contains("such as") && !words.contains("secret"), "{bad}: {words}");
+        }
+        let request = BootRequest {
+            from: BootSource::Cd,
+            url: Some("http://10.20.0.1/x".into()),
+            restart: false,
+        };
+        assert!(request.check().unwrap_err().contains("`cd`"));
     }
 }

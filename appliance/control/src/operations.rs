@@ -16,7 +16,10 @@ use utoipa::{IntoParams, ToSchema};
 
 pub use crate::cache::{CacheDone, CacheEntry, CacheOrder, CacheState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
-pub use crate::hardware::{Condition, HardwareLog, HardwareLogLine, SensorList, SensorReading};
+pub use crate::hardware::{
+    BootRequest, BootSource, BootState, Condition, HardwareLog, HardwareLogLine, MediaDrive, MediaList, SensorList,
+    SensorReading, check_url,
+};
 
 /// What comes of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;
@@ -449,6 +452,22 @@ pub trait Operations: Send + Sync + 'static {
     /// The newest lines of the event log that a machine's BMC keeps, newest first.
     fn hardware_log(&self, _node: &str, _limit: u16) -> Answer<'_, HardwareLog> {
         none("hardware log")
+    }
+    /// The virtual drives of a machine's BMC.
+    fn media(&self, _node: &str) -> Answer<'_, MediaList> {
+        none("virtual media")
+    }
+    /// Puts the image at a URL into the virtual CD drive, or takes out what is in; gives the drives as they then are.
+    fn set_media(&self, _node: &str, _image: Option<String>) -> Answer<'_, MediaList> {
+        none("virtual media")
+    }
+    /// Where a machine's next boot comes from.
+    fn boot(&self, _node: &str) -> Answer<'_, BootState> {
+        none("boot override")
+    }
+    /// Has a machine's next boot come from elsewhere, once; gives what its BMC then says.
+    fn set_boot(&self, _node: &str, _request: BootRequest, _by: &str) -> Answer<'_, BootState> {
+        none("boot override")
     }
     /// Log messages that machines sent, oldest first.
     fn logs(&self, _query: LogQuery) -> Answer<'_, Vec<LogLine>> {

@@ -68,6 +68,23 @@ pub struct BootOverride {
     pub once: bool,
     /// In which firmware mode, where the BMC says.
     pub mode: Option<FirmwareMode>,
+    /// What UEFI HTTP boot fetches, where the BMC says.
+    pub url: Option<String>,
+}
+
+/// A drive of the BMC's own, whose image it fetches from a URL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MediaDrive {
+    /// Its name in the BMC, such as `Cd`.
+    pub id: String,
+    /// What it can be: `CD`, `DVD`, `USBStick`, `Floppy`.
+    pub kinds: Vec<String>,
+    /// Whether something is in; nothing where the BMC does not say.
+    pub inserted: Option<bool>,
+    /// The image that is in.
+    pub image: Option<String>,
+    /// It is the one that images are put into.
+    pub ours: bool,
 }
 
 /// An entry of the machine's own boot order.

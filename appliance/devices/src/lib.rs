@@ -34,7 +34,7 @@ pub use budget::Budget;
 pub use console::SolStream;
 pub use error::{Cause, Error, Interface};
 pub use health::{Health, HealthState, LogLine, Sensor};
-pub use identity::{BmcIdentity, BmcUser, BootOption, BootOverride, BootTarget, LanSettings};
+pub use identity::{BmcIdentity, BmcUser, BootOption, BootOverride, BootTarget, LanSettings, MediaDrive};
 pub use probe::{IpmiPresence, ProbeReport, RedfishRoot, probe};
 pub use rackbar_hw_profiles::Profiles;
 

@@ -325,11 +325,21 @@ async fn media_go_in_and_out() {
         Some("http://192.0.2.1/other.iso"),
         "the first one was taken out"
     );
+    let drives = bmc.media().await.unwrap();
+    let ours = drives.iter().find(|drive| drive.ours).unwrap();
+    assert_eq!(
+        (ours.inserted, ours.image.as_deref()),
+        (Some(true), Some("http://192.0.2.1/other.iso"))
+    );
     bmc.eject_media().await.unwrap();
     bmc.eject_media().await.unwrap();
     assert_eq!(stand.bmc.state().media(), None);
     bmc.set_boot_url("http://192.0.2.1/boot.efi").await.unwrap();
-    assert_eq!(bmc.get_boot().await.unwrap().target, BootTarget::Http);
+    let boot = bmc.get_boot().await.unwrap();
+    assert_eq!(
+        (boot.target, boot.once, boot.url.as_deref()),
+        (BootTarget::Http, true, Some("http://192.0.2.1/boot.efi"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,8 +14,10 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rackbar_devices::{Interface, LogLine, Sensor, SolStream};
-use rackbar_model::{EventKind, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, WitnessKind};
+use rackbar_devices::{BootOverride, BootTarget, Interface, LogLine, MediaDrive, Sensor, SolStream};
+use rackbar_model::{
+    EventKind, FirmwareMode, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, WitnessKind,
+};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -115,6 +117,26 @@ pub trait BmcDoor: Send + Sync + 'static {
         cannot("event log")
     }
 
+    /// The virtual drives, and what is in them.
+    fn media(&self, _address: IpAddr) -> Answer<'_, Vec<MediaDrive>> {
+        cannot("virtual media")
+    }
+
+    /// Puts the image at a URL into the virtual CD drive in the place of another, or takes out what is in.
+    fn set_media<'a>(&'a self, _address: IpAddr, _image: Option<&'a str>) -> Answer<'a, ()> {
+        cannot("virtual media")
+    }
+
+    /// The boot override in force.
+    fn boot_override(&self, _address: IpAddr) -> Answer<'_, BootOverride> {
+        cannot("boot override")
+    }
+
+    /// Has the next boot come from elsewhere, once.
+    fn boot_once<'a>(&'a self, _address: IpAddr, _from: &'a BootFrom) -> Answer<'a, ()> {
+        cannot("boot override")
+    }
+
     /// Reads the firmware attributes in force.
     fn bios(&self, _address: IpAddr) -> Answer<'_, BTreeMap<String, String>> {
         cannot("firmware attributes")
@@ -148,6 +170,17 @@ pub trait BmcDoor: Send + Sync + 'static {
     fn change_password<'a>(&'a self, _address: IpAddr, _user: &'a str, _new: &'a SecretText) -> Answer<'a, ()> {
         cannot("accounts")
     }
+}
+
+/// Where one boot is to come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BootFrom {
+    /// From where; [`BootTarget::Default`] takes an override back.
+    pub target: BootTarget,
+    /// What UEFI HTTP boot is to fetch; without one the network tells the firmware.
+    pub url: Option<String>,
+    /// The firmware mode of the machine, where it is known.
+    pub mode: Option<FirmwareMode>,
 }
 
 /// What a BMC told, and how.

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use rackbar_devices::{
-    Bmc, BmcAddress, BmcIdentity, BootTarget, Capability, Cause, Credentials, Error, Fingerprint, Interface, LogLine,
-    Profiles, Sensor, SolStream, Timing, probe,
+    Bmc, BmcAddress, BmcIdentity, BootOverride, BootTarget, Capability, Cause, Credentials, Error, Fingerprint,
+    Interface, LogLine, MediaDrive, Profiles, Sensor, SolStream, Timing, probe,
 };
 use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState, SecretText};
 use rackbar_store::Store;
 
-use crate::bmc::{Answer, BmcDoor, BmcError, Told};
+use crate::bmc::{Answer, BmcDoor, BmcError, BootFrom, Told};
 use crate::pins::Pins;
 use crate::rack::{Inner, locked};
 use crate::{BmcSight, Rack};
@@ -322,6 +322,34 @@ impl BmcDoor for Devices {
             let bmc = self.known(address).await?;
             let what = bmc.event_log(limit).await?;
             Ok(told(&bmc, Capability::EventLog, what))
+        })
+    }
+
+    fn media(&self, address: IpAddr) -> Answer<'_, Vec<MediaDrive>> {
+        Box::pin(async move { Ok(self.known(address).await?.media().await?) })
+    }
+
+    fn set_media<'a>(&'a self, address: IpAddr, image: Option<&'a str>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let bmc = self.known(address).await?;
+            match image {
+                Some(url) => Ok(bmc.insert_media(url).await?),
+                None => Ok(bmc.eject_media().await?),
+            }
+        })
+    }
+
+    fn boot_override(&self, address: IpAddr) -> Answer<'_, BootOverride> {
+        Box::pin(async move { Ok(self.known(address).await?.get_boot().await?) })
+    }
+
+    fn boot_once<'a>(&'a self, address: IpAddr, from: &'a BootFrom) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let bmc = self.known(address).await?;
+            match &from.url {
+                Some(url) => Ok(bmc.set_boot_url(url).await?),
+                None => Ok(bmc.set_boot_once(from.target.clone(), from.mode).await?),
+            }
         })
     }
 

@@ -7,6 +7,7 @@ mod hall;
 
 use hall::Hall;
 use rackbar_vrack::bmc::Faults;
+use rackbar_vrack::seat::{BootDevice, BootOverride, MachinePower as _};
 
 #[test]
 fn sensors_and_hardware_log_are_shown_over_redfish_and_ipmi() {
@@ -73,4 +74,103 @@ fn a_bmc_in_trouble_is_told_with_machine_request_reason_and_what_to_do() {
     std::fs::write(hall.folder.path().join("anna"), token).unwrap();
     let said: hall::Said = hall.command_by("anna", &["node", "log", node]).output().unwrap().into();
     said.well();
+}
+
+#[test]
+fn an_image_goes_into_the_virtual_drive_and_is_booted_once() {
+    let hall = Hall::open();
+    let node = hall.node.as_str();
+    let image = "http://10.79.0.1/rescue.iso";
+    let table = hall.ask(&["node", "media", "list", node]).well();
+    assert!(table.contains("Cd") && table.contains("nothing"), "{table}");
+    let list = hall.json(&["node", "media", "insert", node, image]);
+    assert_eq!(list["items"][0]["image"], image, "{list}");
+    assert_eq!(hall.bmc.media().as_deref(), Some(image));
+    // Once more is no change.
+    let inserts = || {
+        let requests = hall.bmc.requests();
+        requests.iter().filter(|line| line.contains("InsertMedia")).count()
+    };
+    let before = inserts();
+    hall.ask(&["node", "media", "insert", node, image]).well();
+    assert_eq!(inserts(), before);
+
+    let said = hall.ask(&["node", "boot", node, "cd", "--restart"]).well();
+    assert!(said.contains("from cd, once"), "{said}");
+    let cd = BootOverride {
+        device: BootDevice::Cdrom,
+        once: true,
+    };
+    assert_eq!(hall.machine.starts(), [Some(cd)], "one restart, from the CD");
+    assert_eq!(hall.json(&["node", "boot", node])["from"], "default", "it was for once");
+    hall.ask(&["node", "media", "eject", node]).well();
+    assert_eq!(hall.bmc.media(), None);
+
+    // Refused before the BMC hears of it.
+    let sent = hall.bmc.requests().len();
+    for bad in ["file:///etc/shadow", "http://user:secret@10.79.0.1/x.iso", "rescue.iso"] {
+        let said = hall.ask(&["node", "media", "insert", node, bad]).failed(1);
+        assert!(said.contains("such as http://") && !said.contains("secret"), "{said}");
+    }
+    assert_eq!(hall.bmc.requests().len(), sent);
+
+    let audit = hall.audit();
+    for deed in [
+        format!("put {image} into the virtual CD drive of {node}"),
+        format!("empty the virtual CD drive of {node}"),
+        format!("boot {node} from cd once, and restart it"),
+    ] {
+        assert!(audit.contains(&deed), "{deed}: {audit}");
+    }
+    assert!(!audit.contains("secret"), "{audit}");
+    let trace = hall.ask(&["node", "trace", node]).well();
+    assert!(trace.contains(&format!("virtual CD drive: {image} is in")), "{trace}");
+}
+
+#[test]
+fn the_next_boot_fetches_a_url_or_comes_from_elsewhere_once() {
+    let hall = Hall::open();
+    let node = hall.node.as_str();
+    let url = "http://10.79.0.1/boot/v1/loader.efi";
+    let state = hall.json(&["node", "boot", node, "http", "--url", url]);
+    assert_eq!(
+        (&state["from"], &state["url"], &state["once"]),
+        (&"http".into(), &url.into(), &true.into())
+    );
+    assert!(hall.machine.starts().is_empty(), "nobody asked for a restart");
+    let said = hall.ask(&["node", "boot", node]).well();
+    assert!(said.contains(url) && said.contains("once"), "{said}");
+    assert_eq!(hall.json(&["node", "boot", node, "default"])["from"], "default");
+    assert_eq!(hall.machine.boot_override(), None);
+    let said = hall.ask(&["node", "boot", node, "cd", "--url", url]).failed(1);
+    assert!(said.contains("not with `cd`"), "{said}");
+    hall.ask(&["node", "boot", node, "--restart"]).failed(2);
+
+    // Over IPMI a device works, a URL does not, and both are told.
+    hall.bmc.set_faults(Faults {
+        no_redfish: true,
+        ..Faults::NONE
+    });
+    let said = hall.ask(&["node", "boot", node, "http", "--url", url]).failed(1);
+    for word in [node, "a boot from HTTP", "404", "event log"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert_eq!(hall.machine.boot_override(), None);
+    assert_eq!(hall.json(&["node", "boot", node, "disk"])["from"], "disk");
+    let disk = BootOverride {
+        device: BootDevice::Disk,
+        once: true,
+    };
+    assert_eq!(hall.machine.boot_override(), Some(disk));
+    let said = hall.ask(&["node", "media", "list", node]).failed(1);
+    assert!(said.contains("its virtual media"), "{said}");
+
+    // A viewer looks and changes nothing.
+    let token = hall.ask(&["token", "create", "anna", "--role", "viewer"]).well();
+    std::fs::write(hall.folder.path().join("anna"), token).unwrap();
+    let by_anna = |arguments: &[&str]| hall::Said::from(hall.command_by("anna", arguments).output().unwrap());
+    by_anna(&["node", "boot", node]).well();
+    by_anna(&["node", "boot", node, "network"]).failed(4);
+    by_anna(&["node", "media", "eject", node]).failed(4);
+    assert_eq!(hall.machine.boot_override(), Some(disk));
 }

@@ -38,7 +38,7 @@ pub use appliance::{AtConsole, ConsoleDeed};
 pub(crate) use changes::{AuditFilter, newest as changes_of};
 pub(crate) use events::{EventFilter, newest as events_of};
 pub(crate) use guard::{Caller, Deed, Local, Looked, page_guard};
-pub(crate) use hardware::LogLength;
+pub(crate) use hardware::{LogLength, boot_deed, media_deed};
 pub(crate) use nodes::{find as find_node, power_word};
 pub(crate) use paging::etag;
 pub(crate) use plans::{deed as commit_deed, destroyed};
@@ -83,6 +83,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(console::show, console::type_in))
         .routes(routes!(hardware::sensors))
         .routes(routes!(hardware::log))
+        .routes(routes!(hardware::media, hardware::insert, hardware::eject))
+        .routes(routes!(hardware::boot, hardware::set_boot))
         .routes(routes!(proof::node_report))
         .routes(routes!(proof::rack_report))
         .routes(routes!(proof::verify))

@@ -12,8 +12,8 @@ use rackbar_plan::{
 };
 
 use crate::operations::{
-    Answer, Condition, Consent, HardwareLog, HardwareLogLine, Operations, Order, PlanRequest, Refused, RuleMatch,
-    RuleTry, SensorList, SensorReading, SiteMistake,
+    Answer, BootRequest, BootState, Condition, Consent, HardwareLog, HardwareLogLine, MediaDrive, MediaList,
+    Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SensorList, SensorReading, SiteMistake,
 };
 
 /// What a hostile machine could call itself or its disk.
@@ -278,6 +278,44 @@ impl Operations for Office {
             items: vec![line],
         }))
         .boxed()
+    }
+
+    fn media(&self, _: &str) -> Answer<'_, MediaList> {
+        let drive = MediaDrive {
+            id: "Cd".into(),
+            kinds: vec!["CD".into(), "DVD".into()],
+            inserted: Some(true),
+            image: Some(HOSTILE.into()),
+            ours: true,
+        };
+        ready(Ok(MediaList {
+            node: self.node().1,
+            bmc: "10.20.0.100".into(),
+            items: vec![drive],
+        }))
+        .boxed()
+    }
+
+    fn set_media(&self, node: &str, image: Option<String>) -> Answer<'_, MediaList> {
+        self.ask(format!("media {image:?}"));
+        self.media(node)
+    }
+
+    fn boot(&self, _: &str) -> Answer<'_, BootState> {
+        ready(Err(Refused::Device(format!("the BMC failed {HOSTILE}")))).boxed()
+    }
+
+    fn set_boot(&self, node: &str, request: BootRequest, by: &str) -> Answer<'_, BootState> {
+        let BootRequest { from, url, restart } = request;
+        self.ask(format!("boot {} {url:?} {restart} by {by}", from.name()));
+        let state = BootState {
+            node: node.into(),
+            bmc: String::new(),
+            from: from.name().into(),
+            once: true,
+            url,
+        };
+        ready(Ok(state)).boxed()
     }
 
     fn images(&self) -> Answer<'_, Vec<rackbar_model::ImageEntry>> {

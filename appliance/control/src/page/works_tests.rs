@@ -228,3 +228,52 @@ async fn page_of_sensors_and_hardware_log_is_one_of_its_own_and_defuses_what_a_b
     );
     assert_eq!(page("/nodes/nobody/sensors".into()).await.0, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn page_of_media_shows_what_is_in_and_sets_the_next_boot() {
+    let (context, office, name) = office().await;
+    let cookie = log_in(&context).await;
+    let key = form_key(&context, &cookie).await;
+    let html = text(ask(&context, "GET", &format!("/nodes/{name}/media"), Some(&cookie), "").await).await;
+    for words in ["used by Rackbar", "CD, DVD", "the BMC failed"] {
+        assert!(html.contains(words), "{words}: {html}");
+    }
+    assert!(!html.contains(HOSTILE), "{html}");
+    let send = async |path: &str, form: String| {
+        let path = format!("/nodes/{name}/{path}");
+        let response = ask(&context, "POST", &path, Some(&cookie), &form).await;
+        (response.status(), text(response).await)
+    };
+    let image = "image=http%3A%2F%2F10.20.0.1%2Fx.iso";
+    assert_eq!(
+        send("media", format!("form_key={key}&{image}")).await.0,
+        StatusCode::SEE_OTHER
+    );
+    assert_eq!(
+        send("media", format!("form_key={key}&image=")).await.0,
+        StatusCode::SEE_OTHER
+    );
+    let boot = format!("form_key={key}&from=cd&url=&restart=yes");
+    assert_eq!(send("boot", boot).await.0, StatusCode::SEE_OTHER);
+    let asked = [
+        "media Some(\"http://10.20.0.1/x.iso\")",
+        "media None",
+        "boot cd None true by admin",
+    ];
+    assert_eq!(*office.asked.lock().unwrap(), asked);
+    // What makes no sense or comes from elsewhere reaches no BMC.
+    let (status, words) = send("media", format!("form_key={key}&image=ftp%3A%2F%2Fx%2Fy")).await;
+    assert!(
+        status == StatusCode::BAD_REQUEST && words.contains("http and https"),
+        "{words}"
+    );
+    assert_eq!(
+        send("media", format!("form_key=guess&{image}")).await.0,
+        StatusCode::FORBIDDEN
+    );
+    assert_eq!(
+        send("boot", "form_key=guess&from=cd".into()).await.0,
+        StatusCode::FORBIDDEN
+    );
+    assert_eq!(*office.asked.lock().unwrap(), asked);
+}

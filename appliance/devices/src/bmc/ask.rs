@@ -11,8 +11,8 @@ use crate::error::{Error, Interface};
 use crate::ipmi::Ipmi;
 use crate::redfish::Redfish;
 use crate::{
-    BiosAttributes, BmcIdentity, BmcUser, BootOption, BootOverride, BootTarget, Health, LanSettings, LogLine, Sensor,
-    Staged,
+    BiosAttributes, BmcIdentity, BmcUser, BootOption, BootOverride, BootTarget, Health, LanSettings, LogLine,
+    MediaDrive, Sensor, Staged,
 };
 
 /// What a BMC can be asked for, as far as the choice of a way goes.
@@ -55,6 +55,7 @@ pub(super) enum Ask {
     BootFirst(BootTarget, Option<FirmwareMode>),
     BootUrl(String),
     Password(String, Zeroizing<String>),
+    Media,
     InsertMedia(String),
     EjectMedia,
     Sensors,
@@ -85,7 +86,7 @@ impl Ask {
             Self::BootOrder | Self::BootFirst(..) => Capability::BootOrder,
             Self::Bios | Self::StageBios(_) | Self::StagedBios => Capability::Bios,
             Self::Password(..) | Self::Users => Capability::Accounts,
-            Self::InsertMedia(_) | Self::EjectMedia => Capability::Media,
+            Self::Media | Self::InsertMedia(_) | Self::EjectMedia => Capability::Media,
             Self::Sensors | Self::Health => Capability::Sensors,
             Self::EventLog(_) => Capability::EventLog,
             Self::Lan | Self::SetLan(_) => Capability::Lan,
@@ -101,6 +102,7 @@ impl Ask {
                 | Self::StagedBios
                 | Self::BootOrder
                 | Self::BootUrl(_)
+                | Self::Media
                 | Self::InsertMedia(_)
                 | Self::EjectMedia
         )
@@ -136,6 +138,7 @@ pub(super) enum Answer {
     Staged(Staged),
     Waiting(BTreeMap<String, String>),
     Order(Vec<BootOption>),
+    Media(Vec<MediaDrive>),
     Sensors(Vec<Sensor>),
     Log(Vec<LogLine>),
     Health(Health),
@@ -168,6 +171,7 @@ impl Ways {
             Ask::BootFirst(target, mode) => way.set_boot_first(target, *mode).await.map(|()| done)?,
             Ask::BootUrl(url) => way.set_boot_url(url).await.map(|()| done)?,
             Ask::Password(user, new) => way.change_password(user, new).await.map(|()| done)?,
+            Ask::Media => Answer::Media(way.media().await?),
             Ask::InsertMedia(url) => way.insert_media(url).await.map(|()| done)?,
             Ask::EjectMedia => way.eject_media().await.map(|()| done)?,
             Ask::Sensors => Answer::Sensors(way.sensors().await?),
@@ -200,6 +204,7 @@ impl Ways {
             | Ask::StagedBios
             | Ask::BootOrder
             | Ask::BootUrl(_)
+            | Ask::Media
             | Ask::InsertMedia(_)
             | Ask::EjectMedia => return Err(way.lacks(&format!("{ask:?}"))),
         })

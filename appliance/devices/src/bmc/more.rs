@@ -11,8 +11,8 @@ use crate::error::{Cause, Error, Interface};
 use crate::ipmi::Ipmi;
 use crate::redfish::Redfish;
 use crate::{
-    BiosAttributes, BmcUser, BootOption, BootTarget, Credentials, Health, LanSettings, LogLine, Sensor, SolStream,
-    Staged,
+    BiosAttributes, BmcUser, BootOption, BootTarget, Credentials, Health, LanSettings, LogLine, MediaDrive, Sensor,
+    SolStream, Staged,
 };
 
 /// Takes the one answer that fits, or says that another came.
@@ -128,6 +128,14 @@ impl Bmc {
             ways.adopt(&credentials).await;
         }
         proven
+    }
+
+    /// The drives whose images the BMC fetches, and what is in them. Redfish alone.
+    ///
+    /// # Errors
+    /// As [`Self::identify`], or [`Cause::Unsupported`] where there is none.
+    pub async fn media(&self) -> Result<Vec<MediaDrive>, Error> {
+        expect!(self, Ask::Media, Answer::Media)
     }
 
     /// Puts the image at a URL, which the BMC fetches, into the virtual CD drive. Redfish alone.

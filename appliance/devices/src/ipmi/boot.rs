@@ -32,6 +32,7 @@ impl Ipmi {
             target,
             once: flags.valid && !flags.persistent,
             mode,
+            url: None,
         })
     }
 

@@ -1,14 +1,19 @@
 //! Virtual media: a CD whose image the BMC fetches from a URL.
 
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{Redfish, view};
+use crate::MediaDrive;
 use crate::error::{Cause, Error};
 
+/// Virtual drives looked at: newer firmware has one per slot.
+const DRIVES: usize = 16;
+
 impl Redfish {
-    /// The virtual CD drive. Newer firmware has it at the system, older at the manager; some have both, and the
-    /// manager's is then the deprecated one.
-    async fn drive(&mut self) -> Result<(String, Value), Error> {
+    /// The virtual drives. Newer firmware has them at the system, older at the manager; some have both, and the
+    /// manager's are then the deprecated ones.
+    async fn drives(&mut self) -> Result<Vec<(String, Value)>, Error> {
         let path = self.system_path().await?;
         let system = self.get(&path).await?;
         let mut owners = vec![system.clone()];
@@ -16,17 +21,40 @@ impl Redfish {
             owners.extend(self.get_if_there(&manager).await?);
         }
         for owner in &owners {
-            for drive in self.collection(owner, "/VirtualMedia").await? {
-                let kinds = view::strings(&drive, "/MediaTypes").unwrap_or_default();
-                if kinds.iter().any(|kind| matches!(kind.as_str(), "CD" | "DVD"))
-                    && let Some(path) = view::link(&drive, "")
-                {
-                    return Ok((path, drive));
-                }
+            let drives = self.collection_of(owner, "/VirtualMedia", DRIVES).await?;
+            let found: Vec<_> = drives
+                .into_iter()
+                .filter_map(|drive| Some((view::link(&drive, "")?, drive)))
+                .collect();
+            if found.iter().any(|(_, drive)| is_cd(drive)) {
+                return Ok(found);
             }
         }
         let words = "this BMC has no virtual CD drive, or its licence does not show it".to_owned();
         Err(self.error(format!("GET {path}"), Cause::Unsupported(words)))
+    }
+
+    /// The virtual CD drive.
+    async fn drive(&mut self) -> Result<(String, Value), Error> {
+        let mut drives = self.drives().await?.into_iter();
+        let missing = || Cause::Unsupported("this BMC has no virtual CD drive".to_owned());
+        drives
+            .find(|(_, drive)| is_cd(drive))
+            .ok_or_else(|| self.error("virtual media", missing()))
+    }
+
+    /// All virtual drives, and which of them is ours.
+    pub(crate) async fn media(&mut self) -> Result<Vec<MediaDrive>, Error> {
+        let drives = self.drives().await?;
+        let ours = drives.iter().position(|(_, drive)| is_cd(drive));
+        let told = drives.iter().enumerate().map(|(at, (path, drive))| MediaDrive {
+            id: view::text(drive, "/Id").unwrap_or_else(|| path.clone()),
+            kinds: view::strings(drive, "/MediaTypes").unwrap_or_default(),
+            inserted: drive.get("Inserted").and_then(Value::as_bool),
+            image: view::text(drive, "/Image"),
+            ours: Some(at) == ours,
+        });
+        Ok(told.collect())
     }
 
     /// Puts the image at a URL into the virtual CD drive; one that is there already is taken out first.
@@ -63,30 +91,37 @@ impl Redfish {
         self.shows_media(path, false).await
     }
 
+    /// Waits until the drive shows it: some fetch a first piece of the image before they say that it is in.
     async fn shows_media(&mut self, path: &str, wanted: bool) -> Result<(), Error> {
-        let drive = self.get(path).await?;
-        // Some never tell.
-        if drive
-            .get("Inserted")
-            .and_then(Value::as_bool)
-            .is_none_or(|inserted| inserted == wanted)
-        {
-            return Ok(());
+        let start = Instant::now();
+        loop {
+            let drive = self.get(path).await?;
+            // Some never tell.
+            let inserted = drive.get("Inserted").and_then(Value::as_bool);
+            if inserted.is_none_or(|inserted| inserted == wanted) {
+                return Ok(());
+            }
+            if start.elapsed() >= self.timing.settle {
+                break;
+            }
+            sleep(self.timing.look).await;
         }
         let what = if wanted {
-            "the image in the virtual drive"
+            "the image in the virtual drive (can the BMC reach its URL?)"
         } else {
             "an empty virtual drive"
-        }
-        .to_owned();
-        Err(self.error(
-            format!("GET {path}"),
-            Cause::NotSeen {
-                what,
-                after: self.timing.answer,
-            },
-        ))
+        };
+        let cause = Cause::NotSeen {
+            what: what.to_owned(),
+            after: self.timing.settle,
+        };
+        Err(self.error(format!("GET {path}"), cause))
     }
+}
+
+fn is_cd(drive: &Value) -> bool {
+    let kinds = view::strings(drive, "/MediaTypes").unwrap_or_default();
+    kinds.iter().any(|kind| matches!(kind.as_str(), "CD" | "DVD"))
 }
 
 fn action(drive: &Value, pointer: &str) -> Option<String> {

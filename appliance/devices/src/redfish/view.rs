@@ -110,10 +110,13 @@ pub(crate) fn boot(system: &Value) -> Option<BootOverride> {
         Some("Legacy") => Some(FirmwareMode::Bios),
         _ => None,
     };
+    // One that was given for an earlier boot may still stand there.
+    let url = text(system, "/Boot/HttpBootUri").filter(|_| target == BootTarget::Http);
     Some(BootOverride {
         target,
         once: enabled == "Once",
         mode,
+        url,
     })
 }
 
@@ -224,7 +227,8 @@ mod tests {
             BootOverride {
                 target: BootTarget::Network,
                 once: true,
-                mode: None
+                mode: None,
+                url: None,
             }
         );
         assert_eq!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
-    Answer, Body, CacheEntry, CacheOrder, CacheState, EnrolmentEntry, ExportEntry, HardwareLog, LogLine, LogQuery, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, Verdict, WebhookEntry,
+    Answer, Body, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, EnrolmentEntry, ExportEntry, HardwareLog, LogLine, LogQuery, MediaList, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -432,6 +432,26 @@ impl Operations for Asked {
     fn hardware_log(&self, name: &str, limit: u16) -> Answer<'_, HardwareLog> {
         let found = node(&self.rack, name);
         async move { hardware::log(&self.rack, &*found?, limit).await }.boxed()
+    }
+
+    fn media(&self, name: &str) -> Answer<'_, MediaList> {
+        let found = node(&self.rack, name);
+        async move { hardware::media(&self.rack, &*found?).await }.boxed()
+    }
+
+    fn set_media(&self, name: &str, image: Option<String>) -> Answer<'_, MediaList> {
+        let found = node(&self.rack, name);
+        async move { hardware::set_media(&self.rack, &*found?, image.as_deref()).await }.boxed()
+    }
+
+    fn boot(&self, name: &str) -> Answer<'_, BootState> {
+        let found = node(&self.rack, name);
+        async move { hardware::boot(&self.rack, &*found?).await }.boxed()
+    }
+
+    fn set_boot(&self, name: &str, request: BootRequest, by: &str) -> Answer<'_, BootState> {
+        let (found, by) = (node(&self.rack, name), by.to_owned());
+        async move { hardware::set_boot(&self.rack, &*found?, request, &by).await }.boxed()
     }
 
     fn logs(&self, query: LogQuery) -> Answer<'_, Vec<LogLine>> {
