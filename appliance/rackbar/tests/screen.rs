@@ -3,96 +3,34 @@
 #![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
 
 mod common;
+mod terminal;
 
-use std::io::{Read as _, Write as _};
-use std::num::NonZero;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
 
 use common::Appliance;
-use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::Signal;
+use terminal::Terminal;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A terminal of 24 lines of 80, as a serial console is, with the program on it.
-struct Terminal {
-    program: Child,
-    keys: std::fs::File,
-    screen: Arc<Mutex<vt100::Parser>>,
+fn start(appliance: &Appliance) -> Terminal {
+    with(appliance, &[])
 }
 
-impl Terminal {
-    fn start(appliance: &Appliance) -> Self {
-        Self::with(appliance, &[])
-    }
-
-    fn with(appliance: &Appliance, options: &[&str]) -> Self {
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: 80,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
-        let end = |fd: &std::os::fd::OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let program = Command::new(env!("CARGO_BIN_EXE_rackbar"))
-            .args(["console", "--socket"])
-            .arg(appliance.run_folder().join("api.sock"))
-            .args(options)
-            .env("TERM", "linux")
-            .stdin(end(&slave))
-            .stdout(end(&slave))
-            .stderr(end(&slave))
-            .spawn()
-            .unwrap();
-        let keys = std::fs::File::from(master);
-        let (lines, columns) = (NonZero::new(size.ws_row).unwrap(), NonZero::new(size.ws_col).unwrap());
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(lines, columns, 0)));
-        let (mut output, drawn) = (keys.try_clone().unwrap(), Arc::clone(&screen));
-        std::thread::spawn(move || {
-            let mut piece = [0; 4096];
-            while let Ok(length @ 1..) = output.read(&mut piece) {
-                drawn.lock().unwrap().process(&piece[..length]);
-            }
-        });
-        Self { program, keys, screen }
-    }
-
-    fn press(&mut self, key: &str) {
-        self.keys.write_all(key.as_bytes()).unwrap();
-    }
-
-    fn shown(&self) -> String {
-        self.screen.lock().unwrap().screen().contents()
-    }
-
-    /// Waits until the screen is as wanted.
-    #[track_caller]
-    fn until(&self, what: &str, wanted: impl Fn(&str) -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !wanted(&self.shown()) {
-            assert!(Instant::now() < end, "not shown: {what}\n{}", self.shown());
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.program.kill();
-        let _ = self.program.wait();
-    }
+fn with(appliance: &Appliance, options: &[&str]) -> Terminal {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_rackbar"));
+    program
+        .args(["console", "--socket"])
+        .arg(appliance.run_folder().join("api.sock"))
+        .args(options);
+    Terminal::start(program)
 }
 
 #[test]
 fn keys_lead_to_the_log_and_the_token_and_ask_before_the_machine_stops() {
     let folder = tempfile::tempdir().unwrap();
     let appliance = Appliance::start(folder.path());
-    let mut terminal = Terminal::start(&appliance);
+    let mut terminal = start(&appliance);
     let fingerprint = appliance.fingerprint()[..16].to_owned();
     let is_status = |text: &str| text.contains(&fingerprint);
     terminal.until("the fingerprint of the page's certificate", is_status);
@@ -152,7 +90,7 @@ fn what_is_done_at_the_screen_is_in_the_audit_trail_and_y_restarts() {
         ("p", "ff", Signal::SIGUSR2, "switch the appliance off"),
     ] {
         let mut init = stand_in();
-        let mut terminal = Terminal::with(&appliance, &["--init", &init.id().to_string()]);
+        let mut terminal = with(&appliance, &["--init", &init.id().to_string()]);
         terminal.until("the status", is_status);
         terminal.press(key);
         terminal.until("the question", |text| text.contains(asks) && text.contains('?'));
@@ -163,7 +101,7 @@ fn what_is_done_at_the_screen_is_in_the_audit_trail_and_y_restarts() {
         assert!(audit().contains(deed), "{}", audit());
     }
 
-    let mut terminal = Terminal::start(&appliance);
+    let mut terminal = start(&appliance);
     terminal.until("the status", is_status);
     let shows = |text: &str| text.replace(['\n', ' '], "").contains(&token[..16]);
     assert!(!audit().contains("token"), "{}", audit());
@@ -203,7 +141,7 @@ fn without_its_daemon_the_screen_restarts_the_machine_and_shows_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let appliance = Appliance::start(folder.path());
     let mut init = stand_in();
-    let mut terminal = Terminal::with(&appliance, &["--init", &init.id().to_string()]);
+    let mut terminal = with(&appliance, &["--init", &init.id().to_string()]);
     let fingerprint = appliance.fingerprint()[..16].to_owned();
     terminal.until("the status", |text| text.contains(&fingerprint));
     let token = std::fs::read_to_string(appliance.run_folder().join("admin-token")).unwrap();

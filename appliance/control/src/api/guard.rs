@@ -87,19 +87,39 @@ pub(super) async fn api_guard(State(context): State<Context>, mut request: Reque
     let by_cookie = request.headers().get(header::AUTHORIZATION).is_none();
     let local = request.extensions().get::<Local>().is_some();
     let needed = needed(&method, &path);
-    let response = if by_cookie && !local && !method.is_safe() {
-        Problem::forbidden("changes through the API need a bearer token, not a page session").into_response()
+    let refused = if by_cookie && !local && !method.is_safe() {
+        let words = "changes through the API need a bearer token, not a page session";
+        Some(Problem::forbidden(words))
     } else if caller.role < needed {
-        refusal(&caller, needed).into_response()
+        Some(refusal(&caller, needed))
     } else {
-        request.extensions_mut().insert(Caller(caller.clone()));
-        next.run(request).await
+        None
     };
-    if !looks(&method, &path) {
-        let change = change(&caller.name, &method, &path, &response);
-        record(&context, change).await;
+    request.extensions_mut().insert(Caller(caller.clone()));
+    let looking = looks(&method, &path);
+    let answer = async move {
+        let response = match refused {
+            Some(problem) => problem.into_response(),
+            None => next.run(request).await,
+        };
+        if !looking {
+            let change = change(&caller.name, &method, &path, &response);
+            record(&context, change).await;
+        }
+        response
+    };
+    if looking {
+        answer.await
+    } else {
+        to_its_end(answer).await
     }
-    response
+}
+
+/// Carries a change to its end also when whoever asked for it hangs up: half of a power cycle is a machine that stays
+/// off, and what was done belongs into the audit trail.
+async fn to_its_end(change: impl Future<Output = Response> + Send + 'static) -> Response {
+    let done = tokio::spawn(change).await;
+    done.unwrap_or_else(|error| Problem::internal(error.to_string()).into_response())
 }
 
 /// In front of the page: who has not logged in is led to the form.
@@ -109,22 +129,30 @@ pub(crate) async fn page_guard(State(context): State<Context>, mut request: Requ
     };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let needed = needed(&method, &path);
-    let response = if caller.role < needed {
-        let problem = refusal(&caller, needed);
-        let told = Told(problem.detail().to_owned());
-        let mut response = crate::page::message(problem.status(), problem.detail());
-        response.extensions_mut().insert(told);
+    request.extensions_mut().insert(Caller(caller.clone()));
+    let looking = method.is_safe();
+    let answer = async move {
+        let response = if caller.role < needed {
+            let problem = refusal(&caller, needed);
+            let told = Told(problem.detail().to_owned());
+            let mut response = crate::page::message(problem.status(), problem.detail());
+            response.extensions_mut().insert(told);
+            response
+        } else {
+            next.run(request).await
+        };
+        // A form that was only looked at again (a check) says so itself.
+        if !looking && response.extensions().get::<Looked>().is_none() {
+            let change = change(&caller.name, &method, &path, &response);
+            record(&context, change).await;
+        }
         response
-    } else {
-        request.extensions_mut().insert(Caller(caller.clone()));
-        next.run(request).await
     };
-    // A form that was only looked at again (a check) says so itself.
-    if !method.is_safe() && response.extensions().get::<Looked>().is_none() {
-        let change = change(&caller.name, &method, &path, &response);
-        record(&context, change).await;
+    if looking {
+        answer.await
+    } else {
+        to_its_end(answer).await
     }
-    response
 }
 
 /// Marks the answer to a form of the page that changed nothing.

@@ -277,3 +277,54 @@ async fn page_of_media_shows_what_is_in_and_sets_the_next_boot() {
     );
     assert_eq!(*office.asked.lock().unwrap(), asked);
 }
+
+/// A machine that takes its time to be recovered.
+#[derive(Default)]
+struct Slow {
+    begun: tokio::sync::Notify,
+    go_on: tokio::sync::Notify,
+}
+
+impl crate::operations::Operations for Slow {
+    fn recover(&self, _: &str, _: &str) -> crate::operations::Answer<'_, String> {
+        Box::pin(async {
+            self.begun.notify_one();
+            self.go_on.notified().await;
+            Ok("it is back".into())
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_carried_to_its_end_and_told_also_when_who_asked_hangs_up() {
+    let slow = Arc::new(Slow::default());
+    let context = Context {
+        operations: slow.clone(),
+        ..context()
+    };
+    let name = with_node(&context).await;
+    let request = axum::http::Request::builder()
+        .method("POST")
+        .uri(format!("/api/v1/nodes/{name}/recover"))
+        .header(header::AUTHORIZATION, "Bearer right");
+    let request = request.body(axum::body::Body::empty()).unwrap();
+    let asked = tower::ServiceExt::oneshot(crate::server::router(&context), request);
+    tokio::select! {
+        response = asked => panic!("it answered too early: {response:?}"),
+        () = slow.begun.notified() => {}
+    }
+    slow.go_on.notify_one();
+    let end = Instant::now() + Duration::from_secs(10);
+    let told =
+        |kind: &EventKind| matches!(kind, EventKind::Changed { what, ok: true, .. } if what.starts_with("recover"));
+    while !context
+        .rack
+        .events(0, 1_000)
+        .unwrap()
+        .iter()
+        .any(|event| told(&event.kind))
+    {
+        assert!(Instant::now() < end, "the audit trail does not tell of it");
+        tokio::task::yield_now().await;
+    }
+}

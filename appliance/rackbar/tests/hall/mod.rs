@@ -246,7 +246,26 @@ impl Hall {
         serde_json::from_str(&said).unwrap()
     }
 
-    /// Newest entry of the audit trail, in words.
+    /// Brings this thread beside the daemon: what it starts and connects to from now on is there.
+    pub(crate) fn enter(&self) {
+        let handle = std::fs::File::open(format!("/run/netns/{}", self.net.name("server"))).unwrap();
+        setns(&handle, CloneFlags::CLONE_NEWNET).unwrap();
+    }
+
+    /// A program beside the daemon.
+    pub(crate) fn program(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = self.net.command("server", program);
+        command.args(arguments);
+        command
+    }
+
+    /// Address of the BMC.
+    pub(crate) fn bmc_address(&self) -> String {
+        let node = self.json(&["node", "show", &self.node]);
+        node["bmc_address"].as_str().unwrap().to_owned()
+    }
+
+    /// The audit trail, in words.
     pub(crate) fn audit(&self) -> String {
         self.ask(&["audit"]).well()
     }
