@@ -127,6 +127,7 @@ impl Api {
             tls: tls.server.clone(),
             boot: None,
             socket: None,
+            boot: None,
         };
         let handle = serve(context, listeners).await?;
         let authority = handle.addresses().first().context("the API listens")?.to_string();
