@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use crate::cache::{CacheDone, CacheEntry, CacheOrder, CacheState};
-pub use crate::webhooks::{WebhookEntry, WebhookSecret};
 pub use crate::hardware::{
     BootRequest, BootSource, BootState, Condition, HardwareLog, HardwareLogLine, MediaDrive, MediaList, SensorList,
     SensorReading, check_url,
 };
+pub use crate::webhooks::{WebhookEntry, WebhookSecret};
 
 /// What comes of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;

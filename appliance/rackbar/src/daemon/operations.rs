@@ -10,7 +10,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
-    Answer, Body, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, EnrolmentEntry, ExportEntry, HardwareLog, LogLine, LogQuery, MediaList, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, Verdict, WebhookEntry,
+    Answer, Body, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, EnrolmentEntry, ExportEntry, HardwareLog,
+    LogLine, LogQuery, MediaList, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock,
+    SensorList, SiteMistake, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};

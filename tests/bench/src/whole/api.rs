@@ -125,9 +125,7 @@ impl Api {
         let listeners = Listeners {
             https: vec![loopback()],
             tls: tls.server.clone(),
-            boot: None,
             socket: None,
-            boot: None,
         };
         let handle = serve(context, listeners).await?;
         let authority = handle.addresses().first().context("the API listens")?.to_string();
