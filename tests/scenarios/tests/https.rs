@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rackbar_boot_tls::Identity;
 use rackbar_scenarios::{Stage, eventually, rack_file};
 use rackbar_vrack::host::Ipv4;
 use rackbar_vrack::rack::neighbour;
@@ -83,6 +84,10 @@ async fn a_firmware_that_trusts_the_site_boots_over_https_alone() -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_firmware_that_does_not_trust_the_site_is_told_so_and_boots_without_tls() -> Result<()> {
     let stage = serving("[\"uefi_https\", \"uefi_http\"]").await?;
+    // Without any authority OVMF does not even try; with another site's it breaks the handshake off and says so.
+    let other = Identity::generate("Rackbar boot elsewhere", &[])?;
+    let machine = &stage.rack.node(MACHINE).context("no such machine")?.machine;
+    machine.trust(other.authority())?;
     stage.rack.power(MACHINE, PowerAction::On).await?;
     // The firmware has nothing else to boot and waits for a person: somebody switches it off and on.
     let broken_off = || async {

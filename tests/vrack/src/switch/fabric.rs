@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::capture::{CaptureFile, Direction, Tap};
-use super::fault::{Fault, FaultState};
+use super::fault::{self, Fault, FaultState};
 use super::fdb::Table;
 use super::queue::{Frame, Queue};
 use super::{PortConfig, PortMode, SwitchConfig, lldp, locked};
@@ -361,6 +361,10 @@ fn deliver(port: &PortState, vlan: u16, data: &Arc<[u8]>, delay: Duration, now: 
         }
     };
     let Some(held) = port.suffer() else { return };
+    if port.faulty.load(Relaxed) && locked(&port.fault).fault.no_proxy_offers && fault::is_proxy_offer(data) {
+        port.tally.lost.fetch_add(1, Relaxed);
+        return;
+    }
     port.record(Direction::Out, tag, vlan, data);
     let delay = delay + held;
     let due = (!delay.is_zero()).then(|| now + delay);

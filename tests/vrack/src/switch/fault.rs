@@ -14,6 +14,8 @@ pub struct Fault {
     /// Nothing passes and the port counts as down: a pulled cable. A guest's carrier stays up on its own; drop it too
     /// with `set_link` of [`crate::qmp`].
     pub cut: bool,
+    /// DHCP answers without an address (ProxyDHCP) do not reach the device: firmware that ignores them.
+    pub no_proxy_offers: bool,
 }
 
 impl Fault {
@@ -30,6 +32,14 @@ impl Fault {
     pub fn delay(delay: Duration) -> Self {
         Self {
             delay,
+            ..Self::default()
+        }
+    }
+
+    /// Firmware that ignores ProxyDHCP.
+    pub fn no_proxy_offers() -> Self {
+        Self {
+            no_proxy_offers: true,
             ..Self::default()
         }
     }
@@ -64,6 +74,19 @@ impl FaultState {
     }
 }
 
+/// True for a DHCP answer over IPv4 that gives no address (RFC 2131 section 2: `op` 2, `yiaddr` zero).
+pub(super) fn is_proxy_offer(frame: &[u8]) -> bool {
+    const ETHERNET: usize = 14;
+    let Some(ip) = frame.get(ETHERNET..).filter(|_| frame.get(12..14) == Some(&[8, 0])) else {
+        return false;
+    };
+    let header = usize::from(ip.first().copied().unwrap_or(0) & 0x0f) * 4;
+    let udp = ip.get(header..).filter(|_| ip.get(9) == Some(&17)).unwrap_or_default();
+    let from = udp.first_chunk().copied().map(u16::from_be_bytes);
+    let bootp = udp.get(8..).unwrap_or_default();
+    matches!(from, Some(67 | 4011)) && bootp.first() == Some(&2) && bootp.get(16..20) == Some(&[0; 4])
+}
+
 /// SplitMix64 (Steele, Lea, Flood 2014): good enough to drop frames, and seedable with any value including zero.
 fn splitmix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -81,6 +104,23 @@ fn unit(random: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_offer_is_told_from_all_else() {
+        let mut frame = vec![0; 14 + 20 + 8 + 240];
+        frame[12] = 8;
+        frame[14] = 0x45;
+        frame[14 + 9] = 17;
+        frame[34..36].copy_from_slice(&67u16.to_be_bytes());
+        frame[42] = 2;
+        assert!(is_proxy_offer(&frame));
+        for (at, value) in [(12, 0x86), (23, 6), (35, 69), (42, 1), (42 + 16, 10)] {
+            let mut other = frame.clone();
+            other[at] = value;
+            assert!(!is_proxy_offer(&other), "octet {at}");
+        }
+        assert!((0..60).all(|len| !is_proxy_offer(&frame[..len])), "cut short");
+    }
 
     #[test]
     fn loses_about_the_part_it_was_told_and_the_same_frames_again() {
