@@ -224,6 +224,12 @@ fn machines_nobody_named_get_what_the_policy_says() {
     appliance.until("it is forgotten", || {
         known().split_whitespace().collect::<String>() == "[]"
     });
+    // So is the whole machine, until it boots once more.
+    appliance.ask(&["node", "forget", STRANGER]);
+    assert!(!appliance.ask(&["node", "list"]).contains(STRANGER));
+    assert!(appliance.ask(&["audit"]).contains("forget node-001"));
+    appliance.boots(STRANGER);
+    assert!(appliance.ask(&["node", "list"]).contains(STRANGER));
     drop(appliance);
 
     let listed = format!("unknown = \"listed\"\nlisted = [\"{KNOWN}\"]");
