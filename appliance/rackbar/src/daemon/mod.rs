@@ -52,7 +52,7 @@ use operations::Asked;
 pub(crate) use options::Options;
 use resolv::Resolv;
 use services::{Ports, Services, status};
-use setup::{anew, check, credentials, open_store, profiles, start_log};
+use setup::{anew, check, credentials, open_store, place, profiles, start_log};
 use site::Site;
 use source::{Loaded, Source};
 use unlock::Waited;
@@ -495,11 +495,4 @@ impl Daemon {
         block_in_place(|| store.close());
         tracing::info!("stopped");
     }
-}
-
-fn place(options: &Options, networks: &mut Networks, config: &Config) -> Vec<Placed> {
-    if options.no_network_setup {
-        return network::as_configured(config);
-    }
-    block_in_place(|| networks.apply(config))
 }

@@ -8,7 +8,10 @@ use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::Rack;
 use rackbar_services::EventSink as _;
 use rackbar_store::{Store, StoreError};
+use tokio::task::block_in_place;
 
+use super::Options;
+use super::network::{self, Networks, Placed};
 use super::services::status;
 use crate::config::{Config, Password};
 
@@ -156,4 +159,12 @@ pub(super) fn start_log() {
         .with_env_filter(filter);
     // Set already in tests that run several daemons.
     let _ = log.try_init();
+}
+
+/// Puts the networks up, or takes them as they are where that is not ours to do.
+pub(super) fn place(options: &Options, networks: &mut Networks, config: &Config) -> Vec<Placed> {
+    if options.no_network_setup {
+        return network::as_configured(config);
+    }
+    block_in_place(|| networks.apply(config))
 }
