@@ -44,6 +44,9 @@ pub enum Cause {
     /// Nobody answers, or not in the protocol.
     #[error("not reachable: {0}")]
     Unreachable(String),
+    /// A change was sent and no answer came: it may have been carried out.
+    #[error("no answer came, and it may have been carried out: {0}")]
+    Unanswered(String),
     /// User or password are refused.
     #[error("login refused: {0}; check the BMC's user and password")]
     Unauthorized(String),
@@ -69,6 +72,9 @@ pub enum Cause {
     /// This BMC cannot do it.
     #[error("not supported: {0}")]
     Unsupported(String),
+    /// The BMC sends us on to another server. The login would go along, so it is not followed there.
+    #[error("sent on to {0:?}, which is not on this BMC; the login is not carried there")]
+    Elsewhere(String),
     /// The answer makes no sense.
     #[error("answer not understood: {0}")]
     Malformed(String),
@@ -93,6 +99,9 @@ pub enum Cause {
 impl Cause {
     /// True when another interface may do better.
     pub const fn another_way_may_help(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Unsupported(_) | Self::Malformed(_))
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::Unsupported(_) | Self::Elsewhere(_) | Self::Malformed(_)
+        )
     }
 }

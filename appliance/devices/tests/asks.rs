@@ -463,3 +463,24 @@ async fn a_bmc_deaf_for_a_while_comes_back() {
     });
     assert_eq!(state.await.unwrap().value("NumLock"), Some("On"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redfish_that_fell_silent_is_tried_again_after_a_rest() {
+    let stand = stand(seat::PowerState::On).await;
+    let bmc = stand.client_in_a_hurry();
+    bmc.identify().await.unwrap();
+    stand.faults(Faults {
+        // A connection that was lost is opened anew once.
+        lost: 2,
+        ..Faults::NONE
+    });
+    bmc.power_state().await.unwrap();
+    assert_eq!(bmc.choice().unwrap().interface, Interface::Ipmi, "it stood in");
+    let patience = Duration::from_secs(20);
+    let back = tokio::time::timeout(patience, async {
+        while bmc.choice().unwrap().interface != Interface::Redfish {
+            bmc.power_state().await.unwrap();
+        }
+    });
+    back.await.expect("Redfish is used again");
+}

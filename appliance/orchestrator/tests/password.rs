@@ -4,67 +4,18 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::bmcs::*;
 use common::*;
-use rackbar_messages::JobId;
-use rackbar_model::{Digest, Node, Timestamp};
+use rackbar_model::Node;
 use rackbar_orchestrator::bmc::BmcDoor as _;
-use rackbar_orchestrator::hands::{Appliance, Done, Hands as _, Learned, Reach, System, Task};
-use rackbar_plan::{Action, ActionId, ActionKind, Inputs, Layer, Limits, Plan, PlanId, RunId, Scope, Target};
+use rackbar_orchestrator::hands::{Appliance, Done, Hands as _, Learned, Reach};
+use rackbar_plan::ActionKind;
 use rackbar_store::{BmcLogin, Store};
 use rackbar_vrack::bmc::{Faults, Loopback};
 use rackbar_vrack::seat;
-use tokio::sync::watch;
-
-fn task(node: &Arc<Node>) -> (Task, watch::Sender<bool>) {
-    let action = Action {
-        id: ActionId("node-001/bmc.password".into()),
-        node: Some(node.id),
-        target: Target::Bmc(node.id),
-        layer: Layer::Infrastructure,
-        kind: ActionKind::RotatePassword,
-        changes: Vec::new(),
-        needs: Vec::new(),
-        destroys: None,
-        reboots: false,
-        estimate_seconds: 1,
-        reason: "a test".into(),
-        limits: Limits { seconds: 60, tries: 1 },
-    };
-    let inputs = Inputs {
-        site: Digest([0; 32]),
-        nodes: BTreeMap::new(),
-        images: BTreeMap::new(),
-    };
-    let plan = Plan {
-        id: PlanId("test".into()),
-        made: Timestamp(0),
-        inputs,
-        actions: vec![action],
-        refused: Vec::new(),
-        unchanged: Vec::new(),
-        left_out: Vec::new(),
-        scope: Scope::default(),
-    };
-    let (give_up, told) = watch::channel(false);
-    let task = Task {
-        run: RunId(1),
-        plan: Arc::new(plan),
-        position: 0,
-        node: Some(node.clone()),
-        system: System::default(),
-        job: JobId([1; 16]),
-        attempt: 1,
-        taken_up: false,
-        progress: Arc::new(|_| ()),
-        give_up: told,
-    };
-    (task, give_up)
-}
 
 fn hands(watch: &Watch, store: &Store) -> Appliance {
     Appliance::new(watch.rack.clone(), store.clone(), None, Reach::default()).unwrap()
@@ -72,7 +23,7 @@ fn hands(watch: &Watch, store: &Store) -> Appliance {
 
 /// One attempt of the change.
 async fn change(watch: &Watch, store: &Store, node: &Arc<Node>) -> Done {
-    let (task, _give_up) = task(node);
+    let (task, _give_up) = task(node, ActionKind::RotatePassword);
     hands(watch, store).carry_out(task).await
 }
 

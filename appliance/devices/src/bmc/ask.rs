@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rackbar_ipmi::command::chassis::ChassisControl;
 use rackbar_model::{FirmwareMode, PowerState};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Interface};
@@ -108,6 +109,15 @@ impl Ask {
         )
     }
 
+    /// Done twice it is as done once. A machine that is reset twice is not; and who set a password and asks again with the
+    /// old one is a stranger.
+    pub(super) const fn may_be_repeated(&self) -> bool {
+        !matches!(
+            self,
+            Self::Power(Button::Shutdown | Button::Cycle | Button::Reset) | Self::Password(..)
+        )
+    }
+
     /// It changes something, or reads what makers place differently.
     pub(super) const fn needs_quirks(&self) -> bool {
         !matches!(
@@ -151,6 +161,8 @@ pub(super) struct Ways {
     pub(super) redfish: Redfish,
     pub(super) ipmi: Ipmi,
     pub(super) chosen: Option<Interface>,
+    /// When Redfish, which worked and fell silent, is tried again.
+    pub(super) redfish_again: Option<Instant>,
     pub(super) judged: bool,
 }
 

@@ -1,7 +1,7 @@
 //! One BMC, spoken to through the best way it offers.
 //!
 //! Ways ("hammers") are ranked: Redfish, then IPMI. The first that works is kept; which and why is there to be read.
-//! When it stops working the choice is made anew. A wrong password or a changed certificate never leads to another way:
+//! When it stops working the choice is made anew, and Redfish that worked before is tried again after a rest. A wrong password or a changed certificate never leads to another way:
 //! the first would lock the account, the second may be somebody in between.
 
 //!
@@ -71,6 +71,7 @@ impl Bmc {
             redfish: Redfish::new(address, timing, credentials.clone(), Arc::clone(&pin)),
             ipmi: Ipmi::new(address, timing, credentials),
             chosen: None,
+            redfish_again: None,
             judged: false,
         };
         let (keeper, told) = (Keeper::default(), Mutex::default());
@@ -301,7 +302,7 @@ impl Bmc {
         match &result {
             Ok(_) => self.keeper.answered(true),
             Err(Error {
-                cause: Cause::Unreachable(_) | Cause::Refused { code: 429 | 503, .. },
+                cause: Cause::Unreachable(_) | Cause::Unanswered(_) | Cause::Refused { code: 429 | 503, .. },
                 ..
             }) => {
                 ways.chosen = None;
@@ -314,7 +315,9 @@ impl Bmc {
 
     async fn ask_ranked(&self, ways: &mut Ways, ask: &Ask) -> Result<(Interface, Answer), Error> {
         // What only Redfish can do is asked there even when everything else goes through IPMI: it may be back.
-        if ways.chosen == Some(Interface::Ipmi) && !ask.redfish_alone() {
+        // So is everything once the rest is over that a silent Redfish service was given, if it ever worked.
+        let rested = ways.redfish_again.is_some_and(|again| again <= Instant::now());
+        if ways.chosen == Some(Interface::Ipmi) && !ask.redfish_alone() && !rested {
             let answer = ways.ipmi_answer(ask).await?;
             self.note(ask, Interface::Ipmi, || {
                 self.choice().map_or_else(String::new, |choice| choice.reason)
@@ -323,13 +326,14 @@ impl Bmc {
         }
         let refused = match self.ask_redfish(ways, ask).await {
             Ok(answer) => {
-                if ways.chosen.is_none() {
+                if ways.chosen.is_none() || rested {
                     self.choose(ways, Interface::Redfish, "it ranks first and works".to_owned());
                 }
                 self.note(ask, Interface::Redfish, || "it ranks first and works".to_owned());
                 return Ok((Interface::Redfish, answer));
             }
             Err(error) if error.cause.another_way_may_help() => error,
+            Err(error) if matches!(error.cause, Cause::Unanswered(_)) && ask.may_be_repeated() => error,
             Err(error) => return Err(error),
         };
         if ask.redfish_alone() {
@@ -368,6 +372,8 @@ impl Bmc {
     fn choose(&self, ways: &mut Ways, interface: Interface, reason: String) {
         tracing::debug!(bmc = %self.address.ip, %interface, reason, "way to the BMC chosen");
         ways.chosen = Some(interface);
+        let silent = interface == Interface::Ipmi && ways.judged;
+        ways.redfish_again = silent.then(|| Instant::now() + self.timing.settle);
         self.with_told(|told| told.choice = Some(Choice { interface, reason }));
     }
 

@@ -83,7 +83,7 @@ impl Bmc {
     ///
     /// # Errors
     /// As [`Self::identify`]; [`Cause::NotAllowed`] where the BMC's rules forbid the password, [`Cause::Refused`] with
-    /// its words where it says so itself. After [`Cause::Unreachable`] it may have been carried out.
+    /// its words where it says so itself. After [`Cause::Unanswered`] it may have been carried out.
     pub async fn change_password(&self, user: &str, new: &str) -> Result<(), Error> {
         let new = Zeroizing::new(new.to_owned());
         self.ask(Ask::Password(user.to_owned(), new)).await.map(drop)
@@ -119,7 +119,7 @@ impl Bmc {
         drop(in_flight);
         match &proven {
             Err(Error {
-                cause: Cause::Unreachable(_),
+                cause: Cause::Unreachable(_) | Cause::Unanswered(_),
                 ..
             }) => self.keeper.overworked(),
             proven => self.keeper.answered(proven.is_ok()),

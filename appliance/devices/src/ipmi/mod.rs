@@ -226,8 +226,12 @@ impl Ipmi {
                 }
                 _ => {
                     self.live = None;
-                    let words = "no answer; whether it was carried out is not known";
-                    return Err(self.error(name, Cause::Unreachable(words.to_owned())));
+                    let cause = if reads {
+                        Cause::Unreachable("no answer".to_owned())
+                    } else {
+                        Cause::Unanswered(format!("sent {} times", self.timing.tries))
+                    };
+                    return Err(self.error(name, cause));
                 }
             }
         }

@@ -69,7 +69,12 @@ impl Redfish {
         let reply = match self.request(&Method::GET, path, None, None).await {
             Ok(reply) => reply,
             Err(Error {
-                cause: Cause::Unsupported(_) | Cause::Refused { code: 400..=499, .. },
+                cause:
+                    Cause::Unsupported(_)
+                    | Cause::Refused {
+                        code: 400..=428 | 430..=499,
+                        ..
+                    },
                 ..
             }) => return Ok(None),
             Err(error) => return Err(error),
@@ -86,30 +91,36 @@ impl Redfish {
     }
 
     /// Follows a 202 (DSP0266 section 12.1.2): the task monitor answers 202 until the end, or the body is a task whose
-    /// state tells.
+    /// state tells. The change was taken: a BMC that is silent or busy now is asked again, and whatever is not seen in
+    /// the end must not look as if nothing had begun.
     async fn follow(&mut self, name: &str, reply: Reply) -> Result<(), Error> {
         let Some(monitor) = monitor(&reply) else { return Ok(()) };
         let start = Instant::now();
         loop {
-            let reply = match self.request(&Method::GET, &monitor, None, None).await {
-                Ok(reply) => reply,
+            let trouble = match self.request(&Method::GET, &monitor, None, None).await {
+                Ok(reply) => match end(&reply) {
+                    Some(Ok(())) => return Ok(()),
+                    Some(Err(message)) => return Err(self.error(name, Cause::Refused { code: 500, message })),
+                    None => None,
+                },
                 // A monitor may vanish as soon as its task is done (DSP0266 section 12.1.2).
                 Err(Error {
                     cause: Cause::Unsupported(_) | Cause::Refused { code: 410, .. },
                     ..
                 }) => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => Some(error.cause),
             };
-            match end(&reply) {
-                Some(Ok(())) => return Ok(()),
-                Some(Err(message)) => return Err(self.error(name, Cause::Refused { code: 500, message })),
-                None if start.elapsed() >= self.timing.settle => {
-                    let what = format!("the end of task {monitor}");
-                    let after = self.timing.settle;
-                    return Err(self.error(name, Cause::NotSeen { what, after }));
-                }
-                None => sleep(self.timing.look).await,
+            let patient = matches!(
+                trouble,
+                None | Some(Cause::Unreachable(_) | Cause::Refused { code: 429 | 503, .. })
+            );
+            if !patient || start.elapsed() >= self.timing.settle {
+                let trouble = trouble.map(|cause| format!(" ({cause})")).unwrap_or_default();
+                let what = format!("the end of task {monitor}{trouble}");
+                let after = start.elapsed();
+                return Err(self.error(name, Cause::NotSeen { what, after }));
             }
+            sleep(self.timing.look).await;
         }
     }
 

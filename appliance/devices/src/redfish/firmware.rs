@@ -44,7 +44,7 @@ impl Redfish {
         }
         let mut found = Rules::new();
         for uri in self.registry_files(path, &wanted).await? {
-            let Some(file) = self.get_if_there(&uri).await? else {
+            let Some(file) = self.get_if_here(&uri).await? else {
                 continue;
             };
             found = bios::rules(&file);
@@ -56,11 +56,22 @@ impl Redfish {
         Ok((name, found))
     }
 
+    /// A part of a registry. Some firmware keeps registries at its maker's, where we do not go.
+    async fn get_if_here(&mut self, path: &str) -> Result<Option<Value>, Error> {
+        match self.get_if_there(path).await {
+            Err(Error {
+                cause: Cause::Elsewhere(_),
+                ..
+            }) => Ok(None),
+            other => other,
+        }
+    }
+
     async fn registry_files(&mut self, bios: &str, wanted: &str) -> Result<Vec<String>, Error> {
         let root = self.root().await?;
         let all = view::link(&root, "/Registries").unwrap_or_else(|| "/redfish/v1/Registries".to_owned());
         let members = self
-            .get_if_there(&all)
+            .get_if_here(&all)
             .await?
             .map(|all| view::members(&all))
             .unwrap_or_default();
@@ -86,7 +97,7 @@ impl Redfish {
         fitting.sort_by_key(exact);
         let mut files = Vec::new();
         for path in fitting.iter().take(CANDIDATES) {
-            let Some(file) = self.get_if_there(path).await? else {
+            let Some(file) = self.get_if_here(path).await? else {
                 continue;
             };
             files.extend(locations(&file));

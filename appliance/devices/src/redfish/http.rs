@@ -60,7 +60,7 @@ impl Http {
     }
 
     /// Sends one request. A connection that the BMC closed while idle is opened anew; a request that may have been
-    /// carried out is not sent twice.
+    /// carried out is not sent twice, and [`Cause::Unanswered`] says so.
     pub(crate) async fn send(
         &mut self,
         method: &Method,
@@ -87,8 +87,9 @@ impl Http {
     ) -> Result<Reply, Lost> {
         let request = self.request(method, path, headers, body)?;
         let answer = self.timing.answer;
+        let reads = *method == Method::GET;
         let sender = self.connected().await?;
-        match timeout(answer, exchange(sender, request)).await {
+        match timeout(answer, exchange(sender, request, reads)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(lost)) => {
                 self.open = None;
@@ -97,7 +98,7 @@ impl Http {
             Err(_) => {
                 // The connection is out of step now: an answer that comes late would be taken for the next request's.
                 self.open = None;
-                Err(Cause::Unreachable(format!("no answer within {} ms", answer.as_millis())).into())
+                Err(silent(format!("no answer within {} ms", answer.as_millis()), reads).into())
             }
         }
     }
@@ -200,10 +201,23 @@ impl From<Cause> for Lost {
     }
 }
 
-async fn exchange(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> Result<Reply, Lost> {
+/// What a silence after a request means.
+fn silent(words: String, reads: bool) -> Cause {
+    if reads {
+        Cause::Unreachable(words)
+    } else {
+        Cause::Unanswered(words)
+    }
+}
+
+async fn exchange(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+    reads: bool,
+) -> Result<Reply, Lost> {
     let lost = |error: hyper::Error| Lost {
         unsent: error.is_canceled(),
-        cause: Cause::Unreachable(format!("connection lost: {error}")),
+        cause: silent(format!("connection lost: {error}"), reads || error.is_canceled()),
     };
     let response = sender.send_request(request).await.map_err(lost)?;
     let (head, body) = response.into_parts();

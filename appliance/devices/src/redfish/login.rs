@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{BUSY_TRIES, Redfish, location_path, rest, view};
 use crate::Credentials;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 
 /// How requests prove who we are.
 pub(super) enum Login {
@@ -45,8 +45,8 @@ impl Redfish {
         let name = format!("POST {path}");
         let mut busy = 0;
         let reply = loop {
-            let reply = self.http.send(&Method::POST, &path, &[], Some(&body)).await;
-            let reply = reply.map_err(|cause| self.error(name.clone(), cause))?;
+            let reply = self.sent(&name, &Method::POST, &path, &[], Some(&body)).await;
+            let reply = reply.map_err(lost_login)?;
             if !matches!(reply.status, 429 | 503) || busy >= BUSY_TRIES || sessions_are_out(&reply.json) {
                 break reply;
             }
@@ -100,6 +100,17 @@ impl Redfish {
                 .send(&Method::DELETE, &location, &[("x-auth-token", token)], None)
                 .await;
         }
+    }
+}
+
+/// A login whose answer got lost changed nothing: what was to be done behind it was not begun.
+fn lost_login(error: Error) -> Error {
+    match error.cause {
+        Cause::Unanswered(words) => Error {
+            cause: Cause::Unreachable(words),
+            ..error
+        },
+        _ => error,
     }
 }
 

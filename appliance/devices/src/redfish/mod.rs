@@ -96,17 +96,49 @@ impl Redfish {
     /// The service root, without a login: shows whether Redfish is there at all.
     pub(crate) async fn root(&mut self) -> Result<Value, Error> {
         let path = "/redfish/v1/";
-        let reply = self.http.send(&Method::GET, path, &[], None).await;
-        let reply = reply.map_err(|cause| self.error(format!("GET {path}"), cause))?;
+        let name = format!("GET {path}");
+        let mut busy = 0;
+        let reply = loop {
+            let reply = self.sent(&name, &Method::GET, path, &[], None).await?;
+            if !matches!(reply.status, 429 | 503) || busy >= BUSY_TRIES {
+                break reply;
+            }
+            busy += 1;
+            rest(&reply, busy).await;
+        };
         match reply.status {
             200..=299 if reply.json.is_object() => Ok(reply.json),
             // A root that wants a login: go on, the login decides.
             401 => Ok(json!({})),
             status => {
                 let words = format!("no Redfish service root (answer {status})");
-                Err(self.error(format!("GET {path}"), Cause::Unsupported(words)))
+                Err(self.error(name, Cause::Unsupported(words)))
             }
         }
+    }
+
+    /// Sends a request, and sends it on where the BMC says that the resource moved.
+    async fn sent(
+        &mut self,
+        name: &str,
+        method: &Method,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: Option<&Value>,
+    ) -> Result<Reply, Error> {
+        let mut path = path.to_owned();
+        for _ in 0..REDIRECTS {
+            let reply = self.http.send(method, &path, headers, body).await;
+            let reply = reply.map_err(|cause| self.error(name, cause))?;
+            match reply.status {
+                // 303 answers a change with a place to read; only 307 and 308 ask to send the change again.
+                301 | 302 if *method == Method::GET => path = self.moved_to(name, &reply)?,
+                307 | 308 => path = self.moved_to(name, &reply)?,
+                _ => return Ok(reply),
+            }
+        }
+        let words = format!("sent on from one place to the next, {REDIRECTS} times");
+        Err(self.error(name, Cause::Unsupported(words)))
     }
 
     /// A resource.
@@ -129,27 +161,16 @@ impl Redfish {
         body: Option<&Value>,
     ) -> Result<Reply, Error> {
         let name = format!("{method} {path}");
-        let mut path = path.to_owned();
-        let (mut busy, mut moved, mut renewed) = (0, 0, false);
+        let (mut busy, mut renewed) = (0, false);
         loop {
             if matches!(self.login, Login::None) {
                 self.log_in().await?;
             }
             let mut headers = self.login.proof(&self.credentials);
             headers.extend(tag.clone().map(|tag| ("if-match", tag)));
-            let reply = self.http.send(method, &path, &headers, body).await;
-            let reply = reply.map_err(|cause| self.error(name.clone(), cause))?;
+            let reply = self.sent(&name, method, path, &headers, body).await?;
             match reply.status {
                 200..=299 => return Ok(reply),
-                // 303 answers a change with a place to read; only 307 and 308 ask to send the change again.
-                301 | 302 if *method == Method::GET && moved < REDIRECTS => {
-                    moved += 1;
-                    path = self.moved_to(&name, &reply)?;
-                }
-                307 | 308 if moved < REDIRECTS => {
-                    moved += 1;
-                    path = self.moved_to(&name, &reply)?;
-                }
                 // A session that timed out, or that the BMC forgot when it restarted.
                 401 if matches!(self.login, Login::Session { .. }) && !renewed => {
                     renewed = true;
@@ -167,10 +188,8 @@ impl Redfish {
     /// Where a redirection leads: another path of this very BMC, or it is refused. The login would go along.
     fn moved_to(&self, name: &str, reply: &Reply) -> Result<String, Error> {
         let location = reply.header("location").unwrap_or_default();
-        location_on(location, self.address.ip).ok_or_else(|| {
-            let words = format!("sent on to {location:?}, which is not on this BMC; the login is not carried there");
-            self.error(name, Cause::Unsupported(words))
-        })
+        location_on(location, self.address.ip)
+            .ok_or_else(|| self.error(name, Cause::Elsewhere(location.chars().take(200).collect())))
     }
 
     fn refused(&self, request: String, status: u16, body: &Value) -> Error {

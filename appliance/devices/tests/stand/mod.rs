@@ -84,6 +84,7 @@ impl Stand {
             answer: Duration::from_millis(200),
             repeat: Duration::from_millis(50),
             tries: 2,
+            settle: Duration::from_secs(2),
             ..TIMING
         };
         let profiles = Arc::new(Profiles::shipped().unwrap());

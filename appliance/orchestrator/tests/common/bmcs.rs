@@ -1,13 +1,17 @@
 //! Simulated BMCs on the loopback, and an appliance that watches one.
 #![allow(missing_docs, reason = "words of tests")]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rackbar_devices::{Credentials, Profiles, Timing};
-use rackbar_model::{EventKind, Lease, LeaseState, PowerState, Timestamp};
+use rackbar_messages::JobId;
+use rackbar_model::{Digest, EventKind, Lease, LeaseState, Node, PowerState, Timestamp};
+use rackbar_orchestrator::hands::{System, Task};
 use rackbar_orchestrator::{Devices, Rack, bmc};
+use rackbar_plan::{Action, ActionId, ActionKind, Inputs, Layer, Limits, Plan, PlanId, RunId, Scope, Target};
 use rackbar_services::LeaseLog as _;
 use rackbar_store::{Options, Store};
 use rackbar_vrack::bmc::{Faults, Loopback, LoopbackConfig, Pretend};
@@ -141,4 +145,51 @@ impl Watch {
 
 pub fn memory() -> Store {
     Store::in_memory(Options::default()).unwrap()
+}
+
+/// One attempt of an action at a node's BMC. Giving up is told through the second.
+pub fn task(node: &Arc<Node>, kind: ActionKind) -> (Task, watch::Sender<bool>) {
+    let action = Action {
+        id: ActionId(format!("node-001/{}", kind.name())),
+        node: Some(node.id),
+        target: Target::Bmc(node.id),
+        layer: Layer::Infrastructure,
+        kind,
+        changes: Vec::new(),
+        needs: Vec::new(),
+        destroys: None,
+        reboots: false,
+        estimate_seconds: 1,
+        reason: "a test".into(),
+        limits: Limits { seconds: 60, tries: 1 },
+    };
+    let inputs = Inputs {
+        site: Digest([0; 32]),
+        nodes: BTreeMap::new(),
+        images: BTreeMap::new(),
+    };
+    let plan = Plan {
+        id: PlanId("test".into()),
+        made: Timestamp(0),
+        inputs,
+        actions: vec![action],
+        refused: Vec::new(),
+        unchanged: Vec::new(),
+        left_out: Vec::new(),
+        scope: Scope::default(),
+    };
+    let (give_up, told) = watch::channel(false);
+    let task = Task {
+        run: RunId(1),
+        plan: Arc::new(plan),
+        position: 0,
+        node: Some(node.clone()),
+        system: System::default(),
+        job: JobId([1; 16]),
+        attempt: 1,
+        taken_up: false,
+        progress: Arc::new(|_| ()),
+        give_up: told,
+    };
+    (task, give_up)
 }

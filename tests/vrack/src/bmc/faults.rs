@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 /// Faults in force.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Faults {
+    /// Answers so many Redfish requests well before any of the others begins.
+    pub after: u32,
     /// Takes packets and connections, answers nothing.
     pub deaf: bool,
     /// Thinks this long before each answer.
@@ -15,6 +17,12 @@ pub struct Faults {
     pub retry_after: u64,
     /// Answers nothing until then.
     pub deaf_until: Option<Instant>,
+    /// Is deaf for so long from the next request on.
+    pub deaf_next: Option<Duration>,
+    /// Carries this many Redfish requests out and keeps the answer to itself.
+    pub lost: u32,
+    /// Sends this many Redfish requests on (307) to the same path behind this: nothing, or another server.
+    pub moved: Option<(&'static str, u32)>,
     /// Makes a task of each change, which takes this long.
     pub slow_task: Option<Duration>,
     /// Gives at most this many sessions.
@@ -32,11 +40,15 @@ pub struct Faults {
 impl Faults {
     /// Nothing is wrong.
     pub const NONE: Self = Self {
+        after: 0,
         deaf: false,
         slow: Duration::ZERO,
         status: None,
         retry_after: 0,
         deaf_until: None,
+        deaf_next: None,
+        lost: 0,
+        moved: None,
         slow_task: None,
         session_limit: None,
         stale_etags: 0,

@@ -157,7 +157,8 @@ async fn answer(state: &BmcState, request: Request<Incoming>) -> Response<Full<B
     let (head, body) = request.into_parts();
     let path = normal(head.uri.path());
     let _busy = Busy::begin(state, format!("{} {path}", head.method));
-    if let Some(fault) = fault(state).await {
+    let well = begun_well(state);
+    if !well && let Some(fault) = fault(state, &path).await {
         return fault.into_response();
     }
     let body = match Limited::new(body, BODY_LIMIT).collect().await {
@@ -165,12 +166,33 @@ async fn answer(state: &BmcState, request: Request<Incoming>) -> Response<Full<B
         Err(_) => return Answer::error(413, "PayloadTooLarge", "The request body is too large.", &[]).into_response(),
     };
     let user = authenticate(state, &head.headers);
-    dispatch(state, &head.method, &path, &head.headers, &body, user)
-        .await
-        .into_response()
+    let answer = dispatch(state, &head.method, &path, &head.headers, &body, user).await;
+    if !well && is_lost(state) {
+        std::future::pending::<()>().await;
+    }
+    answer.into_response()
 }
 
-async fn fault(state: &BmcState) -> Option<Answer> {
+/// True while the faults have not begun.
+fn begun_well(state: &BmcState) -> bool {
+    let after = &mut state.inner().faults.after;
+    let well = *after > 0;
+    *after = after.saturating_sub(1);
+    well
+}
+
+fn is_lost(state: &BmcState) -> bool {
+    let lost = &mut state.inner().faults.lost;
+    let is_lost = *lost > 0;
+    *lost = lost.saturating_sub(1);
+    is_lost
+}
+
+async fn fault(state: &BmcState, path: &str) -> Option<Answer> {
+    let deaf = state.inner().faults.deaf_next.take();
+    if let Some(length) = deaf {
+        state.inner().faults.deaf_until = Some(std::time::Instant::now() + length);
+    }
     let faults = state.faults();
     if faults.is_deaf() {
         std::future::pending::<()>().await;
@@ -180,6 +202,10 @@ async fn fault(state: &BmcState) -> Option<Answer> {
         return Some(Answer::new(404, Value::Null));
     }
     let mut inner = state.inner();
+    if let Some((place, left)) = inner.faults.moved.take() {
+        inner.faults.moved = Some((place, left.saturating_sub(1))).filter(|(_, left)| *left > 0);
+        return Some(Answer::new(307, Value::Null).with("location", format!("{place}{path}")));
+    }
     let (status, left) = inner.faults.status.take()?;
     inner.faults.status = Some((status, left.saturating_sub(1))).filter(|(_, left)| *left > 0);
     if status == 401 {
