@@ -13,11 +13,7 @@ use common::Appliance;
 use nix::sys::signal::Signal;
 use terminal::Terminal;
 
-fn start(appliance: &Appliance) -> Terminal {
-    with(appliance, &[])
-}
-
-fn with(appliance: &Appliance, options: &[&str]) -> Terminal {
+fn start(appliance: &Appliance, options: &[&str]) -> Terminal {
     let mut program = Command::new(env!("CARGO_BIN_EXE_rackbar"));
     program
         .args(["console", "--socket"])
@@ -30,7 +26,7 @@ fn with(appliance: &Appliance, options: &[&str]) -> Terminal {
 fn keys_lead_to_the_log_and_the_token_and_ask_before_the_machine_stops() {
     let folder = tempfile::tempdir().unwrap();
     let appliance = Appliance::start(folder.path());
-    let mut terminal = start(&appliance);
+    let mut terminal = start(&appliance, &[]);
     let fingerprint = appliance.fingerprint()[..16].to_owned();
     let is_status = |text: &str| text.contains(&fingerprint);
     terminal.until("the fingerprint of the page's certificate", is_status);
@@ -90,7 +86,7 @@ fn what_is_done_at_the_screen_is_in_the_audit_trail_and_y_restarts() {
         ("p", "ff", Signal::SIGUSR2, "switch the appliance off"),
     ] {
         let mut init = stand_in();
-        let mut terminal = with(&appliance, &["--init", &init.id().to_string()]);
+        let mut terminal = start(&appliance, &["--init", &init.id().to_string()]);
         terminal.until("the status", is_status);
         terminal.press(key);
         terminal.until("the question", |text| text.contains(asks) && text.contains('?'));
@@ -101,7 +97,7 @@ fn what_is_done_at_the_screen_is_in_the_audit_trail_and_y_restarts() {
         assert!(audit().contains(deed), "{}", audit());
     }
 
-    let mut terminal = start(&appliance);
+    let mut terminal = start(&appliance, &[]);
     terminal.until("the status", is_status);
     let shows = |text: &str| text.replace(['\n', ' '], "").contains(&token[..16]);
     assert!(!audit().contains("token"), "{}", audit());
@@ -141,7 +137,7 @@ fn without_its_daemon_the_screen_restarts_the_machine_and_shows_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let appliance = Appliance::start(folder.path());
     let mut init = stand_in();
-    let mut terminal = with(&appliance, &["--init", &init.id().to_string()]);
+    let mut terminal = start(&appliance, &["--init", &init.id().to_string()]);
     let fingerprint = appliance.fingerprint()[..16].to_owned();
     terminal.until("the status", |text| text.contains(&fingerprint));
     let token = std::fs::read_to_string(appliance.run_folder().join("admin-token")).unwrap();

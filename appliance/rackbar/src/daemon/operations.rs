@@ -23,6 +23,7 @@ use rackbar_services::syslog::LogStore;
 
 use super::cache::{self, CacheDoor};
 use super::handoff::{self, HandOff};
+
 use super::keep::Keep;
 use super::refusals::{mistakes, of_bmc, of_commit, of_image, of_node, of_plan, of_verify};
 use super::support::Support;
