@@ -13,6 +13,7 @@ pub mod executor;
 pub mod hands;
 pub mod identity;
 pub mod state;
+pub mod ways;
 
 mod console;
 mod doors;

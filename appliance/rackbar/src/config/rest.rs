@@ -60,15 +60,12 @@ impl Checker<'_> {
                 "no way is left for a machine to boot",
                 "leave it out for all ways",
             );
-        } else if let Some(way) = negotiate
-            .iter()
-            .find(|way| matches!(way, BootWay::RedfishUrl | BootWay::VirtualMedia))
-        {
+        } else if let Some(way) = negotiate.iter().find(|way| matches!(way, BootWay::VirtualMedia)) {
             self.wrong(
                 span,
                 "boot.negotiate",
-                format!("{way} is not a way DHCP can lead"),
-                "use \"proxy\", \"full_dhcp\", \"uefi_http\", \"uefi_https\"",
+                format!("{way} cannot be led to yet"),
+                "use \"proxy\", \"full_dhcp\", \"uefi_http\", \"uefi_https\", \"redfish_url\"",
             );
         }
         Boot {

@@ -35,7 +35,7 @@ use anyhow::{Context as _, Result};
 use rackbar_control::{About, Access, Context, Listeners, Role, Token};
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::agents::{self, AgentOptions};
-use rackbar_orchestrator::{Devices, Options as RackOptions, Rack, bmc};
+use rackbar_orchestrator::{Devices, Options as RackOptions, Rack, bmc, ways};
 use rackbar_services::EventSink as _;
 use rackbar_services::syslog::LogStore;
 use rackbar_store::Store;
@@ -166,7 +166,8 @@ impl Daemon {
         let access = Arc::new(Access::open(store.clone())?);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(bmc::run(rack.clone(), devices.clone(), stopped));
+        tasks.spawn(bmc::run(rack.clone(), devices.clone(), stopped.clone()));
+        tasks.spawn(ways::run(rack.clone(), options.listen_http.port(), stopped));
         let works = block_in_place(|| {
             Works::start(Start {
                 rack: &rack,
