@@ -247,11 +247,18 @@ impl Server {
         while connections.join_next().await.is_some() {}
     }
 
-    /// A client broke the handshake off. What it says with its alert is worth telling, when it is a machine of the rack.
+    /// A client broke the handshake off: worth telling, when it is a machine of the rack.
     fn refused(&self, peer: IpAddr, error: &io::Error) {
-        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-        if let (Some(boot), Some(rustls::Error::AlertReceived(alert))) = (&self.boot, error) {
-            boot.refused(peer, &format!("TLS alert {alert:?}"));
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        let Some(boot) = &self.boot else { return };
+        let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        match (tls, error.kind()) {
+            (Some(rustls::Error::AlertReceived(alert)), _) => boot.refused(peer, &format!("TLS alert {alert:?}")),
+            // EDK2 does not send the alert that it has made: it resets the connection.
+            (None, UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe) => {
+                boot.refused(peer, "it closed the connection");
+            }
+            _ => {}
         }
     }
 

@@ -242,7 +242,7 @@ fn every_mistake_is_told_with_line_field_and_what_to_write() {
         (
             "[\"full_dhcp\", \"uefi_http\"]",
             "[\"virtual_media\"]",
-            "not a way DHCP can lead",
+            "cannot be led to yet",
         ),
         ("password = \"secret\"", "", "either a password or a password_file"),
         ("e3b0c442", "", "sha256sum"),
