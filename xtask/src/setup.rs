@@ -121,6 +121,8 @@ const PACKAGES: &[Package] = &[
     package("qemu-utils", &[Test], "independent writer of qcow2 images"),
     package("xfsprogs", &[Test], "independent maker and checker of XFS"),
     package("mdadm", &[Test], "independent reader of software RAID"),
+    package("debconf", &[Test], "independent reader of preseed files"),
+    package("busybox", &[Test], "the shell of Debian's installer"),
     package("openssh-client", &[Test], "independent maker of SSH keys"),
     package("xz-utils", &[Test], "independent compressor"),
     package("chromium", &[Test], "a browser to look at the page with"),

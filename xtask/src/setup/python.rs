@@ -22,6 +22,11 @@ const PACKAGES: &[(&str, Brings, &str)] = &[
         "independent reader of rosters, pillar and minion keys",
     ),
     (
+        "pykickstart==3.78",
+        Brings::Program("ksvalidator"),
+        "independent reader of kickstart files",
+    ),
+    (
         "cloudevents==2.2.0",
         Brings::Module("cloudevents.core"),
         "independent reader of webhooks' messages",

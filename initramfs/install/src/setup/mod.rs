@@ -5,18 +5,17 @@
 //! other and cloud-init's own network are switched off, so that two never fight over an interface. With neither of them
 //! cloud-init gets the network from the seed.
 
-mod network;
-mod text;
 mod tree;
 
-use rackbar_messages::JobReport;
+use rackbar_messages::{JobFailure, JobReport};
 use rackbar_model::{OsSetup, RootTarget};
+use rackbar_os_files::BadSetup;
+use rackbar_os_files::network::{self, Base};
+use rackbar_os_files::text::{self, Account};
 
 use crate::control::{Control, refuse};
 use crate::target::Installed;
 use crate::{Machine, Result};
-use network::Base;
-use text::Account;
 use tree::Rights;
 pub(crate) use tree::Tree;
 
@@ -35,6 +34,10 @@ pub(crate) fn setup(machine: &Machine, target: &RootTarget, setup: &OsSetup, con
     drop(tree);
     mounted.unmount()?;
     Ok(JobReport::SetUp(written))
+}
+
+fn bad_setup(bad: BadSetup) -> JobFailure {
+    refuse(bad.reason, bad.advice)
 }
 
 /// What of the programs that matter here an image has.
@@ -73,7 +76,7 @@ const PRIVATE: Rights = Rights::root(0o600);
 
 /// Writes everything into a tree.
 fn apply(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
-    text::check(setup)?;
+    text::check(setup).map_err(bad_setup)?;
     if !tree.exists("/etc/passwd") {
         return Err(refuse(
             "the root file system has no /etc/passwd: it is no installed system",
@@ -81,7 +84,7 @@ fn apply(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
         ));
     }
     let image = Image::look(tree);
-    let bases = network::arrange(setup)?;
+    let bases = network::arrange(setup).map_err(bad_setup)?;
     names(tree, setup)?;
     networks(tree, setup, &bases, image)?;
     services(tree, setup, image)?;
@@ -259,7 +262,7 @@ fn access(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
         }
     }
     if !setup.ssh_host_key.0.is_empty() {
-        let public = text::public_key(&setup.ssh_host_key.0, &setup.hostname)?;
+        let public = text::public_key(&setup.ssh_host_key.0, &setup.hostname).map_err(bad_setup)?;
         tree.write("/etc/ssh/ssh_host_ed25519_key", &setup.ssh_host_key.0, PRIVATE)?;
         tree.write("/etc/ssh/ssh_host_ed25519_key.pub", &public, PUBLIC)?;
     }

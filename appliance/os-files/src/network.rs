@@ -9,40 +9,43 @@
 //! Names are by function: what carries untagged frames has the network's name; what only carries others gets a plain
 //! one. Networks that use the same interfaces share them.
 
-use rackbar_messages::JobFailure;
 use rackbar_model::{BondMode, MacAddr, OsNetwork, OsSetup};
 
-use crate::Result;
-use crate::control::refuse;
+use crate::{BadSetup, Result};
 
 /// Longest interface name (IFNAMSIZ less one).
 const NAME: usize = 15;
 
 /// A physical interface and its name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Port {
-    pub(super) mac: MacAddr,
-    pub(super) name: String,
+pub struct Port {
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its name in the installed system.
+    pub name: String,
     /// The bond it is a member of.
-    pub(super) bond: Option<String>,
+    pub bond: Option<String>,
 }
 
 /// What stands on ports: one port, or a bond of several.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Base {
-    pub(super) name: String,
-    pub(super) bond: Option<BondMode>,
-    pub(super) ports: Vec<Port>,
+pub struct Base {
+    /// Its name in the installed system.
+    pub name: String,
+    /// How its ports are one; a base without has one port.
+    pub bond: Option<BondMode>,
+    /// The physical interfaces.
+    pub ports: Vec<Port>,
     /// Greatest MTU of what it carries.
-    pub(super) mtu: Option<u16>,
+    pub mtu: Option<u16>,
     /// The network that uses it untagged.
-    pub(super) untagged: Option<OsNetwork>,
+    pub untagged: Option<OsNetwork>,
     /// Networks that use it with a VLAN tag.
-    pub(super) tagged: Vec<OsNetwork>,
+    pub tagged: Vec<OsNetwork>,
 }
 
-fn wrong(network: &OsNetwork, what: &str) -> JobFailure {
-    refuse(
+fn wrong(network: &OsNetwork, what: &str) -> BadSetup {
+    BadSetup::new(
         format!("the network {} {what}", network.name),
         "correct the network in the site",
     )
@@ -81,7 +84,10 @@ fn check(network: &OsNetwork) -> Result<()> {
 }
 
 /// Sorts networks by what they stand on and names everything.
-pub(super) fn arrange(setup: &OsSetup) -> Result<Vec<Base>> {
+///
+/// # Errors
+/// Names the network that cannot be, and why.
+pub fn arrange(setup: &OsSetup) -> Result<Vec<Base>> {
     let mut bases: Vec<Base> = Vec::new();
     let mut names: Vec<String> = Vec::new();
     for network in &setup.networks {
@@ -185,7 +191,7 @@ fn name(bases: &mut [Base], mut taken: Vec<String>) {
 }
 
 /// Files of systemd-udevd and systemd-networkd: name and content.
-pub(super) fn networkd(setup: &OsSetup, bases: &[Base]) -> Vec<(String, String)> {
+pub fn networkd(setup: &OsSetup, bases: &[Base]) -> Vec<(String, String)> {
     let mut files = links(bases);
     for base in bases {
         if let Some(mode) = base.bond {
@@ -224,7 +230,7 @@ pub(super) fn networkd(setup: &OsSetup, bases: &[Base]) -> Vec<(String, String)>
 
 /// Names by MAC address, for udev: these also serve ifupdown. Bonds and VLANs bear the MAC address of a member, and
 /// must not match.
-pub(super) fn links(bases: &[Base]) -> Vec<(String, String)> {
+pub fn links(bases: &[Base]) -> Vec<(String, String)> {
     let link = |port: &Port| {
         let text = format!(
             "[Match]\nMACAddress={}\nType=ether\n\n[Link]\nName={}\n",
@@ -277,7 +283,7 @@ fn addresses(setup: &OsSetup, network: &OsNetwork, more: &str) -> String {
 }
 
 /// `/etc/network/interfaces` of ifupdown, with the bond and VLAN hooks of ifenslave and vlan.
-pub(super) fn interfaces(setup: &OsSetup, bases: &[Base]) -> String {
+pub fn interfaces(setup: &OsSetup, bases: &[Base]) -> String {
     let mut text = String::from("# Written by Rackbar at installation.\nauto lo\niface lo inet loopback\n");
     for base in bases {
         let mut extra = base.mtu.map_or(String::new(), |mtu| format!("    mtu {mtu}\n"));
@@ -334,7 +340,7 @@ fn stanza(setup: &OsSetup, network: &OsNetwork, extra: &str) -> String {
 }
 
 /// A YAML string: JSON's form of it, which is YAML too.
-pub(super) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {
@@ -349,7 +355,7 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 /// cloud-init's network-config, version 2.
-pub(super) fn cloud_init(setup: &OsSetup, bases: &[Base]) -> String {
+pub fn cloud_init(setup: &OsSetup, bases: &[Base]) -> String {
     let (mut ethernets, mut bonds, mut vlans) = (String::new(), String::new(), String::new());
     for base in bases {
         for port in &base.ports {

@@ -3,12 +3,14 @@
 
 use rackbar_model::OsSetup;
 
-use super::network::quote;
-use crate::Result;
-use crate::control::refuse;
+use crate::network::quote;
+use crate::{BadSetup, Result};
 
 /// Refuses values that would be more than one word or line in a file.
-pub(super) fn check(setup: &OsSetup) -> Result<()> {
+///
+/// # Errors
+/// Says which value is no what.
+pub fn check(setup: &OsSetup) -> Result<()> {
     let is_name = |text: &str| {
         let part = |part: &str| {
             (1..=63).contains(&part.len())
@@ -19,7 +21,12 @@ pub(super) fn check(setup: &OsSetup) -> Result<()> {
     };
     let is_word =
         |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-    let wrong = |what: &str, value: &str| Err(refuse(format!("{value:?} is no {what}"), "correct it in the site"));
+    let wrong = |what: &str, value: &str| {
+        Err(BadSetup::new(
+            format!("{value:?} is no {what}"),
+            "correct it in the site",
+        ))
+    };
     if !is_name(&setup.hostname) || setup.hostname.contains('.') {
         return wrong("host name", &setup.hostname);
     }
@@ -64,7 +71,7 @@ pub(super) fn check(setup: &OsSetup) -> Result<()> {
 }
 
 /// `/etc/hosts`: the image's lines but for those of the old name (Debian's 127.0.1.1), and ours.
-pub(super) fn hosts(setup: &OsSetup, old: &str) -> String {
+pub fn hosts(setup: &OsSetup, old: &str) -> String {
     let name = match &setup.domain {
         Some(domain) => format!("{0}.{domain} {0}", setup.hostname),
         None => setup.hostname.clone(),
@@ -82,7 +89,7 @@ pub(super) fn hosts(setup: &OsSetup, old: &str) -> String {
 }
 
 /// `/etc/resolv.conf` for images without systemd-resolved.
-pub(super) fn resolv_conf(setup: &OsSetup) -> String {
+pub fn resolv_conf(setup: &OsSetup) -> String {
     let mut text = setup
         .domain
         .as_ref()
@@ -95,7 +102,7 @@ pub(super) fn resolv_conf(setup: &OsSetup) -> String {
 }
 
 /// Sources for chrony.
-pub(super) fn chrony(setup: &OsSetup) -> String {
+pub fn chrony(setup: &OsSetup) -> String {
     setup
         .ntp
         .iter()
@@ -104,7 +111,7 @@ pub(super) fn chrony(setup: &OsSetup) -> String {
 }
 
 /// dnf.conf with our proxy in its main section.
-pub(super) fn dnf(old: &str, proxy: &str) -> String {
+pub fn dnf(old: &str, proxy: &str) -> String {
     let kept: Vec<&str> = old
         .lines()
         .filter(|line| !line.trim_start().starts_with("proxy="))
@@ -126,15 +133,18 @@ pub(super) fn dnf(old: &str, proxy: &str) -> String {
 
 /// An account of the installed system.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Account {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) home: String,
+pub struct Account {
+    /// User ID.
+    pub uid: u32,
+    /// Group ID of its own group.
+    pub gid: u32,
+    /// Its home folder, without a slash at the end.
+    pub home: String,
 }
 
 impl Account {
     /// Looks `user` up in the text of `/etc/passwd` (passwd(5)).
-    pub(super) fn find(passwd: &str, user: &str) -> Option<Self> {
+    pub fn find(passwd: &str, user: &str) -> Option<Self> {
         let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
         let fields = fields.into_iter().find(|fields| fields.first() == Some(&user))?;
         Some(Self {
@@ -188,7 +198,10 @@ fn base64(bytes: &[u8]) -> String {
 
 /// The line of the public key that an OpenSSH private key file has inside (PROTOCOL.key: magic, cipher, KDF, KDF
 /// options, number of keys, public key).
-pub(super) fn public_key(private: &str, comment: &str) -> Result<String> {
+///
+/// # Errors
+/// When it is no unencrypted Ed25519 key.
+pub fn public_key(private: &str, comment: &str) -> Result<String> {
     let read = || {
         let body = private.split("-----BEGIN OPENSSH PRIVATE KEY-----").nth(1)?;
         let bytes = base64_decode(body.split("-----END").next()?)?;
@@ -209,7 +222,7 @@ pub(super) fn public_key(private: &str, comment: &str) -> Result<String> {
         (kind == b"ssh-ed25519").then(|| format!("ssh-ed25519 {} root@{comment}\n", base64(blob)))
     };
     read().ok_or_else(|| {
-        refuse(
+        BadSetup::new(
             "the host's SSH key is no unencrypted Ed25519 key of OpenSSH",
             "report this as a fault of the appliance",
         )
@@ -217,7 +230,7 @@ pub(super) fn public_key(private: &str, comment: &str) -> Result<String> {
 }
 
 /// NoCloud's meta-data. A new instance ID makes cloud-init do its first-boot work again.
-pub(super) fn meta_data(setup: &OsSetup) -> String {
+pub fn meta_data(setup: &OsSetup) -> String {
     let id = if setup.machine_id.is_empty() {
         &setup.hostname
     } else {
@@ -231,7 +244,7 @@ pub(super) fn meta_data(setup: &OsSetup) -> String {
 }
 
 /// NoCloud's user-data: what cloud-init would otherwise undo at the first boot, and the keys for its own account.
-pub(super) fn user_data(setup: &OsSetup) -> String {
+pub fn user_data(setup: &OsSetup) -> String {
     let mut text = String::from("#cloud-config\npreserve_hostname: false\nmanage_etc_hosts: false\n");
     text.push_str(&format!("hostname: {}\n", quote(&setup.hostname)));
     if let Some(domain) = &setup.domain {

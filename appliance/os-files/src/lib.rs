@@ -1,0 +1,30 @@
+//! Who an installed system is, in the words of the programs that read it there: host names, networks for
+//! systemd-networkd, ifupdown and cloud-init, clock, name servers, keys. Pure: texts from one [`OsSetup`], for whoever
+//! puts them on a disk, be it our agent on a written image or the answer file of an installer.
+//!
+//! [`OsSetup`]: rackbar_model::OsSetup
+
+pub mod network;
+pub mod text;
+
+/// A value of a setup that cannot be written down.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{reason}; {advice}")]
+pub struct BadSetup {
+    /// What is wrong, with the value or network that it is about.
+    pub reason: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl BadSetup {
+    fn new(reason: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            advice: advice.into(),
+        }
+    }
+}
+
+/// What could be written down, or why not.
+pub type Result<T> = std::result::Result<T, BadSetup>;
