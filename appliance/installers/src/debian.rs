@@ -288,9 +288,10 @@ fn end(file: &mut Preseed, install: &Install, bases: &[Base]) -> Result<()> {
         ));
     }
     let mut commands = vec![
-        format!("printf %s '{script}' | chroot /target base64 -d > /target/root/rackbar-finish"),
-        "in-target sh /root/rackbar-finish".to_owned(),
-        "rm -f /target/root/rackbar-finish".to_owned(),
+        // It holds password hashes and a host key: nobody else may read it while it is there.
+        format!("(umask 077 && printf %s '{script}' | chroot /target base64 -d > /target/etc/rackbar-finish)"),
+        "in-target sh /etc/rackbar-finish".to_owned(),
+        "rm -f /target/etc/rackbar-finish".to_owned(),
     ];
     if !bases.is_empty() {
         // Last, because it takes over the name servers of the new system, where it does not run yet.

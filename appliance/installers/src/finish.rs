@@ -119,12 +119,12 @@ impl Finish {
     /// Shell lines that run the script and leave nothing of it behind, for files that have lines.
     pub(crate) fn here(&self) -> String {
         let encoded = base64(&self.0);
-        let mut lines = String::from("base64 -d > /root/rackbar-finish <<'RACKBAR'\n");
+        let mut lines = String::from("umask 077\nbase64 -d > /etc/rackbar-finish <<'RACKBAR'\n");
         for chunk in encoded.as_bytes().chunks(76) {
             lines.push_str(&String::from_utf8_lossy(chunk));
             lines.push('\n');
         }
-        lines + "RACKBAR\nsh /root/rackbar-finish\nrm -f /root/rackbar-finish\n"
+        lines + "RACKBAR\nsh /etc/rackbar-finish\nrm -f /etc/rackbar-finish\n"
     }
 
     /// The whole script in base64.

@@ -439,7 +439,7 @@ fn scripts(file: &mut File, install: &Install, bases: &[Base]) -> Result<()> {
     script.role_files(install);
     // Files that we wrote have no labels yet.
     script.lines("if [ -x /usr/sbin/restorecon ]; then /usr/sbin/restorecon -RF /etc /root; fi");
-    let head = "%post --erroronfail --interpreter=/bin/sh --log=/root/rackbar-post.log";
+    let head = "%post --erroronfail --interpreter=/bin/sh --log=/var/log/rackbar-post.log";
     file.section(head, &format!("set -eu\n{}", script.here()));
     let done = shell(install.done.as_str());
     let ask = format!("curl --fail --silent --show-error --retry 5 --output /dev/null {done}");
