@@ -58,6 +58,13 @@ impl Rtt {
         self.doublings = self.doublings.saturating_sub(1);
     }
 
+    /// The client goes on, but its answer may be to any of several sendings. The long waits were for a client that is
+    /// gone; what stays of them is enough for one that is slow.
+    pub(crate) fn alive(&mut self) {
+        let enough = if self.smoothed.is_some() { 2 } else { 0 };
+        self.doublings = self.doublings.min(enough);
+    }
+
     /// How long to wait now.
     pub(crate) fn timeout(&self) -> Duration {
         let base = self.smoothed.map_or(INITIAL, |(smoothed, deviation)| {
@@ -98,6 +105,18 @@ mod tests {
         assert_eq!(rtt.timeout(), CAP);
         rtt.measured(MS);
         assert_eq!(rtt.timeout(), FLOOR);
+    }
+
+    #[test]
+    fn a_client_that_goes_on_is_not_waited_for_as_one_that_is_gone() {
+        let mut rtt = Rtt::new(None);
+        (0..40).for_each(|_| rtt.timed_out());
+        rtt.alive();
+        assert_eq!(rtt.timeout(), INITIAL);
+        rtt.measured(MS);
+        (0..40).for_each(|_| rtt.timed_out());
+        rtt.alive();
+        assert_eq!(rtt.timeout(), FLOOR * 4);
     }
 
     #[test]

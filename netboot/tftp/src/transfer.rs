@@ -183,11 +183,14 @@ enum State {
     Ended,
 }
 
-/// When something was sent, and whether its answer tells a round trip.
+/// When something was sent, and which answer to it tells a round trip.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     at: Duration,
-    once: bool,
+    /// Blocks from this one on had never been sent before: an ACK of one of them can only answer this sending (Karn's
+    /// rule). On a link that loses, nearly every window begins with blocks that were sent before; waiting for a window
+    /// of new ones alone would leave the timer doubled up to its cap for the rest of the file.
+    once_from: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -256,7 +259,7 @@ impl Transfer {
         self.heard = now;
         if let Some(oack) = &self.agreed.oack {
             out.push(Output::Send(oack.clone()));
-            self.state = State::Offering(Sent { at: now, once: true });
+            self.state = State::Offering(Sent { at: now, once_from: 0 });
         } else {
             self.send_window(now, 1, 1, out);
         }
@@ -305,7 +308,10 @@ impl Transfer {
         self.resends += 1;
         match &mut self.state {
             State::Offering(sent) => {
-                *sent = Sent { at: now, once: false };
+                *sent = Sent {
+                    at: now,
+                    once_from: u64::MAX,
+                };
                 out.extend(self.agreed.oack.clone().map(Output::Send));
             }
             State::Sending(sending) => {
@@ -326,7 +332,7 @@ impl Transfer {
         match &self.state {
             State::Offering(sent) if block == 0 => {
                 let sent = *sent;
-                self.progress(now, Some(sent));
+                self.progress(now, Some(sent), 0);
                 self.send_window(now, 1, 1, out);
             }
             State::Sending(sending) => {
@@ -338,7 +344,7 @@ impl Transfer {
                     return;
                 }
                 if number >= last {
-                    self.progress(now, Some(sending.sent));
+                    self.progress(now, Some(sending.sent), number);
                     self.complete(now, out);
                     return;
                 }
@@ -346,21 +352,22 @@ impl Transfer {
                     self.rtt.lossy();
                 }
                 if number + 1 < sending.end && number + 1 < sending.recover {
-                    self.progress(now, None);
+                    self.progress(now, None, number);
                     self.slide(now, number + 1, out);
                     return;
                 }
-                // A round trip ends with the ACK of the window's last block; others come when a client gives up waiting.
-                self.progress(now, Some(sending.sent).filter(|_| number + 1 >= sending.end));
+                self.progress(now, Some(sending.sent), number);
                 self.send_window(now, number + 1, sending.fresh, out);
             }
             State::New | State::Offering(_) | State::Ended => {}
         }
     }
 
-    fn progress(&mut self, now: Duration, round_trip: Option<Sent>) {
-        if let Some(sent) = round_trip.filter(|sent| sent.once) {
+    fn progress(&mut self, now: Duration, round_trip: Option<Sent>, block: u64) {
+        if let Some(sent) = round_trip.filter(|sent| sent.once_from <= block) {
             self.rtt.measured(now.saturating_sub(sent.at));
+        } else {
+            self.rtt.alive();
         }
         self.heard = now;
         self.proven = true;
@@ -374,7 +381,7 @@ impl Transfer {
         self.resent = self.resent.saturating_add(again as u32);
         let sent = Sent {
             at: now,
-            once: again == 0,
+            once_from: base + again,
         };
         let recover = if again == 0 { 0 } else { end };
         self.state = State::Sending(Sending {
@@ -403,7 +410,10 @@ impl Transfer {
         let first = sending.end;
         sending.base = base;
         sending.end = (base + u64::from(self.agreed.window)).min(last + 1).max(first);
-        sending.sent = Sent { at: now, once: false };
+        sending.sent = Sent {
+            at: now,
+            once_from: sending.fresh.max(first),
+        };
         let count = (sending.end - first) as u16;
         self.resent = self
             .resent
