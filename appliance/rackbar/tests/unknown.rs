@@ -140,6 +140,21 @@ impl<'a> Appliance<'a> {
         text(&said)
     }
 
+    /// A page as a browser without JavaScript gets it, after logging in as it would.
+    fn page(&self, path: &str) -> String {
+        let token = std::fs::read_to_string(self.folder.path().join("run/admin-token")).unwrap();
+        let form = self.folder.path().join("form");
+        std::fs::write(&form, format!("token={}", token.trim())).unwrap();
+        let (jar, form) = (self.folder.path().join("jar"), format!("@{}", form.display()));
+        let jar = jar.to_str().unwrap();
+        let home = "https://127.0.0.1";
+        let login = format!("{home}/login");
+        let base = ["-sSkL", "-m", "10", "-b", jar, "-c", jar];
+        self.net
+            .run("server", "curl", &[&base[..], &["-d", &form, &login]].concat());
+        text(&self.net.run("server", "curl", &[&base[..], &[&format!("{home}{path}")]].concat()))
+    }
+
     /// A BIOS machine with this MAC asks for an address: what udhcpc was told, as `name=value` lines.
     fn boots(&self, mac: &str) -> String {
         let client = self.net.name("client");
@@ -247,6 +262,11 @@ fn machines_nobody_named_get_what_the_policy_says() {
                 .ask(&["events"])
                 .contains("not listed: the policy for unknown machines")
         });
+        let page = appliance.page("/events");
+        assert!(
+            page.contains("not listed: the policy for unknown machines") && page.contains(STRANGER),
+            "{page}"
+        );
         let told = appliance.boots(KNOWN);
         assert_eq!(told.contains("undionly.kpxe"), known, "{policy}: {told}");
         let (_, script) = appliance.script(KNOWN);

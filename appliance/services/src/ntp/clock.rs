@@ -39,9 +39,9 @@ impl Clock for SystemClock {
         match how {
             Adjust::Step(by) => {
                 order.modes |= libc::ADJ_SETOFFSET;
-                order.time.tv_sec = by.div_euclid(1_000_000_000) as libc::time_t;
+                order.time.tv_sec = by.div_euclid(1_000_000_000) as _;
                 // With ADJ_NANO these are nanoseconds, and not negative.
-                order.time.tv_usec = by.rem_euclid(1_000_000_000) as libc::suseconds_t;
+                order.time.tv_usec = by.rem_euclid(1_000_000_000) as _;
             }
             Adjust::Slew(by) => {
                 order.modes |= libc::ADJ_OFFSET | libc::ADJ_TIMECONST;
