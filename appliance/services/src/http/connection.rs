@@ -19,8 +19,8 @@ use nix::errno::Errno;
 use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, sendmsg};
 use rackbar_artifacts::Content;
-use rackbar_model::EventKind;
 
+use super::account::{Account, announce_length};
 use super::request::{self, Method, Parsed};
 use super::routes::{self, Body, Response, Site};
 use crate::Common;
@@ -82,11 +82,8 @@ struct Outgoing {
     body_sent: u64,
     /// 0 for HEAD.
     body_len: u64,
-    status: u16,
-    what: Option<String>,
-    mac: Option<rackbar_model::MacAddr>,
+    account: Account,
     close: bool,
-    started: Instant,
 }
 
 /// A connection and what it is doing.
@@ -238,10 +235,7 @@ impl Connection {
             context.date
         );
         head.push_str(&response.headers);
-        // RFC 9110 section 8.6: no Content-Length with 204; with 304 it would be that of the file.
-        if !matches!(status, 204 | 304) {
-            let _ = write!(head, "Content-Length: {length}\r\n");
-        }
+        announce_length(&mut head, status, length);
         if close {
             head.push_str("Connection: close\r\n");
         } else if http10 {
@@ -254,38 +248,20 @@ impl Connection {
             body: response.body,
             body_sent: 0,
             body_len: if head_only { 0 } else { length },
-            status,
-            what: response.what,
-            mac: response.mac,
+            account: Account {
+                status,
+                what: response.what,
+                mac: response.mac,
+                started: context.now,
+            },
             close,
-            started: context.now,
         });
     }
 
     /// Counts and tells of the answer that just left.
     fn finish(&mut self, context: &Context<'_>) {
         let Some(out) = self.out.take() else { return };
-        let metrics = &context.common.metrics;
-        metrics.http_requests.inc();
-        metrics.http_bytes.add(out.body_len);
-        if out.status >= 400 {
-            metrics.http_errors.inc();
-        }
-        if let Some(what) = out.what {
-            let mac = out.mac.or_else(|| context.common.clients.mac_of(self.peer));
-            if let (Some(mac), 200 | 206) = (mac, out.status) {
-                context.common.clients.fetched(mac);
-            }
-            let millis = u64::try_from(out.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let sent = EventKind::HttpSent {
-                what,
-                client: self.peer,
-                status: out.status,
-                bytes: out.body_len,
-                millis,
-            };
-            context.common.events.event(mac, sent);
-        }
+        out.account.settle(context.common, self.peer, out.body_len);
         if out.close {
             let _ = self.stream.shutdown(std::net::Shutdown::Write);
             self.lingering = true;

@@ -1,6 +1,5 @@
 //! The boot documents for another listener, which serves the same ones over TLS (HTTPS boot).
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,8 +7,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use rackbar_artifacts::Artifacts;
-use rackbar_model::{EventKind, MacAddr, Severity};
+use rackbar_model::{EventKind, Severity};
 
+use super::account::{Account, announce_length};
 use super::request::{self, Method, Parsed};
 use super::routes::{self, Body, Response, Site};
 use crate::Common;
@@ -35,11 +35,10 @@ pub struct Document {
     body: Body,
     given: u64,
     length: u64,
-    what: Option<String>,
+    /// Taken when it is settled.
+    account: Option<Account>,
     peer: IpAddr,
-    mac: Option<MacAddr>,
     common: Common,
-    started: Instant,
 }
 
 impl Documents {
@@ -91,24 +90,24 @@ impl Documents {
     fn document(&self, response: Response, head_only: bool, peer: IpAddr) -> Document {
         let length = response.body.len();
         let mut headers = response.headers;
-        // RFC 9110 section 8.6: no Content-Length with 204; with 304 it would be that of the file.
-        if !matches!(response.status, 204 | 304) {
-            let _ = write!(headers, "Content-Length: {length}\r\n");
-        }
+        announce_length(&mut headers, response.status, length);
         let mut document = Document {
             status: response.status,
             headers,
             body: response.body,
             given: 0,
             length: if head_only { 0 } else { length },
-            what: response.what,
+            account: Some(Account {
+                status: response.status,
+                what: response.what,
+                mac: response.mac,
+                started: Instant::now(),
+            }),
             peer,
-            mac: response.mac,
             common: self.common.clone(),
-            started: Instant::now(),
         };
         if document.length == 0 {
-            document.told();
+            document.settle();
         }
         document
     }
@@ -165,31 +164,15 @@ impl Document {
         self.given = self.given.saturating_add(piece.len() as u64);
         // With the last piece: nobody asks for the end of a body whose length was announced.
         if self.given >= self.length {
-            self.told();
+            self.settle();
         }
         Ok(Some(piece))
     }
 
     /// Counts and tells of the answer, once.
-    fn told(&mut self) {
-        let metrics = &self.common.metrics;
-        let Some(what) = self.what.take() else { return };
-        metrics.http_requests.inc();
-        metrics.http_bytes.add(self.given);
-        if self.status >= 400 {
-            metrics.http_errors.inc();
+    fn settle(&mut self) {
+        if let Some(account) = self.account.take() {
+            account.settle(&self.common, self.peer, self.given);
         }
-        let mac = self.mac.or_else(|| self.common.clients.mac_of(self.peer));
-        if let (Some(mac), 200 | 206) = (mac, self.status) {
-            self.common.clients.fetched(mac);
-        }
-        let sent = EventKind::HttpSent {
-            what,
-            client: self.peer,
-            status: self.status,
-            bytes: self.given,
-            millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        };
-        self.common.events.event(mac, sent);
     }
 }

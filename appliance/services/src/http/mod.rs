@@ -3,6 +3,7 @@
 //! One thread per core, each with its own listener on the shared port, its own epoll set and its own connections, so
 //! that threads share nothing but counters. A thread calls the desk itself: rendering a script takes microseconds.
 
+mod account;
 mod connection;
 mod date;
 mod documents;
