@@ -1,5 +1,6 @@
 //! All files of `target/image`, out of programs, kernel and packages that are already there.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -19,6 +20,9 @@ use crate::sbom::{self, Component};
 pub const DATA_MIB: u64 = 64;
 
 const MIB: u64 = 1 << 20;
+
+/// The source, in the contents table, of the program that is daemon and command line in one.
+const COMMAND: &str = "program:rackbar";
 
 /// The appliance's command line: quiet enough for a text screen on both consoles. The one named last is where PID 1's
 /// own lines go: the serial one, which a BMC can show and keep.
@@ -157,6 +161,12 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
             },
             path,
         )
+    })?;
+    let program = inputs.sources.get(COMMAND).context("no command line was built")?;
+    out.put_large("rackbar", "the command line, for any Linux on x86-64 (static)", |path| {
+        write_whole(path, program)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("making {} a program", path.display()))
     })?;
     let bill = sbom::cyclonedx(&inputs.version, &inputs.components);
     out.put(

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use common::{deb, module, noise, pe};
@@ -73,7 +74,7 @@ fn two_builds_in_two_folders_give_the_same_bytes() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (first, second) = (build(one.path()), build(two.path()));
     assert_eq!(first, second);
-    assert_eq!(first.len(), 10);
+    assert_eq!(first.len(), 11);
     for output in &first {
         let read = |folder: &Path| std::fs::read(folder.join("image").join(output.name)).unwrap();
         assert!(read(one.path()) == read(two.path()), "{} differs", output.name);
@@ -89,7 +90,9 @@ fn the_sums_are_those_of_the_files() {
         folder.path().join("image").display()
     );
     let said = common::run("sh", &["-c", &command]);
-    assert_eq!(said.lines().filter(|line| line.ends_with(": OK")).count(), 9, "{said}");
+    let program = std::fs::metadata(folder.path().join("image/rackbar")).unwrap();
+    assert_eq!(program.permissions().mode() & 0o777, 0o755);
+    assert_eq!(said.lines().filter(|line| line.ends_with(": OK")).count(), 10, "{said}");
 }
 
 #[test]

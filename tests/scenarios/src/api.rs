@@ -93,6 +93,11 @@ impl Api {
         &self.token
     }
 
+    /// Where it is, on this machine.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// SHA-256 of the site's CA certificate, once a connection was made.
     pub fn pin(&self) -> Option<String> {
         self.certificates

@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rackbar_model::PowerState;
 use rackbar_plan::{Run, RunId, RunState, Stand};
+use rackbar_scenarios::cli::Cli;
 use rackbar_scenarios::install::{self, PlanRequest, READY, commit_all, is_ready, until_done};
 use rackbar_scenarios::{Stage, eventually, rack_file};
 use rackbar_vrack::rack::RackFile;
 use rackbar_vrack::seat::{MachinePower, PowerAction};
+
+use crate::operator;
 
 /// A role for every machine, on its smallest disk.
 const SITE: &str = r#"
@@ -79,15 +82,22 @@ async fn all_ready(stage: &Stage, names: &[&str]) -> Result<()> {
 async fn a_bios_and_a_uefi_machine_get_debian_and_are_ready() -> Result<()> {
     let names = ["n1", "n2"];
     let stage = prepared(&names, |_| {}, SITE).await?;
+    let cli = Cli::new(&stage).await?;
+    let mut called = Vec::new();
+    for name in names {
+        called.push(stage.node(name).await?.context("known")?.name);
+    }
     let start = Instant::now();
-    let (plan, id) = commit_all(&stage.api).await?;
-    until_done(&stage.api, id, READY).await?;
+    operator::commits(&cli, &called).await?;
     println!(
         "two machines ready {:.0} s after the commit",
         start.elapsed().as_secs_f64()
     );
     all_ready(&stage, &names).await?;
-    ensure!(plan.refused.is_empty(), "{:?}", plan.refused);
+    operator::verifies(&cli, &called).await?;
+    operator::proves(&cli).await?;
+    operator::hands_over_to_ansible(&cli, &called).await?;
+    operator::keeps_hands_off(&cli, &called[0]).await?;
     // As wanted now: planning again finds nothing to do.
     let again = stage.api.plan(&PlanRequest::default()).await?;
     ensure!(again.actions.is_empty(), "a second plan would do {:#?}", again.actions);

@@ -7,6 +7,7 @@ mod install;
 mod ipxe;
 mod local_disk;
 mod media;
+mod operator;
 mod power_cut;
 mod proxy;
 mod reproducible;

@@ -1,0 +1,112 @@
+//! What an operator does with machines that are ready, by the command line and the tools that it feeds.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rackbar_scenarios::cli::Cli;
+use rackbar_scenarios::install::READY;
+use serde_json::Value;
+use tokio::process::Command;
+
+/// For what asks the appliance and no machine.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Plans and commits by the command line, and reads how it went on.
+pub(crate) async fn commits(cli: &Cli, names: &[String]) -> Result<()> {
+    let plan: Value = serde_json::from_str(&cli.run(&["--json", "plan"], SOON).await?)?;
+    let id = plan["id"].as_str().context("a plan has an id")?;
+    let mut arguments = vec!["commit", id, "--yes-destroy"];
+    arguments.extend(names.iter().map(String::as_str));
+    let said = cli.run(&arguments, READY).await?;
+    println!("{said}");
+    for name in names {
+        for kind in ["os.write", "verify"] {
+            let told = said.lines().any(|line| line.contains(name) && line.contains(kind));
+            ensure!(told, "nothing was said of {kind} on {name}: {said}");
+        }
+    }
+    Ok(())
+}
+
+/// Checks the whole rack again, now that each machine has a neighbour that is ready: they reach each other with packets
+/// of full size.
+pub(crate) async fn verifies(cli: &Cli, names: &[String]) -> Result<()> {
+    cli.run(&["verify", "--rack"], READY).await?;
+    for name in names {
+        let said = cli.run(&["report", "show", name], SOON).await?;
+        for check in ["net.pairs", "net.mtu"] {
+            let line = said.lines().find(|line| line.contains(check));
+            let line = line.with_context(|| format!("{check} is not in the report of {name}: {said}"))?;
+            ensure!(line.contains("passed"), "{name}: {line}");
+        }
+    }
+    Ok(())
+}
+
+/// Takes the signed report along and checks it where no appliance is.
+pub(crate) async fn proves(cli: &Cli) -> Result<()> {
+    let report = cli.run(&["report", "show", "--file"], SOON).await?;
+    let file = cli.folder().join("rack.report");
+    std::fs::write(&file, &report)?;
+    let path = file.to_str().context("a path in words")?;
+    let signed: Value = serde_json::from_str(&report)?;
+    let key = signed["key"].as_str().context("a report names its key")?;
+    let said = cli.run(&["report", "check", path, "--key", key], SOON).await?;
+    println!("{said}");
+    // One character of what was proved.
+    std::fs::write(&file, report.replacen("debian-12", "debian-13", 1))?;
+    let refused = cli.run(&["report", "check", path, "--key", key], SOON).await;
+    ensure!(refused.is_err(), "a changed report was believed: {refused:?}");
+    Ok(())
+}
+
+/// The real Ansible reads the rack through the command line.
+pub(crate) async fn hands_over_to_ansible(cli: &Cli, names: &[String]) -> Result<()> {
+    let script = cli.folder().join("inventory");
+    let text = format!("#!/bin/sh\nexec {} handoff ansible \"$@\"\n", cli.program().display());
+    std::fs::write(&script, text)?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    let mut command = Command::new("ansible-inventory");
+    cli.login(&mut command);
+    command.arg("-i").arg(&script).arg("--list");
+    command
+        .env("ANSIBLE_INVENTORY_UNPARSED_FAILED", "true")
+        .env("LC_ALL", "C.UTF-8");
+    let output = command
+        .output()
+        .await
+        .context("running ansible-inventory (Debian package ansible-core; `cargo xtask setup test` installs it)")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "ansible-inventory: {complaint}");
+    let read: Value = serde_json::from_slice(&output.stdout)?;
+    for name in names {
+        let address = read["_meta"]["hostvars"][name]["ansible_host"].as_str();
+        let address = address.with_context(|| format!("Ansible knows no address of {name}: {read:#}"))?;
+        ensure!(address.starts_with("10.77.10."), "{name} at {address}");
+    }
+    Ok(())
+}
+
+/// A machine that somebody works on is left alone until its operator lets go of it.
+pub(crate) async fn keeps_hands_off(cli: &Cli, name: &str) -> Result<()> {
+    let shown = async || cli.run(&["node", "show", name], SOON).await;
+    let reason = "fan is replaced";
+    cli.run(&["node", "maintenance", name, "on", "--reason", reason], SOON)
+        .await?;
+    let planned = cli.run(&["--json", "plan", name, "--reinstall"], SOON).await?;
+    let plan: Value = serde_json::from_str(&planned)?;
+    ensure!(
+        plan["actions"].as_array().is_some_and(Vec::is_empty) && planned.contains("in maintenance"),
+        "something would be done to a machine in maintenance: {planned}"
+    );
+    let said = shown().await?;
+    ensure!(said.contains(reason), "why hands are off is not shown: {said}");
+    cli.run(&["node", "maintenance", name, "off"], SOON).await?;
+    let said = shown().await?;
+    ensure!(
+        said.contains("Ready") || said.contains("ready"),
+        "not ready again: {said}"
+    );
+    Ok(())
+}
