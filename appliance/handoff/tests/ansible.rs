@@ -110,9 +110,7 @@ fn ansible_inventory(list: &Value, arguments: &[&str]) -> Value {
 fn the_real_ansible_inventory_takes_it() {
     let (nodes, networks) = (rack(), ["storage-a".to_owned()]);
     let list = ansible(&hosts(&nodes, &networks));
-    let Some(read) = ansible_inventory(&list, &["--list"]) else {
-        return;
-    };
+    let read = ansible_inventory(&list, &["--list"]);
     assert_eq!(read["_meta"], list["_meta"]);
     for group in [
         "rackbar",
@@ -123,12 +121,10 @@ fn the_real_ansible_inventory_takes_it() {
     ] {
         assert_eq!(read[group]["hosts"], list[group]["hosts"], "{group}");
     }
-    let one = ansible_inventory(&list, &["--host", "db-1"]).unwrap();
+    let one = ansible_inventory(&list, &["--host", "db-1"]);
     assert_eq!(one, list["_meta"]["hostvars"]["db-1"]);
-    assert!(
-        ansible_inventory(&ansible(&[]), &["--list"]).is_some(),
-        "an empty rack is an inventory too"
-    );
+    // An empty rack is an inventory too.
+    ansible_inventory(&ansible(&[]), &["--list"]);
 }
 
 proptest! {

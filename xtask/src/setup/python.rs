@@ -32,6 +32,11 @@ const PACKAGES: &[(&str, Brings, &str)] = &[
         "independent reader of webhooks' messages",
     ),
     (
+        "sushy==5.14.0",
+        Brings::Module("sushy"),
+        "OpenStack's Redfish client, against our simulated BMC",
+    ),
+    (
         "standardwebhooks==1.1.0",
         Brings::Module("standardwebhooks"),
         "independent check of webhooks' signatures",
