@@ -1,6 +1,7 @@
 //! `cargo xtask VERB`: the one door for developers and CI. One file per verb; this file only picks the verb.
 
 mod bench;
+mod beside;
 mod check;
 mod fuzz;
 mod image;

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 
+use crate::beside::Beside;
 use crate::image;
 use crate::project::cargo;
 use crate::setup::{self, Need};
@@ -29,8 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     );
     setup::ensure(Need::Test)?;
     if arguments.scenario.is_none() {
-        let quick = ["test", "--workspace", "--exclude", "rackbar-scenarios"];
-        step("unit, property and service tests", cargo().args(quick))?;
+        quick(!arguments.quick)?;
     }
     if arguments.quick {
         return Ok(());
@@ -55,6 +55,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let told = step("scenarios in QEMU", &mut scenarios);
     table(&times);
     told
+}
+
+/// Runs all tests but the scenarios. Many of them wait, for a time limit or for a peer, and leave the processors to the
+/// build of the media that the scenarios need.
+fn quick(media: bool) -> Result<()> {
+    let tests = |more: &[&str]| {
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--exclude", "rackbar-scenarios"]);
+        command.args(more);
+        command
+    };
+    step("compiling the tests", &mut tests(&["--no-run", "--quiet"]))?;
+    let build = media.then(|| Beside::start("boot media", "image")).transpose()?;
+    let told = step("unit, property and service tests", &mut tests(&[]));
+    let built = build.map_or(Ok(()), Beside::finish);
+    told.and(built)
 }
 
 /// Shows how long each story took, the longest first.
