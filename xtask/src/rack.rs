@@ -1,7 +1,7 @@
 //! `cargo xtask rack`: a virtual rack with the appliance in it, from power-on to the last machine discovered.
 //!
 //! The first terminal starts and watches it; a second one reaches it with `rack console`, `power`, `capture`, `cut`,
-//! `list`, `down`. Everything about racks themselves is in `rackbar_vrack`; this verb builds the medium, follows the
+//! `forget`, `list`, `down`. Everything about racks themselves is in `rackbar_vrack`; this verb builds the medium, follows the
 //! API and shows what happens.
 
 mod follow;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rackbar_vrack::rack::control::{Control, Request, ask};
 use rackbar_vrack::rack::{Rack, RackFile, RackOptions};
 use rackbar_vrack::seat::{MachinePower, PowerAction, PowerState};
+use rackbar_vrack::switch::PortMode;
 use tokio::sync::Notify;
 
 fn racks() -> PathBuf {
@@ -107,6 +108,12 @@ async fn a_second_terminal_rules_the_rack_and_nothing_is_left() {
     .await
     .unwrap();
     assert!(!rack.switch().is_up(rack.nodes()[0].ports[0]));
+    ask(&socket, &Request::ForgetSwitch).await.unwrap();
+    let port = rack.nodes()[0].ports[0];
+    let vlan = || rack.switch().config(port).map(|config| config.mode);
+    assert_eq!(vlan(), Some(PortMode::Access { vlan: 1 }));
+    ask(&socket, &Request::RestoreSwitch).await.unwrap();
+    assert_eq!(vlan(), Some(PortMode::Access { vlan: 10 }));
     let error = ask(
         &socket,
         &Request::Cut {

@@ -195,6 +195,7 @@ fn next_steps(rack: &Rack, api: &Api, address: &str, token: &str) {
     println!("  cargo xtask rack console {first}       its serial console; Ctrl-] leaves");
     println!("  cargo xtask rack capture {first}       what is on its wires, for Wireshark");
     println!("  cargo xtask rack cut {first}           pull its cables (--heal plugs them in)");
+    println!("  cargo xtask rack forget           the switch restarts and forgets (--restore)");
     println!("  cargo xtask rack power {first} off     its power button");
     println!("  cargo xtask rack down             end the rack, as does Ctrl-C here");
 }

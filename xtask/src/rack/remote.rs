@@ -50,6 +50,14 @@ pub(super) enum Verb {
         #[arg(long)]
         heal: bool,
     },
+    /// Restart the switch with its configuration lost: all ports in VLAN 1, spanning tree on, no bundles
+    Forget {
+        /// Give it its configuration back
+        #[arg(long)]
+        restore: bool,
+        #[command(flatten)]
+        rack: Which,
+    },
     /// End a rack
     Down {
         #[command(flatten)]
@@ -177,6 +185,18 @@ pub(super) async fn run(verb: &Verb, registry: &Registry) -> Result<()> {
                 target.node,
                 if *heal { "plugged in" } else { "pulled" }
             );
+        }
+        Verb::Forget { restore, rack } => {
+            let (request, said) = if *restore {
+                (Request::RestoreSwitch, "has its configuration again")
+            } else {
+                (
+                    Request::ForgetSwitch,
+                    "restarted and forgot its configuration; `rack forget --restore` gives it back",
+                )
+            };
+            ask(&registry.find(rack).await?.socket, &request).await?;
+            println!("the switch {said}");
         }
         Verb::Down { rack } => {
             ask(&registry.find(rack).await?.socket, &Request::Down).await?;

@@ -12,7 +12,7 @@ use crate::host::{Host, HostConfig, Ipv4};
 use crate::machine::{Disk, DiskBus, Firmware, Machine, MachineConfig, Wire};
 use crate::seat::{BootDevice, Identity, MachinePower};
 use crate::site::{BootRule, DhcpServer, DhcpSettings, Files, RouterAdvertiser, TftpServer, WebServer};
-use crate::switch::{PortConfig, PortId, PortMode};
+use crate::switch::{PortConfig, PortId, PortMode, SpanningTree};
 
 /// VLAN of the site an iPXE appliance is chainloaded from; the rack's own VLANs stay as they are.
 const CHAINLOAD_VLAN: u16 = 4000;
@@ -158,6 +158,7 @@ fn port_configs(rack: &Rack) -> Vec<PortConfig> {
             name: "Appliance1/1".into(),
             description: "appliance trunk".into(),
             mode,
+            spanning_tree: SpanningTree::Off,
         }];
     }
     ["rack", "bmc"]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rackbar_model::MacAddr;
 
-use super::{BMC_PASSWORD, BMC_USERNAME, Node, NodeFile, NodeFirmware, Rack};
+use super::{BMC_PASSWORD, BMC_USERNAME, Node, NodeFile, NodeFirmware, Rack, switching};
 use crate::host::{Host, HostConfig, Ipv4};
 use crate::machine::{Disk, Firmware, Machine, MachineConfig, Nic, NicModel, Wire};
 use crate::seat::{BmcSeat, BmcStarter, Identity};
@@ -28,6 +28,7 @@ pub(super) fn mac(kind: u8, number: usize, interface: usize) -> MacAddr {
 /// Builds a node: machine, switch ports, BMC.
 pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&BmcStarter>) -> io::Result<Node> {
     let (nics, ports) = nics(rack, at, file);
+    switching::join(rack, file, &ports);
     let macs: Vec<_> = nics.iter().map(|nic| nic.mac).collect();
     let bmc = bmc.filter(|_| file.bmc);
     let kcs = rack.directory().join(format!("{}.kcs", file.name));
@@ -88,13 +89,7 @@ fn nics(rack: &Rack, at: usize, file: &NodeFile) -> (Vec<Nic>, Vec<crate::switch
         // One line card per NIC, one port per node: Ethernet2/3 is the second NIC of the third node.
         let name = format!("Ethernet{}/{}", number + 1, at + 1);
         let description = format!("{} nic{number}", file.name);
-        let untagged = rack.file.vlan(&nic.vlan);
-        let config = if nic.trunk.is_empty() {
-            PortConfig::access(name, description, untagged)
-        } else {
-            let allowed: Vec<_> = nic.trunk.iter().map(|vlan| rack.file.vlan(vlan)).collect();
-            PortConfig::trunk(name, description, Some(untagged), allowed)
-        };
+        let config = switching::port(rack, name, description, nic);
         let port = rack.switch.link(config, &socket);
         (
             Nic {

@@ -53,6 +53,10 @@ pub enum Request {
         /// Pull, or plug in again.
         cut: bool,
     },
+    /// Restart the switch, its configuration lost.
+    ForgetSwitch,
+    /// Give the switch its configuration back.
+    RestoreSwitch,
     /// End the rack.
     Down,
 }
@@ -153,6 +157,11 @@ async fn serve(rack: Arc<Rack>, stream: UnixStream, down: Arc<Notify>) -> io::Re
         Request::Cut { node, cut } => {
             let done = rack.cut(&node, cut).await;
             answer(&mut writer, done.map(|()| Vec::new())).await
+        }
+        Request::ForgetSwitch => answer(&mut writer, rack.forget_switch().await.map(|()| Vec::new())).await,
+        Request::RestoreSwitch => {
+            rack.restore_switch();
+            answer(&mut writer, Ok(Vec::new())).await
         }
         Request::Down => {
             answer(&mut writer, Ok(Vec::new())).await?;

@@ -7,8 +7,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::switching::{self, SwitchFile};
 use crate::machine::{DiskBus, NicModel};
 use crate::seat::BootDevice;
+use crate::switch::SpanningTree;
 
 /// Why a rack file was refused.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,9 @@ pub struct RackFile {
     /// VLAN numbers by name; `rack` and `bmc` must exist.
     #[serde(default = "default_vlans")]
     pub vlans: BTreeMap<String, u16>,
+    /// The switch.
+    #[serde(default)]
+    pub switch: SwitchFile,
     /// The appliance.
     #[serde(default)]
     pub appliance: ApplianceFile,
@@ -196,6 +201,12 @@ pub struct NodeFile {
     /// NICs; one on the rack VLAN when left out.
     #[serde(default = "one_nic")]
     pub nics: Vec<NicFile>,
+    /// While nobody on a `lag` of this node speaks LACP, its first port forwards alone.
+    #[serde(default)]
+    pub lacp_fallback: bool,
+    /// The switch asks for an LACPDU every second and gives a partner up after three, in place of 30 s and 90.
+    #[serde(default)]
+    pub lacp_fast: bool,
     /// Disks; one NVMe when left out.
     #[serde(default = "one_disk")]
     pub disks: Vec<DiskFile>,
@@ -222,6 +233,8 @@ fn one_nic() -> Vec<NicFile> {
         vlan: "rack".into(),
         model: NicModel::Virtio,
         trunk: Vec::new(),
+        stp: SpanningTree::Off,
+        lag: None,
     }]
 }
 
@@ -250,6 +263,11 @@ pub struct NicFile {
     /// VLANs carried with a tag besides: the port becomes a trunk.
     #[serde(default)]
     pub trunk: Vec<String>,
+    /// Spanning tree on the port: `off`, `edge` (PortFast) or `stp`.
+    #[serde(default)]
+    pub stp: SpanningTree,
+    /// NICs of this node with the same name here are one bundle to the switch, under LACP.
+    pub lag: Option<String>,
 }
 
 /// A disk.
@@ -322,6 +340,7 @@ impl RackFile {
         if let Some((name, number)) = self.vlans.iter().find(|(_, number)| !(1..=4094).contains(*number)) {
             return Err(format!("`vlans.{name}`: {number} is not a VLAN number (1 to 4094)"));
         }
+        self.switch.check()?;
         let appliance = &self.appliance;
         if appliance.firmware == ApplianceFirmware::Bios && !matches!(appliance.medium, Medium::Ipxe | Medium::None) {
             return Err("`appliance.firmware`: our media start under UEFI; BIOS needs `medium = \"ipxe\"`".into());
@@ -358,6 +377,7 @@ impl RackFile {
                 return Err(format!("there is no VLAN called `{name}`"));
             }
         }
+        switching::check(node)?;
         if node.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count() > 5 {
             return Err("more than five SATA disks".into());
         }
@@ -420,6 +440,18 @@ mod tests {
         assert!(vlan.contains("node `n`") && vlan.contains("`dmz`"), "{vlan}");
         let twice = refusal(&format!("{SMALL}[[node]]\nname = \"n\"\nfirmware = \"uefi-http\"\n"));
         assert!(twice.contains("two nodes are called `n`"), "{twice}");
+        let nics = |first: &str| {
+            format!("{SMALL}nics = [{{ vlan = \"rack\", lag = \"a\"{first} }}, {{ vlan = \"rack\", lag = \"a\" }}]\n")
+        };
+        assert!(RackFile::parse(&nics(", stp = \"edge\""), "t.toml").is_ok());
+        let stp = refusal(&nics(", stp = \"stp\""));
+        assert!(stp.contains("node `n`") && stp.contains("edge"), "{stp}");
+        let unequal = refusal(&nics(", trunk = [\"bmc\"]"));
+        assert!(unequal.contains("same VLANs"), "{unequal}");
+        let lone = refusal(&format!("{SMALL}lacp_fallback = true\n"));
+        assert!(lone.contains("lag"), "{lone}");
+        let delay = refusal(&format!("{SMALL}[switch]\nforward_delay_ms = 90000\n"));
+        assert!(delay.contains("switch.forward_delay_ms"), "{delay}");
         let bios = refusal(&format!("{SMALL}[appliance]\nfirmware = \"bios\"\n"));
         assert!(bios.contains("medium"), "{bios}");
     }

@@ -6,6 +6,7 @@ mod build;
 pub mod control;
 mod directory;
 mod file;
+mod switching;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -22,11 +23,13 @@ pub use file::{
     NodeFirmware, RackFile,
 };
 
+pub use switching::SwitchFile;
+
 use crate::host::{Host, HostConfig, Ipv4, Relay, relay};
 use crate::machine::{Governor, Machine};
 use crate::seat::{BmcHandle, BmcStarter, MachinePower, PowerAction};
 use crate::site::{DhcpServer, DhcpSettings};
-use crate::switch::{CaptureFile, Fault, PortConfig, PortId, Switch, SwitchConfig, Tags, locked};
+use crate::switch::{CaptureFile, Fault, PortConfig, PortId, Switch, Tags, locked};
 
 /// Administrator of every simulated BMC.
 pub const BMC_USERNAME: &str = "admin";
@@ -82,10 +85,7 @@ impl Rack {
     /// When files, sockets or BMCs cannot be made; the message says which.
     pub async fn build(file: RackFile, options: RackOptions) -> io::Result<Self> {
         let directory = RunDirectory::create(&file.name, options.parent.as_deref(), options.keep)?;
-        let switch = Switch::new(SwitchConfig {
-            name: format!("{}-sw1", file.name),
-            ..SwitchConfig::default()
-        });
+        let switch = Switch::new(file.switch.config(&file.name));
         let governor = Governor::for_this_machine();
         let foreign_dhcp = file
             .foreign_dhcp

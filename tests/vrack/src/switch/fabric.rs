@@ -1,100 +1,39 @@
 //! The forwarding path: a frame comes in at a port, is put into a VLAN, and leaves at one port or at all others.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::capture::{CaptureFile, Direction, Tap};
+use super::capture::{CaptureFile, Direction};
 use super::fault::{self, Fault, FaultState};
 use super::fdb::Table;
-use super::queue::{Frame, Queue};
-use super::{PortConfig, PortMode, SwitchConfig, lldp, locked};
+use super::lacp::{Aggregator, LagConfig};
+use super::lag::Lag;
+use super::port::{Counters, PortState, read, write};
+use super::queue::Frame;
+use super::stp::StpState;
+use super::{PortConfig, PortMode, SwitchConfig, locked, neighbours};
 
 /// Number of a port, counted from 0 in the order they were added.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PortId(pub u32);
 
-/// What passed a port. `rx` is from the device into the switch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Frames from the device.
-    pub rx_frames: u64,
-    /// Bytes from the device, without FCS.
-    pub rx_bytes: u64,
-    /// Frames to the device.
-    pub tx_frames: u64,
-    /// Bytes to the device, without FCS.
-    pub tx_bytes: u64,
-    /// Frames of a VLAN the port does not carry, runts, and frames to a port that is down.
-    pub discarded: u64,
-    /// Frames the port's queue had no room for.
-    pub overflowed: u64,
-    /// Frames a fault took.
-    pub lost: u64,
-}
-
-#[derive(Default)]
-struct Tally {
-    rx_frames: AtomicU64,
-    rx_bytes: AtomicU64,
-    tx_frames: AtomicU64,
-    tx_bytes: AtomicU64,
-    discarded: AtomicU64,
-    overflowed: AtomicU64,
-    lost: AtomicU64,
-}
-
-pub(super) struct PortState {
-    config: RwLock<PortConfig>,
-    connected: AtomicBool,
-    fault: Mutex<FaultState>,
-    /// Set while `fault` is not the default one, so that healthy links do not pay for a lock.
-    faulty: AtomicBool,
-    pub(super) queue: Queue,
-    tally: Tally,
-    taps: Mutex<Vec<Tap>>,
-    tapped: AtomicBool,
-    /// LLDP is due now: the link came up, or a neighbour announced itself.
-    pub(super) announce: AtomicBool,
-}
-
-impl PortState {
-    /// Draws the fault's dice: `None` when the frame is gone, else how long it is held.
-    fn suffer(&self) -> Option<Duration> {
-        if !self.faulty.load(Relaxed) {
-            return Some(Duration::ZERO);
-        }
-        let mut state = locked(&self.fault);
-        if state.fault.cut || state.loses() {
-            self.tally.lost.fetch_add(1, Relaxed);
-            return None;
-        }
-        Some(state.fault.delay)
-    }
-
-    fn record(&self, direction: Direction, wire_tag: Option<u16>, vlan: u16, data: &Arc<[u8]>) {
-        if self.tapped.load(Relaxed) {
-            for tap in locked(&self.taps).iter() {
-                tap.record(direction, wire_tag, vlan, data);
-            }
-        }
-    }
-
-    fn discard(&self) {
-        self.tally.discarded.fetch_add(1, Relaxed);
-    }
-}
-
 /// Everything the ports share.
 pub(super) struct Fabric {
     pub(super) config: SwitchConfig,
     ports: RwLock<Vec<Arc<PortState>>>,
+    lags: RwLock<Vec<Arc<Lag>>>,
     table: Mutex<Table>,
     capture_all: Mutex<Option<CaptureFile>>,
-    pub(super) announce: Notify,
+    /// It is restarting: nothing passes and every port is down.
+    dark: AtomicBool,
+    /// It has lost its configuration: bundles are not known.
+    forgot: AtomicBool,
+    /// Something is to be said before its time.
+    pub(super) wake: Notify,
 }
 
 impl Fabric {
@@ -103,103 +42,186 @@ impl Fabric {
         Self {
             config,
             ports: RwLock::default(),
+            lags: RwLock::default(),
             table: Mutex::new(table),
             capture_all: Mutex::default(),
-            announce: Notify::new(),
+            dark: AtomicBool::new(false),
+            forgot: AtomicBool::new(false),
+            wake: Notify::new(),
         }
     }
 
     pub(super) fn add_port(&self, config: PortConfig) -> PortId {
         let tap = locked(&self.capture_all).as_ref().map(|file| file.tap(&config.name));
-        let state = PortState {
-            config: RwLock::new(config),
-            connected: AtomicBool::new(false),
-            fault: Mutex::default(),
-            faulty: AtomicBool::new(false),
-            queue: Queue::default(),
-            tally: Tally::default(),
-            tapped: AtomicBool::new(tap.is_some()),
-            taps: Mutex::new(tap.into_iter().collect()),
-            announce: AtomicBool::new(false),
-        };
-        let mut ports = self.ports.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        ports.push(Arc::new(state));
-        PortId(u32::try_from(ports.len() - 1).unwrap_or(u32::MAX))
+        let mut ports = write(&self.ports);
+        let number = u16::try_from(ports.len() + 1).unwrap_or(u16::MAX);
+        ports.push(Arc::new(PortState::new(number, config, self.config.stp, tap)));
+        PortId(u32::from(number) - 1)
+    }
+
+    /// Joins ports to a bundle.
+    pub(super) fn bundle(&self, members: &[PortId], config: LagConfig) {
+        let numbers: Vec<_> = members.iter().map(|id| id.0).collect();
+        let key = u16::try_from(numbers.first().copied().unwrap_or(0) + 1).unwrap_or(u16::MAX);
+        let lag = Arc::new(Lag {
+            members: members.to_vec(),
+            engine: Mutex::new(Aggregator::new(&numbers, key, config)),
+            active: RwLock::default(),
+        });
+        write(&self.lags).push(Arc::clone(&lag));
+        for (at, id) in members.iter().enumerate() {
+            if let Some(port) = self.port(*id) {
+                *write(&port.lag) = Some((Arc::clone(&lag), at));
+                self.relink(*id, &port);
+            }
+        }
     }
 
     pub(super) fn ports(&self) -> Vec<(PortId, Arc<PortState>)> {
-        let ports = self.ports.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (0..).map(PortId).zip(ports.iter().map(Arc::clone)).collect()
+        (0..)
+            .map(PortId)
+            .zip(read(&self.ports).iter().map(Arc::clone))
+            .collect()
     }
 
     pub(super) fn port(&self, id: PortId) -> Option<Arc<PortState>> {
-        let ports = self.ports.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        ports.get(id.0 as usize).map(Arc::clone)
+        read(&self.ports).get(id.0 as usize).map(Arc::clone)
+    }
+
+    /// The bundles that the switch knows of at present.
+    pub(super) fn lags(&self) -> Vec<Arc<Lag>> {
+        if self.forgot.load(Relaxed) {
+            return Vec::new();
+        }
+        read(&self.lags).clone()
+    }
+
+    /// The bundle a port belongs to at present, and its place there.
+    pub(super) fn bundle_of(&self, port: &PortState) -> Option<(Arc<Lag>, usize)> {
+        read(&port.lag).clone().filter(|_| !self.forgot.load(Relaxed))
     }
 
     pub(super) fn config(&self, id: PortId) -> Option<PortConfig> {
-        Some(
-            self.port(id)?
-                .config
-                .read()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .clone(),
-        )
+        Some(read(&self.port(id)?.config).clone())
     }
 
     pub(super) fn reconfigure(&self, id: PortId, config: PortConfig) {
         if let Some(port) = self.port(id) {
-            *port.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = config;
-            locked(&self.table).forget(id);
+            let mode = config.spanning_tree;
+            *write(&port.config) = config;
+            port.spanning_tree(|stp| stp.set_mode(mode, Instant::now()));
+            self.forget_addresses(id, &port);
             self.announce(&port);
+        }
+    }
+
+    fn forget_addresses(&self, id: PortId, port: &PortState) {
+        let bundle = read(&port.lag)
+            .as_ref()
+            .and_then(|(lag, _)| lag.members.first().copied());
+        let mut table = locked(&self.table);
+        table.forget(id);
+        if let Some(first) = bundle {
+            table.forget(first);
         }
     }
 
     /// The device side connected or left.
     pub(super) fn set_up(&self, id: PortId, up: bool) {
-        let Some(port) = self.port(id) else { return };
-        port.connected.store(up, Relaxed);
+        if let Some(port) = self.port(id) {
+            port.connected.store(up, Relaxed);
+            self.relink(id, &port);
+        }
+    }
+
+    /// Tells everything that watches a link whether it is up.
+    fn relink(&self, id: PortId, port: &PortState) {
+        let up = port.is_up() && !self.is_dark();
+        let now = Instant::now();
+        port.spanning_tree(|stp| stp.link(up, now));
+        if let Some((lag, member)) = self.bundle_of(port) {
+            locked(&lag.engine).link(member, up, now);
+        }
         if up {
-            self.announce(&port);
+            self.announce(port);
         } else {
             port.queue.clear();
-            locked(&self.table).forget(id);
+            self.forget_addresses(id, port);
+            self.wake.notify_one();
         }
     }
 
     pub(super) fn is_up(&self, id: PortId) -> bool {
+        self.port(id).is_some_and(|port| port.is_up() && !self.is_dark())
+    }
+
+    pub(super) fn is_dark(&self) -> bool {
+        self.dark.load(Relaxed)
+    }
+
+    /// Begins or ends a restart: every link goes down, or comes up again.
+    pub(super) fn set_dark(&self, dark: bool) {
+        self.dark.store(dark, Relaxed);
+        for (id, port) in self.ports() {
+            self.relink(id, &port);
+        }
+    }
+
+    /// Puts every port to what it has out of the box, and remembers what it was.
+    pub(super) fn forget(&self) {
+        // Bundles end first, while they are still known.
+        for (_, port) in self.ports() {
+            if let Some((lag, member)) = self.bundle_of(&port) {
+                locked(&lag.engine).link(member, false, Instant::now());
+            }
+        }
+        self.forgot.store(true, Relaxed);
+        for (id, port) in self.ports() {
+            let config = read(&port.config).clone();
+            let blank = PortConfig::out_of_the_box(config.name.clone());
+            locked(&port.kept).get_or_insert(config);
+            self.reconfigure(id, blank);
+        }
+    }
+
+    /// Gives back what [`Fabric::forget`] took.
+    pub(super) fn recall(&self) {
+        self.forgot.store(false, Relaxed);
+        for (id, port) in self.ports() {
+            let kept = locked(&port.kept).take();
+            if let Some(config) = kept {
+                self.reconfigure(id, config);
+                self.relink(id, &port);
+            }
+        }
+    }
+
+    pub(super) fn stp_state(&self, id: PortId) -> StpState {
         self.port(id)
-            .is_some_and(|port| port.connected.load(Relaxed) && !locked(&port.fault).fault.cut)
+            .map_or(StpState::Disabled, |port| locked(&port.stp).state())
+    }
+
+    /// True while frames pass a port.
+    pub(super) fn is_forwarding(&self, id: PortId) -> bool {
+        self.port(id).is_some_and(|port| {
+            let bundled = self.bundle_of(&port).is_none_or(|(lag, _)| lag.is_active(id));
+            self.is_up(id) && port.forwards() && bundled
+        })
     }
 
     pub(super) fn set_fault(&self, id: PortId, fault: Fault) {
         let Some(port) = self.port(id) else { return };
-        let was_cut = locked(&port.fault).fault.cut;
-        *locked(&port.fault) = FaultState::new(fault);
+        let was_cut = std::mem::replace(&mut *locked(&port.fault), FaultState::new(fault))
+            .fault
+            .cut;
         port.faulty.store(fault != Fault::default(), Relaxed);
-        if fault.cut && !was_cut {
-            port.queue.clear();
-            locked(&self.table).forget(id);
-        } else if was_cut && !fault.cut {
-            self.announce(&port);
+        if fault.cut != was_cut {
+            self.relink(id, &port);
         }
     }
 
     pub(super) fn counters(&self, id: PortId) -> Counters {
-        let Some(port) = self.port(id) else {
-            return Counters::default();
-        };
-        let read = |counter: &AtomicU64| counter.load(Relaxed);
-        let tally = &port.tally;
-        Counters {
-            rx_frames: read(&tally.rx_frames),
-            rx_bytes: read(&tally.rx_bytes),
-            tx_frames: read(&tally.tx_frames),
-            tx_bytes: read(&tally.tx_bytes),
-            discarded: read(&tally.discarded),
-            overflowed: read(&tally.overflowed),
-            lost: read(&tally.lost),
-        }
+        self.port(id).map(|port| port.tally.read()).unwrap_or_default()
     }
 
     pub(super) fn locate(&self, vlan: u16, mac: [u8; 6]) -> Option<PortId> {
@@ -229,9 +251,9 @@ impl Fabric {
         }
     }
 
-    fn announce(&self, port: &PortState) {
+    pub(super) fn announce(&self, port: &PortState) {
         port.announce.store(true, Relaxed);
-        self.announce.notify_one();
+        self.wake.notify_one();
     }
 
     /// A frame from the device at `from`.
@@ -240,63 +262,81 @@ impl Fabric {
         if !port.connected.load(Relaxed) {
             return port.discard();
         }
+        if self.is_dark() {
+            return port.block();
+        }
         let Some(delay) = port.suffer() else { return };
-        let classified = {
-            let config = port.config.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            classify(&config.mode, wire)
-        };
+        // Neighbours' frames belong to the cable and to no VLAN (802.1Q-2018, 8.6.3).
+        if is_link_local(wire) && !self.config.forward_link_local {
+            port.tally.rx_frames.fetch_add(1, Relaxed);
+            port.tally.rx_bytes.fetch_add(wire.len() as u64, Relaxed);
+            port.record(Direction::In, None, 0, &Arc::from(wire));
+            return neighbours::hear(self, &port, wire);
+        }
+        let classified = classify(&read(&port.config).mode, wire);
         let Some(inside) = classified else {
             return port.discard();
         };
         port.tally.rx_frames.fetch_add(1, Relaxed);
         port.tally.rx_bytes.fetch_add(wire.len() as u64, Relaxed);
         port.record(Direction::In, inside.wire_tag, inside.vlan, &inside.data);
-        if is_link_local(&inside.data) {
-            if lldp::is_lldp(&inside.data) {
-                self.announce(&port);
+        let bundle = self.bundle_of(&port).map(|(lag, _)| lag);
+        let passes = port.forwards() && bundle.as_ref().is_none_or(|lag| lag.is_active(from));
+        if !passes {
+            port.block();
+            if port.learns() && bundle.is_none() {
+                self.learn(from, inside.vlan, &inside.data);
             }
-            if !self.config.forward_link_local {
-                return;
-            }
+            return;
         }
+        // A bundle is one port to the table, and no frame goes back into it.
+        let from = bundle.and_then(|lag| lag.members.first().copied()).unwrap_or(from);
+        self.learn(from, inside.vlan, &inside.data);
         self.forward(from, inside.vlan, &inside.data, delay);
+    }
+
+    fn learn(&self, from: PortId, vlan: u16, data: &[u8]) {
+        if let Some(source) = address(data, 6).filter(|source| source[0] & 1 == 0) {
+            locked(&self.table).learn(vlan, source, from, Instant::now());
+        }
     }
 
     fn forward(&self, from: PortId, vlan: u16, data: &Arc<[u8]>, delay: Duration) {
         let now = Instant::now();
-        let (Some(destination), Some(source)) = (address(data, 0), address(data, 6)) else {
-            return;
-        };
-        let known = {
-            let mut table = locked(&self.table);
-            if source[0] & 1 == 0 {
-                table.learn(vlan, source, from, now);
-            }
-            (destination[0] & 1 == 0)
-                .then(|| table.lookup(vlan, destination, now))
-                .flatten()
-        };
+        let Some(destination) = address(data, 0) else { return };
+        let known = (destination[0] & 1 == 0)
+            .then(|| locked(&self.table).lookup(vlan, destination, now))
+            .flatten();
         match known {
             Some(to) if to == from => {}
-            Some(to) => {
-                if let Some(port) = self.port(to) {
-                    deliver(&port, vlan, data, delay, now);
-                }
-            }
+            Some(to) => self.egress(to, vlan, data, delay, now),
             None => {
-                let ports = self.ports.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-                for (id, port) in (0..).map(PortId).zip(ports.iter()) {
-                    if id != from {
-                        deliver(port, vlan, data, delay, now);
-                    }
+                let count = read(&self.ports).len();
+                for to in (0..).map(PortId).take(count).filter(|to| *to != from) {
+                    self.egress(to, vlan, data, delay, now);
                 }
             }
         }
     }
 
-    /// Sends a frame of the switch's own to the device at `port`, untagged.
-    pub(super) fn originate(port: &PortState, frame: &[u8]) {
-        if port.connected.load(Relaxed) && port.suffer().is_some() {
+    /// Sends a frame to a port; to a bundle, whose first member stands for all, to the member that its hash picks.
+    fn egress(&self, to: PortId, vlan: u16, data: &Arc<[u8]>, delay: Duration, now: Instant) {
+        let Some(port) = self.port(to) else { return };
+        let Some((lag, place)) = self.bundle_of(&port) else {
+            return deliver(&port, vlan, data, delay, now);
+        };
+        if place > 0 {
+            return;
+        }
+        match lag.choose(data).and_then(|member| self.port(member)) {
+            Some(member) => deliver(&member, vlan, data, delay, now),
+            None => port.block(),
+        }
+    }
+
+    /// Sends a frame of the switch's own to the device at `port`, untagged; blocked ports carry it too.
+    pub(super) fn originate(&self, port: &PortState, frame: &[u8]) {
+        if port.connected.load(Relaxed) && !self.is_dark() && port.suffer().is_some() {
             let data: Arc<[u8]> = Arc::from(frame);
             port.record(Direction::Out, None, 0, &data);
             send(port, Frame { tag: None, data }, None);
@@ -352,7 +392,7 @@ fn deliver(port: &PortState, vlan: u16, data: &Arc<[u8]>, delay: Duration, now: 
         return;
     }
     let tag = {
-        let config = port.config.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let config = read(&port.config);
         match &config.mode {
             PortMode::Access { vlan: own } if *own == vlan => None,
             PortMode::Trunk { native, .. } if *native == Some(vlan) => None,
@@ -360,6 +400,9 @@ fn deliver(port: &PortState, vlan: u16, data: &Arc<[u8]>, delay: Duration, now: 
             PortMode::Access { .. } | PortMode::Trunk { .. } => return,
         }
     };
+    if !port.forwards() {
+        return port.block();
+    }
     let Some(held) = port.suffer() else { return };
     if port.faulty.load(Relaxed) && locked(&port.fault).fault.no_proxy_offers && fault::is_proxy_offer(data) {
         port.tally.lost.fetch_add(1, Relaxed);

@@ -1,37 +1,21 @@
 //! What the switch says about itself on each port: LLDP (IEEE 802.1AB-2016).
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::fabric::{Fabric, PortId};
+use super::fabric::PortId;
 use super::{PortConfig, PortMode};
 
 /// The nearest-bridge group address (802.1AB-2016, table 7-1).
 const DESTINATION: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e];
 const ETHERTYPE: [u8; 2] = [0x88, 0xcc];
 /// The switch's own address; ports count up from it.
-const CHASSIS: [u8; 6] = [0x02, 0x52, 0x42, 0x53, 0x57, 0x00];
+pub(super) const CHASSIS: [u8; 6] = [0x02, 0x52, 0x42, 0x53, 0x57, 0x00];
 
-/// Sends on every port at the interval, and at once on a port whose link came up or whose neighbour spoke: a machine
-/// that boots should not wait for a timer to learn where it is plugged in (the standard's fast start, 9.2.5.5).
-pub(super) async fn run(fabric: Arc<Fabric>, interval: Duration) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let all = tokio::select! {
-            _ = ticks.tick() => true,
-            () = fabric.announce.notified() => false,
-        };
-        for (id, port) in fabric.ports() {
-            let due = port.announce.swap(false, Relaxed);
-            if (all || due)
-                && let Some(config) = fabric.config(id)
-            {
-                Fabric::originate(&port, &frame(&fabric.config.name, id, &config, interval));
-            }
-        }
-    }
+/// The hardware address of a port, counted from 0: its frames to neighbours come from there.
+pub(super) fn port_address(port: u32) -> [u8; 6] {
+    let [a, b, c, d, _, _] = CHASSIS;
+    let [.., high, low] = port.wrapping_add(1).to_be_bytes();
+    [a, b, c, d, CHASSIS[4].wrapping_add(high), low]
 }
 
 /// True for an LLDP frame.
@@ -40,11 +24,8 @@ pub(super) fn is_lldp(frame: &[u8]) -> bool {
 }
 
 /// Builds one LLDPDU with its Ethernet header.
-fn frame(system: &str, id: PortId, config: &PortConfig, interval: Duration) -> Vec<u8> {
-    let mut source = CHASSIS;
-    source[5] = source[5]
-        .wrapping_add(u8::try_from(id.0 & 0xff).unwrap_or(0))
-        .wrapping_add(1);
+pub(super) fn frame(system: &str, id: PortId, config: &PortConfig, interval: Duration) -> Vec<u8> {
+    let source = port_address(id.0);
     let mut out = [&DESTINATION[..], &source, &ETHERTYPE].concat();
     // Four intervals, the standard's msgTxHold, and at least two minutes so that a busy host forgets nobody.
     let ttl = u16::try_from((interval.as_secs() * 4).max(120)).unwrap_or(u16::MAX);

@@ -1,17 +1,22 @@
 //! A VLAN switch in this process. Its ports lead to QEMU NICs (a unix stream each, see [`link`]) or to simulated hosts
-//! (a pair of queues). It learns addresses per VLAN, tags and untags, speaks LLDP, counts, captures, and can be told
-//! to misbehave per link.
+//! (a pair of queues). It learns addresses per VLAN, tags and untags, speaks LLDP, spanning tree ([`stp`]) and LACP
+//! ([`lacp`]), counts, captures, and can be told to misbehave per link or to forget what it was set to.
 //!
-//! What it is not: a model of timing or of a particular vendor. There is no spanning tree: a loop in a rack file is a
-//! mistake the rack file's check refuses.
+//! What it is not: a model of timing or of a particular vendor. It has no neighbour switches: it is the root of its
+//! spanning tree.
 
 mod capture;
 mod fabric;
 mod fault;
 mod fdb;
+mod lacp;
+mod lag;
 mod link;
 mod lldp;
+mod neighbours;
+mod port;
 mod queue;
+mod stp;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +25,12 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 pub use capture::{CaptureFile, Tags};
-pub use fabric::{Counters, PortId};
+pub use fabric::PortId;
 pub use fault::Fault;
+pub use lacp::LagConfig;
+pub use port::Counters;
 pub use queue::Frame;
+pub use stp::{SpanningTree, StpState, StpTimers, Version};
 
 use fabric::Fabric;
 
@@ -57,6 +65,8 @@ pub struct PortConfig {
     pub description: String,
     /// VLAN membership.
     pub mode: PortMode,
+    /// What spanning tree does there.
+    pub spanning_tree: SpanningTree,
 }
 
 impl PortConfig {
@@ -66,6 +76,7 @@ impl PortConfig {
             name: name.into(),
             description: description.into(),
             mode: PortMode::Access { vlan },
+            spanning_tree: SpanningTree::Off,
         }
     }
 
@@ -83,7 +94,19 @@ impl PortConfig {
                 native,
                 allowed: allowed.into(),
             },
+            spanning_tree: SpanningTree::Off,
         }
+    }
+
+    /// What a port of a new switch is set to: VLAN 1, spanning tree as an ordinary port, no description.
+    pub fn out_of_the_box(name: impl Into<String>) -> Self {
+        Self::access(name, "", 1).spanning_tree(SpanningTree::Stp)
+    }
+
+    /// The same with spanning tree in a mode.
+    #[must_use]
+    pub fn spanning_tree(self, spanning_tree: SpanningTree) -> Self {
+        Self { spanning_tree, ..self }
     }
 }
 
@@ -101,6 +124,8 @@ pub struct SwitchConfig {
     /// Passes frames to 01:80:c2:00:00:0x on, which a standard bridge must not do (802.1Q-2018, 8.6.3): two guests can
     /// then see each other's LLDP.
     pub forward_link_local: bool,
+    /// Spanning tree's timers and version.
+    pub stp: StpTimers,
 }
 
 impl Default for SwitchConfig {
@@ -111,6 +136,7 @@ impl Default for SwitchConfig {
             addresses: 8192,
             lldp_interval: Duration::from_secs(3),
             forward_link_local: false,
+            stp: StpTimers::default(),
         }
     }
 }
@@ -147,9 +173,8 @@ impl Switch {
     /// Starts a switch without ports. Must be called inside a tokio runtime.
     pub fn new(config: SwitchConfig) -> Self {
         let tasks = Arc::new(Tasks::default());
-        let interval = config.lldp_interval;
         let fabric = Arc::new(Fabric::new(config));
-        tasks.spawn(lldp::run(Arc::clone(&fabric), interval));
+        tasks.spawn(neighbours::run(Arc::clone(&fabric)));
         Self { fabric, tasks }
     }
 
@@ -176,6 +201,41 @@ impl Switch {
     /// another VLAN.
     pub fn reconfigure(&self, port: PortId, config: PortConfig) {
         self.fabric.reconfigure(port, config);
+    }
+
+    /// Joins ports to a bundle (LAG) under LACP; the first one stands for all in [`Switch::locate`]. Their VLANs should
+    /// be equal, and spanning tree be off or edge on them.
+    pub fn bundle(&self, members: &[PortId], config: LagConfig) {
+        self.fabric.bundle(members, config);
+    }
+
+    /// Begins a restart: every link is down and nothing passes until [`Switch::start_again`].
+    pub fn go_dark(&self) {
+        self.fabric.set_dark(true);
+    }
+
+    /// Ends a restart. With `forgetful`, the configuration had not been saved: every port is what it was out of the box
+    /// ([`PortConfig::out_of_the_box`]), and bundles are gone, until [`Switch::restore`].
+    pub fn start_again(&self, forgetful: bool) {
+        if forgetful {
+            self.fabric.forget();
+        }
+        self.fabric.set_dark(false);
+    }
+
+    /// Gives a switch that forgot its configuration back.
+    pub fn restore(&self) {
+        self.fabric.recall();
+    }
+
+    /// Where spanning tree has a port; [`StpState::Disabled`] for an id of another switch.
+    pub fn stp_state(&self, port: PortId) -> StpState {
+        self.fabric.stp_state(port)
+    }
+
+    /// True while frames pass a port: its link is up, and neither spanning tree nor LACP holds it.
+    pub fn is_forwarding(&self, port: PortId) -> bool {
+        self.fabric.is_forwarding(port)
     }
 
     /// The present configuration of a port, or `None` for an id of another switch.
