@@ -89,6 +89,11 @@ const PACKAGES: &[Package] = &[
         "network boot programs that foreign servers hand out in tests",
     ),
     package("tcpdump", &[Test], "independent reader of captures"),
+    package(
+        "tshark",
+        &[Test],
+        "Wireshark's reader of captures with what happened beside the packets",
+    ),
     package("swtpm", &[Rack, Test], "TPMs of the virtual machines"),
     package("ipmitool", &[Test], "independent client for the simulated BMCs"),
     package("isc-dhcp-client", &[Test], "independent DHCP client"),

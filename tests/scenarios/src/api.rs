@@ -146,6 +146,15 @@ impl Api {
         Ok(page.items)
     }
 
+    /// The first thousand events after one, oldest first; of all when it is 0.
+    ///
+    /// # Errors
+    /// As [`Api::nodes`].
+    pub async fn events_after(&self, after: u64) -> Result<Vec<Worded>> {
+        let page: Page<Worded> = self.read(&format!("/api/v1/events?after={after}&limit=1000")).await?;
+        Ok(page.items)
+    }
+
     /// Everything that happened to a machine.
     ///
     /// # Errors

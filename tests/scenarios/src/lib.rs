@@ -8,6 +8,7 @@ pub mod cli;
 pub mod install;
 pub mod site;
 mod snapshot;
+pub mod telling;
 pub mod times;
 
 use std::fmt::Debug;
@@ -107,6 +108,8 @@ impl Stage {
     async fn build(file: RackFile, change: impl FnOnce(String) -> String, token: String) -> Result<Self> {
         let options = RackOptions {
             bmc: Some(Arc::new(rackbar_vrack::bmc::start)),
+            // A run to look at afterwards: its folder stays, with captures and the timeline.
+            keep: std::env::var_os("RACKBAR_KEEP").is_some(),
             ..RackOptions::default()
         };
         let rack = Arc::new(Rack::build(file, options).await.context("building the rack")?);
@@ -116,6 +119,8 @@ impl Stage {
             .add_appliance(&medium)
             .await
             .context("putting the appliance into the rack")?;
+        let events = Api::new(appliance.api, token.clone())?;
+        tokio::spawn(telling::tell_events(Arc::downgrade(&rack), events));
         let api = Api::new(appliance.api, token)?;
         Ok(Self {
             rack,
@@ -301,6 +306,9 @@ impl Stage {
     /// Ends the story: everything is switched off, and the consoles stay quiet because it ended well.
     pub async fn end(mut self) {
         self.told = true;
+        if std::env::var_os("RACKBAR_KEEP").is_some() {
+            println!("kept: {}", self.rack.directory().display());
+        }
         self.rack.shut_down().await;
     }
 }

@@ -61,7 +61,8 @@ pub(super) async fn run(
     if outcome.is_err() && !start.keep {
         println!("run again with --keep to look at the logs of all machines");
     } else if start.keep {
-        println!("kept: {}", rack.directory().display());
+        let directory = rack.directory().display();
+        println!("kept: {directory} (run.pcapng for Wireshark, run.timeline.txt to read)");
     }
     drop((entry, control));
     outcome
@@ -95,6 +96,8 @@ async fn bring_up(rack: &Arc<Rack>, image: &Path, wanted: Option<&Wanted>, start
         .await
         .context("putting the appliance into the rack")?;
     let api = Api::new(appliance.api, token.clone())?;
+    let events = Api::new(appliance.api, token.clone())?;
+    tokio::spawn(rackbar_scenarios::telling::tell_events(Arc::downgrade(rack), events));
     let mut view = View::new(start.headless);
     let mut timings = Timings::default();
     let mut followed = Vec::new();
@@ -193,7 +196,7 @@ fn next_steps(rack: &Rack, api: &Api, address: &str, token: &str) {
     println!("\ntry in a second terminal:");
     println!("  curl -k -H 'Authorization: Bearer {token}' https://{address}/api/v1/nodes");
     println!("  cargo xtask rack console {first}       its serial console; Ctrl-] leaves");
-    println!("  cargo xtask rack capture {first}       what is on its wires, for Wireshark");
+    println!("  cargo xtask rack capture {first}       its wires and what happens, for Wireshark");
     println!("  cargo xtask rack cut {first}           pull its cables (--heal plugs them in)");
     println!("  cargo xtask rack forget           the switch restarts and forgets (--restore)");
     println!("  cargo xtask rack power {first} off     its power button");

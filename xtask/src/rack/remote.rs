@@ -32,7 +32,10 @@ pub(super) enum Verb {
         #[arg(value_parser = ["on", "off"])]
         state: String,
     },
-    /// Write what passes the switch into a pcapng file until Ctrl-C
+    /// Write what passes the switch and what happens beside it into a pcapng file until Ctrl-C
+    ///
+    /// Consoles' lines, faults, links and the appliance's events are lines among the packets in Wireshark, and
+    /// FILE.timeline.txt and FILE.timeline.jsonl hold them alone.
     Capture {
         /// One node's ports only, BMC included
         node: Option<String>,
@@ -237,7 +240,12 @@ async fn capture(socket: &Path, node: Option<&str>, output: Option<&Path>) -> Re
         path: path.clone(),
     };
     let (_, mut stream) = ask(socket, &request).await?;
-    println!("capturing into {}; Ctrl-C ends it", path.display());
+    let text = path.with_extension("timeline.txt");
+    println!(
+        "capturing into {} and {}; Ctrl-C ends it",
+        path.display(),
+        text.display()
+    );
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C")?,
         // The rack says nothing more; the end of the stream is its end.

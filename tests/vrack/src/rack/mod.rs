@@ -7,6 +7,7 @@ pub mod control;
 mod directory;
 mod file;
 mod switching;
+mod telling;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -29,7 +30,7 @@ use crate::host::{Host, HostConfig, Ipv4, Relay, relay};
 use crate::machine::{Governor, Machine};
 use crate::seat::{BmcHandle, BmcStarter, MachinePower, PowerAction};
 use crate::site::{DhcpServer, DhcpSettings};
-use crate::switch::{CaptureFile, Fault, PortConfig, PortId, Switch, Tags, locked};
+use crate::switch::{CaptureFile, Fault, PortConfig, PortId, Switch, Tasks, locked};
 
 /// Administrator of every simulated BMC.
 pub const BMC_USERNAME: &str = "admin";
@@ -41,7 +42,8 @@ pub const BMC_PASSWORD: &str = "rackbar-demo";
 pub struct RackOptions {
     /// Only the first so many nodes.
     pub nodes: Option<usize>,
-    /// Leave the run directory (logs, captures, disks) when the rack ends.
+    /// Leave the run directory (logs, captures, disks) when the rack ends, with a capture of the whole run in it:
+    /// `run.pcapng` and its timeline.
     pub keep: bool,
     /// Starts the BMCs; without it the nodes have none.
     pub bmc: Option<BmcStarter>,
@@ -74,6 +76,10 @@ pub struct Rack {
     governor: Governor,
     /// Numbers stations that tests add.
     stations: AtomicU8,
+    /// Reads the consoles.
+    tasks: Tasks,
+    /// Of the whole run, where it is kept.
+    _capture: Option<CaptureFile>,
     // Last: everything above writes into it until it is gone.
     directory: RunDirectory,
 }
@@ -99,15 +105,27 @@ impl Rack {
             foreign_dhcp,
             governor,
             stations: AtomicU8::new(0),
+            tasks: Tasks::default(),
+            _capture: None,
             directory,
             file,
         };
+        if options.keep {
+            rack._capture = Some(rack.capture(None, &rack.directory().join("run.pcapng"))?);
+        }
         let wanted = options.nodes.unwrap_or(usize::MAX);
         for (at, node) in rack.file.nodes.clone().iter().enumerate().take(wanted) {
             let node = build::node(&rack, at, node, options.bmc.as_ref()).await?;
+            rack.follow_console(&node.name, &node.machine);
             rack.nodes.push(node);
         }
         Ok(rack)
+    }
+
+    fn follow_console(&self, name: &str, machine: &Machine) {
+        let console = machine.console().clone();
+        self.tasks
+            .spawn(telling::console(self.switch.clone(), name.to_owned(), console));
     }
 
     /// The file it was made from.
@@ -153,6 +171,7 @@ impl Rack {
     /// When the medium is missing or no port is free on this machine.
     pub async fn add_appliance(&self, medium: &Path) -> io::Result<Arc<Appliance>> {
         let appliance = Arc::new(Appliance::new(self, medium).await?);
+        self.follow_console("appliance", &appliance.machine);
         *locked(&self.appliance) = Some(Arc::clone(&appliance));
         Ok(appliance)
     }
@@ -180,31 +199,16 @@ impl Rack {
         relay(self.host(vlan, ipv4), target, 0).await
     }
 
-    /// Captures one node's ports as they are on the wire, or with `None` the whole switch, each frame tagged with its
-    /// VLAN.
-    ///
-    /// # Errors
-    /// When the file cannot be created or there is no such node.
-    pub fn capture(&self, node: Option<&str>, path: &Path) -> io::Result<CaptureFile> {
-        let Some(name) = node else {
-            let file = CaptureFile::create(path, Tags::Always)?;
-            self.switch.capture_all(&file);
-            return Ok(file);
-        };
-        let node = self.node(name).ok_or_else(|| no_node(self, name))?;
-        let file = CaptureFile::create(path, Tags::Wire)?;
-        for port in node.ports.iter().chain(node.bmc.as_ref().map(Host::port).as_ref()) {
-            self.switch.capture(*port, &file);
-        }
-        Ok(file)
-    }
-
     /// Pulls every data cable of a node, or plugs them in again: the link is cut and the guest's carrier drops.
     ///
     /// # Errors
     /// When there is no such node or QEMU refuses.
     pub async fn cut(&self, name: &str, cut: bool) -> io::Result<()> {
         let node = self.node(name).ok_or_else(|| no_node(self, name))?;
+        self.done(&format!(
+            "the cables of {name} are {}",
+            if cut { "pulled" } else { "plugged in" }
+        ));
         for (nic, port) in node.ports.iter().enumerate() {
             self.switch
                 .set_fault(*port, if cut { Fault::cut() } else { Fault::default() });
@@ -256,6 +260,7 @@ impl Rack {
     /// # Errors
     /// When there is no such node or it cannot be started.
     pub async fn power(&self, name: &str, action: PowerAction) -> io::Result<()> {
+        self.done(&format!("the power button of {name}: {action:?}"));
         self.node(name)
             .ok_or_else(|| no_node(self, name))?
             .machine

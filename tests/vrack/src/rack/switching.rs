@@ -134,6 +134,7 @@ impl Rack {
     /// # Errors
     /// When QEMU refuses to drop or raise a carrier.
     pub async fn forget_switch(&self) -> io::Result<()> {
+        self.done("the switch restarts, its configuration lost");
         let lit = self.lit();
         for (machine, nic) in &lit {
             machine.set_link(*nic, false).await?;
@@ -149,6 +150,7 @@ impl Rack {
 
     /// Gives a switch that forgot its configuration back.
     pub fn restore_switch(&self) {
+        self.done("the switch gets its configuration back");
         self.switch.restore();
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use super::lacp::{Aggregator, LagConfig};
 use super::lag::Lag;
 use super::port::{Counters, PortState, read, write};
 use super::queue::Frame;
+use super::stories::Stories;
 use super::stp::StpState;
 use super::{PortConfig, PortMode, SwitchConfig, locked, neighbours};
 
@@ -28,6 +29,7 @@ pub(super) struct Fabric {
     lags: RwLock<Vec<Arc<Lag>>>,
     table: Mutex<Table>,
     capture_all: Mutex<Option<CaptureFile>>,
+    pub(super) stories: Stories,
     /// It is restarting: nothing passes and every port is down.
     dark: AtomicBool,
     /// It has lost its configuration: bundles are not known.
@@ -45,6 +47,7 @@ impl Fabric {
             lags: RwLock::default(),
             table: Mutex::new(table),
             capture_all: Mutex::default(),
+            stories: Stories::default(),
             dark: AtomicBool::new(false),
             forgot: AtomicBool::new(false),
             wake: Notify::new(),
@@ -108,6 +111,9 @@ impl Fabric {
     pub(super) fn reconfigure(&self, id: PortId, config: PortConfig) {
         if let Some(port) = self.port(id) {
             let mode = config.spanning_tree;
+            self.tell(&port, || {
+                format!("is set to {:?}, spanning tree {:?}", config.mode, config.spanning_tree)
+            });
             *write(&port.config) = config;
             port.spanning_tree(|stp| stp.set_mode(mode, Instant::now()));
             self.forget_addresses(id, &port);
@@ -138,7 +144,14 @@ impl Fabric {
     fn relink(&self, id: PortId, port: &PortState) {
         let up = port.is_up() && !self.is_dark();
         let now = Instant::now();
-        port.spanning_tree(|stp| stp.link(up, now));
+        let before = port.spanning_tree(|stp| {
+            let before = stp.state();
+            stp.link(up, now);
+            before
+        });
+        if up == (before == StpState::Disabled) {
+            self.tell(port, || format!("its link is {}", if up { "up" } else { "down" }));
+        }
         if let Some((lag, member)) = self.bundle_of(port) {
             locked(&lag.engine).link(member, up, now);
         }
@@ -159,8 +172,18 @@ impl Fabric {
         self.dark.load(Relaxed)
     }
 
+    /// Tells stories of a port.
+    pub(super) fn tell(&self, port: &PortState, what: impl FnOnce() -> String) {
+        if self.stories.are_heard() {
+            let text = format!("{} {}", read(&port.config).name, what());
+            self.stories.tell(SystemTime::now(), "switch", &text);
+        }
+    }
+
     /// Begins or ends a restart: every link goes down, or comes up again.
     pub(super) fn set_dark(&self, dark: bool) {
+        let what = if dark { "goes down to restart" } else { "is up again" };
+        self.stories.tell(SystemTime::now(), "switch", what);
         self.dark.store(dark, Relaxed);
         for (id, port) in self.ports() {
             self.relink(id, &port);
@@ -211,6 +234,7 @@ impl Fabric {
 
     pub(super) fn set_fault(&self, id: PortId, fault: Fault) {
         let Some(port) = self.port(id) else { return };
+        self.tell(&port, || format!("has {}", fault.in_words()));
         let was_cut = std::mem::replace(&mut *locked(&port.fault), FaultState::new(fault))
             .fault
             .cut;
@@ -244,6 +268,7 @@ impl Fabric {
 
     pub(super) fn stop_capture(&self, file: &CaptureFile) {
         locked(&self.capture_all).take_if(|all| all.is(file));
+        self.stories.stop(file);
         for (_, port) in self.ports() {
             let mut taps = locked(&port.taps);
             taps.retain(|tap| !tap.leads_to(file));

@@ -53,6 +53,29 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// What is wrong, for a timeline.
+    pub(super) fn in_words(&self) -> String {
+        let mut words = Vec::new();
+        if self.cut {
+            words.push("its cable pulled".to_owned());
+        }
+        if self.loss > 0.0 {
+            words.push(format!("{} % loss", self.loss * 100.0));
+        }
+        if !self.delay.is_zero() {
+            words.push(format!("{} ms of delay", self.delay.as_millis()));
+        }
+        if self.no_proxy_offers {
+            words.push("no proxy offers".to_owned());
+        }
+        if words.is_empty() {
+            words.push("no fault".to_owned());
+        }
+        words.join(", ")
+    }
+}
+
 /// A fault at work.
 #[derive(Default)]
 pub(super) struct FaultState {

@@ -81,7 +81,7 @@ mod tests {
     fn a_conversation_keeps_its_link_and_many_use_all() {
         assert_eq!(hash(&udp(1, 5000, 0)), hash(&udp(1, 5000, 0)));
         let spread = |frames: Vec<Vec<u8>>| {
-            let first = frames.iter().filter(|frame| hash(frame) % 2 == 0).count();
+            let first = frames.iter().filter(|frame| hash(frame).is_multiple_of(2)).count();
             (frames.len() / 4..frames.len() * 3 / 4 + 1).contains(&first)
         };
         assert!(spread((0..200).map(|port| udp(1, port, 0)).collect()), "by port");

@@ -16,11 +16,12 @@ mod lldp;
 mod neighbours;
 mod port;
 mod queue;
+mod stories;
 mod stp;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::AbortHandle;
 
@@ -271,6 +272,21 @@ impl Switch {
     /// Writes everything that passes any port, present and future, into `file`.
     pub fn capture_all(&self, file: &CaptureFile) {
         self.fabric.capture_all(file);
+    }
+
+    /// Writes what is told from now on into `file`; with the name of a machine, of the consoles only that machine's.
+    pub fn hear(&self, file: &CaptureFile, console: Option<&str>) {
+        self.fabric.stories.hear(file, console);
+    }
+
+    /// True while some capture wants to know what happens.
+    pub fn is_heard(&self) -> bool {
+        self.fabric.stories.are_heard()
+    }
+
+    /// Tells captures of something that happened.
+    pub fn tell(&self, at: SystemTime, source: &str, text: &str) {
+        self.fabric.stories.tell(at, source, text);
     }
 
     /// Stops writing into `file`.

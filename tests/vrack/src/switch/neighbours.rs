@@ -24,10 +24,7 @@ pub(super) async fn run(fabric: Arc<Fabric>) {
         if !fabric.is_dark() {
             for (id, port) in fabric.ports() {
                 say_lldp(&fabric, id, &port, all);
-                if let Some(bpdu) = port.spanning_tree(|stp| stp.poll(now)) {
-                    fabric.originate(&port, &bpdu);
-                }
-                let next = locked(&port.stp).deadline();
+                let next = spanning_tree(&fabric, &port, now);
                 due = due.into_iter().chain(next).min();
             }
             for lag in fabric.lags() {
@@ -53,6 +50,21 @@ fn say_lldp(fabric: &Fabric, id: PortId, port: &PortState, all: bool) {
     }
 }
 
+/// Runs a port's spanning tree; gives when it next wants to be run.
+fn spanning_tree(fabric: &Fabric, port: &PortState, now: Instant) -> Option<Instant> {
+    let (bpdu, before, after, next) = port.spanning_tree(|stp| {
+        let before = stp.state();
+        (stp.poll(now), before, stp.state(), stp.deadline())
+    });
+    if before != after {
+        fabric.tell(port, || format!("is {after:?} (spanning tree)"));
+    }
+    if let Some(bpdu) = bpdu {
+        fabric.originate(port, &bpdu);
+    }
+    next
+}
+
 /// Runs a bundle's engine; gives when it next wants to be run.
 fn bundle(fabric: &Fabric, lag: &super::lag::Lag, now: Instant) -> Option<Instant> {
     let mut out = Vec::new();
@@ -66,6 +78,12 @@ fn bundle(fabric: &Fabric, lag: &super::lag::Lag, now: Instant) -> Option<Instan
         .filter_map(|at| lag.members.get(at).copied())
         .collect();
     if *read(&lag.active) != active {
+        if let Some(port) = lag.members.first().and_then(|first| fabric.port(*first)) {
+            let of = lag.members.len();
+            fabric.tell(&port, || {
+                format!("is in a bundle: {} of {of} links carry traffic", active.len())
+            });
+        }
         *write(&lag.active) = active;
     }
     for (member, frame) in out {
