@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rackbar_messages::ToAgent;
-use rackbar_model::{Event, EventKind, Inventory, MacAddr, Node, NodeId, NodeState, PowerState, Timestamp};
+use rackbar_model::{Event, EventKind, FailedIn, Inventory, MacAddr, Node, NodeId, NodeState, PowerState, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -194,18 +194,44 @@ impl Record {
 
     /// Gives the verdict on what happened lately; true when it is another than before.
     pub(crate) fn judge(&mut self, now: Timestamp) -> bool {
-        let rackbar_boot::Verdict { text, next_step, .. } = rackbar_boot::verdict(self.recent.make_contiguous(), now);
-        let verdict = if next_step.is_empty() {
-            text
-        } else {
-            format!("{text}; {next_step}")
-        };
+        let verdict = self.settled().unwrap_or_else(|| {
+            let rackbar_boot::Verdict { text, next_step, .. } =
+                rackbar_boot::verdict(self.recent.make_contiguous(), now);
+            if next_step.is_empty() {
+                text
+            } else {
+                format!("{text}; {next_step}")
+            }
+        });
         let changed = verdict != self.node.verdict;
         if changed {
             // Not written for its own sake: it counts seconds, and is given anew after a restart.
             self.edit().verdict = verdict;
         }
         changed
+    }
+
+    /// The verdict on a machine whose last boot is no longer what matters: somebody keeps hands off it, work on it failed,
+    /// or it runs its own system, where the silence of our agent is as it should be.
+    fn settled(&self) -> Option<String> {
+        let reason = || {
+            let state = self.node.state.name();
+            self.recent.iter().rev().find_map(|event| match &event.kind {
+                EventKind::StateChanged { to, reason, .. } if to == state => Some(reason.as_str()),
+                _ => None,
+            })
+        };
+        match &self.node.state {
+            NodeState::Maintenance => Some(format!("in maintenance: {}", reason().unwrap_or("hands off"))),
+            NodeState::Failed(FailedIn {
+                reason, retry: None, ..
+            }) => Some(reason.clone()),
+            NodeState::Ready if self.agent.is_none() && self.boots == Boots::Disk => {
+                let words = reason().unwrap_or("its checks passed");
+                Some(format!("runs its own system; {words}"))
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn add_mac(&mut self, mac: MacAddr) {

@@ -138,6 +138,10 @@ async fn maintenance_takes_a_node_out_of_its_run_and_a_run_can_be_cancelled() {
     })
     .await;
     assert_eq!(life.state(node), "maintenance");
+    until_node(&life.rack, "why hands are off", |node| {
+        node.verdict == "in maintenance: hands off, by anna: a fan"
+    })
+    .await;
     life.executor.maintenance(node, false, "", "anna").unwrap();
     assert_eq!(life.state(node), "discovered");
     let run = life.commit(node);
