@@ -85,6 +85,13 @@ pub trait MachinePower: Send + Sync {
     /// Sets or clears the boot override; it counts from the next power-on or reset.
     fn set_boot_override(&self, wanted: Option<BootOverride>) -> Boxed<'_, io::Result<()>>;
 
+    /// A URL for the firmware to fetch by HTTP boot at the next power-on or reset, while an override for the network is in
+    /// force, and as long as that is. A reset by the BMC then is a power cycle: firmware keeps its variables in memory.
+    ///
+    /// # Errors
+    /// When the firmware cannot: it is no UEFI.
+    fn set_boot_url(&self, url: Option<String>) -> io::Result<()>;
+
     /// The machine's own boot order, first device first.
     fn boot_order(&self) -> Vec<BootEntry>;
 
@@ -136,6 +143,8 @@ pub struct BmcSeat {
     pub nics: Vec<rackbar_model::MacAddr>,
     /// Unix socket to listen on for the in-band KCS interface: QEMU's `ipmi-bmc-extern` dials it, and dials again.
     pub kcs_socket: PathBuf,
+    /// File to keep the image of the virtual CD drive in.
+    pub media: PathBuf,
     /// Administrator's name.
     pub username: String,
     /// Administrator's password.

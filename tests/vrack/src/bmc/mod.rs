@@ -13,6 +13,7 @@ mod commands;
 mod faults;
 mod kcs;
 mod lan;
+mod media;
 mod pretend;
 mod redfish;
 mod sensors;
@@ -27,6 +28,7 @@ use rackbar_model::MacAddr;
 
 pub use self::faults::Faults;
 use self::lan::Wire;
+use self::media::Drive;
 pub use self::pretend::Pretend;
 use self::redfish::Tls;
 pub use self::state::{Account, BmcState, Lan, LogEntry};
@@ -67,10 +69,16 @@ pub fn start_on(seat: BmcSeat) -> io::Result<Seated> {
         identity,
         nics,
         kcs_socket,
+        media,
         username,
         password,
         ..
     } = seat;
+    let drive = Drive {
+        station: host.clone(),
+        image: media,
+        busy: tokio::sync::Mutex::default(),
+    };
     let lan = Lan {
         mac: host.mac(),
         address: Ipv4Addr::UNSPECIFIED,
@@ -79,14 +87,8 @@ pub fn start_on(seat: BmcSeat) -> io::Result<Seated> {
         dhcp: true,
         vlan: None,
     };
-    let state = Arc::new(BmcState::new(
-        power,
-        console,
-        identity,
-        nics,
-        lan,
-        (&username, &password),
-    )?);
+    let state = BmcState::new(power, console, identity, nics, lan, (&username, &password))?;
+    let state = Arc::new(state.with_drive(drive));
     let tasks = Tasks::default();
     tasks.spawn(lan::run(Arc::clone(&state), Wire::Host(host.udp(rackbar_ipmi::PORT)?)));
     serve_kcs(&tasks, &state, kcs_socket)?;

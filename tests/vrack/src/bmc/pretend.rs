@@ -17,6 +17,7 @@ pub struct Pretend {
 
 struct Rest {
     boot: Option<BootOverride>,
+    url: Option<String>,
     media: Option<PathBuf>,
     acts: Vec<PowerAction>,
     booted_from: Vec<Option<BootOverride>>,
@@ -33,6 +34,7 @@ impl Pretend {
             power: watch::Sender::new(state),
             rest: Mutex::new(Rest {
                 boot: None,
+                url: None,
                 media: None,
                 acts: Vec::new(),
                 booted_from: Vec::new(),
@@ -49,6 +51,11 @@ impl Pretend {
     /// The override in force at each start, in order.
     pub fn starts(&self) -> Vec<Option<BootOverride>> {
         locked(&self.rest).booted_from.clone()
+    }
+
+    /// The URL that its firmware was given.
+    pub fn boot_url(&self) -> Option<String> {
+        locked(&self.rest).url.clone()
     }
 
     /// The guest resets the machine by itself, as a restart of its operating system does.
@@ -98,6 +105,11 @@ impl MachinePower for Pretend {
     fn set_boot_override(&self, wanted: Option<BootOverride>) -> Boxed<'_, io::Result<()>> {
         locked(&self.rest).boot = wanted;
         Box::pin(async { Ok(()) })
+    }
+
+    fn set_boot_url(&self, url: Option<String>) -> io::Result<()> {
+        locked(&self.rest).url = url;
+        Ok(())
     }
 
     fn boot_order(&self) -> Vec<BootEntry> {

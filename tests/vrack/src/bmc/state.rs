@@ -12,6 +12,7 @@ use rackbar_model::MacAddr;
 use serde_json::{Map, Value, json};
 
 use super::faults::Faults;
+use super::media::Drive;
 use crate::console::Console;
 use crate::seat::{BootDevice, BootOverride, Identity, MachinePower, PowerAction};
 use crate::switch::locked;
@@ -90,7 +91,7 @@ pub(super) struct Inner {
     failures: BTreeMap<String, (u32, Instant)>,
     /// Readings that a test put in, by sensor.
     pub(super) readings: BTreeMap<String, u8>,
-    /// Image of the virtual drive that is a URL.
+    /// URL of the image in the virtual drive.
     pub(super) media_url: Option<String>,
     /// Tasks: when each is done.
     pub(super) tasks: BTreeMap<u32, Instant>,
@@ -116,6 +117,8 @@ pub struct BmcState {
     pub identity: Identity,
     /// Its NICs.
     pub nics: Vec<MacAddr>,
+    /// Its virtual CD drive; without one it remembers URLs and fetches nothing.
+    pub(super) drive: Option<Drive>,
     inner: Mutex<Inner>,
 }
 
@@ -172,10 +175,17 @@ impl BmcState {
             console,
             identity,
             nics,
+            drive: None,
             inner: Mutex::new(inner),
         };
         state.log("BMC started");
         Ok(state)
+    }
+
+    /// With a virtual drive that fetches its images.
+    pub(super) fn with_drive(mut self, drive: Drive) -> Self {
+        self.drive = Some(drive);
+        self
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -272,12 +282,6 @@ impl BmcState {
         self.log(message);
     }
 
-    /// The image in the virtual drive: a file of this machine, or a URL that is only remembered.
-    pub fn media(&self) -> Option<String> {
-        let file = self.power.media().map(|image| format!("file://{}", image.display()));
-        file.or_else(|| self.inner().media_url.clone())
-    }
-
     /// The event log.
     pub fn entries(&self) -> Vec<LogEntry> {
         self.inner().log.clone()
@@ -316,6 +320,8 @@ impl BmcState {
             "Cd" => Some(BootDevice::Cdrom),
             _ => return Ok(false),
         };
+        let url = self.inner().boot.http_uri.clone().filter(|_| word == "UefiHttp");
+        self.power.set_boot_url(url)?;
         self.power
             .set_boot_override(device.map(|device| BootOverride { device, once }))
             .await?;

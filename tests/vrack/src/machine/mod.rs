@@ -4,6 +4,7 @@
 mod arguments;
 mod children;
 mod config;
+mod nvram;
 mod process;
 mod snapshot;
 mod trust;
@@ -71,6 +72,10 @@ struct Inner {
 #[derive(Default)]
 struct Wishes {
     boot: Option<BootOverride>,
+    /// What HTTP boot is to fetch while the override is in force.
+    url: Option<String>,
+    /// The firmware of this life was told the URL.
+    url_told: bool,
     /// The machine's own order, first device first.
     order: Vec<BootEntry>,
     starts: u64,
@@ -222,7 +227,11 @@ impl Machine {
             return Ok(());
         }
         let (boot, order, media, unplugged) = {
-            let wishes = locked(&self.inner.wishes);
+            let mut wishes = locked(&self.inner.wishes);
+            wishes.url_told = incoming.is_none() && wishes.url.is_some();
+            if let Some(url) = wishes.url.as_ref().filter(|_| incoming.is_none()) {
+                nvram::boot_next(&self.inner.config.path("vars"), url)?;
+            }
             (
                 wishes.boot,
                 wishes.order.clone(),
@@ -254,6 +263,11 @@ impl Machine {
                 .spawn(first_instruction(Arc::downgrade(&self.inner), qmp));
         }
         Ok(())
+    }
+
+    /// A URL is there that the firmware does not know yet, and the machine is on.
+    fn waits_with_a_url(&self) -> bool {
+        locked(&self.inner.wishes).url.is_some() && self.state() == PowerState::On
     }
 
     /// Ends the process and waits until it is gone.
@@ -288,6 +302,11 @@ impl MachinePower for Machine {
             match action {
                 PowerAction::On => self.start(None).await,
                 PowerAction::ForceOff => self.end().await,
+                // The firmware of a running machine does not look into the file of its variables.
+                PowerAction::Reset if self.waits_with_a_url() => {
+                    self.end().await?;
+                    self.start(None).await
+                }
                 PowerAction::PowerCycle => {
                     self.end().await?;
                     self.start(None).await
@@ -315,6 +334,17 @@ impl MachinePower for Machine {
                 None => Ok(()),
             }
         })
+    }
+
+    fn set_boot_url(&self, url: Option<String>) -> io::Result<()> {
+        if url.is_some() && !self.inner.config.firmware.is_uefi() {
+            let name = &self.inner.config.name;
+            return Err(io::Error::other(format!("the firmware of {name} knows no HTTP boot")));
+        }
+        let mut wishes = locked(&self.inner.wishes);
+        wishes.url = url;
+        wishes.url_told = false;
+        Ok(())
     }
 
     fn boot_order(&self) -> Vec<BootEntry> {
@@ -392,7 +422,11 @@ impl Inner {
         let used = {
             let mut wishes = locked(&self.wishes);
             wishes.starts += 1;
-            wishes.boot.take_if(|boot| boot.once).is_some()
+            // A guest that restarts by itself has not been told the URL: that is for the next start by the BMC.
+            let waits = wishes.url.is_some() && !wishes.url_told;
+            let used = wishes.boot.take_if(|boot| boot.once && !waits).is_some();
+            wishes.url.take_if(|_| used);
+            used
         };
         if used && let Err(error) = self.order(qmp).await {
             tracing::warn!(machine = self.config.name, %error, "the usual boot order could not be restored");

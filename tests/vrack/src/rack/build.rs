@@ -72,6 +72,7 @@ pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&B
             identity: machine.config().identity.clone(),
             nics: node.macs.clone(),
             kcs_socket: kcs,
+            media: rack.directory().join(format!("{}.media", file.name)),
             username: BMC_USERNAME.into(),
             password: BMC_PASSWORD.into(),
         };

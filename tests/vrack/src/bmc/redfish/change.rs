@@ -1,12 +1,11 @@
 //! What can be changed: PATCH, POST and DELETE.
 
-use std::path::PathBuf;
-
 use hyper::Method;
 use rackbar_ipmi::{Privilege, Secret};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
 
+use super::super::media::Refused;
 use super::super::state::{Account, BmcState, SHORTEST, SLOTS};
 use super::Answer;
 use super::parts;
@@ -212,29 +211,19 @@ async fn insert(state: &BmcState, body: &Value) -> Answer {
     let Some(image) = text(body, "Image") else {
         return missing("Image");
     };
-    if state.media().is_some() {
-        let words = "The virtual media is already in use by another connection.";
-        return Answer::error(409, "ResourceInUse", words, &[]);
-    }
-    // The simulated drive reads files of this machine; a URL is taken and shown, but nothing is fetched.
-    if image.starts_with("http://") || image.starts_with("https://") {
-        state.inner().media_url = Some(image.to_owned());
-        return Answer::empty();
-    }
-    let Some(file) = image.strip_prefix("file://") else {
-        return not_in_list(image, "Image");
-    };
-    match state.power.set_media(Some(PathBuf::from(file))).await {
+    match state.insert(image).await {
         Ok(()) => Answer::empty(),
-        Err(error) => failed(&error),
+        Err(Refused::InUse) => {
+            let words = "The virtual media is already in use by another connection.";
+            Answer::error(409, "ResourceInUse", words, &[])
+        }
+        Err(Refused::Url) => not_in_list(image, "Image"),
+        Err(Refused::Failed(error)) => failed(&error),
     }
 }
 
 async fn eject(state: &BmcState) -> Answer {
-    if state.inner().media_url.take().is_some() {
-        return Answer::empty();
-    }
-    match state.power.set_media(None).await {
+    match state.eject().await {
         Ok(()) => Answer::empty(),
         Err(error) => failed(&error),
     }
