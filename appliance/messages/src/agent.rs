@@ -258,7 +258,8 @@ pub struct BmcSetup {
     pub address: Option<BmcStatic>,
     /// 802.1Q VLAN ID; 0 switches tagging off.
     pub vlan: Option<u16>,
-    /// User slot, name and password, made administrator of the LAN channel.
+    /// User slot, name and password, made administrator of the LAN channel. Slot 0: the one whose user has that name, else
+    /// the first free one; no other is touched.
     pub user: Option<(u8, String, SecretText)>,
 }
 

@@ -21,6 +21,7 @@ use rackbar_model::{
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::rack::ProbeTarget;
 use crate::{BmcSight, Rack};
 
 /// Conversations with BMCs at a time.
@@ -161,6 +162,12 @@ pub trait BmcDoor: Send + Sync + 'static {
         cannot("accounts")
     }
 
+    /// Logs in with this user and password alone, whatever else is known, and asks who is there. When that works they are
+    /// used from now on.
+    fn open_with<'a>(&'a self, _address: IpAddr, _user: &'a str, _password: &'a SecretText) -> Answer<'a, BmcSight> {
+        cannot("accounts")
+    }
+
     /// Logs in once with this user and password; when that works they are used from now on.
     fn verify_login<'a>(&'a self, _address: IpAddr, _user: &'a str, _password: &'a SecretText) -> Answer<'a, ()> {
         cannot("accounts")
@@ -289,8 +296,11 @@ pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<b
         let look = Instant::now() + CREDENTIALS_LOOK;
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            Some((address, mac)) = probes.recv() => {
-                watched.entry(address).or_insert_with(|| Watched::new(mac)).showed_itself(mac);
+            Some(ProbeTarget { address, mac, opened }) = probes.recv() => {
+                let one = watched.entry(address).or_insert_with(|| Watched::new(mac));
+                // What was refused there was another login.
+                one.refused &= !opened;
+                one.showed_itself(mac);
             }
             Some((address, outcome)) = finished.recv() => {
                 if let Some(one) = watched.get_mut(&address) {
@@ -327,6 +337,20 @@ pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<b
                 }
             }
         }
+    }
+}
+
+impl Rack {
+    /// A login at a BMC succeeded, with an account that it was just given.
+    pub(crate) fn bmc_opened(&self, address: IpAddr, sight: &BmcSight) {
+        self.with(|mind, now| {
+            mind.bmc_seen(now, address, sight);
+            mind.out.probe.push(ProbeTarget {
+                address,
+                mac: sight.mac,
+                opened: true,
+            });
+        });
     }
 }
 

@@ -165,36 +165,10 @@ impl Devices {
         };
         let mac = locked(&self.macs).get(&address).copied();
         let credentials = self.own_login(address, mac).unwrap_or(credentials);
-        let mut pinned = self.pins.get(address, mac);
         let mut last = BmcError::Login("no credential is configured: add a [[bmc.credential]] to rackbar.toml".into());
         for credential in credentials {
-            let used = credential.clone();
-            let mut tried = self.log_in(address, credential.clone(), pinned).await;
-            if let Err(Error {
-                cause: Cause::CertificateChanged { seen, .. },
-                ..
-            }) = &tried
-                && accepted.contains(seen)
-            {
-                pinned = Some(*seen);
-                tried = self.log_in(address, credential, pinned).await;
-            }
-            match tried {
-                Ok((bmc, identity)) => {
-                    if let Some(certificate) = bmc.fingerprint() {
-                        self.pins.put(address, mac.or(identity.mac), certificate);
-                        if mac.is_none() {
-                            self.pins.put(address, None, certificate);
-                        }
-                    }
-                    locked(&self.used).insert(address, used);
-                    let mut open = locked(&self.open);
-                    if open.len() >= MAX_OPEN {
-                        open.clear();
-                    }
-                    open.insert(address, bmc.clone());
-                    return Ok((bmc, identity));
-                }
+            match self.try_one(address, mac, credential, &accepted).await {
+                Ok(opened) => return Ok(opened),
                 Err(error) => {
                     // Only another login is worth trying with the next credential; anything else would fail again.
                     let refused = matches!(error.cause, Cause::Unauthorized(_));
@@ -206,6 +180,40 @@ impl Devices {
             }
         }
         Err(last)
+    }
+
+    /// Tries one credential, and keeps open what it opens.
+    async fn try_one(
+        &self,
+        address: IpAddr,
+        mac: Option<MacAddr>,
+        credential: Credentials,
+        accepted: &[Fingerprint],
+    ) -> Result<(Arc<Bmc>, BmcIdentity), Error> {
+        let pinned = self.pins.get(address, mac);
+        let mut tried = self.log_in(address, credential.clone(), pinned).await;
+        if let Err(Error {
+            cause: Cause::CertificateChanged { seen, .. },
+            ..
+        }) = &tried
+            && accepted.contains(seen)
+        {
+            tried = self.log_in(address, credential.clone(), Some(*seen)).await;
+        }
+        let (bmc, identity) = tried?;
+        if let Some(certificate) = bmc.fingerprint() {
+            self.pins.put(address, mac.or(identity.mac), certificate);
+            if mac.is_none() {
+                self.pins.put(address, None, certificate);
+            }
+        }
+        locked(&self.used).insert(address, credential);
+        let mut open = locked(&self.open);
+        if open.len() >= MAX_OPEN {
+            open.clear();
+        }
+        open.insert(address, bmc.clone());
+        Ok((bmc, identity))
     }
 
     async fn log_in(
@@ -220,6 +228,18 @@ impl Devices {
         Ok((Arc::new(bmc), identity))
     }
 
+    /// What the BMC at `address` speaks.
+    async fn speaks(&self, address: IpAddr) -> Result<Vec<String>, BmcError> {
+        let report = probe(self.place(address), self.timing).await;
+        if report.found() {
+            return Ok(report.speaks());
+        }
+        let reason = report.redfish_reason.unwrap_or_default();
+        Err(BmcError::Silent(format!(
+            "neither Redfish nor IPMI answers at {address}: {reason}"
+        )))
+    }
+
     /// The BMC at `address`, rested: one that is left in peace for a moment more is waited for, a longer rest is told.
     async fn known(&self, address: IpAddr) -> Result<Arc<Bmc>, BmcError> {
         let bmc = match self.opened(address) {
@@ -231,6 +251,19 @@ impl Devices {
             tokio::time::sleep(peace).await;
         }
         Ok(bmc)
+    }
+}
+
+/// What a BMC says of itself and its machine.
+fn sight(speaks: Vec<String>, identity: BmcIdentity) -> BmcSight {
+    BmcSight {
+        speaks,
+        mac: identity.mac,
+        serial: identity.system_serial,
+        board_serial: None,
+        uuid: identity.uuid,
+        nic_macs: identity.nic_macs,
+        power: identity.power,
     }
 }
 
@@ -279,23 +312,20 @@ impl BmcDoor for Devices {
 
     fn look(&self, address: IpAddr) -> Answer<'_, BmcSight> {
         Box::pin(async move {
-            let report = probe(self.place(address), self.timing).await;
-            if !report.found() {
-                let reason = report.redfish_reason.unwrap_or_default();
-                return Err(BmcError::Silent(format!(
-                    "neither Redfish nor IPMI answers at {address}: {reason}"
-                )));
-            }
+            let speaks = self.speaks(address).await?;
             let (_, identity) = self.identify(address).await?;
-            Ok(BmcSight {
-                speaks: report.speaks(),
-                mac: identity.mac,
-                serial: identity.system_serial,
-                board_serial: None,
-                uuid: identity.uuid,
-                nic_macs: identity.nic_macs,
-                power: identity.power,
-            })
+            Ok(sight(speaks, identity))
+        })
+    }
+
+    fn open_with<'a>(&'a self, address: IpAddr, user: &'a str, password: &'a SecretText) -> Answer<'a, BmcSight> {
+        Box::pin(async move {
+            let speaks = self.speaks(address).await?;
+            let accepted = locked(&self.logins).accepted.clone();
+            let mac = locked(&self.macs).get(&address).copied();
+            let credential = Credentials::new(user, &password.0);
+            let (_, identity) = self.try_one(address, mac, credential, &accepted).await?;
+            Ok(sight(speaks, identity))
         })
     }
 

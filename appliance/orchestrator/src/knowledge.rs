@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use rackbar_model::{Collision, EventKind, Inventory, MacAddr, NodeId, PowerState, Timestamp, Witness, WitnessKind};
 
 use crate::mind::Mind;
+use crate::rack::ProbeTarget;
 use crate::record::{AgentLink, Record, Standing};
 use crate::state::Happening;
 use crate::{facts, identity};
@@ -149,7 +150,11 @@ impl Mind {
         node.witnesses = witnesses;
         node.bmc_address = bmc.map(|(address, _)| address).or(node.bmc_address);
         record.dirty = true;
-        self.out.probe.extend(bmc);
+        self.out.probe.extend(bmc.map(|(address, mac)| ProbeTarget {
+            address,
+            mac,
+            opened: false,
+        }));
         self.take_macs(id, macs);
         self.emit(now, Some(id), None, EventKind::Facts { changed });
         self.happen(now, id, &Happening::Facts);

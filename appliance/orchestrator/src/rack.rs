@@ -42,8 +42,14 @@ pub struct Options {
     pub volatile: bool,
 }
 
-/// Where a BMC may be, with its MAC address when known.
-pub(crate) type ProbeTarget = (IpAddr, Option<MacAddr>);
+/// Where a BMC may be.
+pub(crate) struct ProbeTarget {
+    pub(crate) address: IpAddr,
+    /// Its MAC address, when known.
+    pub(crate) mac: Option<MacAddr>,
+    /// A login there has just succeeded.
+    pub(crate) opened: bool,
+}
 
 /// The live view of the rack. Clones share it.
 #[derive(Clone)]
@@ -441,7 +447,11 @@ impl Rack {
             for lease in batch.iter().filter(|lease| lease.state == LeaseState::Bound) {
                 if mind.settings.role(&lease.network) == Some(Role::Bmc) {
                     mind.note_bmc_client(now, lease.mac);
-                    mind.out.probe.push((lease.address.into(), Some(lease.mac)));
+                    mind.out.probe.push(ProbeTarget {
+                        address: lease.address.into(),
+                        mac: Some(lease.mac),
+                        opened: false,
+                    });
                 }
             }
         });

@@ -34,6 +34,10 @@ step = [{ name = "mark", script = "#!/bin/sh\ntrue\n" }]
 [role.spare]
 memory = "agent"
 
+[role.inside]
+memory = "agent"
+bmc = { account = "rackbar" }
+
 [role.firm]
 memory = "agent"
 rotate_bmc_password = true
@@ -50,7 +54,7 @@ after = ["spare"]
 "##;
 
 /// Every kind of action, and the role it is planned for.
-const KINDS: [(&str, &str); 17] = [
+const KINDS: [(&str, &str); 18] = [
     ("bmc.password", "firm"),
     ("bios.settings", "firm"),
     ("agent.restart", "firm"),
@@ -68,6 +72,7 @@ const KINDS: [(&str, &str); 17] = [
     ("barrier", "late"),
     ("memory", "spare"),
     ("rescue", "mended"),
+    ("bmc.setup", "inside"),
 ];
 
 /// The row of a kind. No catch-all: a new kind needs a row, and what it needs to be planned.
@@ -90,6 +95,7 @@ const fn row(kind: &ActionKind) -> usize {
         ActionKind::Barrier { .. } => 14,
         ActionKind::StayInMemory { .. } => 15,
         ActionKind::Rescue { .. } => 16,
+        ActionKind::BmcSetUp { .. } => 17,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use rackbar_model::{BurnIn, Digest, DiskRef, EraseMethod, ImageFormat, NodeId, OsSetup, RootTarget, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -279,6 +280,40 @@ pub enum ActionKind {
         /// The step; it runs as root.
         step: StepSpec,
     },
+    /// Set the machine's BMC up from inside, over KCS: its own network, an account of ours. Done when a login over the
+    /// network with that account has succeeded.
+    BmcSetUp {
+        /// Its network; `None` leaves it as it is.
+        network: Option<BmcNetwork>,
+        /// Name of the account. Its password is made when the work is given out, and never is in a plan.
+        account: Option<String>,
+    },
+}
+
+/// How a BMC is to be on the network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct BmcNetwork {
+    /// Name of the site's network.
+    pub name: String,
+    /// Its static address; `None`: by DHCP.
+    pub address: Option<BmcAddress>,
+    /// 802.1Q VLAN ID; `None`: untagged.
+    pub vlan: Option<u16>,
+}
+
+/// A BMC's static IPv4 address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct BmcAddress {
+    /// Address.
+    #[cfg_attr(feature = "utoipa", schema(value_type = String))]
+    pub address: Ipv4Addr,
+    /// Prefix length.
+    pub prefix: u8,
+    /// Default gateway; `None` leaves the one it has.
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
+    pub gateway: Option<Ipv4Addr>,
 }
 
 /// How a machine leaves our agent.
@@ -330,6 +365,7 @@ impl ActionKind {
             Self::Barrier { .. } => "barrier",
             Self::StayInMemory { .. } => "memory",
             Self::Rescue { .. } => "rescue",
+            Self::BmcSetUp { .. } => "bmc.setup",
         }
     }
 }

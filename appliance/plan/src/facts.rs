@@ -65,7 +65,9 @@ pub struct NodeFacts {
     pub installed: Option<Installed>,
     /// The BMC account already has a password of this machine's own.
     pub password_rotated: bool,
-    /// Static addresses bound to it by earlier commits, by name of the site's network.
+    /// The account of ours on its BMC with which we logged in, when we gave it one.
+    pub bmc_account: Option<String>,
+    /// Static addresses bound to it by earlier commits, by name of the site's network; its BMC's by [`bmc_holder`].
     pub addresses: BTreeMap<String, IpAddr>,
 }
 
@@ -79,9 +81,20 @@ impl NodeFacts {
             bmc: false,
             installed: None,
             password_rotated: false,
+            bmc_account: None,
             addresses: BTreeMap::new(),
         }
     }
+}
+
+/// Under which the address of a node's BMC on a network is kept among the node's: no network has a `/` in its name.
+pub fn bmc_holder(network: &str) -> String {
+    format!("bmc/{network}")
+}
+
+/// True when an address that is kept under this name is the installed system's, not the BMC's.
+pub fn is_of_system(holder: &str) -> bool {
+    !holder.contains('/')
 }
 
 /// An installed system.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{carried_out, change, disk, facts, node};
 use proptest::prelude::*;
-use rackbar_model::{Disk, DiskBus, NodeState, Timestamp};
+use rackbar_model::{BmcInfo, Disk, DiskBus, NodeState, Timestamp};
 use rackbar_plan::{ActionKind, Facts, Scope, Site, plan};
 
 const SITE: &str = r##"
@@ -15,6 +15,9 @@ version = 1
 [network.lan]
 subnet = "10.10.0.0/28"
 addresses = "10.10.0.4-10.10.0.9"
+[network.bmcs]
+subnet = "10.20.0.0/28"
+addresses = "10.20.0.4-10.20.0.9"
 [role.a]
 os = "debian-12"
 root = ROOT
@@ -29,6 +32,13 @@ step = [{ name = "s", script = "#!/bin/sh" }]
 [role.c]
 memory = "agent"
 rotate_bmc_password = true
+[role.d]
+memory = "agent"
+bmc = { network = "bmcs", account = "rackbar" }
+[[rule]]
+name = "d"
+when = "number % 8 == 3"
+role = "d"
 [[rule]]
 name = "a"
 when = "number % 4 == 0"
@@ -84,6 +94,15 @@ fn a_rack() -> impl Strategy<Value = Facts> {
                         .insert("lan".into(), std::net::Ipv4Addr::new(10, 10, 0, 4 + last).into());
                 }
                 change(&mut facts, |node| {
+                    let bmc = BmcInfo {
+                        address: Some(std::net::Ipv4Addr::new(10, 20, 0, 4 + last).into()),
+                        prefix: Some(28),
+                        dhcp: Some(flags[2]),
+                        ..BmcInfo::default()
+                    };
+                    if let Some(inventory) = &mut node.inventory {
+                        inventory.bmc = (last != 7).then_some(bmc);
+                    }
                     node.state = state.clone();
                     node.agent_connected = flags[3];
                     if state == NodeState::Enrolled {
@@ -152,6 +171,10 @@ proptest! {
                     for address in setup.networks.iter().flat_map(|network| &network.addresses) {
                         prop_assert!(given.insert(address.clone()), "{} twice", address);
                     }
+                }
+                ActionKind::BmcSetUp { network, .. } => {
+                    let fixed = network.as_ref().and_then(|network| network.address).unwrap();
+                    prop_assert!(given.insert(fixed.address.to_string()), "{} twice", fixed.address);
                 }
                 _ => {}
             }

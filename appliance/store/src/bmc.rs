@@ -7,6 +7,9 @@
 //! The new password is safe on disk before the BMC hears of it, and the old one is kept until a login with the new one
 //! has succeeded. After a crash at any point one of the two works: [`BmcLogin::candidates`] says in which order to try,
 //! at most two logins, which no BMC's lock-out counts as an attack.
+//!
+//! An account that we make ourselves has its own record until a login with it has succeeded; until then the one that is
+//! known stays in use.
 
 use rackbar_model::{NodeId, SecretText, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -14,6 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::{Store, StoreError, Table};
 
 const PREFIX: &[u8] = b"bmc-login/";
+
+/// Accounts that BMCs are being given, and that nobody has logged in with yet.
+const NEW: &[u8] = b"bmc-account/";
 
 /// An account on one BMC. `Debug` does not show its passwords.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -68,6 +74,10 @@ fn name(node: NodeId) -> Vec<u8> {
     [PREFIX, node.to_string().as_bytes()].concat()
 }
 
+fn new_name(node: NodeId) -> Vec<u8> {
+    [NEW, node.to_string().as_bytes()].concat()
+}
+
 impl Store {
     /// What is known of the account on a node's BMC.
     ///
@@ -83,8 +93,7 @@ impl Store {
     /// # Errors
     /// When it is not safe on disk.
     pub fn save_bmc_login(&self, node: NodeId, login: &BmcLogin) -> Result<(), StoreError> {
-        let json = serde_json::to_vec(login).map_err(|error| StoreError::Failed(error.to_string()))?;
-        self.put(Table::Secrets, &name(node), &json)
+        self.put(Table::Secrets, &name(node), &written(login)?)
     }
 
     /// Step 1 of a change: makes a password of `length` characters (see [`rackbar_trust::password`]) and writes it down
@@ -122,14 +131,67 @@ impl Store {
         self.save_bmc_login(node, &login).map(|()| login)
     }
 
-    /// Every account, for the break-glass export.
+    /// Step 1 of an account of our own: makes its password and writes both down. Gives the same ones again until they are
+    /// proven, and those of an account of ours that is in use already. Only then tell the BMC.
+    ///
+    /// # Errors
+    /// When it is not safe on disk: then leave the BMC alone.
+    pub fn begin_bmc_account(&self, node: NodeId, user: &str, length: usize) -> Result<BmcLogin, StoreError> {
+        let begun = self.get(Table::Secrets, &new_name(node))?;
+        let begun = begun.map(|json| read(&json)).transpose()?;
+        if let Some(begun) = begun.filter(|begun| begun.user == user) {
+            return Ok(begun);
+        }
+        let used = self.bmc_login(node)?.filter(|used| used.user == user);
+        // Of a change under way the new one: it is the one that is kept in the end.
+        let known = used.filter(|used| used.own || used.pending.is_some());
+        let password = match known.as_ref().and_then(|used| used.candidates().next()) {
+            Some(password) => password.clone(),
+            None => {
+                let made = rackbar_trust::password(length).map_err(|error| StoreError::Failed(error.to_string()))?;
+                SecretText(made.as_str().to_owned())
+            }
+        };
+        let account = BmcLogin {
+            own: true,
+            ..BmcLogin::told(user, &password)
+        };
+        self.put(Table::Secrets, &new_name(node), &written(&account)?)?;
+        Ok(account)
+    }
+
+    /// Step 2, after a login with that account has succeeded: it is the one in use. A password that was made for another
+    /// account of the same BMC is kept beside it.
+    ///
+    /// # Errors
+    /// When none was begun, or it is not safe on disk; what was known is then still kept.
+    pub fn prove_bmc_account(&self, node: NodeId, at: Timestamp) -> Result<BmcLogin, StoreError> {
+        let begun = self.get(Table::Secrets, &new_name(node))?;
+        let begun = begun.ok_or_else(|| StoreError::Failed(format!("no account was begun on the BMC of node {node}")))?;
+        let proven = read(&begun)?.proven(at);
+        let before = self.bmc_login(node)?;
+        let before = before.filter(|before| before.user != proven.user && (before.own || before.pending.is_some()));
+        let aside = match &before {
+            Some(before) => Some(([&name(node), b"/".as_slice(), before.user.as_bytes()].concat(), written(before)?)),
+            None => None,
+        };
+        let (key, new_key, json) = (name(node), new_name(node), written(&proven)?);
+        let mut entries = vec![(key.as_slice(), Some(json.as_slice())), (new_key.as_slice(), None)];
+        entries.extend(aside.as_ref().map(|(key, json)| (key.as_slice(), Some(json.as_slice()))));
+        self.put_all(Table::Secrets, &entries)?;
+        Ok(proven)
+    }
+
+    /// Every account, for the break-glass export: those in use, those kept beside them as `node/user`, and those that a
+    /// BMC may have been given already.
     ///
     /// # Errors
     /// When the secrets are locked or cannot be read.
     pub fn bmc_logins(&self) -> Result<Vec<(String, BmcLogin)>, StoreError> {
         let secrets = self.list(Table::Secrets)?;
         let logins = secrets.iter().filter_map(|(key, json)| {
-            let node = String::from_utf8_lossy(key.strip_prefix(PREFIX)?).into_owned();
+            let node = key.strip_prefix(PREFIX).or_else(|| key.strip_prefix(NEW))?;
+            let node = String::from_utf8_lossy(node).into_owned();
             Some(read(json).map(|login| (node, login)))
         });
         logins.collect()
@@ -139,6 +201,10 @@ impl Store {
         self.bmc_login(node)?
             .ok_or_else(|| StoreError::Failed(format!("no account is known of the BMC of node {node}")))
     }
+}
+
+fn written(login: &BmcLogin) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(login).map_err(|error| StoreError::Failed(error.to_string()))
 }
 
 fn read(json: &[u8]) -> Result<BmcLogin, StoreError> {

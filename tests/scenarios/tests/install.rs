@@ -350,15 +350,67 @@ when = "true"
 role = "tested"
 "#;
 
+/// The same for a machine whose BMC has a password that nobody knows: first an account of ours, and an address.
+const INSIDE: &str = r#"
+[network.bmc]
+subnet = "10.77.20.0/24"
+gateway = "10.77.20.1"
+addresses = "10.77.20.200-10.77.20.209"
+
+[role.inside]
+memory = "agent"
+bmc = { network = "bmc", account = "rackbar" }
+bios = { ProcVirtualization = "Disabled" }
+
+[[rule]]
+name = "its BMC takes no login of ours"
+when = "firmware.mode == 'uefi'"
+role = "inside"
+"#;
+
+/// The demo's `n2`: its BMC was set up from inside the machine, proven from outside, and is driven since.
+async fn the_bmc_was_set_up_from_inside(stage: &Stage, run: &Run) -> Result<()> {
+    let node = stage.node("n2").await?.context("known")?;
+    is_ready(&node)?;
+    let (_, stand) = (run.actions.iter())
+        .find(|(name, _)| name.0.ends_with("bmc.setup"))
+        .context("the plan has no bmc.setup")?;
+    let Stand::Done { outcome, .. } = stand else {
+        anyhow::bail!("bmc.setup: {stand:?}");
+    };
+    ensure!(
+        outcome.summary.contains("took our login as rackbar at 10.77.20.20"),
+        "{}",
+        outcome.summary
+    );
+    ensure!(
+        node.bmc_address
+            .is_some_and(|address| outcome.summary.ends_with(&address.to_string()))
+    );
+    let seen = node.inventory.context("an inventory")?.bmc.context("a BMC")?;
+    ensure!((seen.dhcp, seen.address) == (Some(false), node.bmc_address), "{seen:?}");
+    println!("{}", outcome.summary);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn firmware_settings_password_and_burn_in_are_done_and_proven() -> Result<()> {
-    let stage = prepared(&["n1"], |_| {}, FIRMWARE).await?;
+    let factory = |file: &mut RackFile| {
+        for node in file.nodes.iter_mut().filter(|node| node.name == "n2") {
+            node.bmc_password = Some("nobody-knows".into());
+        }
+    };
+    // The rule for the one machine goes before the one for all.
+    let (head, all) = FIRMWARE.split_once("[[rule]]").context("a rule")?;
+    let site = format!("{head}{INSIDE}\n[[rule]]{all}");
+    let stage = prepared(&["n1", "n2"], factory, &site).await?;
     let (plan, id) = commit_all(&stage.api).await?;
     ensure!(
         plan.actions.iter().all(|action| action.destroys.is_none()),
         "a machine that stays in memory loses data: {plan:#?}"
     );
     let run = until_done(&stage.api, id, READY).await?;
+    the_bmc_was_set_up_from_inside(&stage, &run).await?;
     for kind in [
         "bmc.password",
         "bios.settings",
@@ -375,14 +427,17 @@ async fn firmware_settings_password_and_burn_in_are_done_and_proven() -> Result<
     }
     let node = stage.node("n1").await?.context("known")?;
     is_ready(&node)?;
-    // The BMC takes orders with the new password: the appliance kept it.
-    stage.api.power(node.id, "off").await?;
-    let off = || async {
-        let node = stage.node("n1").await?.context("known")?;
-        ensure!(node.power == PowerState::Off, "{}", node.power);
-        anyhow::Ok(())
-    };
-    eventually("the machine is off", Duration::from_secs(60), off).await?;
+    // The BMCs take orders with the new passwords: the appliance kept them.
+    for name in ["n1", "n2"] {
+        let node = stage.node(name).await?.context("known")?;
+        stage.api.power(node.id, "off").await?;
+        let off = || async {
+            let node = stage.node(name).await?.context("known")?;
+            ensure!(node.power == PowerState::Off, "{}", node.power);
+            anyhow::Ok(())
+        };
+        eventually("the machine is off", Duration::from_secs(60), off).await?;
+    }
     stage.end().await;
     Ok(())
 }

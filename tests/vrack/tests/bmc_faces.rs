@@ -1,17 +1,20 @@
 //! The Redfish and KCS faces of the simulated BMC: curl and raw bytes against it, over the loopback.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rackbar_ipmi::command::lan::{LanParameter, parameter};
+use rackbar_ipmi::command::lan::{AddressSource, LanParameter, parameter};
 use rackbar_ipmi::command::{device::DeviceId, user};
 use rackbar_ipmi::{Completion, Request, Response};
 use rackbar_model::MacAddr;
 use rackbar_vrack::bmc::{Loopback, LoopbackConfig, Pretend};
 use rackbar_vrack::console::Console;
-use rackbar_vrack::seat::{BootDevice, BootOverride, Identity, MachinePower, PowerState};
+use rackbar_vrack::host::{Host, HostConfig, Ipv4};
+use rackbar_vrack::seat::{BmcSeat, BootDevice, BootOverride, Identity, MachinePower, PowerState};
+use rackbar_vrack::switch::{PortConfig, Switch, SwitchConfig};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -332,6 +335,56 @@ async fn roles_limit_what_an_account_may() {
         204
     );
     assert_eq!(stand.curl("GET", "/redfish/v1/Systems/1", None, &op).await.status, 401);
+}
+
+/// A BMC on a switch, which goes where it is told to over KCS.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bmc_is_at_the_address_it_was_given_over_kcs() {
+    let stand = stand(PowerState::On).await;
+    let switch = Switch::new(SwitchConfig::default());
+    let station = |last: u8, ipv4| {
+        let port = switch.port(PortConfig::access(format!("Ethernet1/{last}"), "station", 20));
+        Host::new(port, HostConfig::new(MacAddr([2, 0, 0, 0, 0, last]), ipv4))
+    };
+    let kcs = stand._dir.path().join("seat.kcs");
+    let host = station(1, Ipv4::dhcp("bmc-n1"));
+    let seat = BmcSeat {
+        name: "n1".into(),
+        host: host.clone(),
+        power: Arc::clone(&stand.machine) as Arc<dyn MachinePower>,
+        console: Console::new(&stand._dir.path().join("seat.log")).unwrap(),
+        identity: stand.bmc.state().identity.clone(),
+        nics: Vec::new(),
+        kcs_socket: kcs.clone(),
+        username: "admin".into(),
+        password: "secret".into(),
+    };
+    let _bmc = rackbar_vrack::bmc::start_on(seat).unwrap();
+    let mut stream = UnixStream::connect(&kcs).await.unwrap();
+    for order in [
+        LanParameter::Source(AddressSource::Static),
+        LanParameter::Address([10, 9, 0, 5].into()),
+        LanParameter::Mask([255, 255, 255, 0].into()),
+    ] {
+        assert_eq!(stand.kcs(&mut stream, &order.set(1)).await.completion, Completion::OK);
+    }
+    let other = station(2, Ipv4::fixed([10, 9, 0, 6].into(), 24));
+    let there = SocketAddrV4::new([10, 9, 0, 5].into(), 443);
+    timeout(PATIENCE, other.connect(there)).await.unwrap().unwrap();
+    let order = LanParameter::Source(AddressSource::Dhcp);
+    assert_eq!(stand.kcs(&mut stream, &order.set(1)).await.completion, Completion::OK);
+    let gone = async { host.watch_address().wait_for(Option::is_none).await.map(drop) };
+    timeout(PATIENCE, gone)
+        .await
+        .expect("nobody gives it an address")
+        .unwrap();
+    assert!(
+        stand
+            .kcs(&mut stream, &LanParameter::get(1, parameter::ADDRESS))
+            .await
+            .data
+            .ends_with(&[0; 4])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

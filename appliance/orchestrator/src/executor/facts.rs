@@ -23,6 +23,7 @@ impl Inner {
         facts.bios = work.bios;
         facts.installed = work.installed;
         facts.password_rotated = work.password_rotated;
+        facts.bmc_account = work.bmc_account;
         facts.addresses = work.addresses;
         facts
     }

@@ -30,10 +30,12 @@ pub(super) struct NodeWork {
     pub(super) shown: Option<rackbar_model::Installed>,
     /// The identity it was given, without its secret host key.
     pub(super) setup: Option<OsSetup>,
-    /// Static addresses given to it, by name of the site's network.
+    /// Static addresses given to it, by name of the site's network; its BMC's by [`rackbar_plan::bmc_holder`].
     pub(super) addresses: BTreeMap<String, IpAddr>,
     /// Its BMC account has a password of its own.
     pub(super) password_rotated: bool,
+    /// The account of ours on its BMC with which we logged in.
+    pub(super) bmc_account: Option<String>,
     /// It boots its disk when it asks the network.
     pub(super) boots_disk: bool,
     /// Firmware attributes that it was given for its role.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rackbar_model::{EventKind, FailedIn, Inventory, Node, NodeId, NodeState, OsSetup, Timestamp};
 use rackbar_plan::planner::step_digest;
-use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, RunId, SetupDigest, Stand};
+use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, RunId, SetupDigest, Stand, is_of_system};
 
 use rackbar_verify::Peer;
 
@@ -36,7 +36,8 @@ pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
 /// Some other installed nodes on the same networks.
 fn peers(book: &Book, node: NodeId, work: &NodeWork) -> Vec<Peer> {
     let mut found = Vec::new();
-    let mine: Vec<&str> = work.addresses.keys().map(String::as_str).collect();
+    let mine = work.addresses.keys().map(String::as_str);
+    let mine: Vec<&str> = mine.filter(|holder| is_of_system(holder)).collect();
     for (other, theirs) in book.work.iter().filter(|(other, _)| **other != node) {
         let Some(shown) = theirs.shown.as_ref().filter(|shown| shown.proved) else {
             continue;
@@ -84,6 +85,7 @@ fn doing(kind: &ActionKind) -> String {
         ActionKind::Verify { .. } => "checking".into(),
         ActionKind::Barrier { name } => format!("waiting for {name}"),
         ActionKind::StayInMemory { .. } => "staying in memory".into(),
+        ActionKind::BmcSetUp { .. } => "setting its BMC up from inside".into(),
     }
 }
 
@@ -388,6 +390,7 @@ fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
     match learned {
         Learned::Bios(attributes) => work.bios = Some(attributes),
         Learned::PasswordRotated => work.password_rotated = true,
+        Learned::BmcAccount(user) => (work.bmc_account, work.password_rotated) = (Some(user), true),
         Learned::Written { image, sha256, target } => {
             work.installed = Some(rackbar_plan::Installed {
                 image: image.clone(),

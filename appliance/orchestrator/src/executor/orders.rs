@@ -8,6 +8,7 @@ use rackbar_model::{Digest, EventKind, NodeId, NodeState, PowerAction, Severity}
 use rackbar_plan::engine::{Engine, Input};
 use rackbar_plan::{
     Action, ActionId, ActionKind, Inputs, Layer, Limits, Plan, PlanId, Run, RunId, RunState, Scope, Site, Target,
+    bmc_holder,
 };
 
 use super::driver::Live;
@@ -319,8 +320,19 @@ fn check(node: NodeId, name: &str, checks: Vec<String>) -> Action {
 pub(super) fn addresses(plan: &Plan, site: &Site) -> BTreeMap<NodeId, BTreeMap<String, IpAddr>> {
     let mut found: BTreeMap<NodeId, BTreeMap<String, IpAddr>> = BTreeMap::new();
     for action in &plan.actions {
-        let (Some(node), ActionKind::Setup { setup, .. }) = (action.node, &action.kind) else {
-            continue;
+        let Some(node) = action.node else { continue };
+        let setup = match &action.kind {
+            ActionKind::Setup { setup, .. } => setup,
+            ActionKind::BmcSetUp {
+                network: Some(network), ..
+            } => {
+                let fixed = network
+                    .address
+                    .map(|fixed| (bmc_holder(&network.name), fixed.address.into()));
+                found.entry(node).or_default().extend(fixed);
+                continue;
+            }
+            _ => continue,
         };
         let given = setup.networks.iter().flat_map(|network| &network.addresses);
         for address in given.filter_map(|text| text.split('/').next()?.parse::<IpAddr>().ok()) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rackbar_model::{Digest, EventKind, Severity};
 use rackbar_plan::planner::{self, INSTALL_ROLE};
 use rackbar_plan::rules::Rules;
-use rackbar_plan::{Facts, OwnService, Plan, RuleTrace, Scope, Site, SiteProblem};
+use rackbar_plan::{Facts, OwnService, Plan, RuleTrace, Scope, Site, SiteProblem, is_of_system};
 
 use super::types::{Made, PLANS_KEPT, SavedSite};
 use super::{Executor, Inner, PlanError, PlanRequest, SiteInForce, memory};
@@ -48,7 +48,10 @@ impl Executor {
         let book = locked(&self.inner.book);
         let given = book.work.iter().filter(|(_, work)| work.setup.is_some());
         given
-            .map(|(node, work)| (*node, work.addresses.values().copied().collect()))
+            .map(|(node, work)| {
+                let own = work.addresses.iter().filter(|(holder, _)| is_of_system(holder));
+                (*node, own.map(|(_, address)| *address).collect())
+            })
             .collect()
     }
 

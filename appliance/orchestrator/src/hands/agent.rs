@@ -33,7 +33,7 @@ const BY_HAND: &str = "switch it on or press its reset button, and let it boot f
 
 impl Appliance {
     /// Has the agent do `work`, and makes words of what it says.
-    async fn job(&self, task: &mut Task, node: NodeId, work: Work) -> Result<JobReport, Done> {
+    pub(super) async fn job(&self, task: &mut Task, node: NodeId, work: Work) -> Result<JobReport, Done> {
         let progress = task.progress.clone();
         let mut give_up = task.give_up.clone();
         let job = self
@@ -443,7 +443,7 @@ fn label(task: &Task) -> String {
 }
 
 /// What a job gave that it should not, or its failure.
-fn unexpected(report: Result<JobReport, Done>) -> Done {
+pub(super) fn unexpected(report: Result<JobReport, Done>) -> Done {
     match report {
         Err(done) => done,
         Ok(_) => Done::failed(

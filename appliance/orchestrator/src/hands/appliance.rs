@@ -113,6 +113,9 @@ impl Appliance {
             ActionKind::Rescue { target, step } => self.rescue(task, node, target, step).await,
             ActionKind::Verify { checks } => self.verify(task, node, checks).await,
             ActionKind::Barrier { .. } => Done::well("reached"),
+            ActionKind::BmcSetUp { network, account } => {
+                self.set_up_bmc(task, node, network.as_ref(), account.as_deref()).await
+            }
         }
     }
 

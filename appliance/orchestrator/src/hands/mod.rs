@@ -6,6 +6,7 @@
 mod agent;
 mod appliance;
 mod bmc;
+mod bmc_setup;
 mod password;
 mod ssh;
 
@@ -137,6 +138,8 @@ pub enum Learned {
     Bios(BTreeMap<String, String>),
     /// Its BMC account has a password of its own.
     PasswordRotated,
+    /// Its BMC has this account of ours, with a password of this machine's own, and we logged in with it.
+    BmcAccount(String),
     /// Its disks were emptied.
     Erased(Vec<EraseEvidence>),
     /// An image was written.

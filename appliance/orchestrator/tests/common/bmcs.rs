@@ -64,7 +64,7 @@ pub async fn simulated(state: seat::PowerState) -> (Loopback, Arc<Pretend>, temp
         mac: mac(101),
         username: "admin".into(),
         password: "secret".into(),
-        kcs_socket: None,
+        kcs_socket: Some(dir.path().join("kcs")),
     };
     (Loopback::start(config).await.unwrap(), machine, dir)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rackbar_artifacts::Artifacts;
 use rackbar_artifacts::images::{ImageMeta, Images};
 use rackbar_messages::JobId;
-use rackbar_model::{Disk, DiskBus, Inventory, NodeId, Timestamp};
+use rackbar_model::{BmcInfo, Disk, DiskBus, Inventory, NodeId, Timestamp};
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::{Executor, Install, Parts, PlanRequest, SETTINGS_LOOK};
 use rackbar_orchestrator::hands::{Done, Hands, Learned, Task, Working};
@@ -166,6 +166,7 @@ pub fn hardware(number: u8, gib: u64) -> Inventory {
         bus: DiskBus::Nvme,
         ..Disk::default()
     });
+    inventory.bmc = Some(BmcInfo::default());
     inventory
 }
 

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod bmcs;
+pub mod inside;
 pub mod life;
 
 use std::io;

@@ -67,9 +67,10 @@ impl<'a> Chain<'a> {
             destroys,
         } = because;
         let target = match kind {
-            ActionKind::RotatePassword | ActionKind::BiosSettings { .. } | ActionKind::BiosVerify { .. } => {
-                Target::Bmc(self.node)
-            }
+            ActionKind::RotatePassword
+            | ActionKind::BiosSettings { .. }
+            | ActionKind::BiosVerify { .. }
+            | ActionKind::BmcSetUp { .. } => Target::Bmc(self.node),
             _ => Target::Node(self.node),
         };
         self.tips.retain(|tip| !needs.contains(tip));
@@ -98,6 +99,7 @@ const fn layer(kind: &ActionKind) -> Layer {
         | ActionKind::Agent { .. }
         | ActionKind::BiosVerify { .. }
         | ActionKind::BurnIn(_)
+        | ActionKind::BmcSetUp { .. }
         | ActionKind::BootOrder { .. } => Layer::Firmware,
         ActionKind::Erase { .. }
         | ActionKind::WriteImage { .. }
@@ -155,7 +157,7 @@ fn estimate(kind: &ActionKind) -> u32 {
         }
         | ActionKind::Reachable { .. } => 20,
         ActionKind::Step(_) | ActionKind::Rescue { .. } => 30,
-        ActionKind::Verify { .. } => 30,
+        ActionKind::Verify { .. } | ActionKind::BmcSetUp { .. } => 30,
         ActionKind::Barrier { .. } | ActionKind::StayInMemory { .. } => 1,
     }
 }
@@ -166,6 +168,8 @@ fn limits(kind: &ActionKind) -> Limits {
     let expected = estimate(kind);
     let (seconds, tries) = match kind {
         ActionKind::RotatePassword => (120, 2),
+        // A BMC that changes its address is away for a minute or two.
+        ActionKind::BmcSetUp { .. } => (600, 3),
         ActionKind::BiosSettings { .. } | ActionKind::BiosVerify { .. } => (300, 3),
         ActionKind::Agent { .. } => (1200, 3),
         ActionKind::BurnIn(_) => (expected.saturating_add(300), 1),

@@ -6,6 +6,7 @@
 
 mod chain;
 mod disk;
+mod firmware;
 mod install;
 mod network;
 mod node;
@@ -18,8 +19,8 @@ use std::collections::{BTreeMap, HashMap};
 use rackbar_model::{Digest, NodeId, NodeState, Timestamp};
 
 use crate::rules::{Binding, Rules};
-use crate::site::Site;
 use crate::site::problem::did_you_mean;
+use crate::site::{Role, Site};
 use crate::{
     Action, ActionId, ActionKind, Facts, Inputs, Layer, Limits, NodeFacts, Plan, PlanId, Refusal, Scope, Target, digest,
 };
@@ -216,7 +217,7 @@ impl<'a> Planner<'a> {
     fn one(
         &mut self,
         bound: &Bound<'a>,
-        role: &'a crate::site::Role,
+        role: &'a Role,
         selectors: &Selectors,
         gate: &Result<Option<ActionId>, String>,
         end: &mut RoleEnd,
@@ -260,7 +261,7 @@ impl<'a> Planner<'a> {
                 }
                 end.last.extend(actions.last().map(|action| action.id.clone()));
                 self.inputs
-                    .insert(node.node.id, seen(node, bound.role, &bound.hostname));
+                    .insert(node.node.id, seen(node, bound.role, Some(role), &bound.hostname));
                 self.actions.append(&mut actions);
             }
         }
@@ -348,8 +349,15 @@ fn no_role(node: &NodeFacts) -> String {
 
 /// The digest of what a plan rests on for a node: what it is to be, what is on it, and what identifies its parts. Not
 /// what moves by itself, such as temperatures and addresses of the discovery system.
-fn seen(node: &NodeFacts, role: &str, hostname: &str) -> Digest {
+fn seen(node: &NodeFacts, name: &str, role: Option<&Role>, hostname: &str) -> Digest {
     let inventory = node.node.inventory.as_ref();
+    // What the host sees of its BMC counts where the role sets that up, and an address by DHCP comes and goes.
+    let sets_up = role.is_some_and(|role| role.bmc.network.is_some() || role.bmc.account.is_some());
+    let bmc = inventory.and_then(|inventory| inventory.bmc.as_ref());
+    let bmc = bmc.filter(|_| sets_up).map(|bmc| {
+        let address = bmc.address.filter(|_| bmc.dhcp != Some(true));
+        (bmc.mac, bmc.dhcp, bmc.vlan, address)
+    });
     let disks: Vec<_> = inventory
         .into_iter()
         .flat_map(|inventory| &inventory.disks)
@@ -371,7 +379,7 @@ fn seen(node: &NodeFacts, role: &str, hostname: &str) -> Digest {
         .collect();
     let mode = inventory.and_then(|inventory| inventory.firmware.mode);
     digest::of(&(
-        role,
+        name,
         hostname,
         disks,
         nics,
@@ -380,6 +388,7 @@ fn seen(node: &NodeFacts, role: &str, hostname: &str) -> Digest {
         node.bmc,
         &node.installed,
         node.password_rotated,
+        (bmc, &node.bmc_account),
     ))
 }
 

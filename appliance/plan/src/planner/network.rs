@@ -38,6 +38,22 @@ impl Pool {
                 *owner = node.node.id.min(*owner);
             }
         }
+        // A BMC keeps the static address it has; what a machine says never takes one that is bound to another.
+        let mut bmcs: BTreeMap<IpAddr, NodeId> = BTreeMap::new();
+        for node in &facts.nodes {
+            let bmc = node
+                .node
+                .inventory
+                .as_ref()
+                .and_then(|inventory| inventory.bmc.as_ref());
+            if let Some(address) = bmc.filter(|bmc| bmc.dhcp == Some(false)).and_then(|bmc| bmc.address) {
+                let owner = bmcs.entry(address).or_insert(node.node.id);
+                *owner = node.node.id.min(*owner);
+            }
+        }
+        for (address, node) in bmcs {
+            owners.entry(address).or_insert(node);
+        }
         Self {
             taken,
             owners,
@@ -45,16 +61,25 @@ impl Pool {
         }
     }
 
-    /// The address a node keeps or gets on a network.
-    fn give(&mut self, name: &str, network: &Network, facts: &NodeFacts) -> Result<Option<IpAddr>, String> {
+    /// The address that `holder`, the node or its BMC, keeps or gets on a network. `has` is one that it has without our
+    /// record.
+    pub(super) fn give(
+        &mut self,
+        name: &str,
+        holder: &str,
+        has: Option<IpAddr>,
+        network: &Network,
+        facts: &NodeFacts,
+    ) -> Result<Option<IpAddr>, String> {
         let Addresses::Range(first, last) = network.addresses else {
             return Ok(None);
         };
-        if let Some(kept) = facts.addresses.get(name)
-            && (first..=last).contains(kept)
-            && self.owners.get(kept) == Some(&facts.node.id)
-            && !self.taken.contains(kept)
-        {
+        let may_keep = |kept: &&IpAddr| {
+            (first..=last).contains(*kept)
+                && self.owners.get(*kept) == Some(&facts.node.id)
+                && !self.taken.contains(*kept)
+        };
+        if let Some(kept) = facts.addresses.get(holder).into_iter().chain(&has).find(may_keep) {
             return Ok(Some(*kept));
         }
         let edges = edges(network.subnet);
@@ -136,7 +161,7 @@ impl Wanted<'_> {
                 ));
             };
             let macs = select(wanted, selectors, &nics, boot_nic(inventory))?;
-            let address = pool.give(&wanted.network, network, node)?;
+            let address = pool.give(&wanted.network, &wanted.network, None, network, node)?;
             setup.networks.push(OsNetwork {
                 name: wanted.name.clone(),
                 nics: macs,

@@ -6,6 +6,7 @@ use rackbar_model::{BurnIn, DiskBus, DiskRef, ImageEntry, Inventory, NodeState, 
 
 use super::chain::{Because, Chain};
 use super::disk;
+use super::firmware::Firmware;
 use super::network::{Pool, Selectors, Wanted, account};
 use super::step;
 use crate::rules::{Binding, shortfall};
@@ -72,36 +73,11 @@ impl Case<'_> {
                 ));
             }
         }
-        let bios = self.bios_changes()?;
-        let rotate = self.role.rotate_bmc_password && !self.node.password_rotated;
-        if rotate && !self.node.bmc {
-            return Err(format!(
-                "role {} rotates the BMC's password, but its BMC does not answer",
-                self.role_name
-            ));
-        }
+        let firmware = self.firmware(inventory, pool)?;
         match self.role.memory {
-            Some(memory) => self.in_memory(memory, &bios, rotate),
-            None => self.on_disk(inventory, pool, &bios, rotate),
+            Some(memory) => self.in_memory(memory, firmware),
+            None => self.on_disk(inventory, pool, firmware),
         }
-    }
-
-    /// Firmware attributes that are not as wanted.
-    fn bios_changes(&self) -> Result<BTreeMap<String, String>, String> {
-        let observed = self.node.bios.as_ref();
-        let differs = |name: &String, wanted: &String| observed.and_then(|all| all.get(name)) != Some(wanted);
-        let wanted = self.role.bios.iter().map(|(name, value)| (name, &value.0));
-        let changes: BTreeMap<String, String> = wanted
-            .filter(|(name, value)| differs(name, value))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        if !changes.is_empty() && !self.node.bmc {
-            return Err(format!(
-                "role {} sets BIOS attributes, but its BMC does not answer",
-                self.role_name
-            ));
-        }
-        Ok(changes)
     }
 
     /// The agent must be there, or the BMC must be able to bring it.
@@ -113,66 +89,6 @@ impl Case<'_> {
         Err(format!(
             "its agent is not connected and there is no BMC to restart it: {advice}"
         ))
-    }
-
-    fn firmware(&self, chain: &mut Chain<'_>, bios: &BTreeMap<String, String>, rotate: bool) {
-        let role = self.role_name;
-        if rotate {
-            let reason = format!("role {role} wants a BMC password of this machine's own");
-            let wanted = "of this machine's own".to_owned();
-            let changes = vec![Change {
-                what: "BMC password".to_owned(),
-                observed: None,
-                wanted,
-            }];
-            chain.push(
-                ActionKind::RotatePassword,
-                Because {
-                    reason,
-                    changes,
-                    destroys: None,
-                },
-            );
-        }
-        if bios.is_empty() {
-            return;
-        }
-        let observed = |name: &String| self.node.bios.as_ref().and_then(|all| all.get(name)).cloned();
-        let changes = bios
-            .iter()
-            .map(|(name, wanted)| Change {
-                what: format!("BIOS {name}"),
-                observed: observed(name),
-                wanted: wanted.clone(),
-            })
-            .collect();
-        let reason = format!("role {role} wants other firmware settings");
-        chain.push(
-            ActionKind::BiosSettings {
-                attributes: bios.clone(),
-            },
-            Because {
-                reason,
-                changes,
-                destroys: None,
-            },
-        );
-    }
-
-    fn agent(chain: &mut Chain<'_>, bios: &BTreeMap<String, String>, why: &str) {
-        let fresh = !bios.is_empty();
-        let reason = if fresh {
-            "staged firmware settings take effect at a restart"
-        } else {
-            why
-        };
-        chain.push(ActionKind::Agent { fresh }, Because::reason(reason));
-        if fresh {
-            let kind = ActionKind::BiosVerify {
-                attributes: bios.clone(),
-            };
-            chain.push(kind, Because::reason("firmware may refuse or change what was staged"));
-        }
     }
 
     fn burn_in(&self, chain: &mut Chain<'_>) {
@@ -193,24 +109,18 @@ impl Case<'_> {
         );
     }
 
-    fn in_memory(
-        &self,
-        memory: MemoryRole,
-        bios: &BTreeMap<String, String>,
-        rotate: bool,
-    ) -> Result<Vec<Action>, String> {
+    fn in_memory(&self, memory: MemoryRole, firmware: Firmware) -> Result<Vec<Action>, String> {
         let node = &self.node.node;
         let rescue = memory == MemoryRole::Rescue;
         let (target, left) = self.rescue_steps(rescue)?;
         let settled = (rescue || self.node.installed.is_none()) && left.is_empty();
         let stays = node.state == NodeState::Ready && node.agent_connected && settled;
-        if stays && bios.is_empty() && !rotate && !self.reinstall {
+        if stays && firmware.is_as_wanted() && !self.reinstall {
             return Ok(Vec::new());
         }
         self.agent_can_come()?;
         let mut chain = Chain::new(self.hostname, node.id);
-        self.firmware(&mut chain, bios, rotate);
-        Self::agent(&mut chain, bios, "the role runs in our agent");
+        firmware.push(self, &mut chain, Some("the role runs in our agent"));
         self.burn_in(&mut chain);
         let touched = if left.is_empty() {
             "no disk is touched"
@@ -246,13 +156,7 @@ impl Case<'_> {
         Ok((Some(&installed.target), step::left(self.role, done)))
     }
 
-    fn on_disk(
-        &self,
-        inventory: &Inventory,
-        pool: &mut Pool,
-        bios: &BTreeMap<String, String>,
-        rotate: bool,
-    ) -> Result<Vec<Action>, String> {
+    fn on_disk(&self, inventory: &Inventory, pool: &mut Pool, firmware: Firmware) -> Result<Vec<Action>, String> {
         let image = self.image(inventory)?;
         let installed = self.node.installed.as_ref();
         let target = disk::choose(
@@ -272,25 +176,25 @@ impl Case<'_> {
         let setup = wanted.setup(self.node, inventory, pool)?;
         let work = self.work(image, &target, &setup)?;
         let proved = self.node.node.state == NodeState::Ready && !self.node.node.agent_connected;
-        if matches!(work, Work::Prove) && proved && bios.is_empty() && !rotate {
+        if matches!(work, Work::Prove) && proved && firmware.is_as_wanted() {
             return Ok(Vec::new());
         }
         let mut chain = Chain::new(self.hostname, self.node.node.id);
-        self.firmware(&mut chain, bios, rotate);
         match work {
             Work::Install(reason) => {
                 self.agent_can_come()?;
-                Self::agent(&mut chain, bios, "the install is done by our agent");
+                firmware.push(self, &mut chain, Some("the install is done by our agent"));
                 self.install(&mut chain, inventory, image, target, setup, &reason)?;
                 self.reachable(&mut chain, image);
                 step::push(self.role, None, &account(self.role, image), &mut chain);
             }
             Work::Prove | Work::Finish(_) => {
-                if !bios.is_empty() {
+                let enters = firmware.needs_agent();
+                if enters {
                     self.agent_can_come()?;
-                    Self::agent(&mut chain, bios, "");
                 }
-                if !bios.is_empty() || self.node.node.agent_connected {
+                firmware.push(self, &mut chain, None);
+                if enters || self.node.node.agent_connected {
                     self.leave(&mut chain, target, "back to the installed system, which stays as it is");
                 }
                 self.reachable(&mut chain, image);

@@ -42,7 +42,7 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
                 let binding = rules.bind(node);
                 let (role, hostname) = (binding.role.as_deref().unwrap_or_default(), binding.hostname.as_deref());
                 if super::hands_off(&node.node.state).is_some()
-                    || seen(node, role, hostname.unwrap_or_default()) != *digest
+                    || seen(node, role, site.role.get(role), hostname.unwrap_or_default()) != *digest
                 {
                     out.extend(differences(plan, site, facts, node, actions));
                 }
@@ -162,18 +162,30 @@ fn addresses(plan: &Plan, facts: &Facts, out: &mut Vec<String>) {
         }
     }
     for action in &plan.actions {
-        let ActionKind::Setup { setup, .. } = &action.kind else {
-            continue;
-        };
-        let given = setup.networks.iter().flat_map(|network| &network.addresses);
-        for address in given.filter_map(|address| address.split('/').next()?.parse::<IpAddr>().ok()) {
+        for (address, whose) in given(action) {
             let other = owners.get(&address).is_some_and(|owner| Some(*owner) != action.node);
             if other || facts.taken.contains(&address) || facts.appliance.contains(&address) {
-                out.push(format!(
-                    "address {address}, meant for {}, is taken by now",
-                    setup.hostname
-                ));
+                out.push(format!("address {address}, meant for {whose}, is taken by now"));
             }
         }
+    }
+}
+
+/// Static addresses that an action gives out, and to whom.
+fn given(action: &Action) -> Vec<(IpAddr, String)> {
+    match &action.kind {
+        ActionKind::Setup { setup, .. } => {
+            let given = setup.networks.iter().flat_map(|network| &network.addresses);
+            let given = given.filter_map(|address| address.split('/').next()?.parse().ok());
+            given.map(|address| (address, setup.hostname.clone())).collect()
+        }
+        ActionKind::BmcSetUp {
+            network: Some(network), ..
+        } => {
+            let whose = format!("the BMC of {}", name(&[action]));
+            let address = network.address.map(|fixed| IpAddr::from(fixed.address));
+            address.map(|address| (address, whose)).into_iter().collect()
+        }
+        _ => Vec::new(),
     }
 }

@@ -26,7 +26,9 @@ pub use handoff::{
 pub use problem::SiteProblem;
 pub use profiles::profiles;
 pub use reference::reference;
-pub use types::{EraseDisks, File, Machine, Materials, MemoryRole, Network, Role, RoleNetwork, Root, Rule, Site, Step};
+pub use types::{
+    Bmc, EraseDisks, File, Machine, Materials, MemoryRole, Network, Role, RoleNetwork, Root, Rule, Site, Step,
+};
 pub use values::{Addresses, Attribute, Service};
 
 use crate::OwnService;

@@ -14,6 +14,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`[role.NAME]`", "#/$defs/Role"),
     ("`root = { .. }`", "#/$defs/Root"),
     ("`burn_in = { .. }`", "#/$defs/BurnIn"),
+    ("`[role.NAME.bmc]`", "#/$defs/Bmc"),
     ("`[[role.NAME.network]]`", "#/$defs/RoleNetwork"),
     ("`[[role.NAME.file]]`", "#/$defs/File"),
     ("`[[role.NAME.step]]`", "#/$defs/Step"),

@@ -229,6 +229,7 @@ impl Checker<'_, '_, '_> {
             );
         }
         self.role_networks(name, role);
+        self.role_bmc(name, role);
         self.steps(name, role);
         let mut paths = BTreeSet::new();
         for (index, file) in role.file.iter().enumerate() {
@@ -245,6 +246,29 @@ impl Checker<'_, '_, '_> {
                 let message = format!("`{check}` is not the id of a check");
                 self.add(&["role", name, "checks", &index.to_string()], message, None);
             }
+        }
+    }
+
+    fn role_bmc(&mut self, name: &str, role: &Role) {
+        let path = ["role", name, "bmc", "network"];
+        if let Some(wanted) = &role.bmc.network {
+            self.refers(&path, "network", wanted, self.site.network.keys().map(String::as_str));
+            if self
+                .site
+                .network
+                .get(wanted)
+                .is_some_and(|network| !network.subnet.addr().is_ipv4())
+            {
+                self.add(
+                    &path,
+                    "is an IPv6 network; a BMC is set up in-band with IPv4 only",
+                    None,
+                );
+            }
+        }
+        // IPMI 2.0 section 22.28.
+        if role.bmc.account.as_ref().is_some_and(|account| account.len() > 16) {
+            self.add(&["role", name, "bmc", "account"], "has more than 16 characters", None);
         }
     }
 

@@ -147,6 +147,9 @@ pub struct Role {
     /// Give each BMC a password of its own first.
     #[serde(default)]
     pub rotate_bmc_password: bool,
+    /// Set each BMC up from inside its machine, over KCS. Says nothing: BMCs stay as they are.
+    #[serde(default)]
+    pub bmc: Bmc,
     /// At most so many nodes of this role are worked on at once.
     #[serde(default)]
     #[schemars(range(min = 1))]
@@ -154,6 +157,19 @@ pub struct Role {
     /// Roles whose nodes must all be ready before the first node of this one is begun.
     #[serde(default)]
     pub after: Vec<String>,
+}
+
+/// What is set on a BMC from inside its machine. Other accounts of it are left alone.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bmc {
+    /// Name of the site's network it is on: `addresses` there says DHCP or a range, `vlan` the tag it sends, if any. Not
+    /// given: its network stays as it is.
+    pub network: Option<String>,
+    /// Name of an administrator's account of Rackbar's own, at most 16 characters. Its password is made for this machine
+    /// alone and sealed in the store. An account of that name which is there already is taken over.
+    #[schemars(extend("format" = "user"))]
+    pub account: Option<String>,
 }
 
 /// What runs in memory.

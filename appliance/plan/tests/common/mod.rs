@@ -7,7 +7,9 @@ use rackbar_model::{
     Digest, Disk, DiskBus, ImageEntry, ImageFormat, Inventory, MacAddr, Nic, Node, NodeId, NodeState, OsSetup,
     PowerState, Timestamp,
 };
-use rackbar_plan::{ActionKind, Facts, Installed, NodeFacts, Plan, Scope, SetupDigest, Site, plan};
+use rackbar_plan::{
+    ActionKind, BmcNetwork, Facts, Installed, NodeFacts, Plan, Scope, SetupDigest, Site, bmc_holder, plan,
+};
 
 pub const GIB: u64 = 1 << 30;
 pub const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f t@example.org";
@@ -155,8 +157,8 @@ pub fn setup<'p>(plan: &'p Plan, name: &str) -> &'p OsSetup {
 /// What the orchestrator records when a plan was carried out well.
 pub fn carried_out(facts: &mut Facts, plan: &Plan) {
     for node in &mut facts.nodes {
-        let own = plan.actions.iter().filter(|action| action.node == Some(node.node.id));
-        for action in own {
+        let id = node.node.id;
+        for action in plan.actions.iter().filter(|action| action.node == Some(id)) {
             match (&action.kind, &mut node.installed) {
                 (
                     ActionKind::WriteImage {
@@ -185,6 +187,10 @@ pub fn carried_out(facts: &mut Facts, plan: &Plan) {
                     node.bios.get_or_insert_default().extend(attributes.clone());
                 }
                 (ActionKind::RotatePassword, _) => node.password_rotated = true,
+                (ActionKind::BmcSetUp { network, account }, _) => {
+                    let (network, account) = (network.clone(), account.clone());
+                    set_up_bmc(node, network, account);
+                }
                 _ => {}
             }
         }
@@ -196,6 +202,26 @@ pub fn carried_out(facts: &mut Facts, plan: &Plan) {
             });
         }
     }
+}
+
+/// A BMC that was set up as wanted, and answers.
+fn set_up_bmc(node: &mut NodeFacts, network: Option<BmcNetwork>, account: Option<String>) {
+    node.bmc |= account.is_some();
+    node.bmc_account = account.or(node.bmc_account.take());
+    let Some(network) = network else { return };
+    let fixed = network.address;
+    if let Some(fixed) = fixed {
+        node.addresses.insert(bmc_holder(&network.name), fixed.address.into());
+    }
+    change(node, |node| {
+        let bmc = node.inventory.as_mut().and_then(|inventory| inventory.bmc.as_mut());
+        let bmc = bmc.expect("a BMC that is set up is there");
+        (bmc.dhcp, bmc.vlan) = (Some(fixed.is_none()), network.vlan);
+        if let Some(fixed) = fixed {
+            (bmc.address, bmc.prefix) = (Some(fixed.address.into()), Some(fixed.prefix));
+            bmc.gateway = fixed.gateway.map(Into::into);
+        }
+    });
 }
 
 pub const WORKER: &str = r##"

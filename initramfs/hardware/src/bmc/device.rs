@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// After this many questions without an answer the others are not asked: together they would take a minute.
 const SILENCES: u32 = 2;
 
+/// Between two looks at a BMC that was just set up: many bring their network down and up again first.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// `struct ipmi_msg`.
 #[repr(C)]
 struct Message {
@@ -160,6 +163,10 @@ impl Ask for IpmiDevice {
         let answer = self.exchange(function, command, data);
         self.silences = if answer.is_ok() { 0 } else { self.silences + 1 };
         answer.ok()
+    }
+
+    fn rest(&mut self) {
+        std::thread::sleep(SETTLE);
     }
 }
 

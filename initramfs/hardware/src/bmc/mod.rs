@@ -10,14 +10,18 @@ use rackbar_model::{BmcInfo, MacAddr};
 use crate::Root;
 use device::IpmiDevice;
 
-pub use setup::{Wanted, configure};
+pub use setup::{Static, Wanted, configure, configure_by};
 
 const APPLICATION: u8 = 0x06;
 const TRANSPORT: u8 = 0x0c;
 
-/// A way to ask the BMC: network function, command and data in, completion code and data out.
-trait Ask {
+/// A way to ask the BMC.
+pub trait Ask {
+    /// Network function, command and data in, completion code and data out; `None` without an answer.
     fn ask(&mut self, function: u8, command: u8, data: &[u8]) -> Option<Vec<u8>>;
+
+    /// Waits a moment, while the BMC does what it was told.
+    fn rest(&mut self) {}
 }
 
 /// Asks the first BMC; `None` when there is none or it does not answer.
@@ -25,7 +29,8 @@ pub fn read(root: &Root) -> Option<BmcInfo> {
     read_from(&mut IpmiDevice::open(&root.path("dev/ipmi0")).ok()?)
 }
 
-fn read_from(bmc: &mut impl Ask) -> Option<BmcInfo> {
+/// As [`read`], by a way of the caller's.
+pub fn read_from(bmc: &mut impl Ask) -> Option<BmcInfo> {
     let mut info = device_id(&good(bmc.ask(APPLICATION, 0x01, &[]))?)?;
     let channel = lan_channel(bmc);
     // Get LAN Configuration Parameters (23.2): channel, parameter, set, block; the answer begins with a revision.

@@ -1,5 +1,7 @@
-//! Setting a BMC up from inside: its own network (IPMI 2.0 section 23.1) and a user (22.26 to 22.30). Each setting is
-//! read back; a BMC that says yes and does nothing is found out here and not by the operator at night.
+//! Setting a BMC up from inside: its own network (IPMI 2.0 section 23.1) and a user (22.26 to 22.30). What is as wanted is
+//! not touched. Each setting is read back; a BMC that says yes and does nothing is found out here and not by the operator
+//! at night. A user gets name, password and rights before it is enabled, so that whatever interrupts this leaves no account
+//! open that is half made, and the accounts of others stay as they are.
 
 use std::net::Ipv4Addr;
 
@@ -21,9 +23,12 @@ pub struct Wanted<'a> {
     pub address: Option<Static>,
     /// 802.1Q VLAN ID; 0 switches tagging off.
     pub vlan: Option<u16>,
-    /// User slot, name and password.
+    /// User slot, name and password. Slot 0: the one that has this name, else the first free one.
     pub user: Option<(u8, &'a str, &'a str)>,
 }
+
+/// Looks at a BMC that was set up, until it shows what it was told.
+const LOOKS: u32 = 8;
 
 /// Sets up the first BMC and reads it back.
 ///
@@ -43,24 +48,94 @@ fn order(bmc: &mut impl Ask, what: &str, function: u8, command: u8, data: &[u8])
     }
 }
 
-fn configure_by(bmc: &mut impl Ask, wanted: &Wanted<'_>) -> Result<BmcInfo, String> {
+/// As [`configure`], by a way of the caller's.
+///
+/// # Errors
+/// As there.
+pub fn configure_by(bmc: &mut impl Ask, wanted: &Wanted<'_>) -> Result<BmcInfo, String> {
     check(wanted)?;
+    let before = read_from(bmc).ok_or("the BMC does not answer")?;
     let channel = lan_channel(bmc);
-    if wanted.dhcp.is_some() || wanted.address.is_some() || wanted.vlan.is_some() {
-        network(bmc, channel, wanted)?;
-    }
     if let Some((slot, name, password)) = wanted.user {
+        let slot = if slot == 0 { slot_for(bmc, channel, name)? } else { slot };
         user(bmc, channel, slot, name, password)?;
     }
-    let info = read_from(bmc).ok_or("the BMC does not answer after it was set up")?;
-    compare(&info, wanted)?;
-    Ok(info)
+    if compare(&before, wanted).is_ok() {
+        return Ok(before);
+    }
+    // Last: a new address may take the BMC away from whoever else works on it.
+    network(bmc, channel, wanted)?;
+    let mut looks = 0;
+    loop {
+        let found = read_from(bmc).ok_or_else(|| "the BMC does not answer after it was set up".to_owned());
+        let found = found.and_then(|info| compare(&info, wanted).map(|()| info));
+        looks += 1;
+        if found.is_ok() || looks >= LOOKS {
+            return found;
+        }
+        bmc.rest();
+    }
+}
+
+/// The slot of the user with this name, else the first that nobody has. Slot 1 is the anonymous user's.
+fn slot_for(bmc: &mut impl Ask, channel: u8, name: &str) -> Result<u8, String> {
+    // Get User Access (22.27): how many slots there are; the top bits of the second byte say whether this one is enabled.
+    let access = good(bmc.ask(APPLICATION, 0x44, &[channel, 1])).unwrap_or_default();
+    let slots = access.first().map_or(0, |slots| slots & 0x3f);
+    if slots < 2 {
+        return Err("the BMC does not say how many users it has room for".to_owned());
+    }
+    let (mut free, mut others) = (None, Vec::new());
+    for slot in 2..=slots {
+        let answer = bmc.ask(APPLICATION, 0x46, &[slot]);
+        let taken = match answer.as_deref() {
+            Some([0, field @ ..]) => user_name(field),
+            // Some makers refuse the name of a user that is not there (CCh).
+            Some([0xcc, ..]) => String::new(),
+            Some([code, ..]) => {
+                return Err(format!(
+                    "the BMC refuses the name of user {slot} (completion code {code:#04x})"
+                ));
+            }
+            _ => {
+                return Err(format!(
+                    "the BMC does not answer when it is asked for the name of user {slot}"
+                ));
+            }
+        };
+        if taken == name {
+            return Ok(slot);
+        }
+        if taken.is_empty() {
+            const ENABLED: u8 = 0b01;
+            let access = good(bmc.ask(APPLICATION, 0x44, &[channel, slot])).unwrap_or_default();
+            let enabled = access.get(1).is_some_and(|status| status >> 6 == ENABLED);
+            free = free.or((!enabled).then_some(slot));
+        } else {
+            others.push(taken);
+        }
+    }
+    let full = || {
+        format!(
+            "all {slots} users of the BMC are taken: {}; remove one of them",
+            others.join(", ")
+        )
+    };
+    free.ok_or_else(full)
+}
+
+/// A name from its zero-padded field, for people to read.
+fn user_name(field: &[u8]) -> String {
+    let name = field.iter().take(16).take_while(|byte| **byte != 0);
+    name.map(|byte| char::from(*byte))
+        .map(|letter| if letter.is_ascii_graphic() { letter } else { '?' })
+        .collect()
 }
 
 fn check(wanted: &Wanted<'_>) -> Result<(), String> {
     if let Some((slot, name, password)) = wanted.user {
         // Slot 1 is the anonymous user (22.28), and a slot has six bits.
-        if !(2..=63).contains(&slot) {
+        if slot != 0 && !(2..=63).contains(&slot) {
             return Err(format!("user slot {slot} is not between 2 and 63"));
         }
         if name.is_empty() || name.len() > 16 || !name.is_ascii() {
@@ -102,6 +177,19 @@ fn network(bmc: &mut impl Ask, channel: u8, wanted: &Wanted<'_>) -> Result<(), S
     Ok(())
 }
 
+const ADMINISTRATOR: u8 = 4;
+const MESSAGING: u8 = 0x10;
+
+/// True when the user has this name and is enabled as administrator over the LAN channel.
+fn is_there(bmc: &mut impl Ask, channel: u8, slot: u8, name: &[u8]) -> bool {
+    let named = good(bmc.ask(APPLICATION, 0x46, &[slot])).is_some_and(|told| told.get(..16) == Some(name));
+    let access = good(bmc.ask(APPLICATION, 0x44, &[channel, slot])).unwrap_or_default();
+    // 10b is "disabled"; 00b is what BMCs older than errata 3 say of an enabled one.
+    let enabled = access.get(1).is_some_and(|status| status >> 6 == 0b01);
+    let rights = access.get(3).copied().unwrap_or_default();
+    named && enabled && rights & 0x0f == ADMINISTRATOR && rights & MESSAGING != 0
+}
+
 /// Name (22.28), password (22.30), access as administrator on the LAN channel (22.26), then enabling it (22.30).
 fn user(bmc: &mut impl Ask, channel: u8, slot: u8, name: &str, password: &str) -> Result<(), String> {
     let padded = |text: &str, length: usize| {
@@ -109,21 +197,17 @@ fn user(bmc: &mut impl Ask, channel: u8, slot: u8, name: &str, password: &str) -
         bytes.resize(length, 0);
         bytes
     };
-    order(
-        bmc,
-        "a user's name",
-        APPLICATION,
-        0x45,
-        &[&[slot][..], &padded(name, 16)].concat(),
-    )?;
     // Bit 7 of the slot says that the password has 20 bytes and not 16.
     let (flag, length) = if password.len() > 16 { (0x80, 20) } else { (0, 16) };
     let secret = padded(password, length);
     let operation = |kind: u8| [&[slot | flag, kind][..], &secret].concat();
+    if is_there(bmc, channel, slot, &padded(name, 16)) && good(bmc.ask(APPLICATION, 0x47, &operation(3))).is_some() {
+        return Ok(());
+    }
+    let named = [&[slot][..], &padded(name, 16)].concat();
+    order(bmc, "a user's name", APPLICATION, 0x45, &named)?;
     order(bmc, "a user's password", APPLICATION, 0x47, &operation(2))?;
-    const ADMINISTRATOR: u8 = 4;
     const CHANGE: u8 = 0x80;
-    const MESSAGING: u8 = 0x10;
     let access = [CHANGE | MESSAGING | channel, slot, ADMINISTRATOR, 0];
     order(bmc, "a user's rights", APPLICATION, 0x43, &access)?;
     order(bmc, "to enable a user", APPLICATION, 0x47, &[slot, 1])?;
@@ -167,114 +251,4 @@ fn compare(info: &BmcInfo, wanted: &Wanted<'_>) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashMap;
-
-    /// A BMC that keeps what it is told, but for the parameters in `deaf`.
-    #[derive(Default)]
-    struct Memory {
-        lan: HashMap<u8, Vec<u8>>,
-        name: Vec<u8>,
-        password: Vec<u8>,
-        access: u8,
-        deaf: Option<u8>,
-    }
-
-    impl Ask for Memory {
-        fn ask(&mut self, function: u8, command: u8, data: &[u8]) -> Option<Vec<u8>> {
-            Some(match (function, command, data) {
-                (6, 1, []) => vec![0, 0x20, 0x81, 0x82, 0x45, 0x02, 0xbf, 0xa2, 0x02, 0x00, 0x00, 0x01],
-                (6, 0x42, [1]) => vec![0, 1, 4, 1, 0x80],
-                (6, 0x42, _) => vec![0xcc],
-                (12, 1, [1, parameter, value @ ..]) => {
-                    if self.deaf != Some(*parameter) {
-                        self.lan.insert(*parameter, value.to_vec());
-                    }
-                    vec![0]
-                }
-                (12, 2, [1, parameter, ..]) => match self.lan.get(parameter) {
-                    Some(value) => [&[0, 0x11][..], value].concat(),
-                    None => vec![0x80],
-                },
-                (6, 0x45, [3, name @ ..]) => {
-                    self.name = name.to_vec();
-                    vec![0]
-                }
-                (6, 0x46, [3]) => [&[0][..], &self.name].concat(),
-                (6, 0x47, [slot, 2, password @ ..]) if slot & 0x3f == 3 => {
-                    self.password = password.to_vec();
-                    vec![0]
-                }
-                (6, 0x47, [_, 3, password @ ..]) => vec![if password == self.password { 0 } else { 0x80 }],
-                (6, 0x47, [3, 1]) => vec![0],
-                (6, 0x43, [flags, 3, limit, 0]) => {
-                    self.access = flags & 0x70 | limit;
-                    vec![0]
-                }
-                (6, 0x44, [1, 3]) => vec![0, 10, 1, 1, self.access],
-                _ => vec![0xc1],
-            })
-        }
-    }
-
-    fn wanted() -> Wanted<'static> {
-        Wanted {
-            dhcp: Some(false),
-            address: Some((Ipv4Addr::new(10, 0, 9, 21), 22, Some(Ipv4Addr::new(10, 0, 9, 1)))),
-            vlan: Some(300),
-            user: Some((3, "rackbar", "a-password-of-19-ch")),
-        }
-    }
-
-    #[test]
-    fn a_bmc_is_set_up_and_read_back() {
-        let mut bmc = Memory::default();
-        let info = configure_by(&mut bmc, &wanted()).unwrap();
-        assert_eq!((info.prefix, info.vlan, info.dhcp), (Some(22), Some(300), Some(false)));
-        assert_eq!(bmc.lan[&6], [255, 255, 252, 0]);
-        assert_eq!((bmc.password.len(), bmc.access), (20, 0x14));
-        let off = Wanted {
-            vlan: Some(0),
-            ..Wanted::default()
-        };
-        assert_eq!(configure_by(&mut bmc, &off).unwrap().vlan, None);
-    }
-
-    #[test]
-    fn a_bmc_that_says_yes_and_does_nothing_is_found_out() {
-        for (deaf, word) in [(3, "address"), (12, "gateway"), (20, "VLAN"), (4, "source")] {
-            let mut bmc = Memory {
-                deaf: Some(deaf),
-                ..Memory::default()
-            };
-            let error = configure_by(&mut bmc, &wanted()).unwrap_err();
-            assert!(error.contains(word), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_ipmi_has_no_room_for_is_refused_without_the_password() {
-        let long = "a-password-of-more-than-twenty";
-        let mut bmc = Memory::default();
-        for user in [
-            (1, "a", "b"),
-            (64, "a", "b"),
-            (3, "", "b"),
-            (3, "a", ""),
-            (3, "a", long),
-            (3, "a-name-of-17-char", "b"),
-        ] {
-            let error = configure_by(
-                &mut bmc,
-                &Wanted {
-                    user: Some(user),
-                    ..Wanted::default()
-                },
-            )
-            .unwrap_err();
-            assert!(!error.contains(long), "{error}");
-        }
-        assert!(bmc.name.is_empty());
-    }
-}
+mod tests;

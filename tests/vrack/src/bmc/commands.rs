@@ -489,7 +489,7 @@ fn set_lan(state: &BmcState, selector: u8, value: &[u8]) -> Data {
         LanParameter::Mac(mac) => lan.mac = MacAddr(mac),
         LanParameter::Other { .. } => return Err(Completion::PARAMETER_UNSUPPORTED),
     }
-    state.set_lan(lan);
+    state.order_lan(lan);
     state.log(format!("LAN parameter {selector} set"));
     Ok(Vec::new())
 }

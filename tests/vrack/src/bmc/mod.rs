@@ -33,6 +33,7 @@ pub use self::pretend::Pretend;
 use self::redfish::Tls;
 pub use self::state::{Account, BmcState, Lan, LogEntry};
 use crate::console::Console;
+use crate::host::{Host, Ipv4};
 use crate::seat::{BmcHandle, BmcSeat, Boxed, Identity, MachinePower};
 use crate::switch::Tasks;
 
@@ -63,6 +64,7 @@ impl Seated {
 /// When a port or the KCS socket cannot be had, or the password is too long.
 pub fn start_on(seat: BmcSeat) -> io::Result<Seated> {
     let BmcSeat {
+        name,
         host,
         power,
         console,
@@ -102,13 +104,15 @@ pub fn start_on(seat: BmcSeat) -> io::Result<Seated> {
             connections.spawn(redfish::serve(Arc::clone(&here), tls.clone(), stream));
         }
     });
+    follow(&tasks, &state, host.clone(), format!("bmc-{name}"));
     let here = Arc::clone(&state);
     tasks.spawn(async move {
         let mut addresses = host.watch_address();
         loop {
             let bound = *addresses.borrow_and_update();
-            if let Some(bound) = bound {
-                let lan = here.lan();
+            let lan = here.lan();
+            // A static address is there because it was set.
+            if let Some(bound) = bound.filter(|_| lan.dhcp) {
                 here.set_lan(Lan {
                     address: bound.address,
                     prefix: bound.prefix,
@@ -122,6 +126,34 @@ pub fn start_on(seat: BmcSeat) -> io::Result<Seated> {
         }
     });
     Ok(Seated { state, _tasks: tasks })
+}
+
+/// Puts network settings in force as they are ordered. A VLAN is kept and shown; the station stays on its port's.
+fn follow(tasks: &Tasks, state: &Arc<BmcState>, host: Host, hostname: String) {
+    let mut ordered = state.ordered();
+    let mut dhcp = state.lan().dhcp;
+    let state = Arc::clone(state);
+    tasks.spawn(async move {
+        while ordered.changed().await.is_ok() {
+            let lan = *ordered.borrow_and_update();
+            match (lan.dhcp, std::mem::replace(&mut dhcp, lan.dhcp)) {
+                // A lease that is held stays.
+                (true, true) => {}
+                (true, false) => {
+                    state.set_lan(Lan {
+                        address: Ipv4Addr::UNSPECIFIED,
+                        ..state.lan()
+                    });
+                    host.set_ipv4(&Ipv4::dhcp(&*hostname));
+                }
+                (false, _) => host.set_ipv4(&Ipv4::Static {
+                    address: lan.address,
+                    prefix: lan.prefix,
+                    gateway: lan.gateway,
+                }),
+            }
+        }
+    });
 }
 
 fn serve_kcs(tasks: &Tasks, state: &Arc<BmcState>, socket: PathBuf) -> io::Result<()> {

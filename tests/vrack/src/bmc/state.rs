@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rackbar_ipmi::{Privilege, Secret, server};
 use rackbar_model::MacAddr;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use super::faults::Faults;
 use super::media::Drive;
@@ -120,6 +121,7 @@ pub struct BmcState {
     /// Its virtual CD drive; without one it remembers URLs and fetches nothing.
     pub(super) drive: Option<Drive>,
     inner: Mutex<Inner>,
+    ordered: watch::Sender<Lan>,
 }
 
 impl BmcState {
@@ -177,6 +179,7 @@ impl BmcState {
             nics,
             drive: None,
             inner: Mutex::new(inner),
+            ordered: watch::Sender::new(lan),
         };
         state.log("BMC started");
         Ok(state)
@@ -230,6 +233,17 @@ impl BmcState {
     /// The address changed, by DHCP or by hand.
     pub fn set_lan(&self, lan: Lan) {
         self.inner().lan = lan;
+    }
+
+    /// Somebody set the network up; whoever follows [`Self::ordered`] puts it in force.
+    pub(super) fn order_lan(&self, lan: Lan) {
+        self.set_lan(lan);
+        self.ordered.send_replace(lan);
+    }
+
+    /// Network settings as they are ordered.
+    pub(super) fn ordered(&self) -> watch::Receiver<Lan> {
+        self.ordered.subscribe()
     }
 
     /// A BIOS attribute in force.

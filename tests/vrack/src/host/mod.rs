@@ -177,6 +177,11 @@ impl Host {
         self.bound.clone()
     }
 
+    /// Gives it another IPv4 configuration, as a person does who types it in.
+    pub fn set_ipv4(&self, ipv4: &Ipv4) {
+        self.shared.set_ipv4(ipv4);
+    }
+
     /// Accepts TCP connections on a port of this host.
     ///
     /// # Errors

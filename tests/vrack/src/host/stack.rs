@@ -32,6 +32,8 @@ pub(super) struct Stack {
     pub(super) sockets: SocketSet<'static>,
     device: Queues,
     dhcp: Option<SocketHandle>,
+    /// A configuration that was put in force by hand and not reported yet.
+    rebound: Option<Option<Bound>>,
     /// Connections whose stream was dropped: kept until the goodbye was said.
     orphans: Vec<SocketHandle>,
     next_port: u16,
@@ -85,6 +87,7 @@ impl Shared {
             sockets,
             device,
             dhcp,
+            rebound: None,
             orphans: Vec::new(),
             next_port: FIRST_EPHEMERAL,
         };
@@ -100,6 +103,21 @@ impl Shared {
         let result = work(&mut locked(&self.stack));
         self.changed.notify_one();
         result
+    }
+
+    /// Puts another configuration in force; what the old one had open is cut.
+    pub(super) fn set_ipv4(&self, ipv4: &Ipv4) {
+        self.with(|stack| {
+            if let Some(handle) = stack.dhcp.take() {
+                stack.sockets.remove(handle);
+            }
+            let bound = ipv4.written_down();
+            configure(&mut stack.interface, bound.as_ref());
+            if let Ipv4::Dhcp { hostname } = ipv4 {
+                stack.dhcp = Some(stack.sockets.add(dhcp_socket(hostname)));
+            }
+            stack.rebound = Some(bound);
+        });
     }
 
     fn now(&self) -> Instant {
@@ -134,8 +152,12 @@ pub(super) async fn run(shared: Arc<Shared>, port: Port, report: watch::Sender<O
                 sockets,
                 device,
                 dhcp,
+                rebound,
                 ..
             } = &mut *stack;
+            if let Some(bound) = rebound.take() {
+                report.send_replace(bound);
+            }
             device.arrived.extend(arrived.drain(..));
             interface.poll(shared.now(), device, sockets);
             if let Some(handle) = *dhcp

@@ -198,6 +198,8 @@ pub struct NodeFile {
     /// A BMC on the management VLAN, with KCS to the machine.
     #[serde(default = "yes")]
     pub bmc: bool,
+    /// Password of its BMC's administrator, where it is not the one that all have: one that nobody told the appliance.
+    pub bmc_password: Option<String>,
     /// NICs; one on the rack VLAN when left out.
     #[serde(default = "one_nic")]
     pub nics: Vec<NicFile>,
