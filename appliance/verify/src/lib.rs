@@ -17,5 +17,5 @@ pub use capability::{Capabilities, Capability, Level, capabilities};
 pub use context::{BootFirst, Context, Peer, Seen, Wanted};
 pub use reach::{Asked, OverSsh, Reach};
 pub use report::{Checked, NodeReport, REPORT_VERSION, Report, ReportError, SignedReport, check, sign};
-pub use run::run;
+pub use run::{run, settle};
 pub use text::text;

@@ -25,6 +25,20 @@ pub async fn run(context: &Context, ids: &[String], reach: &dyn Reach) -> Vec<Ch
     results
 }
 
+/// Runs those checks of `results` again that failed and may come right by themselves while a system starts: names,
+/// clocks, neighbours. True when there is nothing left to wait for.
+pub async fn settle(results: &mut [CheckResult], context: &Context, reach: &dyn Reach) -> bool {
+    let mut settled = true;
+    for result in results {
+        let check = checks::find(&result.id).filter(|check| check.settles);
+        if result.status == CheckStatus::Failed && check.is_some() {
+            *result = one(&result.id, context, reach).await;
+            settled &= result.status != CheckStatus::Failed;
+        }
+    }
+    settled
+}
+
 fn unknown(id: &str) -> Verdict {
     Verdict::Failed {
         wanted: "a check of this name".into(),
@@ -74,5 +88,54 @@ fn result(id: &str, verdict: Verdict, began: Timestamp, at: Timestamp) -> CheckR
         advice,
         at,
         millis: at.0.saturating_sub(began.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::Asked;
+
+    /// A node whose clock is an hour off until it was asked three times, and whose kernel had an oops.
+    #[derive(Default)]
+    struct Starting(AtomicU32);
+
+    impl Reach for Starting {
+        fn ask<'a>(&'a self, script: &'a str, _: Duration) -> Asked<'a> {
+            let clock = script.contains("clock=");
+            let asked = if clock {
+                self.0.fetch_add(1, Ordering::Relaxed)
+            } else {
+                0
+            };
+            Box::pin(std::future::ready(Ok(match (clock, asked) {
+                (true, 0..=2) => "clock=3700.000000000\n".into(),
+                (true, _) => "clock=100.000000000\n".into(),
+                _ => "tainted=128\nbad=Oops: 0000\n".into(),
+            })))
+        }
+
+        fn now(&self) -> Timestamp {
+            Timestamp(100_000)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_settles_is_looked_at_again_and_nothing_else() {
+        let (context, node) = (Context::default(), Starting::default());
+        let ids = ["time.sync", "kernel.taint"].map(str::to_owned);
+        let mut results = run(&context, &ids, &node).await;
+        assert!(
+            results.iter().all(|result| result.status == CheckStatus::Failed),
+            "{results:#?}"
+        );
+        let tainted = results[1].clone();
+        assert!(!settle(&mut results, &context, &node).await);
+        assert!(!settle(&mut results, &context, &node).await);
+        assert!(settle(&mut results, &context, &node).await, "{results:#?}");
+        assert_eq!(results[0].status, CheckStatus::Passed);
+        assert_eq!(results[1], tainted, "a fault of the kernel does not go away by waiting");
     }
 }

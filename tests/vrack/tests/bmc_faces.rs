@@ -356,6 +356,7 @@ async fn a_bmc_is_at_the_address_it_was_given_over_kcs() {
         identity: stand.bmc.state().identity.clone(),
         nics: Vec::new(),
         kcs_socket: kcs.clone(),
+        media: stand._dir.path().join("seat.media"),
         username: "admin".into(),
         password: "secret".into(),
     };

@@ -22,6 +22,12 @@ const OUTPUT: usize = 64 << 10;
 /// Lines of a step's output that the run shows.
 const LINES: usize = 40;
 
+/// Time a new system has until names, clock and neighbours must be right: a time service needs up to a minute.
+const SETTLES: Duration = Duration::from_secs(75);
+
+/// Between two looks at what has not settled.
+const SETTLING_LOOK: Duration = Duration::from_secs(5);
+
 impl Appliance {
     /// A connection to the installed system, at whichever of its addresses it is.
     pub(super) async fn connect(
@@ -163,7 +169,7 @@ impl Appliance {
             clock: &clock,
         };
         let results = tokio::select! {
-            results = rackbar_verify::run(&context, checks, &reach) => results,
+            results = checked(&context, checks, &reach) => results,
             Ok(_) = task.give_up.wait_for(|give_up| *give_up) => {
                 return Done::failed("the checks were ended before they were done", "", true);
             }
@@ -242,6 +248,16 @@ impl Appliance {
         };
         Context { wanted, seen }
     }
+}
+
+/// Runs the checks; those that settle are run again until they pass or the system had its time.
+async fn checked(context: &Context, checks: &[String], reach: &dyn Reach) -> Vec<CheckResult> {
+    let began = tokio::time::Instant::now();
+    let mut results = rackbar_verify::run(context, checks, reach).await;
+    while !rackbar_verify::settle(&mut results, context, reach).await && began.elapsed() < SETTLES {
+        tokio::time::sleep(SETTLING_LOOK).await;
+    }
+    results
 }
 
 /// What a report says of the run.

@@ -62,6 +62,8 @@ pub(crate) struct Check {
     pub(crate) judge: fn(&Context, &Probed) -> Verdict,
     /// More time than usual.
     pub(crate) limit: Option<Duration>,
+    /// What it looks at comes right by itself in the first minute of a system's life.
+    pub(crate) settles: bool,
 }
 
 const fn check(
@@ -74,7 +76,12 @@ const fn check(
         probe,
         judge,
         limit: None,
+        settles: false,
     }
+}
+
+const fn settling(check: Check) -> Check {
+    Check { settles: true, ..check }
 }
 
 const fn slow(seconds: u64, check: Check) -> Check {
@@ -94,11 +101,14 @@ const CHECKS: &[Check] = &[
     check("boot.order", boot::order_probe, boot::order),
     check("net.addresses", network::addresses_probe, network::addresses),
     check("net.link", network::link_probe, network::link),
-    slow(120, check("net.pairs", network::pairs_probe, network::pairs)),
+    settling(slow(120, check("net.pairs", network::pairs_probe, network::pairs))),
     slow(120, check("net.mtu", network::mtu_probe, network::mtu)),
-    slow(60, check("dns.resolve", services::dns_probe, services::dns)),
-    check("time.sync", services::time_probe, services::time),
-    slow(120, check("proxy.packages", services::proxy_probe, services::proxy)),
+    settling(slow(60, check("dns.resolve", services::dns_probe, services::dns))),
+    settling(check("time.sync", services::time_probe, services::time)),
+    settling(slow(
+        120,
+        check("proxy.packages", services::proxy_probe, services::proxy),
+    )),
     check("ssh.hostkey", system::hostkey_probe, system::hostkey),
     check("services.failed", services::failed_probe, services::failed),
     check("kernel.taint", system::taint_probe, system::taint),

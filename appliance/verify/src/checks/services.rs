@@ -286,10 +286,19 @@ mod tests {
         );
         let mut unkept = super::super::tests::wishes();
         unkept.wanted.setup.ntp.clear();
-        for (clock, passes) in [("95.001", true), ("105.399", true), ("95.000", false), ("105.400", false)] {
+        for (clock, passes) in [
+            ("95.001", true),
+            ("105.399", true),
+            ("95.000", false),
+            ("105.400", false),
+        ] {
             let text = format!("clock={clock}000000\n");
             let verdict = time(&unkept, &Probed::new(text, Timestamp(100_000), Timestamp(100_400)));
-            assert_eq!(matches!(verdict, Verdict::Passed { .. }), passes, "{clock}: {verdict:?}");
+            assert_eq!(
+                matches!(verdict, Verdict::Passed { .. }),
+                passes,
+                "{clock}: {verdict:?}"
+            );
         }
     }
 
