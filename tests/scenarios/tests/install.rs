@@ -41,10 +41,20 @@ role = "worker"
 
 /// The demo rack's first machines, serving and discovered, with the image in the catalogue and `site` in force.
 async fn prepared(names: &[&str], change: impl FnOnce(&mut RackFile), site: &str) -> Result<Stage> {
+    prepared_with(names, change, |configuration| configuration, site).await
+}
+
+/// The same with the appliance's configuration changed.
+async fn prepared_with(
+    names: &[&str],
+    change: impl FnOnce(&mut RackFile),
+    configure: impl FnOnce(String) -> String,
+    site: &str,
+) -> Result<Stage> {
     let mut file = rack_file("demo")?;
     file.nodes.retain(|node| names.contains(&node.name.as_str()));
     change(&mut file);
-    let stage = Stage::set(file).await?;
+    let stage = Stage::set_with(file, configure).await?;
     stage.start_appliance().await?;
     for name in names {
         stage.power_on(name).await?;
@@ -81,7 +91,13 @@ async fn all_ready(stage: &Stage, names: &[&str]) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bios_and_a_uefi_machine_get_debian_and_are_ready() -> Result<()> {
     let names = ["n1", "n2"];
-    let stage = prepared(&names, |_| {}, SITE).await?;
+    // A rack without an uplink: its clocks agree with the appliance's, whatever that says.
+    let configure = |text: String| text + "\n[ntp]\nlocal_stratum = 10\n";
+    let site = SITE.replace(
+        "addresses =",
+        "dns = \"own\"\nntp = \"own\"\nsyslog = \"own\"\naddresses =",
+    );
+    let stage = prepared_with(&names, |_| {}, configure, &site).await?;
     let cli = Cli::new(&stage).await?;
     let mut called = Vec::new();
     for name in names {
@@ -95,6 +111,7 @@ async fn a_bios_and_a_uefi_machine_get_debian_and_are_ready() -> Result<()> {
     );
     all_ready(&stage, &names).await?;
     operator::verifies(&cli, &called).await?;
+    operator::reads_logs(&cli, &called).await?;
     operator::proves(&cli).await?;
     operator::hands_over_to_ansible(&cli, &called).await?;
     operator::keeps_hands_off(&cli, &called[0]).await?;
@@ -464,8 +481,13 @@ async fn until_under_way(stage: &Stage, id: RunId, kind: &str, percent: u64) -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_in_the_middle_of_writing_recovers() -> Result<()> {
-    let stage = prepared(&["n1"], |_| {}, SITE).await?;
-    let (_, id) = commit_all(&stage.api).await?;
+    let stage = prepared(&["n1"], |_| {}, "version = 1\n").await?;
+    stage.api.upload(&install::image()?).await?;
+    let name = stage.node("n1").await?.context("known")?.name;
+    let cli = Cli::new(&stage).await?;
+    operator::installs_simply(&cli, &name).await?;
+    let run = stage.node("n1").await?.context("known")?.run;
+    let id = RunId(run.context("it is worked on")?);
     until_under_way(&stage, id, "/os.write", 30).await?;
     let machine = stage.rack.node("n1").context("n1")?;
     machine.machine.act(PowerAction::ForceOff).await?;

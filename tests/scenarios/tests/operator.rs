@@ -35,12 +35,33 @@ pub(crate) async fn verifies(cli: &Cli, names: &[String]) -> Result<()> {
     cli.run(&["verify", "--rack"], READY).await?;
     for name in names {
         let said = cli.run(&["report", "show", name], SOON).await?;
-        for check in ["net.pairs", "net.mtu"] {
+        for check in ["net.pairs", "net.mtu", "dns.resolve", "time.sync"] {
             let line = said.lines().find(|line| line.contains(check));
             let line = line.with_context(|| format!("{check} is not in the report of {name}: {said}"))?;
             ensure!(line.contains("passed"), "{name}: {line}");
         }
+        let clock = said.lines().find(|line| line.contains("time.sync")).unwrap_or_default();
+        ensure!(clock.contains("kept by systemd-timesyncd"), "{name}: {clock}");
     }
+    Ok(())
+}
+
+/// Reads what the installed systems log, at the appliance that collects it.
+pub(crate) async fn reads_logs(cli: &Cli, names: &[String]) -> Result<()> {
+    for name in names {
+        let said = cli.run(&["log", name], SOON).await?;
+        ensure!(said.contains("sshd"), "{name} logged nothing of our logins: {said}");
+    }
+    Ok(())
+}
+
+/// "Install this on that": no site file, no roles.
+pub(crate) async fn installs_simply(cli: &Cli, name: &str) -> Result<()> {
+    let what = ["install", "--os", "debian-12", name, "--disk", "smallest"];
+    let refused = cli.run(&[&what[..], &["--detach"]].concat(), SOON).await;
+    ensure!(refused.is_err(), "data would be destroyed without consent: {refused:?}");
+    let consent = ["--yes-destroy", name, "--detach"];
+    cli.run(&[&what[..], &consent].concat(), SOON).await?;
     Ok(())
 }
 
