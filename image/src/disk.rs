@@ -10,6 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use rackbar_boot_media::BOOT_PATH;
+
 use crate::digest::serial;
 use crate::ext4;
 use crate::fat::Volume;
@@ -19,8 +21,6 @@ use crate::gpt::{self, BACKUP_SECTORS, Partition, SECTOR};
 pub const ESP_NAME: &str = "rackbar-esp";
 /// The configuration file's name in the boot partition.
 pub const CONFIG_NAME: &str = "rackbar.toml";
-/// Where firmware looks for a boot program on a medium without a boot entry (UEFI 2.10 section 3.5.1.1).
-pub(crate) const BOOT_PATH: &str = "EFI/BOOT/BOOTX64.EFI";
 /// Keeps the second slot's folder in place; FAT tools drop nothing, people do.
 const SLOT_NOTE: (&str, &str) = (
     "EFI/RACKBAR/README.TXT",

@@ -1,5 +1,5 @@
-//! What goes on Rackbar's boot media, as data (`data/`), and the code that writes them: cpio, zstd, PE sections, FAT,
-//! GPT, ext4, ISO 9660. Everything works as an ordinary user, with no loop devices and no outside tools, and the same
+//! What goes on Rackbar's boot media, as data (`data/`), and the code that writes them: cpio, zstd, PE sections,
+//! GPT, ext4, and with `rackbar-boot-media` FAT and ISO 9660. Everything works as an ordinary user, with no loop devices and no outside tools, and the same
 //! inputs give the same bytes.
 //!
 //! [`media::build`] makes all files of `target/image`; [`disk::write`] and [`iso::write`] make one medium with a
@@ -13,9 +13,7 @@ pub mod cpio;
 pub mod deb;
 pub mod digest;
 pub mod disk;
-pub mod epoch;
 pub mod ext4;
-pub mod fat;
 mod gpt;
 pub mod iso;
 pub mod kernel;
@@ -25,3 +23,5 @@ pub mod modules;
 pub mod os;
 pub mod pe;
 pub mod sbom;
+
+pub use rackbar_boot_media::{epoch, fat};

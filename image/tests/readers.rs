@@ -8,6 +8,7 @@ mod common;
 use std::process::Command;
 
 use common::{cut, noise, pe, run};
+use rackbar_boot_media::iso::{self as disc, Disc};
 use rackbar_image::disk::{self, DiskSpec};
 use rackbar_image::fat::Volume;
 use rackbar_image::iso::{self, IsoSpec};
@@ -135,6 +136,52 @@ fn an_iso_is_a_cd_and_a_disk_at_once() {
     assert_eq!(std::fs::read_to_string(file("fat.toml")).unwrap(), CONFIG);
 }
 
+/// The disc that BMCs fetch: small, so its volume is FAT16.
+#[test]
+fn a_small_disc_is_read_as_a_cd_and_its_volume_as_fat16() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let path = |name: &str| file(name).to_str().unwrap().to_owned();
+    let efi = noise(240_000);
+    let disc = Disc {
+        efi: &efi,
+        beside: Some(("rackbar.url", b"http://192.0.2.1\n")),
+        serial: 7,
+        least: disc::FAT16,
+    };
+    let bytes = disc::bytes(&disc).unwrap();
+    assert!(bytes.len() < 5 << 20, "{} bytes", bytes.len());
+    assert_eq!(bytes, disc::bytes(&disc).unwrap(), "the same files give the same bytes");
+    std::fs::write(file("cd.iso"), &bytes).unwrap();
+    let args = ["-indev", &path("cd.iso"), "-report_el_torito", "plain"];
+    let boot = run("xorriso", &args);
+    assert!(boot.contains("UEFI") && boot.contains(" 6144"), "{boot}");
+    for (name, out) in [("/RACKBAR.URL", "out.url"), ("/EFI/BOOT/BOOTX64.EFI", "out.efi")] {
+        run(
+            "xorriso",
+            &[
+                "-osirrox",
+                "on",
+                "-indev",
+                &path("cd.iso"),
+                "-extract",
+                name,
+                &path(out),
+            ],
+        );
+    }
+    assert_eq!(std::fs::read(file("out.efi")).unwrap(), efi);
+    assert_eq!(std::fs::read(file("out.url")).unwrap(), b"http://192.0.2.1\n");
+    cut(&file("cd.iso"), MIB, 3 * MIB, &file("esp.fat"));
+    let verdict = run("fsck.fat", &["-n", "-v", &path("esp.fat")]);
+    assert!(verdict.contains("16 bit"), "{verdict}");
+    for (name, out) in [("::EFI/BOOT/BOOTX64.EFI", "fat.efi"), ("::rackbar.url", "fat.url")] {
+        run("mcopy", &["-i", &path("esp.fat"), name, &path(out)]);
+    }
+    assert_eq!(std::fs::read(file("fat.efi")).unwrap(), efi);
+    assert_eq!(std::fs::read(file("fat.url")).unwrap(), b"http://192.0.2.1\n");
+}
+
 #[test]
 fn fat_holds_long_names_many_files_and_deep_folders() {
     let folder = tempfile::tempdir().unwrap();
@@ -198,7 +245,7 @@ fn a_fat_volume_that_cannot_be_written_is_refused_in_words() {
         files,
     };
     let small = volume(MIB, vec![]).write(&file, 0).unwrap_err().to_string();
-    assert!(small.contains("65525 clusters"), "{small}");
+    assert!(small.contains("4085 clusters"), "{small}");
     let big = noise(35 * MIB as usize);
     let full = volume(34 * MIB, vec![("BIG", &big)])
         .write(&file, 0)

@@ -3,6 +3,7 @@
 use rackbar_loader::command_line::{self, Parts};
 use rackbar_loader::device_path::{NetworkPath, partition};
 use rackbar_loader::http as loader_http;
+use rackbar_loader::medium;
 use rackbar_loader::packet::BootPacket;
 use rackbar_loader::payload::Payload;
 use rackbar_loader::server::Server;
@@ -29,6 +30,8 @@ pub(super) fn payload(data: &[u8]) {
 }
 
 pub(super) fn text(data: &[u8]) {
+    let servers = medium::servers(data);
+    let _ = medium::ranked(&servers, servers.first().copied(), [192, 0, 2, 7].into(), 24);
     let load_options = command_line::load_options_text(data);
     let text = load_options.as_deref().or_else(|| std::str::from_utf8(data).ok());
     let Some(text) = text else { return };

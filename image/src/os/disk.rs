@@ -112,7 +112,8 @@ fn write_esp(disk: &OsDisk<'_>, file: &File) -> Result<()> {
             ("EFI/debian/grub.cfg", config.as_bytes()),
         ],
     };
-    volume.write(file, ESP_START).map(|_| ())
+    volume.write(file, ESP_START)?;
+    Ok(())
 }
 
 /// Copies a file to an offset of another one that reads as zeros there; what is zero is left out.

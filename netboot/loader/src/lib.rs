@@ -11,6 +11,7 @@ pub mod cpio;
 pub mod device_path;
 pub mod fetch;
 pub mod http;
+pub mod medium;
 pub mod packet;
 pub mod payload;
 pub mod progress;

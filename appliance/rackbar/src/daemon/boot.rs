@@ -1,9 +1,11 @@
 //! What machines boot: the files that are there, and where clients of each kind are sent for them.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
-use rackbar_artifacts::Artifacts;
-use rackbar_boot::SpecFile;
+use rackbar_artifacts::{Artifact, Artifacts};
+use rackbar_boot::{MEDIUM_FILE, SpecFile, medium_file};
+use rackbar_boot_media::iso::{self, Disc};
 use rackbar_dhcp::BootPolicy;
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::Rack;
@@ -45,6 +47,44 @@ pub(super) fn load(
     (kernel.filter(|_| !initrds.is_empty()), initrds)
 }
 
+/// Serial number of the volume on our disc; any will do.
+const DISC_SERIAL: u32 = 0x5242_0001;
+
+/// Makes the disc that BMCs put into their virtual drives. `addresses`: ours on networks of the rack.
+pub(super) fn serve_disc(rack: &Rack, artifacts: &Artifacts, addresses: &[Ipv4Addr], port: u16) {
+    // Without a loader, or anywhere to lead it to, there is none; the former was told when it was not found.
+    let Some(loader) = artifacts.by_name("loader.efi").filter(|_| !addresses.is_empty()) else {
+        return;
+    };
+    let added = disc(&loader, addresses, port).and_then(|disc| {
+        artifacts
+            .add_bytes("loader.iso", disc)
+            .map_err(|error| error.to_string())
+    });
+    note(
+        rack,
+        added.map_err(|error| format!("the disc for virtual drives: {error}")),
+    );
+}
+
+/// A disc with our loader and where it finds us, from a machine whose own DHCP server may never have heard of us.
+fn disc(loader: &Artifact, addresses: &[Ipv4Addr], port: u16) -> Result<Vec<u8>, String> {
+    let urls = addresses.iter().map(|address| match port {
+        80 => format!("http://{address}"),
+        port => format!("http://{address}:{port}"),
+    });
+    let text = medium_file(urls);
+    let mut efi = vec![0; usize::try_from(loader.size()).map_err(|error| error.to_string())?];
+    loader.read_at(0, &mut efi).map_err(|error| error.to_string())?;
+    let disc = Disc {
+        efi: &efi,
+        beside: Some((MEDIUM_FILE, text.as_bytes())),
+        serial: DISC_SERIAL,
+        least: iso::FAT16,
+    };
+    iso::bytes(&disc).map_err(|error| error.to_string())
+}
+
 fn note<T>(rack: &Rack, result: Result<T, String>) -> Option<T> {
     result
         .map_err(|text| {
@@ -75,4 +115,21 @@ pub(super) fn policy(config: &Config, ports: Ports) -> BootPolicy {
         policy.files.iter_mut().for_each(|(_, file)| *file = with_port(file));
     }
     policy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disc_holds_the_loader_and_every_address_of_ours() {
+        let loader = Artifacts::new().add_bytes("loader.efi", vec![0xa5; 200_000]).unwrap();
+        let ours = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 1)];
+        let made = disc(&loader, &ours, 8080).unwrap();
+        let holds = |what: &[u8]| made.windows(what.len()).any(|part| part == what);
+        assert!(holds(b"\nhttp://192.0.2.1:8080\nhttp://198.51.100.1:8080\n"));
+        assert!(holds(&[0xa5; 200_000]));
+        assert!(made.len() < 5 << 20, "BMCs fetch it: {} bytes", made.len());
+        assert_eq!(made, disc(&loader, &ours, 8080).unwrap(), "the same every time");
+    }
 }

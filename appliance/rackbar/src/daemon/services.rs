@@ -105,6 +105,8 @@ impl Services {
     /// Puts a configuration in force.
     pub(super) fn apply(&mut self, config: &Config, placed: &[Placed]) {
         self.rack.configure(settings(config, placed));
+        let ours: Vec<_> = rack_addresses(config, placed).collect();
+        boot::serve_disc(&self.rack, &self.artifacts, &ours, self.ports.http.port());
         self.wanted = (dhcp_config(config, placed, self.ports), ra_config(config, placed));
         let (dhcp, ra) = self.wanted.clone();
         if let Some(handle) = &self.dhcp {
@@ -260,6 +262,17 @@ fn settings(config: &Config, placed: &[Placed]) -> Settings {
         scripts: config.boot.scripts.clone(),
         power_on_discovered: config.bmc.power_on_discovered,
     }
+}
+
+/// Our addresses on the networks that machines boot on.
+fn rack_addresses<'a>(config: &'a Config, placed: &'a [Placed]) -> impl Iterator<Item = Ipv4Addr> + 'a {
+    let on_rack = |one: &&Placed| {
+        config
+            .networks
+            .get(one.network)
+            .is_some_and(|network| network.role == Role::Rack)
+    };
+    placed.iter().filter(on_rack).filter_map(|one| Some(one.address?.0))
 }
 
 fn ra_config(config: &Config, placed: &[Placed]) -> RaConfig {

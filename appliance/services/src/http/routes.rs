@@ -94,6 +94,14 @@ pub(crate) fn respond(site: &Site, request: &Request, peer: IpAddr, local: Optio
             )
             .about("loader.efi"),
         },
+        "/boot/v1/loader.iso" if read => match site.artifacts.by_name("loader.iso") {
+            Some(artifact) => file(request, artifact, "no-cache"),
+            None => Response::text(
+                404,
+                "This appliance has no UEFI loader, or no address on a network of the rack.",
+            )
+            .about("loader.iso"),
+        },
         path if read && path.starts_with(FILES) => by_digest(site, request, path),
         path if path.starts_with("/boot/") && !read => not_allowed("GET, HEAD"),
         path if path.starts_with("/boot/") => Response::text(
@@ -401,6 +409,19 @@ mod tests {
         ] {
             assert_eq!(ask(&bench, &format!("GET {bad} HTTP/1.1"), b"").status, 404, "{bad}");
         }
+    }
+
+    #[test]
+    fn loader_and_its_disc_are_there_or_say_why_not() {
+        let bench = bench();
+        for name in ["loader.efi", "loader.iso"] {
+            let get = || ask(&bench, &format!("GET /boot/v1/{name} HTTP/1.1"), b"");
+            assert_eq!((get().status, get().what.as_deref()), (404, Some(name)));
+            bench.site.artifacts.add_bytes(name, vec![1; 10]).unwrap();
+            assert_eq!((get().status, get().body.len()), (200, 10));
+        }
+        let post = ask(&bench, "POST /boot/v1/loader.iso HTTP/1.1", b"");
+        assert_eq!(post.status, 405);
     }
 
     #[test]

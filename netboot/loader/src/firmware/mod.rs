@@ -7,6 +7,7 @@ mod clock;
 mod find;
 mod initrd;
 mod machine;
+mod medium;
 mod net;
 mod netboot;
 mod nic;

@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use rackbar_boot::{key_in_slot, verify_manifest};
 use rackbar_loader::fetch::{Client, FetchError};
+use rackbar_loader::medium::ranked;
 use rackbar_loader::server::Server;
 use rackbar_loader::{command_line, http, payload, progress};
 use rackbar_messages::{BootFile, BootFileRole, BootManifest, BootReport, PROTOCOL_VERSION};
@@ -20,7 +21,8 @@ use super::End;
 use super::clock::Clock;
 use super::find::{self, Hint};
 use super::machine::Machine;
-use super::net::Stack;
+use super::medium;
+use super::net::{Addresses, Stack};
 use super::nic::Nic;
 use super::random::Random;
 use super::start::{self, Kernel};
@@ -56,6 +58,8 @@ struct Netboot<'a> {
     machine: &'a Machine,
     key: [u8; 32],
     hints: Vec<Hint>,
+    /// Named by the medium that we were started from.
+    medium: Vec<Server>,
     clock: Clock,
     random: Random,
     /// How long each interface may wait for an address. Short at first, because a server has many and only one of them
@@ -70,10 +74,18 @@ pub(super) fn boot(machine: &Machine, slot: &[u8]) -> Result<End, String> {
         "this loader knows no site key, so it could not tell its appliance from a stranger. Let the machine fetch the \
          loader from its appliance, which writes the key in, or put rackbar.key=<64 hex digits> into the boot entry",
     )?;
+    let medium = medium::named(machine);
+    // What the firmware keeps of a boot by network is then of an earlier try that came to nothing.
+    let hints = if medium.is_empty() {
+        find::hints(machine)
+    } else {
+        Vec::new()
+    };
     let mut netboot = Netboot {
         machine,
         key,
-        hints: find::hints(machine),
+        hints,
+        medium,
         clock: Clock::new(),
         random: Random::new(),
         address_millis: 4_000,
@@ -147,16 +159,41 @@ impl Netboot<'_> {
         let (addresses, words) = stack.ask_for_address(self.address_millis).map_err(Failure::Address)?;
         // A URL is meant for us and newer than what the firmware remembers; a mere `siaddr` may be anybody's.
         let named = words.boot_file.as_deref().and_then(|url| Server::from_url(url).ok());
-        let server = named
-            .or(hinted.map(|(server, ..)| server))
-            .or_else(|| Server::from_packets([&words]));
-        let server = server.ok_or_else(|| {
-            Failure::Server(format!(
-                "{mac} got {addresses}, but the DHCP server names no boot server"
-            ))
-        })?;
-        println!("Rackbar: {mac} has {addresses}, boot server {server}");
-        self.server(stack, server)
+        let said = named.or(hinted.map(|(server, ..)| server));
+        let mut servers = ranked(&self.medium, said, addresses.address, addresses.prefix);
+        if servers.is_empty() {
+            servers.extend(Server::from_packets([&words]));
+        }
+        self.first_to_answer(handle, stack, addresses, &servers)
+    }
+
+    /// Boots from the first of the servers that answers `stack`, which has `addresses`.
+    fn first_to_answer(
+        &mut self,
+        handle: Handle,
+        mut stack: Stack,
+        addresses: Addresses,
+        servers: &[Server],
+    ) -> Result<End, Failure> {
+        let mac = stack.nic().mac();
+        let mut first = Some(stack);
+        let mut words = format!("{mac} got {addresses}, but the DHCP server names no boot server");
+        for server in servers {
+            let mut stack = match first.take() {
+                Some(stack) => stack,
+                None => {
+                    let nic = Nic::open(handle, self.clock).map_err(|error| Failure::Link(error.to_string()))?;
+                    Stack::new(nic, self.clock, self.random.clone())
+                }
+            };
+            stack.configure(addresses);
+            println!("Rackbar: {mac} has {addresses}, boot server {server}");
+            match self.server(stack, *server) {
+                Err(Failure::Server(why)) => words = why,
+                done => return done,
+            }
+        }
+        Err(Failure::Server(words))
     }
 
     fn wait_for_link(&self, stack: &mut Stack, millis: u64) -> Result<(), Failure> {

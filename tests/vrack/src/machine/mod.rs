@@ -8,6 +8,7 @@ mod nvram;
 mod process;
 mod snapshot;
 mod trust;
+mod wishes;
 
 use std::io;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use crate::seat::{BootDevice, BootEntry, BootOverride, Boxed, MachinePower, Powe
 use crate::switch::{Tasks, locked};
 use arguments::Start;
 use process::{Children, Process};
+use wishes::Wishes;
 
 /// How long QEMU gets to end by itself after `quit` before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
@@ -66,22 +68,6 @@ struct Inner {
     wishes: Mutex<Wishes>,
     place: Mutex<Option<OwnedSemaphorePermit>>,
     tasks: Tasks,
-}
-
-/// What was asked for and outlives a process.
-#[derive(Default)]
-struct Wishes {
-    boot: Option<BootOverride>,
-    /// What HTTP boot is to fetch while the override is in force.
-    url: Option<String>,
-    /// The firmware of this life was told the URL.
-    url_told: bool,
-    /// The machine's own order, first device first.
-    order: Vec<BootEntry>,
-    starts: u64,
-    media: Option<PathBuf>,
-    /// NICs whose carrier was taken away.
-    unplugged: Vec<usize>,
 }
 
 impl Machine {
@@ -419,15 +405,7 @@ impl Inner {
 
     /// The machine started with the present order: a one-time override has now been used.
     async fn started(&self, qmp: &Qmp) {
-        let used = {
-            let mut wishes = locked(&self.wishes);
-            wishes.starts += 1;
-            // A guest that restarts by itself has not been told the URL: that is for the next start by the BMC.
-            let waits = wishes.url.is_some() && !wishes.url_told;
-            let used = wishes.boot.take_if(|boot| boot.once && !waits).is_some();
-            wishes.url.take_if(|_| used);
-            used
-        };
+        let used = locked(&self.wishes).started();
         if used && let Err(error) = self.order(qmp).await {
             tracing::warn!(machine = self.config.name, %error, "the usual boot order could not be restored");
         }

@@ -1,20 +1,22 @@
-//! Writing FAT32 volumes (Microsoft FAT specification, 2000; UEFI 2.10 section 13.3): a file tree goes in, every file
-//! lies in one piece, and the same tree gives the same bytes. Space that no file uses is not written, so the file
+//! Writing FAT volumes (Microsoft FAT specification, 2000; UEFI 2.10 section 13.3): a file tree goes in, every file
+//! lies in one piece, and the same tree gives the same bytes. A volume too small for FAT32 becomes FAT16. Space that no file uses is not written, so the file
 //! that holds the volume stays sparse.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
-use anyhow::{Context, Result, bail, ensure};
+use std::io::{Seek, SeekFrom, Write};
 
 use crate::epoch::STAMP;
+use crate::{Error, Result, ensure};
 
 const SECTOR: u64 = 512;
 const FATS: u64 = 2;
 const ENTRY: usize = 32;
 /// Fewer clusters than this, and a reader takes the volume for FAT16.
 const LEAST_CLUSTERS: u64 = 65_525;
+/// Fewer than this, and it takes it for FAT12, which we do not write.
+const LEAST_CLUSTERS_16: u64 = 4_085;
+/// Entries of the root folder of FAT16, which has a place of its own.
+const ROOT_ENTRIES: u64 = 512;
 const END_OF_CHAIN: u32 = 0x0FFF_FFFF;
 const DIRECTORY: u8 = 0x10;
 const ARCHIVE: u8 = 0x20;
@@ -52,8 +54,21 @@ struct Folder<'a> {
 struct Geometry {
     reserved: u64,
     fat_sectors: u64,
+    /// Sectors of the root folder; 0 in FAT32, where it is a folder like others.
+    root_sectors: u64,
     clusters: u64,
     cluster: u64,
+}
+
+impl Geometry {
+    const fn is_fat16(&self) -> bool {
+        self.root_sectors > 0
+    }
+
+    /// Where the tables end, in sectors.
+    const fn behind_tables(&self) -> u64 {
+        self.reserved + FATS * self.fat_sectors
+    }
 }
 
 /// A volume being laid out: the allocation table, and what is to be written where.
@@ -68,7 +83,10 @@ struct Layout<'v, 'a> {
 impl Volume<'_> {
     /// Writes the volume at `offset` of `out`, which must read as zeros there. Returns where in the volume each
     /// file's content lies, in bytes, by path.
-    pub fn write(&self, out: &File, offset: u64) -> Result<BTreeMap<String, u64>> {
+    ///
+    /// # Errors
+    /// When a name, a size or an alignment is none that FAT has, the files do not fit, or `out` cannot be written.
+    pub fn write(&self, mut out: impl Write + Seek, offset: u64) -> Result<BTreeMap<String, u64>> {
         let geometry = self.geometry()?;
         let mut root = Folder::default();
         for (path, content) in &self.files {
@@ -81,16 +99,37 @@ impl Volume<'_> {
             pieces: Vec::new(),
             extents: Vec::new(),
         };
-        let first = layout.allocate(root.entries(true) * ENTRY as u64)?;
-        layout.folder(&root, first, None, "")?;
-
-        let write = |at: u64, bytes: &[u8]| out.write_all_at(bytes, offset + at).context("writing the FAT volume");
-        let (boot, info) = (self.boot_sector(geometry), self.info_sector(geometry, &layout.table));
-        for copy in [0, 6 * SECTOR] {
-            write(copy, &boot)?;
-            write(copy + SECTOR, &info)?;
+        if geometry.is_fat16() {
+            ensure!(
+                root.entries(true) <= ROOT_ENTRIES,
+                "a FAT16 volume has room for {ROOT_ENTRIES} entries in its root folder"
+            );
+            layout.folder(&root, (0, geometry.behind_tables() * SECTOR), None, "")?;
+        } else {
+            let first = layout.allocate(root.entries(true) * ENTRY as u64)?;
+            layout.folder(&root, (first, layout.position(first)), None, "")?;
         }
-        let table: Vec<u8> = layout.table.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+
+        let mut write = |at: u64, bytes: &[u8]| -> Result<()> {
+            out.seek(SeekFrom::Start(offset + at))?;
+            Ok(out.write_all(bytes)?)
+        };
+        let table: Vec<u8> = if geometry.is_fat16() {
+            write(0, &self.boot_sector_16(geometry))?;
+            // The marks keep their meaning when their upper half is cut off.
+            layout
+                .table
+                .iter()
+                .flat_map(|entry| (*entry as u16).to_le_bytes())
+                .collect()
+        } else {
+            let (boot, info) = (self.boot_sector(geometry), self.info_sector(geometry, &layout.table));
+            for copy in [0, 6 * SECTOR] {
+                write(copy, &boot)?;
+                write(copy + SECTOR, &info)?;
+            }
+            layout.table.iter().flat_map(|entry| entry.to_le_bytes()).collect()
+        };
         for copy in 0..FATS {
             write((geometry.reserved + copy * geometry.fat_sectors) * SECTOR, &table)?;
         }
@@ -128,18 +167,69 @@ impl Volume<'_> {
         let data = (32 + FATS * fat_sectors).next_multiple_of(self.align / SECTOR);
         let reserved = data - FATS * fat_sectors;
         let clusters = sectors.saturating_sub(data) / per_cluster;
+        if clusters < LEAST_CLUSTERS {
+            return self.geometry_16(sectors);
+        }
+        Ok(Geometry {
+            reserved,
+            fat_sectors,
+            root_sectors: 0,
+            clusters,
+            cluster: self.cluster,
+        })
+    }
+
+    fn geometry_16(&self, sectors: u64) -> Result<Geometry> {
+        let per_cluster = self.cluster / SECTOR;
+        let fat_sectors = ((sectors / per_cluster + 2) * 2).div_ceil(SECTOR);
+        let root_sectors = ROOT_ENTRIES * ENTRY as u64 / SECTOR;
+        let tables = FATS * fat_sectors + root_sectors;
+        let data = (1 + tables).next_multiple_of(self.align / SECTOR);
+        let clusters = sectors.saturating_sub(data) / per_cluster;
+        // Sizes between the two kinds are none: the smaller tables of FAT16 leave room for too many clusters.
         ensure!(
-            clusters >= LEAST_CLUSTERS,
-            "a FAT32 volume needs at least {LEAST_CLUSTERS} clusters; {} bytes in clusters of {} give {clusters}",
+            (LEAST_CLUSTERS_16..LEAST_CLUSTERS).contains(&clusters),
+            "a FAT volume needs at least {LEAST_CLUSTERS_16} clusters, or {LEAST_CLUSTERS} beside the tables of FAT32; {} \
+             bytes in clusters of {} give {clusters}",
             self.size,
             self.cluster
         );
         Ok(Geometry {
-            reserved,
+            reserved: data - tables,
             fat_sectors,
+            root_sectors,
             clusters,
             cluster: self.cluster,
         })
+    }
+
+    /// The first sector: BIOS parameter block for FAT16.
+    fn boot_sector_16(&self, geometry: Geometry) -> Vec<u8> {
+        let mut sector = vec![0; SECTOR as usize];
+        let mut put = |at: usize, bytes: &[u8]| sector[at..at + bytes.len()].copy_from_slice(bytes);
+        let sectors = self.size / SECTOR;
+        put(0, &[0xEB, 0x3C, 0x90]);
+        put(3, b"RACKBAR ");
+        put(11, &(SECTOR as u16).to_le_bytes());
+        put(13, &[(geometry.cluster / SECTOR) as u8]);
+        put(14, &(geometry.reserved as u16).to_le_bytes());
+        put(16, &[FATS as u8]);
+        put(17, &(ROOT_ENTRIES as u16).to_le_bytes());
+        match u16::try_from(sectors) {
+            Ok(few) => put(19, &few.to_le_bytes()),
+            Err(_) => put(32, &(sectors as u32).to_le_bytes()),
+        }
+        put(21, &[0xF8]); // fixed disk
+        put(22, &(geometry.fat_sectors as u16).to_le_bytes());
+        put(24, &63u16.to_le_bytes()); // geometry nobody uses any more
+        put(26, &255u16.to_le_bytes());
+        put(28, &self.hidden_sectors.to_le_bytes());
+        put(36, &[0x80, 0, 0x29]);
+        put(39, &self.serial.to_le_bytes());
+        put(43, &padded(self.label));
+        put(54, b"FAT16   ");
+        put(510, &[0x55, 0xAA]);
+        sector
     }
 
     /// The first sector: BIOS parameter block for FAT32.
@@ -229,12 +319,18 @@ impl<'a> Layout<'_, 'a> {
 
     /// Byte offset of a cluster in the volume.
     fn position(&self, cluster: u32) -> u64 {
-        let data = (self.geometry.reserved + FATS * self.geometry.fat_sectors) * SECTOR;
+        let data = (self.geometry.behind_tables() + self.geometry.root_sectors) * SECTOR;
         data + (u64::from(cluster) - 2) * self.geometry.cluster
     }
 
-    /// Lays out a folder that was given `cluster`, then what is in it.
-    fn folder(&mut self, folder: &Folder<'a>, cluster: u32, parent: Option<u32>, path: &str) -> Result<()> {
+    /// Lays out a folder that was given a cluster and lies at that offset, then what is in it.
+    fn folder(
+        &mut self,
+        folder: &Folder<'a>,
+        (cluster, at): (u32, u64),
+        parent: Option<u32>,
+        path: &str,
+    ) -> Result<()> {
         let mut bytes = Vec::new();
         match parent {
             None => bytes.extend_from_slice(&entry(padded(self.volume.label), VOLUME_LABEL, 0, 0)),
@@ -251,13 +347,14 @@ impl<'a> Layout<'_, 'a> {
             // The root folder is called cluster 0 in its children's `..` entries.
             self.folder(
                 inner,
-                first,
+                (first, self.position(first)),
                 Some(if parent.is_none() { 0 } else { cluster }),
                 &format!("{path}{name}/"),
             )?;
         }
         for (name, content) in &folder.files {
-            let size = u32::try_from(content.len()).with_context(|| format!("{name} is too large for FAT"))?;
+            let size = u32::try_from(content.len());
+            let size = size.map_err(|_| Error::Wrong(format!("{name} is too large for FAT")))?;
             let first = match size {
                 0 => 0,
                 _ => {
@@ -269,7 +366,7 @@ impl<'a> Layout<'_, 'a> {
             };
             named(&mut bytes, name, &mut taken, ARCHIVE, first, size)?;
         }
-        self.pieces.push((self.position(cluster), bytes));
+        self.pieces.push((at, bytes));
         Ok(())
     }
 }
@@ -380,7 +477,9 @@ fn short_name(name: &str, taken: &mut BTreeSet<[u8; 11]>) -> Result<[u8; 11]> {
             return Ok(field);
         }
     }
-    bail!("too many names in one folder abbreviate to {base}~N")
+    Err(Error::Wrong(format!(
+        "too many names in one folder abbreviate to {base}~N"
+    )))
 }
 
 fn check_name(name: &str) -> Result<()> {
