@@ -361,15 +361,40 @@ fn with_no_other_way_left_the_operator_is_told_once() {
 }
 
 #[test]
-fn the_sites_own_ways_lead_on_to_the_bmc() {
+fn the_sites_own_ways_lead_on_to_the_bmc_which_gets_its_time() {
     let mut network = rack(Mode::Proxy);
-    network.ways = vec![BootWay::Proxy, BootWay::RedfishUrl];
+    network.ways = vec![BootWay::Proxy, BootWay::RedfishUrl, BootWay::VirtualMedia];
     let mut rig = Rig::new(config(network));
     let events: Vec<_> = (0..3).flat_map(|xid| deaf_try(&mut rig, xid)).collect();
     assert!(
         matches!(changes(&events)[..], [(BootWay::Proxy, BootWay::RedfishUrl, _)]),
         "{events:?}"
     );
+    // While its BMC is at work the firmware goes on asking.
+    let meanwhile: Vec<_> = (3..9).flat_map(|xid| deaf_try(&mut rig, xid)).collect();
+    assert_eq!(changes(&meanwhile), []);
+    rig.wait(120_000);
+    let later: Vec<_> = (9..13).flat_map(|xid| deaf_try(&mut rig, xid)).collect();
+    let changes = changes(&later);
+    let [(BootWay::RedfishUrl, BootWay::VirtualMedia, reason)] = &changes[..] else {
+        panic!("{later:?}");
+    };
+    assert!(reason.contains("led by boot URL set through the BMC"), "{reason}");
+}
+
+#[test]
+fn a_bios_is_not_led_through_its_bmc_to_a_program_of_uefi() {
+    let mut network = rack(Mode::Proxy);
+    network.ways = vec![BootWay::Proxy, BootWay::RedfishUrl, BootWay::VirtualMedia];
+    let mut rig = Rig::new(config(network));
+    let mut events = Vec::new();
+    for xid in 0..4 {
+        rig.hear(&Client::old_rom(mac(1)).xid(xid).discover());
+        rig.wait(4_000);
+        events.extend(rig.told());
+    }
+    assert_eq!(changes(&events), []);
+    assert!(format!("{events:?}").contains("allows no other way"), "{events:?}");
 }
 
 #[test]

@@ -60,13 +60,6 @@ impl Checker<'_> {
                 "no way is left for a machine to boot",
                 "leave it out for all ways",
             );
-        } else if let Some(way) = negotiate.iter().find(|way| matches!(way, BootWay::VirtualMedia)) {
-            self.wrong(
-                span,
-                "boot.negotiate",
-                format!("{way} cannot be led to yet"),
-                "use \"proxy\", \"full_dhcp\", \"uefi_http\", \"uefi_https\", \"redfish_url\"",
-            );
         }
         Boot {
             kernel_arguments,

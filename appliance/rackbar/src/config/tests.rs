@@ -241,8 +241,8 @@ fn every_mistake_is_told_with_line_field_and_what_to_write() {
         ("console=ttyS0", "rackbar.token=1", "boot.kernel_arguments"),
         (
             "[\"full_dhcp\", \"uefi_http\"]",
-            "[\"virtual_media\"]",
-            "cannot be led to yet",
+            "[]",
+            "no way is left for a machine to boot",
         ),
         ("password = \"secret\"", "", "either a password or a password_file"),
         ("e3b0c442", "", "sha256sum"),

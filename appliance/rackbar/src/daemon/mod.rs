@@ -167,7 +167,12 @@ impl Daemon {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(bmc::run(rack.clone(), devices.clone(), stopped.clone()));
-        tasks.spawn(ways::run(rack.clone(), options.listen_http.port(), stopped));
+        tasks.spawn(ways::run(
+            rack.clone(),
+            options.listen_http.port(),
+            ways::Patience::default(),
+            stopped,
+        ));
         let works = block_in_place(|| {
             Works::start(Start {
                 rack: &rack,

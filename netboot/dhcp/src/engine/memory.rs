@@ -22,6 +22,9 @@ const SAME_TRY: u64 = 1500;
 const SAME_TRANSACTION: u64 = 60_000;
 /// How often a way may come to nothing before the next one's turn.
 const PATIENCE: u32 = 2;
+/// Time for a BMC to lead the machine, in milliseconds: it fetches, sets, restarts, and meanwhile the firmware goes on
+/// asking as before.
+const BMC_TIME: u64 = 120_000;
 /// A habit that is confirmed at every boot is recorded again after this, in milliseconds, so that it does not grow old.
 const CONFIRM_AGAIN: u64 = 24 * 3_600_000;
 
@@ -84,6 +87,8 @@ pub struct ClientMemory {
     pub reason: Option<String>,
     /// When what we know of its firmware was recorded last; `None` while nothing was.
     pub learnt: Option<Timestamp>,
+    /// When its BMC was asked to lead it.
+    pub(super) bmc_asked: Option<Timestamp>,
     pub(super) told: Told,
     /// The policy refusal was told.
     pub(super) ignored: bool,
@@ -122,6 +127,7 @@ impl ClientMemory {
             given_up: Vec::new(),
             reason: None,
             learnt: None,
+            bmc_asked: None,
             told: Told::default(),
             ignored: false,
             fileless: false,
@@ -132,6 +138,9 @@ impl ClientMemory {
     /// Its firmware looks for a server again: counts what became of the last try, and says in words why its way
     /// should be given up, if it should.
     pub(super) fn looks_again(&mut self, now: Timestamp) -> Option<String> {
+        if self.bmc_asked.is_some_and(|at| now.since(at) < BMC_TIME) {
+            return None;
+        }
         match self.phase {
             ClientPhase::Answered { at } if now.since(at) >= SAME_TRY => {
                 self.unanswered = self.unanswered.saturating_add(1);
@@ -143,6 +152,12 @@ impl ClientMemory {
             | ClientPhase::Answered { .. }
             | ClientPhase::Requested { .. }
             | ClientPhase::Fetched { .. } => {}
+        }
+        if let Some(way @ (BootWay::RedfishUrl | BootWay::VirtualMedia)) = self.way {
+            let tries = self.unanswered.saturating_add(self.fruitless);
+            return (tries >= PATIENCE).then(|| {
+                format!("led by {way}, it asked the network {tries} times more and fetched no boot file that way")
+            });
         }
         let offers = match self.way {
             Some(BootWay::Proxy) => "proxy offers",
@@ -218,7 +233,9 @@ impl ClientMemory {
     }
 
     /// Changes the way; returns the one before.
-    pub(super) fn change_way(&mut self, to: BootWay) -> Option<BootWay> {
+    pub(super) fn change_way(&mut self, to: BootWay, now: Timestamp) -> Option<BootWay> {
+        let by_bmc = matches!(to, BootWay::RedfishUrl | BootWay::VirtualMedia);
+        self.bmc_asked = by_bmc.then_some(now);
         self.unanswered = 0;
         self.fruitless = 0;
         self.phase = ClientPhase::Looking;
@@ -271,6 +288,7 @@ impl ClientMemory {
         self.proven = self.way;
         self.given_up.clear();
         self.stuck = false;
+        self.bmc_asked = None;
         self.phase = ClientPhase::Fetched { at: now };
         news
     }

@@ -142,7 +142,7 @@ impl Engine {
         let Some(reason) = memory.looks_again(now) else { return };
         match memory.next_way(feasible) {
             Some(to) => {
-                if let Some(from) = memory.change_way(to) {
+                if let Some(from) = memory.change_way(to, now) {
                     memory.reason = Some(reason.clone());
                     let habit = memory.learn(now);
                     out.push(event(question.mac, EventKind::WayChanged { from, to, reason }));
@@ -215,8 +215,10 @@ impl Engine {
                 let url = BootAnswer::new(policy, &site.network, question, false, Some(BootWay::UefiHttps));
                 (own || addressed) && question.speaker == Speaker::HttpRom && url.is_some()
             }
-            // The orchestrator acts on the event through the BMC.
-            BootWay::RedfishUrl | BootWay::VirtualMedia => true,
+            // The orchestrator acts on the event through the BMC. What it can give is a boot program of UEFI.
+            BootWay::RedfishUrl | BootWay::VirtualMedia => {
+                question.arch.is_some_and(|arch| arch != ClientArch::X86Bios)
+            }
         };
         ways.iter().copied().filter(works).collect()
     }
