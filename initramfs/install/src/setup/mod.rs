@@ -177,12 +177,17 @@ fn empty(tree: &mut Tree, folder: &str) -> Result<()> {
 
 /// Starts a unit at boot, as `systemctl enable` would.
 fn enable(tree: &mut Tree, unit: &str, wants: &str) -> Result<()> {
+    enable_as(tree, unit, &format!("{wants}/{unit}"))
+}
+
+/// Links a unit that the image has to a name below `/etc/systemd/system`.
+fn enable_as(tree: &mut Tree, unit: &str, name: &str) -> Result<()> {
     let paths = [
         format!("/lib/systemd/system/{unit}"),
         format!("/usr/lib/systemd/system/{unit}"),
     ];
     match paths.iter().find(|path| tree.exists(path)) {
-        Some(path) => tree.link(&format!("/etc/systemd/system/{wants}/{unit}"), path),
+        Some(path) => tree.link(&format!("/etc/systemd/system/{name}"), path),
         None => Ok(()),
     }
 }
@@ -211,6 +216,9 @@ fn services(tree: &mut Tree, setup: &OsSetup, image: Image) -> Result<()> {
         if image.timesyncd {
             let content = format!("[Time]\nNTP={}\n", setup.ntp.join(" "));
             tree.write("/etc/systemd/timesyncd.conf.d/rackbar.conf", &content, PUBLIC)?;
+            if !image.chrony {
+                enable(tree, "systemd-timesyncd.service", "sysinit.target.wants")?;
+            }
         }
     }
     if let Some(proxy) = &setup.proxy {
@@ -231,6 +239,9 @@ fn services(tree: &mut Tree, setup: &OsSetup, image: Image) -> Result<()> {
             ));
         }
         tree.write("/etc/rsyslog.d/90-rackbar.conf", &format!("*.* @{server}\n"), PUBLIC)?;
+        // An image may have it without starting it. Its socket, to which journald hands messages on, asks for the alias.
+        enable(tree, "rsyslog.service", "multi-user.target.wants")?;
+        enable_as(tree, "rsyslog.service", "syslog.service")?;
     }
     Ok(())
 }

@@ -195,3 +195,32 @@ fn values_that_would_add_lines_are_refused() {
     }
     assert!(tree.written().is_empty());
 }
+
+#[test]
+fn a_service_that_the_role_wants_is_started_where_the_image_leaves_it_off() {
+    let (folder, mut tree) = image(&[
+        "usr/sbin/rsyslogd",
+        "lib/systemd/system/rsyslog.service",
+        "lib/systemd/systemd-timesyncd",
+        "lib/systemd/system/systemd-timesyncd.service",
+    ]);
+    let mut setup = sample();
+    setup.user = "root".into();
+    setup.networks.clear();
+    setup.ssh_keys.clear();
+    setup.timezone = None;
+    apply(&mut tree, &setup).unwrap();
+    let link = |name: &str| std::fs::read_link(folder.path().join("etc/systemd/system").join(name));
+    let unit = |name: &str| std::path::PathBuf::from(format!("/lib/systemd/system/{name}"));
+    let clock = "systemd-timesyncd.service";
+    assert_eq!(link(&format!("sysinit.target.wants/{clock}")).unwrap(), unit(clock));
+    assert!(
+        link("multi-user.target.wants/rsyslog.service").is_err(),
+        "nobody wants it"
+    );
+    setup.syslog = Some("10.0.0.1".into());
+    apply(&mut tree, &setup).unwrap();
+    for name in ["multi-user.target.wants/rsyslog.service", "syslog.service"] {
+        assert_eq!(link(name).unwrap(), unit("rsyslog.service"), "{name}");
+    }
+}
