@@ -76,6 +76,26 @@ pub(crate) fn stable(disk: &DiskRef) -> String {
     }
 }
 
+/// Lines that leave the disks in `$disk0` and `$disk1`, and end the shell unless the stable names that stand elsewhere in
+/// the answer are these disks.
+pub(crate) fn guard(target: &RootTarget) -> String {
+    let mut lines = find(target);
+    for (index, disk) in target.disks().iter().enumerate() {
+        let name = stable(disk);
+        // A `*`, for the model that udev puts before a serial number, must stay outside the quotes.
+        let words: Vec<String> = name
+            .split('*')
+            .map(|part| if part.is_empty() { String::new() } else { shell(part) })
+            .collect();
+        lines.push_str(&format!(
+            "for name in /dev/{}; do\n  if [ \"$(readlink -f \"$name\")\" != \"$disk{index}\" ]; then\n    echo \"rackbar: \
+             $name is not $disk{index}; nothing is touched\" >&2;\n    exit 1;\n  fi;\ndone;\n",
+            words.join("*")
+        ));
+    }
+    lines
+}
+
 /// Shell text in one line, for files that have no others.
 pub(crate) fn one_line(script: &str) -> String {
     let lines = script.lines().map(str::trim).filter(|line| !line.is_empty());

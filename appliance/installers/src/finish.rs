@@ -6,7 +6,7 @@ use rackbar_os_files::text;
 
 use crate::check::{everybody, root_keys};
 use crate::error::{For, Result};
-use crate::input::Install;
+use crate::input::{Install, Url};
 use crate::quote::{base64, shell};
 
 const HEAD: &str = r#"#!/bin/sh
@@ -31,6 +31,14 @@ keys() {
   chown -R "$1:$group" "$home/.ssh"
 }
 "#;
+
+/// A configuration file of curl(1) that asks for a URL: an argument would show its token to every process.
+pub(crate) fn ask(url: &Url) -> String {
+    format!(
+        "url = \"{}\"\ngloboff\nfail\nsilent\nshow-error\nretry = 30\nretry-connrefused\noutput = \"/dev/null\"\n",
+        url.as_str()
+    )
+}
 
 /// The script as it grows.
 pub(crate) struct Finish(String);
@@ -125,6 +133,11 @@ impl Finish {
             lines.push('\n');
         }
         lines + "RACKBAR\nsh /etc/rackbar-finish\nrm -f /etc/rackbar-finish\n"
+    }
+
+    /// The whole script.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
     }
 
     /// The whole script in base64.

@@ -397,29 +397,10 @@ fn packages(file: &mut File, install: &Install) {
     file.section("%packages", &lines);
 }
 
-/// Lines that stop the install unless the stable names in the file are the disks that were found.
-fn guard(install: &Install) -> String {
-    let mut lines = disks::find(&install.target);
-    for (index, disk) in install.target.disks().iter().enumerate() {
-        let name = disks::stable(disk);
-        // A `*`, for the model that udev puts before a serial number, must stay outside the quotes.
-        let words: Vec<String> = name
-            .split('*')
-            .map(|part| if part.is_empty() { String::new() } else { shell(part) })
-            .collect();
-        lines.push_str(&format!(
-            "for name in /dev/{}; do\n  if [ \"$(readlink -f \"$name\")\" != \"$disk{index}\" ]; then\n    echo \"rackbar: \
-             $name is not $disk{index}; nothing is touched\" >&2;\n    exit 1;\n  fi;\ndone;\n",
-            words.join("*")
-        ));
-    }
-    lines
-}
-
 fn scripts(file: &mut File, install: &Install, bases: &[Base]) -> Result<()> {
     file.section(
         "%pre --erroronfail --interpreter=/bin/sh --log=/tmp/rackbar-pre.log",
-        &guard(install),
+        &disks::guard(&install.target),
     );
     let mut script = Finish::new();
     script.admins(install);

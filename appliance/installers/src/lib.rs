@@ -15,17 +15,23 @@ mod boot;
 mod check;
 mod debian;
 mod disks;
+mod document;
 mod error;
 mod finish;
+mod ignition;
 mod input;
 mod kickstart;
+mod network_manager;
 mod quote;
+mod ubuntu;
 
 pub use boot::NetBoot;
 pub use debian::{Debian, DebianRelease};
 pub use error::{RenderError, Result};
+pub use ignition::{Ignition, IgnitionKind, ignition_config};
 pub use input::{Account, BadHash, BadUrl, CryptHash, Install, Url};
 pub use kickstart::{RedHat, RedHatKind};
+pub use ubuntu::{Ubuntu, UbuntuRelease};
 
 /// An operating system that has an installer, and where it comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +40,10 @@ pub enum System {
     Debian(Debian),
     /// The Red Hat family, by kickstart.
     RedHat(RedHat),
+    /// Fedora CoreOS and Flatcar, by Ignition.
+    Ignition(Ignition),
+    /// Ubuntu, by autoinstall.
+    Ubuntu(Ubuntu),
 }
 
 /// What a machine needs to install itself.
@@ -77,5 +87,7 @@ pub fn render(install: &Install, system: &System) -> Result<Rendered> {
     match system {
         System::Debian(debian) => debian::render(install, debian),
         System::RedHat(system) => kickstart::render(install, system),
+        System::Ignition(system) => ignition::render(install, system),
+        System::Ubuntu(system) => ubuntu::render(install, system),
     }
 }

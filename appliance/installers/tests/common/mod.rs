@@ -1,6 +1,8 @@
 //! Machines to render answer files for, hostile text to put into them, and the parsers of the vendors.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod yaml;
+
 use std::path::PathBuf;
 use std::process::Command;
 
