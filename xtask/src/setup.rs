@@ -270,13 +270,33 @@ fn missing_packages(need: Need) -> Result<()> {
     }
     announce("Debian package", &missing);
     let names: Vec<_> = missing.iter().map(|row| row.name).collect();
+    let off = if names.contains(&CLOUD_INIT) {
+        format!("sudo mkdir -p /etc/cloud && sudo touch {CLOUD_INIT_OFF} && ")
+    } else {
+        String::new()
+    };
     ensure!(
         Uid::effective().is_root(),
         "Debian packages are missing and only root can install them; run:\n  \
-         sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
+         {off}sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
         names.join(" ")
     );
+    if !off.is_empty() {
+        keep_cloud_init_off()?;
+    }
     apt_install(&names)
+}
+
+/// The package whose checker the tests want, and which would otherwise set this machine up at its next start.
+const CLOUD_INIT: &str = "cloud-init";
+/// While this file is there it does nothing.
+const CLOUD_INIT_OFF: &str = "/etc/cloud/cloud-init.disabled";
+
+fn keep_cloud_init_off() -> Result<()> {
+    println!("setup: cloud-init is wanted for its checker alone; {CLOUD_INIT_OFF} keeps it from acting on this machine");
+    std::fs::create_dir_all("/etc/cloud")
+        .and_then(|()| std::fs::write(CLOUD_INIT_OFF, "cloud-init is here for `cloud-init schema` alone.\n"))
+        .with_context(|| format!("writing {CLOUD_INIT_OFF}"))
 }
 
 /// Of `names`, those dpkg has installed.
