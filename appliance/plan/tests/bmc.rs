@@ -88,7 +88,10 @@ fn a_bmc_as_it_left_the_factory_is_set_up_from_inside_and_then_left_alone() {
     assert!(action.destroys.is_none() && !action.reboots);
     carried_out(&mut facts, &plan);
     assert!(all(&site, &facts).actions.is_empty());
-    assert!(!stale(&plan, &site, &facts).is_empty(), "what it was planned for is done");
+    assert!(
+        !stale(&plan, &site, &facts).is_empty(),
+        "what it was planned for is done"
+    );
 }
 
 #[test]

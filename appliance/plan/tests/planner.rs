@@ -396,6 +396,13 @@ fn simple_mode_needs_no_site_file_and_touches_only_what_is_named() {
     assert_eq!(plan.by_node().len(), 1);
     assert_eq!(plan.left_out.len(), 1);
     assert_eq!(setup(&plan, "node-001").ssh_keys, [common::KEY]);
+    // Without a network of the site it asks for an address where it booted from.
+    let networks = &setup(&plan, "node-001").networks;
+    assert_eq!(networks.len(), 1, "{networks:?}");
+    assert!(
+        networks[0].addresses.is_empty() && networks[0].nics.len() == 1,
+        "{networks:?}"
+    );
     // The networks of the site in force are kept, its rules are not.
     let base = site(
         STATIC

@@ -8,8 +8,8 @@ use crate::site::{Role, RoleNetwork, Root, Site};
 pub const INSTALL_ROLE: &str = "install";
 
 /// A site for one command: the base's networks, domain and keys, one role [`INSTALL_ROLE`], no rules. With a single
-/// network in the base the nodes are on it with the NIC they booted from; with several or none, the image's own network
-/// set-up stays, most often DHCP. Expected machines stay known, so that their names and bills of materials hold, but
+/// network in the base the nodes are on it with the NIC they booted from; with several or none, that NIC asks for an
+/// address by DHCP. Expected machines stay known, so that their names and bills of materials hold, but
 /// lose their roles: only nodes bound by hand are touched.
 pub fn install(base: Option<&Site>, os: &str, root: DiskIntent, ssh_keys: Vec<String>) -> Site {
     let base = base.cloned().unwrap_or_default();

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use rackbar_model::{ImageEntry, Inventory, Nic, NodeId, OsFile, OsNetwork, OsSetup, SecretText};
 
+use super::INSTALL_ROLE;
 use crate::digest;
 use crate::rules::{NicSelector, boot_nic};
 use crate::site::{Addresses, Network, Role, RoleNetwork, Service, Site};
@@ -176,6 +177,9 @@ impl Wanted<'_> {
             });
             self.services(&wanted.network, network, &mut setup)?;
         }
+        if role.network.is_empty() && site.role.contains_key(INSTALL_ROLE) {
+            setup.networks.extend(boot_nic(inventory).map(lan));
+        }
         no_clash(&setup.networks)?;
         Ok(setup)
     }
@@ -231,6 +235,20 @@ impl Wanted<'_> {
                 Ok(vec![at(own, *address.ok_or_else(missing)?)])
             }
         }
+    }
+}
+
+/// What a machine that is simply installed gets where no network is named: an address from DHCP on the NIC that it booted
+/// from. Without this an image whose own set-up is for unnamed machines alone would never be on any network.
+fn lan(nic: &Nic) -> OsNetwork {
+    OsNetwork {
+        name: "lan".to_owned(),
+        nics: vec![nic.mac],
+        bond: None,
+        vlan: None,
+        mtu: None,
+        addresses: Vec::new(),
+        gateway: None,
     }
 }
 
