@@ -134,6 +134,7 @@ const PACKAGES: &[Package] = &[
     package("systemd", &[Test], "independent reader of units"),
     package("cloud-init", &[Test], "independent reader of user-data"),
     package("netplan.io", &[Test], "independent reader of its own files"),
+    package("libxml2-utils", &[Test], "independent reader of XML"),
     package("openssh-client", &[Test], "independent maker of SSH keys"),
     package("xz-utils", &[Test], "independent compressor"),
     package("chromium", &[Test], "a browser to look at the page with"),

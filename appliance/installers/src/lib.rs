@@ -17,20 +17,26 @@ mod debian;
 mod disks;
 mod document;
 mod error;
+mod esxi;
 mod finish;
 mod ignition;
 mod input;
 mod kickstart;
 mod network_manager;
 mod quote;
+mod suse;
+mod talos;
 mod ubuntu;
 
 pub use boot::NetBoot;
 pub use debian::{Debian, DebianRelease};
 pub use error::{RenderError, Result};
+pub use esxi::Esxi;
 pub use ignition::{Ignition, IgnitionKind, ignition_config};
 pub use input::{Account, BadHash, BadUrl, CryptHash, Install, Url};
 pub use kickstart::{RedHat, RedHatKind};
+pub use suse::{Suse, SuseRelease};
+pub use talos::{Talos, TalosAuthority, TalosCluster, TalosKind};
 pub use ubuntu::{Ubuntu, UbuntuRelease};
 
 /// An operating system that has an installer, and where it comes from.
@@ -44,6 +50,12 @@ pub enum System {
     Ignition(Ignition),
     /// Ubuntu, by autoinstall.
     Ubuntu(Ubuntu),
+    /// SUSE, by Agama or AutoYaST.
+    Suse(Suse),
+    /// Talos Linux, by a machine configuration.
+    Talos(Box<Talos>),
+    /// VMware ESXi, by kickstart.
+    Esxi(Esxi),
 }
 
 /// What a machine needs to install itself.
@@ -89,5 +101,8 @@ pub fn render(install: &Install, system: &System) -> Result<Rendered> {
         System::RedHat(system) => kickstart::render(install, system),
         System::Ignition(system) => ignition::render(install, system),
         System::Ubuntu(system) => ubuntu::render(install, system),
+        System::Suse(system) => suse::render(install, system),
+        System::Talos(system) => talos::render(install, system),
+        System::Esxi(system) => esxi::render(install, system),
     }
 }
