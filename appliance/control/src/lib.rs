@@ -14,6 +14,7 @@ mod hardware;
 pub mod operations;
 mod page;
 mod server;
+mod storage;
 mod webhooks;
 
 use std::sync::Arc;

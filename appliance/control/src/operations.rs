@@ -19,6 +19,7 @@ pub use crate::hardware::{
     BootRequest, BootSource, BootState, Condition, HardwareLog, HardwareLogLine, MediaDrive, MediaList, SensorList,
     SensorReading, check_url,
 };
+pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
 
 /// What comes of an operation.
@@ -424,6 +425,14 @@ pub trait Operations: Send + Sync + 'static {
     /// What somebody elsewhere needs to understand what happened here, as one file without secrets.
     fn support_bundle(&self) -> Answer<'_, Vec<u8>> {
         none("support bundle")
+    }
+    /// Where the state is, and the appliance's own disks.
+    fn storage(&self) -> Answer<'_, StorageState> {
+        none("storage")
+    }
+    /// Moves the state from memory to one of them; gives what was done, in words. The appliance starts anew there.
+    fn use_disk(&self, _order: StorageOrder, _by: &str) -> Answer<'_, String> {
+        none("storage")
     }
     /// How the stored secrets are locked.
     fn secrets(&self) -> Answer<'_, SecretsLock> {

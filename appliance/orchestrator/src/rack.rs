@@ -244,7 +244,7 @@ impl Rack {
         let (state, severity) = match self.inner.store.trouble() {
             Some(error) => (format!("not writing: {error}"), Severity::Error),
             None if self.inner.volatile => (
-                "in memory: everything is lost at power-off, there is no data partition".into(),
+                "in memory: everything is lost at power-off; `rackbar storage use DISK` gives it a disk".into(),
                 Severity::Warning,
             ),
             None => ("writing".into(), Severity::Info),

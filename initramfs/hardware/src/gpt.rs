@@ -1,5 +1,5 @@
-//! The GUID partition table (UEFI 2.10, chapter 5), as much as is needed to know a disk and to grow its last
-//! partition. Own code, because PID 1 may not panic and the library at hand asserts what a table on disk says.
+//! The GUID partition table (UEFI 2.10, chapter 5), as much as is needed to know a disk, to grow its last partition, and to
+//! give an empty disk a single one. Own code, because PID 1 may not panic and the library at hand asserts what a table on disk says.
 //! It writes only where its caller says.
 
 use std::fs::File;
@@ -96,6 +96,48 @@ impl Table {
         })
     }
 
+    /// A table of 128 entries with one partition on a disk of `sectors` sectors of `sector` bytes; `None` when the partition
+    /// does not fit between the two copies.
+    pub fn with_one(sector: u64, sectors: u64, disk_guid: [u8; 16], partition: &Partition) -> Option<Self> {
+        const ENTRIES: usize = 128;
+        let mut table = Self {
+            header: vec![0; 92],
+            array: vec![0; ENTRIES * 128],
+            entry_size: 128,
+            sector,
+        };
+        let first_usable = table.array_sectors().checked_add(2)?;
+        let fits = first_usable <= partition.first && partition.first <= partition.last;
+        if sector < 512 || !fits || partition.last > table.last_usable(sectors) {
+            return None;
+        }
+        put(&mut table.header, 0, SIGNATURE);
+        put(&mut table.header, 8, &[0, 0, 1, 0, 92]);
+        put(&mut table.header, 40, &first_usable.to_le_bytes());
+        put(&mut table.header, 56, &disk_guid);
+        put(&mut table.header, 80, &(ENTRIES as u32).to_le_bytes());
+        put(&mut table.header, 84, &128u32.to_le_bytes());
+        put(&mut table.array, 0, &partition.kind);
+        put(&mut table.array, 16, &partition.guid);
+        put(&mut table.array, 32, &partition.first.to_le_bytes());
+        Some(table.renamed(1, &partition.name).grown(sectors, 1, partition.last))
+    }
+
+    /// This table with another name for partition `number`; 36 UTF-16 units of it.
+    pub fn renamed(&self, number: u32, name: &str) -> Self {
+        let mut renamed = self.clone();
+        let mut field = [0u8; 72];
+        for (room, unit) in field.chunks_exact_mut(2).zip(name.encode_utf16()) {
+            room.copy_from_slice(&unit.to_le_bytes());
+        }
+        let at = (number as usize)
+            .saturating_sub(1)
+            .saturating_mul(self.entry_size)
+            .saturating_add(56);
+        put(&mut renamed.array, at, &field);
+        renamed
+    }
+
     /// The disk's own GUID, as stored.
     pub fn disk_guid(&self) -> &[u8] {
         self.header.get(56..72).unwrap_or_default()
@@ -178,6 +220,16 @@ impl Table {
     }
 }
 
+/// The master boot record in front of a table, which tells old programs that the disk is taken (UEFI 2.10, section 5.2.3).
+pub fn protective_mbr(sectors: u64) -> [u8; 512] {
+    let mut record = [0u8; 512];
+    let last = u32::try_from(sectors.saturating_sub(1)).unwrap_or(u32::MAX);
+    put(&mut record, 446, &[0, 0, 2, 0, 0xee, 0xff, 0xff, 0xff, 1, 0, 0, 0]);
+    put(&mut record, 458, &last.to_le_bytes());
+    put(&mut record, 510, &[0x55, 0xaa]);
+    record
+}
+
 /// What was found at the two places of a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Found {
@@ -247,6 +299,40 @@ mod tests {
         let backup = Table::read(&disk, 512, 2047).unwrap();
         assert_eq!(backup.partitions(), found.table.partitions());
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn an_empty_disk_gets_one_partition_whose_name_is_changed_in_place() {
+        for (sector, sectors) in [(512u64, 8192u64), (4096, 1024)] {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(sector * sectors).unwrap();
+            let part = |last: u64| Partition {
+                number: 1,
+                name: "one".into(),
+                kind: [3; 16],
+                guid: [4; 16],
+                first: (1 << 20) / sector,
+                last,
+            };
+            assert_eq!(Table::with_one(sector, sectors, [5; 16], &part(sectors - 2)), None);
+            let last = (2 << 20) / sector - 1;
+            let table = Table::with_one(sector, sectors, [5; 16], &part(last)).unwrap();
+            table.write(&file, sectors).unwrap();
+            let found = find(&file, sector, sectors).unwrap().table;
+            assert_eq!(
+                (found.disk_guid(), found.partitions()),
+                (&[5u8; 16][..], vec![part(last)])
+            );
+            found.renamed(1, "another name").write(&file, sectors).unwrap();
+            let found = find(&file, sector, sectors).unwrap().table;
+            assert_eq!(found.partitions()[0].name, "another name");
+            assert_eq!(found.partitions()[0].last, last);
+        }
+        let record = protective_mbr(8192);
+        assert_eq!(
+            (record[450], &record[454..462]),
+            (0xee, &[1, 0, 0, 0, 0xff, 0x1f, 0, 0][..])
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod kexec;
 mod layout;
 mod mirror;
 mod mount;
+pub mod own;
 mod probe;
 mod rescue;
 mod setup;

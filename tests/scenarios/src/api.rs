@@ -176,7 +176,11 @@ impl Api {
         }
     }
 
-    pub(crate) async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// When the appliance does not give it, or gives another.
+    pub async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         serde_json::from_slice(&self.get(path).await?).with_context(|| format!("reading the answer to {path}"))
     }
 

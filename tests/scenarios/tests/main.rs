@@ -11,4 +11,5 @@ mod operator;
 mod power_cut;
 mod proxy;
 mod reproducible;
+mod storage;
 mod trunk;

@@ -48,7 +48,9 @@ fn needed(method: &Method, path: &str) -> Role {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     let secret = path.starts_with("/api/v1/webhooks/") && path.ends_with("/secret");
-    if secret || ADMIN.iter().any(under) {
+    // It may take a disk's content away, and it stops every service for a moment.
+    let moves = matches!(path, "/api/v1/storage" | "/storage") && !method.is_safe();
+    if secret || moves || ADMIN.iter().any(under) {
         Role::Admin
     } else if path.starts_with("/api/v1/nodes/") && path.ends_with("/console") {
         // Who looks on takes the console from whoever has it, and it may show what was typed at a prompt.
@@ -213,6 +215,9 @@ mod tests {
             (Method::POST, "/api/v1/secrets/bmc-logins", Role::Admin),
             (Method::GET, "/api/v1/nodes/n1/console", Role::Operator),
             (Method::POST, "/api/v1/support-bundle", Role::Admin),
+            (Method::GET, "/api/v1/storage", Role::Viewer),
+            (Method::POST, "/api/v1/storage", Role::Admin),
+            (Method::POST, "/storage", Role::Admin),
             (Method::GET, "/api/v1/tokensmith", Role::Viewer),
             (Method::GET, "/api/v1/webhooks", Role::Viewer),
             (Method::PUT, "/api/v1/webhooks/chat/secret", Role::Admin),

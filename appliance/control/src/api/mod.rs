@@ -21,6 +21,7 @@ mod secrets;
 mod services;
 mod site;
 mod state;
+mod storage;
 mod support;
 mod tokens;
 mod webhooks;
@@ -44,6 +45,7 @@ pub(crate) use paging::etag;
 pub(crate) use plans::{deed as commit_deed, destroyed};
 pub(crate) use problem::Problem;
 pub(crate) use runs::{RunSummary, order_named};
+pub(crate) use storage::deed as storage_deed;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -107,6 +109,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(changes::list))
         .routes(routes!(state::export))
         .routes(routes!(state::import))
+        .routes(routes!(storage::show, storage::use_disk))
         .routes(routes!(support::bundle))
         .routes(routes!(state::ansible))
         .routes(routes!(handoff::list))

@@ -13,7 +13,8 @@ use rackbar_plan::{
 
 use crate::operations::{
     Answer, BootRequest, BootState, Condition, Consent, HardwareLog, HardwareLogLine, MediaDrive, MediaList,
-    Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SensorList, SensorReading, SiteMistake,
+    Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SensorList, SensorReading, SiteMistake, StorageDisk,
+    StorageOrder, StorageState,
 };
 
 /// What a hostile machine could call itself or its disk.
@@ -144,6 +145,39 @@ impl Office {
 }
 
 impl Operations for Office {
+    fn storage(&self) -> Answer<'_, StorageState> {
+        let disk = |name: &str, holds: &[&str], refusal: Option<&str>| StorageDisk {
+            name: name.into(),
+            model: Some(HOSTILE.into()),
+            serial: Some(format!("{name}-serial")),
+            size_bytes: 480_000_000_000,
+            holds: holds.iter().map(ToString::to_string).collect(),
+            refusal: refusal.map(Into::into),
+            needs_consent: !holds.is_empty() && refusal.is_none(),
+            ..StorageDisk::default()
+        };
+        let state = StorageState {
+            volatile: true,
+            words: "in memory".into(),
+            failed: None,
+            disks: vec![
+                disk("sda", &["partition 1 (ext4)"], Some("sda is in use")),
+                disk("sdb", &["partition 1 (ntfs)"], None),
+                disk("sdc", &[], None),
+            ],
+        };
+        ready(Ok(state)).boxed()
+    }
+
+    fn use_disk(&self, order: StorageOrder, by: &str) -> Answer<'_, String> {
+        self.ask(format!("{} {:?} by {by}", order.disk, order.destroy));
+        let answer = match order.destroy {
+            None if order.disk == "sdb" => Err(Refused::Conflict("sdb is not empty".into())),
+            _ => Ok(format!("{} is prepared", order.disk)),
+        };
+        ready(answer).boxed()
+    }
+
     fn site(&self) -> Answer<'_, String> {
         ready(Ok(self.site.lock().unwrap().clone())).boxed()
     }

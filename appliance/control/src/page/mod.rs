@@ -8,6 +8,7 @@ mod hardware;
 mod plan_view;
 mod report;
 mod site;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -43,6 +44,7 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
         .route("/logs", get(logs))
         .merge(works::router())
         .merge(hardware::router())
+        .merge(storage::router())
         .route_layer(middleware::from_fn_with_state(context.clone(), page_guard));
     Router::new()
         .merge(guarded)

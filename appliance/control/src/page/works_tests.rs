@@ -328,3 +328,28 @@ async fn a_change_is_carried_to_its_end_and_told_also_when_who_asked_hangs_up() 
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn page_gives_the_state_a_disk_with_typed_consent_where_it_is_not_empty() {
+    let (context, office, _) = office().await;
+    let cookie = log_in(&context).await;
+    let html = text(ask(&context, "GET", "/storage", Some(&cookie), "").await).await;
+    assert!(!html.contains(HOSTILE), "what a disk calls itself came through as it was");
+    for words in ["480 GB", "no: sda is in use", "Type <code>sdb-serial</code>", "nothing"] {
+        assert!(html.contains(words), "no {words:?} in\n{html}");
+    }
+    assert_eq!(html.matches("action=\"/storage\"").count(), 2, "{html}");
+    let (_, rest) = html.split_once("name=\"form_key\" value=\"").expect("a form");
+    let key = rest.split('"').next().unwrap();
+    let (context, cookie) = (&context, &cookie);
+    let post = |body: String| async move { ask(context, "POST", "/storage", Some(cookie), &body).await };
+    let bare = post(format!("form_key={key}&disk=sdb")).await;
+    assert_eq!(bare.status(), StatusCode::CONFLICT);
+    let forged = post("form_key=x&disk=sdc".into()).await;
+    assert_eq!(forged.status(), StatusCode::FORBIDDEN);
+    let done = post(format!("form_key={key}&disk=sdb&destroy=sdb-serial")).await;
+    assert_eq!(done.status(), StatusCode::OK);
+    assert!(text(done).await.contains("sdb is prepared"));
+    let asked = office.asked.lock().unwrap().clone();
+    assert_eq!(asked, ["sdb None by admin", "sdb Some(\"sdb-serial\") by admin"]);
+}

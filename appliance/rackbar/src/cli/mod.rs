@@ -20,6 +20,7 @@ mod secrets;
 mod services;
 mod site;
 mod state;
+mod storage;
 mod support;
 mod tokens;
 mod webhooks;
@@ -95,6 +96,9 @@ pub enum Command {
     /// See signed reports, and check one offline
     #[command(subcommand)]
     Report(proof::ReportCommand),
+    /// See the appliance's own disks, and have it keep its state on one
+    #[command(subcommand)]
+    Storage(storage::Command),
     /// Save the whole state as one sealed file
     Export(state::Export),
     /// Put a saved state in the place of this appliance's own
@@ -188,6 +192,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::SupportBundle(options) => support::run(&client, options).await,
         Command::Secrets(command) => secrets::run(&client, command, global.json).await,
         Command::Handoff(command) => state::hand_off(&client, command, global.json).await,
+        Command::Storage(command) => storage::run(&client, command, global.json).await,
         Command::Token(command) => tokens::run(&client, command, global.json).await,
         Command::Audit(options) => tokens::audit(&client, options, global.json).await,
         Command::Cache(command) => cache::run(&client, command, global.json).await,

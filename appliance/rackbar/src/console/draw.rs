@@ -92,7 +92,7 @@ fn header(screen: &Screen) -> Paragraph<'_> {
             lines.push(Line::from(format!("Machines     {machines}")));
             if appliance.volatile {
                 lines.push(Line::styled(
-                    "Runs from memory: what it knows is lost with the power.",
+                    "Runs from memory, lost with the power: `rackbar storage` gives it a disk.",
                     color(Severity::Warning),
                 ));
             }

@@ -6,14 +6,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rackbar_control::operations::{Refused, SecretsLock};
+use rackbar_control::operations::{Refused, SecretsLock, StorageOrder};
 use rackbar_model::{EventKind, Severity, Timestamp};
+use rackbar_orchestrator::Rack;
 use rackbar_store::{LockState, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::services::status;
 use super::setup::STORE;
+use super::storage::Storage;
 
 /// Who put the present state in, told to the journal of that state at the next start.
 const IMPORTED: &str = "imported.json";
@@ -29,6 +31,7 @@ pub(super) struct Keep {
     /// The run folder.
     pub(super) run: PathBuf,
     pub(super) restart: Arc<Notify>,
+    pub(super) storage: Storage,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,7 +64,7 @@ impl Keep {
     pub(super) fn import(&self, file: &[u8], passphrase: &str, by: &str) -> Result<String, Refused> {
         if self.store.lock_state() == LockState::Memory {
             let words = "this appliance works from memory, so a state that is put in would be lost at once: give it a \
-                         data partition first (`rackbar service status` says why it has none)";
+                         disk first (`rackbar storage use`)";
             return Err(Refused::Conflict(words.into()));
         }
         let path = self.folder.join(STORE);
@@ -139,6 +142,13 @@ impl Keep {
         }
         .map_err(refused)?;
         self.lock()
+    }
+
+    /// Prepares a disk for the state, and asks for the new start, before which the state moves there.
+    pub(super) fn use_disk(&self, order: &StorageOrder, by: &str, rack: &Rack) -> Result<String, Refused> {
+        let words = self.storage.use_disk(order, by, &self.store, rack)?;
+        self.restart.notify_one();
+        Ok(words)
     }
 
     pub(super) fn bmc_logins(&self, passphrase: &str) -> Result<Vec<u8>, Refused> {

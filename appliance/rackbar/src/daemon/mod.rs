@@ -21,6 +21,7 @@ mod services;
 mod setup;
 mod site;
 mod source;
+mod storage;
 mod support;
 mod unlock;
 mod uploads;
@@ -55,6 +56,7 @@ use services::{Ports, Services, status};
 use setup::{anew, check, credentials, open_store, place, profiles, start_log};
 use site::Site;
 use source::{Loaded, Source};
+use storage::Storage;
 use unlock::Waited;
 pub(crate) use unlock::{UNLOCK, unlock};
 use webhooks::Webhooks;
@@ -86,6 +88,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         return Ok(());
     }
     notes.extend(keep::imported(&options.data));
+    notes.extend(storage::moved(&options.data));
     let rack = Rack::start(
         store.clone(),
         RackOptions {
@@ -101,7 +104,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let mut daemon = Daemon::start(options, rack, store, &loaded, volatile).await?;
     daemon.in_force(loaded).await;
     let end = daemon.serve(&mut source).await?;
+    let storage = daemon.storage.clone();
     daemon.stop().await;
+    block_in_place(|| storage.settle());
     match end {
         End::Stop => Ok(()),
         End::Anew => Err(anew()),
@@ -141,6 +146,7 @@ struct Daemon {
     anew: Arc<Notify>,
     /// What machines logged; `None` when it could not be opened.
     logs: Option<Arc<LogStore>>,
+    storage: Storage,
     volatile: bool,
 }
 
@@ -197,6 +203,7 @@ impl Daemon {
             ),
             api: None,
             tasks,
+            storage: Storage::new(&options.data, &options.run),
             options,
             rack,
             store,
@@ -248,6 +255,7 @@ impl Daemon {
             config: self.options.config.clone(),
             run: self.options.run.clone(),
             restart: self.anew.clone(),
+            storage: self.storage.clone(),
         };
         let context = Context {
             rack: self.rack.clone(),

@@ -12,7 +12,7 @@ use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     Answer, Body, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, EnrolmentEntry, ExportEntry, HardwareLog,
     LogLine, LogQuery, MediaList, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock,
-    SensorList, SiteMistake, Verdict, WebhookEntry,
+    SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -383,6 +383,15 @@ impl Operations for Asked {
     fn import(&self, file: Vec<u8>, passphrase: String, by: &str) -> Answer<'_, String> {
         let by = by.to_owned();
         self.keep(move |keep| keep.import(&file, &passphrase, &by))
+    }
+
+    fn storage(&self) -> Answer<'_, StorageState> {
+        self.keep(|keep| Ok(keep.storage.state()))
+    }
+
+    fn use_disk(&self, order: StorageOrder, by: &str) -> Answer<'_, String> {
+        let (by, rack) = (by.to_owned(), self.rack.clone());
+        self.keep(move |keep| keep.use_disk(&order, &by, &rack))
     }
 
     fn secrets(&self) -> Answer<'_, SecretsLock> {

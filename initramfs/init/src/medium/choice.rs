@@ -59,7 +59,7 @@ impl Hints {
     pub(super) fn is_awaited(&self, choice: &Result<Choice, String>) -> bool {
         let booted = match choice {
             Ok(Choice {
-                boot: Volume::Esp(medium),
+                boot: Some(Volume::Esp(medium)),
                 ..
             }) => self.names(medium),
             _ => false,
@@ -70,7 +70,7 @@ impl Hints {
 
     /// Something better may still appear: we were not started from the disk that was found.
     pub(super) fn may_improve(&self, choice: &Choice) -> bool {
-        choice.state.is_err() || self.elsewhere && matches!(choice.boot, Volume::Esp(_))
+        choice.state.is_err() || choice.boot.is_none() || self.elsewhere && matches!(choice.boot, Some(Volume::Esp(_)))
     }
 
     fn names(&self, medium: &Medium) -> bool {
@@ -94,16 +94,20 @@ impl Hints {
             isos.clear();
         }
         let boot = match (discs.pop(), isos.is_empty()) {
-            (Some(disc), true) if discs.is_empty() => Volume::Disc(disc),
-            (None, no_iso) => Volume::Esp(only(if no_iso { installed } else { isos })?),
+            (Some(disc), true) if discs.is_empty() => Some(Volume::Disc(disc)),
+            // Booted over the network: a disk that was given to the state has it still.
+            (None, true) if installed.is_empty() && !state.is_empty() => None,
+            (None, no_iso) => Some(Volume::Esp(only(if no_iso { installed } else { isos })?)),
             (Some(disc), _) => {
                 let more = discs.into_iter().chain(isos.into_iter().map(|medium| medium.disk));
                 return Err(several(more.chain([disc]).collect()));
             }
         };
         let state = match &boot {
-            Volume::Esp(medium) if !medium.data.is_empty() => Ok(medium.clone()),
-            _ if state.is_empty() => Err(format!("{boot} has no room for it, and no disk has a partition {DATA}")),
+            Some(Volume::Esp(medium)) if !medium.data.is_empty() => Ok(medium.clone()),
+            Some(boot) if state.is_empty() => {
+                Err(format!("{boot} has no room for it, and no disk has a partition {DATA}"))
+            }
             _ => only(state),
         };
         Ok(Choice { boot, state })
@@ -113,8 +117,8 @@ impl Hints {
 /// What to use.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Choice {
-    /// Goes to `/esp`.
-    pub(super) boot: Volume,
+    /// Goes to `/esp`; `None` when no medium of ours is there.
+    pub(super) boot: Option<Volume>,
     /// Its data partition goes to `/data`; or why there is none.
     pub(super) state: Result<Medium, String>,
 }
@@ -123,8 +127,8 @@ impl Choice {
     /// The disks it is about; one that is used for both comes twice.
     pub(super) fn disks(&self) -> impl Iterator<Item = &Medium> {
         let boot = match &self.boot {
-            Volume::Esp(medium) => Some(medium),
-            Volume::Disc(_) => None,
+            Some(Volume::Esp(medium)) => Some(medium),
+            Some(Volume::Disc(_)) | None => None,
         };
         boot.into_iter().chain(&self.state)
     }
@@ -199,8 +203,9 @@ mod tests {
         let discs = discs.iter().map(|disc| disc.to_string()).collect();
         let choice = hints.choose(disks.to_vec(), discs)?;
         let boot = match choice.boot {
-            Volume::Esp(medium) => medium.disk,
-            Volume::Disc(drive) => drive,
+            Some(Volume::Esp(medium)) => medium.disk,
+            Some(Volume::Disc(drive)) => drive,
+            None => "-".into(),
         };
         Ok((boot, choice.state.map_or("-".into(), |medium| medium.disk)))
     }
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_isos_none_is_taken_and_a_disk_for_state_is_no_boot_medium() {
+    fn of_two_isos_none_is_taken_and_an_appliance_from_the_network_has_its_state_on_a_disk() {
         let none = || hints(None, None);
         assert!(chosen(none(), &[], &["sr0", "sr1"]).unwrap_err().contains("sr0"));
         assert!(
@@ -250,7 +255,13 @@ mod tests {
                 .unwrap_err()
                 .contains("sdb, sr0")
         );
-        assert!(chosen(none(), &[medium("sda", 1, "d")], &[]).is_err());
+        let disk = medium("sda", 1, "d");
+        assert_eq!(chosen(none(), std::slice::from_ref(&disk), &[]), pair("-", "sda"));
+        let two = [disk, medium("sdc", 3, "d")];
+        assert_eq!(chosen(none(), &two, &[]), pair("-", "-"));
+        assert_eq!(chosen(hints(None, Some(3)), &two, &[]), pair("-", "sdc"));
+        // A stick may still come.
+        assert!(none().may_improve(&none().choose(two[..1].to_vec(), Vec::new()).unwrap()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! | disk or stick | GPT with `rackbar-esp` and `rackbar-data` | its ESP | its data partition, grown to the end |
 //! | ISO on a stick | GPT with `rackbar-esp` alone | its ESP | another disk's `rackbar-data`, never grown |
 //! | ISO as a CD | ISO 9660 volume `RACKBAR` | that volume | the same |
+//! | none (iPXE) | no medium of ours appears | nothing | the same |
 //!
 //! The loader says what the firmware started (`LoaderInfo`, `LoaderDevicePartUUID`); that is waited for. Otherwise an
 //! ISO goes before an installed disk: somebody has just put it in. When it brings no `rackbar.toml`, the one of the
@@ -142,12 +143,17 @@ pub(crate) fn mount_all(arguments: &Arguments, blocks: &Receiver<String>) {
         Ok(choice) => choice,
         Err(why) => return volatile(&why),
     };
-    say!("boot medium is {boot}");
-    mount_boot(&boot);
+    match &boot {
+        Some(boot) => {
+            say!("boot medium is {boot}");
+            mount_boot(boot);
+        }
+        None => say!("there is no boot medium: this appliance came over the network"),
+    }
     match state {
         Ok(medium) => {
-            if boot != Volume::Esp(medium.clone()) {
-                say!("{boot} has no room for state: it is kept on {}", medium.disk);
+            if boot != Some(Volume::Esp(medium.clone())) {
+                say!("the state is kept on {}, not on the boot medium", medium.disk);
                 lend_configuration(&medium);
             }
             mount_state(&medium);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 
 pub(crate) use buffer::{ALIGN, Buffer};
-pub(crate) use resolve::{Chosen, partition_name, release, resolve};
+pub(crate) use resolve::{Chosen, partition_name, release, resolve, users};
 
 /// One MiB.
 pub(crate) const MIB: u64 = 1 << 20;

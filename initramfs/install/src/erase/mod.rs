@@ -4,7 +4,7 @@
 //! What a method cannot do on a disk is an error, never another method in its place.
 
 mod nvme;
-mod signatures;
+pub(crate) mod signatures;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -23,7 +23,7 @@ const BTRFS_COPIES: [u64; 2] = [64 * MIB, 256 << 30];
 const LOGICAL: usize = 60;
 
 /// Wipes; gives what was found and done.
-pub(super) fn wipe(disk: &Disk, name: &str) -> Result<Vec<String>> {
+pub(crate) fn wipe(disk: &Disk, name: &str) -> Result<Vec<String>> {
     let file = disk.to_read().map_err(io(format_args!("opening {name}")))?;
     let mut steps = Vec::new();
     if let Some(found) = probe::content(&file, disk.bytes()) {
@@ -40,6 +40,50 @@ pub(super) fn wipe(disk: &Disk, name: &str) -> Result<Vec<String>> {
     wipe_range(disk, 0, disk.bytes())?;
     steps.push(format!("{name}: first and last MiB zeroed, with the partition tables"));
     Ok(steps)
+}
+
+/// What names the disk's content, in words; empty when nothing does and both ends are zero.
+pub(crate) fn found(disk: &Disk) -> std::io::Result<Vec<String>> {
+    let file = disk.to_read()?;
+    let mut found = Vec::new();
+    if let Some(content) = probe::content(&file, disk.bytes()) {
+        found.push(format!("{} on the whole disk", content.name()));
+    }
+    let sector = u64::from(disk.sector());
+    let table = gpt::find(&file, sector, disk.bytes() / sector);
+    let names = table.as_ref().map(|one| one.table.partitions()).unwrap_or_default();
+    for (number, _, bytes, content) in old_partitions(&file, disk) {
+        let name = names
+            .iter()
+            .find(|part| part.number == number)
+            .map(|part| part.name.as_str());
+        let name = name.filter(|name| !name.is_empty()).map(|name| format!(" {name:?}"));
+        found.push(format!(
+            "partition {number}{} ({content}, {} MiB)",
+            name.unwrap_or_default(),
+            bytes / MIB
+        ));
+    }
+    if found.is_empty() && table.is_some() {
+        found.push("an empty partition table".into());
+    }
+    if found.is_empty() && !ends_are_zero(&file, disk.bytes())? {
+        found.push("data of a kind that is not known".into());
+    }
+    Ok(found)
+}
+
+/// A file system that nobody here knows, or a database on the raw disk, still begins or ends with something.
+fn ends_are_zero(file: &File, bytes: u64) -> std::io::Result<bool> {
+    let length = END.min(bytes);
+    let mut end = vec![0; usize::try_from(length).unwrap_or(0)];
+    for at in [0, bytes.saturating_sub(length)] {
+        file.read_exact_at(&mut end, at)?;
+        if !crate::disk::is_zero(&end) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Both ends of a range, and btrfs' other copies in it.
@@ -142,7 +186,7 @@ fn mbr_partitions(file: &File) -> Vec<(u32, u64, u64)> {
 }
 
 /// Looks whether anything that names content is left.
-pub(super) fn verify(disk: &Disk, name: &str) -> Result<String> {
+pub(crate) fn verify(disk: &Disk, name: &str) -> Result<String> {
     let file = disk.to_read().map_err(io(format_args!("opening {name}")))?;
     let sector = u64::from(disk.sector());
     let table = gpt::find(&file, sector, disk.bytes() / sector).is_some() || !mbr_partitions(&file).is_empty();
