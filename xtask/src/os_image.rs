@@ -19,7 +19,7 @@ use crate::setup::{self, Need};
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
     /// Which image
-    #[arg(value_parser = ["debian-12"], default_value = "debian-12")]
+    #[arg(value_parser = ["debian-12", CLOUD_INIT], default_value = "debian-12")]
     name: String,
     /// Take packages of this release instead of the recipe's; the machine's apt must know it
     #[arg(long)]
@@ -55,6 +55,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// The image whose identity is a NoCloud seed.
+const CLOUD_INIT: &str = "debian-12-cloud-init";
+
+impl Arguments {
+    /// The image with cloud-init.
+    pub(crate) fn cloud_init() -> Self {
+        Self {
+            name: CLOUD_INIT.into(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Arguments {
     fn default() -> Self {
         Self {
@@ -70,6 +83,9 @@ impl Default for Arguments {
 pub(crate) fn ensure_built(project: &Project, arguments: &Arguments) -> Result<OsImage> {
     setup::ensure(Need::OsImage)?;
     let mut recipe = Recipe::parse(recipe::DEBIAN_12)?;
+    if arguments.name == CLOUD_INIT {
+        recipe = recipe.varied(recipe::DEBIAN_12_CLOUD_INIT)?;
+    }
     let kernel = recipe
         .kernels
         .get(&arguments.kernel)

@@ -94,6 +94,7 @@ fn rack_image(project: &Project) -> Result<rackbar_scenarios::install::Image> {
         name: built.entry.name,
         path: built.path,
         sha256: built.entry.sha256,
+        user: built.entry.user.clone(),
     })
 }
 

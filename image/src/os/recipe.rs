@@ -11,6 +11,8 @@ use crate::epoch::SOURCE_DATE_EPOCH;
 
 /// The recipe of Debian 12.
 pub const DEBIAN_12: &str = include_str!("../../data/os/debian-12.toml");
+/// What is added to it for an image with cloud-init.
+pub const DEBIAN_12_CLOUD_INIT: &str = include_str!("../../data/os/debian-12-cloud-init.toml");
 /// GRUB's menu, with `@ROOT@` for the root file system's UUID.
 const GRUB_CFG: &str = include_str!("../../data/os/grub.cfg");
 
@@ -38,6 +40,15 @@ pub struct Recipe {
     pub units: Units,
     /// Files of our own.
     pub file: Vec<RecipeFile>,
+}
+
+/// What makes another image of a recipe.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variant {
+    name: String,
+    user: String,
+    packages: Vec<String>,
 }
 
 /// Patterns for dpkg's path-exclude.
@@ -86,6 +97,18 @@ impl Recipe {
     /// When the table has other fields than those above.
     pub fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).context("reading the recipe of an operating-system image")
+    }
+
+    /// This recipe with a variant's name, account and further packages.
+    ///
+    /// # Errors
+    /// When the variant's table has other fields than those.
+    pub fn varied(mut self, text: &str) -> Result<Self> {
+        let variant: Variant = toml::from_str(text).context("reading a variant of an operating-system image")?;
+        self.name = variant.name;
+        self.user = variant.user;
+        self.packages.extend(variant.packages);
+        Ok(self)
     }
 
     /// Options of dpkg, one per line of its configuration.
@@ -230,6 +253,18 @@ mod tests {
         assert!(files["boot/grub/grub.cfg"].contains(&format!("root=UUID={uuid} ro")));
         assert!(files["etc/initramfs-tools/hooks/zz-lean"].starts_with("#!/bin/sh\n"));
         assert_eq!(uuid.len(), 36);
+    }
+
+    #[test]
+    fn the_variant_with_cloud_init_is_the_same_and_more() {
+        let base = Recipe::parse(DEBIAN_12).unwrap();
+        let varied = Recipe::parse(DEBIAN_12).unwrap().varied(DEBIAN_12_CLOUD_INIT).unwrap();
+        assert_eq!(
+            (varied.name.as_str(), varied.user.as_str()),
+            ("debian-12-cloud-init", "debian")
+        );
+        assert!(varied.packages.starts_with(&base.packages) && varied.packages.contains(&"cloud-init".to_owned()));
+        assert!(Recipe::parse(DEBIAN_12).unwrap().varied("name = 1").is_err());
     }
 
     #[test]

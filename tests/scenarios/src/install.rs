@@ -31,6 +31,8 @@ pub struct Image {
     pub path: std::path::PathBuf,
     /// SHA-256 of the file.
     pub sha256: Digest,
+    /// The account that logs in.
+    pub user: String,
 }
 
 /// The image of an operating system that `cargo xtask os-image` built: `RACKBAR_OS`, which `cargo xtask test` sets, names
@@ -45,6 +47,16 @@ pub fn image() -> Result<Image> {
     Image::described(&path)
 }
 
+/// The image with cloud-init: `RACKBAR_OS_CLOUD_INIT`, as above.
+///
+/// # Errors
+/// As [`image`].
+pub fn cloud_image() -> Result<Image> {
+    let path = std::env::var_os("RACKBAR_OS_CLOUD_INIT").map(std::path::PathBuf::from);
+    let path = path.context("RACKBAR_OS_CLOUD_INIT is not set: run the scenarios with `cargo xtask test`")?;
+    Image::described(&path)
+}
+
 impl Image {
     /// Reads the description that lies beside an image: `NAME.json` beside `NAME.img.zst`.
     ///
@@ -55,12 +67,18 @@ impl Image {
         struct Description {
             name: String,
             sha256: Digest,
+            user: String,
         }
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let Description { name, sha256 } =
+        let Description { name, sha256, user } =
             serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
         let path = path.with_file_name(format!("{name}.img.zst"));
-        Ok(Self { name, path, sha256 })
+        Ok(Self {
+            name,
+            path,
+            sha256,
+            user,
+        })
     }
 }
 
@@ -124,7 +142,7 @@ impl Api {
                 format!("sha-256=:{}:", BASE64_STANDARD.encode(image.sha256.0)),
             ),
         ];
-        let path = format!("/api/v1/images/{}", image.name);
+        let path = format!("/api/v1/images/{}?user={}", image.name, image.user);
         // A debug build of the switch and an emulated appliance take about a second for five megabytes.
         let limit = Duration::from_secs(60 + (bytes >> 20));
         let (status, answer) = self
