@@ -163,11 +163,15 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
         )
     })?;
     let program = inputs.sources.get(COMMAND).context("no command line was built")?;
-    out.put_large("rackbar", "the command line, for any Linux on x86-64 (static)", |path| {
-        write_whole(path, program)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-            .with_context(|| format!("making {} a program", path.display()))
-    })?;
+    out.put_large(
+        "rackbar",
+        "the command line, for any Linux on x86-64 (static)",
+        |path| {
+            write_whole(path, program)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+                .with_context(|| format!("making {} a program", path.display()))
+        },
+    )?;
     let bill = sbom::cyclonedx(&inputs.version, &inputs.components);
     out.put(
         "rackbar.cdx.json",

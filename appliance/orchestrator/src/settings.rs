@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use rackbar_boot::SiteScript;
-use rackbar_model::MacAddr;
+use rackbar_model::{BootWay, MacAddr};
 
 /// What a network is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +63,8 @@ pub struct Settings {
     pub kernel_arguments: String,
     /// The site's own iPXE scripts, in place of ours.
     pub scripts: Vec<SiteScript>,
+    /// Ways by which machines may be led to us. What was learnt of a machine before yields to it.
+    pub ways: Vec<BootWay>,
     /// Switch a machine on when its BMC is found and it is off.
     pub power_on_discovered: bool,
 }

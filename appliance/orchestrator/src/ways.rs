@@ -137,11 +137,15 @@ fn habits(rack: &Rack, id: NodeId) -> Vec<FirmwareHabit> {
     node.and_then(|node| rack.firmware_of(&node).ok()).unwrap_or_default()
 }
 
-/// The way by which its BMC has led this machine to us before, if it is one that may be restarted.
+/// The way by which its BMC has led this machine to us before, if the site still allows it and the machine may be
+/// restarted.
 fn led_before(rack: &Rack, id: NodeId) -> Option<BootWay> {
     let through_bmc =
         |habit: &FirmwareHabit| habit.proven && matches!(habit.way, BootWay::RedfishUrl | BootWay::VirtualMedia);
     let way = habits(rack, id).into_iter().find(through_bmc)?.way;
+    if !rack.look(|mind| mind.settings.ways.contains(&way)) {
+        return None;
+    }
     let node = rack.node(&id.to_string()).filter(|node| may_restart(node))?;
     let text = format!("its firmware asks the network again: led by {way}, as before");
     tell(rack, node.id, text, Severity::Info);

@@ -13,7 +13,7 @@ use rackbar_devices::{BootOverride, BootTarget, MediaDrive};
 use rackbar_model::{BootWay, EventKind, FirmwareHabit, Lease, LeaseState, Node, PowerAction, PowerState, Timestamp};
 use rackbar_orchestrator::bmc::{self, Answer, BmcDoor, BmcError, BootFrom};
 use rackbar_orchestrator::ways::{self, Patience};
-use rackbar_orchestrator::{BmcSight, Rack};
+use rackbar_orchestrator::{BmcSight, Rack, Settings};
 use rackbar_services::{EventSink as _, LeaseLog as _};
 use rackbar_store::{Options, Store};
 use tokio::sync::watch;
@@ -276,6 +276,19 @@ async fn a_disc_of_somebody_else_stays_in_and_one_that_led_nowhere_goes() {
 async fn a_machine_that_its_bmc_led_before_is_led_again_at_its_first_question() {
     let bmc = Arc::new(Bmc::default());
     let (rack, _node, _stop) = known(bmc.clone()).await;
+    // What was learnt while the site allowed it counts no more.
+    learnt(&rack, BootWay::VirtualMedia, true);
+    rack.event(Some(mac(1)), discover("rack"));
+    until_event(
+        &rack,
+        "heard",
+        |kind| matches!(kind, EventKind::DhcpDiscover { network, .. } if network == "rack"),
+    )
+    .await;
+    rack.configure(Settings {
+        ways: vec![BootWay::RedfishUrl],
+        ..settings()
+    });
     // A way that never led anywhere, or that needs no BMC, is no reason.
     learnt(&rack, BootWay::RedfishUrl, false);
     rack.event(Some(mac(1)), discover("rack"));

@@ -152,7 +152,11 @@ impl<'a> Appliance<'a> {
         let base = ["-sSkL", "-m", "10", "-b", jar, "-c", jar];
         self.net
             .run("server", "curl", &[&base[..], &["-d", &form, &login]].concat());
-        text(&self.net.run("server", "curl", &[&base[..], &[&format!("{home}{path}")]].concat()))
+        text(
+            &self
+                .net
+                .run("server", "curl", &[&base[..], &[&format!("{home}{path}")]].concat()),
+        )
     }
 
     /// A BIOS machine with this MAC asks for an address: what udhcpc was told, as `name=value` lines.

@@ -167,17 +167,25 @@ impl Store {
     /// When none was begun, or it is not safe on disk; what was known is then still kept.
     pub fn prove_bmc_account(&self, node: NodeId, at: Timestamp) -> Result<BmcLogin, StoreError> {
         let begun = self.get(Table::Secrets, &new_name(node))?;
-        let begun = begun.ok_or_else(|| StoreError::Failed(format!("no account was begun on the BMC of node {node}")))?;
+        let begun =
+            begun.ok_or_else(|| StoreError::Failed(format!("no account was begun on the BMC of node {node}")))?;
         let proven = read(&begun)?.proven(at);
         let before = self.bmc_login(node)?;
         let before = before.filter(|before| before.user != proven.user && (before.own || before.pending.is_some()));
         let aside = match &before {
-            Some(before) => Some(([&name(node), b"/".as_slice(), before.user.as_bytes()].concat(), written(before)?)),
+            Some(before) => Some((
+                [&name(node), b"/".as_slice(), before.user.as_bytes()].concat(),
+                written(before)?,
+            )),
             None => None,
         };
         let (key, new_key, json) = (name(node), new_name(node), written(&proven)?);
         let mut entries = vec![(key.as_slice(), Some(json.as_slice())), (new_key.as_slice(), None)];
-        entries.extend(aside.as_ref().map(|(key, json)| (key.as_slice(), Some(json.as_slice()))));
+        entries.extend(
+            aside
+                .as_ref()
+                .map(|(key, json)| (key.as_slice(), Some(json.as_slice()))),
+        );
         self.put_all(Table::Secrets, &entries)?;
         Ok(proven)
     }

@@ -1,6 +1,7 @@
 //! Stories told with the real appliance image. One file per story.
 
 mod alone;
+mod bmc_ways;
 mod demo;
 mod https;
 mod install;

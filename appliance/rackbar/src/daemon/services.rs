@@ -260,6 +260,7 @@ fn settings(config: &Config, placed: &[Placed]) -> Settings {
         },
         kernel_arguments: config.boot.kernel_arguments.clone(),
         scripts: config.boot.scripts.clone(),
+        ways: config.boot.negotiate.clone(),
         power_on_discovered: config.bmc.power_on_discovered,
     }
 }

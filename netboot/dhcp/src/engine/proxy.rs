@@ -129,7 +129,7 @@ impl Engine {
             Some(way @ (BootWay::UefiHttp | BootWay::UefiHttps)) => {
                 question.speaker == Speaker::HttpRom && (feasible.contains(&way) || usual == memory.way)
             }
-            Some(BootWay::RedfishUrl | BootWay::VirtualMedia) => true,
+            Some(way @ (BootWay::RedfishUrl | BootWay::VirtualMedia)) => feasible.contains(&way),
             None => false,
         };
         if !fits {
