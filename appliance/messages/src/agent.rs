@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use rackbar_model::{
     BmcInfo, BootEntry, BurnIn, CheckResult, Digest, DiskRef, EraseEvidence, EraseMethod, ImageSource, Inventory,
-    MacAddr, NodeId, OsSetup, RootTarget, SecretText,
+    MacAddr, NodeId, OsSetup, PortSays, RootTarget, SecretText,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,14 @@ pub enum FromAgent {
         job: JobId,
         /// What came of it.
         result: Result<JobReport, JobFailure>,
+    },
+    /// What the switch port of an interface says of itself; since version 4. Sent when it changed, and all of it
+    /// again after every reconnection.
+    Port {
+        /// The interface.
+        mac: MacAddr,
+        /// What was heard there.
+        says: PortSays,
     },
 }
 

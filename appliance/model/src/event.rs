@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootStage, BootWay, ClientArch, MacAddr, NodeId, PowerState, Timestamp, Witness};
+use crate::{BootStage, BootWay, ClientArch, MacAddr, NodeId, PortSays, PowerState, Timestamp, Witness};
 
 /// One thing that happened.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -388,6 +388,13 @@ pub enum EventKind {
         /// What differed.
         what: String,
     },
+    /// The first DHCP packet of a booting machine that reached us said that it had been asking for a while.
+    AskedLate {
+        /// `secs` of that packet (RFC 2131, table 1): what the firmware counted, which some count wrong.
+        seconds: u16,
+    },
+    /// The agent hears what the switch port of an interface says of itself.
+    PortSays(PortSays),
 }
 
 impl EventKind {
@@ -413,7 +420,9 @@ impl EventKind {
             | Self::Changed { ok: false, .. }
             | Self::ActionFailed { again: Some(_), .. }
             | Self::ActionSkipped { .. }
-            | Self::DriftSeen { .. } => Severity::Warning,
+            | Self::DriftSeen { .. }
+            | Self::AskedLate { .. }
+            | Self::PortSays(PortSays::Lacp { forwards: false }) => Severity::Warning,
             Self::DhcpDiscover { .. }
             | Self::DhcpOffer { .. }
             | Self::DhcpRequest { .. }
@@ -436,7 +445,8 @@ impl EventKind {
             | Self::RoleBound { .. }
             | Self::ActionStarted { .. }
             | Self::ActionDone { .. }
-            | Self::DriftGone { .. } => Severity::Info,
+            | Self::DriftGone { .. }
+            | Self::PortSays(PortSays::SpanningTree { .. } | PortSays::Lacp { forwards: true }) => Severity::Info,
         }
     }
 }

@@ -14,6 +14,7 @@ mod event;
 mod install;
 mod inventory;
 mod node;
+mod port;
 #[cfg(feature = "utoipa")]
 mod schema;
 mod time;
@@ -33,5 +34,6 @@ pub use inventory::{
     Inventory, LldpNeighbour, MemoryInfo, MemoryModule, Nic, PciDevice, SystemInfo, TpmInfo,
 };
 pub use node::{Collision, FailedIn, Node, NodeId, NodeState, ParseNodeIdError, PowerState, Witness, WitnessKind};
+pub use port::PortSays;
 pub use time::{ParseTimestampError, Timestamp};
 pub use view::{Lease, LeaseState, PowerAction, ServiceStatus};

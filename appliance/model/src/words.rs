@@ -315,6 +315,12 @@ fn installing(kind: &EventKind, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         EventKind::ActionSkipped { action, reason, .. } => write!(f, "{action}: not begun: {reason}"),
         EventKind::DriftSeen { what } => write!(f, "differs from what was proved: {what}"),
         EventKind::DriftGone { what } => write!(f, "as wanted again: {what}"),
+        EventKind::AskedLate { seconds } => write!(
+            f,
+            "by its own count it had been asking for {seconds} s before anything of it arrived: its switch port was \
+             blocked, or its link came up late"
+        ),
+        EventKind::PortSays(says) => write!(f, "{says}"),
         _ => Ok(()),
     }
 }

@@ -264,6 +264,7 @@ impl Session {
                     self.rack.inner.jobs.progress(job, Progress { doing, done, total });
                 }
                 FromAgent::Ended { job, result } => self.rack.inner.jobs.ended(job, result),
+                FromAgent::Port { mac, says } => self.rack.with(|mind, now| mind.port_says(now, self.node, mac, says)),
             }
         }
     }

@@ -26,6 +26,7 @@ mod jobs;
 mod knowledge;
 mod mind;
 mod pins;
+mod ports;
 mod power;
 mod rack;
 mod record;

@@ -43,6 +43,14 @@ pub(super) fn lldp(data: &[u8]) {
     let _ = rackbar_hardware::lldp::parse(data);
 }
 
+pub(super) fn bpdu(data: &[u8]) {
+    let _ = rackbar_hardware::neighbours::parse_bpdu(data);
+}
+
+pub(super) fn lacpdu(data: &[u8]) {
+    let _ = rackbar_hardware::neighbours::parse_lacp(data);
+}
+
 pub(super) fn uevent(data: &[u8]) {
     let _ = Uevent::parse(data);
 }

@@ -35,6 +35,8 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("redfish-json", hardware::redfish),
     ("smbios", hardware::smbios),
     ("lldp", hardware::lldp),
+    ("bpdu", hardware::bpdu),
+    ("lacpdu", hardware::lacpdu),
     ("uevent", hardware::uevent),
     ("gpt", hardware::gpt),
     ("efi-load-option", install::load_option),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rackbar_hardware::Root;
-use rackbar_model::{Inventory, LldpNeighbour, MacAddr};
+use rackbar_model::{Inventory, LldpNeighbour, MacAddr, PortSays};
 use rackbar_net::Netlink;
 
 use crate::report::say;
@@ -30,6 +30,9 @@ const QUIET: Duration = Duration::from_secs(2);
 /// A burst that goes on is reported all the same.
 const LONGEST_BURST: Duration = Duration::from_secs(10);
 
+/// Most news of switch ports in one boot: a port that changes its mind all the time is told of no more.
+const MOST_PORT_NEWS: usize = 64;
+
 /// Why to look at the machine again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Trigger {
@@ -42,6 +45,8 @@ pub(crate) enum Trigger {
 /// The newest inventory, and a bell that rings when there is a newer one.
 pub struct Facts {
     latest: Mutex<Option<(u64, Arc<Inventory>)>>,
+    /// What switch ports said that was new, oldest first.
+    ports: Mutex<Vec<(MacAddr, PortSays)>>,
     bell: Option<EventFd>,
     triggers: Mutex<Option<Sender<Trigger>>>,
 }
@@ -51,6 +56,7 @@ impl Default for Facts {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         Self {
             latest: Mutex::default(),
+            ports: Mutex::default(),
             bell: bell.ok(),
             triggers: Mutex::default(),
         }
@@ -71,6 +77,27 @@ impl Facts {
         if let Some(bell) = &self.bell {
             let _ = bell.write(1);
         }
+    }
+
+    /// Takes what an interface's switch port says; rings when it is new.
+    pub fn port_says(&self, mac: MacAddr, says: PortSays) {
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = ports
+            .iter()
+            .rfind(|(at, before)| *at == mac && before.same_protocol(&says));
+        if last.is_some_and(|(_, before)| *before == says) || ports.len() >= MOST_PORT_NEWS {
+            return;
+        }
+        ports.push((mac, says));
+        if let Some(bell) = &self.bell {
+            let _ = bell.write(1);
+        }
+    }
+
+    /// News of switch ports behind the first `known`.
+    pub(crate) fn ports(&self, known: usize) -> Vec<(MacAddr, PortSays)> {
+        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.get(known..).unwrap_or_default().to_vec()
     }
 
     /// Has the machine looked at again.
@@ -101,7 +128,7 @@ pub(crate) fn start(root: Root, boot_mac: Option<MacAddr>, facts: &Arc<Facts>) {
     let (sender, receiver) = channel();
     *facts.triggers.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
     let neighbours = Arc::new(Neighbours::default());
-    watch::start(sender, Arc::clone(&neighbours));
+    watch::start(sender, Arc::clone(&neighbours), Arc::clone(facts));
     let facts = Arc::clone(facts);
     let started = thread::Builder::new()
         .name("facts".to_owned())
@@ -220,6 +247,33 @@ mod tests {
     use super::*;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use rackbar_model::{Disk, DiskHealth};
+
+    #[test]
+    fn of_a_switch_port_only_news_is_told_and_not_for_ever() {
+        let facts = Facts::default();
+        let mac = |last| MacAddr([2, 0, 0, 0, 0, last]);
+        let lacp = |forwards| PortSays::Lacp { forwards };
+        let tree = PortSays::SpanningTree {
+            rapid: false,
+            forward_delay_millis: 15_000,
+            forwards: None,
+        };
+        for says in [lacp(false), tree, lacp(false), tree, lacp(true)] {
+            facts.port_says(mac(1), says);
+        }
+        facts.port_says(mac(2), lacp(true));
+        let news = [
+            (mac(1), lacp(false)),
+            (mac(1), tree),
+            (mac(1), lacp(true)),
+            (mac(2), lacp(true)),
+        ];
+        assert_eq!(facts.ports(0), news);
+        assert_eq!(facts.ports(3), news[3..]);
+        (0..1000).for_each(|n| facts.port_says(mac(1), lacp(n % 2 == 0)));
+        assert_eq!(facts.ports(0).len(), MOST_PORT_NEWS);
+        assert_eq!(facts.ports(1000), []);
+    }
 
     #[test]
     fn the_bell_rings_for_a_new_inventory_until_it_is_heard() {

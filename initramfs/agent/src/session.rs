@@ -197,6 +197,8 @@ pub struct Session {
     welcome: Welcome,
     /// Version of the inventory that was sent last.
     sent: u64,
+    /// News of switch ports that were sent on this connection.
+    ports_sent: usize,
     /// Ends of jobs that were said on this connection.
     said: HashSet<JobId>,
     /// When progress may be said again.
@@ -227,6 +229,7 @@ impl Session {
                     channel,
                     welcome,
                     sent: 0,
+                    ports_sent: 0,
                     said: HashSet::new(),
                     progress_due: Instant::now(),
                 })
@@ -330,9 +333,22 @@ impl Session {
         Ok(())
     }
 
-    /// Sends the inventory when there is a newer one than the appliance has.
+    /// Sends the inventory when there is a newer one than the appliance has, and then what is new of switch ports: the
+    /// appliance knows the interfaces by then.
     fn send_news(&mut self, facts: &Facts) -> io::Result<()> {
         facts.hear();
+        self.send_inventory(facts)?;
+        if self.sent > 0 {
+            for (mac, says) in facts.ports(self.ports_sent) {
+                self.channel.send(&FromAgent::Port { mac, says })?;
+                self.ports_sent += 1;
+                say!("{mac}: {says}");
+            }
+        }
+        Ok(())
+    }
+
+    fn send_inventory(&mut self, facts: &Facts) -> io::Result<()> {
         let Some((version, inventory)) = facts.latest().filter(|(version, _)| *version != self.sent) else {
             return Ok(());
         };

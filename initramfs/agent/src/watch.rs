@@ -1,4 +1,4 @@
-//! Watching for change: LLDP on every interface, cables, and devices that come and go.
+//! Watching for change: what switches say on every interface, cables, and devices that come and go.
 
 use std::collections::HashMap;
 use std::sync::mpsc::Sender;
@@ -6,11 +6,13 @@ use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rackbar_hardware::lldp::LldpListener;
+use rackbar_hardware::lldp::Announcement;
+use rackbar_hardware::neighbours::{Heard, Listener};
 use rackbar_hardware::{Root, nics};
+use rackbar_model::MacAddr;
 use rackbar_net::Netlink;
 
-use crate::facts::{Neighbours, Trigger};
+use crate::facts::{Facts, Neighbours, Trigger};
 use crate::report::say;
 
 /// How often cables and devices are looked at. The kernel tells a link's operational state only after a second of its
@@ -18,15 +20,17 @@ use crate::report::say;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts the watching thread; it sends one trigger for each change.
-pub(crate) fn start(triggers: Sender<Trigger>, neighbours: Arc<Neighbours>) {
-    let listener = LldpListener::open();
+pub(crate) fn start(triggers: Sender<Trigger>, neighbours: Arc<Neighbours>, facts: Arc<Facts>) {
+    let listener = Listener::open();
     if let Err(error) = &listener {
-        say!("LLDP cannot be heard, switch ports stay unknown: {error}");
+        say!("switches cannot be heard, their ports stay unknown: {error}");
     }
     let started = thread::Builder::new().name("watch".to_owned()).spawn(move || {
         Watch {
             listener: listener.ok(),
             neighbours,
+            facts,
+            macs: HashMap::new(),
             ends: HashMap::new(),
             seen: Vec::new(),
         }
@@ -38,8 +42,11 @@ pub(crate) fn start(triggers: Sender<Trigger>, neighbours: Arc<Neighbours>) {
 }
 
 struct Watch {
-    listener: Option<LldpListener>,
+    listener: Option<Listener>,
     neighbours: Arc<Neighbours>,
+    facts: Arc<Facts>,
+    /// Physical interfaces by their index.
+    macs: HashMap<u32, MacAddr>,
     /// When each neighbour's announcement runs out.
     ends: HashMap<u32, Instant>,
     /// Interfaces with their carrier and addresses, and disks, as last seen.
@@ -91,7 +98,7 @@ impl Watch {
     }
 
     /// All interfaces up: a cable is seen and LLDP heard only on one that is. Doing it again does no harm.
-    fn prepare(&self, root: &Root) {
+    fn prepare(&mut self, root: &Root) {
         let Ok(mut netlink) = Netlink::open() else { return };
         for nic in nics::read(root) {
             let Ok(link) = netlink.link(&nic.name) else { continue };
@@ -100,6 +107,7 @@ impl Watch {
             {
                 say!("{} cannot be brought up: {error}", nic.name);
             }
+            self.macs.insert(link.index, nic.mac);
             if let Some(listener) = &self.listener {
                 let _ = listener.join(link.index);
             }
@@ -111,9 +119,21 @@ impl Watch {
             thread::sleep(timeout);
             return false;
         };
-        let Ok(Some((index, announcement))) = listener.wait(timeout) else {
-            return false;
-        };
+        match listener.wait(timeout) {
+            Ok(Some((index, Heard::Lldp(announcement)))) => self.announced(index, announcement),
+            Ok(Some((index, Heard::Port(says)))) => {
+                if let Some(mac) = self.macs.get(&index) {
+                    self.facts.port_says(*mac, says);
+                }
+                // Told by itself; an inventory does not hold it.
+                false
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// Takes a neighbour's announcement; true when it is another than before.
+    fn announced(&mut self, index: u32, announcement: Announcement) -> bool {
         let mut neighbours = self.neighbours.lock().unwrap_or_else(PoisonError::into_inner);
         if announcement.ttl == 0 {
             self.ends.remove(&index);

@@ -14,6 +14,7 @@ mod health;
 pub mod lldp;
 pub mod machine;
 pub mod modules;
+pub mod neighbours;
 pub mod nics;
 pub mod passthrough;
 mod root;

@@ -9,6 +9,7 @@ mod ipxe;
 mod local_disk;
 mod media;
 mod operator;
+mod ports;
 mod power_cut;
 mod proxy;
 mod reproducible;

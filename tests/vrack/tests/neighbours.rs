@@ -7,6 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rackbar_model::MacAddr;
+use rackbar_vrack::rack::{Rack, RackFile, RackOptions};
+use rackbar_vrack::seat::{MachinePower, PowerAction};
 use rackbar_vrack::switch::{
     CaptureFile, LagConfig, Port, PortConfig, SpanningTree, StpState, StpTimers, Switch, SwitchConfig, Tags, Version,
 };
@@ -267,4 +269,28 @@ async fn tcpdump_decodes_what_the_switch_says_to_its_neighbours() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// The one peer of flesh and blood that is at hand: iPXE answers LACPDUs while it boots.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ipxe_agrees_to_a_bundle_without_fallback_and_its_dhcp_passes() {
+    let file = "name = \"lacp\"\ndescription = \"\"\n[appliance]\nmedium = \"none\"\n[[node]]\nname = \"n1\"\n\
+                firmware = \"bios-ipxe\"\nbmc = false\nlacp_fast = true\nnics = [{ vlan = \"rack\", lag = \"a\" }]\n";
+    let file = RackFile::parse(file, "lacp.toml").unwrap();
+    let rack = Rack::build(file, RackOptions::default()).await.unwrap();
+    let node = rack.node("n1").unwrap();
+    let (port, mac) = (node.ports[0], node.macs[0]);
+    node.machine.act(PowerAction::On).await.unwrap();
+    let passes = async {
+        while rack.switch().locate(10, mac) != Some(port) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let console = || std::fs::read_to_string(node.machine.console().log_path()).unwrap_or_default();
+    let passed = timeout(Duration::from_secs(90), passes).await;
+    assert!(passed.is_ok(), "nothing of it passed; its console:\n{}", console());
+    assert!(rack.switch().is_forwarding(port));
+    // Its machine gone, nobody answers any more.
+    rack.shut_down().await;
+    assert!(!rack.switch().is_forwarding(port));
 }

@@ -33,7 +33,7 @@ async fn every_rack_file_loads_and_builds() {
         seen.push(stem);
     }
     seen.sort();
-    assert_eq!(seen, ["big", "demo", "mixed", "proxy", "trunk"]);
+    assert_eq!(seen, ["big", "demo", "mixed", "proxy", "stp", "trunk"]);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! table, furthest
 //! stage first: the first rule that fits gives the verdict. Silence counts as much as events do, so `now` is an input.
 
+mod port;
 mod reading;
 mod rest;
 mod rules;

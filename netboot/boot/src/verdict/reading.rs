@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::net::Ipv4Addr;
 
-use rackbar_model::{BootStage, BootWay, Event, EventKind, PowerState, Timestamp};
+use rackbar_model::{BootStage, BootWay, Event, EventKind, PortSays, PowerState, Timestamp};
 
 /// After this long without an event a DISCOVER begins a new boot. Firmware gives up within a minute.
 const NEW_BOOT_AFTER_MILLIS: u64 = 180_000;
@@ -51,6 +51,12 @@ pub(super) struct Reading {
     pub(super) agent_lost: Option<(Timestamp, String)>,
     pub(super) agent_refused: Option<(Timestamp, String)>,
     pub(super) facts: Option<Timestamp>,
+    /// Seconds it had been asking before anything of it was heard.
+    pub(super) late: Option<u16>,
+    /// Its boot interface's switch port runs spanning tree: the forward delay in milliseconds.
+    pub(super) spanning_tree: Option<u32>,
+    /// A switch port of it is in a bundle and carries nothing for it.
+    pub(super) waits_for_lacp: bool,
 }
 
 /// Somebody asked for power to change.
@@ -155,6 +161,11 @@ impl Reading {
             EventKind::AgentLost { reason } => self.agent_lost = Some((at, reason.clone())),
             EventKind::AgentRefused { reason, .. } => self.agent_refused = Some((at, reason.clone())),
             EventKind::Facts { .. } => self.facts = Some(at),
+            EventKind::AskedLate { seconds } => self.late = Some(*seconds),
+            EventKind::PortSays(PortSays::SpanningTree {
+                forward_delay_millis, ..
+            }) => self.spanning_tree = Some(*forward_delay_millis),
+            EventKind::PortSays(PortSays::Lacp { forwards }) => self.waits_for_lacp = !forwards,
             EventKind::PowerChanged { from, to } => self.power(at, *from, *to),
             EventKind::PowerRequested { action, by } => return self.power_asked(at, action, by),
             // Not steps of a boot.

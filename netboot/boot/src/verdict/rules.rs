@@ -8,6 +8,7 @@ use alloc::string::String;
 
 use rackbar_model::{BootWay, Severity, Timestamp};
 
+use super::port::held_back;
 use super::reading::{Outcome, Reading};
 use super::rest::{sent_to_disk, switched_off, switching_off, system_runs};
 use super::{Stage, Verdict};
@@ -124,7 +125,15 @@ fn discovered(r: &Reading) -> Option<Verdict> {
         Some(first) => format!("discovered {} after the first DHCP packet", seconds(facts.since(first))),
         None => "discovered; its boot was not seen from here".into(),
     };
-    Some(waiting(Stage::Discovered, 0, 0, text, ""))
+    match held_back(r) {
+        Some((why, what)) => Some(problem(
+            Stage::Discovered,
+            Severity::Warning,
+            format!("{text}; {why}"),
+            what,
+        )),
+        None => Some(waiting(Stage::Discovered, 0, 0, text, "")),
+    }
 }
 
 fn agent_up(r: &Reading) -> Option<Verdict> {
@@ -466,6 +475,7 @@ fn powered_on_silent(r: &Reading) -> Option<Verdict> {
         age,
         240_000,
         format!("powered on {} ago, no DHCP packet yet", seconds(age)),
-        "network boot may be off in the firmware's boot order, the cable in another port, or the port in another VLAN",
+        "network boot may be off in the firmware's boot order, the cable in another port, the port in another VLAN, or \
+         held by spanning tree (no PortFast) or LACP (no fallback) for longer than the firmware tries",
     ))
 }

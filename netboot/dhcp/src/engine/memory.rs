@@ -309,6 +309,11 @@ impl ClientMemory {
         first
     }
 
+    /// True when a transaction was begun within so many milliseconds.
+    pub(super) fn spoke_within(&self, millis: u64, now: Timestamp) -> bool {
+        self.told.begun != Timestamp::default() && now.since(self.told.begun) <= millis
+    }
+
     /// Leaves this transaction out of the events.
     pub(super) fn tell_nothing(&mut self, xid: u32, now: Timestamp) {
         self.told = Told {

@@ -34,11 +34,13 @@ enum Asking {
 
 impl Engine {
     pub(super) fn discover(&mut self, now: Timestamp, at: usize, question: &Question<'_>, out: &mut Vec<Output>) {
+        let late = self.asks_late(now, question);
         if self.first_heard(now, question, MessageType::Discover) {
             out.push(event(
                 question.mac,
                 discover_event(&self.sites[at].network.name, question),
             ));
+            out.extend(late.map(|seconds| event(question.mac, EventKind::AskedLate { seconds })));
         }
         let own = match self.sites[at].stance {
             Stance::Own(_) => true,

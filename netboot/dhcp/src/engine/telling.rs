@@ -14,6 +14,10 @@ const TELL_PER_SECOND: u64 = 64;
 /// How often a flood is told again, in milliseconds.
 const FLOOD_AGAIN: u64 = 60_000;
 
+/// Firmware tries again after four and eight seconds; one packet may be lost anywhere. Ten minutes no firmware waits: such
+/// a number has its octets turned round.
+const LATE: std::ops::RangeInclusive<u16> = 8..=600;
+
 /// Tokens for telling of new clients.
 #[derive(Debug)]
 pub(super) struct Bucket {
@@ -70,6 +74,18 @@ impl Engine {
         self.clients
             .get_mut(question.mac)
             .is_some_and(|memory| memory.tell_once(xid, kind as u8, now))
+    }
+
+    /// The seconds a booting machine says it has been asking, where nothing of that was heard: its first tries were lost
+    /// on the way. `None` where that is not so, or `secs` cannot be right.
+    pub(super) fn asks_late(&self, now: Timestamp, question: &Question<'_>) -> Option<u16> {
+        let seconds = question.packet.secs();
+        let boots = question.speaker != Speaker::Plain;
+        let heard = self
+            .clients
+            .get(question.mac)
+            .is_some_and(|memory| memory.spoke_within(u64::from(seconds) * 1000, now));
+        (boots && !heard && LATE.contains(&seconds)).then_some(seconds)
     }
 
     /// Says once per client that it netboots but we have nothing for its architecture.

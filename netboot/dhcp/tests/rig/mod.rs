@@ -364,6 +364,13 @@ impl<'a> Client<'a> {
         encoded(&self.message(MessageType::Discover, &[]))
     }
 
+    /// DISCOVER of a client that says how long it has been asking.
+    pub fn discover_after(&self, seconds: u16) -> Vec<u8> {
+        let mut message = self.message(MessageType::Discover, &[]);
+        message.secs = seconds;
+        encoded(&message)
+    }
+
     /// SELECTING.
     pub fn request(&self, address: Ipv4Addr, server: Ipv4Addr) -> Vec<u8> {
         let more = [Opt::RequestedAddress(address), Opt::ServerId(server)];
