@@ -196,4 +196,37 @@ proptest! {
         let (_, keys) = first_start(&rendered.files[0].content);
         prop_assert_eq!(keys, format!("{}\n", install.setup.ssh_keys[0].trim()));
     }
+
+    #[test]
+    fn a_boot_cfg_leads_nowhere_but_to_the_medium(lines in prop::collection::vec(boot_cfg_line(), 0..8)) {
+        let system = Esxi { boot_cfg: lines.concat(), ..esxi() };
+        let Ok(rendered) = render(&fit(full()), &System::Esxi(system)) else { return Ok(()) };
+        let NetBoot::Ipxe { files, .. } = &rendered.boot else { panic!("{:?}", rendered.boot) };
+        for file in files {
+            prop_assert!(!file.starts_with('/') && !file.contains(':') && !file.split('/').any(|part| part == ".."), "{}", file);
+        }
+        let content = &rendered.files[1].content;
+        prop_assert_eq!(content.lines().filter(|line| line.trim().starts_with("prefix=")).count(), 1, "{}", content);
+        for line in content.lines().filter(|line| line.starts_with("kernelopt=")) {
+            prop_assert_eq!(line.matches("ks=").count(), 1, "{}", line);
+        }
+    }
+}
+
+fn boot_cfg_line() -> impl Strategy<Value = String> {
+    let known = [
+        "kernel=/b.b00\n",
+        "modules=/a.v00 --- /b.v00\n",
+        "kernelopt=runweasel cdromBoot\r\n",
+        "kernelopt=ks=http://elsewhere/ks.cfg\n",
+        "prefix=http://elsewhere/\n",
+        " prefix =x\n",
+        "kernel=../../x\n",
+        "modules=http://elsewhere/x --- /c\n",
+        "title=a=b\n",
+        "\rprefix=y\n",
+    ];
+    let known = prop::sample::select(known.map(str::to_owned).to_vec());
+    let broken = hostile().prop_map(|text| format!("modules={text}\n"));
+    prop_oneof![6 => known, 1 => broken]
 }

@@ -2,6 +2,7 @@
 
 mod hardware;
 mod install;
+mod installers;
 mod ipmi;
 mod loader;
 mod netboot;
@@ -42,6 +43,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("efi-load-option", install::load_option),
     ("qcow2", install::qcow2),
     ("image-fetch", install::image_fetch),
+    ("esxi-boot-cfg", installers::esxi_boot_cfg),
     ("rackbar-toml", site::rackbar_toml),
     ("site-toml", site::site_toml),
     ("puppet-csr", site::puppet_csr),

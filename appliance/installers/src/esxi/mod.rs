@@ -217,17 +217,13 @@ fn network(install: &Install, bases: &[Base]) -> String {
 /// The medium's `boot.cfg` with the files by URL and our arguments, and the files that it names.
 fn boot_cfg(install: &Install, system: &Esxi, source: &str) -> Result<(String, Vec<String>)> {
     let bad = |what: &str| AT.error("boot_cfg", what, "give the boot.cfg of the ISO as it is");
-    if !system
-        .boot_cfg
-        .bytes()
-        .all(|b| b == b'\n' || b == b'\r' || (b' '..=b'~').contains(&b))
-    {
-        return Err(bad("it has other characters than printable ones"));
-    }
     let extra = boot::extra(AT, install)?;
     let mut text = format!("prefix={source}\n");
     let mut files = Vec::new();
     for line in system.boot_cfg.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if !line.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            return Err(bad("it has other characters than printable ones"));
+        }
         let (key, value) = line.split_once('=').ok_or_else(|| bad("it has a line without `=`"))?;
         let paths = value
             .split(" --- ")
@@ -244,7 +240,14 @@ fn boot_cfg(install: &Install, system: &Esxi, source: &str) -> Result<(String, V
                 );
             }
             "kernelopt" => {
-                let kept = value.split_ascii_whitespace().filter(|word| *word != "cdromBoot");
+                let ours = |word: &&str| {
+                    ["ks=", "netdevice=", "bootproto="]
+                        .iter()
+                        .any(|own| word.starts_with(own))
+                };
+                let kept = value
+                    .split_ascii_whitespace()
+                    .filter(|word| *word != "cdromBoot" && !ours(word));
                 let own = [
                     format!("ks={}", install.answers.file("ks.cfg")),
                     format!("netdevice={}", install.boot_mac),
@@ -262,7 +265,7 @@ fn boot_cfg(install: &Install, system: &Esxi, source: &str) -> Result<(String, V
             return Err(bad("it has no kernel, modules or kernelopt"));
         }
     }
-    let plain = |path: &String| !path.is_empty() && !path.split('/').any(|part| part == "..");
+    let plain = |path: &String| !path.is_empty() && !path.contains(':') && !path.split('/').any(|part| part == "..");
     if !files.iter().all(plain) {
         return Err(bad("it names a file outside of the medium"));
     }
