@@ -294,7 +294,9 @@ const CLOUD_INIT: &str = "cloud-init";
 const CLOUD_INIT_OFF: &str = "/etc/cloud/cloud-init.disabled";
 
 fn keep_cloud_init_off() -> Result<()> {
-    println!("setup: cloud-init is wanted for its checker alone; {CLOUD_INIT_OFF} keeps it from acting on this machine");
+    println!(
+        "setup: cloud-init is wanted for its checker alone; {CLOUD_INIT_OFF} keeps it from acting on this machine"
+    );
     std::fs::create_dir_all("/etc/cloud")
         .and_then(|()| std::fs::write(CLOUD_INIT_OFF, "cloud-init is here for `cloud-init schema` alone.\n"))
         .with_context(|| format!("writing {CLOUD_INIT_OFF}"))

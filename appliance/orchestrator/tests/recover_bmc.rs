@@ -30,7 +30,7 @@ async fn a_machine_without_its_agent_is_recovered_through_its_bmc() {
     let was = until_node(&life.rack, "ready", |node| node.state.name() == "ready").await;
 
     // It runs its own system, which nobody reaches any more.
-    let (server, agent, site) = life.machine.take().unwrap();
+    let (server, agent, _site) = life.machine.take().unwrap();
     drop(agent);
     until_node(&life.rack, "its agent is gone", |node| !node.agent_connected).await;
     let done = life.executor.recover(node, "anna").unwrap();
@@ -54,7 +54,7 @@ async fn a_machine_without_its_agent_is_recovered_through_its_bmc() {
     life.machine = Some((server, agent, site));
 
     // A BMC that is deaf: the machine is in a known state all the same, and why it did not restart is told.
-    let (server, agent, site) = life.machine.take().unwrap();
+    let (server, agent, _site) = life.machine.take().unwrap();
     drop((agent, server, site));
     until_node(&life.rack, "its agent is gone", |node| !node.agent_connected).await;
     watch.devices.set_credentials(bmcs::admin("wrong"), Vec::new());
@@ -87,7 +87,7 @@ async fn a_machine_that_was_forgotten_and_comes_back_is_driven_with_the_password
     let login = store.bmc_login(old).unwrap().unwrap();
 
     // It goes, with its BMC, and is forgotten; the appliance begins anew.
-    let (server, agent, site) = life.machine.take().unwrap();
+    let (server, agent, _site) = life.machine.take().unwrap();
     drop((agent, hands));
     until_node(&life.rack, "its agent is gone", |node| !node.agent_connected).await;
     life.executor.forget(old, "anna").unwrap();

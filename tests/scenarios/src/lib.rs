@@ -244,7 +244,10 @@ impl Stage {
     /// When its BMC is not found, or does not take it.
     pub async fn power_on(&self, name: &str) -> Result<()> {
         let nodes = &self.rack.file().nodes;
-        if nodes.iter().any(|node| node.name == name && node.bmc_password.is_some()) {
+        if nodes
+            .iter()
+            .any(|node| node.name == name && node.bmc_password.is_some())
+        {
             return Ok(self.rack.power(name, PowerAction::On).await?);
         }
         let node = self.until_bmc_found(name).await?;

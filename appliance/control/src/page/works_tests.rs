@@ -334,7 +334,10 @@ async fn page_gives_the_state_a_disk_with_typed_consent_where_it_is_not_empty() 
     let (context, office, _) = office().await;
     let cookie = log_in(&context).await;
     let html = text(ask(&context, "GET", "/storage", Some(&cookie), "").await).await;
-    assert!(!html.contains(HOSTILE), "what a disk calls itself came through as it was");
+    assert!(
+        !html.contains(HOSTILE),
+        "what a disk calls itself came through as it was"
+    );
     for words in ["480 GB", "no: sda is in use", "Type <code>sdb-serial</code>", "nothing"] {
         assert!(html.contains(words), "no {words:?} in\n{html}");
     }
