@@ -30,7 +30,7 @@ async fn a_machine_without_its_agent_is_recovered_through_its_bmc() {
     let was = until_node(&life.rack, "ready", |node| node.state.name() == "ready").await;
 
     // It runs its own system, which nobody reaches any more.
-    let (server, agent, _site) = life.machine.take().unwrap();
+    let (server, agent, site) = life.machine.take().unwrap();
     drop(agent);
     until_node(&life.rack, "its agent is gone", |node| !node.agent_connected).await;
     let done = life.executor.recover(node, "anna").unwrap();
