@@ -54,7 +54,7 @@ async fn a_machine_without_its_agent_is_recovered_through_its_bmc() {
     life.machine = Some((server, agent, site));
 
     // A BMC that is deaf: the machine is in a known state all the same, and why it did not restart is told.
-    let (server, agent, _site) = life.machine.take().unwrap();
+    let (server, agent, site) = life.machine.take().unwrap();
     drop((agent, server, site));
     until_node(&life.rack, "its agent is gone", |node| !node.agent_connected).await;
     watch.devices.set_credentials(bmcs::admin("wrong"), Vec::new());
