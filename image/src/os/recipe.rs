@@ -49,6 +49,7 @@ struct Variant {
     name: String,
     user: String,
     packages: Vec<String>,
+    enable: Vec<String>,
 }
 
 /// Patterns for dpkg's path-exclude.
@@ -99,7 +100,7 @@ impl Recipe {
         toml::from_str(text).context("reading the recipe of an operating-system image")
     }
 
-    /// This recipe with a variant's name, account and further packages.
+    /// This recipe with a variant's name, account, and further packages and units.
     ///
     /// # Errors
     /// When the variant's table has other fields than those.
@@ -108,6 +109,7 @@ impl Recipe {
         self.name = variant.name;
         self.user = variant.user;
         self.packages.extend(variant.packages);
+        self.units.enable.extend(variant.enable);
         Ok(self)
     }
 
@@ -264,6 +266,7 @@ mod tests {
             ("debian-12-cloud-init", "debian")
         );
         assert!(varied.packages.starts_with(&base.packages) && varied.packages.contains(&"cloud-init".to_owned()));
+        assert!(varied.finish_script().contains("cloud-init-local.service"));
         assert!(Recipe::parse(DEBIAN_12).unwrap().varied("name = 1").is_err());
     }
 
