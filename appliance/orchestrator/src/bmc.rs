@@ -16,13 +16,11 @@ use std::time::Duration;
 
 use rackbar_devices::{BootOverride, BootTarget, Interface, LogLine, MediaDrive, Sensor, SolStream};
 use rackbar_model::{
-    EventKind, FirmwareMode, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, Timestamp,
-    WitnessKind,
+    EventKind, FirmwareMode, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, WitnessKind,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::bmc_clock;
 use crate::rack::ProbeTarget;
 use crate::{BmcSight, Rack};
 
@@ -108,16 +106,6 @@ pub trait BmcDoor: Send + Sync + 'static {
     /// Opens the serial console. One that another session has is taken over.
     fn console(&self, _address: IpAddr) -> Answer<'_, SolStream> {
         cannot("serial consoles")
-    }
-
-    /// The BMC's own clock; `None` when nobody set it since the BMC started.
-    fn clock(&self, _address: IpAddr) -> Answer<'_, Option<Timestamp>> {
-        cannot("clocks")
-    }
-
-    /// Sets the BMC's own clock.
-    fn set_clock(&self, _address: IpAddr, _now: Timestamp) -> Answer<'_, ()> {
-        cannot("clocks")
     }
 
     /// What the sensors read.
@@ -238,8 +226,6 @@ struct Watched {
     busy: bool,
     /// Said once per silence, not with every try.
     complained: bool,
-    /// When its clock is looked at next; `None` until it has said who it is.
-    clock_due: Option<Instant>,
 }
 
 impl Watched {
@@ -251,13 +237,10 @@ impl Watched {
             refused: false,
             busy: false,
             complained: false,
-            clock_due: None,
         }
     }
 
-    fn done(&mut self, outcome: Outcome, poll: Duration) {
-        // Whoever answers after a silence may have another clock.
-        self.clock_due = (outcome == Outcome::Good).then(|| self.clock_due.unwrap_or_else(Instant::now));
+    fn done(&mut self, outcome: Outcome) {
         self.busy = false;
         let refused = outcome == Outcome::LoginRefused;
         // Another kind of trouble begins its own count, and is said.
@@ -268,7 +251,7 @@ impl Watched {
             Outcome::Failed | Outcome::LoginRefused => if same { self.failures } else { 0 }.saturating_add(1),
         };
         self.refused = refused;
-        self.due = Instant::now() + pause(outcome, self.failures, poll);
+        self.due = Instant::now() + pause(outcome, self.failures);
     }
 
     /// A new lease ends the back-off of one that was silent; it is no new password.
@@ -286,10 +269,10 @@ impl Watched {
 }
 
 /// Time to the next visit.
-fn pause(outcome: Outcome, failures: u32, poll: Duration) -> Duration {
+fn pause(outcome: Outcome, failures: u32) -> Duration {
     let doublings = 1 << failures.saturating_sub(1).min(10);
     match outcome {
-        Outcome::Good => poll,
+        Outcome::Good => POLL,
         Outcome::Failed => FIRST_RETRY.saturating_mul(doublings).min(SLOWEST),
         Outcome::LoginRefused => LOGIN_RETRY.saturating_mul(doublings).min(LOGIN_SLOWEST),
     }
@@ -297,12 +280,7 @@ fn pause(outcome: Outcome, failures: u32, poll: Duration) -> Duration {
 
 /// Watches BMCs through `door` until `stop` is true or its sender is gone. The first call on a rack counts; a second
 /// one returns at once.
-pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, stop: watch::Receiver<bool>) {
-    run_every(POLL, rack, door, stop).await;
-}
-
-/// As [`run`], with `poll` between two looks at a BMC that answers.
-pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<bool>) {
+pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<bool>) {
     let Some(mut probes) = rack.take_probes() else { return };
     let _ = rack.inner.door.set(door.clone());
     let mut watched: HashMap<IpAddr, Watched> = rack
@@ -326,7 +304,7 @@ pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut s
             }
             Some((address, outcome)) = finished.recv() => {
                 if let Some(one) = watched.get_mut(&address) {
-                    one.done(outcome, poll);
+                    one.done(outcome);
                 }
             }
             () = tokio::time::sleep_until(due.map_or(look, |due| due.min(look))) => {
@@ -348,11 +326,7 @@ pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut s
                         mac: one.mac,
                         third: one.failures == 2,
                         complained: one.complained,
-                        clock: one.clock_due.is_some_and(|due| due <= Instant::now()),
                     };
-                    if visit.clock {
-                        one.clock_due = Some(Instant::now() + bmc_clock::LOOK);
-                    }
                     one.complained |= visit.third;
                     let done = done.clone();
                     tokio::spawn(async move {
@@ -363,6 +337,20 @@ pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut s
                 }
             }
         }
+    }
+}
+
+impl Rack {
+    /// A login at a BMC succeeded, with an account that it was just given.
+    pub(crate) fn bmc_opened(&self, address: IpAddr, sight: &BmcSight) {
+        self.with(|mind, now| {
+            mind.bmc_seen(now, address, sight);
+            mind.out.probe.push(ProbeTarget {
+                address,
+                mac: sight.mac,
+                opened: true,
+            });
+        });
     }
 }
 
@@ -382,8 +370,6 @@ struct Visit {
     /// It failed twice before.
     third: bool,
     complained: bool,
-    /// Its clock is to be looked at.
-    clock: bool,
 }
 
 impl Visit {
@@ -401,9 +387,6 @@ impl Visit {
         let result = match owner {
             Some(id) => {
                 let power = self.door.power(address).await;
-                if self.clock && power.is_ok() {
-                    bmc_clock::look(&self.rack, self.door.as_ref(), address, id).await;
-                }
                 power.map(|power| self.rack.with(|mind, now| mind.power_seen(now, id, power)))
             }
             None => self.look().await,
@@ -432,7 +415,6 @@ impl Visit {
             ..sight
         };
         let node = self.rack.with(|mind, now| mind.bmc_seen(now, self.address, &sight));
-        self.rack.adopt_bmc(node, sight.mac);
         wake(&self.rack, node, sight.power).await;
         Ok(())
     }
@@ -475,22 +457,22 @@ mod tests {
 
     #[test]
     fn a_wrong_password_is_tried_less_often_than_any_usual_lock_out_counts() {
-        let minutes = |n| pause(Outcome::LoginRefused, n, POLL).as_secs() / 60;
+        let minutes = |n| pause(Outcome::LoginRefused, n).as_secs() / 60;
         assert_eq!([1, 2, 3, 4, 40].map(minutes), [10, 20, 40, 60, 60]);
-        assert_eq!(pause(Outcome::Failed, 1, POLL), FIRST_RETRY);
-        assert_eq!(pause(Outcome::Failed, 40, POLL), SLOWEST);
+        assert_eq!(pause(Outcome::Failed, 1), FIRST_RETRY);
+        assert_eq!(pause(Outcome::Failed, 40), SLOWEST);
     }
 
     #[test]
     fn a_renewed_lease_hurries_a_silent_bmc_but_not_one_that_refused_us() {
         let mac = |n| Some(MacAddr([2, 0, 0, 0, 0, n]));
         let mut one = Watched::new(mac(1));
-        one.done(Outcome::LoginRefused, POLL);
+        one.done(Outcome::LoginRefused);
         one.showed_itself(mac(1));
         assert!(one.due > Instant::now() + LOGIN_RETRY / 2);
         one.showed_itself(mac(2));
         assert!(one.due <= Instant::now(), "another BMC has the address");
-        one.done(Outcome::Failed, POLL);
+        one.done(Outcome::Failed);
         assert!(one.due > Instant::now());
         one.showed_itself(mac(2));
         assert!(one.due <= Instant::now());

@@ -10,7 +10,6 @@
 
 mod account;
 mod change;
-mod clock;
 mod firmware;
 mod health;
 pub(crate) mod http;

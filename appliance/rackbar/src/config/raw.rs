@@ -134,7 +134,6 @@ pub(super) struct RawBmc {
     pub(super) credential: Vec<Spanned<RawCredential>>,
     #[serde(default)]
     pub(super) power_on_discovered: bool,
-    pub(super) set_clocks: Option<bool>,
     #[serde(default)]
     pub(super) accept_certificates: Vec<Spanned<String>>,
 }

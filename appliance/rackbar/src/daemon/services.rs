@@ -262,7 +262,6 @@ fn settings(config: &Config, placed: &[Placed]) -> Settings {
         scripts: config.boot.scripts.clone(),
         ways: config.boot.negotiate.clone(),
         power_on_discovered: config.bmc.power_on_discovered,
-        leave_bmc_clocks: !config.bmc.set_clocks,
     }
 }
 

@@ -10,7 +10,6 @@ use nix::sys::epoll::EpollFlags;
 use rackbar_dhcp::{Destination, Engine, Input, InterfaceId, Output};
 use rackbar_model::MacAddr;
 
-use super::Clock;
 use super::committer::{self, Addressed, Committer, Job, Way};
 use super::ports::{Part, Port};
 use crate::Common;
@@ -18,7 +17,7 @@ use crate::clients::Heard;
 use crate::frame;
 use crate::mmsg::{Outbound, Receiver};
 use crate::poll::{Poller, WAKE};
-use crate::running::{Running, StatusCell, StopFlag};
+use crate::running::{Running, StatusCell, StopFlag, now};
 
 /// The largest UDP payload on Ethernet; no DHCP client sends more than a fragmentless packet.
 const PACKET: usize = 1500;
@@ -51,7 +50,6 @@ pub(crate) enum Order {
 pub(crate) struct Server {
     poller: Poller,
     engine: Engine,
-    clock: Clock,
     committer: Committer,
     common: Common,
     orders: mpsc::Receiver<Order>,
@@ -73,7 +71,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(
         poller: Poller,
-        (engine, clock): (Engine, Clock),
+        engine: Engine,
         committer: Committer,
         common: Common,
         orders: mpsc::Receiver<Order>,
@@ -82,7 +80,6 @@ impl Server {
         Self {
             poller,
             engine,
-            clock,
             committer,
             common,
             orders,
@@ -123,7 +120,7 @@ impl Server {
                 return;
             }
             let mut look = ready.is_empty() || self.committer.news();
-            if self.engine.deadline().is_some_and(|at| at <= (self.clock)()) {
+            if self.engine.deadline().is_some_and(|at| at <= now()) {
                 self.give(Input::Tick);
                 look = true;
             }
@@ -151,7 +148,7 @@ impl Server {
         let engine = self
             .engine
             .deadline()
-            .map(|at| Instant::now() + Duration::from_millis(at.since((self.clock)())));
+            .map(|at| Instant::now() + Duration::from_millis(at.since(now())));
         let look = self.unseen.then(|| self.looked_at + LOOK);
         engine.into_iter().chain(look).min()
     }
@@ -279,7 +276,7 @@ impl Server {
     /// Hands `input` to the engine and sorts what it wants done: what follows a lease waits for the lease.
     fn give(&mut self, input: Input<'_>) {
         let mut outputs = std::mem::take(&mut self.outputs);
-        self.engine.handle((self.clock)(), input, &mut outputs);
+        self.engine.handle(now(), input, &mut outputs);
         let mut held = false;
         for output in outputs.drain(..) {
             match output {
