@@ -59,9 +59,7 @@ async fn prepared_with(
     for name in names {
         stage.power_on(name).await?;
     }
-    if site.contains("debian-12-cloud-init") {
-        stage.api.upload(&install::cloud_image()?).await?;
-    } else if site.contains("os = ") {
+    if site.contains("os = ") {
         stage.api.upload(&install::image()?).await?;
     }
     for name in names {
@@ -543,76 +541,6 @@ async fn a_role_changed_while_the_image_is_written_is_what_the_machine_becomes()
         written.contains(large.serial.as_deref().context("serial")?) || written.contains(&large.name),
         "the system is not on the disk of the new role: {written}"
     );
-    all_ready(&stage, &["n1"]).await?;
-    stage.end().await;
-    Ok(())
-}
-
-/// A machine whose image has cloud-init; it says itself what came of its seed.
-const CLOUD: &str = r#"
-version = 1
-domain = "stories.test"
-
-[network.rack]
-subnet = "10.77.10.0/24"
-gateway = "10.77.10.1"
-addresses = "10.77.10.20-10.77.10.60"
-
-[role.cloud]
-os = "debian-12-cloud-init"
-root = { pick = "smallest" }
-erase = "signatures"
-
-[[role.cloud.network]]
-name = "mgmt"
-network = "rack"
-nics = ["boot"]
-
-[[role.cloud.step]]
-name = "look"
-script = """
-#!/bin/sh
-cloud-init status --wait --long
-cat /run/cloud-init/result.json
-echo "instance $(cat /var/lib/cloud/data/instance-id), machine $(cat /etc/machine-id)"
-echo "name $(hostname -f)"
-echo "account $(id -un) with $(sudo -n id -un), keys of $(sudo -n ls /home)"
-sudo -n grep -c ssh-ed25519 /home/debian/.ssh/authorized_keys
-ip -o -4 address show mgmt
-ls /etc/netplan /etc/network/interfaces.d 2>/dev/null
-echo as-wanted
-"""
-expect_output = "as-wanted"
-timeout = 300
-
-[[rule]]
-name = "everything"
-when = "true"
-role = "cloud"
-"#;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cloud_image_takes_its_nocloud_seed_and_is_ready() -> Result<()> {
-    let stage = prepared(&["n1"], |_| {}, CLOUD).await?;
-    let (_, id) = commit_all(&stage.api).await?;
-    let run = until_done(&stage.api, id, READY).await?;
-    let said = done(&run, "/step.look")?;
-    println!("{said}");
-    let node = stage.node("n1").await?.context("known")?;
-    let name = format!("name {}.stories.test", node.name);
-    for wanted in [
-        "status: done",
-        "DataSourceNoCloud [seed=/var/lib/cloud/seed/nocloud]",
-        "\"errors\": []",
-        &name,
-        "account debian with root",
-        "10.77.10.",
-    ] {
-        ensure!(
-            said.contains(wanted),
-            "{wanted:?} is not in what the machine said: {said}"
-        );
-    }
     all_ready(&stage, &["n1"]).await?;
     stage.end().await;
     Ok(())

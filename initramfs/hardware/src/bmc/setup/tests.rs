@@ -1,3 +1,4 @@
+//! Tests of the set-up over KCS: a BMC that keeps what it is told, interrupted after any question.
 use super::*;
 use std::collections::{BTreeMap, HashMap};
 
