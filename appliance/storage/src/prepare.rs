@@ -98,7 +98,7 @@ fn write_template(disk: &File, offset: u64) -> Result<(), StorageError> {
     written.map(drop).map_err(words)
 }
 
-/// Empties a disk that [`crate::choose`] gave, and makes its partition and file system. The file system is mounted at
+/// Empties a disk that [`crate::choose()`] gave, and makes its partition and file system. The file system is mounted at
 /// `mounted` and as large as the disk.
 ///
 /// # Errors
