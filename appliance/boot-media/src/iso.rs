@@ -68,7 +68,7 @@ pub struct Places {
 /// The disc as bytes.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn bytes(disc: &Disc<'_>) -> Result<Vec<u8>> {
     let mut out = Cursor::new(Vec::new());
     let places = write(disc, &mut out)?;
