@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use rackbar_model::{EventKind, PortSays};
-use rackbar_scenarios::{COMPLETE, Stage, eventually};
+use rackbar_scenarios::{COMPLETE, DISCOVERED, Stage, eventually, rack_file};
 use rackbar_vrack::seat::PowerAction;
 use rackbar_vrack::switch::StpState;
 
@@ -55,6 +55,34 @@ async fn machines_behind_ports_that_spanning_tree_holds_are_found_late_and_told_
         });
         ensure!(late && heard, "{name}: late {late}, BPDUs heard {heard}");
     }
+    stage.end().await;
+    Ok(())
+}
+
+/// Nobody had saved the switch's configuration when it restarted: the appliance's tagged VLANs are gone, and with them every
+/// agent. Given its configuration back, all is as before, and nothing had to be done on any machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_forgot_its_vlans_cuts_agents_off_until_it_has_them_again() -> Result<()> {
+    const MACHINE: &str = "n1";
+    let mut file = rack_file("trunk")?;
+    file.nodes.retain(|node| node.name == MACHINE);
+    // Booted, not continued: tagged interfaces begin anew in a saved appliance, which is not what this tells of.
+    let stage = Stage::set(file).await?;
+    stage.start_appliance().await?;
+    stage.rack.power(MACHINE, PowerAction::On).await?;
+    let before = stage.until_discovered(MACHINE).await?;
+    stage.until_connected(MACHINE).await?;
+    stage.rack.forget_switch().await?;
+    let lost = || async {
+        let node = stage.node(MACHINE).await?.context("not known")?;
+        ensure!(!node.agent_connected, "still connected: {}", node.verdict);
+        anyhow::Ok(node)
+    };
+    let node = eventually("the agent is missed", DISCOVERED, lost).await?;
+    println!("{}", node.verdict);
+    stage.rack.restore_switch();
+    let after = stage.until_connected(MACHINE).await?;
+    ensure!(after.id == before.id, "it came back as another machine");
     stage.end().await;
     Ok(())
 }
