@@ -221,6 +221,8 @@ impl Daemon {
             volatile,
         };
         daemon.start_agents().await;
+        // Before the API answers: a program that asks as soon as it does would be told that its token is none.
+        daemon.admit();
         daemon.start_api(volatile).await?;
         Ok(daemon)
     }
@@ -311,6 +313,16 @@ impl Daemon {
         let accepted = self.config.bmc.accept_certificates.clone();
         self.devices
             .set_credentials(credentials(&self.rack, &self.config), accepted);
+        self.admit();
+        loaded.keep(&self.store);
+        loaded.events.into_iter().for_each(|event| self.rack.event(None, event));
+        block_in_place(|| self.follow());
+        self.follow_https_boot().await;
+        self.services.watch();
+    }
+
+    /// Lets in the admin whom the configuration names, or else the one of the first boot.
+    fn admit(&self) {
         let token = match self.config.admin_token {
             Some(digest) => Ok(digest),
             None => self.site.admin_token(&self.options.run),
@@ -323,11 +335,6 @@ impl Daemon {
             }]),
             Err(error) => tracing::error!(error = format!("{error:#}"), "there is no admin token"),
         }
-        loaded.keep(&self.store);
-        loaded.events.into_iter().for_each(|event| self.rack.event(None, event));
-        block_in_place(|| self.follow());
-        self.follow_https_boot().await;
-        self.services.watch();
     }
 
     /// Lets DNS, NTP, the proxy and the like follow the rack.
