@@ -8,6 +8,7 @@ mod install;
 mod ipxe;
 mod local_disk;
 mod media;
+mod mixed;
 mod operator;
 mod ports;
 mod power_cut;
