@@ -58,6 +58,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// The image whose identity is a NoCloud seed.
 const CLOUD_INIT: &str = "debian-12-cloud-init";
 
+impl Arguments {
+    /// The image with cloud-init.
+    pub(crate) fn cloud_init() -> Self {
+        Self {
+            name: CLOUD_INIT.into(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Arguments {
     fn default() -> Self {
         Self {

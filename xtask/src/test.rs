@@ -36,10 +36,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let media = image::ensure()?;
-    let system = crate::os_image::ensure_built(
-        &crate::project::Project::find()?,
-        &crate::os_image::Arguments::default(),
-    )?;
+    let project = crate::project::Project::find()?;
+    let built = |arguments| -> Result<std::path::PathBuf> {
+        let image = crate::os_image::ensure_built(&project, &arguments)?;
+        Ok(image.path.with_extension("").with_extension("json"))
+    };
+    let system = built(crate::os_image::Arguments::default())?;
+    let cloud = built(crate::os_image::Arguments::cloud_init())?;
     let times = media.join("story-times");
     // Of an earlier run; that there is none is no error.
     let _ = std::fs::remove_file(&times);
@@ -51,7 +54,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     scenarios
         .env("RACKBAR_MEDIA", media)
         .env("RACKBAR_STORY_TIMES", &times)
-        .env("RACKBAR_OS", system.path.with_extension("").with_extension("json"));
+        .env("RACKBAR_OS", system)
+        .env("RACKBAR_OS_CLOUD_INIT", cloud);
     let told = step("scenarios in QEMU", &mut scenarios);
     table(&times);
     told

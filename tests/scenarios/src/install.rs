@@ -47,6 +47,16 @@ pub fn image() -> Result<Image> {
     Image::described(&path)
 }
 
+/// The image with cloud-init: `RACKBAR_OS_CLOUD_INIT`, as above.
+///
+/// # Errors
+/// As [`image`].
+pub fn cloud_image() -> Result<Image> {
+    let path = std::env::var_os("RACKBAR_OS_CLOUD_INIT").map(std::path::PathBuf::from);
+    let path = path.context("RACKBAR_OS_CLOUD_INIT is not set: run the scenarios with `cargo xtask test`")?;
+    Image::described(&path)
+}
+
 impl Image {
     /// Reads the description that lies beside an image: `NAME.json` beside `NAME.img.zst`.
     ///

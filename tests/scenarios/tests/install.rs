@@ -11,7 +11,7 @@ use rackbar_scenarios::{Stage, eventually, rack_file};
 use rackbar_vrack::rack::RackFile;
 use rackbar_vrack::seat::{MachinePower, PowerAction};
 
-use crate::operator;
+use crate::{operator, page};
 
 /// A role for every machine, on its smallest disk.
 const SITE: &str = r#"
@@ -59,7 +59,9 @@ async fn prepared_with(
     for name in names {
         stage.power_on(name).await?;
     }
-    if site.contains("os = ") {
+    if site.contains("debian-12-cloud-init") {
+        stage.api.upload(&install::cloud_image()?).await?;
+    } else if site.contains("os = ") {
         stage.api.upload(&install::image()?).await?;
     }
     for name in names {
@@ -104,7 +106,10 @@ async fn a_bios_and_a_uefi_machine_get_debian_and_are_ready() -> Result<()> {
         called.push(stage.node(name).await?.context("known")?.name);
     }
     let start = Instant::now();
+    let (home, token) = (cli.home(), cli.token()?);
+    let looks_on = tokio::task::spawn_blocking(move || page::follows_an_install_on_a_phone(&home, &token));
     operator::commits(&cli, &called).await?;
+    looks_on.await.context("looking on in a browser")?;
     println!(
         "two machines ready {:.0} s after the commit",
         start.elapsed().as_secs_f64()
@@ -113,6 +118,7 @@ async fn a_bios_and_a_uefi_machine_get_debian_and_are_ready() -> Result<()> {
     operator::verifies(&cli, &called).await?;
     operator::reads_logs(&cli, &called).await?;
     operator::proves(&cli).await?;
+    page::proves(&cli, &called).await?;
     operator::hands_over_to_ansible(&cli, &called).await?;
     operator::keeps_hands_off(&cli, &called[0]).await?;
     // As wanted now: planning again finds nothing to do.
@@ -541,6 +547,76 @@ async fn a_role_changed_while_the_image_is_written_is_what_the_machine_becomes()
         written.contains(large.serial.as_deref().context("serial")?) || written.contains(&large.name),
         "the system is not on the disk of the new role: {written}"
     );
+    all_ready(&stage, &["n1"]).await?;
+    stage.end().await;
+    Ok(())
+}
+
+/// A machine whose image has cloud-init; it says itself what came of its seed.
+const CLOUD: &str = r#"
+version = 1
+domain = "stories.test"
+
+[network.rack]
+subnet = "10.77.10.0/24"
+gateway = "10.77.10.1"
+addresses = "10.77.10.20-10.77.10.60"
+
+[role.cloud]
+os = "debian-12-cloud-init"
+root = { pick = "smallest" }
+erase = "signatures"
+
+[[role.cloud.network]]
+name = "mgmt"
+network = "rack"
+nics = ["boot"]
+
+[[role.cloud.step]]
+name = "look"
+script = """
+#!/bin/sh
+cloud-init status --wait --long
+cat /run/cloud-init/result.json
+echo "instance $(cat /var/lib/cloud/data/instance-id), machine $(cat /etc/machine-id)"
+echo "name $(hostname -f)"
+echo "account $(id -un) with $(sudo -n id -un), keys of $(sudo -n ls /home)"
+sudo -n grep -c ssh-ed25519 /home/debian/.ssh/authorized_keys
+ip -o -4 address show mgmt
+ls /etc/netplan /etc/network/interfaces.d 2>/dev/null
+echo as-wanted
+"""
+expect_output = "as-wanted"
+timeout = 300
+
+[[rule]]
+name = "everything"
+when = "true"
+role = "cloud"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_image_takes_its_nocloud_seed_and_is_ready() -> Result<()> {
+    let stage = prepared(&["n1"], |_| {}, CLOUD).await?;
+    let (_, id) = commit_all(&stage.api).await?;
+    let run = until_done(&stage.api, id, READY).await?;
+    let said = done(&run, "/step.look")?;
+    println!("{said}");
+    let node = stage.node("n1").await?.context("known")?;
+    let name = format!("name {}.stories.test", node.name);
+    for wanted in [
+        "status: done",
+        "DataSourceNoCloud [seed=/var/lib/cloud/seed/nocloud]",
+        "\"errors\": []",
+        &name,
+        "account debian with root",
+        "10.77.10.",
+    ] {
+        ensure!(
+            said.contains(wanted),
+            "{wanted:?} is not in what the machine said: {said}"
+        );
+    }
     all_ready(&stage, &["n1"]).await?;
     stage.end().await;
     Ok(())
