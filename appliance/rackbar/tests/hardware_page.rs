@@ -3,35 +3,23 @@
 
 #![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
 
-mod browser;
 mod hall;
 
 use std::path::Path;
 
-use browser::Browser;
 use hall::Hall;
+use rackbar_browser::Browser;
 
 fn log_in(browser: &Browser, hall: &Hall) -> String {
     let home = "https://127.0.0.1".to_owned();
-    browser.go(&home);
     let token = std::fs::read_to_string(hall.folder.path().join("run/admin-token")).unwrap();
-    browser.fill("input[name=token]", token.trim());
-    browser.click("main button");
-    browser.until_at(&format!("{home}/"));
+    browser.log_in(&home, &token);
     home
 }
 
 fn picture(browser: &Browser, name: &str) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     browser.picture(&folder.join(format!("hardware-{name}.png")));
-}
-
-fn fits(browser: &Browser, what: &str) {
-    let width = browser.run("return document.documentElement.scrollWidth - window.innerWidth;");
-    assert!(
-        width.as_i64().unwrap() <= 0,
-        "{what} is {width} pixels wider than the screen"
-    );
 }
 
 #[test]
@@ -41,7 +29,7 @@ fn a_serial_console_is_live_on_the_page_of_its_machine() {
     let browser = Browser::open(390, 844, true);
     let home = log_in(&browser, &hall);
     browser.go(&format!("{home}/nodes/{}", hall.node));
-    fits(&browser, "the machine's page");
+    browser.assert_fits("the machine's page");
     browser.click("details.serial summary");
     // The console is open when the BMC shows what is printed from then on.
     hall.until("the console is shown", |hall| {
@@ -82,7 +70,7 @@ fn sensors_log_and_media_are_read_and_worked_on_a_phone_without_javascript() {
     ] {
         browser.go(&format!("{home}/nodes/{}/{page}", hall.node));
         browser.until_shown(words);
-        fits(&browser, page);
+        browser.assert_fits(page);
         picture(&browser, page);
     }
     browser.fill("#image", "http://10.79.0.1/rescue.iso");

@@ -3,13 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
 
-mod browser;
 mod common;
 
 use std::path::Path;
 
-use browser::Browser;
 use common::Appliance;
+use rackbar_browser::Browser;
 
 /// Every page that the navigation leads to.
 const PAGES: [&str; 8] = [
@@ -25,12 +24,8 @@ const PAGES: [&str; 8] = [
 
 fn logged_in(browser: &Browser, appliance: &Appliance) -> String {
     let home = format!("https://{}", appliance.api());
-    browser.go(&home);
-    assert!(browser.url().ends_with("/login"), "{}", browser.url());
     let token = std::fs::read_to_string(appliance.run_folder().join("admin-token")).unwrap();
-    browser.fill("input[name=token]", token.trim());
-    browser.click("main button");
-    browser.until_at(&format!("{home}/"));
+    browser.log_in(&home, &token);
     home
 }
 
@@ -47,11 +42,7 @@ fn page_fits_a_phone_and_tells_what_happens_while_one_looks() {
     for page in PAGES {
         browser.go(&format!("{home}{page}"));
         browser.picture(&kept(&format!("phone{}.png", page.replace('/', "-"))));
-        let width = browser.run("return document.documentElement.scrollWidth - window.innerWidth;");
-        assert!(
-            width.as_i64().unwrap() <= 0,
-            "{page} is {width} pixels wider than a phone"
-        );
+        browser.assert_fits(page);
         assert!(!browser.text("h1").is_empty(), "{page}");
     }
     // Something happens; the page is not loaded again.

@@ -72,6 +72,19 @@ impl Cli {
             .env("HOME", self.folder.path());
     }
 
+    /// The address of the page, without a path.
+    pub fn home(&self) -> String {
+        format!("https://{}", self.endpoint)
+    }
+
+    /// The token it logs in with.
+    ///
+    /// # Errors
+    /// When its file is gone.
+    pub fn token(&self) -> Result<String> {
+        std::fs::read_to_string(self.folder.path().join("token")).context("reading the token")
+    }
+
     /// Where the program lies.
     pub fn program(&self) -> &std::path::Path {
         &self.program

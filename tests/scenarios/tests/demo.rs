@@ -1,5 +1,6 @@
 //! The main job: the demo rack from power-on to every machine discovered, each by its own way of booting.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +11,9 @@ use rackbar_scenarios::{Stage, eventually, rack_file};
 async fn demo_rack_is_discovered() -> Result<()> {
     let start = Instant::now();
     let stage = Stage::set(rack_file("demo")?).await?;
+    let folder = tempfile::tempdir()?;
+    let capture = folder.path().join("rack.pcapng");
+    stage.rack.capture(None, &capture)?;
     stage.start_appliance().await?;
     println!("appliance serving after {:.1} s", start.elapsed().as_secs_f64());
     let names: Vec<String> = stage.rack.nodes().iter().map(|node| node.name.clone()).collect();
@@ -40,6 +44,7 @@ async fn demo_rack_is_discovered() -> Result<()> {
     }
     each_came_its_own_way(&stage).await?;
     the_twins_stay_two(&stage).await?;
+    one_timeline_tells_of_both_ends(&capture.with_extension("timeline.txt")).await?;
     stage.end().await;
     Ok(())
 }
@@ -65,6 +70,30 @@ async fn each_came_its_own_way(stage: &Stage) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What consoles print, what is done to the rack and what the appliance says of it are in one file, each in its place.
+async fn one_timeline_tells_of_both_ends(file: &Path) -> Result<()> {
+    let told = || async {
+        let text = std::fs::read_to_string(file)?;
+        let at = |source: &str, part: &str| {
+            let line = text
+                .lines()
+                .position(|line| line.contains(source) && line.contains(part));
+            line.with_context(|| format!("{source:?} says nothing of {part:?}:\n{text}"))
+        };
+        let power = at("appliance", "power on asked by admin")?;
+        let firmware = at("console n1", "SeaBIOS")?;
+        let agent = at("console n1", "rackbar-agent")?;
+        // Of n1 or another: each takes longer than the clocks of two machines are apart.
+        let discovered = at("appliance", "inspecting -> discovered")?;
+        ensure!(
+            power < firmware && firmware < agent && firmware < discovered,
+            "lines {power}, {firmware}, {agent}, {discovered} of:\n{text}"
+        );
+        anyhow::Ok(())
+    };
+    eventually("the timeline tells of both ends", Duration::from_secs(30), told).await
 }
 
 /// n3 and n4 carry one SMBIOS UUID: they stay two nodes, and both say so.

@@ -10,6 +10,7 @@ mod local_disk;
 mod media;
 mod mixed;
 mod operator;
+mod page;
 mod ports;
 mod power_cut;
 mod proxy;

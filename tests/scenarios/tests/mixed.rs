@@ -7,6 +7,9 @@ use rackbar_model::{DiskBus, Inventory};
 use rackbar_scenarios::{COMPLETE, Stage, eventually};
 use rackbar_vrack::seat::PowerAction;
 
+/// What a machine is told apart by.
+type Has = fn(&Inventory) -> Result<()>;
+
 /// An Intel card with its maker's driver, a TPM, a port that carries tags, a machine without a BMC, one with six disks on
 /// four buses: all are discovered, and told apart by what is in them.
 #[tokio::test(flavor = "multi_thread")]
@@ -23,7 +26,7 @@ async fn unequal_machines_are_discovered_with_all_that_is_in_them() -> Result<()
             stage.until_complete(name).await?;
         }
     }
-    let wanted: [(&str, fn(&Inventory) -> Result<()>); 5] = [
+    let wanted: [(&str, Has); 5] = [
         ("intel", has_the_intel_driver),
         ("tpm", has_a_tpm),
         ("trunk", has_two_ports),

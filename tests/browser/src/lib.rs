@@ -1,4 +1,5 @@
-//! A real browser: Debian's Chromium, driven by its ChromeDriver in the words of W3C WebDriver.
+//! A real browser for tests: Debian's Chromium, driven by its ChromeDriver in the words of W3C WebDriver. Whatever goes
+//! wrong is a panic, which is the failure of the test.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests: a panic is the failure")]
 
@@ -14,11 +15,13 @@ use serde_json::{Value, json};
 
 /// A browser on a machine that builds beside it takes its time.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a page: the browser has two processors' work to do beside answering.
+const BETWEEN: Duration = Duration::from_millis(100);
 /// The key under which WebDriver names an element (section 11).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A browser window of its own, without a profile.
-pub(crate) struct Browser {
+pub struct Browser {
     driver: Child,
     port: u16,
     session: String,
@@ -27,7 +30,7 @@ pub(crate) struct Browser {
 
 impl Browser {
     /// Opens a window as wide and high as this, with JavaScript or without.
-    pub(crate) fn open(width: u32, height: u32, javascript: bool) -> Self {
+    pub fn open(width: u32, height: u32, javascript: bool) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -125,17 +128,17 @@ impl Browser {
     }
 
     /// Goes to a page and waits until it is loaded.
-    pub(crate) fn go(&self, url: &str) {
+    pub fn go(&self, url: &str) {
         self.tell("url", &json!({ "url": url }));
     }
 
     /// Where it is.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.look("url").as_str().unwrap().to_owned()
     }
 
     /// Waits until it is there; a click comes back before the next page does.
-    pub(crate) fn until_at(&self, url: &str) {
+    pub fn until_at(&self, url: &str) {
         let end = Instant::now() + PATIENCE;
         while self.url() != url {
             assert!(Instant::now() < end, "at {} and not at {url}", self.url());
@@ -149,7 +152,7 @@ impl Browser {
     }
 
     /// Types into the field that a CSS selector finds.
-    pub(crate) fn fill(&self, selector: &str, text: &str) {
+    pub fn fill(&self, selector: &str, text: &str) {
         self.tell(
             &format!("element/{}/value", self.element(selector)),
             &json!({ "text": text }),
@@ -157,36 +160,74 @@ impl Browser {
     }
 
     /// Clicks on what a CSS selector finds.
-    pub(crate) fn click(&self, selector: &str) {
+    pub fn click(&self, selector: &str) {
         self.tell(&format!("element/{}/click", self.element(selector)), &json!({}));
     }
 
     /// The text of what a CSS selector finds, as a person sees it.
-    pub(crate) fn text(&self, selector: &str) -> String {
+    pub fn text(&self, selector: &str) -> String {
         let text = self.look(&format!("element/{}/text", self.element(selector)));
         text.as_str().unwrap().to_owned()
     }
 
     /// What a script gives. It is the driver's, and runs also where the page's own may not.
-    pub(crate) fn run(&self, script: &str) -> Value {
+    pub fn run(&self, script: &str) -> Value {
         self.tell("execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    /// Waits until the page holds `wanted`. Its source is looked at: an element may be exchanged between two looks.
-    pub(crate) fn until_shown(&self, wanted: &str) {
-        let end = Instant::now() + PATIENCE;
+    /// Logs in at an appliance's page with a token, and waits until its first page is there. `home` is the address
+    /// without a path, as the browser writes it.
+    pub fn log_in(&self, home: &str, token: &str) {
+        self.go(home);
+        assert!(self.url().ends_with("/login"), "{}", self.url());
+        self.fill("input[name=token]", token.trim());
+        self.click("main button");
+        self.until_at(&format!("{home}/"));
+    }
+
+    /// Asserts that what is shown is no wider than the window.
+    pub fn assert_fits(&self, what: &str) {
+        let width = self.run("return document.documentElement.scrollWidth - window.innerWidth;");
+        assert!(
+            width.as_i64().unwrap() <= 0,
+            "{what} is {width} pixels wider than the window"
+        );
+    }
+
+    /// Waits until the page holds `wanted`.
+    pub fn until_shown(&self, wanted: &str) {
+        self.until(&format!("{wanted:?} is shown"), PATIENCE, |source| {
+            source.contains(wanted).then_some(())
+        });
+    }
+
+    /// Waits until something is found in the page's source, which is looked at because an element may be exchanged between
+    /// two looks; gives what was found.
+    pub fn until<T>(&self, what: &str, limit: Duration, find: impl Fn(&str) -> Option<T>) -> T {
+        let end = Instant::now() + limit;
         loop {
-            let text = self.look("source").to_string();
-            if text.contains(wanted) {
-                return;
+            let source = self.look("source");
+            let source = source.as_str().unwrap_or_default();
+            if let Some(found) = find(source) {
+                return found;
             }
-            assert!(Instant::now() < end, "{wanted:?} is not shown: {text}");
-            std::thread::yield_now();
+            assert!(
+                Instant::now() < end,
+                "not within {} s: {what}; {source}",
+                limit.as_secs()
+            );
+            std::thread::sleep(BETWEEN);
         }
     }
 
+    /// The page as it is printed, a PDF (WebDriver, section 18.1).
+    pub fn print(&self) -> Vec<u8> {
+        let pdf = self.tell("print", &json!({}));
+        BASE64_STANDARD.decode(pdf.as_str().unwrap()).unwrap()
+    }
+
     /// Keeps a picture of what is shown.
-    pub(crate) fn picture(&self, path: &Path) {
+    pub fn picture(&self, path: &Path) {
         let png = self.look("screenshot");
         std::fs::write(path, BASE64_STANDARD.decode(png.as_str().unwrap()).unwrap()).unwrap();
     }
