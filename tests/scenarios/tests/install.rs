@@ -224,7 +224,8 @@ async fn an_ambiguous_or_missing_disk_is_refused_with_the_candidates() -> Result
     Ok(())
 }
 
-/// A bond of both NICs, a tagged VLAN on top of it, a discarded disk; the installed system says itself that it is so.
+/// A bond of both NICs that its switch agrees to by LACP, a tagged VLAN on top of it, a discarded disk; the installed system
+/// says itself that it is so. A bond takes some seconds to be agreed on.
 const BONDED: &str = r#"
 version = 1
 domain = "stories.test"
@@ -248,13 +249,13 @@ erase = "discard"
 name = "mgmt"
 network = "rack"
 nics = ["nic0", "nic1"]
-bond = "active-backup"
+bond = "802.3ad"
 
 [[role.worker.network]]
 name = "storage"
 network = "storage"
 nics = ["nic0", "nic1"]
-bond = "active-backup"
+bond = "802.3ad"
 
 [[role.worker.step]]
 name = "look"
@@ -262,14 +263,15 @@ script = """
 #!/bin/sh
 set -e
 ls /sys/class/net
-grep -c 'Slave Interface' /proc/net/bonding/*
+grep -q 'Number of ports: 2' /proc/net/bonding/*
+grep 'Partner Mac Address' /proc/net/bonding/*
 ip -o -d link show storage
 ip -o -4 address show storage
 echo as-wanted
 """
 expect_output = "as-wanted"
 timeout = 60
-tries = 3
+tries = 5
 
 [[rule]]
 name = "everything"
@@ -310,7 +312,11 @@ async fn a_bonded_machine_is_installed_mended_in_rescue_and_goes_back_to_work() 
         file.vlans.insert("storage".into(), 30);
         for nic in &mut file.nodes[0].nics {
             nic.trunk = vec!["storage".into()];
+            nic.lag = Some("bundle".into());
         }
+        // Firmware and agent know nothing of the bundle: its first port carries them alone.
+        file.nodes[0].lacp_fallback = true;
+        file.nodes[0].lacp_fast = true;
         file.nodes[0].disks[0].bus = rackbar_vrack::machine::DiskBus::Nvme;
     };
     let stage = prepared(&["n4"], two_cables, BONDED).await?;
@@ -321,6 +327,10 @@ async fn a_bonded_machine_is_installed_mended_in_rescue_and_goes_back_to_work() 
     ensure!(
         said.contains("id 30") && said.contains("10.77.30."),
         "the VLAN is not as wanted: {said}"
+    );
+    ensure!(
+        said.contains("Partner Mac Address") && !said.contains("Partner Mac Address: 00:00:00:00:00:00"),
+        "the switch is no partner of the bond: {said}"
     );
     let erased = done(&run, "/disk.erase")?;
     ensure!(erased.contains("discard"), "the disk was not discarded: {erased}");

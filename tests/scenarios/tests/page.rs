@@ -51,7 +51,7 @@ pub(crate) fn follows_an_install_on_a_phone(home: &str, token: &str) {
     println!("seen on the page: {first} % written, then {next} %");
     assert_eq!(browser.run("return window.sameDocument === true;"), true);
     browser.go(&format!("{home}/"));
-    browser.until_shown("installing");
+    browser.until_shown("state provisioning");
     browser.assert_fits("the page of the rack");
     browser.picture(&kept("install-rack.png"));
 }
