@@ -182,8 +182,9 @@ fn nics(line: &mut Line, config: &MachineConfig, start: &Start<'_>) {
         );
         let (driver, rom) = match nic.model {
             // An empty romfile leaves a virtio NIC to EDK2's own driver and PXE; otherwise QEMU's iPXE ROM takes over.
-            NicModel::Virtio if config.firmware.is_uefi() => ("virtio-net-pci", ",romfile="),
-            NicModel::Virtio => ("virtio-net-pci", ""),
+            // Linux's bonding driver takes no part in LACP on a NIC that names neither its speed nor its duplex.
+            NicModel::Virtio if config.firmware.is_uefi() => ("virtio-net-pci", ",speed=10000,duplex=full,romfile="),
+            NicModel::Virtio => ("virtio-net-pci", ",speed=10000,duplex=full"),
             NicModel::E1000e => ("e1000e", ""),
         };
         let boot = if boots {
