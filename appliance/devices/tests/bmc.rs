@@ -6,8 +6,10 @@ mod stand;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rackbar_devices::{Bmc, BootTarget, Cause, Credentials, Error, Fingerprint, Interface, Profiles, Timing, probe};
-use rackbar_model::{FirmwareMode, PowerAction, PowerState};
+use rackbar_devices::{
+    Bmc, BootTarget, Capability, Cause, Credentials, Error, Fingerprint, Interface, Profiles, Timing, probe,
+};
+use rackbar_model::{FirmwareMode, PowerAction, PowerState, Timestamp};
 use rackbar_vrack::bmc::Faults;
 use rackbar_vrack::seat::{self, BootDevice, BootOverride, MachinePower};
 use stand::{BMC_MAC, IPMI_ONLY, NIC, TIMING, UUID, stand, stand_by};
@@ -339,4 +341,28 @@ async fn a_deaf_bmc_is_given_up_in_time() {
         tokio::time::timeout(Duration::from_secs(10), back).await.unwrap(),
         PowerState::On
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_is_read_and_set_by_either_way() {
+    let stand = stand(seat::PowerState::On).await;
+    let state = stand.bmc.state();
+    let now = Timestamp(state.clock() * 1000);
+    let drift = |clock: Option<Timestamp>| clock.unwrap().0.abs_diff(now.0) / 1000;
+    for (way, faults) in [(Interface::Redfish, Faults::NONE), (Interface::Ipmi, IPMI_ONLY)] {
+        state.set_faults(faults);
+        // As after a year in a warehouse without a battery.
+        state.set_clock(now.0 / 1000 - 3 * 365 * 24 * 3600);
+        let bmc = stand.client();
+        assert!(drift(bmc.clock().await.unwrap()) > 3 * 364 * 24 * 3600);
+        bmc.set_clock(now).await.unwrap();
+        assert!(drift(bmc.clock().await.unwrap()) < 60, "{way}");
+        assert_eq!(bmc.choices()[&Capability::Clock].interface, way);
+        assert!(state.clock().abs_diff(now.0 / 1000) < 60);
+    }
+    state.set_faults(Faults::NONE);
+    state.set_follows_ntp(true);
+    let refused = stand.client().set_clock(now).await.unwrap_err();
+    assert!(matches!(refused.cause, Cause::NotAllowed(_)), "{refused}");
+    assert!(refused.to_string().contains("NTP servers of its own"), "{refused}");
 }

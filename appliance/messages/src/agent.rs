@@ -255,6 +255,8 @@ pub enum Work {
         /// Seconds it may take.
         seconds: u32,
     },
+    /// Tell how the running machine is: what checks ask of an installed system by script.
+    Condition,
 }
 
 /// What an agent sets on its BMC. `None` leaves a thing as it is.
@@ -333,6 +335,8 @@ pub enum JobReport {
         /// The last of what it printed, on standard output and standard error alike.
         output: String,
     },
+    /// How the machine is: lines of `name=value`, in the words of the checks' probes.
+    Condition(String),
 }
 
 /// What is on one disk.

@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use rackbar_devices::{BootOverride, BootTarget, Interface, LogLine, MediaDrive, Sensor, SolStream};
 use rackbar_model::{
-    EventKind, FirmwareMode, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, WitnessKind,
+    EventKind, FirmwareMode, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, Timestamp,
+    WitnessKind,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::bmc_clock;
 use crate::rack::ProbeTarget;
 use crate::{BmcSight, Rack};
 
@@ -106,6 +108,16 @@ pub trait BmcDoor: Send + Sync + 'static {
     /// Opens the serial console. One that another session has is taken over.
     fn console(&self, _address: IpAddr) -> Answer<'_, SolStream> {
         cannot("serial consoles")
+    }
+
+    /// The BMC's own clock; `None` when nobody set it since the BMC started.
+    fn clock(&self, _address: IpAddr) -> Answer<'_, Option<Timestamp>> {
+        cannot("clocks")
+    }
+
+    /// Sets the BMC's own clock.
+    fn set_clock(&self, _address: IpAddr, _now: Timestamp) -> Answer<'_, ()> {
+        cannot("clocks")
     }
 
     /// What the sensors read.
@@ -226,6 +238,8 @@ struct Watched {
     busy: bool,
     /// Said once per silence, not with every try.
     complained: bool,
+    /// When its clock is looked at next; `None` until it has said who it is.
+    clock_due: Option<Instant>,
 }
 
 impl Watched {
@@ -237,10 +251,13 @@ impl Watched {
             refused: false,
             busy: false,
             complained: false,
+            clock_due: None,
         }
     }
 
-    fn done(&mut self, outcome: Outcome) {
+    fn done(&mut self, outcome: Outcome, poll: Duration) {
+        // Whoever answers after a silence may have another clock.
+        self.clock_due = (outcome == Outcome::Good).then(|| self.clock_due.unwrap_or_else(Instant::now));
         self.busy = false;
         let refused = outcome == Outcome::LoginRefused;
         // Another kind of trouble begins its own count, and is said.
@@ -251,7 +268,7 @@ impl Watched {
             Outcome::Failed | Outcome::LoginRefused => if same { self.failures } else { 0 }.saturating_add(1),
         };
         self.refused = refused;
-        self.due = Instant::now() + pause(outcome, self.failures);
+        self.due = Instant::now() + pause(outcome, self.failures, poll);
     }
 
     /// A new lease ends the back-off of one that was silent; it is no new password.
@@ -269,10 +286,10 @@ impl Watched {
 }
 
 /// Time to the next visit.
-fn pause(outcome: Outcome, failures: u32) -> Duration {
+fn pause(outcome: Outcome, failures: u32, poll: Duration) -> Duration {
     let doublings = 1 << failures.saturating_sub(1).min(10);
     match outcome {
-        Outcome::Good => POLL,
+        Outcome::Good => poll,
         Outcome::Failed => FIRST_RETRY.saturating_mul(doublings).min(SLOWEST),
         Outcome::LoginRefused => LOGIN_RETRY.saturating_mul(doublings).min(LOGIN_SLOWEST),
     }
@@ -280,7 +297,12 @@ fn pause(outcome: Outcome, failures: u32) -> Duration {
 
 /// Watches BMCs through `door` until `stop` is true or its sender is gone. The first call on a rack counts; a second
 /// one returns at once.
-pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<bool>) {
+pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, stop: watch::Receiver<bool>) {
+    run_every(POLL, rack, door, stop).await;
+}
+
+/// As [`run`], with `poll` between two looks at a BMC that answers.
+pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<bool>) {
     let Some(mut probes) = rack.take_probes() else { return };
     let _ = rack.inner.door.set(door.clone());
     let mut watched: HashMap<IpAddr, Watched> = rack
@@ -304,7 +326,7 @@ pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<b
             }
             Some((address, outcome)) = finished.recv() => {
                 if let Some(one) = watched.get_mut(&address) {
-                    one.done(outcome);
+                    one.done(outcome, poll);
                 }
             }
             () = tokio::time::sleep_until(due.map_or(look, |due| due.min(look))) => {
@@ -326,7 +348,11 @@ pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<b
                         mac: one.mac,
                         third: one.failures == 2,
                         complained: one.complained,
+                        clock: one.clock_due.is_some_and(|due| due <= Instant::now()),
                     };
+                    if visit.clock {
+                        one.clock_due = Some(Instant::now() + bmc_clock::LOOK);
+                    }
                     one.complained |= visit.third;
                     let done = done.clone();
                     tokio::spawn(async move {
@@ -337,20 +363,6 @@ pub async fn run(rack: Rack, door: Arc<dyn BmcDoor>, mut stop: watch::Receiver<b
                 }
             }
         }
-    }
-}
-
-impl Rack {
-    /// A login at a BMC succeeded, with an account that it was just given.
-    pub(crate) fn bmc_opened(&self, address: IpAddr, sight: &BmcSight) {
-        self.with(|mind, now| {
-            mind.bmc_seen(now, address, sight);
-            mind.out.probe.push(ProbeTarget {
-                address,
-                mac: sight.mac,
-                opened: true,
-            });
-        });
     }
 }
 
@@ -370,6 +382,8 @@ struct Visit {
     /// It failed twice before.
     third: bool,
     complained: bool,
+    /// Its clock is to be looked at.
+    clock: bool,
 }
 
 impl Visit {
@@ -387,6 +401,9 @@ impl Visit {
         let result = match owner {
             Some(id) => {
                 let power = self.door.power(address).await;
+                if self.clock && power.is_ok() {
+                    bmc_clock::look(&self.rack, self.door.as_ref(), address, id).await;
+                }
                 power.map(|power| self.rack.with(|mind, now| mind.power_seen(now, id, power)))
             }
             None => self.look().await,
@@ -415,6 +432,7 @@ impl Visit {
             ..sight
         };
         let node = self.rack.with(|mind, now| mind.bmc_seen(now, self.address, &sight));
+        self.rack.adopt_bmc(node, sight.mac);
         wake(&self.rack, node, sight.power).await;
         Ok(())
     }
@@ -457,22 +475,22 @@ mod tests {
 
     #[test]
     fn a_wrong_password_is_tried_less_often_than_any_usual_lock_out_counts() {
-        let minutes = |n| pause(Outcome::LoginRefused, n).as_secs() / 60;
+        let minutes = |n| pause(Outcome::LoginRefused, n, POLL).as_secs() / 60;
         assert_eq!([1, 2, 3, 4, 40].map(minutes), [10, 20, 40, 60, 60]);
-        assert_eq!(pause(Outcome::Failed, 1), FIRST_RETRY);
-        assert_eq!(pause(Outcome::Failed, 40), SLOWEST);
+        assert_eq!(pause(Outcome::Failed, 1, POLL), FIRST_RETRY);
+        assert_eq!(pause(Outcome::Failed, 40, POLL), SLOWEST);
     }
 
     #[test]
     fn a_renewed_lease_hurries_a_silent_bmc_but_not_one_that_refused_us() {
         let mac = |n| Some(MacAddr([2, 0, 0, 0, 0, n]));
         let mut one = Watched::new(mac(1));
-        one.done(Outcome::LoginRefused);
+        one.done(Outcome::LoginRefused, POLL);
         one.showed_itself(mac(1));
         assert!(one.due > Instant::now() + LOGIN_RETRY / 2);
         one.showed_itself(mac(2));
         assert!(one.due <= Instant::now(), "another BMC has the address");
-        one.done(Outcome::Failed);
+        one.done(Outcome::Failed, POLL);
         assert!(one.due > Instant::now());
         one.showed_itself(mac(2));
         assert!(one.due <= Instant::now());

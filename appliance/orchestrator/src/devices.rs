@@ -12,8 +12,8 @@ use rackbar_devices::{
     Bmc, BmcAddress, BmcIdentity, BootOverride, BootTarget, Capability, Cause, Credentials, Error, Fingerprint,
     Interface, LogLine, MediaDrive, Profiles, Sensor, SolStream, Timing, probe,
 };
-use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState, SecretText};
-use rackbar_store::Store;
+use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState, SecretText, Timestamp};
+use rackbar_store::{BmcLogin, Store};
 
 use crate::bmc::{Answer, BmcDoor, BmcError, BootFrom, Told};
 use crate::pins::Pins;
@@ -107,6 +107,19 @@ impl Devices {
     /// The account of this machine's own, when its BMC was given one: then nothing else is tried there. A wrong password
     /// more would bring the account nearer to its lock-out.
     fn own_login(&self, address: IpAddr, mac: Option<MacAddr>) -> Option<Vec<Credentials>> {
+        let login = self.login_of_its_node(address, mac).filter(BmcLogin::is_ours);
+        let login = login.or_else(|| {
+            let kept = self.store.kept_bmc_login(mac?);
+            let kept = kept.inspect_err(|error| tracing::error!(%address, %error, "a BMC's account cannot be read"));
+            kept.ok().flatten()
+        })?;
+        let each = login
+            .candidates()
+            .map(|password| Credentials::new(&login.user, &password.0));
+        Some(each.collect())
+    }
+
+    fn login_of_its_node(&self, address: IpAddr, mac: Option<MacAddr>) -> Option<BmcLogin> {
         let rack = Rack {
             inner: locked(&self.rack).upgrade()?,
         };
@@ -122,16 +135,7 @@ impl Devices {
         })?;
         let login = self.store.bmc_login(node);
         let login = login.inspect_err(|error| tracing::error!(%node, %error, "a BMC's account cannot be read"));
-        let login = login
-            .ok()
-            .flatten()
-            .filter(|login| login.own || login.pending.is_some())?;
-        Some(
-            login
-                .candidates()
-                .map(|password| Credentials::new(&login.user, &password.0))
-                .collect(),
-        )
+        login.ok().flatten()
     }
 
     fn place(&self, address: IpAddr) -> BmcAddress {
@@ -339,6 +343,14 @@ impl BmcDoor for Devices {
 
     fn console(&self, address: IpAddr) -> Answer<'_, SolStream> {
         Box::pin(async move { Ok(self.known(address).await?.console().await?) })
+    }
+
+    fn clock(&self, address: IpAddr) -> Answer<'_, Option<Timestamp>> {
+        Box::pin(async move { Ok(self.known(address).await?.clock().await?) })
+    }
+
+    fn set_clock(&self, address: IpAddr, now: Timestamp) -> Answer<'_, ()> {
+        Box::pin(async move { Ok(self.known(address).await?.set_clock(now).await?) })
     }
 
     fn sensors(&self, address: IpAddr) -> Answer<'_, Told<Vec<Sensor>>> {

@@ -7,6 +7,8 @@
 
 pub mod agents;
 pub mod bmc;
+mod bmc_clock;
+mod bmc_login;
 pub mod desk;
 pub mod devices;
 pub mod executor;

@@ -67,6 +67,8 @@ pub struct Settings {
     pub ways: Vec<BootWay>,
     /// Switch a machine on when its BMC is found and it is off.
     pub power_on_discovered: bool,
+    /// Leave the clocks of BMCs alone, also those that are off.
+    pub leave_bmc_clocks: bool,
 }
 
 impl Settings {

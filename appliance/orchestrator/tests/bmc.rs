@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::bmcs::*;
 use common::*;
 use rackbar_devices::Fingerprint;
@@ -118,5 +120,46 @@ async fn a_changed_certificate_is_refused_also_after_a_restart_until_an_operator
     // Once accepted it is the one to be; the line in the file may go.
     watch.devices.set_credentials(admin("secret"), Vec::new());
     watch.rack.power(node.id, PowerAction::Off, "test").await.unwrap();
+    watch.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_of_a_bmc_that_is_off_is_set_and_told() {
+    let (bmc, _machine, _dir) = simulated(seat::PowerState::Off).await;
+    let right = bmc.state().clock();
+    bmc.state().set_clock(right - 7_530);
+    let watch = Watch::every(Duration::from_millis(100), rack(memory()), &bmc, "secret", TIMING);
+    watch.lease();
+    let told = until_event(
+        &watch.rack,
+        "that its clock was set",
+        |kind| matches!(kind, EventKind::Note { text, .. } if text.contains("the clock of its BMC")),
+    )
+    .await;
+    assert!(
+        told.kind.to_string().contains("was 2 h 5 min behind; it was set"),
+        "{}",
+        told.kind
+    );
+    assert!(bmc.state().clock().abs_diff(right) < 60);
+    watch.stop().await;
+
+    // One that follows servers of its own is told and left alone.
+    bmc.state().set_clock(right + 7_530);
+    bmc.state().set_follows_ntp(true);
+    let watch = Watch::every(Duration::from_millis(100), rack(memory()), &bmc, "secret", TIMING);
+    watch.lease();
+    let told = until_event(
+        &watch.rack,
+        "that its clock is off",
+        |kind| matches!(kind, EventKind::Note { text, .. } if text.contains("could not be set")),
+    )
+    .await;
+    assert!(
+        told.kind.to_string().contains("NTP servers of its own"),
+        "{}",
+        told.kind
+    );
+    assert!(bmc.state().clock() > right + 7_000);
     watch.stop().await;
 }

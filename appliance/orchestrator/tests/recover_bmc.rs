@@ -8,9 +8,10 @@ use std::sync::Arc;
 use common::bmcs::{self, Watch};
 use common::life::{Life, Sim, hardware};
 use common::{boot, mac, until, until_event, until_node};
-use rackbar_model::EventKind;
-use rackbar_plan::RunState;
-use rackbar_vrack::seat::{self, BootDevice};
+use rackbar_model::{EventKind, PowerAction};
+use rackbar_orchestrator::hands::{Appliance, Hands as _, Reach};
+use rackbar_plan::{ActionKind, RunState};
+use rackbar_vrack::seat::{self, BootDevice, MachinePower as _};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_without_its_agent_is_recovered_through_its_bmc() {
@@ -67,5 +68,53 @@ async fn a_machine_without_its_agent_is_recovered_through_its_bmc() {
         |kind| matches!(kind, EventKind::Note { text, .. } if text.contains("could not be restarted into our agent")),
     )
     .await;
+    life.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_was_forgotten_and_comes_back_is_driven_with_the_password_its_bmc_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (mut life, old) = Life::first(folder.path(), &sim).await;
+    let (bmc, machine, _dir) = bmcs::simulated(seat::PowerState::On).await;
+    let watch = Watch::with(life.rack.clone(), &bmc, "secret", bmcs::TIMING);
+    watch.lease();
+    let node = watch.found().await;
+    let store = life.rack.store().clone();
+    let hands = Appliance::new(life.rack.clone(), store.clone(), None, Reach::default()).unwrap();
+    let (task, _give_up) = bmcs::task(&node, ActionKind::RotatePassword);
+    assert!(hands.carry_out(task).await.result.is_ok());
+    let login = store.bmc_login(old).unwrap().unwrap();
+
+    // It goes, with its BMC, and is forgotten; the appliance begins anew.
+    let (server, agent, site) = life.machine.take().unwrap();
+    drop((agent, hands));
+    until_node(&life.rack, "its agent is gone", |node| !node.agent_connected).await;
+    life.executor.forget(old, "anna").unwrap();
+    assert_eq!(store.bmc_login(old).unwrap(), None);
+    watch.stop().await;
+    server.stop().await;
+    drop(store);
+    life.kill().await;
+    let life = Life::start(folder.path(), &sim).await;
+    assert!(life.rack.nodes().is_empty());
+
+    // Its BMC shows itself again: no login of the site's is tried, and the account is the new node's.
+    let watch = Watch::with(life.rack.clone(), &bmc, "secret", bmcs::TIMING);
+    watch.lease();
+    let node = watch.found().await;
+    assert_ne!(node.id, old);
+    let store = life.rack.store().clone();
+    let kept = until("the account is the new node's", || store.bmc_login(node.id).unwrap()).await;
+    assert_eq!(kept, login);
+    assert_eq!(store.bmc_logins().unwrap().len(), 1, "it is not kept twice");
+    assert_eq!(bmc.state().failures("admin"), 0);
+    life.rack.power(node.id, PowerAction::Off, "anna").await.unwrap();
+    until("the machine is off", || {
+        (machine.state() == seat::PowerState::Off).then_some(())
+    })
+    .await;
+    watch.stop().await;
+    drop(store);
     life.kill().await;
 }

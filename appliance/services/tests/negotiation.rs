@@ -6,15 +6,15 @@
 mod common;
 
 use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::netns::Net;
 use common::{DEADLINE, Leases, Sink, wait_until};
 use rackbar_dhcp::packet::{Packet, code};
 use rackbar_dhcp::{Config, Interface, InterfaceId, Mode, Network, Range, Reservation, ReservedFor};
-use rackbar_model::{BootWay, EventKind, LeaseState, MacAddr};
-use rackbar_services::dhcp::{DhcpConfig, DhcpHandle, start};
+use rackbar_model::{BootWay, EventKind, LeaseState, MacAddr, Timestamp};
+use rackbar_services::dhcp::{DhcpConfig, DhcpHandle, start_by};
 use rackbar_services::{ClientTable, Link};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -23,9 +23,11 @@ const RESERVED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 150);
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0x99]);
 
 /// Tries of one firmware are seconds apart; closer ones count as one heard twice.
-const BETWEEN: Duration = Duration::from_millis(1_600);
+const BETWEEN: Duration = Duration::from_secs(5);
 
 struct Service {
+    /// Seconds of the engine's clock that nobody waited for.
+    ahead: Arc<Mutex<Duration>>,
     handle: DhcpHandle,
     sink: Arc<Sink>,
     leases: Arc<Leases>,
@@ -66,8 +68,15 @@ fn serve_with(net: &Net, ways: &[BootWay], leases: Arc<Leases>) -> Service {
         };
         let (sink, common) = Sink::new();
         let clients = Arc::clone(&common.clients);
-        let handle = start(config, Arc::clone(&leases) as _, common).unwrap();
+        let ahead = Arc::new(Mutex::new(Duration::ZERO));
+        let reads = Arc::clone(&ahead);
+        let clock = move || {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + *reads.lock().unwrap();
+            Timestamp(u64::try_from(since.as_millis()).unwrap())
+        };
+        let handle = start_by(Arc::new(clock), config, Arc::clone(&leases) as _, common).unwrap();
         Service {
+            ahead,
             handle,
             sink,
             leases,
@@ -140,12 +149,12 @@ impl Firmware {
     }
 
     /// One boot: takes dnsmasq's address, finds nothing to boot, begins again after a while.
-    fn boot_in_vain(&self, xid: u8) {
+    fn boot_in_vain(&self, service: &Service, xid: u8) {
         self.send(xid, 1, &[]);
         let (address, file) = self.hear(xid, OTHER, DEADLINE).expect("dnsmasq's offer");
         assert_eq!(file, None);
         self.request(xid, address, OTHER);
-        std::thread::sleep(BETWEEN);
+        *service.ahead.lock().unwrap() += BETWEEN;
     }
 }
 
@@ -155,8 +164,8 @@ fn firmware_deaf_to_proxy_offers_is_led_by_a_reserved_address_beside_dnsmasq() {
     let _dnsmasq = net.dnsmasq();
     let service = serve(&net, &[BootWay::Proxy, BootWay::FullDhcp]);
     let firmware = Firmware::new(&net);
-    firmware.boot_in_vain(1);
-    firmware.boot_in_vain(2);
+    firmware.boot_in_vain(&service, 1);
+    firmware.boot_in_vain(&service, 2);
     let proxied = |kind: &EventKind| matches!(kind, EventKind::DhcpOffer { address: None, .. });
     assert_eq!(service.sink.count(proxied), 2, "both tries had our boot information");
 
@@ -192,8 +201,8 @@ fn what_was_learnt_of_a_firmware_survives_a_restart_until_it_is_forgotten() {
     let ways = [BootWay::Proxy, BootWay::FullDhcp];
     let service = serve(&net, &ways);
     let firmware = Firmware::new(&net);
-    firmware.boot_in_vain(1);
-    firmware.boot_in_vain(2);
+    firmware.boot_in_vain(&service, 1);
+    firmware.boot_in_vain(&service, 2);
     firmware.send(3, 1, &[]);
     firmware.hear(3, SERVER, DEADLINE).expect("our own offer");
     firmware.request(3, RESERVED, SERVER);
@@ -232,7 +241,7 @@ fn it_stays_a_proxy_client_where_the_site_allows_no_other_way() {
     let service = serve(&net, &[BootWay::Proxy]);
     let firmware = Firmware::new(&net);
     for xid in 1..=3 {
-        firmware.boot_in_vain(xid);
+        firmware.boot_in_vain(&service, xid);
     }
     firmware.send(4, 1, &[]);
     firmware.hear(4, OTHER, DEADLINE).expect("dnsmasq's offer");

@@ -11,7 +11,7 @@
 //! An account that we make ourselves has its own record until a login with it has succeeded; until then the one that is
 //! known stays in use.
 
-use rackbar_model::{NodeId, SecretText, Timestamp};
+use rackbar_model::{MacAddr, NodeId, SecretText, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{Store, StoreError, Table};
@@ -54,6 +54,11 @@ impl BmcLogin {
         self.pending.iter().chain([&self.current])
     }
 
+    /// True when a password of it was made by us: nobody else has it.
+    pub const fn is_ours(&self) -> bool {
+        self.own || self.pending.is_some()
+    }
+
     fn proven(mut self, at: Timestamp) -> Self {
         if let Some(pending) = self.pending.take() {
             self.current = pending;
@@ -72,6 +77,11 @@ impl BmcLogin {
 
 fn name(node: NodeId) -> Vec<u8> {
     [PREFIX, node.to_string().as_bytes()].concat()
+}
+
+/// Under which the account of a BMC is kept whose machine was forgotten.
+fn kept_name(mac: MacAddr) -> Vec<u8> {
+    [PREFIX, format!("mac/{mac}").as_bytes()].concat()
 }
 
 fn new_name(node: NodeId) -> Vec<u8> {
@@ -144,7 +154,7 @@ impl Store {
         }
         let used = self.bmc_login(node)?.filter(|used| used.user == user);
         // Of a change under way the new one: it is the one that is kept in the end.
-        let known = used.filter(|used| used.own || used.pending.is_some());
+        let known = used.filter(BmcLogin::is_ours);
         let password = match known.as_ref().and_then(|used| used.candidates().next()) {
             Some(password) => password.clone(),
             None => {
@@ -171,7 +181,7 @@ impl Store {
             begun.ok_or_else(|| StoreError::Failed(format!("no account was begun on the BMC of node {node}")))?;
         let proven = read(&begun)?.proven(at);
         let before = self.bmc_login(node)?;
-        let before = before.filter(|before| before.user != proven.user && (before.own || before.pending.is_some()));
+        let before = before.filter(|before| before.user != proven.user && before.is_ours());
         let aside = match &before {
             Some(before) => Some((
                 [&name(node), b"/".as_slice(), before.user.as_bytes()].concat(),
@@ -190,8 +200,47 @@ impl Store {
         Ok(proven)
     }
 
-    /// Every account, for the break-glass export: those in use, those kept beside them as `node/user`, and those that a
-    /// BMC may have been given already.
+    /// A machine is forgotten: the account of its BMC is kept by the BMC's own MAC address, when its password was made by
+    /// us. Nobody else knows it.
+    ///
+    /// # Errors
+    /// When it is not safe on disk; then it is where it was.
+    pub fn keep_bmc_login(&self, node: NodeId, mac: MacAddr) -> Result<(), StoreError> {
+        let Some(login) = self.bmc_login(node)?.filter(BmcLogin::is_ours) else {
+            return Ok(());
+        };
+        let (from, to, json) = (name(node), kept_name(mac), written(&login)?);
+        self.put_all(Table::Secrets, &[(&to, Some(&json)), (&from, None)])
+    }
+
+    /// The account that is kept of a BMC whose machine was forgotten.
+    ///
+    /// # Errors
+    /// When the secrets are locked or cannot be read.
+    pub fn kept_bmc_login(&self, mac: MacAddr) -> Result<Option<BmcLogin>, StoreError> {
+        let json = self.get(Table::Secrets, &kept_name(mac))?;
+        json.map(|json| read(&json)).transpose()
+    }
+
+    /// The BMC belongs to this node now: what is kept of it is the node's. True when there was something.
+    ///
+    /// # Errors
+    /// When it is not safe on disk; then it is still kept.
+    pub fn adopt_bmc_login(&self, mac: MacAddr, node: NodeId) -> Result<bool, StoreError> {
+        let Some(login) = self.kept_bmc_login(mac)? else {
+            return Ok(false);
+        };
+        // An account that the node has already stays, and so does what is kept: one of them may be wrong.
+        if self.bmc_login(node)?.is_some_and(|has| has.is_ours()) {
+            return Ok(false);
+        }
+        let (from, to, json) = (kept_name(mac), name(node), written(&login)?);
+        self.put_all(Table::Secrets, &[(&to, Some(&json)), (&from, None)])?;
+        Ok(true)
+    }
+
+    /// Every account, for the break-glass export: those in use, those kept beside them as `node/user`, those of
+    /// forgotten machines as `mac/` and the BMC's MAC address, and those that a BMC may have been given already.
     ///
     /// # Errors
     /// When the secrets are locked or cannot be read.

@@ -5,6 +5,7 @@
 //! ([`Context`]) and what the probe printed to a verdict in words. Field and tests run the same code: only [`Reach`]
 //! differs.
 
+mod agent;
 mod capability;
 mod checks;
 mod context;
@@ -13,6 +14,7 @@ mod report;
 mod run;
 mod text;
 
+pub use agent::ThroughAgent;
 pub use capability::{Capabilities, Capability, Level, capabilities};
 pub use context::{BootFirst, Context, Peer, Seen, Wanted};
 pub use reach::{Asked, OverSsh, Reach};

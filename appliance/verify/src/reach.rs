@@ -12,12 +12,25 @@ pub type Asked<'a> = Pin<Box<dyn Future<Output = Result<String, String>> + Send 
 
 /// A way to run a probe on one node. Tests have scripted ones.
 pub trait Reach: Send + Sync {
-    /// Runs `script`, POSIX shell without first line, with the rights of root where that can be had, and gives its
+    /// Runs the probe of the check `id`: `script`, POSIX shell without first line, with the rights of root where that can be had, and gives its
     /// standard output. The script's status means nothing.
     ///
     /// # Errors
     /// In words, when it could not be run or took longer than `limit`.
-    fn ask<'a>(&'a self, script: &'a str, limit: Duration) -> Asked<'a>;
+    fn ask<'a>(&'a self, id: &'a str, script: &'a str, limit: Duration) -> Asked<'a>;
+
+    /// Whether the probe of the check `id` can be run this way at all.
+    ///
+    /// # Errors
+    /// Why it does not apply, in words.
+    fn applies(&self, _id: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// When what [`Self::ask`] gives was looked at, where that was before it was asked.
+    fn between(&self) -> Option<(Timestamp, Timestamp)> {
+        None
+    }
 
     /// The appliance's clock.
     fn now(&self) -> Timestamp;
@@ -39,7 +52,7 @@ pub struct OverSsh<'a> {
 }
 
 impl Reach for OverSsh<'_> {
-    fn ask<'a>(&'a self, script: &'a str, limit: Duration) -> Asked<'a> {
+    fn ask<'a>(&'a self, _: &'a str, script: &'a str, limit: Duration) -> Asked<'a> {
         Box::pin(async move {
             let asked = self.session.run(SHELL, script.as_bytes(), limit, MAX_OUTPUT).await;
             asked

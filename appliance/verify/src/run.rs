@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rackbar_model::{CheckResult, CheckStatus, Timestamp};
 
-use crate::checks::{self, Probed, Verdict};
+use crate::checks::{self, Check, Probed, Verdict};
 use crate::{Context, Reach, capabilities};
 
 /// One probe, if its check does not say otherwise.
@@ -52,22 +52,30 @@ async fn one(id: &str, context: &Context, reach: &dyn Reach) -> CheckResult {
     let verdict = match checks::find(id) {
         Some(check) => match (check.probe)(context) {
             Ok(None) => (check.judge)(context, &Probed::default()),
-            Ok(Some(script)) => {
-                let asked = reach.ask(&script, check.limit.unwrap_or(LIMIT)).await;
-                match asked {
-                    Ok(text) => (check.judge)(context, &Probed::new(text, began, reach.now())),
-                    Err(reason) => Verdict::Failed {
-                        wanted: "an answer from the node".into(),
-                        observed: reason,
-                        advice: "see that the node is up and answers SSH, then run `rackbar verify` again".into(),
-                    },
-                }
-            }
+            Ok(Some(script)) => match reach.applies(id) {
+                Ok(()) => asked(check, &script, began, context, reach).await,
+                Err(why) => Verdict::Skipped(why),
+            },
             Err(why) => Verdict::Skipped(why),
         },
         None => unknown(id),
     };
     result(id, verdict, began, reach.now())
+}
+
+async fn asked(check: &Check, script: &str, began: Timestamp, context: &Context, reach: &dyn Reach) -> Verdict {
+    let asked = reach.ask(check.id, script, check.limit.unwrap_or(LIMIT)).await;
+    match asked {
+        Ok(text) => {
+            let (sent, back) = reach.between().unwrap_or_else(|| (began, reach.now()));
+            (check.judge)(context, &Probed::new(text, sent, back))
+        }
+        Err(reason) => Verdict::Failed {
+            wanted: "an answer from the node".into(),
+            observed: reason,
+            advice: "see that the node is up and answers SSH, then run `rackbar verify` again".into(),
+        },
+    }
 }
 
 fn result(id: &str, verdict: Verdict, began: Timestamp, at: Timestamp) -> CheckResult {
@@ -103,7 +111,7 @@ mod tests {
     struct Starting(AtomicU32);
 
     impl Reach for Starting {
-        fn ask<'a>(&'a self, script: &'a str, _: Duration) -> Asked<'a> {
+        fn ask<'a>(&'a self, _: &'a str, script: &'a str, _: Duration) -> Asked<'a> {
             let clock = script.contains("clock=");
             let asked = if clock {
                 self.0.fetch_add(1, Ordering::Relaxed)

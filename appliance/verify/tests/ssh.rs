@@ -133,7 +133,7 @@ async fn checks_see_a_real_system_over_ssh() {
 struct Deaf;
 
 impl Reach for Deaf {
-    fn ask<'a>(&'a self, _: &'a str, _: Duration) -> Asked<'a> {
+    fn ask<'a>(&'a self, _: &'a str, _: &'a str, _: Duration) -> Asked<'a> {
         Box::pin(async { Err("it is deaf".into()) })
     }
 

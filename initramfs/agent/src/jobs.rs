@@ -204,6 +204,7 @@ fn name(work: &Work) -> String {
         Work::BurnIn(_) => "exercising the hardware".to_owned(),
         Work::Layout => "looking at the disks".to_owned(),
         Work::BmcSetup(_) => "setting the BMC up".to_owned(),
+        Work::Condition => "looking how the machine is".to_owned(),
         Work::Rescue { .. } => "running a rescue step in the system on the disk".to_owned(),
     }
 }

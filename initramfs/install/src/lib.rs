@@ -5,6 +5,7 @@
 //! panic, an image is bootable only after its digest was right, and no path leads out of the installed system's root.
 
 mod burnin;
+mod condition;
 mod control;
 mod disk;
 mod efi;
@@ -61,6 +62,7 @@ pub fn perform(machine: &Machine, work: &Work, control: &Control) -> Result<JobR
         Work::BootOrder { target, label } => efi::boot_order(machine, target, label),
         Work::Kexec { target } => kexec::load(machine, target),
         Work::BurnIn(wanted) => burnin::run(machine, wanted, control),
+        Work::Condition => Ok(JobReport::Condition(condition::read(&machine.root))),
         Work::BmcSetup(wanted) => bmc_setup(machine, wanted),
         Work::Rescue {
             target,

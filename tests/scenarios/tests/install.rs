@@ -54,7 +54,11 @@ async fn prepared_with(
     let mut file = rack_file("demo")?;
     file.nodes.retain(|node| names.contains(&node.name.as_str()));
     change(&mut file);
-    let stage = Stage::set_with(file, configure).await?;
+    discovered(Stage::set_with(file, configure).await?, names, site).await
+}
+
+/// The same of a rack that is built.
+async fn discovered(stage: Stage, names: &[&str], site: &str) -> Result<Stage> {
     stage.start_appliance().await?;
     for name in names {
         stage.power_on(name).await?;
@@ -426,6 +430,43 @@ async fn the_bmc_was_set_up_from_inside(stage: &Stage, run: &Run) -> Result<()> 
     Ok(())
 }
 
+/// `rackbar verify` of machines that have no system: what their agents tell is checked, the rest says why not.
+async fn they_are_checked_in_memory(stage: &Stage) -> Result<()> {
+    for name in ["n1", "n2"] {
+        let node = stage.node(name).await?.context("known")?;
+        let request = serde_json::json!({ "nodes": [node.id.to_string()] });
+        let report: serde_json::Value = stage.api.post("/api/v1/verify", &request).await?;
+        let payload = report["payload"].as_str().context("a signed report")?;
+        let payload: serde_json::Value = serde_json::from_str(payload)?;
+        let checks = payload["nodes"][0]["checks"].as_array().context("checks")?;
+        let status = |id: &str| {
+            checks
+                .iter()
+                .find(|one| one["id"] == id)
+                .map(|one| one["status"].clone())
+        };
+        for id in [
+            "memory.total",
+            "cpu.threads",
+            "time.sync",
+            "kernel.taint",
+            "disk.errors",
+            "firmware.bios",
+        ] {
+            ensure!(
+                status(id).is_some_and(|status| status == "passed"),
+                "{name}: {id} in {checks:#?}"
+            );
+        }
+        let skipped: Vec<_> = checks.iter().filter(|one| one["status"] == "skipped").collect();
+        let told = skipped
+            .iter()
+            .all(|one| one["advice"].as_str().is_some_and(|why| !why.is_empty()));
+        ensure!(skipped.len() >= 5 && told, "{name}: {skipped:#?}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn firmware_settings_password_and_burn_in_are_done_and_proven() -> Result<()> {
     let factory = |file: &mut RackFile| {
@@ -460,6 +501,7 @@ async fn firmware_settings_password_and_burn_in_are_done_and_proven() -> Result<
     }
     let node = stage.node("n1").await?.context("known")?;
     is_ready(&node)?;
+    they_are_checked_in_memory(&stage).await?;
     // The BMCs take orders with the new passwords: the appliance kept them.
     for name in ["n1", "n2"] {
         let node = stage.node(name).await?.context("known")?;
@@ -470,6 +512,81 @@ async fn firmware_settings_password_and_burn_in_are_done_and_proven() -> Result<
             anyhow::Ok(())
         };
         eventually("the machine is off", Duration::from_secs(60), off).await?;
+    }
+    stage.end().await;
+    Ok(())
+}
+
+/// Erased by its own means: an NVMe disk by Format NVM with secure erase; and by writing over it where it has none.
+const ERASED: &str = r#"
+version = 1
+
+[role.own]
+os = "debian-12"
+root = { bus = "nvme" }
+erase = "sanitize"
+
+[role.over]
+os = "debian-12"
+erase = "overwrite"
+
+[[rule]]
+name = "with an NVMe disk"
+when = "disks | selectattr('bus', 'equalto', 'nvme') | list | length > 0"
+role = "own"
+
+[[rule]]
+name = "the others"
+when = "true"
+role = "over"
+"#;
+
+/// Where an earlier owner left something: behind what an image writes.
+const LEFT_AT: u64 = 3500 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_are_erased_by_their_own_means_or_overwritten_and_nothing_is_left() -> Result<()> {
+    let names = ["n1", "n2"];
+    let small = |file: &mut RackFile| {
+        for disk in file.nodes.iter_mut().flat_map(|node| &mut node.disks) {
+            disk.size_mib = 4096;
+        }
+    };
+    let mut file = rack_file("demo")?;
+    file.nodes.retain(|node| names.contains(&node.name.as_str()));
+    small(&mut file);
+    let stage = Stage::set(file).await?;
+    let secret = b"what an earlier owner left here. ".repeat(2048);
+    let disks = names.map(|name| stage.rack.directory().join(format!("{name}.disk0")));
+    for disk in &disks {
+        let file = std::fs::File::options().write(true).open(disk)?;
+        std::os::unix::fs::FileExt::write_all_at(&file, &secret, LEFT_AT)?;
+    }
+    let stage = discovered(stage, &names, ERASED).await?;
+    let (_, id) = commit_all(&stage.api).await?;
+    let run = until_done(&stage.api, id, READY).await?;
+    all_ready(&stage, &names).await?;
+    let mut told = Vec::new();
+    for (name, stand) in &run.actions {
+        if let (true, Stand::Done { outcome, .. }) = (name.0.ends_with("/disk.erase"), stand) {
+            told.extend(outcome.details.iter().cloned());
+        }
+    }
+    println!("{}", told.join("\n"));
+    let has = |words: &str| told.iter().any(|line| line.contains(words));
+    ensure!(has("Format NVM with user data erase accepted and done"), "{told:#?}");
+    ensure!(
+        has("none holds it still") && has("bytes overwritten with zeros"),
+        "{told:#?}"
+    );
+    for disk in &disks {
+        let mut there = vec![0xff; secret.len()];
+        std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::open(disk)?, &mut there, LEFT_AT)?;
+        ensure!(
+            !there.windows(33).any(|part| secret.starts_with(part)),
+            "{} still has it",
+            disk.display()
+        );
     }
     stage.end().await;
     Ok(())

@@ -4,7 +4,7 @@ use core::fmt;
 use std::collections::BTreeMap;
 
 use rackbar_ipmi::command::chassis::ChassisControl;
-use rackbar_model::{FirmwareMode, PowerState};
+use rackbar_model::{FirmwareMode, PowerState, Timestamp};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -39,6 +39,8 @@ pub enum Capability {
     EventLog,
     /// Network settings of the BMC.
     Lan,
+    /// The BMC's own clock.
+    Clock,
 }
 
 /// What is asked.
@@ -65,6 +67,8 @@ pub(super) enum Ask {
     Users,
     Lan,
     SetLan(LanSettings),
+    Clock,
+    SetClock(Timestamp),
 }
 
 impl fmt::Debug for Ask {
@@ -91,6 +95,7 @@ impl Ask {
             Self::Sensors | Self::Health => Capability::Sensors,
             Self::EventLog(_) => Capability::EventLog,
             Self::Lan | Self::SetLan(_) => Capability::Lan,
+            Self::Clock | Self::SetClock(_) => Capability::Clock,
         }
     }
 
@@ -154,6 +159,8 @@ pub(super) enum Answer {
     Health(Health),
     Users(Vec<BmcUser>),
     Lan(LanSettings),
+    /// `None`: nobody set it since the BMC started.
+    Clock(Option<Timestamp>),
 }
 
 /// The ways to a BMC, best first.
@@ -189,6 +196,8 @@ impl Ways {
             Ask::Sensors => Answer::Sensors(way.sensors().await?),
             Ask::EventLog(limit) => Answer::Log(way.event_log(*limit).await?),
             Ask::Health => Answer::Health(way.health().await?),
+            Ask::Clock => Answer::Clock(way.clock().await?),
+            Ask::SetClock(now) => way.set_clock(*now).await.map(|()| done)?,
             // Through the oldest interface, which all of them still have.
             Ask::Users | Ask::Lan | Ask::SetLan(_) => return Err(way.leaves_to_ipmi(&format!("{ask:?}"))),
         })
@@ -211,6 +220,8 @@ impl Ways {
             Ask::Users => Answer::Users(way.users().await?),
             Ask::Lan => Answer::Lan(way.lan().await?),
             Ask::SetLan(wanted) => way.set_lan(wanted).await.map(|()| done)?,
+            Ask::Clock => Answer::Clock(way.clock().await?),
+            Ask::SetClock(now) => way.set_clock(*now).await.map(|()| done)?,
             Ask::Bios
             | Ask::StageBios(_)
             | Ask::StagedBios

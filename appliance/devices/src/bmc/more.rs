@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rackbar_model::FirmwareMode;
+use rackbar_model::{FirmwareMode, Timestamp};
 use zeroize::Zeroizing;
 
 use super::Bmc;
@@ -176,6 +176,22 @@ impl Bmc {
     /// As [`Self::identify`].
     pub async fn health(&self) -> Result<Health, Error> {
         expect!(self, Ask::Health, Answer::Health)
+    }
+
+    /// The BMC's own clock; `None` when nobody set it since the BMC started.
+    ///
+    /// # Errors
+    /// As [`Self::identify`], or [`Cause::Unsupported`] where it tells no time.
+    pub async fn clock(&self) -> Result<Option<Timestamp>, Error> {
+        expect!(self, Ask::Clock, Answer::Clock)
+    }
+
+    /// Sets the BMC's own clock, to the second.
+    ///
+    /// # Errors
+    /// As [`Self::clock`]; [`Cause::NotAllowed`] where the BMC follows NTP servers of its own: those are to be looked at.
+    pub async fn set_clock(&self, now: Timestamp) -> Result<(), Error> {
+        self.ask(Ask::SetClock(now)).await.map(drop)
     }
 
     /// The users by their IPMI slots. IPMI alone.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  boot      boot flags, once and lasting     account   users and passwords
-//!  watch     sensors, event log, health       lan       the BMC's own network settings
+//!  watch     sensors, log, health, clock      lan       the BMC's own network settings
 //! ```
 
 mod account;

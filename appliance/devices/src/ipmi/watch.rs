@@ -128,6 +128,21 @@ impl Ipmi {
         Ok(entries.into_iter().rev().collect())
     }
 
+    /// The BMC's clock, by which the entries of the event log are dated.
+    pub(crate) async fn clock(&mut self) -> Result<Option<Timestamp>, Error> {
+        let name = "Get SEL Time";
+        let answer = self.command(name, sel::get_time(), true).await?;
+        let seconds = self.malformed(name, sel::decode_time(&answer.data))?;
+        Ok(seconds.map(|seconds| Timestamp(u64::from(seconds) * 1000)))
+    }
+
+    pub(crate) async fn set_clock(&mut self, now: Timestamp) -> Result<(), Error> {
+        let seconds = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
+        self.command("Set SEL Time", sel::set_time(seconds), true)
+            .await
+            .map(drop)
+    }
+
     /// Power faults of the chassis, and what the sensors say.
     pub(crate) async fn health(&mut self) -> Result<Health, Error> {
         let name = "Get Chassis Status";

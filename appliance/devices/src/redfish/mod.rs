@@ -10,6 +10,7 @@
 
 mod account;
 mod change;
+mod clock;
 mod firmware;
 mod health;
 pub(crate) mod http;

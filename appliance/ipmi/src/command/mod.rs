@@ -92,6 +92,8 @@ pub mod number {
     pub const CLEAR_SEL: u8 = 0x47;
     /// Storage: Get SEL Time.
     pub const GET_SEL_TIME: u8 = 0x48;
+    /// Storage: Set SEL Time.
+    pub const SET_SEL_TIME: u8 = 0x49;
     /// Transport: Set LAN Configuration Parameters.
     pub const SET_LAN: u8 = 0x01;
     /// Transport: Get LAN Configuration Parameters.

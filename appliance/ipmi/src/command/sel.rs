@@ -10,6 +10,26 @@ pub fn get_entry(record: u16) -> Request {
     Request::new(NetFn::STORAGE, number::GET_SEL_ENTRY, [0, 0, low, high, 0, 0xff])
 }
 
+/// Asks for the BMC's clock (section 31.10).
+pub fn get_time() -> Request {
+    Request::new(NetFn::STORAGE, number::GET_SEL_TIME, [])
+}
+
+/// Sets the BMC's clock (section 31.11), in seconds since 1970.
+pub fn set_time(seconds: u32) -> Request {
+    Request::new(NetFn::STORAGE, number::SET_SEL_TIME, seconds.to_le_bytes())
+}
+
+/// Reads the data of either: seconds since 1970; `None` for a clock that nobody has set since the BMC started (section
+/// 37.1: up to 2000-0000h it counts from its start, and FFFF-FFFFh is "not specified").
+///
+/// # Errors
+/// When it is cut short.
+pub fn decode_time(data: &[u8]) -> Result<Option<u32>, Malformed> {
+    let seconds = Reader::new("SEL time (31.10, 31.11)", data).u32()?;
+    Ok(Some(seconds).filter(|seconds| (0x2000_0001..u32::MAX).contains(seconds)))
+}
+
 /// How bad an event is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Severity {

@@ -4,11 +4,13 @@ use rackbar_model::{EventKind, NodeId, Severity};
 
 use super::types::NodeError;
 use super::{Executor, memory};
+use crate::bmc::bmc_mac;
 use crate::rack::locked;
 
 impl Executor {
     /// Forgets a machine that is gone for good: its name, its addresses and what was installed on it. What happened to it
-    /// stays in the journal, and runs that it had a part in stay as they are. One that comes back is a new node, of which
+    /// stays in the journal, and runs that it had a part in stay as they are. The password that was made for its BMC is kept
+    /// by the BMC's MAC address. One that comes back is a new node, of which
     /// nothing is known and on which nothing is destroyed without consent.
     ///
     /// # Errors
@@ -29,6 +31,16 @@ impl Executor {
         let gone = [memory::no_node_entry(node)];
         memory::write(&inner.store, &gone).map_err(|error| NodeError::Store(error.to_string()))?;
         book.work.remove(&node);
+        // Nobody else knows the password that was made for its BMC.
+        let seen = shown
+            .inventory
+            .as_ref()
+            .and_then(|inventory| inventory.bmc.as_ref()?.mac);
+        if let Some(mac) = bmc_mac(&shown).or(seen)
+            && let Err(error) = inner.store.keep_bmc_login(node, mac)
+        {
+            tracing::error!(%node, %error, "the account of its BMC stays with the node that is forgotten");
+        }
         let text = format!("forgotten by {by}; if it comes back it is a new machine");
         let severity = Severity::Info;
         inner.rack.tell(Some(node), EventKind::Note { text, severity });

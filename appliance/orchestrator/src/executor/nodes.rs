@@ -20,8 +20,12 @@ const PEERS: usize = 4;
 
 /// What hands are told of the system on a node.
 pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
+    let in_memory = stays_in_memory(book, role);
     let Some(work) = book.work.get(&node) else {
-        return System::default();
+        return System {
+            in_memory,
+            ..System::default()
+        };
     };
     System {
         peers: peers(book, node, work),
@@ -30,7 +34,16 @@ pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
         setup: work.setup.clone(),
         role: work.role.clone(),
         bios: settings::wanted(book, role, work),
+        in_memory,
+        memory: work.ready.as_ref().map(|ready| ready.memory),
     }
+}
+
+/// True when a role keeps its nodes in our agent.
+pub(super) fn stays_in_memory(book: &Book, role: Option<&str>) -> bool {
+    let site = book.site.as_ref();
+    let role = site.and_then(|site| site.site.role.get(role?));
+    role.is_some_and(|role| role.memory.is_some())
 }
 
 /// Some other installed nodes on the same networks.

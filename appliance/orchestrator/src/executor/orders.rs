@@ -12,6 +12,7 @@ use rackbar_plan::{
 };
 
 use super::driver::Live;
+use super::memory::NodeWork;
 use super::types::{CommitError, NodeError, OrderError, PlanRequest, Recovered, RunOrder, VerifyError};
 use super::{Book, Executor, Inner, memory, takeover};
 use crate::rack::{locked, now};
@@ -240,7 +241,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Runs the checks of these nodes, or of all that have a system; the run it begins ends when they are done.
+    /// Runs the checks of these nodes, or of all that have a system or stay in memory; the run it begins ends when they are done.
     ///
     /// # Errors
     /// When there is nothing to check, or a node is being worked on.
@@ -253,10 +254,10 @@ impl Executor {
         let all = || inner.rack.nodes().iter().map(|node| node.id).collect();
         for id in nodes.unwrap_or_else(all) {
             let node = inner.rack.node_by_id(id).ok_or(VerifyError::NoSuchNode(id))?;
-            let work = book
-                .work
-                .get(&node.id)
-                .filter(|work| work.installed.is_some() && work.maintenance.is_none());
+            let in_memory = super::nodes::stays_in_memory(&book, node.role.as_deref());
+            let has_checks = |work: &&NodeWork| work.installed.is_some() || in_memory && work.ready.is_some();
+            let work = book.work.get(&node.id);
+            let work = work.filter(|work| work.maintenance.is_none()).filter(has_checks);
             let Some(work) = work else {
                 if asked {
                     return Err(VerifyError::Nothing(node.name.clone()));

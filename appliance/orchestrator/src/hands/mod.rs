@@ -70,6 +70,10 @@ pub struct System {
     pub peers: Vec<rackbar_verify::Peer>,
     /// What shows that its disks were emptied.
     pub erased: Vec<EraseEvidence>,
+    /// Its role keeps it in our agent.
+    pub in_memory: bool,
+    /// Bytes of memory it had when its checks passed.
+    pub memory: Option<u64>,
 }
 
 /// What an attempt came to, and what is known because of it.

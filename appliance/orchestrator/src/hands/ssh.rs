@@ -3,11 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use rackbar_model::{CheckResult, CheckStatus, NodeId, Timestamp};
+use rackbar_messages::{JobReport, Work};
+use rackbar_model::{CheckResult, CheckStatus, NodeId};
 use rackbar_plan::{ActionKind, Progress, StepSpec};
 use rackbar_ssh::{Session, SshError};
-use rackbar_verify::{Asked, Context, NodeReport, OverSsh, Reach, Seen, Wanted};
+use rackbar_verify::{Context, NodeReport, OverSsh, Reach, Seen, ThroughAgent, Wanted};
 
+use super::agent::unexpected;
 use super::{Appliance, Done, Learned, Task};
 
 /// Time for one try of a connection with its login.
@@ -178,26 +180,34 @@ impl Appliance {
         judged(self.node_report(task, node, &context, results))
     }
 
-    /// The same for a machine that has no system to ask: what its BMC says, and that our agent runs.
-    async fn verify_in_memory(&self, task: &Task, node: NodeId, checks: &[String]) -> Done {
+    /// The same for a machine that has no system to ask: what its BMC says, and what our agent can tell.
+    async fn verify_in_memory(&self, task: &mut Task, node: NodeId, checks: &[String]) -> Done {
         if self.rack.agent(node).is_none() {
             let reason = "our agent does not run on it";
             return Done::failed(reason, "look at its timeline, or boot it from the network", true);
         }
-        let by_bmc =
-            |one: &&rackbar_verify::Capability| one.how == "bmc" && (checks.is_empty() || checks.contains(&one.id));
-        let ids: Vec<String> = rackbar_verify::capabilities()
-            .checks
-            .iter()
-            .filter(by_bmc)
-            .map(|one| one.id.clone())
-            .collect();
-        let context = self.context(task, node).await;
-        // No id at all would mean every check.
-        let results = match ids.as_slice() {
-            [] => Vec::new(),
-            ids => rackbar_verify::run(&context, ids, &InMemory).await,
+        let asked = Self::now();
+        let told = match self.job(task, node, Work::Condition).await {
+            Ok(JobReport::Condition(told)) => told,
+            other => return unexpected(other),
         };
+        let between = (asked, Self::now());
+        let mut context = self.context(task, node).await;
+        // What is wanted of an installed system is not wanted of our agent.
+        context.wanted = Wanted {
+            attributes: context.wanted.attributes,
+            ..Wanted::default()
+        };
+        if let (Some(inventory), Some(memory)) = (&mut context.seen.inventory, task.system.memory) {
+            inventory.memory.total_bytes = memory;
+        }
+        let clock = Self::now;
+        let reach = ThroughAgent {
+            told: &told,
+            between,
+            clock: &clock,
+        };
+        let results = rackbar_verify::run(&context, checks, &reach).await;
         let report = self.node_report(task, node, &context, results);
         if report.counts() == [0, 0, report.checks.len()] {
             let well = Done::well("our agent runs in memory; no check of the list applies");
@@ -300,22 +310,8 @@ fn stays_in_memory(task: &Task, node: NodeId) -> bool {
     let own = task.plan.actions.iter().filter(|action| action.node == Some(node));
     own.clone()
         .any(|action| matches!(action.kind, ActionKind::StayInMemory { .. }))
+        || task.system.in_memory
         || task.system.installed.is_none()
-}
-
-/// There is no system to run a probe on.
-struct InMemory;
-
-impl Reach for InMemory {
-    fn ask<'a>(&'a self, _: &'a str, _: Duration) -> Asked<'a> {
-        Box::pin(std::future::ready(Err(
-            "it runs our agent, and no system of its own".to_owned()
-        )))
-    }
-
-    fn now(&self) -> Timestamp {
-        Appliance::now()
-    }
 }
 
 /// Why there is no connection: another host key, a key of ours that is not known, or a machine that is not up yet.

@@ -88,6 +88,11 @@ impl Watch {
 
     /// The same for an appliance that is there already.
     pub fn with(rack: Rack, bmc: &Loopback, password: &str, timing: Timing) -> Self {
+        Self::every(Duration::from_secs(30), rack, bmc, password, timing)
+    }
+
+    /// The same that looks at the BMC so often.
+    pub fn every(poll: Duration, rack: Rack, bmc: &Loopback, password: &str, timing: Timing) -> Self {
         let profiles = Profiles::shipped().unwrap();
         let store = rack.store().clone();
         let devices = Devices::new(admin(password), profiles, store)
@@ -96,7 +101,7 @@ impl Watch {
             .of(&rack);
         let devices = Arc::new(devices);
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(bmc::run(rack.clone(), devices.clone(), stopped));
+        let task = tokio::spawn(bmc::run_every(poll, rack.clone(), devices.clone(), stopped));
         Self {
             rack,
             devices,

@@ -212,6 +212,7 @@ pub(crate) enum Uefi {
 pub(crate) struct Bmc {
     pub(crate) credentials: Vec<Credential>,
     pub(crate) power_on_discovered: bool,
+    pub(crate) set_clocks: bool,
     /// Certificates that are taken although they are not those seen first.
     pub(crate) accept_certificates: Vec<Fingerprint>,
 }

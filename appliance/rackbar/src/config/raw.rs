@@ -134,6 +134,7 @@ pub(super) struct RawBmc {
     pub(super) credential: Vec<Spanned<RawCredential>>,
     #[serde(default)]
     pub(super) power_on_discovered: bool,
+    pub(super) set_clocks: Option<bool>,
     #[serde(default)]
     pub(super) accept_certificates: Vec<Spanned<String>>,
 }

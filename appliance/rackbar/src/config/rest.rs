@@ -168,6 +168,7 @@ impl Checker<'_> {
         Bmc {
             credentials,
             power_on_discovered: raw.power_on_discovered,
+            set_clocks: raw.set_clocks.unwrap_or(true),
             accept_certificates,
         }
     }

@@ -262,6 +262,7 @@ fn settings(config: &Config, placed: &[Placed]) -> Settings {
         scripts: config.boot.scripts.clone(),
         ways: config.boot.negotiate.clone(),
         power_on_discovered: config.bmc.power_on_discovered,
+        leave_bmc_clocks: !config.bmc.set_clocks,
     }
 }
 

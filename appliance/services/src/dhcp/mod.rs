@@ -16,7 +16,7 @@ mod server;
 use std::sync::{Arc, mpsc};
 
 use rackbar_dhcp::{Engine, NetworkStatus};
-use rackbar_model::{ServiceStatus, Severity};
+use rackbar_model::{ServiceStatus, Severity, Timestamp};
 
 use crate::bind::StartError;
 use crate::doors::LeaseLog;
@@ -53,6 +53,22 @@ pub struct DhcpHandle {
 /// # Errors
 /// When the leases cannot be read, an interface cannot be used, or a port is taken; the text says by whom.
 pub fn start(config: DhcpConfig, log: Arc<dyn LeaseLog>, common: Common) -> Result<DhcpHandle, StartError> {
+    start_by(Arc::new(now), config, log, common)
+}
+
+/// The time the engine goes by.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// As [`start`], by another clock than the system's: minutes of a lease or of a firmware's patience pass when it says so.
+///
+/// # Errors
+/// As there.
+pub fn start_by(
+    clock: Clock,
+    config: DhcpConfig,
+    log: Arc<dyn LeaseLog>,
+    common: Common,
+) -> Result<DhcpHandle, StartError> {
     let system = |source| StartError::System {
         service: SERVICE,
         source,
@@ -66,13 +82,13 @@ pub fn start(config: DhcpConfig, log: Arc<dyn LeaseLog>, common: Common) -> Resu
         common.clients.leased(lease.address, lease.mac);
     }
     let mut engine = Engine::new(config.engine, leases);
-    recall(&mut engine, log.as_ref());
+    recall(&mut engine, log.as_ref(), clock());
     let mut running = Running::new(StatusCell::new("dhcp"));
     let poller = Poller::new().map_err(system)?;
     let waker = poller.waker();
     let (orders, receiver) = mpsc::channel();
     let committer = Committer::start(&mut running, log, common.clone(), waker.clone()).map_err(system)?;
-    let mut server = Server::new(poller, engine, committer, common.clone(), receiver, &running);
+    let mut server = Server::new(poller, (engine, clock), committer, common.clone(), receiver, &running);
     server.take_ports(ports);
     running
         .spawn("dhcp", Some(waker.clone()), move || server.run())
@@ -148,10 +164,10 @@ impl DhcpHandle {
 }
 
 /// Gives the engine back what was learnt of firmware. Without it machines are led by their usual way and learnt anew.
-fn recall(engine: &mut Engine, log: &dyn LeaseLog) {
+fn recall(engine: &mut Engine, log: &dyn LeaseLog, now: Timestamp) {
     match log.habits() {
         Ok(habits) => {
-            for mac in engine.recall(now(), habits) {
+            for mac in engine.recall(now, habits) {
                 log.learnt(mac, None);
             }
         }

@@ -10,6 +10,7 @@ use nix::sys::epoll::EpollFlags;
 use rackbar_dhcp::{Destination, Engine, Input, InterfaceId, Output};
 use rackbar_model::MacAddr;
 
+use super::Clock;
 use super::committer::{self, Addressed, Committer, Job, Way};
 use super::ports::{Part, Port};
 use crate::Common;
@@ -17,7 +18,7 @@ use crate::clients::Heard;
 use crate::frame;
 use crate::mmsg::{Outbound, Receiver};
 use crate::poll::{Poller, WAKE};
-use crate::running::{Running, StatusCell, StopFlag, now};
+use crate::running::{Running, StatusCell, StopFlag};
 
 /// The largest UDP payload on Ethernet; no DHCP client sends more than a fragmentless packet.
 const PACKET: usize = 1500;
@@ -50,6 +51,7 @@ pub(crate) enum Order {
 pub(crate) struct Server {
     poller: Poller,
     engine: Engine,
+    clock: Clock,
     committer: Committer,
     common: Common,
     orders: mpsc::Receiver<Order>,
@@ -71,7 +73,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(
         poller: Poller,
-        engine: Engine,
+        (engine, clock): (Engine, Clock),
         committer: Committer,
         common: Common,
         orders: mpsc::Receiver<Order>,
@@ -80,6 +82,7 @@ impl Server {
         Self {
             poller,
             engine,
+            clock,
             committer,
             common,
             orders,
@@ -120,7 +123,7 @@ impl Server {
                 return;
             }
             let mut look = ready.is_empty() || self.committer.news();
-            if self.engine.deadline().is_some_and(|at| at <= now()) {
+            if self.engine.deadline().is_some_and(|at| at <= (self.clock)()) {
                 self.give(Input::Tick);
                 look = true;
             }
@@ -148,7 +151,7 @@ impl Server {
         let engine = self
             .engine
             .deadline()
-            .map(|at| Instant::now() + Duration::from_millis(at.since(now())));
+            .map(|at| Instant::now() + Duration::from_millis(at.since((self.clock)())));
         let look = self.unseen.then(|| self.looked_at + LOOK);
         engine.into_iter().chain(look).min()
     }
@@ -276,7 +279,7 @@ impl Server {
     /// Hands `input` to the engine and sorts what it wants done: what follows a lease waits for the lease.
     fn give(&mut self, input: Input<'_>) {
         let mut outputs = std::mem::take(&mut self.outputs);
-        self.engine.handle(now(), input, &mut outputs);
+        self.engine.handle((self.clock)(), input, &mut outputs);
         let mut held = false;
         for output in outputs.drain(..) {
             match output {

@@ -228,10 +228,10 @@ fn room_faults(probed: &Probed, found: &[Found<'_>]) -> Vec<String> {
     faults
 }
 
-const ERRORS: &str = "I/O error|medium error|EXT4-fs error|XFS .*corrupt|BTRFS error|\\bUNC\\b|failed command|DRDY ERR|\
+pub(super) const ERRORS: &str = "I/O error|medium error|EXT4-fs error|XFS .*corrupt|BTRFS error|\\bUNC\\b|failed command|DRDY ERR|\
                       nvme.*(timeout|reset)|device offlined|read-only";
 /// Floppy and CD drives without a medium always fail, and a root file system is first mounted read-only.
-const NO_ERRORS: &str = "dev fd[0-9]|dev sr[0-9]|\\bfd0\\b|\\bsr0\\b|Write protecting|rodata|(re-?)?mounted .*(ro|read-only)|\
+pub(super) const NO_ERRORS: &str = "dev fd[0-9]|dev sr[0-9]|\\bfd0\\b|\\bsr0\\b|Write protecting|rodata|(re-?)?mounted .*(ro|read-only)|\
                          VFS: Mounted root|Command line:";
 
 pub(super) fn errors_probe(_: &Context) -> Probe {

@@ -54,7 +54,7 @@ impl Verdict {
 
 /// A check's code.
 pub(crate) struct Check {
-    id: &'static str,
+    pub(crate) id: &'static str,
     /// The script to run on the node; `None` when the judge needs nothing from it, an error when the check does not
     /// apply.
     pub(crate) probe: fn(&Context) -> Result<Option<String>, String>,
@@ -114,6 +114,15 @@ const CHECKS: &[Check] = &[
     check("kernel.taint", system::taint_probe, system::taint),
     check("security.nopassword", system::passwords_probe, system::passwords),
 ];
+
+/// What a check looks for in the kernel's log, and what it passes over there.
+pub(crate) fn log_patterns(id: &str) -> Option<(&'static str, &'static str)> {
+    match id {
+        "disk.errors" => Some((disk::ERRORS, disk::NO_ERRORS)),
+        "kernel.taint" => Some((system::FAULTS, system::NO_FAULTS)),
+        _ => None,
+    }
+}
 
 pub(crate) fn find(id: &str) -> Option<&'static Check> {
     CHECKS.iter().find(|check| check.id == id)

@@ -136,9 +136,9 @@ fn count_list(text: &str) -> u64 {
     text.split(',').filter_map(count).fold(0, u64::saturating_add)
 }
 
-const FAULTS: &str = "oops|BUG:|general protection fault|kernel panic|soft lockup|hard lockup|hung_task|blocked for more \
+pub(super) const FAULTS: &str = "oops|BUG:|general protection fault|kernel panic|soft lockup|hard lockup|hung_task|blocked for more \
                       than|machine check|hardware error|uncorrected|MCE:|\\(EE\\)";
-const NO_FAULTS: &str = "MCE: In-kernel MCE decoding enabled|mce: CPU|machine check polling|panic=|\
+pub(super) const NO_FAULTS: &str = "MCE: In-kernel MCE decoding enabled|mce: CPU|machine check polling|panic=|\
                          Machine check events logged: 0|MCE banks|Command line:|HEST: Enabling|APEI|GHES";
 
 pub(super) fn taint_probe(_: &Context) -> Probe {

@@ -19,6 +19,9 @@ use crate::{Machine, Result};
 /// Places that are read back after overwriting, besides both ends.
 const SAMPLES: u64 = 1024;
 
+/// Bytes that are remembered of each of them.
+const LOOK: u64 = 64 << 10;
+
 fn now() -> Timestamp {
     Timestamp(
         SystemTime::now()
@@ -63,12 +66,10 @@ pub(crate) fn erase_one(chosen: &Chosen, method: EraseMethod, control: &Control)
         EraseMethod::Signatures => {}
         EraseMethod::Discard => steps.push(discard(&disk, name)?),
         EraseMethod::Sanitize | EraseMethod::Crypto if chosen.info.bus == DiskBus::Nvme => {
-            steps.extend(nvme::sanitize(
-                disk.file(),
-                name,
-                method == EraseMethod::Crypto,
-                control,
-            )?);
+            let before = Remembered::of(&disk, name, control)?;
+            let crypto = method == EraseMethod::Crypto;
+            steps.extend(nvme::sanitize(disk.file(), name, crypto, control)?);
+            steps.push(before.is_gone(&disk, name, control)?);
         }
         EraseMethod::Sanitize | EraseMethod::Crypto => return Err(cannot(chosen, method)),
         EraseMethod::Overwrite => steps.extend(overwrite(&disk, name, control)?),
@@ -143,6 +144,55 @@ fn read_back(disk: &Disk, name: &str, control: &Control) -> Result<u64> {
         count += 1;
     }
     Ok(count)
+}
+
+/// What lies at places spread over a disk, to see that a disk that says it erased itself did: what it gives back afterwards
+/// is its own affair (zeros, ones, noise), but not what was there.
+struct Remembered(Vec<(u64, [u8; 32])>);
+
+impl Remembered {
+    fn of(disk: &Disk, name: &str, control: &Control) -> Result<Self> {
+        let mut places = Vec::new();
+        let mut buffer = Buffer::new(LOOK as usize);
+        let last = disk.bytes().saturating_sub(MIB) / MIB;
+        let step = (last / SAMPLES).max(1);
+        for place in (0..=last).step_by(usize::try_from(step).unwrap_or(1)) {
+            control.check()?;
+            let part = look(disk, name, place * MIB, &mut buffer)?;
+            // A place of one byte over and over tells nothing: that is how many disks come back.
+            let plain = part.first().is_none_or(|first| part.iter().all(|byte| byte == first));
+            if !plain {
+                places.push((place * MIB, rackbar_trust::sha256(part)));
+            }
+        }
+        Ok(Self(places))
+    }
+
+    fn is_gone(&self, disk: &Disk, name: &str, control: &Control) -> Result<String> {
+        let mut buffer = Buffer::new(LOOK as usize);
+        for (offset, before) in &self.0 {
+            control.check()?;
+            if rackbar_trust::sha256(look(disk, name, *offset, &mut buffer)?) == *before {
+                return Err(refuse(
+                    format!("{name} says it erased itself, and still has what was at byte {offset}"),
+                    "choose overwrite, or destroy the disk",
+                ));
+            }
+        }
+        Ok(format!(
+            "{name}: {} places that held data were read back; none holds it still",
+            self.0.len()
+        ))
+    }
+}
+
+/// [`LOOK`] bytes of the disk, or what is left of it there.
+fn look<'b>(disk: &Disk, name: &str, offset: u64, buffer: &'b mut Buffer) -> Result<&'b [u8]> {
+    let length = disk.bytes().saturating_sub(offset).min(LOOK) as usize;
+    let part = buffer.get_mut(..length).unwrap_or_default();
+    disk.read(part, offset)
+        .map_err(io(format_args!("reading {name} at byte {offset}")))?;
+    Ok(part)
 }
 
 /// Makes the kernel forget partitions that are gone.

@@ -102,3 +102,31 @@ fn what_a_disk_cannot_do_is_refused_and_not_replaced() {
         assert!(failure.advice.contains("overwrite"), "{failure:?}");
     }
 }
+
+#[test]
+fn a_disk_that_still_has_what_it_had_is_not_taken_for_erased() {
+    let (_folder, path) = disk();
+    let file = std::fs::File::options().write(true).read(true).open(&path).unwrap();
+    let data: Vec<u8> = (0..4096u32).flat_map(u32::to_le_bytes).collect();
+    for mib in [50, 200] {
+        file.write_all_at(&data, mib << 20).unwrap();
+    }
+    let disk = Disk::open(&path).unwrap();
+    let control = Control::default();
+    let before = Remembered::of(&disk, "disk", &control).unwrap();
+    assert_eq!(
+        before.0.iter().map(|(offset, _)| offset >> 20).collect::<Vec<_>>(),
+        [50, 200]
+    );
+    file.write_all_at(&vec![0; data.len()], 50 << 20).unwrap();
+    let failure = before.is_gone(&disk, "disk", &control).unwrap_err();
+    assert!(
+        failure.reason.contains("still has what was at byte 209715200"),
+        "{}",
+        failure.reason
+    );
+    // What comes back is the disk's affair, as long as it is something else.
+    file.write_all_at(&vec![0xff; data.len()], 200 << 20).unwrap();
+    let gone = before.is_gone(&disk, "disk", &control).unwrap();
+    assert!(gone.contains("2 places"), "{gone}");
+}

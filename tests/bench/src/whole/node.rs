@@ -195,6 +195,7 @@ fn report(work: Work) -> JobReport {
         Work::BurnIn(_) => JobReport::BurnedIn(Vec::new()),
         Work::Layout => JobReport::Layout(Vec::new()),
         Work::BootOrder { .. } | Work::BmcSetup(_) => JobReport::BootOrder(Vec::new()),
+        Work::Condition => JobReport::Condition(String::new()),
         Work::Rescue { .. } => JobReport::Rescued {
             status: 0,
             output: String::new(),

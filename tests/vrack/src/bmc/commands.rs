@@ -56,7 +56,7 @@ fn needed(request: &Request) -> Privilege {
         (NetFn::APP, number::GET_USER_ACCESS | number::GET_USER_NAME) | (NetFn::TRANSPORT, number::GET_LAN) => {
             Privilege::Operator
         }
-        (NetFn::STORAGE, number::ADD_SEL_ENTRY | number::CLEAR_SEL) => Privilege::Operator,
+        (NetFn::STORAGE, number::ADD_SEL_ENTRY | number::CLEAR_SEL | number::SET_SEL_TIME) => Privilege::Operator,
         _ => Privilege::User,
     }
 }
@@ -331,7 +331,8 @@ fn storage(state: &BmcState, command: u8, data: &[u8]) -> Data {
         }
         .encode()),
         number::RESERVE_SEL | number::RESERVE_SDR => Ok(vec![1, 0]),
-        number::GET_SEL_TIME => Ok(u32::try_from(super::state::now()).unwrap_or(0).to_le_bytes().to_vec()),
+        number::GET_SEL_TIME => Ok(u32::try_from(state.clock()).unwrap_or(0).to_le_bytes().to_vec()),
+        number::SET_SEL_TIME => state.order_clock(data).map(|()| Vec::new()),
         number::GET_SEL_ENTRY => {
             let [_, _, low, high, ..] = *data else {
                 return Err(Completion::LENGTH);

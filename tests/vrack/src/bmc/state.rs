@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-use rackbar_ipmi::{Privilege, Secret, server};
+use rackbar_ipmi::{Completion, Privilege, Secret, server};
 use rackbar_model::MacAddr;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -92,6 +92,10 @@ pub(super) struct Inner {
     failures: BTreeMap<String, (u32, Instant)>,
     /// Readings that a test put in, by sensor.
     pub(super) readings: BTreeMap<String, u8>,
+    /// Seconds its clock is ahead of this machine's.
+    pub(super) clock_ahead: i64,
+    /// It follows NTP servers of its own, and takes no time from anybody else.
+    pub(super) follows_ntp: bool,
     /// URL of the image in the virtual drive.
     pub(super) media_url: Option<String>,
     /// Tasks: when each is done.
@@ -161,6 +165,8 @@ impl BmcState {
             pending_since: 0,
             failures: BTreeMap::new(),
             readings: BTreeMap::new(),
+            clock_ahead: 0,
+            follows_ntp: false,
             media_url: None,
             tasks: BTreeMap::new(),
             log: Vec::new(),
@@ -291,6 +297,32 @@ impl BmcState {
         self.inner().readings.insert(sensor.to_owned(), raw);
     }
 
+    /// Its clock, in seconds since 1970.
+    pub fn clock(&self) -> u64 {
+        now().saturating_add_signed(self.inner().clock_ahead)
+    }
+
+    /// Sets its clock.
+    pub fn set_clock(&self, seconds: u64) {
+        let ahead = i128::from(seconds) - i128::from(now());
+        self.inner().clock_ahead = i64::try_from(ahead).unwrap_or(0);
+    }
+
+    /// Somebody sets the clock, as Set SEL Time has it (section 31.11).
+    pub(super) fn order_clock(&self, data: &[u8]) -> Result<(), Completion> {
+        if self.inner().follows_ntp {
+            return Err(Completion::STATE);
+        }
+        let seconds = data.first_chunk().copied().map(u32::from_le_bytes);
+        self.set_clock(u64::from(seconds.ok_or(Completion::LENGTH)?));
+        Ok(())
+    }
+
+    /// Has it follow NTP servers of its own, or not.
+    pub fn set_follows_ntp(&self, follows: bool) {
+        self.inner().follows_ntp = follows;
+    }
+
     /// Adds a line to the event log.
     pub fn add_entry(&self, message: &str) {
         self.log(message);
@@ -302,7 +334,7 @@ impl BmcState {
     }
 
     pub(super) fn log(&self, message: impl Into<String>) {
-        let time = now();
+        let time = self.clock();
         self.inner().log.push(LogEntry {
             time,
             message: message.into(),

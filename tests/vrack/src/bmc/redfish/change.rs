@@ -42,6 +42,7 @@ pub(super) fn methods(path: &str) -> &'static str {
     } else if below(SESSIONS) {
         "DELETE"
     } else if path == SYSTEM
+        || path == MANAGER
         || path == "/redfish/v1/Systems/1/Bios/Settings"
         || path == "/redfish/v1/Managers/1/EthernetInterfaces/1"
     {
@@ -98,6 +99,7 @@ pub(super) async fn apply(state: &BmcState, method: &Method, path: &str, body: &
     if *method == Method::PATCH {
         return match path {
             SYSTEM => Some(patch_system(state, body).await),
+            MANAGER => Some(patch_manager(state, body)),
             "/redfish/v1/Systems/1/Bios/Settings" => Some(patch_bios(state, body)),
             "/redfish/v1/Managers/1/EthernetInterfaces/1" => Some(patch_interface(state, body)),
             _ => patch_account(state, slot(path)?, body),
@@ -242,6 +244,22 @@ async fn patch_system(state: &BmcState, body: &Value) -> Answer {
         }
     }
     Answer::new(200, tree::resource(state, SYSTEM).unwrap_or_default())
+}
+
+/// Sets the clock, in UTC; refused while the BMC follows servers of its own.
+fn patch_manager(state: &BmcState, body: &Value) -> Answer {
+    let Some(text) = text(body, "DateTime") else {
+        return missing("DateTime");
+    };
+    let utc = text.strip_suffix("+00:00").map(|bare| format!("{bare}Z"));
+    let Ok(time) = utc.as_deref().unwrap_or(text).parse::<rackbar_model::Timestamp>() else {
+        return not_in_list(text, "DateTime");
+    };
+    if state.inner().follows_ntp {
+        return Answer::error(400, "PropertyNotWritable", "DateTime follows NTP.", &["DateTime"]);
+    }
+    state.set_clock(time.0 / 1000);
+    Answer::empty()
 }
 
 async fn patch_boot(state: &BmcState, boot: &Value) -> Result<(), Answer> {

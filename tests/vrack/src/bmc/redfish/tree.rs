@@ -167,11 +167,17 @@ fn chassis(state: &BmcState, path: &str) -> Value {
         "Links": {"ComputerSystems": [link("/redfish/v1/Systems/1")], "ManagedBy": [link("/redfish/v1/Managers/1")]}})
 }
 
+/// Its clock as an operator two hours east of Greenwich sees it.
+fn date_time(state: &BmcState) -> String {
+    let there = rackbar_model::Timestamp((state.clock() + 2 * 3600) * 1000).to_string();
+    format!("{}+02:00", there.get(..19).unwrap_or_default())
+}
+
 fn manager(state: &BmcState, path: &str, rest: &[&str]) -> Option<Value> {
     match rest {
         [] => Some(
             json!({"@odata.id": path, "@odata.type": "#Manager.v1_19_1.Manager", "Id": "1", "Name": "Manager",
-            "ManagerType": "BMC", "FirmwareVersion": "1.04", "PowerState": "On", "UUID": state.identity.uuid,
+            "ManagerType": "BMC", "FirmwareVersion": "1.04", "DateTime": date_time(state), "DateTimeLocalOffset": "+02:00", "PowerState": "On", "UUID": state.identity.uuid,
             "EthernetInterfaces": link(&format!("{path}/EthernetInterfaces")),
             "NetworkProtocol": link(&format!("{path}/NetworkProtocol")),
             "VirtualMedia": link(&format!("{path}/VirtualMedia")), "LogServices": link(&format!("{path}/LogServices")),
@@ -188,7 +194,7 @@ fn manager(state: &BmcState, path: &str, rest: &[&str]) -> Option<Value> {
         ["EthernetInterfaces", "1"] => Some(manager_interface(state, path)),
         ["NetworkProtocol"] => Some(json!({"@odata.id": path,
             "@odata.type": "#ManagerNetworkProtocol.v1_10_0.ManagerNetworkProtocol", "Id": "NetworkProtocol",
-            "Name": "Network Protocol", "HTTPS": {"ProtocolEnabled": true, "Port": 443},
+            "Name": "Network Protocol", "NTP": {"ProtocolEnabled": state.inner().follows_ntp, "NTPServers": []}, "HTTPS": {"ProtocolEnabled": true, "Port": 443},
             "IPMI": {"ProtocolEnabled": true, "Port": rackbar_ipmi::PORT}})),
         ["VirtualMedia"] => Some(collection(
             path,
