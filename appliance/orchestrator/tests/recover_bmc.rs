@@ -55,8 +55,9 @@ async fn a_machine_without_its_agent_is_recovered_through_its_bmc() {
 
     // A BMC that is deaf: the machine is in a known state all the same, and why it did not restart is told.
     let (server, agent, site) = life.machine.take().unwrap();
-    drop((agent, server, site));
+    drop((agent, site));
     until_node(&life.rack, "its agent is gone", |node| !node.agent_connected).await;
+    server.stop().await;
     watch.devices.set_credentials(bmcs::admin("wrong"), Vec::new());
     bmc.state().set_faults(bmcs::DEAF);
     watch.stop().await;
@@ -87,7 +88,7 @@ async fn a_machine_that_was_forgotten_and_comes_back_is_driven_with_the_password
     let login = store.bmc_login(old).unwrap().unwrap();
 
     // It goes, with its BMC, and is forgotten; the appliance begins anew.
-    let (server, agent, site) = life.machine.take().unwrap();
+    let (server, agent, _site) = life.machine.take().unwrap();
     drop((agent, hands));
     until_node(&life.rack, "its agent is gone", |node| !node.agent_connected).await;
     life.executor.forget(old, "anna").unwrap();

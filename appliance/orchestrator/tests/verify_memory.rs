@@ -65,6 +65,12 @@ async fn a_machine_in_memory_is_checked_through_its_agent_and_says_what_does_not
     life.executor.set_site(SITE, "anna").unwrap();
     let plan = life.executor.plan(&PlanRequest::default()).unwrap();
     life.executor.commit(&plan.id, &[], "anna").unwrap();
+    let role = life.rack.node(&node.to_string()).unwrap().role.clone();
+    assert_eq!(
+        role.as_deref(),
+        Some("spare"),
+        "a machine is worked on for the role it was planned for"
+    );
     until_node(&life.rack, "ready", |node| node.state.name() == "ready").await;
 
     // Alone and with the rack.

@@ -252,7 +252,9 @@ impl Executor {
         let mut actions = Vec::new();
         let mut names = BTreeMap::new();
         let all = || inner.rack.nodes().iter().map(|node| node.id).collect();
-        for id in nodes.unwrap_or_else(all) {
+        let nodes: Vec<NodeId> = nodes.unwrap_or_else(all);
+        inner.read_roles(&book, nodes.iter().copied().filter(|node| book.busy(*node).is_none()));
+        for id in nodes {
             let node = inner.rack.node_by_id(id).ok_or(VerifyError::NoSuchNode(id))?;
             let in_memory = super::nodes::stays_in_memory(&book, node.role.as_deref());
             let has_checks = |work: &&NodeWork| work.installed.is_some() || in_memory && work.ready.is_some();
@@ -378,10 +380,10 @@ impl Inner {
         let at = now();
         let mut run = Run::new(id, plan.clone(), by, at);
         run.takes = takes;
-        let mut going = "going";
-        if !run.takes.is_empty() {
+        let begins = run.takes.is_empty();
+        let going = if begins { "going" } else { "waiting" };
+        if !begins {
             run.state = RunState::Waiting;
-            going = "waiting";
         }
         let waits = takeover::waits_for(&run);
         let mut entries = vec![
@@ -408,12 +410,11 @@ impl Inner {
                 severity,
             },
         );
-        for node in plan
-            .actions
-            .iter()
-            .filter_map(|action| action.node)
-            .collect::<BTreeSet<_>>()
-        {
+        let nodes: BTreeSet<NodeId> = plan.actions.iter().filter_map(|action| action.node).collect();
+        if begins {
+            self.read_roles(book, nodes.iter().copied());
+        }
+        for node in nodes {
             self.rack.show(node, true, |shown| shown.run = Some(id.0));
         }
         let mut live = Live::new(engine, request);

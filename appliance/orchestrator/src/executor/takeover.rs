@@ -121,11 +121,7 @@ impl Inner {
             };
             any = true;
             let Some(live) = book.live.get(id) else { continue };
-            for node in live.nodes().filter(|node| live.open(*node)).collect::<Vec<_>>() {
-                if let Some(node) = self.rack.node_by_id(node) {
-                    self.read_role(book, &node);
-                }
-            }
+            self.read_roles(book, live.nodes().filter(|node| live.open(*node)));
             if let Some(live) = book.live.get_mut(id) {
                 live.step(now(), input);
             }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rackbar_model::{CheckStatus, EventKind, Node, NodeState};
+use rackbar_model::{CheckStatus, EventKind, Node, NodeId, NodeState};
 use rackbar_plan::rules::Rules;
 
 use super::{Book, Inner, memory, nodes, settings};
@@ -55,11 +55,13 @@ impl Inner {
         }
     }
 
-    /// The role that a node has from now on, read anew: what is begun on it now is for that.
-    pub(super) fn read_role(&self, book: &Book, node: &Arc<Node>) {
-        if let Some(site) = &book.site {
-            let trace = Rules::new(&site.site).trace(&self.node_facts(book, node.clone()));
-            self.set_role(book, node, trace.role, &trace.decided);
+    /// The roles that nodes have from now on, read anew and not at the next look: what is begun on them now is for those.
+    pub(super) fn read_roles(&self, book: &Book, nodes: impl IntoIterator<Item = NodeId>) {
+        let Some(site) = &book.site else { return };
+        let rules = Rules::new(&site.site);
+        for node in nodes.into_iter().filter_map(|node| self.rack.node_by_id(node)) {
+            let trace = rules.trace(&self.node_facts(book, node.clone()));
+            self.set_role(book, &node, trace.role, &trace.decided);
         }
     }
 
