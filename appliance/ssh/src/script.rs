@@ -29,13 +29,17 @@ pub fn interpreter(text: &str) -> Result<&str, SshError> {
     }
 }
 
-/// The command that takes a script for `interpreter` on its standard input and runs it. Its status is the script's;
-/// 125 when the script could not be put down.
-pub(crate) fn command(interpreter: &str) -> String {
+/// The command that takes a script of `length` bytes for `interpreter` on its standard input and runs it. Its status is
+/// the script's; 125 when the script could not be put down whole. A line behind the script ends it, and what it began in
+/// its process group: SSH has signals for that, but not every server passes them on, least of all to processes of root.
+/// The end of the input, which may be a broken connection, ends nothing.
+pub(crate) fn command(interpreter: &str, length: usize) -> String {
     // Any login shell reads this as three words. The shell stays (no exec), so that the file goes when it ends.
     format!(
         "/bin/sh -c 'umask 077; f=$(mktemp) || exit 125; trap \"rm -f $f\" EXIT; trap \"exit 129\" HUP; \
-         trap \"exit 143\" TERM; cat > \"$f\" || exit 125; {interpreter} \"$f\" < /dev/null'"
+         trap \"exit 143\" TERM; head -c {length} > \"$f\" && [ $(wc -c < \"$f\") -eq {length} ] || exit 125; \
+         exec 3<&0; (read line <&3 && {{ trap \"\" TERM; kill -TERM 0; sleep 5; rm -f \"$f\"; kill -KILL 0; }}) \
+         > /dev/null 2>&1 & w=$!; {interpreter} \"$f\" < /dev/null 3<&-; s=$?; kill $w 2> /dev/null; exit $s'"
     )
 }
 

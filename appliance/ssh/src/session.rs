@@ -18,6 +18,12 @@ use crate::{ClientKey, SshError, keys, script};
 /// machine that lost its power says nothing either.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// Time to begin a script on a connection that stands.
+const START: Duration = Duration::from_secs(30);
+
+/// Time what is told to end has until we leave it: it terminates, or is killed after five seconds.
+const ENDS: Duration = Duration::from_secs(15);
+
 /// What a command left behind.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Output {
@@ -210,23 +216,33 @@ impl Session {
     ) -> Result<Output, SshError> {
         self.within(limit, async {
             let channel = self.start(command).await?;
-            let (output, closed) = exchange(channel, stdin, max_output).await;
-            if closed || output.status.is_some() || output.signal.is_some() {
-                return Ok(output);
+            match exchange(channel, stdin, max_output, None::<std::future::Pending<()>>).await {
+                (output, How::ByItself) => Ok(output),
+                _ => Err(broken(self.addr, "running a command", &russh::Error::HUP)),
             }
-            Err(broken(self.addr, "running a command", &russh::Error::HUP))
         })
         .await
     }
 
     /// Runs a script with the program that its first line names (`#!/bin/sh`). No shell reads the text on its way;
-    /// its standard input is empty.
+    /// its standard input is empty. When `end` is over before the script is, it and what it began are told to terminate,
+    /// and killed when they have not done so five seconds later; that is `None`. One whose connection breaks goes on.
     ///
     /// # Errors
-    /// As [`run`](Self::run), and [`SshError::NoInterpreter`].
-    pub async fn script(&self, text: &str, limit: Duration, max_output: usize) -> Result<Output, SshError> {
-        let command = script::command(script::interpreter(text)?);
-        self.run(&command, text.as_bytes(), limit, max_output).await
+    /// When the connection fails, and [`SshError::NoInterpreter`].
+    pub async fn script(
+        &self,
+        text: &str,
+        end: impl Future<Output = ()>,
+        max_output: usize,
+    ) -> Result<Option<Output>, SshError> {
+        let command = script::command(script::interpreter(text)?, text.len());
+        let channel = self.within(START, self.start(&command)).await?;
+        match exchange(channel, text.as_bytes(), max_output, Some(end)).await {
+            (output, How::ByItself) => Ok(Some(output)),
+            (_, How::Told) => Ok(None),
+            (_, How::Lost) => Err(broken(self.addr, "running a script", &russh::Error::HUP)),
+        }
     }
 
     /// Says goodbye. A session that is only dropped looks to the server like a broken connection.
@@ -267,16 +283,41 @@ impl Session {
     }
 }
 
+/// How a command came to its end.
+enum How {
+    ByItself,
+    /// It was told to end.
+    Told,
+    /// The connection broke first.
+    Lost,
+}
+
 /// Gives the command its input and takes its output until the channel is closed. The two go on at once: a command
-/// that answers while it reads would otherwise wait for us, and we for it. False when the connection ended first.
-async fn exchange(channel: Channel<client::Msg>, stdin: &[u8], max: usize) -> (Output, bool) {
+/// that answers while it reads would otherwise wait for us, and we for it. When `end` is over, the command is told to end
+/// by one more line of input; without one its input ends at once.
+async fn exchange(
+    channel: Channel<client::Msg>,
+    stdin: &[u8],
+    max: usize,
+    end: Option<impl Future<Output = ()>>,
+) -> (Output, How) {
     let (mut reader, writer) = channel.split();
+    let has_end = end.is_some();
     let mut feed = std::pin::pin!(async {
         // A command that does not read its input to the end is none of our business.
         let _ = writer.data(stdin).await;
-        let _ = writer.eof().await;
+        if !has_end {
+            let _ = writer.eof().await;
+        }
     });
-    let mut fed = false;
+    let mut end = std::pin::pin!(async {
+        if let Some(end) = end {
+            end.await;
+            let _ = writer.data(&b"\n"[..]).await;
+        }
+    });
+    let mut leave = std::pin::pin!(async { tokio::time::sleep(ENDS).await });
+    let (mut fed, mut ended) = (false, false);
     let mut output = Output::default();
     loop {
         let message = tokio::select! {
@@ -284,6 +325,11 @@ async fn exchange(channel: Channel<client::Msg>, stdin: &[u8], max: usize) -> (O
                 fed = true;
                 continue;
             }
+            () = &mut end, if has_end && fed && !ended => {
+                ended = true;
+                continue;
+            }
+            () = &mut leave, if ended => return (output, How::Told),
             message = reader.wait() => message,
         };
         match message {
@@ -291,8 +337,17 @@ async fn exchange(channel: Channel<client::Msg>, stdin: &[u8], max: usize) -> (O
             Some(ChannelMsg::ExtendedData { data, .. }) => output.keep(true, &data, max),
             Some(ChannelMsg::ExitStatus { exit_status }) => output.status = i32::try_from(exit_status).ok(),
             Some(ChannelMsg::ExitSignal { signal_name, .. }) => output.signal = Some(name_of(&signal_name)),
-            Some(ChannelMsg::Close) => return (output, true),
-            None => return (output, false),
+            Some(ChannelMsg::Close) if !ended => return (output, How::ByItself),
+            Some(ChannelMsg::Close) => return (output, How::Told),
+            None => {
+                let known = output.status.is_some() || output.signal.is_some();
+                let how = match (ended, known) {
+                    (false, true) => How::ByItself,
+                    (true, true) => How::Told,
+                    (_, false) => How::Lost,
+                };
+                return (output, how);
+            }
             Some(_) => {}
         }
     }

@@ -3,6 +3,7 @@
 
 mod sshd;
 
+use std::future::pending;
 use std::time::Duration;
 
 use rackbar_ssh::{ClientKey, HostKeyPair, Session, SshError};
@@ -77,6 +78,37 @@ async fn a_command_that_takes_too_long_is_left_and_the_session_goes_on() {
 }
 
 #[tokio::test]
+async fn a_script_is_ended_with_all_it_began_and_killed_when_it_does_not_end() {
+    let sshd = Sshd::start();
+    let session = connect(&sshd).await;
+    let folder = tempfile::tempdir().unwrap();
+    for (name, trap) in [("willing", ""), ("deaf", "trap '' TERM\n")] {
+        let file = folder.path().join(name);
+        let text = format!(
+            "#!/bin/sh\n{trap}tail -f /dev/null &\necho $! > {0}.new\nmv {0}.new {0}\nwait\n",
+            file.display()
+        );
+        let begun = async {
+            while !file.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let ended = tokio::time::timeout(LIMIT, session.script(&text, begun, MAX));
+        assert_eq!(ended.await.unwrap().unwrap(), None, "{name}");
+        let child = std::fs::read_to_string(&file).unwrap();
+        let process = std::path::Path::new("/proc").join(child.trim());
+        let gone = async {
+            while process.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let gone = tokio::time::timeout(LIMIT, gone).await;
+        assert!(gone.is_ok(), "{name}: what it began runs on");
+    }
+    assert!(session.run("true", b"", LIMIT, MAX).await.unwrap().success());
+}
+
+#[tokio::test]
 async fn a_connection_that_breaks_is_no_result() {
     let sshd = Sshd::start();
     let session = connect(&sshd).await;
@@ -90,18 +122,19 @@ async fn scripts_run_untouched_by_any_shell_on_the_way() {
     let session = connect(&sshd).await;
     // `cat` would eat the rest if the script came on standard input.
     let text = "#!/bin/sh -e\ncat\nprintf '%s' 'it'\\''s \"$HOME\" `x` \\\\'\nexit 7\n";
-    let out = session.script(text, LIMIT, MAX).await.unwrap();
+    let out = session.script(text, pending(), MAX).await.unwrap().unwrap();
     assert_eq!((out.status, &*out.text()), (Some(7), r#"it's "$HOME" `x` \\"#));
     // Its file is gone afterwards: the script says where it lay.
     let out = session
-        .script("#!/bin/sh\nprintf %s \"$0\"\n", LIMIT, MAX)
+        .script("#!/bin/sh\nprintf %s \"$0\"\n", pending(), MAX)
         .await
+        .unwrap()
         .unwrap();
     assert!(
         out.text().starts_with('/') && !std::path::Path::new(&*out.text()).exists(),
         "{out:?}"
     );
-    let error = session.script("echo hello", LIMIT, MAX).await.unwrap_err();
+    let error = session.script("echo hello", pending(), MAX).await.unwrap_err();
     assert!(matches!(error, SshError::NoInterpreter(_)), "{error}");
 }
 

@@ -15,9 +15,6 @@ use super::{Appliance, Done, Learned, Task};
 /// Time for one try of a connection with its login.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// Time a step has when its action's own limit does not end it.
-const STEP: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Bytes of a step's output that are kept.
 const OUTPUT: usize = 64 << 10;
 
@@ -113,14 +110,18 @@ impl Appliance {
             Ok(connected) => connected,
             Err(done) => return done,
         };
-        let output = tokio::select! {
-            output = session.script(&step.script, STEP, OUTPUT) => output,
-            Ok(_) = task.give_up.wait_for(|give_up| *give_up) => {
-                return Done::failed("it was ended", "raise the step's timeout if it needs more time", true);
+        // The time an action may take ends it by this, and so does whoever takes its node out of the run.
+        let mut told = task.give_up.clone();
+        let end = async {
+            if told.wait_for(|give_up| *give_up).await.is_err() {
+                std::future::pending::<()>().await;
             }
         };
-        let output = match output {
-            Ok(output) => output,
+        let output = match session.script(&step.script, end, OUTPUT).await {
+            Ok(Some(output)) => output,
+            Ok(None) => {
+                return Done::failed("it was ended", "raise the step's timeout if it needs more time", true);
+            }
             Err(error) => return refused(&error),
         };
         session.close().await;
