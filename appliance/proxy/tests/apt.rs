@@ -6,9 +6,11 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use common::*;
-use rackbar_model::Digest;
+use rackbar_model::{CheckResult, CheckStatus, Digest, Timestamp};
+use rackbar_verify::{Asked, Context, Reach};
 
 fn hex(bytes: &[u8]) -> String {
     Digest(rackbar_trust::sha256(bytes)).to_string()
@@ -197,4 +199,93 @@ fn a_package_that_is_not_what_its_index_promises_is_refused_told_and_fetched_onc
     // The origin is right again: nothing wrong was kept.
     origin.put(POOL, doc(repository.deb.clone()));
     assert!(apt.update_and_download() == repository.deb);
+}
+
+/// A machine whose apt has settings of its own; what is asked of it is run here.
+struct Settings(PathBuf);
+
+impl Settings {
+    fn new(folder: &Path, source: &str, proxy: Option<&str>) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let list = folder.join("sources.list");
+        std::fs::write(&list, format!("deb [trusted=yes] {source} stable main\n")).unwrap();
+        let mut text = format!(
+            "Dir::Etc::sourcelist \"{}\";\nDir::Etc::sourceparts \"-\";\nAPT::Architecture \"amd64\";\n\
+             APT::Architectures {{ \"amd64\"; }};\nAcquire::Languages \"none\";\n",
+            list.display()
+        );
+        if let Some(proxy) = proxy {
+            text.push_str(&format!("Acquire::http::Proxy \"{proxy}\";\n"));
+        }
+        let file = folder.join("apt.conf");
+        std::fs::write(&file, text).unwrap();
+        Self(file)
+    }
+
+    /// The check of packages, for a role that wants `proxy`.
+    fn checked(&self, proxy: &str) -> CheckResult {
+        let mut context = Context::default();
+        context.wanted.setup.proxy = Some(proxy.to_owned());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let checks = ["proxy.packages".to_owned()];
+        let mut results = runtime.block_on(rackbar_verify::run(&context, &checks, self));
+        results.pop().unwrap()
+    }
+}
+
+impl Reach for Settings {
+    fn ask<'a>(&'a self, _: &'a str, script: &'a str, _: Duration) -> Asked<'a> {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).env("APT_CONFIG", &self.0).env("LC_ALL", "C");
+        for name in ["http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY", "all_proxy"] {
+            shell.env_remove(name);
+        }
+        let output = shell.output().map_err(|error| error.to_string());
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        Box::pin(std::future::ready(text))
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(1)
+    }
+}
+
+#[test]
+fn the_check_of_packages_sees_a_real_apt_fetch_through_the_proxy_and_why_it_cannot() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    Repository::put(&origin, folder.path());
+    let under = under(&folder.path().join("cache"), settings(&[&origin]));
+    let (proxy, source) = (format!("http://{}", under.address), origin.url("/debian"));
+    let packages = "/debian/dists/stable/main/binary-amd64/Packages";
+    let at = |name: &str, proxy: Option<&str>| Settings::new(&folder.path().join(name), &source, proxy);
+
+    let good = at("good", Some(&proxy)).checked(&proxy);
+    assert_eq!(good.status, CheckStatus::Passed, "{good:?}");
+    wait("it is stored", || {
+        under.stored("mirror:debian/dists/stable/main/binary-amd64/Packages")
+    });
+    let before = origin.requests(packages);
+    assert_eq!(before, 1, "it came by the proxy, once");
+
+    // The lists can be fetched, but beside the proxy.
+    let beside = at("beside", None).checked(&proxy);
+    assert_eq!(beside.status, CheckStatus::Failed, "{beside:?}");
+    assert!(beside.observed.contains("set to use no proxy"), "{beside:?}");
+    assert_eq!(origin.requests(packages), before + 1);
+
+    // There is no proxy where apt looks for it.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let closed = format!("http://{closed}");
+    let gone = at("gone", Some(&closed)).checked(&closed);
+    assert_eq!(gone.status, CheckStatus::Failed, "{gone:?}");
+    assert!(
+        gone.observed.contains("127.0.0.1") && !gone.advice.is_empty(),
+        "{gone:?}"
+    );
 }
