@@ -3,6 +3,8 @@
 mod alone;
 mod bmc_ways;
 mod demo;
+mod erased;
+mod firmware;
 mod https;
 mod install;
 mod ipxe;
