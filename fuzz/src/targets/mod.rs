@@ -6,6 +6,7 @@ mod installers;
 mod ipmi;
 mod loader;
 mod netboot;
+mod packs;
 mod proxy;
 mod services;
 mod site;
@@ -56,4 +57,5 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("proxy-request", proxy::request),
     ("proxy-answer", proxy::answer),
     ("package-index", proxy::package_index),
+    ("pack", packs::pack),
 ];
