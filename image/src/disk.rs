@@ -3,6 +3,7 @@
 //! | partition | content |
 //! | --- | --- |
 //! | `rackbar-esp`, FAT32, 256 MiB | `EFI/BOOT/BOOTX64.EFI`: the running version; `EFI/RACKBAR/`: the second slot, where an update is put under a name of its own before it takes the first one's place; `rackbar.toml`: the site's configuration |
+//! | `rackbar-pack-1` and so on | data packs, when there are any |
 //! | `rackbar-data`, ext4 | what the appliance remembers; grown to the disk's end by the appliance itself |
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use crate::digest::serial;
 use crate::ext4;
 use crate::fat::Volume;
 use crate::gpt::{self, BACKUP_SECTORS, Partition, SECTOR};
+use crate::packs::{self, MediumPack};
 
 /// Name of the boot partition.
 pub const ESP_NAME: &str = "rackbar-esp";
@@ -40,6 +42,8 @@ pub struct DiskSpec<'a> {
     pub efi: &'a [u8],
     /// The configuration to put beside it; without one the appliance starts with safe defaults.
     pub config: Option<&'a str>,
+    /// Data packs, each in a partition of its own before the data partition.
+    pub packs: &'a [MediumPack<'a>],
     /// Size of the data partition in MiB; 0 leaves it out, and the appliance then keeps everything in RAM.
     pub data_mib: u64,
 }
@@ -51,7 +55,8 @@ pub fn write(spec: &DiskSpec<'_>, path: &Path) -> Result<()> {
 
 fn create(spec: &DiskSpec<'_>, path: &Path) -> Result<()> {
     let data_size = spec.data_mib * MIB;
-    let data_start = START + ESP_SIZE;
+    let mut packs = packs::place(spec.packs, START + ESP_SIZE)?;
+    let data_start = packs::end(&packs, START + ESP_SIZE);
     let mut file = File::options()
         .read(true)
         .write(true)
@@ -81,6 +86,10 @@ fn create(spec: &DiskSpec<'_>, path: &Path) -> Result<()> {
         start: sectors(START),
         sectors: sectors(ESP_SIZE),
     }];
+    for pack in &mut packs {
+        pack.copy(&mut file)?;
+    }
+    partitions.extend(packs.iter().map(packs::Placed::partition));
     if data_size > 0 {
         ext4::write(&file, data_start, data_size)?;
         partitions.push(Partition {

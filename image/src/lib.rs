@@ -21,6 +21,7 @@ pub mod media;
 pub mod modinfo;
 pub mod modules;
 pub mod os;
+pub mod packs;
 pub mod pe;
 pub mod sbom;
 

@@ -1,7 +1,7 @@
 //! All files of `target/image`, out of programs, kernel and packages that are already there.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -13,6 +13,7 @@ use crate::digest::{sha256, sha256_file};
 use crate::disk::{self, DiskSpec};
 use crate::iso::{self, IsoSpec};
 use crate::kernel::Kernel;
+use crate::packs::MediumPack;
 use crate::pe::{self, Section};
 use crate::sbom::{self, Component};
 
@@ -39,8 +40,21 @@ pub struct Inputs {
     pub kernel: Kernel,
     /// The parts to list in the bill of materials.
     pub components: Vec<Component>,
+    /// Data packs to put onto disk image and ISO.
+    pub packs: Vec<Pack>,
     /// Zstandard level, [`compress::LEVEL`] for what ships.
     pub level: i32,
+}
+
+/// A data pack that goes onto the media.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pack {
+    /// Its name, as its index says it.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Who signed it, in hexadecimal: the media's own command line says that this key is trusted.
+    pub key: String,
 }
 
 /// A file that was written.
@@ -120,7 +134,9 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
         cache,
     )?);
     let appliance = compress::zstd(&contents.appliance.cpio(&inputs.sources)?, inputs.level, cache)?;
-    let efi = unified(loader, vmlinuz, &base, &appliance, &inputs.version)?;
+    let command_line = command_line(&inputs.packs);
+    let efi = unified(loader, vmlinuz, (&base, &appliance), &command_line, &inputs.version)?;
+    let packs: Vec<_> = inputs.packs.iter().map(Pack::on_medium).collect();
 
     out.put("vmlinuz", "kernel, for nodes and for iPXE", None, vmlinuz)?;
     out.put(
@@ -148,6 +164,7 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
             &DiskSpec {
                 efi: &efi,
                 config: None,
+                packs: &packs,
                 data_mib: DATA_MIB,
             },
             path,
@@ -158,6 +175,7 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
             &IsoSpec {
                 efi: &efi,
                 config: None,
+                packs: &packs,
             },
             path,
         )
@@ -194,8 +212,31 @@ pub const NODE_BOOT_LIMIT: u64 = 24 * MIB;
 /// What init and agent may have together, stripped.
 pub const NODE_PROGRAMS_LIMIT: u64 = 3 * MIB;
 
+impl Pack {
+    fn on_medium(&self) -> MediumPack<'_> {
+        MediumPack {
+            name: &self.name,
+            path: &self.path,
+        }
+    }
+}
+
+/// The appliance's command line on media with these packs: whoever signed them is trusted by who boots the media.
+fn command_line(packs: &[Pack]) -> String {
+    let keys: std::collections::BTreeSet<_> = packs.iter().map(|pack| &pack.key).collect();
+    keys.iter().fold(COMMAND_LINE.to_owned(), |line, key| {
+        format!("{line} rackbar.pack_key={key}")
+    })
+}
+
 /// Sections the loader finds in itself, as ARCHITECTURE.md's "Loader" says.
-fn unified(loader: &[u8], kernel: &[u8], base: &[u8], appliance: &[u8], version: &str) -> Result<Vec<u8>> {
+fn unified(
+    loader: &[u8],
+    kernel: &[u8],
+    (base, appliance): (&[u8], &[u8]),
+    command_line: &str,
+    version: &str,
+) -> Result<Vec<u8>> {
     let release = format!("ID=rackbar\nNAME=Rackbar\nPRETTY_NAME=\"Rackbar {version}\"\nVERSION_ID={version}\n");
     pe::append(
         loader,
@@ -206,7 +247,7 @@ fn unified(loader: &[u8], kernel: &[u8], base: &[u8], appliance: &[u8], version:
             },
             Section {
                 name: ".cmdline",
-                content: COMMAND_LINE.as_bytes(),
+                content: command_line.as_bytes(),
             },
             Section {
                 name: ".linux",

@@ -16,6 +16,8 @@ use rackbar_image::modules::List;
 use rackbar_image::sbom::{Component, Origin};
 use rackbar_image::{audit, pe as portable};
 
+/// Who signed the pack on the media.
+const PACK_KEY: &str = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29";
 const LIST: &str = "[[group]]\npurpose = \"test\"\nmodules = [\"nic\", \"xfs\"]\n";
 
 /// Builds in `folder`, with a cache of its own.
@@ -59,11 +61,18 @@ fn build(folder: &Path) -> Vec<media::Output> {
         sha256: None,
         license: None,
     }];
+    std::fs::write(folder.join("kit.pack"), vec![5; 4096]).unwrap();
+    let pack = media::Pack {
+        name: "kit".into(),
+        path: folder.join("kit.pack"),
+        key: PACK_KEY.into(),
+    };
     let inputs = Inputs {
         version: "0.1.0".into(),
         sources,
         kernel,
         components,
+        packs: vec![pack],
         level: 3,
     };
     media::build(&inputs, &folder.join("image"), &cache).unwrap()
@@ -150,7 +159,8 @@ fn the_unified_image_holds_exactly_the_published_parts() {
         );
     }
     let line = portable::section(&efi, ".cmdline").unwrap().unwrap();
-    assert!(line.starts_with(b"rackbar.role=appliance"));
+    let line = std::str::from_utf8(line).unwrap();
+    assert!(line.starts_with("rackbar.role=appliance") && line.ends_with(&format!(" rackbar.pack_key={PACK_KEY}")));
 }
 
 #[test]

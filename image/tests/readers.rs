@@ -12,6 +12,7 @@ use rackbar_boot_media::iso::{self as disc, Disc};
 use rackbar_image::disk::{self, DiskSpec};
 use rackbar_image::fat::Volume;
 use rackbar_image::iso::{self, IsoSpec};
+use rackbar_image::packs::MediumPack;
 use rackbar_image::pe::{Section, append, section};
 use rackbar_image::{compress, cpio};
 
@@ -28,6 +29,7 @@ fn a_disk_is_clean_for_partition_and_filesystem_tools() {
         &DiskSpec {
             efi: &efi,
             config: Some(CONFIG),
+            packs: &[],
             data_mib: 64,
         },
         &file("disk.img"),
@@ -70,6 +72,7 @@ fn a_disk_takes_little_room_and_may_lack_a_data_partition() {
         &DiskSpec {
             efi: &noise(1000),
             config: None,
+            packs: &[],
             data_mib: 0,
         },
         &disk,
@@ -98,6 +101,7 @@ fn an_iso_is_a_cd_and_a_disk_at_once() {
         &IsoSpec {
             efi: &efi,
             config: Some(CONFIG),
+            packs: &[],
         },
         &file("cd.iso"),
     )
@@ -146,6 +150,7 @@ fn a_small_disc_is_read_as_a_cd_and_its_volume_as_fat16() {
     let disc = Disc {
         efi: &efi,
         beside: Some(("rackbar.url", b"http://192.0.2.1\n")),
+        behind: &[],
         serial: 7,
         least: disc::FAT16,
     };
@@ -337,5 +342,70 @@ fn the_readers_are_there() {
             found.unwrap().success(),
             "{tool} is not installed; run `cargo xtask setup test`"
         );
+    }
+}
+
+#[test]
+fn packs_are_partitions_of_a_disk_and_both_partitions_and_files_of_an_iso() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let path = |name: &str| file(name).to_str().unwrap().to_owned();
+    let (efi, one, two) = (noise(3_000_001), noise(40 * 4096), noise(300 * 4096));
+    std::fs::write(file("one"), &one).unwrap();
+    std::fs::write(file("two"), &two).unwrap();
+    let packs = [("tools", "one"), ("debian-12.5", "two")].map(|(name, at)| (name, file(at)));
+    let packs = [0, 1].map(|n| MediumPack {
+        name: packs[n].0,
+        path: &packs[n].1,
+    });
+    let spec = DiskSpec {
+        efi: &efi,
+        config: Some(CONFIG),
+        packs: &packs,
+        data_mib: 64,
+    };
+    disk::write(&spec, &file("disk.img")).unwrap();
+    let spec = IsoSpec {
+        efi: &efi,
+        config: Some(CONFIG),
+        packs: &packs,
+    };
+    iso::write(&spec, &file("cd.iso")).unwrap();
+    for medium in ["disk.img", "cd.iso"] {
+        let verdict = run("sgdisk", &["--verify", &path(medium)]);
+        assert!(verdict.contains("No problems found"), "{verdict}");
+        for (number, content) in [("2", &one), ("3", &two)] {
+            let facts = run("sgdisk", &["--info", number, &path(medium)]);
+            let name = format!("rackbar-pack-{}", number.parse::<u32>().unwrap() - 1);
+            assert!(facts.contains(&name), "{facts}");
+            let first = facts
+                .lines()
+                .find_map(|line| line.strip_prefix("First sector: "))
+                .unwrap();
+            let first: u64 = first.split(' ').next().unwrap().parse().unwrap();
+            cut(&file(medium), first * 512, content.len() as u64, &file("cut"));
+            assert!(std::fs::read(file("cut")).unwrap() == *content, "{name} of {medium}");
+        }
+    }
+    let table = run("sgdisk", &["--print", &path("disk.img")]);
+    assert!(
+        table.contains("   4 ") && table.contains("8300  rackbar-data"),
+        "{table}"
+    );
+    let list = run("xorriso", &["-indev", &path("cd.iso"), "-find", "/"]);
+    assert!(!list.contains("WARNING") && !list.contains("FAILURE"), "{list}");
+    for (inside, content) in [("/PACKS/TOOLS.PACK", &one), ("/PACKS/DEBIAN-12_5.PACK", &two)] {
+        let _ = std::fs::remove_file(file("out"));
+        let all = [
+            "-osirrox",
+            "on",
+            "-indev",
+            &path("cd.iso"),
+            "-extract",
+            inside,
+            &path("out"),
+        ];
+        run("xorriso", &all);
+        assert!(std::fs::read(file("out")).unwrap() == *content, "{inside}");
     }
 }

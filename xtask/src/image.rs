@@ -15,6 +15,7 @@ use rackbar_image::media::{self, Inputs, Output};
 use rackbar_image::modules::List;
 use rackbar_image::sbom::{Component, Origin};
 use rackbar_image::{audit, compress, deb};
+use rackbar_packs::Pack;
 use serde::Deserialize;
 
 use crate::project::{Project, cargo};
@@ -37,16 +38,20 @@ pub(crate) struct Arguments {
     /// Zstandard level: lower is quicker and larger; what ships has the default
     #[arg(long, default_value_t = compress::LEVEL)]
     level: i32,
+    /// Put a data pack onto disk image and ISO, whose appliance then trusts its maker: a file, or a name that
+    /// `cargo xtask pack` knows; may be given more than once
+    #[arg(long, value_name = "NAME|FILE")]
+    pack: Vec<String>,
 }
 
 /// Builds what is missing or stale and gives the folder of the media.
 pub(crate) fn ensure() -> Result<PathBuf> {
-    build(compress::LEVEL).map(|built| built.folder)
+    build(compress::LEVEL, &[]).map(|built| built.folder)
 }
 
 /// Builds the media and shows what came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let built = build(arguments.level)?;
+    let built = build(arguments.level, &arguments.pack)?;
     let rows = built.rows();
     println!("{}", table(&rows));
     println!("in {}", built.folder.display());
@@ -62,8 +67,9 @@ struct Built {
 }
 
 /// Builds the media into `target/image`.
-fn build(level: i32) -> Result<Built> {
+fn build(level: i32, packs: &[String]) -> Result<Built> {
     setup::ensure(Need::Image)?;
+    let packs = packs.iter().map(|name| pack(name)).collect::<Result<_>>()?;
     let project = Project::find()?;
     let folder = project.target.join("image");
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -122,6 +128,7 @@ fn build(level: i32) -> Result<Built> {
         sources,
         kernel,
         components,
+        packs,
         level,
     };
     let outputs = media::build(&inputs, &folder, &cache)?;
@@ -130,6 +137,22 @@ fn build(level: i32) -> Result<Built> {
         folder,
         outputs,
         node_programs,
+    })
+}
+
+/// A data pack for the media, read through: one that is damaged is better found here than in a data hall.
+fn pack(name: &str) -> Result<media::Pack> {
+    let path = if Path::new(name).is_file() {
+        PathBuf::from(name)
+    } else {
+        crate::pack::ensure_made(name)?
+    };
+    println!("image: checking data pack {}", path.display());
+    let checked = Pack::verify_any(&path, |_| {}).with_context(|| path.display().to_string())?;
+    Ok(media::Pack {
+        name: checked.index.name,
+        path,
+        key: checked.key.to_string(),
     })
 }
 

@@ -6,6 +6,7 @@ mod check;
 mod fuzz;
 mod image;
 mod os_image;
+mod pack;
 mod project;
 mod rack;
 mod setup;
@@ -34,6 +35,8 @@ enum Verb {
     Image(image::Arguments),
     /// Build an image of an operating system for the nodes into target/os
     OsImage(os_image::Arguments),
+    /// Make a data pack of an operating system and of packages for it in target/packs
+    Pack(pack::Arguments),
     /// Start a virtual rack with the appliance in it, and watch its machines come up
     Rack(rack::Arguments),
     /// Run every test, from unit tests to whole racks in QEMU
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Image(arguments) => image::run(&arguments),
         Verb::OsImage(arguments) => os_image::run(&arguments),
+        Verb::Pack(arguments) => pack::run(&arguments),
         Verb::Rack(arguments) => rack::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),

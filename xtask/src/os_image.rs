@@ -4,7 +4,7 @@
 //! and `rackbar_image::os` makes the bootable disk. The result is kept until the recipe or a package of it changes.
 
 mod build;
-mod sources;
+pub(crate) mod sources;
 
 use std::path::PathBuf;
 

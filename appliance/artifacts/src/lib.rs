@@ -72,7 +72,12 @@ pub enum Content {
     /// Held in memory.
     Memory(Arc<[u8]>),
     /// Read from this descriptor, which stays open: the file may be renamed or removed, its content stays reachable.
-    File(File),
+    File {
+        /// The file.
+        file: Arc<File>,
+        /// Where in it the content begins: more than zero in a data pack.
+        offset: u64,
+    },
 }
 
 /// One boot file.
@@ -90,6 +95,18 @@ pub struct Artifact {
 impl Artifact {
     /// A file whose digest and size are known already, served from `file`.
     fn of_file(name: String, digest: Digest, size: u64, path: PathBuf, file: File) -> io::Result<Self> {
+        Self::of_part(name, digest, size, path, Arc::new(file), 0)
+    }
+
+    /// As [`Self::of_file`], a part of the file that begins at `offset`.
+    fn of_part(
+        name: String,
+        digest: Digest,
+        size: u64,
+        path: PathBuf,
+        file: Arc<File>,
+        offset: u64,
+    ) -> io::Result<Self> {
         let modified = file.metadata()?.modified().unwrap_or_else(|_| SystemTime::now());
         Ok(Self {
             name,
@@ -98,7 +115,7 @@ impl Artifact {
             size,
             modified,
             path: Some(path),
-            content: Content::File(file),
+            content: Content::File { file, offset },
         })
     }
 
@@ -145,10 +162,14 @@ impl Artifact {
                 buffer[..count].copy_from_slice(&rest[..count]);
                 Ok(count)
             }
-            Content::File(file) => {
+            Content::File { file, offset: begin } => {
                 let mut done = 0;
-                while done < buffer.len() {
-                    match file.read_at(&mut buffer[done..], offset.saturating_add(done as u64)) {
+                // What lies behind it in a pack is not its own.
+                let most = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+                let wanted = most.min(buffer.len());
+                while done < wanted {
+                    let at = begin.saturating_add(offset).saturating_add(done as u64);
+                    match file.read_at(&mut buffer[done..wanted], at) {
                         Ok(0) => break,
                         Ok(count) => done += count,
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -402,7 +423,7 @@ mod tests {
         let on_disk = file(&content);
         let added = artifacts.add_file("base.cpio.zst", on_disk.path()).unwrap();
         drop(on_disk);
-        assert!(matches!(added.content(), Content::File(_)));
+        assert!(matches!(added.content(), Content::File { .. }));
         let mut tail = [0; 64];
         assert_eq!(added.read_at(content.len() as u64 - 5, &mut tail).unwrap(), 5);
         assert_eq!(tail[..5], content[content.len() - 5..]);

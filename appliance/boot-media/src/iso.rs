@@ -12,6 +12,7 @@
 //! 19     boot catalogue
 //! 20     path tables, folders
 //! 512    FAT image                                              1 MiB from the start
+//!        files behind it, when there are any                    each from a whole MiB on
 //! end    room for the backup GPT
 //! ```
 
@@ -20,7 +21,7 @@ use std::io::{Cursor, Seek, SeekFrom, Write};
 
 use crate::epoch::STAMP;
 use crate::fat::Volume;
-use crate::{BOOT_PATH, Error, Result};
+use crate::{BOOT_PATH, Error, Result, ensure};
 
 const SECTOR: u64 = 2048;
 const MIB: u64 = 1 << 20;
@@ -43,11 +44,28 @@ pub struct Disc<'a> {
     pub efi: &'a [u8],
     /// Name and content of a file beside it in the root folder, such as `rackbar.toml`: lower case, 8.3.
     pub beside: Option<(&'a str, &'a [u8])>,
+    /// Files behind the FAT image, whose bytes the caller writes.
+    pub behind: &'a [Behind<'a>],
     /// Serial number of the FAT volume.
     pub serial: u32,
     /// The FAT image is at least so large, in bytes: [`FAT32`] or [`FAT16`].
     pub least: u64,
 }
+
+/// A large file behind the FAT image: only in the ISO's tree, below [`SHELF`].
+#[derive(Debug, Clone, Copy)]
+pub struct Behind<'a> {
+    /// Its name there, in upper case.
+    pub name: &'a str,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// Folder of the files behind the FAT image.
+pub const SHELF: &str = "PACKS";
+
+/// What one record can say: 32 bits of bytes, in whole sectors.
+const EXTENT_MOST: u64 = 0xFFFF_F800;
 
 /// FAT32 needs 65,525 clusters, which at 512 bytes are 32 MiB.
 pub const FAT32: u64 = 34 * MIB;
@@ -55,12 +73,14 @@ pub const FAT32: u64 = 34 * MIB;
 pub const FAT16: u64 = 3 * MIB;
 
 /// Where things lie on a disc, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
     /// Where the FAT image starts.
     pub esp_start: u64,
     /// Its size.
     pub esp_size: u64,
+    /// Where each file behind it starts: on a whole MiB, so that a partition may, too.
+    pub behind: Vec<u64>,
     /// Size of the whole disc, room for a backup partition table included.
     pub size: u64,
 }
@@ -87,7 +107,12 @@ pub fn write(disc: &Disc<'_>, mut out: impl Write + Seek) -> Result<Places> {
     let content: u64 = files.iter().map(|(_, content)| content.len() as u64 + SECTOR).sum();
     // A fortieth for the allocation tables (2 x 4 bytes per 512), and room for folders.
     let esp_size = (content + content / 40 + MIB).max(disc.least).next_multiple_of(MIB);
-    let size = (ESP_START + esp_size + BACKUP_SECTORS * 512).next_multiple_of(32 * SECTOR);
+    let (mut end, mut behind) = (ESP_START + esp_size, Vec::new());
+    for file in disc.behind {
+        behind.push(end);
+        end = end.saturating_add(file.bytes).next_multiple_of(MIB);
+    }
+    let size = (end + BACKUP_SECTORS * 512).next_multiple_of(32 * SECTOR);
     let esp = Volume {
         size: esp_size,
         cluster: 512,
@@ -102,41 +127,51 @@ pub fn write(disc: &Disc<'_>, mut out: impl Write + Seek) -> Result<Places> {
     let places = Places {
         esp_start: ESP_START,
         esp_size,
+        behind,
         size,
     };
-    tree(disc, &mut out, places, &placed)?;
+    tree(disc, &mut out, &places, &placed)?;
     Ok(places)
 }
 
 /// Writes descriptors, boot catalogue, path tables and folders.
-fn tree(disc: &Disc<'_>, out: &mut (impl Write + Seek), places: Places, placed: &BTreeMap<String, u64>) -> Result<()> {
+fn tree(disc: &Disc<'_>, out: &mut (impl Write + Seek), places: &Places, placed: &BTreeMap<String, u64>) -> Result<()> {
     let extent = |path: &str, content: &[u8]| -> Option<Extent> {
         Some(Extent {
             sector: ((ESP_START + placed.get(path)?) / SECTOR) as u32,
             bytes: content.len() as u32,
         })
     };
-    let [root, efi, boot] = [0, 1, 2].map(|index| Extent {
+    let [root, efi, boot, shelf] = [0, 1, 2, 3].map(|index| Extent {
         sector: (FOLDERS + index) as u32,
         bytes: SECTOR as u32,
     });
     let mut entries = vec![record("EFI", efi, true)];
+    // Level by level, and by name (6.9.1).
+    let mut folders = vec![("\0", root, 1), ("EFI", efi, 1)];
+    if !disc.behind.is_empty() {
+        entries.push(record(SHELF, shelf, true));
+        folders.push((SHELF, shelf, 1));
+    }
+    folders.push(("BOOT", boot, 2));
     if let Some((name, content)) = disc.beside
         && let Some(extent) = extent(name, content)
     {
         entries.push(record(&format!("{};1", name.to_ascii_uppercase()), extent, false));
     }
     let program = extent(BOOT_PATH, disc.efi).ok_or_else(|| Error::Wrong("the boot program is empty".into()))?;
-    let folders = [("\0", root, 1), ("EFI", efi, 1), ("BOOT", boot, 2)];
-    let sectors = [
-        (DESCRIPTORS, primary_descriptor((places.size / SECTOR) as u32, root)),
+    let little = path_table(&folders, u32::to_le_bytes, u16::to_le_bytes);
+    let sectors_in_all = u32::try_from(places.size / SECTOR)
+        .map_err(|_| Error::Wrong("the disc is larger than ISO 9660 can say".into()))?;
+    let mut sectors = vec![
+        (
+            DESCRIPTORS,
+            primary_descriptor(sectors_in_all, root, little.len() as u32),
+        ),
         (DESCRIPTORS + 1, boot_record()),
         (DESCRIPTORS + 2, b"\xFFCD001\x01".to_vec()),
         (CATALOGUE, boot_catalogue(places.esp_size)),
-        (
-            PATH_TABLE_LITTLE,
-            path_table(&folders, u32::to_le_bytes, u16::to_le_bytes),
-        ),
+        (PATH_TABLE_LITTLE, little),
         (PATH_TABLE_BIG, path_table(&folders, u32::to_be_bytes, u16::to_be_bytes)),
         (FOLDERS, folder(root, root, entries)),
         (FOLDERS + 1, folder(efi, root, vec![record("BOOT", boot, true)])),
@@ -145,11 +180,45 @@ fn tree(disc: &Disc<'_>, out: &mut (impl Write + Seek), places: Places, placed: 
             folder(boot, efi, vec![record("BOOTX64.EFI;1", program, false)]),
         ),
     ];
+    if !disc.behind.is_empty() {
+        sectors.push((FOLDERS + 3, shelf_of(disc, places, shelf, root)?));
+    }
     for (sector, bytes) in sectors {
         out.seek(SeekFrom::Start(sector * SECTOR))?;
         out.write_all(&bytes)?;
     }
     Ok(())
+}
+
+/// The folder of the files behind: one record each, or more for one larger than a record can say (6.4.2).
+fn shelf_of(disc: &Disc<'_>, places: &Places, own: Extent, root: Extent) -> Result<Vec<u8>> {
+    let mut named: Vec<_> = disc.behind.iter().zip(&places.behind).collect();
+    named.sort_by_key(|(file, _)| file.name);
+    let mut entries = Vec::new();
+    for (file, start) in named {
+        let name = format!("{};1", file.name);
+        ensure!(name.len() <= 200, "{}: the name is too long for a disc", file.name);
+        let (mut at, mut left) = (*start, file.bytes);
+        while left > 0 {
+            let bytes = left.min(EXTENT_MOST);
+            let extent = Extent {
+                // The size of the whole disc was found to fit.
+                sector: (at / SECTOR) as u32,
+                bytes: bytes as u32,
+            };
+            let mut entry = record(&name, extent, false);
+            (at, left) = (at + bytes, left - bytes);
+            if left > 0 {
+                // Another record goes on with this file (9.1.6).
+                entry[25] |= 0x80;
+            }
+            entries.push(entry);
+        }
+    }
+    let sector = folder(own, root, entries);
+    // A record never crosses the end of a sector (6.8.1.1), and ours have one.
+    ensure!(sector.len() == SECTOR as usize, "too many files for one disc");
+    Ok(sector)
 }
 
 /// Where something lies: first sector of 2048 bytes, and length in bytes.
@@ -192,7 +261,7 @@ fn record(name: &str, extent: Extent, folder: bool) -> Vec<u8> {
 fn folder(own: Extent, parent: Extent, entries: Vec<Vec<u8>>) -> Vec<u8> {
     let mut sector = [record("\0", own, true), record("\x01", parent, true)].concat();
     sector.extend(entries.concat());
-    sector.resize(SECTOR as usize, 0);
+    sector.resize(sector.len().max(SECTOR as usize), 0);
     sector
 }
 
@@ -209,11 +278,8 @@ fn path_table(folders: &[(&str, Extent, u16)], long: fn(u32) -> [u8; 4], short: 
     table
 }
 
-/// Length of the path table for the three folders: 8 bytes each, and their names padded to even.
-const PATH_TABLE_BYTES: u32 = 10 + 12 + 12;
-
 /// The primary volume descriptor (8.4).
-fn primary_descriptor(sectors: u32, root: Extent) -> Vec<u8> {
+fn primary_descriptor(sectors: u32, root: Extent, path_table: u32) -> Vec<u8> {
     let mut descriptor = vec![b' '; SECTOR as usize];
     let mut put = |at: usize, bytes: &[u8]| descriptor[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, b"\x01CD001\x01\0");
@@ -224,7 +290,7 @@ fn primary_descriptor(sectors: u32, root: Extent) -> Vec<u8> {
     put(120, &both16(1));
     put(124, &both16(1));
     put(128, &both16(SECTOR as u16));
-    put(132, &both32(PATH_TABLE_BYTES));
+    put(132, &both32(path_table));
     put(140, &(PATH_TABLE_LITTLE as u32).to_le_bytes());
     put(144, &[0; 4]);
     put(148, &(PATH_TABLE_BIG as u32).to_be_bytes());

@@ -36,6 +36,9 @@ pub struct CacheEntry {
     pub pinned: bool,
     /// For how many seconds more it is fresh; negative when stale.
     pub fresh_seconds: i64,
+    /// The data pack it lies in; left out for what the appliance has stored itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pack: Option<String>,
 }
 
 /// What to do with the cache.

@@ -12,6 +12,7 @@ mod cache;
 pub mod client;
 mod hardware;
 pub mod operations;
+mod packs;
 mod page;
 mod server;
 mod storage;

@@ -19,6 +19,9 @@ pub use crate::hardware::{
     BootRequest, BootSource, BootState, Condition, HardwareLog, HardwareLogLine, MediaDrive, MediaList, SensorList,
     SensorReading, check_url,
 };
+pub use crate::packs::{
+    CatalogueEntry, NewPack, PackDone, PackEntry, PackFile, PackOrder, PackPick, PackState, TrustedKey,
+};
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
 
@@ -382,7 +385,7 @@ pub trait Operations: Send + Sync + 'static {
         none("report")
     }
     /// The image catalogue, by name.
-    fn images(&self) -> Answer<'_, Vec<ImageEntry>> {
+    fn images(&self) -> Answer<'_, Vec<CatalogueEntry>> {
         none("images")
     }
     /// Puts an image in, or another in its place.
@@ -392,6 +395,26 @@ pub trait Operations: Send + Sync + 'static {
     /// Takes an image out.
     fn remove_image(&self, _name: &str) -> Answer<'_, ()> {
         none("images")
+    }
+    /// All data packs, and whose are taken.
+    fn packs(&self) -> Answer<'_, PackState> {
+        none("data packs")
+    }
+    /// Makes a data pack or reads one through; gives what was done, in words.
+    fn order_packs(&self, _order: PackOrder) -> Answer<'_, String> {
+        none("data packs")
+    }
+    /// Puts a data pack in.
+    fn put_pack(&self, _pack: NewPack) -> Answer<'_, PackEntry> {
+        none("data packs")
+    }
+    /// Removes a data pack that was put in or made here.
+    fn remove_pack(&self, _name: &str) -> Answer<'_, ()> {
+        none("data packs")
+    }
+    /// A data pack as a file.
+    fn pack_file(&self, _name: &str) -> Answer<'_, PackFile> {
+        none("data packs")
     }
     /// The caching proxy as a whole.
     fn cache(&self) -> Answer<'_, CacheState> {

@@ -5,6 +5,7 @@
 //! rules     what a shared cache may do, where clients may be led, which upstream next  pure
 //! index     digests that indexes of packages promise                                   pure
 //! store     objects by SHA-256, entries, budget, pins
+//! packs     answers in data packs, and those picked to go into one
 //! origin    connections to origins
 //! fetch     one request to the origin however many wait
 //! serve     connections of clients
@@ -18,6 +19,7 @@ pub mod index;
 mod metrics;
 mod mirrors;
 pub mod origin;
+mod packs;
 mod promises;
 mod proxy;
 pub mod rules;
@@ -33,6 +35,7 @@ use rackbar_model::Severity;
 
 pub use handle::{Handle, StartError, start};
 pub use metrics::{Counter, Metrics, Sample};
+pub use packs::{Pick, Picked};
 pub use proxy::{CacheError, Item, Proxy, Verified};
 pub use settings::{Mirror, Mode, Settings, authorities};
 

@@ -19,7 +19,7 @@ use crate::rules::cache_control::CacheControl;
 use crate::rules::destination::Refusal;
 use crate::rules::target::{Url, digest_in, mirror_key, mirror_of};
 use crate::settings::{Mode, Settings};
-use crate::store::{Entry, Place, Store, StoreError};
+use crate::store::{Entry, Store, StoreError};
 use crate::{Tell, now};
 
 /// So many contents that did not fit are remembered, for so many seconds.
@@ -62,6 +62,8 @@ pub struct Item {
     pub pinned: bool,
     /// For how many seconds more it is fresh; negative when stale.
     pub fresh_seconds: i64,
+    /// The data pack it lies in.
+    pub pack: Option<String>,
 }
 
 /// What a look at all objects found.
@@ -71,6 +73,14 @@ pub struct Verified {
     pub whole: u64,
     /// Objects that were not, and are gone: they will be fetched again.
     pub damaged: u64,
+}
+
+/// The mirror that a URL belongs to, with the path there.
+pub(crate) fn mirrored<'a>(settings: &'a Settings, url: &'a Url) -> Option<(&'a str, &'a str)> {
+    settings.mirrors.iter().find_map(|mirror| {
+        let path = mirror.upstreams.iter().find_map(|base| url.below(base))?;
+        Some((mirror.name.as_str(), path))
+    })
 }
 
 /// The proxy.
@@ -183,22 +193,23 @@ impl Proxy {
     }
 
     fn learn_now(&self, entry: &Entry) {
-        use std::io::{Read as _, Seek as _};
-        let Some((kind, root)) = index::kind_of(&entry.record.key) else {
+        let Some((kind, root)) = index::kind_of(&self.key_here(&entry.record.key)) else {
             return;
         };
-        let (Place::Own(path) | Place::Pack(path, _)) = &entry.object.place;
-        let offset = if let Place::Pack(_, offset) = entry.object.place {
-            offset
-        } else {
-            0
-        };
-        let read = std::fs::File::open(path).and_then(|mut file| {
-            file.seek(std::io::SeekFrom::Start(offset))?;
-            index::read(&kind, file.take(entry.object.size), &mut |path, digest| {
-                self.promises.add(&format!("{root}{path}"), digest);
-            })
-        });
+        // What lies in a pack was not hashed when it came, and shall promise nothing before it is.
+        if entry.pack.is_some() && self.store.check(&entry.object).is_err() {
+            return;
+        }
+        let read = entry
+            .object
+            .reader()
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| {
+                let read = index::read(&kind, bytes, &mut |path, digest| {
+                    self.promises.add(&format!("{root}{path}"), digest);
+                });
+                read.map_err(|error| error.to_string())
+            });
         if let Err(error) = read {
             (self.tell)(
                 Severity::Warning,
@@ -207,8 +218,8 @@ impl Proxy {
         }
     }
 
-    /// Reads all indexes that are stored; once, at the start.
-    pub(crate) fn learn_all(&self) {
+    /// Reads all indexes of packages that are stored: at the start, and when a pack came. Blocks while it reads.
+    pub fn learn_all(&self) {
         let mut all = self.store.entries();
         // What came later speaks last.
         all.sort_by_key(|entry| entry.record.response_time);
@@ -220,10 +231,7 @@ impl Proxy {
     /// What a URL that a client names is asked for with.
     pub(crate) fn ask_url(&self, url: &Url, client: &HeaderMap) -> Result<Ask, Refusal> {
         let settings = self.settings();
-        let of_mirror = settings.mirrors.iter().find_map(|mirror| {
-            let path = mirror.upstreams.iter().find_map(|base| url.below(base))?;
-            self.ask_mirror(&mirror.name, path, client)
-        });
+        let of_mirror = mirrored(&settings, url).and_then(|(name, path)| self.ask_mirror(name, path, client));
         if let Some(ask) = of_mirror {
             return Ok(ask);
         }
@@ -289,6 +297,7 @@ impl Proxy {
             hits: entry.hits(),
             pinned: entry.pinned(),
             fresh_seconds: entry.fresh.left(now),
+            pack: entry.pack.as_deref().map(str::to_owned),
         };
         self.store.entries().iter().map(item).collect()
     }
@@ -353,7 +362,7 @@ impl Proxy {
                 ask.key
             )));
         }
-        let stale = self.store.find(&ask.key, &ask.headers).0;
+        let stale = self.stored(&ask, &ask.headers).0;
         let seat = self.flights.board(&ask.flight());
         let mut phases = seat.flight.phase.subscribe();
         if let Some(lead) = seat.lead {

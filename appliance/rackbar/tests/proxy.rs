@@ -2,19 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
 
+mod apart;
+
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-const RACKBAR: &str = env!("CARGO_BIN_EXE_rackbar");
-const PATIENCE: Duration = Duration::from_secs(60);
-const OURS: &str = "10.10.0.1";
+use apart::{Appliance, OURS};
 
 fn config(upstream: &str, proxy: &str) -> String {
     format!(
@@ -23,99 +17,6 @@ fn config(upstream: &str, proxy: &str) -> String {
          interface = \"bmc0\"\naddress = \"10.20.0.1/24\"\ndhcp = \"off\"\n[[proxy.mirror]]\nname = \"m\"\n\
          upstream = [\"{upstream}\"]\n"
     )
-}
-
-/// A daemon in a network namespace of its own, which this thread then enters too.
-struct Appliance {
-    daemon: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Appliance {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let at = folder.path().display();
-        std::fs::write(folder.path().join("rackbar.toml"), config("http://127.0.0.1:9/", "")).unwrap();
-        let script = format!(
-            "ip link set lo up && for name in rack bmc; do ip link add ${{name}}0 type veth peer name ${{name}}1 \
-             && ip link set ${{name}}0 up && ip link set ${{name}}1 up || exit 1; done \
-             && ip addr add {OURS}/24 dev rack0 && ip addr add 10.20.0.1/24 dev bmc0 \
-             && exec {RACKBAR} daemon --no-network-setup --boot-files /nonexistent --config {at}/rackbar.toml \
-             --data {at}/data --run {at}/run >{at}/out 2>{at}/log"
-        );
-        let mut unshare = Command::new("unshare");
-        unshare.args(["-n", "sh", "-c", &script]).stdin(Stdio::null());
-        let appliance = Self {
-            daemon: unshare.spawn().unwrap(),
-            folder,
-        };
-        appliance.wait("the daemon serves", || {
-            std::fs::read_to_string(appliance.path("out")).is_ok_and(|text| text.contains("rackbar: serving"))
-        });
-        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", appliance.daemon.id())).unwrap();
-        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        appliance
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn file(&self, name: &str, text: impl AsRef<[u8]>) -> String {
-        let new = self.path("new");
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, self.path(name)).unwrap();
-        self.path(name).display().to_string()
-    }
-
-    fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !holds() {
-            let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(
-                Instant::now() < end,
-                "not within {PATIENCE:?}: {what}; the log:\n{}",
-                log()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn ask(&self, arguments: &[&str]) -> Output {
-        let ready = std::fs::read_to_string(self.path("out")).unwrap();
-        let fingerprint = ready.trim().rsplit(' ').next().unwrap().to_owned();
-        let token = self.path("run/admin-token");
-        let mut command = Command::new(RACKBAR);
-        command
-            .args(["--endpoint", OURS, "--fingerprint", &fingerprint, "--token-file"])
-            .arg(token);
-        command.args(arguments).output().unwrap()
-    }
-
-    fn well(&self, arguments: &[&str]) -> String {
-        let output = self.ask(arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        let all = [output.stdout, output.stderr].concat();
-        String::from_utf8(all).unwrap()
-    }
-
-    fn refused(&self, arguments: &[&str]) -> String {
-        let output = self.ask(arguments);
-        assert!(!output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    /// Waits until the status of the services says so.
-    fn until(&self, words: &str) {
-        self.wait(words, || self.well(&["service", "status"]).contains(words));
-    }
-}
-
-impl Drop for Appliance {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.daemon.id().try_into().unwrap()), Signal::SIGTERM);
-        let _ = self.daemon.wait();
-    }
 }
 
 /// An origin that gives everybody the same.
@@ -151,7 +52,7 @@ fn get(path: &str) -> String {
 
 #[test]
 fn the_proxy_follows_the_file_and_the_site_and_its_cache_is_ruled_by_the_command_line() {
-    let appliance = Appliance::start();
+    let appliance = Appliance::start(&config("http://127.0.0.1:9/", ""), "");
     let refused = appliance.refused(&["cache", "list"]);
     assert!(refused.contains("the proxy does not run"), "{refused}");
 

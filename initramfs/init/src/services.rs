@@ -75,7 +75,7 @@ pub(crate) fn specs(role: Role, consoles: &[Console]) -> Vec<Spec> {
     let daemon = Spec {
         name: "daemon".to_owned(),
         program,
-        arguments: vec!["daemon".to_owned()],
+        arguments: vec!["daemon".to_owned(), "--pack-devices".to_owned()],
         mirror: false,
         covers: false,
     };

@@ -82,6 +82,7 @@ pub fn medium(rack: &Rack, image: &Path, configuration: &str) -> Result<PathBuf>
                 &DiskSpec {
                     efi: &efi()?,
                     config: Some(configuration),
+                    packs: &[],
                     data_mib: DATA_MIB,
                 },
                 &path,
@@ -94,6 +95,7 @@ pub fn medium(rack: &Rack, image: &Path, configuration: &str) -> Result<PathBuf>
                 &IsoSpec {
                     efi: &efi()?,
                     config: Some(configuration),
+                    packs: &[],
                 },
                 &path,
             )?;

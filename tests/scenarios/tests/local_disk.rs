@@ -208,6 +208,7 @@ fn system_disk(path: &Path, efi: &[u8]) -> Result<()> {
     let spec = DiskSpec {
         efi,
         config: None,
+        packs: &[],
         data_mib: 0,
     };
     disk::write(&spec, path)

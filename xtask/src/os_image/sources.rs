@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Lines of a `sources.list` with the machine's own mirrors of `suite`, its updates and its security fixes.
-pub(super) fn lines(suite: &str) -> Result<String> {
+pub(crate) fn lines(suite: &str) -> Result<String> {
     let format = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)";
     let output = Command::new("apt-get")
         .args(["indextargets", "--format", format, "Created-By: Packages"])
@@ -52,7 +52,7 @@ fn choose(targets: &str, suite: &str, keyring: bool) -> Vec<String> {
 }
 
 /// Proxies that apt is configured with, as options.
-pub(super) fn proxies() -> Result<Vec<String>> {
+pub(crate) fn proxies() -> Result<Vec<String>> {
     let output = Command::new("apt-config")
         .arg("dump")
         .output()

@@ -9,6 +9,7 @@
 
 mod budget;
 mod detect;
+mod mounted;
 mod upload;
 
 use std::collections::{BTreeMap, HashSet};
@@ -26,6 +27,7 @@ use crate::{Artifact, Artifacts};
 
 pub use budget::budget;
 pub use detect::DetectError;
+pub use mounted::PackedImage;
 pub use upload::Upload;
 
 /// Where files go whose content is no longer what the record says.
@@ -67,6 +69,14 @@ pub enum ImageError {
     /// No image has the name.
     #[error("no image is named {0}; `rackbar os list` shows those that are here")]
     Unknown(String),
+    /// It lies in a data pack.
+    #[error("image {name} is part of the data pack {pack}; `rackbar pack list` shows where that lies")]
+    InPack {
+        /// The image.
+        name: String,
+        /// The pack.
+        pack: String,
+    },
     /// A run installs it right now.
     #[error("image {0} is used by a run that has not ended; cancel the run or wait for its end")]
     InUse(String),
@@ -153,6 +163,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     entries: BTreeMap<String, Arc<ImageEntry>>,
+    /// Images in data packs, by the pack's name.
+    mounted: BTreeMap<String, Vec<PackedImage>>,
     /// Bytes that uploads under way have written.
     arriving: u64,
     /// Numbers the temporary files.
@@ -196,6 +208,8 @@ impl Shared {
         if let Some(other) = state.entries.values().find(|entry| entry.sha256 == *digest) {
             // It was whole a moment ago; when it cannot be opened now, a node's request says so.
             let _ = self.serve(other);
+        } else if let Some(other) = state.packed_as(digest) {
+            let _ = self.serve_packed(other);
         }
     }
 
@@ -274,14 +288,23 @@ impl Images {
         })
     }
 
-    /// All images, sorted by name.
+    /// All images, sorted by name: our own, and those in data packs whose names none of our own has.
     pub fn list(&self) -> Vec<Arc<ImageEntry>> {
-        self.shared.state().entries.values().cloned().collect()
+        let state = self.shared.state();
+        let mut all: BTreeMap<&str, &Arc<ImageEntry>> = BTreeMap::new();
+        let packed = state.mounted.values().flatten().map(|image| &image.entry);
+        for entry in state.entries.values().chain(packed) {
+            all.entry(entry.name.as_str()).or_insert(entry);
+        }
+        all.into_values().cloned().collect()
     }
 
     /// The image of this name.
     pub fn get(&self, name: &str) -> Option<Arc<ImageEntry>> {
-        self.shared.state().entries.get(name).cloned()
+        let state = self.shared.state();
+        let own = state.entries.get(name);
+        own.or_else(|| state.packed(name).map(|(_, image)| &image.entry))
+            .cloned()
     }
 
     /// Bytes taken, uploads under way included, and bytes that may be taken in all.
@@ -322,6 +345,12 @@ impl Images {
     pub fn remove(&self, name: &str, used: &HashSet<Digest>) -> Result<Arc<ImageEntry>, ImageError> {
         let mut state = self.shared.state();
         let unknown = || ImageError::Unknown(name.to_owned());
+        if let (None, Some((pack, _))) = (state.entries.get(name), state.packed(name)) {
+            return Err(ImageError::InPack {
+                name: name.to_owned(),
+                pack: pack.to_owned(),
+            });
+        }
         let entry = state.entries.get(name).cloned().ok_or_else(unknown)?;
         if used.contains(&entry.sha256) {
             return Err(ImageError::InUse(name.to_owned()));

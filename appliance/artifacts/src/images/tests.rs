@@ -265,3 +265,72 @@ proptest! {
         let _ = detected(&[magic, &rest, tail].concat());
     }
 }
+
+/// A file with something before and behind an image, as in a data pack.
+fn pack(folder: &Path, name: &str, content: &[u8]) -> PackedImage {
+    let path = folder.join("a.pack");
+    std::fs::write(&path, [&[1; 4096], content, &[2; 4096]].concat()).unwrap();
+    let entry = ImageEntry {
+        name: name.into(),
+        format: ImageFormat::Raw,
+        sha256: Digest(sha256(content)),
+        bytes: content.len() as u64,
+        disk_bytes: None,
+        arch: "x86_64".into(),
+        source: "a test".into(),
+        licence: String::new(),
+        user: "root".into(),
+        added: rackbar_model::Timestamp(1),
+    };
+    PackedImage {
+        entry: Arc::new(entry),
+        file: Arc::new(File::open(&path).unwrap()),
+        path,
+        offset: 4096,
+    }
+}
+
+#[test]
+fn an_image_in_a_pack_is_served_where_it_lies_and_is_not_ours_to_remove() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, artifacts) = open(&folder.path().join("images"), ROOM);
+    let content = raw(20, 3);
+    let packed = pack(folder.path(), "debian-12", &content);
+    images.mount("base", vec![packed.clone()]).unwrap();
+    let served = artifacts.get(&packed.entry.sha256).unwrap();
+    let mut read = vec![0; content.len() + 100];
+    assert_eq!(
+        served.read_at(0, &mut read).unwrap(),
+        content.len(),
+        "not a byte behind it"
+    );
+    assert!(read.starts_with(&content));
+    assert_eq!(served.read_at(content.len() as u64 - 2, &mut read).unwrap(), 2);
+    served.verify().unwrap();
+    assert_eq!(images.list(), std::slice::from_ref(&packed.entry));
+    assert_eq!(images.pack_of("debian-12").as_deref(), Some("base"));
+    assert_eq!(images.space().0, 0, "it takes no room of ours");
+    let refused = images.remove("debian-12", &HashSet::new()).unwrap_err().to_string();
+    assert!(refused.contains("data pack base"), "{refused}");
+    images.unmount("base");
+    assert!(images.list().is_empty() && artifacts.get(&packed.entry.sha256).is_none());
+}
+
+#[test]
+fn an_own_image_comes_before_a_pack_s_and_each_outlives_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, artifacts) = open(&folder.path().join("images"), ROOM);
+    let content = raw(20, 3);
+    let packed = pack(folder.path(), "debian-12", &content);
+    let own = add(&images, "debian-12", &content).unwrap();
+    images.mount("base", vec![packed.clone()]).unwrap();
+    assert_eq!(images.list(), std::slice::from_ref(&own));
+    assert_eq!(images.pack_of("debian-12"), None);
+    images.remove("debian-12", &HashSet::new()).unwrap();
+    assert_eq!(images.list(), std::slice::from_ref(&packed.entry));
+    artifacts.get(&own.sha256).unwrap().verify().unwrap();
+    let own = add(&images, "other", &content).unwrap();
+    images.unmount("base");
+    assert_eq!(images.list(), std::slice::from_ref(&own));
+    artifacts.get(&own.sha256).unwrap().verify().unwrap();
+}

@@ -13,13 +13,13 @@ use rackbar_model::{Digest, ImageEntry};
 use super::paging::{Page, tagged};
 use super::{Deed, Problem};
 use crate::Context;
-use crate::operations::{ImageFacts, NewImage};
+use crate::operations::{CatalogueEntry, ImageFacts, NewImage};
 
 /// The catalogue, by name.
-#[utoipa::path(get, path = "/api/v1/images", tag = "images", responses((status = 200, body = Page<ImageEntry>)))]
+#[utoipa::path(get, path = "/api/v1/images", tag = "images", responses((status = 200, body = Page<CatalogueEntry>)))]
 pub(crate) async fn list(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Problem> {
     let mut items = context.operations.images().await?;
-    items.sort_by(|a, b| a.name.cmp(&b.name));
+    items.sort_by(|a, b| a.image.name.cmp(&b.image.name));
     let page = Page {
         items,
         next_page_token: None,

@@ -12,6 +12,7 @@ mod health;
 mod images;
 mod logs;
 mod nodes;
+mod packs;
 mod paging;
 mod plans;
 mod problem;
@@ -122,6 +123,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(secrets::bmc_logins))
         .routes(routes!(cache::show, cache::order))
         .routes(routes!(cache::entries))
+        .routes(routes!(packs::list, packs::order))
+        .routes(routes!(packs::show, packs::put, packs::remove))
         .routes(routes!(webhooks::list))
         .routes(routes!(webhooks::set_secret))
         .routes(routes!(services::leases))

@@ -404,14 +404,39 @@ impl Client {
         sha256: Digest,
     ) -> Result<Bytes, ClientError> {
         use base64::Engine as _;
-        use futures_util::TryStreamExt as _;
         let sum = base64::prelude::BASE64_STANDARD.encode(sha256.0);
-        let (length, digest) = (bytes.to_string(), format!("sha-256=:{sum}:"));
-        let headers = [
+        let digest = format!("sha-256=:{sum}:");
+        let digest = [(HeaderName::from_static("content-digest"), digest.as_str())];
+        self.put_body(path, body, bytes, &digest).await
+    }
+
+    /// As [`Self::put_stream`], for what proves itself whole.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put_pieces(
+        &self,
+        path: &str,
+        body: crate::operations::Body,
+        bytes: u64,
+    ) -> Result<Bytes, ClientError> {
+        self.put_body(path, body, bytes, &[]).await
+    }
+
+    async fn put_body(
+        &self,
+        path: &str,
+        body: crate::operations::Body,
+        bytes: u64,
+        more: &[(HeaderName, &str)],
+    ) -> Result<Bytes, ClientError> {
+        use futures_util::TryStreamExt as _;
+        let length = bytes.to_string();
+        let mut headers = vec![
             (CONTENT_TYPE, "application/octet-stream"),
             (CONTENT_LENGTH, length.as_str()),
-            (HeaderName::from_static("content-digest"), digest.as_str()),
         ];
+        headers.extend(more.iter().cloned());
         let body = StreamBody::new(body.map_ok(Frame::data)).boxed_unsync();
         let response = self
             .exchange(Method::PUT, path, "application/json", &headers, body)

@@ -12,9 +12,9 @@ use rackbar_plan::{
 };
 
 use crate::operations::{
-    Answer, BootRequest, BootState, Condition, Consent, HardwareLog, HardwareLogLine, MediaDrive, MediaList,
-    Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SensorList, SensorReading, SiteMistake, StorageDisk,
-    StorageOrder, StorageState,
+    Answer, BootRequest, BootState, CatalogueEntry, Condition, Consent, HardwareLog, HardwareLogLine, MediaDrive,
+    MediaList, Operations, Order, PackEntry, PackState, PlanRequest, Refused, RuleMatch, RuleTry, SensorList,
+    SensorReading, SiteMistake, StorageDisk, StorageOrder, StorageState,
 };
 
 /// What a hostile machine could call itself or its disk.
@@ -352,7 +352,24 @@ impl Operations for Office {
         ready(Ok(state)).boxed()
     }
 
-    fn images(&self) -> Answer<'_, Vec<rackbar_model::ImageEntry>> {
+    fn images(&self) -> Answer<'_, Vec<CatalogueEntry>> {
         ready(Ok(Vec::new())).boxed()
+    }
+
+    fn packs(&self) -> Answer<'_, PackState> {
+        let pack = PackEntry {
+            name: "debian-12".into(),
+            note: HOSTILE.into(),
+            by: HOSTILE.into(),
+            why_not: Some(HOSTILE.into()),
+            answers: 3,
+            ..PackEntry::default()
+        };
+        let packs = vec![pack];
+        ready(Ok(PackState {
+            packs,
+            ..PackState::default()
+        }))
+        .boxed()
     }
 }

@@ -265,12 +265,15 @@ async fn images(State(context): State<Context>, Viewer(user): Viewer, headers: H
         Ok(images) => images,
         Err(refused) => return trouble(&Problem::from(refused)),
     };
-    images.sort_by(|a, b| a.name.cmp(&b.name));
-    let sizes: Vec<_> = images.iter().map(|image| view::size(image.bytes)).collect();
+    images.sort_by(|a, b| a.image.name.cmp(&b.image.name));
+    let sizes: Vec<_> = images.iter().map(|one| view::size(one.image.bytes)).collect();
+    let packs = context.operations.packs().await.unwrap_or_default().packs;
+    let pack_sizes: Vec<_> = packs.iter().map(|pack| view::size(pack.bytes)).collect();
     render(
         "images.html",
         context! {
-            page => "images", images => shown(&images), sizes => shown(&sizes), ..frame(&context, &headers, &user)
+            page => "images", images => shown(&images), sizes => shown(&sizes), packs => shown(&packs),
+            pack_sizes => shown(&pack_sizes), ..frame(&context, &headers, &user)
         },
     )
 }

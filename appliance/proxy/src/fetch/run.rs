@@ -188,12 +188,14 @@ impl Proxy {
     }
 
     fn usable(&self, entry: &Entry, ask: &Ask, unreachable: bool) -> bool {
-        entry.fresh.usable_after_error(
-            &ask.wanted,
-            crate::now(),
-            unreachable,
-            self.settings().stale_if_unreachable,
-        )
+        // Whoever put a pack in did so that it stands in for an origin that cannot be reached, however old it is.
+        (unreachable && entry.pack.is_some())
+            || entry.fresh.usable_after_error(
+                &ask.wanted,
+                crate::now(),
+                unreachable,
+                self.settings().stale_if_unreachable,
+            )
     }
 
     /// The entry after the origin said that it still holds.
@@ -205,6 +207,9 @@ impl Proxy {
             response_time: crate::now(),
             ..entry.record.clone()
         };
+        if entry.pack.is_some() {
+            return Phase::Entry(self.store.freshen(entry, record), How::Validated);
+        }
         match self.store.insert(record, entry.object.clone()) {
             Ok(new) => Phase::Entry(new, How::Validated),
             Err(error) => {

@@ -60,14 +60,15 @@ pub(super) async fn get(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, as
 
 fn miss(ask: &Ask, why: &str) -> String {
     format!(
-        "{} is not in the cache, and {why}. While the proxy is online, `rackbar cache pin {}` fetches it and keeps it.",
+        "{} is in neither the cache nor a data pack, and {why}. While the proxy is online, `rackbar cache pin {}` fetches it \
+         and keeps it.",
         ask.key, ask.key
     )
 }
 
 fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
     let offline = proxy.settings().mode == Mode::Offline;
-    let (found, any) = proxy.store.find(&ask.key, &head.headers);
+    let (found, any) = proxy.stored(ask, &head.headers);
     // What contradicts the digest that an index promises is not served; offline there is no better.
     let right = |entry: &Arc<Entry>| offline || ask.expected.is_none_or(|digest| digest == entry.object.digest);
     let Some(entry) = found else {

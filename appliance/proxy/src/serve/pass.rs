@@ -32,7 +32,7 @@ const SILENT: Duration = Duration::from_secs(60);
 pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, ask: Ask) -> io::Result<Next> {
     if head.method == Method::HEAD {
         let offline = proxy.settings().mode == Mode::Offline;
-        let found = proxy.store.find(&ask.key, &head.headers).0;
+        let found = proxy.stored(&ask, &head.headers).0;
         let now = crate::now();
         if let Some(entry) = found.filter(|entry| offline || entry.fresh.judge(&ask.wanted, now) == Judged::Fresh) {
             let status = CacheStatus::Hit(entry.fresh.left(now));

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use nix::sys::statvfs::statvfs;
 
-use super::{Entry, Place, State, Store};
+use super::{Entry, State, Store};
 
 /// Left free on the file system, so that the appliance's own journal never meets a full disk because of us.
 const MARGIN: u64 = 64 << 20;
@@ -75,7 +75,7 @@ impl Store {
 
     /// Evicts at least `missing` bytes, or nothing.
     fn evict(&self, state: &mut State, missing: u64, possible: bool) -> bool {
-        let may_go = |entry: &&Arc<Entry>| !entry.pinned() && matches!(entry.object.place, Place::Own(_));
+        let may_go = |entry: &&Arc<Entry>| !entry.pinned() && entry.object.own().is_some();
         let mut going: Vec<Arc<Entry>> = state.entries.values().flatten().filter(may_go).cloned().collect();
         let evictable: u64 = going.iter().map(|entry| entry.object.size).sum();
         if !possible || evictable < missing {

@@ -15,6 +15,7 @@
 
 mod evict;
 mod load;
+mod mount;
 mod object;
 mod pins;
 mod record;
@@ -37,7 +38,7 @@ use crate::rules::target::is_index;
 use crate::rules::vary::fits;
 
 pub use evict::{NoRoom, Reservation};
-pub use object::{Object, Place};
+pub use object::{Object, Place, Reader};
 pub use record::Record;
 pub(crate) use record::pairs;
 pub use spool::{Spool, SpoolError};
@@ -120,6 +121,9 @@ pub enum StoreError {
     /// The content is no longer what it was.
     #[error("object {0} is damaged on disk; it was removed, and will be fetched again when it is asked for")]
     Damaged(Digest),
+    /// The content in a data pack is not what the pack's index says.
+    #[error("object {0} is damaged in the data pack {1}; it is out of use, and the pack should be copied again")]
+    DamagedPack(Digest, Arc<str>),
 }
 
 impl StoreError {
@@ -135,6 +139,8 @@ pub struct Store {
     budget: AtomicU64,
     serial: AtomicU64,
     state: Mutex<State>,
+    /// A pack was mounted: until then nobody needs to look for more than one key.
+    packs: AtomicBool,
     /// Objects whose file is open, the longest open first.
     open: Mutex<std::collections::VecDeque<Arc<Object>>>,
     tell: Tell,
@@ -143,8 +149,10 @@ pub struct Store {
 #[derive(Default)]
 struct State {
     entries: HashMap<Arc<str>, Vec<Arc<Entry>>>,
+    /// Objects of our own. A content that a pack has too is counted here only for our own copy: each comes and goes
+    /// without the other.
     objects: HashMap<Digest, Arc<Object>>,
-    /// How many entries have an object.
+    /// How many entries have an object of our own.
     users: HashMap<Digest, usize>,
     /// Bytes of objects of our own.
     used: u64,
@@ -167,6 +175,7 @@ impl Store {
             budget: AtomicU64::new(budget),
             serial: AtomicU64::new(0),
             state: Mutex::default(),
+            packs: AtomicBool::new(false),
             open: Mutex::default(),
             tell,
         };
@@ -178,19 +187,19 @@ impl Store {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stored answer that fits a request, and whether there are any for its key. One of our own comes before one of
-    /// a pack: it is newer.
+    /// The stored answer that fits a request, and whether there are any for its key. The newest counts, be it of our own
+    /// or of a pack.
     pub fn find(&self, key: &str, request: &HeaderMap) -> (Option<Arc<Entry>>, bool) {
         let state = self.state();
         let Some(all) = state.entries.get(key) else {
             return (None, false);
         };
         let fitting = all.iter().filter(|entry| fits(&entry.record.selecting, request));
-        let best = fitting.max_by_key(|entry| (entry.pack.is_none(), entry.record.response_time));
+        let best = fitting.max_by_key(|entry| (entry.record.response_time, entry.pack.is_none()));
         (best.cloned(), true)
     }
 
-    /// Any stored answer with status 200 that has this content.
+    /// The object of our own that has this content.
     pub fn find_digest(&self, digest: &Digest) -> Option<Arc<Object>> {
         self.state().objects.get(digest).cloned()
     }
@@ -235,18 +244,15 @@ impl Store {
         entry
             .pinned
             .store(state.pins.covers(&entry.record.key), Ordering::Relaxed);
-        let known = state.objects.contains_key(&entry.object.digest);
-        if !known {
-            if entry.pack.is_none() {
+        if entry.object.own().is_some() {
+            if !state.objects.contains_key(&entry.object.digest) {
                 state.used = state.used.saturating_add(entry.object.size);
+                state.objects.insert(entry.object.digest, entry.object.clone());
             }
-            state.objects.insert(entry.object.digest, entry.object.clone());
+            *state.users.entry(entry.object.digest).or_default() += 1;
         }
-        *state.users.entry(entry.object.digest).or_default() += 1;
         let all = state.entries.entry(entry.record.key.as_str().into()).or_default();
-        let same = |other: &Arc<Entry>| {
-            other.record.selecting == entry.record.selecting && other.pack.is_some() == entry.pack.is_some()
-        };
+        let same = |other: &Arc<Entry>| other.record.selecting == entry.record.selecting && other.pack == entry.pack;
         let replaced = all.iter().position(same).map(|at| all.swap_remove(at));
         all.push(entry);
         if let Some(old) = replaced {
@@ -272,15 +278,13 @@ impl Store {
     /// Notes that one entry less has an object, and removes its file when that was the last. A client that reads it has
     /// it open.
     fn let_go(&self, state: &mut State, object: &Arc<Object>) {
+        let Some(path) = object.own() else { return };
         if let Some(users) = state.users.get_mut(&object.digest).filter(|users| **users > 1) {
             *users -= 1;
             return;
         }
         state.users.remove(&object.digest);
-        if state.objects.remove(&object.digest).is_none() {
-            return;
-        }
-        if let Place::Own(path) = &object.place {
+        if state.objects.remove(&object.digest).is_some() {
             state.used = state.used.saturating_sub(object.size);
             let _ = std::fs::remove_file(path);
         }
@@ -294,27 +298,36 @@ impl Store {
         match object.hash() {
             Ok(found) if found == object.digest => Ok(()),
             _ => {
-                self.drop_object(object);
-                (self.tell)(Severity::Warning, StoreError::Damaged(object.digest).to_string());
-                Err(StoreError::Damaged(object.digest))
+                let error = match self.drop_object(object) {
+                    Some(pack) => StoreError::DamagedPack(object.digest, pack),
+                    None => StoreError::Damaged(object.digest),
+                };
+                (self.tell)(Severity::Warning, error.to_string());
+                Err(error)
             }
         }
     }
 
-    fn drop_object(&self, object: &Arc<Object>) {
+    /// Drops an object and the entries that have it. A copy of the same content that lies elsewhere stays, with its
+    /// entries. Gives the pack's name when it lay in one.
+    fn drop_object(&self, object: &Arc<Object>) -> Option<Arc<str>> {
         let mut state = self.state();
+        let mut pack = None;
         for all in state.entries.values_mut() {
-            for entry in all
-                .iter()
-                .filter(|entry| entry.object.digest == object.digest && entry.pack.is_none())
-            {
-                let _ = std::fs::remove_file(self.entry_path(&entry.record));
+            for entry in all.iter().filter(|entry| entry.object.same(object)) {
+                match &entry.pack {
+                    Some(name) => pack = Some(name.clone()),
+                    None => drop(std::fs::remove_file(self.entry_path(&entry.record))),
+                }
             }
-            all.retain(|entry| entry.object.digest != object.digest);
+            all.retain(|entry| !entry.object.same(object));
         }
         state.entries.retain(|_, all| !all.is_empty());
-        state.users.remove(&object.digest);
-        self.let_go(&mut state, object);
+        if object.own().is_some() {
+            state.users.remove(&object.digest);
+            self.let_go(&mut state, object);
+        }
+        pack
     }
 
     /// The open file of an object, checked when this is its first use since the start.
@@ -336,7 +349,7 @@ impl Store {
         if let Some(open) = object.opened() {
             return Ok(open);
         }
-        let open = object.open().inspect_err(|_| self.drop_object(object))?;
+        let open = object.open().inspect_err(|_| drop(self.drop_object(object)))?;
         let mut queue = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         queue.push_back(object.clone());
         while queue.len() > OPEN_MOST {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rackbar_model::Digest;
@@ -17,8 +17,13 @@ use super::StoreError;
 pub enum Place {
     /// A file of the store.
     Own(PathBuf),
-    /// Inside a data pack, from this offset on.
-    Pack(PathBuf, u64),
+    /// Inside a data pack.
+    Pack {
+        /// The pack's file, which stays open.
+        file: Arc<File>,
+        /// Where in it the content begins.
+        offset: u64,
+    },
 }
 
 /// A content by its digest.
@@ -52,23 +57,56 @@ impl Object {
         self
     }
 
-    fn offset(&self) -> u64 {
-        match self.place {
-            Place::Own(_) => 0,
-            Place::Pack(_, offset) => offset,
+    /// It is a file of the store, and not part of a pack.
+    pub(super) fn own(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Own(path) => Some(path),
+            Place::Pack { .. } => None,
         }
     }
 
+    /// The same content at the same place.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        let place = match (&self.place, &other.place) {
+            (Place::Own(_), Place::Own(_)) => true,
+            (Place::Pack { file, .. }, Place::Pack { file: theirs, .. }) => Arc::ptr_eq(file, theirs),
+            _ => false,
+        };
+        place && self.digest == other.digest
+    }
+
     pub(super) fn opened(&self) -> Option<(Arc<File>, u64)> {
+        if let Place::Pack { file, offset } = &self.place {
+            return Some((file.clone(), *offset));
+        }
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.clone().map(|file| (file, self.offset()))
+        file.clone().map(|file| (file, 0))
+    }
+
+    /// A descriptor to read it by, and where in it the content begins.
+    fn handle(&self) -> Result<(Arc<File>, u64), StoreError> {
+        match &self.place {
+            Place::Own(path) => Ok((Arc::new(File::open(path).map_err(StoreError::io("open", path))?), 0)),
+            Place::Pack { file, offset } => Ok((file.clone(), *offset)),
+        }
     }
 
     pub(super) fn open(&self) -> Result<(Arc<File>, u64), StoreError> {
-        let (Place::Own(path) | Place::Pack(path, _)) = &self.place;
-        let file = Arc::new(File::open(path).map_err(StoreError::io("open", path))?);
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.clone());
-        Ok((file, self.offset()))
+        let (file, offset) = self.handle()?;
+        if self.own().is_some() {
+            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.clone());
+        }
+        Ok((file, offset))
+    }
+
+    /// Its bytes from the first to the last.
+    ///
+    /// # Errors
+    /// When its file cannot be opened.
+    pub fn reader(&self) -> Result<Reader, StoreError> {
+        let (file, at) = self.handle()?;
+        let left = self.size;
+        Ok(Reader { file, at, left })
     }
 
     pub(super) fn close(&self) {
@@ -80,12 +118,29 @@ impl Object {
     /// # Errors
     /// When it cannot be read or is shorter than it was.
     pub fn hash(&self) -> Result<Digest, StoreError> {
-        let (Place::Own(path) | Place::Pack(path, _)) = &self.place;
-        let file = File::open(path).map_err(StoreError::io("open", path))?;
-        if matches!(self.place, Place::Own(_)) && file.metadata().is_ok_and(|meta| meta.len() != self.size) {
+        let (file, offset) = self.handle()?;
+        if self.own().is_some() && file.metadata().is_ok_and(|meta| meta.len() != self.size) {
             return Err(StoreError::Damaged(self.digest));
         }
-        hash_file(&file, self.offset(), self.size).map_err(StoreError::io("read", path))
+        let path = self.own().unwrap_or(Path::new("a data pack"));
+        hash_file(&file, offset, self.size).map_err(StoreError::io("read", path))
+    }
+}
+
+/// Reads one content wherever it lies. Others may read from the same file meanwhile.
+pub struct Reader {
+    file: Arc<File>,
+    at: u64,
+    left: u64,
+}
+
+impl io::Read for Reader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(out.len());
+        let count = self.file.read_at(out.get_mut(..want).unwrap_or_default(), self.at)?;
+        self.at = self.at.saturating_add(count as u64);
+        self.left = self.left.saturating_sub(count as u64);
+        Ok(count)
     }
 }
 

@@ -121,11 +121,7 @@ impl Spool {
             .and_then(|()| std::fs::rename(&self.path, &path));
         put.map_err(StoreError::io("keep", &path))?;
         self.sealed = true;
-        let known = self
-            .store
-            .find_digest(&digest)
-            .filter(|object| matches!(object.place, Place::Own(_)));
-        match known {
+        match self.store.find_digest(&digest) {
             Some(object) if object.whole.get() == Some(&true) => Ok(object),
             _ => Ok(Arc::new(
                 Object::new(digest, self.written, Place::Own(path)).known_whole(),

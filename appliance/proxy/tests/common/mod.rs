@@ -1,6 +1,8 @@
 //! An origin that misbehaves on request, and a proxy before it.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part")]
 
+pub mod apt;
+
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

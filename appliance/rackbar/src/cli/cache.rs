@@ -93,7 +93,7 @@ async fn list(client: &Client, only: Option<&str>, as_json: bool) -> Result<()> 
     if as_json {
         return output::json(&entries);
     }
-    let mut table = output::table(&["KEY", "KB", "HITS", "USED", "FRESH", "PINNED", "SHA-256"]);
+    let mut table = output::table(&["KEY", "KB", "HITS", "USED", "FRESH", "PINNED", "PACK", "SHA-256"]);
     for entry in &entries {
         let fresh = match entry.fresh_seconds {
             seconds if seconds > 0 => format!("{seconds} s"),
@@ -106,6 +106,7 @@ async fn list(client: &Client, only: Option<&str>, as_json: bool) -> Result<()> 
             entry.used.to_string(),
             fresh,
             if entry.pinned { "yes" } else { "" }.to_owned(),
+            output::plain(entry.pack.as_deref().unwrap_or_default()),
             entry.sha256.to_string().chars().take(16).collect(),
         ]);
     }

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use futures_util::stream::unfold;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rackbar_control::client::Client;
+use rackbar_control::operations::CatalogueEntry;
 use rackbar_model::{Digest, ImageEntry};
 use tokio::io::AsyncReadExt as _;
 
@@ -88,14 +89,14 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
 }
 
 async fn list(client: &Client, as_json: bool) -> Result<()> {
-    let images: Vec<ImageEntry> = client.list("/api/v1/images").await?;
+    let images: Vec<CatalogueEntry> = client.list("/api/v1/images").await?;
     if as_json {
         return output::json(&images);
     }
     let mut table = output::table(&[
-        "NAME", "FORMAT", "MB", "ARCH", "USER", "SOURCE", "LICENCE", "ADDED", "SHA-256",
+        "NAME", "FORMAT", "MB", "ARCH", "USER", "SOURCE", "LICENCE", "ADDED", "PACK", "SHA-256",
     ]);
-    for image in &images {
+    for CatalogueEntry { image, pack } in &images {
         table.add_row(vec![
             image.name.clone(),
             format!("{:?}", image.format).to_lowercase(),
@@ -105,6 +106,7 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
             output::plain(&image.source),
             output::plain(&image.licence),
             image.added.to_string(),
+            output::plain(pack.as_deref().unwrap_or_default()),
             image.sha256.to_string().chars().take(16).collect(),
         ]);
     }
@@ -113,7 +115,7 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
 }
 
 /// A bar on standard error when that is a terminal.
-fn bar(bytes: u64, what: &'static str) -> ProgressBar {
+pub(super) fn bar(bytes: u64, what: &'static str) -> ProgressBar {
     let target = if std::io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {

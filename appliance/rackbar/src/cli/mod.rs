@@ -13,6 +13,7 @@ mod images;
 mod log;
 mod nodes;
 mod output;
+mod packs;
 mod plans;
 mod proof;
 mod runs;
@@ -121,6 +122,9 @@ pub enum Command {
     /// See and keep what the caching proxy has stored
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Carry operating systems and packages to where there is no network
+    #[command(subcommand)]
+    Pack(packs::Command),
     /// See the webhooks, and give them secrets
     #[command(subcommand)]
     Webhook(webhooks::Command),
@@ -171,6 +175,9 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
     }
     match command {
         Command::Verify(options) if options.list => return proof::list_checks(global.json),
+        Command::Pack(packs::Command::Verify { name }) if packs::file_named(name).is_some() => {
+            return packs::file_named(name).map_or(Ok(()), |file| packs::verify_file(file, global.json));
+        }
         Command::Unlock(options) => return secrets::unlock(options).await,
         Command::Secrets(secrets::Command::Read(options)) => return secrets::read(options, global.json),
         _ => {}
@@ -196,6 +203,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Token(command) => tokens::run(&client, command, global.json).await,
         Command::Audit(options) => tokens::audit(&client, options, global.json).await,
         Command::Cache(command) => cache::run(&client, command, global.json).await,
+        Command::Pack(command) => packs::run(&client, command, global.json).await,
         Command::Webhook(command) => webhooks::run(&client, command, global.json).await,
         Command::Lease(command) => services::leases(&client, command, global.json).await,
         Command::Service(command) => services::services(&client, command, global.json).await,

@@ -109,6 +109,7 @@ impl Checker<'_> {
             time: self.time(&raw.ntp),
             log: self.log(&raw.syslog),
             proxy: self.proxy(&raw.proxy),
+            packs: self.packs(&raw.packs),
             webhooks: self.webhooks(&raw.webhook),
             admin_token,
         }

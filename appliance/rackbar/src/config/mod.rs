@@ -5,6 +5,7 @@
 
 mod check;
 mod kernel;
+mod packs;
 mod parts;
 mod proxy;
 mod raw;
@@ -43,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) time: Time,
     pub(crate) log: Log,
     pub(crate) proxy: Proxy,
+    /// Keys whose data packs are taken besides our own.
+    pub(crate) packs: Vec<rackbar_packs::Key>,
     pub(crate) webhooks: Vec<Hook>,
     /// SHA-256 of the admin token's text.
     pub(crate) admin_token: Option<Digest>,

@@ -32,6 +32,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) proxy: super::proxy::RawProxy,
     #[serde(default)]
+    pub(super) packs: super::packs::RawPacks,
+    #[serde(default)]
     pub(super) webhook: Vec<super::webhook::RawWebhook>,
 }
 

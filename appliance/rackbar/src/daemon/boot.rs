@@ -79,6 +79,7 @@ fn disc(loader: &Artifact, addresses: &[Ipv4Addr], port: u16) -> Result<Vec<u8>,
     let disc = Disc {
         efi: &efi,
         beside: Some((MEDIUM_FILE, text.as_bytes())),
+        behind: &[],
         serial: DISC_SERIAL,
         least: iso::FAT16,
     };

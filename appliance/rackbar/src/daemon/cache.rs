@@ -245,6 +245,7 @@ pub(super) fn entries(proxy: &Proxy) -> Vec<CacheEntry> {
         hits: item.hits,
         pinned: item.pinned,
         fresh_seconds: item.fresh_seconds,
+        pack: item.pack,
     };
     proxy.list().into_iter().map(entry).collect()
 }

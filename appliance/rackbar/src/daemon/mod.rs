@@ -15,6 +15,7 @@ mod names;
 mod network;
 mod operations;
 mod options;
+mod packs;
 mod refusals;
 mod resolv;
 mod services;
@@ -51,6 +52,7 @@ use keep::Keep;
 use network::{Networks, Placed};
 use operations::Asked;
 pub(crate) use options::Options;
+use packs::Packs;
 use resolv::Resolv;
 use services::{Ports, Services, status};
 use setup::{anew, check, credentials, open_store, place, profiles, start_log};
@@ -135,6 +137,9 @@ struct Daemon {
     devices: Arc<Devices>,
     works: Works,
     cache: cache::Cache,
+    packs: Packs,
+    /// The kernel's command line.
+    kernel: String,
     webhooks: Webhooks,
     resolv: Resolv,
     access: Arc<Access>,
@@ -191,10 +196,24 @@ impl Daemon {
                 config: &options.config,
             })
         })?;
+        let cache = cache::Cache::new(rack.clone(), &options.data);
+        let packs = Packs::new(packs::Start {
+            rack: rack.clone(),
+            executor: works.executor.clone(),
+            images: works.images.clone(),
+            cache: cache.door(),
+            signer: site.signer.clone(),
+            site: &config.name,
+            data: &options.data,
+            folders: options.packs.clone(),
+            devices: options.pack_devices,
+        });
         let mut daemon = Self {
             resolv: Resolv::new("/etc/resolv.conf"),
             webhooks: Webhooks::new(rack.clone(), store.clone(), &config.name),
-            cache: cache::Cache::new(rack.clone(), &options.data),
+            cache,
+            packs,
+            kernel: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
             https_boot: HttpsBoot::new(
                 store.clone(),
                 rack.clone(),
@@ -268,7 +287,7 @@ impl Daemon {
                 keep,
                 self.services.clients(),
                 self.logs.clone(),
-                self.cache.door(),
+                (self.cache.door(), self.packs.clone()),
                 self.webhooks.door(),
             )),
             access: self.access.clone(),
@@ -348,6 +367,7 @@ impl Daemon {
         };
         self.services.follow(&self.config, &around);
         self.cache.follow(&self.config, &around);
+        self.packs.follow(&self.config, &self.kernel);
         // Where the network is not ours to set up, neither is this.
         if !self.options.no_network_setup {
             let learnt = around.resolvers.iter().copied().map(IpAddr::from);
@@ -494,6 +514,7 @@ impl Daemon {
             devices,
             works,
             cache,
+            packs,
             webhooks,
             ..
         } = self;
@@ -508,6 +529,7 @@ impl Daemon {
             // What is under way is taken up by the next start.
             drop(works);
             services.stop();
+            packs.stop();
             cache.stop();
             drop(networks);
         });

@@ -10,9 +10,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
-    Answer, Body, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, EnrolmentEntry, ExportEntry, HardwareLog,
-    LogLine, LogQuery, MediaList, NewImage, Operations, Order, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock,
-    SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
+    Answer, Body, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry, EnrolmentEntry,
+    ExportEntry, HardwareLog, LogLine, LogQuery, MediaList, NewImage, NewPack, Operations, Order, PackEntry, PackFile,
+    PackOrder, PackState, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, StorageOrder,
+    StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -25,6 +26,7 @@ use super::cache::{self, CacheDoor};
 use super::handoff::{self, HandOff};
 
 use super::keep::Keep;
+use super::packs::Packs;
 use super::refusals::{mistakes, of_bmc, of_commit, of_image, of_node, of_plan, of_verify};
 use super::support::Support;
 use super::uploads::take_in;
@@ -41,6 +43,7 @@ pub(super) struct Asked {
     keep: Keep,
     clients: Arc<ClientTable>,
     cache: CacheDoor,
+    packs: Packs,
     hooks: HookDoor,
     consoles: Consoles,
     logs: Option<Arc<LogStore>>,
@@ -53,7 +56,7 @@ impl Asked {
         keep: Keep,
         clients: Arc<ClientTable>,
         logs: Option<Arc<LogStore>>,
-        cache: CacheDoor,
+        (cache, packs): (CacheDoor, Packs),
         hooks: HookDoor,
     ) -> Self {
         let consoles = Consoles::new(rack.clone(), keep.folder.join("console"));
@@ -63,6 +66,7 @@ impl Asked {
             keep,
             clients,
             cache,
+            packs,
             hooks,
             consoles,
             logs,
@@ -343,9 +347,31 @@ impl Operations for Asked {
         self.ask(|executor, _| executor.rack_report().as_ref().map(text).ok_or_else(no_report))
     }
 
-    fn images(&self) -> Answer<'_, Vec<ImageEntry>> {
+    fn images(&self) -> Answer<'_, Vec<CatalogueEntry>> {
         let images = Self::images(self);
-        async move { Ok(images?.list().iter().map(|entry| (**entry).clone()).collect()) }.boxed()
+        async move { Ok(super::uploads::catalogue(&*images?)) }.boxed()
+    }
+
+    fn packs(&self) -> Answer<'_, PackState> {
+        let packs = self.packs.clone();
+        async move { Ok(packs.list()) }.boxed()
+    }
+
+    fn order_packs(&self, order: PackOrder) -> Answer<'_, String> {
+        self.packs.clone().order(order).boxed()
+    }
+
+    fn put_pack(&self, pack: NewPack) -> Answer<'_, PackEntry> {
+        self.packs.clone().take_in(pack).boxed()
+    }
+
+    fn remove_pack(&self, name: &str) -> Answer<'_, ()> {
+        self.packs.clone().remove(name.to_owned()).boxed()
+    }
+
+    fn pack_file(&self, name: &str) -> Answer<'_, PackFile> {
+        let file = self.packs.give(name);
+        async move { file }.boxed()
     }
 
     fn put_image(&self, image: NewImage) -> Answer<'_, ImageEntry> {

@@ -30,6 +30,12 @@ pub(crate) struct Options {
     /// Folder of vmlinuz, base.cpio.zst, loader.efi, undionly.kpxe and snponly.efi
     #[arg(long, default_value = "/boot", value_name = "FOLDER")]
     pub(super) boot_files: PathBuf,
+    /// Folder to look for data packs in; may be given more than once
+    #[arg(long, default_value = "/esp/packs", value_name = "FOLDER")]
+    pub(super) packs: Vec<PathBuf>,
+    /// Look for data packs on all disks as well: partitions named rackbar-pack-..., and whole sticks that hold one
+    #[arg(long)]
+    pub(super) pack_devices: bool,
     /// Take interfaces and addresses as they are
     #[arg(long)]
     pub(super) no_network_setup: bool,

@@ -4,10 +4,19 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use rackbar_artifacts::images::{ImageMeta, Images};
-use rackbar_control::operations::{NewImage, Refused};
+use rackbar_control::operations::{CatalogueEntry, NewImage, Refused};
 use rackbar_model::ImageEntry;
 
 use super::refusals::of_image;
+
+/// What can be installed, and what of it lies in a data pack.
+pub(super) fn catalogue(images: &Images) -> Vec<CatalogueEntry> {
+    let entry = |entry: Arc<ImageEntry>| CatalogueEntry {
+        pack: images.pack_of(&entry.name),
+        image: (*entry).clone(),
+    };
+    images.list().into_iter().map(entry).collect()
+}
 
 /// Takes an image in. Pieces wait for the disk one by one, so that a fast sender costs no memory.
 pub(super) async fn take_in(images: Arc<Images>, image: NewImage) -> Result<ImageEntry, Refused> {

@@ -302,12 +302,13 @@ impl Outgoing {
                 Body::Part { artifact, from, .. } => match artifact.content() {
                     Content::Memory(bytes) => send_memory(stream, head, bytes, from + self.body_sent, left),
                     // Without a body to follow the head leaves at once, else with the first bytes of the file.
-                    Content::File(_) if !head.is_empty() => {
+                    Content::File { .. } if !head.is_empty() => {
                         let more = if left > 0 { MORE } else { MsgFlags::empty() };
                         send(stream, &[IoSlice::new(head)], more)
                     }
-                    Content::File(file) => {
-                        let mut offset = i64::try_from(from + self.body_sent).map_err(io::Error::other)?;
+                    Content::File { file, offset } => {
+                        let at = offset.saturating_add(from + self.body_sent);
+                        let mut offset = i64::try_from(at).map_err(io::Error::other)?;
                         let count = usize::try_from(left.min(STEP)).map_err(io::Error::other)?;
                         match sendfile64(stream, file, Some(&mut offset), count) {
                             // The file became shorter in place: what was announced cannot be kept.

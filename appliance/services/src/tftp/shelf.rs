@@ -46,7 +46,7 @@ impl Files for Shelf {
         let artifact = self.artifacts.by_name(name)?;
         match artifact.content() {
             Content::Memory(content) => Some(Arc::clone(content)),
-            Content::File(_) => self.load(&artifact),
+            Content::File { .. } => self.load(&artifact),
         }
     }
 }
