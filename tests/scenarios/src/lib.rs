@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rackbar_image::packs::MediumPack;
 use rackbar_model::{Node, NodeState};
 use rackbar_vrack::rack::{Appliance, Rack, RackFile, RackOptions};
 use rackbar_vrack::seat::{MachinePower, PowerAction};
@@ -102,10 +103,27 @@ impl Stage {
     /// # Errors
     /// As there.
     pub async fn set_with(file: RackFile, change: impl FnOnce(String) -> String) -> Result<Self> {
-        Self::build(file, change, site::token()?).await
+        Self::build(file, change, &[], site::token()?).await
     }
 
-    async fn build(file: RackFile, change: impl FnOnce(String) -> String, token: String) -> Result<Self> {
+    /// As [`Stage::set_with`], with data packs on the appliance's medium.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn set_with_packs(
+        file: RackFile,
+        change: impl FnOnce(String) -> String,
+        packs: &[MediumPack<'_>],
+    ) -> Result<Self> {
+        Self::build(file, change, packs, site::token()?).await
+    }
+
+    async fn build(
+        file: RackFile,
+        change: impl FnOnce(String) -> String,
+        packs: &[MediumPack<'_>],
+        token: String,
+    ) -> Result<Self> {
         let options = RackOptions {
             bmc: Some(Arc::new(rackbar_vrack::bmc::start)),
             // A run to look at afterwards: its folder stays, with captures and the timeline.
@@ -114,7 +132,7 @@ impl Stage {
         };
         let rack = Arc::new(Rack::build(file, options).await.context("building the rack")?);
         let configuration = change(site::configuration(&rack, &token));
-        let medium = site::medium(&rack, &media()?, &configuration)?;
+        let medium = site::medium(&rack, &media()?, &configuration, packs)?;
         let appliance = rack
             .add_appliance(&medium)
             .await
@@ -163,7 +181,7 @@ impl Stage {
             stage.start_appliance().await?;
             return Ok(stage);
         };
-        let stage = Self::build(file, change, saved.token).await?;
+        let stage = Self::build(file, change, &[], saved.token).await?;
         let start = Instant::now();
         let restored = stage.appliance.machine.restore(&saved.snapshot).await;
         restored.context("continuing the saved appliance")?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rackbar_image::disk::{self, DiskSpec};
 use rackbar_image::iso::{self, IsoSpec};
+use rackbar_image::packs::MediumPack;
 use rackbar_vrack::rack::{BMC_PASSWORD, BMC_USERNAME, DhcpRole, Interface, Medium, Rack, neighbour};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -68,11 +69,12 @@ pub fn configuration(rack: &Rack, token: &str) -> String {
     )
 }
 
-/// Writes the medium of a rack's appliance into its run directory, out of what `cargo xtask image` built.
+/// Writes the medium of a rack's appliance into its run directory, out of what `cargo xtask image` built, with these data
+/// packs on it.
 ///
 /// # Errors
 /// When what was built is missing or the run directory cannot be written.
-pub fn medium(rack: &Rack, image: &Path, configuration: &str) -> Result<PathBuf> {
+pub fn medium(rack: &Rack, image: &Path, configuration: &str, packs: &[MediumPack<'_>]) -> Result<PathBuf> {
     let efi_path = image.join("rackbar.efi");
     let efi = || std::fs::read(&efi_path).with_context(|| format!("reading {}", efi_path.display()));
     match rack.file().appliance.medium {
@@ -82,7 +84,7 @@ pub fn medium(rack: &Rack, image: &Path, configuration: &str) -> Result<PathBuf>
                 &DiskSpec {
                     efi: &efi()?,
                     config: Some(configuration),
-                    packs: &[],
+                    packs,
                     data_mib: DATA_MIB,
                 },
                 &path,
@@ -95,7 +97,7 @@ pub fn medium(rack: &Rack, image: &Path, configuration: &str) -> Result<PathBuf>
                 &IsoSpec {
                     efi: &efi()?,
                     config: Some(configuration),
-                    packs: &[],
+                    packs,
                 },
                 &path,
             )?;

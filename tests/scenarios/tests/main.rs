@@ -11,6 +11,7 @@ mod ipxe;
 mod local_disk;
 mod media;
 mod mixed;
+mod offline;
 mod operator;
 mod page;
 mod ports;

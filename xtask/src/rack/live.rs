@@ -90,7 +90,7 @@ async fn stopped(down: &Notify) {
 async fn bring_up(rack: &Arc<Rack>, image: &Path, wanted: Option<&Wanted>, start: &Start) -> Result<()> {
     let token = site::token()?;
     let configuration = site::configuration(rack, &token);
-    let medium = site::medium(rack, image, &configuration)?;
+    let medium = site::medium(rack, image, &configuration, &[])?;
     let appliance = rack
         .add_appliance(&medium)
         .await
