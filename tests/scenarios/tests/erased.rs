@@ -12,14 +12,26 @@ use crate::install::{all_ready, discovered};
 const ERASED: &str = r#"
 version = 1
 
+[network.rack]
+subnet = "10.77.10.0/24"
+addresses = "dhcp"
+
 [role.own]
 os = "debian-12"
 root = { bus = "nvme" }
 erase = "sanitize"
 
+[[role.own.network]]
+name = "rack"
+network = "rack"
+
 [role.over]
 os = "debian-12"
 erase = "overwrite"
+
+[[role.over.network]]
+name = "rack"
+network = "rack"
 
 [[rule]]
 name = "with an NVMe disk"
