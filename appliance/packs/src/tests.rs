@@ -1,3 +1,5 @@
+//! Packs made, read back, changed by one bit, cut off.
+
 use std::io::Write as _;
 use std::path::PathBuf;
 

@@ -418,6 +418,20 @@ fn simple_mode_needs_no_site_file_and_touches_only_what_is_named() {
     assert_eq!(setup(&plan, "node-001").networks[0].addresses, ["10.10.0.50/24"]);
 }
 
+#[test]
+fn a_role_that_names_no_network_asks_for_an_address_where_its_machine_booted() {
+    let site = site(
+        "version = 1\n[role.worker]\nos = \"debian-12\"\n[[rule]]\nname = \"all\"\nwhen = \"true\"\nrole = \"worker\"\n",
+    );
+    let mut facts = facts(vec![node(1, vec![disk("A", 8, DiskBus::Nvme)])]);
+    facts.nodes[0].role = Some("worker".into());
+    let plan = all(&site, &facts);
+    let networks = &setup(&plan, "node-001").networks;
+    assert_eq!(networks.len(), 1, "{networks:?}");
+    let boot = facts.nodes[0].node.inventory.as_ref().unwrap().boot.mac.unwrap();
+    assert_eq!((networks[0].addresses.len(), &networks[0].nics), (0, &vec![boot]));
+}
+
 /// The rack of `tests/racks/demo.toml` with its site.
 #[test]
 fn the_demo_rack_is_planned_by_its_site() {

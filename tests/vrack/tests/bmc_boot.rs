@@ -118,9 +118,10 @@ fn disc() -> Vec<u8> {
     // Bootable, no emulation, four sectors of 512, at sector 20.
     put(19 * SECTOR + 32, &[0x88, 0, 0, 0, 0, 0, 4, 0, 20]);
     let program = [
+        0xfa, // cli: SeaBIOS sends what is left of its screen to the same port from its timer's interrupt
         0x31, 0xc0, // xor ax, ax
         0x8e, 0xd8, // mov ds, ax
-        0xbe, 0x15, 0x7c, // mov si, 0x7c15: what follows the program
+        0xbe, 0x16, 0x7c, // mov si, 0x7c16: what follows the program
         0xba, 0xf8, 0x03, // mov dx, 0x3f8
         0xac, // next: lodsb
         0x84, 0xc0, // test al, al

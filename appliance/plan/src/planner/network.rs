@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use rackbar_model::{ImageEntry, Inventory, Nic, NodeId, OsFile, OsNetwork, OsSetup, SecretText};
 
-use super::INSTALL_ROLE;
 use crate::digest;
 use crate::rules::{NicSelector, boot_nic};
 use crate::site::{Addresses, Network, Role, RoleNetwork, Service, Site};
@@ -177,7 +176,8 @@ impl Wanted<'_> {
             });
             self.services(&wanted.network, network, &mut setup)?;
         }
-        if role.network.is_empty() && site.role.contains_key(INSTALL_ROLE) {
+        // A machine on no network could not be reached, by us neither.
+        if role.network.is_empty() {
             setup.networks.extend(boot_nic(inventory).map(lan));
         }
         no_clash(&setup.networks)?;
