@@ -10,7 +10,7 @@ use rackbar_boot_media::iso::{self, Behind, Disc};
 use crate::digest::serial;
 use crate::disk::{CONFIG_NAME, ESP_NAME};
 use crate::gpt::{self, Partition};
-use crate::packs::{MediumPack, Placed, open};
+use crate::packs::{MediumPack, Placed, file_name, open};
 
 /// An ISO to write.
 #[derive(Debug, Clone, Copy)]
@@ -65,9 +65,4 @@ fn create(spec: &IsoSpec<'_>, path: &Path) -> Result<()> {
         .chain(packs.iter().map(Placed::partition))
         .collect();
     gpt::write(&mut file, "iso", &partitions)
-}
-
-/// A pack's file name as ISO 9660 has it, but for its version.
-fn file_name(name: &str) -> String {
-    format!("{}.PACK", name.replace('.', "_").to_ascii_uppercase())
 }

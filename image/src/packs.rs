@@ -3,6 +3,7 @@
 //! On a disk each pack fills a partition named `rackbar-pack-N`. On an ISO the same bytes are such a partition and a file
 //! below `PACKS`, for a machine that sees the medium as a CD and no partitions on it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::path::Path;
@@ -35,12 +36,18 @@ pub(crate) struct Placed {
 
 /// Opens all, none of them placed yet.
 pub(crate) fn open(packs: &[MediumPack<'_>]) -> Result<Vec<Placed>> {
-    let mut placed = Vec::new();
+    let (mut placed, mut names) = (Vec::new(), BTreeSet::new());
     for (number, pack) in (1u32..).zip(packs) {
         let what = || format!("data pack {}", pack.path.display());
         let file = File::open(pack.path).with_context(what)?;
         let bytes = file.metadata().with_context(what)?.len();
         ensure!(bytes > 0, "{} is empty", what());
+        ensure!(
+            names.insert(file_name(pack.name)),
+            "{}: another data pack on this medium would be the file {}, too; give one of them another name",
+            what(),
+            file_name(pack.name)
+        );
         placed.push(Placed {
             name: pack.name.to_owned(),
             partition: format!("rackbar-pack-{number}"),
@@ -50,6 +57,11 @@ pub(crate) fn open(packs: &[MediumPack<'_>]) -> Result<Vec<Placed>> {
         });
     }
     Ok(placed)
+}
+
+/// A pack's file name as ISO 9660 has it, but for its version.
+pub(crate) fn file_name(name: &str) -> String {
+    format!("{}.PACK", name.replace('.', "_").to_ascii_uppercase())
 }
 
 /// Opens all and gives each a place, the first at or behind `from`.

@@ -371,6 +371,10 @@ fn packs_are_partitions_of_a_disk_and_both_partitions_and_files_of_an_iso() {
         packs: &packs,
     };
     iso::write(&spec, &file("cd.iso")).unwrap();
+    let alike = ["debian-12.5", "debian-12_5"].map(|name| MediumPack { name, ..packs[0] });
+    let spec = IsoSpec { packs: &alike, ..spec };
+    let refusal = format!("{:#}", iso::write(&spec, &file("alike.iso")).unwrap_err());
+    assert!(refusal.contains("another data pack on this medium"), "{refusal}");
     for medium in ["disk.img", "cd.iso"] {
         let verdict = run("sgdisk", &["--verify", &path(medium)]);
         assert!(verdict.contains("No problems found"), "{verdict}");

@@ -19,6 +19,7 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
     bytes: u64,
     written: Option<SystemTime>,
+    medium: u64,
 }
 
 /// Files in a folder that are named like packs. A folder that is not there has none.
@@ -34,6 +35,7 @@ pub(super) fn in_folder(folder: &Path) -> Vec<Place> {
             path,
             bytes: meta.len(),
             written: meta.modified().ok(),
+            medium: 0,
         })
     };
     let mut found: Vec<_> = all.filter_map(|entry| place(entry.path())).collect();
@@ -47,6 +49,8 @@ pub(super) struct Device {
     name: String,
     sectors: u64,
     partition: String,
+    /// Which medium it is: the kernel counts them up, so that one of the same size under the same name is another one.
+    medium: u64,
 }
 
 /// All block devices with something in them, as the kernel lists them below `sys` (`/sys/class/block`). Opens none.
@@ -59,10 +63,14 @@ pub(super) fn devices(sys: &Path) -> Vec<Device> {
         let uevent = text("uevent");
         let partition = uevent.lines().find_map(|line| line.strip_prefix("PARTNAME="));
         let partition = partition.unwrap_or_default().to_owned();
+        // A partition has none of its own; above it is its disk.
+        let numbers = ["diskseq", "../diskseq"].map(text);
+        let medium = numbers.iter().find_map(|number| number.trim().parse().ok());
         (sectors > 0 && !memory).then_some(Device {
             name,
             sectors,
             partition,
+            medium: medium.unwrap_or(0),
         })
     };
     let mut found: Vec<_> = all
@@ -88,6 +96,7 @@ pub(super) fn on_devices(devices: &[Device], dev: &Path) -> Vec<Place> {
             path,
             bytes: device.sectors.saturating_mul(512),
             written: None,
+            medium: device.medium,
         })
         .collect()
 }
@@ -133,6 +142,12 @@ mod tests {
             put(at("dev").join(name), start);
         }
         let found = devices(&at("sys"));
-        assert_eq!(names(on_devices(&found, &at("dev"))), ["sda2", "sdb"]);
+        let before = on_devices(&found, &at("dev"));
+        assert_eq!(names(before.clone()), ["sda2", "sdb"]);
+        // Another stick of the same size, put in between two looks.
+        put(at("sys/sdb/diskseq"), b"12\n");
+        let after = on_devices(&devices(&at("sys")), &at("dev"));
+        assert_eq!((before.first(), before.len()), (after.first(), after.len()));
+        assert_ne!(before.last(), after.last());
     }
 }
