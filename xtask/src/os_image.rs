@@ -2,8 +2,10 @@
 //!
 //! mmdebstrap makes the tree as a tar archive (apt checks every signature), mke2fs makes the root file system of it,
 //! and `rackbar_image::os` makes the bootable disk. The result is kept until the recipe or a package of it changes.
+//! `debian-12-installer` is no image: kernel and initial RAM file system of debian-installer, out of Debian's package.
 
 mod build;
+mod installer;
 pub(crate) mod sources;
 
 use std::path::PathBuf;
@@ -19,7 +21,7 @@ use crate::setup::{self, Need};
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
     /// Which image
-    #[arg(value_parser = ["debian-12", CLOUD_INIT], default_value = "debian-12")]
+    #[arg(value_parser = ["debian-12", CLOUD_INIT, INSTALLER], default_value = "debian-12")]
     name: String,
     /// Take packages of this release instead of the recipe's; the machine's apt must know it
     #[arg(long)]
@@ -79,9 +81,20 @@ impl Default for Arguments {
     }
 }
 
+/// Debian's installer.
+const INSTALLER: &str = "debian-12-installer";
+
+/// Gives Debian's installer, out of the package that apt has of it.
+pub(crate) fn ensure_installer(project: &Project) -> Result<OsImage> {
+    installer::ensure(project, INSTALLER)
+}
+
 /// Gives the image, building it when there is none of this recipe and these package versions.
 pub(crate) fn ensure_built(project: &Project, arguments: &Arguments) -> Result<OsImage> {
     setup::ensure(Need::OsImage)?;
+    if arguments.name == INSTALLER {
+        return ensure_installer(project);
+    }
     let mut recipe = Recipe::parse(recipe::DEBIAN_12)?;
     if arguments.name == CLOUD_INIT {
         recipe = recipe.varied(recipe::DEBIAN_12_CLOUD_INIT)?;

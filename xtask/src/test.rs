@@ -20,6 +20,10 @@ pub(crate) struct Arguments {
     /// Run only the scenarios whose name contains TEXT
     #[arg(long, value_name = "TEXT")]
     scenario: Option<String>,
+    /// Debian archive that is whole, for the installer's story (http://HOST/debian); without it the story ends where this
+    /// machine's own archive does not have a package
+    #[arg(long, value_name = "URL")]
+    archive: Option<String>,
 }
 
 /// Runs the tests, the quick ones first.
@@ -43,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let system = built(crate::os_image::Arguments::default())?;
     let cloud = built(crate::os_image::Arguments::cloud_init())?;
+    crate::os_image::ensure_installer(&crate::project::Project::find()?)?;
     let times = media.join("story-times");
     // Of an earlier run; that there is none is no error.
     let _ = std::fs::remove_file(&times);
@@ -56,6 +61,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .env("RACKBAR_STORY_TIMES", &times)
         .env("RACKBAR_OS", system)
         .env("RACKBAR_OS_CLOUD_INIT", cloud);
+    if let Some(url) = &arguments.archive {
+        scenarios.env("RACKBAR_ARCHIVE", url);
+    }
     let told = step("scenarios in QEMU", &mut scenarios);
     table(&times);
     told

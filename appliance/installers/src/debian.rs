@@ -45,17 +45,27 @@ pub struct Debian {
     pub mirror: Url,
     /// The archive of security updates. Without one the installed system has no such source.
     pub security: Option<Url>,
+    /// Folder below which the installer asks for the name of each step that it begins ([`STEPS`]); ends with `/` and holds
+    /// a token.
+    pub steps: Option<Url>,
 }
+
+/// The steps that an installer tells of, in order: it has its answers and begins, it has what it consists of and looks for
+/// its disk, the disk has its partitions, the base system is on it.
+pub const STEPS: [&str; 4] = ["started", "disks", "partitioned", "base"];
 
 /// Renders the preseed file.
 pub(crate) fn render(install: &Install, debian: &Debian) -> Result<Rendered> {
     let bases = check::install(AT, install)?;
     limits(install, debian)?;
     let mut file = Preseed::default();
+    if let Some(steps) = &debian.steps {
+        file.set("preseed/early_command", "string", &tells(steps))?;
+    }
     locale_and_names(&mut file, install)?;
     archive(&mut file, install, debian)?;
     accounts_and_clock(&mut file, install)?;
-    disk(&mut file, install)?;
+    disk(&mut file, install, debian)?;
     packages(&mut file, install)?;
     end(&mut file, install, &bases)?;
     let setup = &install.setup;
@@ -81,10 +91,9 @@ fn limits(install: &Install, debian: &Debian) -> Result<()> {
         ("answers", Some(&install.answers)),
         ("done", Some(&install.done)),
         ("mirror", Some(&debian.mirror)),
-    ]
-    .into_iter()
-    .chain([("security", debian.security.as_ref())])
-    {
+        ("security", debian.security.as_ref()),
+        ("steps", debian.steps.as_ref()),
+    ] {
         if url.is_some_and(|url| !url.is_http()) {
             return Err(AT.error(field, "debian-installer fetches over http only", only_http));
         }
@@ -200,9 +209,29 @@ fn recipe(firmware: FirmwareMode, mirror: bool) -> String {
     format!("rackbar :: {first} {root}")
 }
 
-fn disk(file: &mut Preseed, install: &Install) -> Result<()> {
+/// Asks for one step's name. That nobody hears it stops nothing.
+fn tell(steps: &Url, step: &str) -> String {
+    format!("wget -q -O /dev/null {} || true", shell(&steps.file(step)))
+}
+
+/// Tells that it begins, and leaves scripts where the installer runs what lies in front of and behind the base system.
+fn tells(steps: &Url) -> String {
+    let [started, _, partitioned, base] = STEPS;
+    let script = |folder: &str, name: &str, step: &str| {
+        let line = shell(&tell(steps, step));
+        format!("mkdir -p {folder}; {{ echo '#!/bin/sh'; echo {line}; }} > {folder}/{name}; chmod 0755 {folder}/{name}")
+    };
+    [
+        tell(steps, started),
+        script("/usr/lib/base-installer.d", "01rackbar", partitioned),
+        script("/usr/lib/post-base-installer.d", "99rackbar", base),
+    ]
+    .join("; ")
+}
+
+fn disk(file: &mut Preseed, install: &Install, debian: &Debian) -> Result<()> {
     let mirror = matches!(install.target, RootTarget::Mirror(_));
-    file.set("partman/early_command", "string", &early(install))?;
+    file.set("partman/early_command", "string", &early(install, debian))?;
     file.set("partman-auto/method", "string", if mirror { "raid" } else { "regular" })?;
     file.set("partman-auto/choose_recipe", "select", "rackbar")?;
     file.set(
@@ -242,7 +271,12 @@ fn disk(file: &mut Preseed, install: &Install) -> Result<()> {
 }
 
 /// Finds the disks when the installer has its drivers, and tells partman and GRUB what they are called today.
-fn early(install: &Install) -> String {
+fn early(install: &Install, debian: &Debian) -> String {
+    let told = debian
+        .steps
+        .as_ref()
+        .map(|steps| tell(steps, "disks") + "; ")
+        .unwrap_or_default();
     let all = match install.target {
         RootTarget::Disk(_) => "$disk0",
         RootTarget::Mirror(_) => "$disk0 $disk1",
@@ -250,7 +284,7 @@ fn early(install: &Install) -> String {
     let find = disks::one_line(&disks::find(&install.target));
     let tell = |question: &str| format!("debconf-set {question} \"{all}\" || exit 1;");
     format!(
-        "{find} echo \"{all}\" > /tmp/rackbar-disks; {} {}",
+        "{told}{find} echo \"{all}\" > /tmp/rackbar-disks; {} {}",
         tell("partman-auto/disk"),
         tell("grub-installer/bootdev")
     )

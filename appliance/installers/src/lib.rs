@@ -29,7 +29,7 @@ mod talos;
 mod ubuntu;
 
 pub use boot::NetBoot;
-pub use debian::{Debian, DebianRelease};
+pub use debian::{Debian, DebianRelease, STEPS as DEBIAN_STEPS};
 pub use error::{RenderError, Result};
 pub use esxi::Esxi;
 pub use ignition::{Ignition, IgnitionKind, ignition_config};

@@ -8,13 +8,14 @@ use std::process::Command;
 
 use common::{base64, calls, embedded, full, hostile_install, plain, put, run, snapshot};
 use proptest::prelude::*;
-use rackbar_installers::{Debian, DebianRelease, Install, NetBoot, System, render};
+use rackbar_installers::{DEBIAN_STEPS, Debian, DebianRelease, Install, NetBoot, System, render};
 
 fn debian() -> System {
     System::Debian(Debian {
         release: DebianRelease::Bookworm,
         mirror: "http://10.0.0.2/mirror/debian".parse().unwrap(),
         security: Some("http://10.0.0.2/mirror/debian-security".parse().unwrap()),
+        steps: Some("http://10.0.0.2/boot/v1/installer/0123abcd/".parse().unwrap()),
     })
 }
 
@@ -75,7 +76,7 @@ fn preseed_is_as_it_was_and_debconf_accepts_it() {
 fn commands_of_the_installer_are_shell_that_busybox_reads() {
     for install in [plain(), full()] {
         let content = preseed(&install);
-        for question in ["partman/early_command", "preseed/late_command"] {
+        for question in ["preseed/early_command", "partman/early_command", "preseed/late_command"] {
             let line = content.lines().find(|line| line.contains(question)).unwrap();
             let command = line.split_once(" string ").unwrap().1;
             run(Command::new("busybox").args(["sh", "-n", "-c", command]));
@@ -123,6 +124,38 @@ fn the_system_partition_is_copied_to_the_other_half() {
         let said = run(Command::new("busybox").args(["sh", "-c", &format!("{stubs} set -- {copy}")]));
         assert_eq!(said.trim(), wanted);
     }
+}
+
+/// What the installer does at its steps: each asks for the step's name and nothing stops when nobody answers.
+#[test]
+fn the_installer_tells_of_every_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = preseed(&plain()).replace("/usr/lib/", &format!("{}/", folder.path().display()));
+    let stub = folder.path().join("wget");
+    std::fs::write(&stub, "#!/bin/sh\necho \"$4\"\nexit 1\n").unwrap();
+    std::fs::set_permissions(&stub, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let line = content
+        .lines()
+        .find(|line| line.contains("preseed/early_command"))
+        .unwrap();
+    let early = line.split_once(" string ").unwrap().1;
+    let asked = |command: &str| run(Command::new("sh").args(["-e", "-c", command]).env("PATH", &path));
+    let at = |step: &str| format!("http://10.0.0.2/boot/v1/installer/0123abcd/{step}\n");
+    let [started, disks, partitioned, base] = DEBIAN_STEPS;
+    assert_eq!(asked(early), at(started));
+    for (script, step) in [
+        ("base-installer.d/01rackbar", partitioned),
+        ("post-base-installer.d/99rackbar", base),
+    ] {
+        let script = folder.path().join(script);
+        assert_eq!(asked(script.to_str().unwrap()), at(step));
+    }
+    let partman = content
+        .lines()
+        .find(|line| line.contains("partman/early_command"))
+        .unwrap();
+    assert!(partman.contains(at(disks).trim()));
 }
 
 #[test]

@@ -145,6 +145,44 @@ pub struct ImageEntry {
     pub user: String,
     /// When it was added.
     pub added: Timestamp,
+    /// What makes it an installer that is booted from the network, in place of an image that is written to a disk.
+    #[serde(default)]
+    pub installer: Option<Installer>,
+}
+
+/// An installer in the catalogue: a tar archive of what boots it, whose members are served as they lie in it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Installer {
+    /// What it installs.
+    pub system: InstallerSystem,
+    /// Release, by the name that its archive knows it by, such as `bookworm`.
+    pub release: String,
+    /// Its Linux kernel.
+    pub kernel: InstallerFile,
+    /// Its initial RAM file system.
+    pub initrd: InstallerFile,
+}
+
+/// What an installer installs, and so which answers it understands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum InstallerSystem {
+    /// Debian, by debian-installer.
+    Debian,
+}
+
+/// A member of an installer's archive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct InstallerFile {
+    /// SHA-256 of its content.
+    pub sha256: Digest,
+    /// Where its content begins in the archive, in bytes.
+    pub offset: u64,
+    /// Size of its content in bytes.
+    pub bytes: u64,
 }
 
 /// What was installed on a machine, and how its system is known.

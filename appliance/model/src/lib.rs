@@ -26,7 +26,7 @@ pub use boot::{BootStage, BootWay, ClientArch, Digest, FirmwareHabit, ParseDiges
 pub use check::{CheckResult, CheckStatus};
 pub use event::{Event, EventKind, Severity};
 pub use install::{
-    BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageEntry,
+    BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageEntry, Installer, InstallerFile, InstallerSystem,
     ImageFormat, ImageSource, Installed, OsFile, OsNetwork, OsSetup, RootTarget, SecretText,
 };
 pub use inventory::{

@@ -16,6 +16,7 @@ use rackbar_services::{BootDesk, BootReply};
 use rackbar_trust::Signer;
 
 use crate::Rack;
+use crate::installs::Boot;
 use crate::mind::Mind;
 use crate::rack::{locked, now};
 use crate::record::Boots;
@@ -58,6 +59,23 @@ impl Desk {
         self.rack.look(boots) == Some(Boots::Disk)
     }
 
+    /// What the machine with `mac` boots now.
+    fn boots(&self, mac: MacAddr) -> Booted {
+        match self.rack.installer_boot(mac) {
+            Some(Boot::Disk) => Booted::Disk,
+            Some(Boot::Installer(spec)) => Booted::Installer(spec),
+            None if self.boots_disk(mac) => Booted::Disk,
+            None => Booted::Agent,
+        }
+    }
+
+    /// Our address as the client reaches it.
+    fn own(&self, client: IpAddr) -> Result<IpAddr, Refusal> {
+        let own = self.rack.look(|mind| mind.settings.own_address(client));
+        let none = || (503, "no network of role `rack` has an address".to_owned());
+        own.map(IpAddr::from).ok_or_else(none)
+    }
+
     /// The specification for one boot, with our address as the client reaches it.
     fn spec(&self, mac: MacAddr, client: IpAddr) -> Result<(BootSpec, IpAddr), Refusal> {
         let kernel = self.options.kernel.clone().ok_or_else(|| {
@@ -67,13 +85,9 @@ impl Desk {
         if !mac.is_unicast() {
             return Err((400, format!("{mac} is no address of a machine")));
         }
-        let (admitted, own, extra) = self.rack.with(|mind, _| {
+        let (admitted, extra) = self.rack.with(|mind, _| {
             let admitted = mind.by_mac.contains_key(&mac) || mind.settings.admits(mac);
-            (
-                admitted,
-                mind.settings.own_address(client),
-                mind.settings.kernel_arguments.clone(),
-            )
+            (admitted, mind.settings.kernel_arguments.clone())
         });
         if !admitted {
             return Err((
@@ -81,9 +95,7 @@ impl Desk {
                 format!("{mac} is not a machine of this site: `clients.unknown` in rackbar.toml excludes it"),
             ));
         }
-        let own: IpAddr = own
-            .ok_or_else(|| (503, "no network of role `rack` has an address".to_owned()))?
-            .into();
+        let own = self.own(client)?;
         let token = locked(&self.rack.inner.tokens)
             .mint(mac, now())
             .map_err(|error| (503, error.to_string()))?;
@@ -110,16 +122,33 @@ impl Desk {
     }
 }
 
+/// What a machine boots.
+enum Booted {
+    /// Its own disk.
+    Disk,
+    /// An installer that is ordered for it.
+    Installer(BootSpec),
+    /// Our agent.
+    Agent,
+}
+
 impl BootDesk for Desk {
     fn script(&self, mac: MacAddr, client: IpAddr) -> BootReply {
-        if self.boots_disk(mac) {
-            return reply(Ok(("text/plain; charset=utf-8", render_local_disk(mac).into())));
+        let base = |own: IpAddr| match self.options.http_port {
+            80 => format!("http://{own}"),
+            port => format!("http://{}", SocketAddr::new(own, port)),
+        };
+        match self.boots(mac) {
+            Booted::Disk => return reply(Ok(("text/plain; charset=utf-8", render_local_disk(mac).into()))),
+            // An order for this machine goes before the site's own scripts.
+            Booted::Installer(spec) => {
+                let script = self.own(client).map(|own| render_ipxe(&spec, &base(own), mac));
+                return reply(script.map(|text| ("text/plain; charset=utf-8", text.into())));
+            }
+            Booted::Agent => {}
         }
         let script = self.spec(mac, client).map(|(spec, own)| {
-            let base = match self.options.http_port {
-                80 => format!("http://{own}"),
-                port => format!("http://{}", SocketAddr::new(own, port)),
-            };
+            let base = base(own);
             let own = self
                 .rack
                 .with(|mind, _| site_script(&mind.settings.scripts, mac).cloned());
@@ -132,15 +161,21 @@ impl BootDesk for Desk {
     }
 
     fn manifest(&self, mac: MacAddr, nonce: [u8; 16], client: IpAddr) -> BootReply {
-        if self.boots_disk(mac) {
-            let bytes = signed_local_disk_manifest(nonce, mac, now().0, self.options.signer.as_ref());
-            return reply(Ok(("application/octet-stream", bytes.into())));
-        }
+        let spec = match self.boots(mac) {
+            Booted::Disk => {
+                let bytes = signed_local_disk_manifest(nonce, mac, now().0, self.options.signer.as_ref());
+                return reply(Ok(("application/octet-stream", bytes.into())));
+            }
+            Booted::Installer(spec) => Ok(spec),
+            Booted::Agent => self.spec(mac, client).map(|(spec, _)| spec),
+        };
         // The time makes the number of the attempt: it grows, also across restarts.
-        let manifest = self
-            .spec(mac, client)
-            .map(|(spec, _)| signed_manifest(&spec, nonce, mac, now().0, self.options.signer.as_ref()));
+        let manifest = spec.map(|spec| signed_manifest(&spec, nonce, mac, now().0, self.options.signer.as_ref()));
         reply(manifest.map(|bytes| ("application/octet-stream", bytes.into())))
+    }
+
+    fn installer(&self, token: &str, what: &str, client: IpAddr) -> (BootReply, Option<MacAddr>) {
+        self.rack.installer_asks(token, what, client)
     }
 
     fn report(&self, report: BootReport, _client: IpAddr) {

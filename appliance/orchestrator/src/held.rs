@@ -47,6 +47,7 @@ impl Rack {
                 record.boots = boots;
             }
         });
+        self.installer_settled(node);
     }
 
     /// Has a node's agent look at its machine again. False when none is connected.

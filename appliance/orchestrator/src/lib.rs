@@ -24,6 +24,7 @@ mod facts;
 mod firmware;
 mod hardware;
 mod held;
+mod installs;
 mod jobs;
 mod knowledge;
 mod mind;

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::PowerWay;
 use crate::error::{PowerError, RenameError};
+use crate::installs::Installs;
 use crate::mind::Mind;
 use crate::record::Record;
 use crate::settings::{Role, Settings};
@@ -71,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) connections: AtomicU64,
     pub(crate) door: crate::bmc::Door,
     pub(crate) tokens: Mutex<Tokens>,
+    pub(crate) installs: Mutex<Installs>,
     pub(crate) jobs: crate::jobs::Jobs,
     volatile: bool,
 }
@@ -129,6 +131,7 @@ impl Rack {
             .map(|lease| (lease.address, lease))
             .collect();
         let tokens = Tokens::load(store.clone())?;
+        let installs = Installs::load(store.clone())?;
         let (broadcast, _) = broadcast::channel(SUBSCRIBER_LAG);
         let to_all = broadcast.clone();
         store.set_listener(Arc::new(move |event| drop(to_all.send(Arc::new(event)))));
@@ -147,6 +150,7 @@ impl Rack {
             connections: AtomicU64::new(0),
             door: crate::bmc::Door::new(),
             tokens: Mutex::new(tokens),
+            installs: Mutex::new(installs),
             jobs: crate::jobs::Jobs::default(),
             volatile,
         });

@@ -69,6 +69,8 @@ pub struct Settings {
     pub power_on_discovered: bool,
     /// Leave the clocks of BMCs alone, also those that are off.
     pub leave_bmc_clocks: bool,
+    /// Names of the proxy's mirrors.
+    pub mirrors: Vec<String>,
 }
 
 impl Settings {

@@ -47,6 +47,14 @@ bios = { ProcVirtualization = "Enabled" }
 memory = "rescue"
 step = [{ name = "mend", script = "#!/bin/sh\ntrue\n" }]
 
+[network.rack]
+subnet = "10.10.0.0/24"
+proxy = "own"
+
+[role.netboot]
+os = "debian-12-installer"
+network = [{ name = "lan", network = "rack", nics = ["boot"] }]
+
 [role.late]
 memory = "agent"
 burn_in = { cpu_seconds = 1 }
@@ -54,7 +62,7 @@ after = ["spare"]
 "##;
 
 /// Every kind of action, and the role it is planned for.
-const KINDS: [(&str, &str); 18] = [
+const KINDS: [(&str, &str); 19] = [
     ("bmc.password", "firm"),
     ("bios.settings", "firm"),
     ("agent.restart", "firm"),
@@ -73,6 +81,7 @@ const KINDS: [(&str, &str); 18] = [
     ("memory", "spare"),
     ("rescue", "mended"),
     ("bmc.setup", "inside"),
+    ("os.install", "netboot"),
 ];
 
 /// The row of a kind. No catch-all: a new kind needs a row, and what it needs to be planned.
@@ -96,6 +105,7 @@ const fn row(kind: &ActionKind) -> usize {
         ActionKind::StayInMemory { .. } => 15,
         ActionKind::Rescue { .. } => 16,
         ActionKind::BmcSetUp { .. } => 17,
+        ActionKind::Installer { .. } => 18,
     }
 }
 
@@ -120,6 +130,7 @@ impl Stage {
             bmc: None,
         };
         match role {
+            "netboot" => stage.life.add_installer(),
             "late" => stage.other = Some(stage.second().await),
             "firm" => stage.bmc = Some(stage.with_bmc().await),
             "mended" => {

@@ -288,6 +288,18 @@ pub enum ActionKind {
         /// Name of the account. Its password is made when the work is given out, and never is in a plan.
         account: Option<String>,
     },
+    /// Boot an installer of the catalogue from the network and have it install by the answers that we give it. Done when
+    /// it says that the system is on the disk.
+    Installer {
+        /// Where to.
+        target: RootTarget,
+        /// Name in the catalogue.
+        image: String,
+        /// Digest of its archive, as the catalogue had it when the plan was made.
+        sha256: Digest,
+        /// Who the system is; without its host key, which is filled in when the answers are made.
+        setup: Box<OsSetup>,
+    },
 }
 
 /// How a BMC is to be on the network.
@@ -345,6 +357,23 @@ pub struct StepSpec {
 }
 
 impl ActionKind {
+    /// The disks whose content it destroys.
+    pub fn erases(&self) -> &[DiskRef] {
+        match self {
+            Self::Erase { disks, .. } => disks,
+            Self::WriteImage { target, .. } | Self::Installer { target, .. } => target.disks(),
+            _ => &[],
+        }
+    }
+
+    /// The catalogue's entry that it installs: name and digest.
+    pub const fn installs(&self) -> Option<(&String, Digest)> {
+        match self {
+            Self::WriteImage { image, sha256, .. } | Self::Installer { image, sha256, .. } => Some((image, *sha256)),
+            _ => None,
+        }
+    }
+
     /// The kind's short name, the part of the action's name behind the slash.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -366,6 +395,7 @@ impl ActionKind {
             Self::StayInMemory { .. } => "memory",
             Self::Rescue { .. } => "rescue",
             Self::BmcSetUp { .. } => "bmc.setup",
+            Self::Installer { .. } => "os.install",
         }
     }
 }

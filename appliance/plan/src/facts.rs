@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest;
 
+/// The proxy's mirror that Debian's installer fetches from.
+pub const DEBIAN_MIRROR: &str = "debian";
+
 /// Everything a plan rests on besides the site.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Facts {
@@ -18,6 +21,8 @@ pub struct Facts {
     pub images: BTreeMap<String, ImageEntry>,
     /// Services the appliance offers itself; `"own"` in a site file is refused for any other.
     pub services: BTreeSet<OwnService>,
+    /// Names of the mirrors of its proxy.
+    pub mirrors: BTreeSet<String>,
     /// The appliance's own addresses. Never given to a node; `"own"` services are at the one in the network's subnet.
     pub appliance: Vec<IpAddr>,
     /// Addresses that are in use by anything else: leases, gateways, what answered.

@@ -28,6 +28,7 @@ mod settings;
 pub mod store;
 pub mod wire;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -41,6 +42,10 @@ pub use settings::{Mirror, Mode, Settings, authorities};
 
 /// Takes what the operator should read.
 pub type Tell = Arc<dyn Fn(Severity, String) + Send + Sync>;
+
+/// Hears how each request was answered: the client, what it asked for, and the status; 0 when it got no answer. Called on the
+/// proxy's threads: it must not wait.
+pub type Watch = Arc<dyn Fn(IpAddr, &str, u16) + Send + Sync>;
 
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {

@@ -1,9 +1,10 @@
 //! The proxy as a whole, and what an operator does with it.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
@@ -20,7 +21,7 @@ use crate::rules::destination::Refusal;
 use crate::rules::target::{Url, digest_in, mirror_key, mirror_of};
 use crate::settings::{Mode, Settings};
 use crate::store::{Entry, Store, StoreError};
-use crate::{Tell, now};
+use crate::{Tell, Watch, now};
 
 /// So many contents that did not fit are remembered, for so many seconds.
 const TOO_LARGE_MOST: usize = 256;
@@ -91,6 +92,7 @@ pub struct Proxy {
     pub(crate) metrics: Metrics,
     pub(crate) origins: Origins,
     pub(crate) tell: Tell,
+    watch: OnceLock<Watch>,
     /// How we name ourselves in `Via`.
     pub(crate) via: HeaderValue,
     promises: Promises,
@@ -117,6 +119,7 @@ impl Proxy {
             metrics: Metrics::default(),
             origins: Origins::new(settings.rule.clone(), &settings.roots),
             tell,
+            watch: OnceLock::new(),
             via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 rackbar")),
             promises: Promises::default(),
             settings: RwLock::default(),
@@ -134,6 +137,17 @@ impl Proxy {
         self.store.set_budget(settings.budget);
         self.origins.set_rule(settings.rule.clone());
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// Has every answer told to `watch` from now on; the first one that is given stays.
+    pub fn set_watch(&self, watch: Watch) {
+        let _ = self.watch.set(watch);
+    }
+
+    pub(crate) fn answered(&self, client: IpAddr, target: &str, status: u16) {
+        if let Some(watch) = self.watch.get() {
+            watch(client.to_canonical(), target, status);
+        }
     }
 
     /// What is in force.

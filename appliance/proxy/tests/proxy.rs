@@ -47,6 +47,29 @@ fn curl_gets_a_miss_then_a_hit_ranges_and_conditions() {
 }
 
 #[test]
+fn every_answer_is_told_to_who_watches_with_client_target_and_status() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    origin.put("/debian/a.deb", doc(bytes(5000, 1)));
+    let under = under(folder.path(), settings(&[&origin]));
+    let heard: std::sync::Arc<std::sync::Mutex<Vec<_>>> = std::sync::Arc::default();
+    let sink = heard.clone();
+    let watch = move |client: std::net::IpAddr, target: &str, status| {
+        sink.lock()
+            .unwrap()
+            .push((client.to_string(), target.to_owned(), status));
+    };
+    under.handle.proxy().set_watch(std::sync::Arc::new(watch));
+    for (path, status) in [("a.deb", 200), ("a.deb", 200), ("missing.udeb", 404)] {
+        let at = format!("http://{}/mirror/debian/{path}", under.address);
+        assert_eq!(under.curl(&["--noproxy", "*"], &at).0, status);
+    }
+    wait("all three are told", || heard.lock().unwrap().len() == 3);
+    let told = |path: &str, status| ("127.0.0.1".to_owned(), format!("/mirror/debian/{path}"), status);
+    let wanted = [told("a.deb", 200), told("a.deb", 200), told("missing.udeb", 404)];
+    assert_eq!(*heard.lock().unwrap(), wanted);
+}
+
+#[test]
 fn a_hundred_clients_on_a_cold_object_make_one_fetch_and_one_that_leaves_stops_nobody() {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
     let body = bytes(60 << 20, 2);

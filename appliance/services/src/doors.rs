@@ -57,6 +57,13 @@ pub trait BootDesk: Send + Sync {
     /// The postcard [`rackbar_messages::SignedManifest`] of the machine with interface `mac`, made for `nonce`.
     fn manifest(&self, mac: MacAddr, nonce: [u8; 16], client: IpAddr) -> BootReply;
 
+    /// What an installer asks for below its token: its answers, or that a step of its was heard; and the interface of the
+    /// machine that the token was made for.
+    fn installer(&self, _token: &str, _what: &str, _client: IpAddr) -> (BootReply, Option<MacAddr>) {
+        let (status, text) = (404, "No installer is under way.".to_owned());
+        (BootReply::Refused { status, text }, None)
+    }
+
     /// A boot program told how far it is.
     fn report(&self, report: BootReport, client: IpAddr);
 }

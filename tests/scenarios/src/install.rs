@@ -72,7 +72,12 @@ impl Image {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         let Description { name, sha256, user } =
             serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-        let path = path.with_file_name(format!("{name}.img.zst"));
+        let installer = path.with_file_name(format!("{name}.tar"));
+        let path = if installer.exists() {
+            installer
+        } else {
+            path.with_file_name(format!("{name}.img.zst"))
+        };
         Ok(Self {
             name,
             path,

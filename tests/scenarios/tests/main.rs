@@ -7,6 +7,7 @@ mod erased;
 mod firmware;
 mod https;
 mod install;
+mod installer;
 mod ipxe;
 mod local_disk;
 mod media;

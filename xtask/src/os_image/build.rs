@@ -250,6 +250,7 @@ impl Job {
             licence: self.recipe.licence.clone(),
             user: self.recipe.user.clone(),
             added: Timestamp(SOURCE_DATE_EPOCH * 1000),
+            installer: None,
         })
     }
 

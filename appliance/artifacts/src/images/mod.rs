@@ -9,6 +9,7 @@
 
 mod budget;
 mod detect;
+mod installer;
 mod mounted;
 mod upload;
 
@@ -24,9 +25,11 @@ use rackbar_model::{Digest, ImageEntry, ImageFormat};
 use rackbar_trust::Sha256;
 
 use crate::{Artifact, Artifacts};
+use installer::{digests, parts};
 
 pub use budget::budget;
 pub use detect::DetectError;
+pub use installer::{INITRD, KERNEL};
 pub use mounted::PackedImage;
 pub use upload::Upload;
 
@@ -196,20 +199,35 @@ impl Shared {
     fn serve(&self, entry: &ImageEntry) -> Result<(), ImageError> {
         let path = self.data(&entry.name);
         let file = File::open(&path).map_err(ImageError::io("open", &path))?;
-        let artifact = Artifact::of_file(served_name(entry), entry.sha256, entry.bytes, path.clone(), file)
-            .map_err(ImageError::io("read", &path))?;
-        self.artifacts.serve(artifact);
+        self.serve_at(entry, &Arc::new(file), &path, 0)
+            .map_err(ImageError::io("read", &path))
+    }
+
+    /// Serves an entry whose content begins at `begin` of a file, and what is in it.
+    fn serve_at(&self, entry: &ImageEntry, file: &Arc<File>, path: &Path, begin: u64) -> io::Result<()> {
+        let one = |name: &str, sha256, offset: u64, bytes| {
+            let offset = begin.saturating_add(offset);
+            Artifact::of_part(name.to_owned(), sha256, bytes, path.to_owned(), file.clone(), offset)
+        };
+        let mut all = vec![one(&served_name(entry), entry.sha256, 0, entry.bytes)?];
+        for (name, part) in parts(entry) {
+            all.push(one(name, part.sha256, part.offset, part.bytes)?);
+        }
+        all.into_iter().for_each(|artifact| self.artifacts.serve(artifact));
         Ok(())
     }
 
-    /// Stops serving a digest unless another entry has the same.
-    fn withdraw(&self, state: &State, digest: &Digest) {
-        self.artifacts.withdraw(digest);
-        if let Some(other) = state.entries.values().find(|entry| entry.sha256 == *digest) {
-            // It was whole a moment ago; when it cannot be opened now, a node's request says so.
-            let _ = self.serve(other);
-        } else if let Some(other) = state.packed_as(digest) {
+    /// Stops serving an entry's digests unless another entry has the same.
+    fn withdraw(&self, state: &State, gone: &ImageEntry) {
+        let digests: Vec<Digest> = digests(gone).collect();
+        digests.iter().for_each(|digest| self.artifacts.withdraw(digest));
+        let same = |entry: &ImageEntry| self::digests(entry).any(|digest| digests.contains(&digest));
+        // It was whole a moment ago; when it cannot be opened now, a node's request says so.
+        for other in state.packs().filter(|image| same(&image.entry)) {
             let _ = self.serve_packed(other);
+        }
+        for other in state.entries.values().filter(|entry| same(entry)) {
+            let _ = self.serve(other);
         }
     }
 
@@ -217,7 +235,7 @@ impl Shared {
     fn quarantine(&self, name: &str, why: &str) {
         let mut state = self.state();
         if let Some(entry) = state.entries.remove(name) {
-            self.withdraw(&state, &entry.sha256);
+            self.withdraw(&state, &entry);
         }
         let broken = self.folder.join(BROKEN);
         let moved = std::fs::create_dir_all(&broken)
@@ -365,7 +383,7 @@ impl Images {
             }
         }
         state.entries.remove(name);
-        self.shared.withdraw(&state, &entry.sha256);
+        self.shared.withdraw(&state, &entry);
         Ok(entry)
     }
 }
@@ -385,6 +403,7 @@ pub fn url_path(entry: &ImageEntry) -> String {
 /// The name with the ending that people know the packing by.
 fn served_name(entry: &ImageEntry) -> String {
     let ending = match entry.format {
+        ImageFormat::Raw if entry.installer.is_some() => "tar",
         ImageFormat::Raw => "img",
         ImageFormat::Zstd => "img.zst",
         ImageFormat::Xz => "img.xz",

@@ -5,10 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rackbar_model::{Digest, ImageEntry};
+use rackbar_model::ImageEntry;
 
-use super::{Images, Shared, State, served_name};
-use crate::Artifact;
+use super::{Images, Shared, State};
 
 /// An image in a data pack.
 #[derive(Clone, Debug)]
@@ -31,22 +30,15 @@ impl State {
         all.find(|(_, image)| image.entry.name == name)
     }
 
-    /// An image in a pack that has this content.
-    pub(super) fn packed_as(&self, digest: &Digest) -> Option<&PackedImage> {
-        self.mounted
-            .values()
-            .flatten()
-            .find(|image| image.entry.sha256 == *digest)
+    /// All images in packs.
+    pub(super) fn packs(&self) -> impl Iterator<Item = &PackedImage> {
+        self.mounted.values().flatten()
     }
 }
 
 impl Shared {
     pub(super) fn serve_packed(&self, image: &PackedImage) -> io::Result<()> {
-        let (entry, file) = (&image.entry, image.file.clone());
-        let (digest, bytes, path) = (entry.sha256, entry.bytes, image.path.clone());
-        let artifact = Artifact::of_part(served_name(entry), digest, bytes, path, file, image.offset)?;
-        self.artifacts.serve(artifact);
-        Ok(())
+        self.serve_at(&image.entry, &image.file, &image.path, image.offset)
     }
 }
 
@@ -66,7 +58,7 @@ impl Images {
         });
         if let Err(error) = served {
             for image in &images {
-                self.shared.withdraw(&state, &image.entry.sha256);
+                self.shared.withdraw(&state, &image.entry);
             }
             return Err(error);
         }
@@ -78,7 +70,7 @@ impl Images {
     pub fn unmount(&self, pack: &str) {
         let mut state = self.shared.state();
         for image in state.mounted.remove(pack).unwrap_or_default() {
-            self.shared.withdraw(&state, &image.entry.sha256);
+            self.shared.withdraw(&state, &image.entry);
         }
     }
 

@@ -281,6 +281,7 @@ fn pack(folder: &Path, name: &str, content: &[u8]) -> PackedImage {
         licence: String::new(),
         user: "root".into(),
         added: rackbar_model::Timestamp(1),
+        installer: None,
     };
     PackedImage {
         entry: Arc::new(entry),
@@ -333,4 +334,89 @@ fn an_own_image_comes_before_a_pack_s_and_each_outlives_the_other() {
     images.unmount("base");
     assert_eq!(images.list(), std::slice::from_ref(&own));
     artifacts.get(&own.sha256).unwrap().verify().unwrap();
+}
+
+/// An archive laid out like Debian's netboot.tar.
+fn netboot(version: &str, members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let version = format!("Debian version:  {version}\nInstaller build: 20230607\n");
+    let all = members.iter().copied().chain([("./version.info", version.as_bytes())]);
+    for (path, content) in all {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, path, content).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+const LINUX: &str = "debian-installer/amd64/linux";
+const RAM: &str = "debian-installer/amd64/initrd.gz";
+
+#[test]
+fn an_installer_s_archive_is_known_and_its_kernel_and_initrd_are_served_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (kernel, initrd) = (vec![3; 70_000], vec![4; 5_000]);
+    let content = netboot("12 (bookworm)", &[(LINUX, &kernel), ("other", b"x"), (RAM, &initrd)]);
+    let check = |artifacts: &Artifacts, entry: &ImageEntry| {
+        let installer = entry.installer.as_ref().expect("an installer");
+        assert_eq!(installer.release, "bookworm");
+        for (name, part, wanted) in [
+            ("linux", installer.kernel, &kernel),
+            ("initrd.gz", installer.initrd, &initrd),
+        ] {
+            assert_eq!(part.sha256, Digest(sha256(wanted)));
+            let served = artifacts.get(&part.sha256).unwrap();
+            assert_eq!((served.name(), served.size()), (name, wanted.len() as u64));
+            let mut read = vec![0; wanted.len() + 100];
+            let count = served.read_at(0, &mut read).unwrap();
+            assert_eq!(&read[..count], wanted.as_slice());
+            assert_eq!(served.read_at(wanted.len() as u64 - 2, &mut read).unwrap(), 2);
+            served.verify().unwrap();
+        }
+    };
+    {
+        let (images, artifacts) = open(folder.path(), ROOM);
+        let entry = add(&images, "debian-12-installer", &content).unwrap();
+        check(&artifacts, &entry);
+    }
+    let (images, artifacts) = open(folder.path(), ROOM);
+    let entry = images.get("debian-12-installer").unwrap();
+    check(&artifacts, &entry);
+    images.remove("debian-12-installer", &HashSet::new()).unwrap();
+    assert!(
+        artifacts
+            .get(&entry.installer.as_ref().unwrap().kernel.sha256)
+            .is_none()
+    );
+}
+
+#[test]
+fn archives_that_are_no_installer_are_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, _) = open(folder.path(), ROOM);
+    let refused = |content: &[u8]| add(&images, "x", content).unwrap_err().to_string();
+    assert!(refused(&netboot("12 (bookworm)", &[(LINUX, b"k")])).contains("initrd.gz"));
+    assert!(refused(&netboot("11 (bullseye)", &[(LINUX, b"k"), (RAM, b"i")])).contains("version.info"));
+    let whole = netboot("12 (bookworm)", &[(LINUX, &[1; 4000]), (RAM, b"i")]);
+    refused(&whole[..2000]);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, &whole).unwrap();
+    let said = refused(&packed.finish().unwrap());
+    assert!(said.contains("gunzip"), "{said}");
+    assert_eq!(files(folder.path()), Vec::<String>::new());
+}
+
+proptest! {
+    #[test]
+    fn no_archive_whatever_is_in_it_stops_the_catalogue(mut bytes in proptest::collection::vec(any::<u8>(), 512..4096), cut in 0usize..4096) {
+        let mut whole = netboot("12 (bookworm)", &[(LINUX, b"kernel"), (RAM, b"initrd")]);
+        let at = cut.min(whole.len());
+        whole.truncate(at);
+        bytes[257..262].copy_from_slice(b"ustar");
+        whole.append(&mut bytes);
+        let folder = tempfile::tempdir().unwrap();
+        let (images, _) = open(folder.path(), ROOM);
+        let _ = add(&images, "x", &whole);
+    }
 }

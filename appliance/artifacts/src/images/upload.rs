@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rackbar_model::{Digest, ImageEntry, Timestamp};
+use rackbar_model::{Digest, ImageEntry, ImageFormat, Timestamp};
 use rackbar_trust::Sha256;
 
-use super::{ImageError, ImageMeta, Shared, detect};
+use super::{ImageError, ImageMeta, Shared, detect, installer};
 
 /// An image that arrives. Dropping it removes what was written.
 pub struct Upload {
@@ -94,11 +94,15 @@ impl Upload {
                 found,
             });
         }
-        let content = detect::detect(&self.file, self.bytes, self.meta.format);
-        let (format, disk_bytes) = content.map_err(|source| ImageError::Content {
+        let wrong = |source| ImageError::Content {
             name: self.meta.name.clone(),
             source,
-        })?;
+        };
+        let found_installer = installer::find(&self.file, self.bytes).map_err(wrong)?;
+        let (format, disk_bytes) = match &found_installer {
+            Some(_) => (ImageFormat::Raw, None),
+            None => detect::detect(&self.file, self.bytes, self.meta.format).map_err(wrong)?,
+        };
         self.file.sync_all().map_err(|error| self.failed("write", error))?;
         let or = |given: &str, default: &str| if given.is_empty() { default } else { given }.to_owned();
         let entry = Arc::new(ImageEntry {
@@ -112,6 +116,7 @@ impl Upload {
             licence: self.meta.licence.clone(),
             user: or(&self.meta.user, "root"),
             added: now(),
+            installer: found_installer,
         });
         self.place(entry)
     }

@@ -56,6 +56,7 @@ impl Inner {
             images,
             services: self.services.clone(),
             appliance,
+            mirrors: self.rack.look(|mind| mind.settings.mirrors.iter().cloned().collect()),
             taken,
         }
     }

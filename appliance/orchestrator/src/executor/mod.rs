@@ -217,10 +217,7 @@ impl Executor {
     pub fn images_in_use(&self) -> std::collections::HashSet<rackbar_model::Digest> {
         let book = locked(&self.inner.book);
         let actions = book.live.values().flat_map(|live| &live.engine.run().plan.actions);
-        let digests = actions.filter_map(|action| match &action.kind {
-            rackbar_plan::ActionKind::WriteImage { sha256, .. } => Some(*sha256),
-            _ => None,
-        });
+        let digests = actions.filter_map(|action| Some(action.kind.installs()?.1));
         digests.collect()
     }
 

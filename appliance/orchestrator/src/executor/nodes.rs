@@ -99,6 +99,7 @@ fn doing(kind: &ActionKind) -> String {
         ActionKind::Barrier { name } => format!("waiting for {name}"),
         ActionKind::StayInMemory { .. } => "staying in memory".into(),
         ActionKind::BmcSetUp { .. } => "setting its BMC up from inside".into(),
+        ActionKind::Installer { image, .. } => format!("installing with {image}"),
     }
 }
 
@@ -188,7 +189,9 @@ impl Inner {
         }
         let well = done.result.is_ok();
         book.work(node, |work| match &action.kind {
-            ActionKind::BootOrder { .. } if well => work.boots_disk = work.installed.is_some(),
+            ActionKind::BootOrder { .. } | ActionKind::Installer { .. } if well => {
+                work.boots_disk = work.installed.is_some();
+            }
             ActionKind::BiosSettings { attributes } | ActionKind::BiosVerify { attributes } => {
                 let new = attributes.iter().map(|(name, value)| (name.clone(), value.clone()));
                 work.wanted_bios.extend(new);
@@ -273,10 +276,12 @@ impl Inner {
             ActionKind::Agent { .. } | ActionKind::StayInMemory { .. } => {
                 book.work(node, |work| work.boots_disk = false);
             }
-            ActionKind::Erase { .. } | ActionKind::WriteImage { .. } => book.work(node, |work| {
-                work.boots_disk = false;
-                (work.installed, work.shown, work.setup, work.ready) = (None, None, None, None);
-            }),
+            ActionKind::Erase { .. } | ActionKind::WriteImage { .. } | ActionKind::Installer { .. } => {
+                book.work(node, |work| {
+                    work.boots_disk = false;
+                    (work.installed, work.shown, work.setup, work.ready) = (None, None, None, None);
+                })
+            }
             // The machine must find its disk, whatever its firmware's boot order has in front.
             ActionKind::Restart { .. } => book.work(node, |work| work.boots_disk = work.installed.is_some()),
             _ => {}

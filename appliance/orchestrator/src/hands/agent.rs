@@ -60,7 +60,7 @@ impl Appliance {
                 continue;
             }
             (gone, patience) = (Some(Instant::now()), NETBOOT_AGAIN);
-            let doing = match self.to_agent(task, node, false).await {
+            let doing = match self.to_network(task, node, false).await {
                 Ok(()) => "its agent is gone: booting the machine from the network again".to_owned(),
                 Err(reason) => format!("its agent is gone, and it could not be booted again: {reason}; {BY_HAND}"),
             };
@@ -90,7 +90,7 @@ impl Appliance {
                 ..Progress::default()
             });
         };
-        if let Err(reason) = self.to_agent(task, node, began.is_some()).await {
+        if let Err(reason) = self.to_network(task, node, began.is_some()).await {
             return Done::failed(reason, BY_HAND, true);
         }
         say("waiting until our agent connects");
@@ -111,13 +111,13 @@ impl Appliance {
             if ordered.elapsed() >= NETBOOT_AGAIN {
                 ordered = Instant::now();
                 // A machine may take the one-time boot device and lose it in a second restart of its own.
-                let _ = self.to_agent(task, node, false).await;
+                let _ = self.to_network(task, node, false).await;
             }
         }
     }
 
     /// Has the machine boot from the network: by its BMC, else by its own agent's restart.
-    async fn to_agent(&self, task: &Task, node: NodeId, connected: bool) -> Result<(), String> {
+    pub(super) async fn to_network(&self, task: &Task, node: NodeId, connected: bool) -> Result<(), String> {
         let by = format!("run {}", task.run);
         let known = task.node.as_ref().is_some_and(|node| node.bmc_address.is_some());
         let by_bmc = if known {
@@ -314,7 +314,7 @@ impl Appliance {
     }
 
     /// The host key a run gives a node: made once per run, so that an attempt that is repeated gives the same.
-    fn host_key(&self, node: NodeId, run: u64, hostname: &str) -> Result<HostKeyPair, String> {
+    pub(super) fn host_key(&self, node: NodeId, run: u64, hostname: &str) -> Result<HostKeyPair, String> {
         let key = format!("ssh-host/{node}").into_bytes();
         let words = |error: &dyn std::fmt::Display| format!("the host key cannot be kept: {error}");
         let kept = self.store.get(Table::Secrets, &key).map_err(|error| words(&error))?;

@@ -11,6 +11,7 @@ use rackbar_plan::{Action, ActionKind};
 use rackbar_ssh::{ClientKey, SshError};
 use rackbar_store::{Store, StoreError, Table};
 
+use super::installer::Installing;
 use super::{Done, Hands, Task, Working};
 use crate::Rack;
 
@@ -26,6 +27,10 @@ pub struct Reach {
     pub ssh_port: u16,
     /// Between two looks at a machine that restarts.
     pub look: Duration,
+    /// Silence of an installer, requests to its archive included, that is taken for a hang.
+    pub installer_silent: Duration,
+    /// The same after its archive refused a package.
+    pub installer_refused: Duration,
 }
 
 impl Default for Reach {
@@ -34,6 +39,9 @@ impl Default for Reach {
             http_port: 80,
             ssh_port: 22,
             look: Duration::from_secs(2),
+            // A server's firmware and the unpacking of a large package take minutes, a slow disk some more.
+            installer_silent: Duration::from_secs(30 * 60),
+            installer_refused: Duration::from_secs(90),
         }
     }
 }
@@ -115,6 +123,20 @@ impl Appliance {
             ActionKind::Barrier { .. } => Done::well("reached"),
             ActionKind::BmcSetUp { network, account } => {
                 self.set_up_bmc(task, node, network.as_ref(), account.as_deref()).await
+            }
+            ActionKind::Installer {
+                target,
+                image,
+                sha256,
+                setup,
+            } => {
+                let installing = Installing {
+                    target,
+                    image,
+                    sha256: *sha256,
+                    setup,
+                };
+                self.install(task, node, installing).await
             }
         }
     }

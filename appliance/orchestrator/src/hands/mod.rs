@@ -7,6 +7,7 @@ mod agent;
 mod appliance;
 mod bmc;
 mod bmc_setup;
+mod installer;
 mod password;
 mod ssh;
 

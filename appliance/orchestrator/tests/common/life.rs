@@ -126,6 +126,21 @@ impl Hands for Sim {
                     sha256: *sha256,
                     target: target.clone(),
                 }),
+                ActionKind::Installer {
+                    target,
+                    image,
+                    sha256,
+                    setup,
+                } => done
+                    .and(Learned::Written {
+                        image: image.clone(),
+                        sha256: *sha256,
+                        target: target.clone(),
+                    })
+                    .and(Learned::SetUp {
+                        setup: setup.clone(),
+                        host_key: "ssh-ed25519 AAAA".into(),
+                    }),
                 ActionKind::Setup { setup, .. } => done.and(Learned::SetUp {
                     setup: setup.clone(),
                     host_key: "ssh-ed25519 AAAA".into(),
@@ -191,7 +206,7 @@ impl Life {
         let parts = Parts {
             hands: sim.clone(),
             images: Some(images.clone()),
-            services: Default::default(),
+            services: [rackbar_plan::OwnService::Proxy].into(),
             bounds: Bounds::default(),
             settings_look: sim.settings_look.lock().unwrap().unwrap_or(SETTINGS_LOOK),
             signer: Arc::new(SigningKey::generate().unwrap().0),
@@ -230,6 +245,17 @@ impl Life {
         upload.write(&raw).unwrap();
         upload.finish(None).unwrap();
         (life, server, site)
+    }
+
+    /// Puts Debian's installer into the catalogue.
+    pub fn add_installer(&self) {
+        let meta = ImageMeta {
+            name: "debian-12-installer".into(),
+            ..ImageMeta::default()
+        };
+        let mut upload = self.images.begin(meta).unwrap();
+        upload.write(&super::netboot(b"kernel", b"initrd")).unwrap();
+        upload.finish(None).unwrap();
     }
 
     /// Everything ends, as in a power cut.

@@ -42,6 +42,7 @@ pub fn settings() -> Settings {
     };
     Settings {
         networks: vec![network("rack", Role::Rack, 0), network("bmc", Role::Bmc, 1)],
+        mirrors: vec!["debian".into()],
         ..Settings::default()
     }
 }
@@ -184,7 +185,7 @@ pub fn token_for(rack: &Rack, mac: MacAddr) -> [u8; 32] {
     let signed: SignedManifest = rackbar_messages::decode(&body).unwrap();
     let manifest: BootManifest = rackbar_messages::decode(&signed.payload).unwrap();
     assert!(
-        manifest.command_line.contains("rackbar.server=10.10.0.1:4917"),
+        manifest.command_line.contains("rackbar.server="),
         "{}",
         manifest.command_line
     );
@@ -309,6 +310,22 @@ pub async fn boot(site: &Site, server: &Server, macs: &[MacAddr], inventory: Inv
     })
     .await;
     (agent, welcome)
+}
+
+/// An archive laid out like Debian's netboot.tar.
+pub fn netboot(kernel: &[u8], initrd: &[u8]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, content) in [
+        ("./debian-installer/amd64/linux", kernel),
+        ("./debian-installer/amd64/initrd.gz", initrd),
+        ("./version.info", b"Debian version:  12 (bookworm)\n".as_slice()),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, path, content).unwrap();
+    }
+    archive.into_inner().unwrap()
 }
 
 /// Names of what happened to a node. Flushed first: the view is ahead of the journal by some milliseconds.

@@ -83,7 +83,10 @@ impl<'a> Chain<'a> {
             changes,
             needs,
             destroys,
-            reboots: matches!(kind, ActionKind::Agent { fresh: true } | ActionKind::Restart { .. }),
+            reboots: matches!(
+                kind,
+                ActionKind::Agent { fresh: true } | ActionKind::Restart { .. } | ActionKind::Installer { .. }
+            ),
             estimate_seconds: estimate(&kind),
             reason,
             limits,
@@ -103,6 +106,7 @@ const fn layer(kind: &ActionKind) -> Layer {
         | ActionKind::BootOrder { .. } => Layer::Firmware,
         ActionKind::Erase { .. }
         | ActionKind::WriteImage { .. }
+        | ActionKind::Installer { .. }
         | ActionKind::Setup { .. }
         | ActionKind::Restart { .. }
         | ActionKind::Reachable { .. }
@@ -148,6 +152,8 @@ fn estimate(kind: &ActionKind) -> u32 {
             EraseMethod::Overwrite => seconds(2 * (largest(disks) / OVERWRITE_RATE) + 10),
         },
         ActionKind::WriteImage { bytes, .. } => seconds(bytes / WRITE_RATE + 20),
+        // The firmware, some hundred packages, and the firmware again.
+        ActionKind::Installer { .. } => 1200,
         ActionKind::Restart {
             way: RestartWay::Firmware,
             ..
@@ -184,6 +190,8 @@ fn limits(kind: &ActionKind) -> Limits {
         } => (expected.saturating_mul(4).max(172_800), 2),
         ActionKind::Erase { .. } => (3600, 2),
         ActionKind::WriteImage { .. } => (expected.saturating_mul(10).max(1800), 5),
+        // A step that hangs ends it sooner; this bounds one that always goes on.
+        ActionKind::Installer { .. } => (4 * 3600, 2),
         ActionKind::Setup { .. } | ActionKind::BootOrder { .. } => (300, 3),
         ActionKind::Restart { .. } => (300, 3),
         ActionKind::Reachable { .. } => (1200, 3),

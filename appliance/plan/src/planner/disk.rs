@@ -6,6 +6,9 @@ use crate::site::Root;
 
 const GIB: u64 = 1 << 30;
 
+/// Least size of a disk that an installer is given: a plain system with its packages, and room for a role's.
+const INSTALLED: u64 = 4 * GIB;
+
 /// The reference to a disk that plans carry: all that names it, and its size.
 pub(crate) fn reference(disk: &Disk) -> DiskRef {
     DiskRef {
@@ -124,7 +127,11 @@ fn fits(root: &Root, disk: &Disk, disks: &[Disk], image: &ImageEntry) -> Result<
             twin.name
         ));
     }
-    let needed = image.disk_bytes.unwrap_or(image.bytes);
+    let needed = if image.installer.is_some() {
+        INSTALLED
+    } else {
+        image.disk_bytes.unwrap_or(image.bytes)
+    };
     if disk.size_bytes < needed {
         return Err(format!(
             "it is smaller than the image {}, which needs {}",
@@ -133,7 +140,7 @@ fn fits(root: &Root, disk: &Disk, disks: &[Disk], image: &ImageEntry) -> Result<
         ));
     }
     // A disk image's GPT counts in the sectors it was made with; firmware looks for it in the disk's own.
-    if disk.sector_bytes > 512 {
+    if disk.sector_bytes > 512 && image.installer.is_none() {
         return Err(format!(
             "its sectors are {} bytes; disk images are made for 512",
             disk.sector_bytes

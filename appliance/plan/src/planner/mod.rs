@@ -275,7 +275,7 @@ impl<'a> Planner<'a> {
         self.unchanged.sort();
         let mut images = BTreeMap::new();
         for action in &self.actions {
-            if let ActionKind::WriteImage { image, .. } = &action.kind
+            if let Some((image, _)) = action.kind.installs()
                 && !images.contains_key(image)
                 && let Some(entry) = self.facts.images.get(image)
             {

@@ -253,7 +253,7 @@ fn lan(nic: &Nic) -> OsNetwork {
 }
 
 /// How systems are told where an own service is.
-fn at(service: OwnService, address: IpAddr) -> String {
+pub(super) fn at(service: OwnService, address: IpAddr) -> String {
     match service {
         OwnService::Dns | OwnService::Ntp => address.to_string(),
         OwnService::Proxy => format!("http://{}", std::net::SocketAddr::new(address, 3128)),

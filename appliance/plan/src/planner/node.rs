@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use rackbar_model::{BurnIn, DiskBus, DiskRef, ImageEntry, Inventory, NodeState, OsSetup, RootTarget};
+use rackbar_model::{BurnIn, DiskBus, DiskRef, ImageEntry, InstallerSystem, Inventory, NodeState, OsSetup, RootTarget};
 
 use super::chain::{Because, Chain};
 use super::disk;
 use super::firmware::Firmware;
-use super::network::{Pool, Selectors, Wanted, account};
+use super::network::{Pool, Selectors, Wanted, account, at};
 use super::step;
 use crate::rules::{Binding, shortfall};
 use crate::site::problem::did_you_mean;
 use crate::site::{EraseDisks, MemoryRole, Role, Site};
-use crate::{Action, ActionKind, Change, Facts, Installed, NodeFacts, SetupDigest};
+use crate::{Action, ActionKind, Change, DEBIAN_MIRROR, Facts, Installed, NodeFacts, OwnService, SetupDigest};
 
 /// What came of looking at a node.
 pub(super) enum Decision {
@@ -174,6 +174,7 @@ impl Case<'_> {
             hostname: self.hostname,
         };
         let setup = wanted.setup(self.node, inventory, pool)?;
+        self.installer_can_fetch(image, &setup)?;
         let work = self.work(image, &target, &setup)?;
         let proved = self.node.node.state == NodeState::Ready && !self.node.node.agent_connected;
         if matches!(work, Work::Prove) && proved && firmware.is_as_wanted() {
@@ -208,6 +209,37 @@ impl Case<'_> {
         }
         self.verify(&mut chain);
         Ok(chain.actions)
+    }
+
+    /// An installer fetches packages, and a node has no way out but a mirror of the appliance's proxy.
+    fn installer_can_fetch(&self, image: &ImageEntry, setup: &OsSetup) -> Result<(), String> {
+        let Some(installer) = &image.installer else {
+            return Ok(());
+        };
+        let ours = |proxy: &String| {
+            self.facts
+                .appliance
+                .iter()
+                .any(|own| at(OwnService::Proxy, *own) == *proxy)
+        };
+        let mirror = match installer.system {
+            InstallerSystem::Debian => DEBIAN_MIRROR,
+        };
+        let missing = if !setup.proxy.as_ref().is_some_and(ours) {
+            "no network of the role uses the appliance's proxy: set `proxy = \"own\"` at one of them in the site file"
+                .to_owned()
+        } else if !self.facts.mirrors.contains(mirror) {
+            format!(
+                "the proxy has no mirror of it: name its URL in rackbar.toml as the upstream of a [[proxy.mirror]] called \
+                 {mirror}"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(format!(
+            "{} is an installer, which fetches packages from its archive, and {missing}",
+            image.name
+        ))
     }
 
     fn image(&self, inventory: &Inventory) -> Result<&ImageEntry, String> {
@@ -315,11 +347,26 @@ impl Case<'_> {
         };
         chain.push(ActionKind::Erase { disks, method }, because);
         let observed = self.node.installed.as_ref().map(|installed| installed.image.clone());
-        let changes = vec![Change {
-            what: "operating system".to_owned(),
-            observed,
-            wanted: image.name.clone(),
-        }];
+        let mut because = Because {
+            reason: format!("role {} ({}): {reason}", self.role_name, self.binding.decided),
+            changes: vec![Change {
+                what: "operating system".to_owned(),
+                observed,
+                wanted: image.name.clone(),
+            }],
+            destroys: Some(format!("everything on {}", words(target.disks()))),
+        };
+        if image.installer.is_some() {
+            because.changes.extend(identity(&setup));
+            let kind = ActionKind::Installer {
+                target,
+                image: image.name.clone(),
+                sha256: image.sha256,
+                setup: Box::new(setup),
+            };
+            chain.push(kind, because);
+            return Ok(());
+        }
         let kind = ActionKind::WriteImage {
             target: target.clone(),
             image: image.name.clone(),
@@ -327,16 +374,7 @@ impl Case<'_> {
             format: image.format,
             bytes: image.bytes,
         };
-        let destroys = Some(format!("everything on {}", words(target.disks())));
-        let reason = format!("role {} ({}): {reason}", self.role_name, self.binding.decided);
-        chain.push(
-            kind,
-            Because {
-                reason,
-                changes,
-                destroys,
-            },
-        );
+        chain.push(kind, because);
         let changes = identity(&setup);
         let kind = ActionKind::Setup {
             target: target.clone(),

@@ -70,14 +70,11 @@ fn destroyed(plan: &Plan) -> BTreeMap<(NodeId, Option<DiskRef>, String), String>
             continue;
         };
         let name = name(&[action]);
-        let disks = match &action.kind {
-            ActionKind::Erase { disks, .. } => disks.as_slice(),
-            ActionKind::WriteImage { target, .. } => target.disks(),
-            _ => {
-                out.insert((node, None, words.clone()), format!("{name}: {words}"));
-                continue;
-            }
-        };
+        let disks = action.kind.erases();
+        if disks.is_empty() {
+            out.insert((node, None, words.clone()), format!("{name}: {words}"));
+            continue;
+        }
         for disk in disks {
             let key = (node, Some(disk.clone()), String::new());
             out.insert(key, format!("{name}: everything on the disk with {disk}"));
@@ -142,11 +139,10 @@ fn differences(plan: &Plan, site: &Site, facts: &Facts, node: &NodeFacts, action
 }
 
 fn detail(node: &NodeFacts, kind: &ActionKind) -> String {
-    let disks = match kind {
-        ActionKind::Erase { disks, .. } => disks.as_slice(),
-        ActionKind::WriteImage { target, .. } => target.disks(),
-        _ => return String::new(),
-    };
+    let disks = kind.erases();
+    if disks.is_empty() {
+        return String::new();
+    }
     let inventory = node.node.inventory.iter().flat_map(|inventory| &inventory.disks);
     let found = inventory.filter(|found| disks.contains(&disk::reference(found)));
     format!(": {}", found.map(disk::words).collect::<Vec<_>>().join("; "))

@@ -108,7 +108,7 @@ impl Plan {
             if !seen.insert(id) {
                 return Err(format!("{id} is there twice"));
             }
-            let destructive = matches!(action.kind, ActionKind::Erase { .. } | ActionKind::WriteImage { .. });
+            let destructive = matches!(action.kind, ActionKind::Erase { .. }) || action.kind.installs().is_some();
             if destructive != action.destroys.is_some() {
                 return Err(format!("{id} does not say rightly what it destroys"));
             }

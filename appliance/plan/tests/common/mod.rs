@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use rackbar_model::{
-    Digest, Disk, DiskBus, ImageEntry, ImageFormat, Inventory, MacAddr, Nic, Node, NodeId, NodeState, OsSetup,
-    PowerState, Timestamp,
+    Digest, Disk, DiskBus, ImageEntry, ImageFormat, Installer, InstallerFile, InstallerSystem, Inventory, MacAddr, Nic,
+    Node, NodeId, NodeState, OsSetup, PowerState, Timestamp,
 };
 use rackbar_plan::{
     ActionKind, BmcNetwork, Facts, Installed, NodeFacts, Plan, Scope, SetupDigest, Site, bmc_holder, plan,
@@ -122,6 +122,28 @@ pub fn image(name: &str, version: u8) -> ImageEntry {
         licence: "test".into(),
         user: "debian".into(),
         added: Timestamp(0),
+        installer: None,
+    }
+}
+
+/// Debian's installer in the catalogue.
+pub fn installer(name: &str) -> ImageEntry {
+    let part = |digest| InstallerFile {
+        sha256: Digest([digest; 32]),
+        offset: 512,
+        bytes: 1000,
+    };
+    ImageEntry {
+        format: ImageFormat::Raw,
+        disk_bytes: None,
+        user: "root".into(),
+        installer: Some(Installer {
+            system: InstallerSystem::Debian,
+            release: "bookworm".into(),
+            kernel: part(0x11),
+            initrd: part(0x12),
+        }),
+        ..image(name, 0x10)
     }
 }
 
@@ -171,6 +193,25 @@ pub fn carried_out(facts: &mut Facts, plan: &Plan) {
                         sha256: *sha256,
                         target: target.clone(),
                         setup: SetupDigest::default(),
+                        at: Timestamp(100),
+                        steps: Default::default(),
+                        checked: None,
+                    });
+                }
+                (
+                    ActionKind::Installer {
+                        target,
+                        image,
+                        sha256,
+                        setup,
+                    },
+                    installed,
+                ) => {
+                    *installed = Some(Installed {
+                        image: image.clone(),
+                        sha256: *sha256,
+                        target: target.clone(),
+                        setup: SetupDigest::of(setup),
                         at: Timestamp(100),
                         steps: Default::default(),
                         checked: None,

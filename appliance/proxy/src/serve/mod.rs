@@ -48,6 +48,7 @@ pub(crate) async fn connection(proxy: Arc<Proxy>, stream: TcpStream, from: Socke
     let mut client = Client {
         stream,
         received: Vec::with_capacity(4096),
+        status: 0,
     };
     if let Err(error) = requests(&proxy, &mut client, from).await {
         tracing::debug!(%from, %error, "a client's connection broke");
@@ -61,7 +62,10 @@ async fn requests(proxy: &Arc<Proxy>, client: &mut Client, from: SocketAddr) -> 
             return Ok(());
         };
         proxy.metrics.requests.inc();
-        match request(proxy, client, &head, from).await? {
+        client.status = 0;
+        let next = request(proxy, client, &head, from).await;
+        proxy.answered(from.ip(), &head.target, client.status);
+        match next? {
             Next::Request if head.keep_alive => {}
             Next::Request | Next::Close => return client.close().await,
             Next::Cut => return client.cut(),

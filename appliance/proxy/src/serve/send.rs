@@ -21,20 +21,37 @@ const PIECE: usize = 1 << 20;
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) received: Vec<u8>,
+    /// Status of the answer that is under way; 0 before its head is sent.
+    pub(crate) status: u16,
 }
 
 fn stuck<T>(_: T) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the client took nothing for two minutes")
 }
 
+/// The status of an answer by its first line, when it is a final one.
+fn status(head: &[u8]) -> Option<u16> {
+    let digits = head.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+    let status = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (status >= 200).then_some(status)
+}
+
 impl Client {
+    fn sends(&mut self, bytes: &[u8]) {
+        if self.status == 0 {
+            self.status = status(bytes).unwrap_or(0);
+        }
+    }
+
     /// Sends all of it.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sends(bytes);
         timeout(STUCK, self.stream.write_all(bytes)).await.map_err(stuck)?
     }
 
     /// Sends a head that content follows at once: both share packets.
     pub(crate) async fn write_more(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sends(bytes);
         let fd = self.stream.as_raw_fd();
         // nix has no name for it.
         let flags = MsgFlags::from_bits_retain(nix::libc::MSG_MORE) | MsgFlags::MSG_NOSIGNAL;

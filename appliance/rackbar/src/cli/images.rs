@@ -22,11 +22,14 @@ const PIECE: usize = 256 << 10;
 pub enum Command {
     /// List the operating systems that can be installed
     List,
-    /// Put a disk image into the catalogue
+    /// Put a disk image or an installer into the catalogue
     #[command(
         after_help = "Examples:\n  rackbar os add debian-12.raw.zst --name debian-12 --user debian\n  \
         rackbar os add noble-server.img --name ubuntu-24.04 --source cloud-images.ubuntu.com\n\n\
-        Raw, qcow2, or raw in zstd, xz or gzip; told from the content. The file's SHA-256 is taken before it is sent \
+        Raw, qcow2, or raw in zstd, xz or gzip; told from the content. Debian's installer: its netboot.tar.gz, unpacked \
+        with gunzip.\n\
+        rackbar os add netboot.tar --name debian-12-installer\n\n\
+        The file's SHA-256 is taken before it is sent \
         and compared there; a file that came wrong is refused."
     )]
     Add {
@@ -99,7 +102,10 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
     for CatalogueEntry { image, pack } in &images {
         table.add_row(vec![
             image.name.clone(),
-            format!("{:?}", image.format).to_lowercase(),
+            match &image.installer {
+                Some(installer) => format!("installer ({})", installer.release),
+                None => format!("{:?}", image.format).to_lowercase(),
+            },
             (image.bytes / 1_000_000).to_string(),
             output::plain(&image.arch),
             output::plain(&image.user),

@@ -146,6 +146,9 @@ impl Cache {
         let rack = self.rack.clone();
         let tell = move |severity, text| rack.event(None, EventKind::Note { text, severity });
         let handle = rackbar_proxy::start(&self.folder, settings, Arc::new(tell)).map_err(|error| error.to_string())?;
+        let rack = self.rack.clone();
+        let watch = move |client, target: &str, status| rack.archive_answered(client, target, status);
+        handle.proxy().set_watch(Arc::new(watch));
         self.door.set(Some((handle.proxy().clone(), handle.runtime())));
         self.handle = Some(handle);
         Ok(())

@@ -263,6 +263,7 @@ fn settings(config: &Config, placed: &[Placed]) -> Settings {
         ways: config.boot.negotiate.clone(),
         power_on_discovered: config.bmc.power_on_discovered,
         leave_bmc_clocks: !config.bmc.set_clocks,
+        mirrors: config.proxy.mirrors.iter().map(|mirror| mirror.name.clone()).collect(),
     }
 }
 

@@ -15,6 +15,9 @@ use crate::doors::{BootDesk, BootReply};
 
 const FILES: &str = "/boot/v1/files/";
 
+/// Below it: a token, and what an installer asks for.
+const INSTALLER: &str = "/boot/v1/installer/";
+
 /// What is answered.
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -102,6 +105,9 @@ pub(crate) fn respond(site: &Site, request: &Request, peer: IpAddr, local: Optio
             )
             .about("loader.iso"),
         },
+        path if path.starts_with(INSTALLER) && request.method == Method::Get => installer(site, path, peer),
+        // Nothing of the path is told on: it holds a token.
+        path if path.starts_with(INSTALLER) => not_allowed("GET"),
         path if read && path.starts_with(FILES) => by_digest(site, request, path),
         path if path.starts_with("/boot/") && !read => not_allowed("GET, HEAD"),
         path if path.starts_with("/boot/") => Response::text(
@@ -155,6 +161,15 @@ fn manifest(site: &Site, request: &Request, peer: IpAddr) -> Response {
     document(site.desk.manifest(mac, nonce, peer), "manifest", mac)
 }
 
+fn installer(site: &Site, path: &str, peer: IpAddr) -> Response {
+    let rest = path.strip_prefix(INSTALLER).unwrap_or_default();
+    let (token, what) = rest.split_once('/').unwrap_or((rest, ""));
+    let (reply, mac) = site.desk.installer(token, what, peer);
+    let mut response = answer(reply);
+    response.mac = mac;
+    response.about(&format!("installer {}", shown(what)))
+}
+
 fn parse_nonce(text: &str) -> Option<[u8; 16]> {
     let mut nonce = [0; 16];
     if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -167,7 +182,13 @@ fn parse_nonce(text: &str) -> Option<[u8; 16]> {
 }
 
 fn document(reply: BootReply, what: &str, mac: MacAddr) -> Response {
-    let mut response = match reply {
+    let mut response = answer(reply);
+    response.mac = Some(mac);
+    response.about(what)
+}
+
+fn answer(reply: BootReply) -> Response {
+    match reply {
         BootReply::Bytes { content_type, body } => Response {
             status: 200,
             // A script or manifest holds a one-time token: no cache may keep it.
@@ -178,9 +199,7 @@ fn document(reply: BootReply, what: &str, mac: MacAddr) -> Response {
             close: false,
         },
         BootReply::Refused { status, text } => Response::text(status, &text),
-    };
-    response.mac = Some(mac);
-    response.about(what)
+    }
 }
 
 fn report(site: &Site, request: &Request, peer: IpAddr) -> Response {
@@ -335,161 +354,5 @@ pub(crate) fn reason(status: u16) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::request::{Parsed, parse};
-    use rackbar_model::BootStage;
-    use std::sync::Mutex;
-
-    #[derive(Default)]
-    struct Desk(Mutex<Vec<BootReport>>);
-
-    impl BootDesk for Desk {
-        fn script(&self, mac: MacAddr, _: IpAddr) -> BootReply {
-            BootReply::Bytes {
-                content_type: "text/plain",
-                body: format!("#!ipxe\n# {mac}\n").into(),
-            }
-        }
-        fn manifest(&self, _: MacAddr, nonce: [u8; 16], _: IpAddr) -> BootReply {
-            BootReply::Refused {
-                status: 503,
-                text: format!("no kernel, nonce {}", nonce[0]),
-            }
-        }
-        fn report(&self, report: BootReport, _: IpAddr) {
-            self.0.lock().unwrap().push(report);
-        }
-    }
-
-    struct Bench {
-        site: Site,
-        desk: Arc<Desk>,
-        file: Arc<Artifact>,
-    }
-
-    fn bench() -> Bench {
-        let artifacts = Artifacts::new();
-        let file = artifacts.add_bytes("vmlinuz", vec![7; 1000]).unwrap();
-        let desk = Arc::new(Desk::default());
-        let site = Site {
-            artifacts: Arc::new(artifacts),
-            desk: Arc::clone(&desk) as Arc<dyn BootDesk>,
-        };
-        Bench { site, desk, file }
-    }
-
-    fn ask(bench: &Bench, head: &str, body: &[u8]) -> Response {
-        let text = [
-            format!("{head}\r\nHost: rack:80\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(),
-            body,
-        ]
-        .concat();
-        let Parsed::Whole(request, _) = parse(&text) else {
-            panic!("{head}")
-        };
-        respond(&bench.site, &request, [10, 0, 0, 9].into(), None)
-    }
-
-    fn path(bench: &Bench) -> String {
-        format!("/boot/v1/files/{}/vmlinuz", bench.file.digest())
-    }
-
-    #[test]
-    fn files_are_found_by_digest_only() {
-        let bench = bench();
-        let answer = ask(&bench, &format!("GET {} HTTP/1.1", path(&bench)), b"");
-        assert_eq!((answer.status, answer.body.len()), (200, 1000));
-        assert_eq!(answer.what.as_deref(), Some("vmlinuz"));
-        for bad in [
-            "/boot/v1/files/vmlinuz",
-            "/boot/v1/files/../../etc/passwd",
-            "/boot/v1/files/",
-            "/boot/v2/x",
-        ] {
-            assert_eq!(ask(&bench, &format!("GET {bad} HTTP/1.1"), b"").status, 404, "{bad}");
-        }
-    }
-
-    #[test]
-    fn loader_and_its_disc_are_there_or_say_why_not() {
-        let bench = bench();
-        for name in ["loader.efi", "loader.iso"] {
-            let get = || ask(&bench, &format!("GET /boot/v1/{name} HTTP/1.1"), b"");
-            assert_eq!((get().status, get().what.as_deref()), (404, Some(name)));
-            bench.site.artifacts.add_bytes(name, vec![1; 10]).unwrap();
-            assert_eq!((get().status, get().body.len()), (200, 10));
-        }
-        let post = ask(&bench, "POST /boot/v1/loader.iso HTTP/1.1", b"");
-        assert_eq!(post.status, 405);
-    }
-
-    #[test]
-    fn ranges_and_conditions() {
-        let bench = bench();
-        let get = |header: &str| ask(&bench, &format!("GET {} HTTP/1.1\r\n{header}", path(&bench)), b"");
-        let part = get("Range: bytes=990-");
-        assert_eq!((part.status, part.body.len()), (206, 10));
-        assert!(
-            part.headers.contains("Content-Range: bytes 990-999/1000\r\n"),
-            "{}",
-            part.headers
-        );
-        let beyond = get("Range: bytes=1000-");
-        assert_eq!(beyond.status, 416);
-        assert!(beyond.headers.contains("bytes */1000"));
-        let etag = bench.file.etag();
-        assert_eq!(get(&format!("If-None-Match: \"x\", {etag}")).status, 304);
-        assert_eq!(get("If-None-Match: \"x\"").status, 200);
-        let date = http_date(bench.file.modified());
-        assert_eq!(get(&format!("If-Modified-Since: {date}")).status, 304);
-        assert_eq!(get(&format!("Range: bytes=0-9\r\nIf-Range: {etag}")).status, 206);
-        assert_eq!(get("Range: bytes=0-9\r\nIf-Range: \"other\"").status, 200);
-    }
-
-    #[test]
-    fn documents_come_from_the_desk() {
-        let bench = bench();
-        let script = ask(&bench, "GET /boot/v1/script.ipxe?mac=52-54-00-00-00-01 HTTP/1.1", b"");
-        assert_eq!(
-            (script.status, script.mac),
-            (200, Some(MacAddr([0x52, 0x54, 0, 0, 0, 1])))
-        );
-        assert!(script.headers.contains("no-store"));
-        assert_eq!(ask(&bench, "GET /boot/v1/script.ipxe HTTP/1.1", b"").status, 400);
-        let nonce = "07".repeat(16);
-        let manifest = format!("GET /boot/v1/manifest?mac=52-54-00-00-00-01&nonce={nonce} HTTP/1.1");
-        assert_eq!(ask(&bench, &manifest, b"").status, 503);
-        assert_eq!(ask(&bench, &manifest.replace("0707", "+7+7"), b"").status, 400);
-    }
-
-    #[test]
-    fn reports_reach_the_desk() {
-        let bench = bench();
-        let report = BootReport {
-            version: 1,
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            attempt: 3,
-            stage: BootStage::StartingKernel,
-        };
-        let body = postcard::to_allocvec(&report).unwrap();
-        assert_eq!(ask(&bench, "POST /boot/v1/report HTTP/1.1", &body).status, 204);
-        assert_eq!(ask(&bench, "POST /boot/v1/report HTTP/1.1", &[0xff; 9]).status, 400);
-        assert_eq!(ask(&bench, "GET /boot/v1/report HTTP/1.1", b"").status, 405);
-        assert_eq!(*bench.desk.0.lock().unwrap(), [report]);
-    }
-
-    #[test]
-    fn everything_else_goes_to_https() {
-        let bench = bench();
-        let answer = ask(&bench, "GET /nodes?a=b HTTP/1.1", b"");
-        assert_eq!(answer.status, 308);
-        assert!(
-            answer.headers.contains("Location: https://rack/nodes?a=b\r\n"),
-            "{}",
-            answer.headers
-        );
-        assert_eq!(host_without_port("[fe80::1]:80"), "[fe80::1]");
-        assert!(!host_is_plain("a b"));
-    }
-}
+#[path = "routes_tests.rs"]
+mod tests;

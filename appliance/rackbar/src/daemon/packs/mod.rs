@@ -384,6 +384,8 @@ fn packed_images(pack: &Pack) -> Vec<PackedImage> {
             licence: image.licence.clone(),
             user: image.user.clone(),
             added: image.added,
+            // What makes a pack refuses them.
+            installer: None,
         };
         Some(PackedImage {
             entry: Arc::new(entry),

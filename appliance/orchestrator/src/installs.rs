@@ -1,0 +1,460 @@
+//! Installers under way: which machine boots one, what it is answered, and what it tells of itself.
+//!
+//! An order is for one machine and one attempt of one action. It ends with that attempt, and with it all that was made for
+//! it: boot files and arguments, the answers with their secrets. The answers are given once, over plain HTTP because
+//! installers speak nothing else, to whoever shows the token that only the machine's own boot script held, from an address
+//! that no other machine is known to have. Of the token only the digest is kept; who reads the store cannot ask for answers,
+//! and the answers themselves are never in the store. After a restart of the appliance an installer that has its answers
+//! goes on and is heard; one that has none is begun anew.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use rackbar_boot::BootSpec;
+use rackbar_messages::JobId;
+use rackbar_model::{Digest, EventKind, Lease, LeaseState, MacAddr, NodeId, Severity, Timestamp};
+use rackbar_services::BootReply;
+use rackbar_store::{Store, StoreError, Table};
+use rackbar_trust::{Secret, sha256};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::Rack;
+use crate::mind::Mind;
+use crate::rack::{locked, now};
+
+/// Marks our entries in the table of tokens.
+const KIND: u8 = b'i';
+
+/// Milliseconds in which the same address may fetch the answers again: an answer may get lost on the way.
+const SECOND_CHANCE: u64 = 60 * 1_000;
+
+/// What the archive had not, as far as it is kept and told.
+const MOST_MISSING: usize = 16;
+
+/// How far an installer is. Variants are in the order in which they follow each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Step {
+    /// Nothing was heard of it.
+    Ordered,
+    /// The machine was given kernel and arguments.
+    Booting,
+    /// It has its answers.
+    Answered,
+    /// It begins.
+    Started,
+    /// It has what it consists of, and looks for its disk.
+    Disks,
+    /// The disk has its partitions.
+    Partitioned,
+    /// The base system is on it.
+    Base,
+    /// The system is on the disk.
+    Finished,
+}
+
+impl Step {
+    /// The step that an installer tells of by this name.
+    fn told(name: &str) -> Option<Self> {
+        Some(match name {
+            "started" => Self::Started,
+            "disks" => Self::Disks,
+            "partitioned" => Self::Partitioned,
+            "base" => Self::Base,
+            "finished" => Self::Finished,
+            _ => return None,
+        })
+    }
+
+    /// What that means, and what it does now.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Ordered => "the machine is restarted into the installer",
+            Self::Booting => "the machine was given the installer's kernel",
+            Self::Answered => "the installer has its answers",
+            Self::Started => "the installer begins: it fetches what it consists of",
+            Self::Disks => "the installer looks for its disk and partitions it",
+            Self::Partitioned => "the disk is partitioned: the base system follows",
+            Self::Base => "the base system is on the disk: packages and boot program follow",
+            Self::Finished => "the system is on the disk",
+        }
+    }
+}
+
+/// What is known of an installer under way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) step: Step,
+    /// When that was heard.
+    pub(crate) since: Timestamp,
+    /// When anything was heard of it, requests to its archive included.
+    pub(crate) heard: Timestamp,
+    /// Its address.
+    pub(crate) from: Option<IpAddr>,
+    /// Requests to its archive.
+    #[serde(default)]
+    pub(crate) requests: u64,
+    /// Packages that the archive did not give, with the status.
+    #[serde(default)]
+    pub(crate) missing: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    node: NodeId,
+    job: JobId,
+    mac: MacAddr,
+    seen: Seen,
+}
+
+/// What a machine is given, as long as its action is under way.
+pub(crate) struct Material {
+    /// Kernel, initial RAM file system and arguments, which hold the token.
+    pub(crate) spec: BootSpec,
+    /// Name and content of the answers.
+    pub(crate) answers: (&'static str, Bytes),
+}
+
+struct Underway {
+    key: [u8; 32],
+    job: JobId,
+    mac: MacAddr,
+    material: Option<Material>,
+    seen: watch::Sender<Seen>,
+}
+
+impl Underway {
+    fn change(&self, change: impl FnOnce(&mut Seen)) {
+        self.seen.send_modify(change);
+    }
+}
+
+/// All installers under way.
+pub(crate) struct Installs {
+    store: Store,
+    all: HashMap<NodeId, Underway>,
+}
+
+/// What a machine with an installer boots.
+pub(crate) enum Boot {
+    /// The installer.
+    Installer(BootSpec),
+    /// What it installed.
+    Disk,
+}
+
+impl Installs {
+    pub(crate) fn load(store: Store) -> Result<Self, StoreError> {
+        let mut all = HashMap::new();
+        for (key, value) in store.list(Table::Tokens)? {
+            let Some((&KIND, digest)) = key.split_first() else {
+                continue;
+            };
+            let kept = serde_json::from_slice::<Kept>(&value);
+            if let (Ok(key), Ok(kept)) = (digest.try_into(), kept) {
+                let (seen, _) = watch::channel(kept.seen);
+                let (job, mac, material) = (kept.job, kept.mac, None);
+                all.insert(
+                    kept.node,
+                    Underway {
+                        key,
+                        job,
+                        mac,
+                        material,
+                        seen,
+                    },
+                );
+            }
+        }
+        Ok(Self { store, all })
+    }
+
+    fn keep(&self, node: NodeId) {
+        let Some(one) = self.all.get(&node) else { return };
+        let kept = Kept {
+            node,
+            job: one.job,
+            mac: one.mac,
+            seen: one.seen.borrow().clone(),
+        };
+        let json = serde_json::to_vec(&kept).ok();
+        self.store.queue(Table::Tokens, &named(&one.key), json.as_deref());
+    }
+
+    fn end(&mut self, node: NodeId) {
+        if let Some(gone) = self.all.remove(&node) {
+            self.store.queue(Table::Tokens, &named(&gone.key), None);
+        }
+    }
+
+    fn by_token(&self, token: &str) -> Option<NodeId> {
+        let token: Digest = token.parse().ok()?;
+        let key = sha256(&token.0);
+        self.all.iter().find(|(_, one)| one.key == key).map(|(node, _)| *node)
+    }
+
+    /// Moves a step on; never back. True when it was news.
+    fn step(&mut self, node: NodeId, to: Step, from: Option<IpAddr>, now: Timestamp) -> bool {
+        let Some(one) = self.all.get(&node) else { return false };
+        let news = one.seen.borrow().step < to;
+        one.change(|seen| {
+            seen.heard = now;
+            if news {
+                (seen.step, seen.since) = (to, now);
+            }
+            seen.from = from.or(seen.from);
+        });
+        self.keep(node);
+        news
+    }
+}
+
+fn named(key: &[u8; 32]) -> Vec<u8> {
+    std::iter::once(KIND).chain(key.iter().copied()).collect()
+}
+
+/// An order as its attempt holds it. Dropped, nothing more is given out for it; what was given stays heard until
+/// [`Order::end`].
+pub(crate) struct Order {
+    rack: Rack,
+    node: NodeId,
+    job: JobId,
+    pub(crate) seen: watch::Receiver<Seen>,
+}
+
+impl Order {
+    /// The attempt is over, however it went.
+    pub(crate) fn end(self) {
+        let mut installs = locked(&self.rack.inner.installs);
+        if installs.all.get(&self.node).is_some_and(|one| one.job == self.job) {
+            installs.end(self.node);
+        }
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        let mut installs = locked(&self.rack.inner.installs);
+        if let Some(one) = installs.all.get_mut(&self.node).filter(|one| one.job == self.job) {
+            one.material = None;
+        }
+    }
+}
+
+impl Rack {
+    /// What the machine boots is written down: an installer that has finished has no more say in it. Until then its machine,
+    /// which restarts by itself, must find its disk.
+    pub(crate) fn installer_settled(&self, node: NodeId) {
+        let mut installs = locked(&self.inner.installs);
+        let finished = |one: &Underway| one.seen.borrow().step == Step::Finished;
+        if installs.all.get(&node).is_some_and(finished) {
+            installs.end(node);
+        }
+    }
+
+    /// Has the machine boot an installer from now on, in place of any earlier order for it.
+    pub(crate) fn order_installer(
+        &self,
+        node: NodeId,
+        job: JobId,
+        mac: MacAddr,
+        token: &Secret<32>,
+        material: Material,
+    ) -> Order {
+        let now = now();
+        let (sender, seen) = watch::channel(Seen {
+            step: Step::Ordered,
+            since: now,
+            heard: now,
+            from: None,
+            requests: 0,
+            missing: Vec::new(),
+        });
+        let mut installs = locked(&self.inner.installs);
+        installs.end(node);
+        let one = Underway {
+            key: sha256(token.expose()),
+            job,
+            mac,
+            material: Some(material),
+            seen: sender,
+        };
+        installs.all.insert(node, one);
+        installs.keep(node);
+        drop(installs);
+        let rack = self.clone();
+        Order { rack, node, job, seen }
+    }
+
+    /// The order of an attempt that was under way before the appliance started; `None` when its installer had no answers
+    /// yet, or there is none.
+    pub(crate) fn resume_installer(&self, node: NodeId, job: JobId) -> Option<Order> {
+        let installs = locked(&self.inner.installs);
+        let one = installs.all.get(&node).filter(|one| one.job == job)?;
+        let seen = one.seen.subscribe();
+        let answered = seen.borrow().step >= Step::Answered;
+        let rack = self.clone();
+        answered.then_some(Order { rack, node, job, seen })
+    }
+
+    /// What the machine with `mac` boots on behalf of an installer. One that has its answers and boots from the network
+    /// again was interrupted: it gets our agent, and its attempt says so.
+    pub(crate) fn installer_boot(&self, mac: MacAddr) -> Option<Boot> {
+        let node = self.look(|mind: &Mind| mind.by_mac.get(&mac).copied())?;
+        let mut installs = locked(&self.inner.installs);
+        let one = installs.all.get(&node)?;
+        let step = one.seen.borrow().step;
+        if step == Step::Finished {
+            return Some(Boot::Disk);
+        }
+        if step >= Step::Answered {
+            return None;
+        }
+        let mut spec = one.material.as_ref()?.spec.clone();
+        // The installer's network is the one that the machine boots on now.
+        let bootif = |mac: MacAddr| format!("BOOTIF=01-{}", mac.to_string().replace(':', "-"));
+        spec.command_line = spec.command_line.replace(&bootif(one.mac), &bootif(mac));
+        let news = installs.step(node, Step::Booting, None, now());
+        drop(installs);
+        if news {
+            self.tell_step(node, Step::Booting);
+        }
+        Some(Boot::Installer(spec))
+    }
+
+    /// Answers an installer: what it asks for below its token, from `client`. And the machine, where the token says which.
+    pub(crate) fn installer_asks(&self, token: &str, what: &str, client: IpAddr) -> (BootReply, Option<MacAddr>) {
+        let mut installs = locked(&self.inner.installs);
+        let Some(node) = installs.by_token(token) else {
+            let text = "No installer is under way that this is for.";
+            return (refused(404, text), None);
+        };
+        let Some(one) = installs.all.get(&node) else {
+            return (refused(404, "No installer is under way."), None);
+        };
+        let (mac, seen) = (one.mac, one.seen.borrow().clone());
+        if let Some(step) = Step::told(what) {
+            if seen.step < Step::Answered || seen.from != Some(client) {
+                drop(installs);
+                let text = format!("{client} told of the installer's step {what}, and is not where its answers went");
+                self.installer_note(node, text, Severity::Warning);
+                return (refused(403, "This is not the machine that has the answers."), Some(mac));
+            }
+            let news = installs.step(node, step, None, now());
+            drop(installs);
+            if news {
+                self.tell_step(node, step);
+            }
+            return (plain(Bytes::from_static(b"ok\n")), Some(mac));
+        }
+        let answers = one.material.as_ref().filter(|material| material.answers.0 == what);
+        let Some(content) = answers.map(|material| material.answers.1.clone()) else {
+            return (
+                refused(404, "There is nothing of this name for the installer."),
+                Some(mac),
+            );
+        };
+        let lost = seen.step == Step::Answered && seen.from == Some(client) && now().since(seen.since) < SECOND_CHANCE;
+        let why = if seen.step >= Step::Answered && !lost {
+            Some((409, "they were given out already"))
+        } else if self.is_of_another(client, node) {
+            Some((403, "that address is another machine's"))
+        } else {
+            None
+        };
+        if let Some((status, why)) = why {
+            drop(installs);
+            let text = format!("{client} asked for the installer's answers and was refused: {why}");
+            self.installer_note(node, text, Severity::Warning);
+            return (
+                refused(status, &format!("These answers are not for you: {why}.")),
+                Some(mac),
+            );
+        }
+        let news = installs.step(node, Step::Answered, Some(client), now());
+        drop(installs);
+        if news {
+            let text = format!("{}, at {client}", Step::Answered.words());
+            self.installer_note(node, text, Severity::Info);
+        }
+        (plain(content), Some(mac))
+    }
+
+    /// True when the address is not this machine's, by the leases we gave: an installer asks for one before anything else.
+    /// Where another server gives the addresses nothing is known of them.
+    fn is_of_another(&self, client: IpAddr, node: NodeId) -> bool {
+        let mut leases = self.leases();
+        leases.retain(|lease| lease.state == LeaseState::Bound);
+        let owner = |lease: &Lease| self.look(|mind| mind.by_mac.get(&lease.mac).copied());
+        match leases.iter().find(|lease| IpAddr::from(lease.address) == client) {
+            Some(lease) => owner(lease) != Some(node),
+            None => leases.iter().any(|lease| owner(lease) == Some(node)),
+        }
+    }
+
+    /// The proxy answered `client`, which asked for `target`, with `status`.
+    pub fn archive_answered(&self, client: IpAddr, target: &str, status: u16) {
+        let mut installs = locked(&self.inner.installs);
+        let at = |one: &Underway| {
+            let seen = one.seen.borrow();
+            seen.from == Some(client) && seen.step < Step::Finished
+        };
+        let Some(node) = installs.all.iter().find(|(_, one)| at(one)).map(|(node, _)| *node) else {
+            return;
+        };
+        let name = target.rsplit('/').next().unwrap_or_default();
+        let package = [".udeb", ".deb"].iter().any(|ending| name.ends_with(ending));
+        let first = missing(target, status);
+        let mut told = None;
+        if let Some(one) = installs.all.get_mut(&node) {
+            one.change(|seen| {
+                seen.heard = now();
+                seen.requests = seen.requests.saturating_add(1);
+                let new = status >= 400 && package && !seen.missing.contains(&first);
+                if new && seen.missing.len() < MOST_MISSING {
+                    seen.missing.push(first.clone());
+                    told = Some(first);
+                }
+            });
+        }
+        drop(installs);
+        if let Some(missing) = told {
+            let text = format!("the archive did not give the installer {missing}. {CURE}");
+            self.installer_note(node, text, Severity::Warning);
+        }
+    }
+
+    fn tell_step(&self, node: NodeId, step: Step) {
+        self.installer_note(node, step.words().to_owned(), Severity::Info);
+    }
+
+    fn installer_note(&self, node: NodeId, text: String, severity: Severity) {
+        self.tell(Some(node), EventKind::Note { text, severity });
+    }
+}
+
+/// What to do about an archive that is not whole.
+pub(crate) const CURE: &str = "Use an archive that is whole: name its URL in rackbar.toml as the upstream of a \
+                               [[proxy.mirror]] called debian; or install from an image";
+
+/// A package that was not to be had, as people read it: its name, the answer, and where it was asked for. A path from the
+/// network: short and printable.
+fn missing(target: &str, status: u16) -> String {
+    let shown: String = target.chars().filter(char::is_ascii_graphic).take(200).collect();
+    let name = shown.rsplit('/').next().unwrap_or_default();
+    format!("{name} (HTTP {status} for {shown})")
+}
+
+fn refused(status: u16, text: &str) -> BootReply {
+    BootReply::Refused {
+        status,
+        text: text.to_owned(),
+    }
+}
+
+fn plain(body: Bytes) -> BootReply {
+    let content_type = "text/plain; charset=utf-8";
+    BootReply::Bytes { content_type, body }
+}

@@ -1,0 +1,90 @@
+//! A role whose system is installed by an installer of the catalogue.
+#![allow(missing_docs, reason = "a test")]
+
+mod common;
+
+use common::{all, carried_out, disk, facts, ids, installer, node, one, refusal, site};
+use rackbar_model::{DiskBus, NodeState};
+use rackbar_plan::{ActionKind, Facts};
+
+const SITE: &str = r#"
+version = 1
+[network.rack]
+subnet = "10.10.0.0/24"
+proxy = "http://10.10.0.9:3128"
+[role.worker]
+os = "debian-12-installer"
+[[role.worker.network]]
+name = "mgmt"
+network = "rack"
+nics = ["boot"]
+[[rule]]
+name = "all"
+when = "true"
+role = "worker"
+hostname = "worker-{{ number }}"
+"#;
+
+fn known(mut facts: Facts) -> Facts {
+    let entry = installer("debian-12-installer");
+    facts.images.insert(entry.name.clone(), entry);
+    facts.appliance.push([10, 10, 0, 9].into());
+    facts.mirrors.insert("debian".into());
+    facts
+}
+
+#[test]
+fn an_installer_takes_the_place_of_image_and_identity_and_the_machine_leaves_it_by_itself() {
+    let mut facts = known(one(1));
+    let plan = all(&site(SITE), &facts);
+    let names = ["agent", "disk.erase", "os.install", "os.reachable", "verify"];
+    assert_eq!(ids(&plan), names.map(|name| format!("worker-1/{name}")));
+    plan.check().unwrap();
+    let install = plan
+        .actions
+        .iter()
+        .find(|action| action.kind.name() == "os.install")
+        .unwrap();
+    assert!(install.reboots && install.destroys.is_some());
+    let ActionKind::Installer { image, setup, .. } = &install.kind else {
+        panic!("{install:?}")
+    };
+    assert_eq!(
+        (image.as_str(), setup.hostname.as_str()),
+        ("debian-12-installer", "worker-1")
+    );
+    assert_eq!(plan.inputs.images.len(), 1, "a changed entry makes the plan stale");
+    // Carried out, there is nothing left to do; with another installer it is installed anew.
+    carried_out(&mut facts, &plan);
+    for node in &mut facts.nodes {
+        common::change(node, |node| node.state = NodeState::Ready);
+        common::change(node, |node| node.agent_connected = false);
+    }
+    assert!(all(&site(SITE), &facts).actions.is_empty());
+    let entry = facts.images.get_mut("debian-12-installer").unwrap();
+    entry.sha256 = rackbar_model::Digest([0x77; 32]);
+    facts.nodes[0].bmc = true;
+    assert!(
+        all(&site(SITE), &facts)
+            .actions
+            .iter()
+            .any(|action| action.kind.name() == "os.install")
+    );
+}
+
+#[test]
+fn an_installer_without_a_way_to_its_archive_or_on_a_small_disk_is_refused_in_words() {
+    let without = SITE.replace("proxy = \"http://10.10.0.9:3128\"\n", "");
+    let refused = refusal(&all(&site(&without), &known(one(1)))).to_owned();
+    assert!(refused.contains("proxy = \"own\""), "{refused}");
+    let elsewhere = SITE.replace("10.10.0.9:3128", "10.10.0.8:3128");
+    let refused = refusal(&all(&site(&elsewhere), &known(one(1)))).to_owned();
+    assert!(refused.contains("proxy = \"own\""), "{refused}");
+    let mut bare = known(one(1));
+    bare.mirrors.clear();
+    let refused = refusal(&all(&site(SITE), &bare)).to_owned();
+    assert!(refused.contains("[[proxy.mirror]] called debian"), "{refused}");
+    let small = node(1, vec![disk("SN1", 2, DiskBus::Sata)]);
+    let refused = refusal(&all(&site(SITE), &known(facts(vec![small])))).to_owned();
+    assert!(refused.contains("smaller"), "{refused}");
+}
