@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let system = built(crate::os_image::Arguments::default())?;
     let cloud = built(crate::os_image::Arguments::cloud_init())?;
-    crate::os_image::ensure_installer(&crate::project::Project::find()?)?;
+    crate::os_image::ensure_installer(&project)?;
     let times = media.join("story-times");
     // Of an earlier run; that there is none is no error.
     let _ = std::fs::remove_file(&times);
