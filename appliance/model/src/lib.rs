@@ -26,8 +26,9 @@ pub use boot::{BootStage, BootWay, ClientArch, Digest, FirmwareHabit, ParseDiges
 pub use check::{CheckResult, CheckStatus};
 pub use event::{Event, EventKind, Severity};
 pub use install::{
-    BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageEntry, Installer, InstallerFile, InstallerSystem,
-    ImageFormat, ImageSource, Installed, OsFile, OsNetwork, OsSetup, RootTarget, SecretText,
+    BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageEntry,
+    ImageFormat, ImageSource, Installed, Installer, InstallerFile, InstallerSystem, OsFile, OsNetwork, OsSetup,
+    RootTarget, SecretText,
 };
 pub use inventory::{
     BmcInfo, BoardInfo, BootInfo, ChassisInfo, CpuInfo, Disk, DiskBus, DiskHealth, FirmwareInfo, FirmwareMode,
