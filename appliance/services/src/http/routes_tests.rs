@@ -1,3 +1,5 @@
+//! The routes of the boot service: what is answered to whom.
+
 use super::*;
 use crate::http::request::{Parsed, parse};
 use rackbar_model::BootStage;
