@@ -75,6 +75,9 @@ pub(crate) fn render(install: &Install, debian: &Debian) -> Result<Rendered> {
         format!("url={}", install.answers.file("preseed.cfg")),
         "interface=auto".to_owned(),
         boot::bootif(install),
+        // A rack without an uplink has no default route. The installer asks about that before it has its answers, and at any
+        // priority; all it needs is on the rack's own network.
+        "netcfg/no_default_route=true".to_owned(),
         format!("hostname={}", setup.hostname),
         format!("domain={}", setup.domain.as_deref().unwrap_or_default()),
     ];
