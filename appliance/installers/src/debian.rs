@@ -78,6 +78,7 @@ pub(crate) fn render(install: &Install, debian: &Debian) -> Result<Rendered> {
         // A rack without an uplink has no default route. The installer asks about that before it has its answers, and at any
         // priority; all it needs is on the rack's own network.
         "netcfg/no_default_route=true".to_owned(),
+        format!("netcfg/get_nameservers={}", name_server(install)),
         format!("hostname={}", setup.hostname),
         format!("domain={}", setup.domain.as_deref().unwrap_or_default()),
     ];
@@ -86,6 +87,15 @@ pub(crate) fn render(install: &Install, debian: &Debian) -> Result<Rendered> {
         files: vec![AnswerFile::new("preseed.cfg", file.0)],
         boot: boot::linux(AT, install, files, &arguments)?,
     })
+}
+
+/// A name server for the installer alone, which asks a person for one where DHCP tells of none: one of the system's, else
+/// whoever gives the answers, which needs no names.
+fn name_server(install: &Install) -> String {
+    let (host, _) = install.answers.parts();
+    let bare = host.split(':').next().unwrap_or_default();
+    let first = install.setup.dns.iter().find(|address| address.is_ipv4());
+    first.map_or_else(|| bare.to_owned(), ToString::to_string)
 }
 
 fn limits(install: &Install, debian: &Debian) -> Result<()> {

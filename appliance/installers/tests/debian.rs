@@ -193,8 +193,8 @@ fn the_installer_is_told_where_its_answers_are_and_nothing_of_it_is_logged() {
     assert_eq!(
         command_line,
         "auto=true priority=critical url=http://10.0.0.2/boot/v1/answers/0123abcd/preseed.cfg interface=auto \
-         BOOTIF=01-02-00-00-00-00-01 netcfg/no_default_route=true hostname=node-001 domain=rack.example \
-         console=ttyS0,115200"
+         BOOTIF=01-02-00-00-00-00-01 netcfg/no_default_route=true netcfg/get_nameservers=10.1.0.2 \
+         hostname=node-001 domain=rack.example console=ttyS0,115200"
     );
     let shown = format!("{rendered:?}{:?}", full());
     assert!(!shown.contains("0123abcd") && !shown.contains("$6$"), "{shown}");

@@ -35,7 +35,7 @@ fn read_one(root: &Root, name: String) -> Disk {
     Disk {
         size_bytes: sectors.saturating_mul(512),
         model: model(root, &device, vendor.as_deref()),
-        serial: serial(root, &folder, &device),
+        serial: serial(root, &folder, &device).or_else(|| usb_serial(root, &device).filter(|_| bus == DiskBus::Usb)),
         wwn: wwn(root, &folder, &device),
         firmware: root
             .text(format!("{device}/firmware_rev"))
@@ -76,6 +76,14 @@ fn serial(root: &Root, folder: &str, device: &str) -> Option<String> {
         (!text.is_empty()).then_some(text)
     };
     nvme.or_else(virtio).or_else(scsi)
+}
+
+/// Most sticks have no vital product data; the USB device itself has a serial number (USB 2.0, 9.6.1). Above the SCSI device
+/// are target, host and interface, and then it.
+fn usb_serial(root: &Root, device: &str) -> Option<String> {
+    let usb = format!("{device}/../../../..");
+    root.text(format!("{usb}/idVendor"))?;
+    root.text(format!("{usb}/serial"))
 }
 
 /// `naa.`, `eui.` and `uuid.` names are world-wide; `t10.` and `nvme.` are only model and serial number again.
@@ -136,6 +144,26 @@ fn by_path(root: &Root, name: &str, path: &Path, pci: Option<&str>, bus: DiskBus
 mod tests {
     use super::*;
     use crate::testing::Tree;
+
+    #[test]
+    fn a_stick_has_the_serial_number_of_its_usb_device() {
+        let usb = "sys/devices/pci0000:00/0000:00:03.0/usb1/1-1";
+        let scsi = format!("{usb}/1-1:1.0/host3/target3:0:0/3:0:0:0");
+        let at = |folder: &str, file: &str| format!("{folder}/{file}");
+        let files: Vec<(String, &[u8])> = vec![
+            (at(usb, "idVendor"), b"46f4\n"),
+            (at(usb, "serial"), b"STICK0001\n"),
+            (at(&scsi, "vendor"), b"QEMU    \n"),
+            ("sys/block/sdc/size".into(), b"2048\n"),
+        ];
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(path, bytes)| (path.as_str(), *bytes)).collect();
+        let tree = Tree::of_bytes(&files).link("sys/block/sdc/device", &scsi);
+        let disks = read(tree.root());
+        assert_eq!(
+            (disks[0].bus, disks[0].serial.as_deref()),
+            (DiskBus::Usb, Some("STICK0001"))
+        );
+    }
 
     #[test]
     fn three_kinds_of_disks_are_read() {
