@@ -142,6 +142,18 @@ impl Firmware {
         None
     }
 
+    /// Asks until that server offers an address, as firmware does: it may not listen yet.
+    fn discover(&self, xid: u8, server: Ipv4Addr) -> Option<Given> {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            self.send(xid, 1, &[]);
+            if let Some(offer) = self.hear(xid, server, Duration::from_secs(1)) {
+                return Some(offer);
+            }
+        }
+        None
+    }
+
     fn request(&self, xid: u8, address: Ipv4Addr, server: Ipv4Addr) -> Given {
         let more = [&[50, 4][..], &address.octets(), &[54, 4], &server.octets()].concat();
         self.send(xid, 3, &more);
@@ -153,8 +165,7 @@ impl Firmware {
     fn boot_in_vain(&self, service: &Service, xid: u8) {
         let seen = || (service.sink.count(proxied), service.sink.count(asked));
         let before = seen();
-        self.send(xid, 1, &[]);
-        let (address, file) = self.hear(xid, OTHER, DEADLINE).expect("dnsmasq's offer");
+        let (address, file) = self.discover(xid, OTHER).expect("dnsmasq's offer");
         assert_eq!(file, None);
         self.request(xid, address, OTHER);
         wait_until("we have seen this boot", || seen() == (before.0 + 1, before.1 + 1));
