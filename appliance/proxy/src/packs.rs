@@ -57,8 +57,10 @@ impl Proxy {
         self.store.unmount(pack)
     }
 
-    /// The stored answers that are wanted, in the order of their URLs; of two for the same requests the newer one.
+    /// The stored answers that are wanted, in the order of their URLs; of two for the same requests the newer one. Blocks
+    /// while it writes down what was served in the recording mode.
     pub fn pick(&self, wanted: &Pick) -> Vec<Picked> {
+        self.pin_noted();
         let settings = self.settings();
         let mut all: BTreeMap<(String, Selecting), Picked> = BTreeMap::new();
         for entry in self.store.entries().iter().filter(|entry| wanted.wants(entry)) {

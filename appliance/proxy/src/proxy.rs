@@ -321,6 +321,16 @@ impl Proxy {
         self.store.pins()
     }
 
+    /// Pins what was served in the recording mode and is not pinned yet. Blocks while it writes.
+    pub(crate) fn pin_noted(&self) {
+        if let Err(error) = self.store.pin_noted() {
+            (self.tell)(
+                Severity::Warning,
+                format!("what was served while recording is not pinned yet: {error}"),
+            );
+        }
+    }
+
     /// Bytes of objects, and the budget for them.
     pub fn usage(&self) -> (u64, u64) {
         self.store.usage()

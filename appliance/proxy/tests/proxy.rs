@@ -295,6 +295,32 @@ fn offline_serves_what_is_stored_and_names_what_to_pin() {
 }
 
 #[test]
+fn recording_pins_all_that_was_served_once_by_many_at_the_same_time_and_keeps_it() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let pieces = 40;
+    for number in 0..pieces {
+        origin.put(&format!("/debian/{number}"), doc(bytes(20_000, number)));
+    }
+    let mut wanted: Vec<String> = (0..pieces).map(|number| format!("mirror:debian/{number}")).collect();
+    wanted.push("mirror:debian/missing".into());
+    wanted.sort();
+    {
+        let under = under(folder.path(), settings(&[&origin]));
+        under.handle.proxy().set_mode(Mode::Recording);
+        let (under, origin) = (&under, &origin);
+        std::thread::scope(|scope| {
+            for number in 0..pieces {
+                scope.spawn(move || assert_eq!(under.get(&origin.url(&format!("/debian/{number}"))).len(), 20_000));
+            }
+            scope.spawn(move || assert_eq!(under.curl(&[], &origin.url("/debian/missing")).0, 404));
+        });
+        wait("all is pinned", || under.handle.proxy().pins() == wanted);
+    }
+    let again = under(folder.path(), settings(&[&origin]));
+    assert_eq!(again.handle.proxy().pins(), wanted);
+}
+
+#[test]
 fn a_stale_answer_is_validated_and_used_when_the_origin_is_gone() {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
     let body = bytes(1000, 9);

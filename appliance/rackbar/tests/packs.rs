@@ -67,9 +67,12 @@ fn recorded(folder: &Path, file: &Path) -> (String, String, Vec<u8>) {
         let apt = Apt::new(folder.join(name), &mirror(), None);
         assert!(apt.update_and_download() == repository.deb);
     }
-    // What is served is pinned beside serving it.
+    // What is served is pinned beside serving it, all of it: that there is no InRelease as much as the package.
     home.wait("all is pinned", || {
-        home.well(&["cache", "mode"]).contains("pool/rackbar-probe")
+        let stored = json(&home, &["cache", "list"]);
+        let stored = stored.as_array().unwrap();
+        let named = |name: &str| stored.iter().any(|one| one["key"].as_str().unwrap().contains(name));
+        named("InRelease") && named("pool/rackbar-probe") && stored.iter().all(|one| one["pinned"] == true)
     });
     let raw = home.file("tiny.img", image());
     home.well(&[

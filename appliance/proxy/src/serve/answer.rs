@@ -164,6 +164,7 @@ async fn told(
         // One that broke is followed by the word of what is done about it.
         Phase::Arriving(arriving) if arriving.progress.borrow().end == End::Broken => return Ok(None),
         Phase::Arriving(arriving) => {
+            record(proxy, &ask.key);
             let status = status(Some(arriving.status), true);
             arriving_to(proxy, client, head, &arriving, status).await?
         }
@@ -263,6 +264,7 @@ pub(super) async fn entry_to(
     status: CacheStatus,
 ) -> io::Result<Option<Next>> {
     let age = Some(entry.fresh.age(now()));
+    record(proxy, &entry.record.key);
     if entry.record.status == 200 && not_modified(&head.headers, &entry.headers) {
         entry.touch();
         count(proxy, &status);
@@ -275,7 +277,6 @@ pub(super) async fn entry_to(
     };
     entry.touch();
     count(proxy, &status);
-    record(proxy, entry);
     let size = entry.object.size;
     let Ok(part) = part(head, &entry.headers, entry.record.status, size) else {
         return no_such_part(proxy, client, head, size).await.map(Some);
@@ -305,10 +306,10 @@ fn count(proxy: &Proxy, status: &CacheStatus) {
 }
 
 /// In the recording mode what is served is kept.
-fn record(proxy: &Arc<Proxy>, entry: &Arc<Entry>) {
-    if proxy.settings().mode == Mode::Recording && !entry.pinned() {
-        let (store, key) = (proxy.store.clone(), entry.record.key.clone());
-        drop(tokio::task::spawn_blocking(move || store.pin(&key, true)));
+fn record(proxy: &Arc<Proxy>, key: &str) {
+    if proxy.settings().mode == Mode::Recording && proxy.store.note_pin(key) {
+        let proxy = proxy.clone();
+        drop(tokio::task::spawn_blocking(move || proxy.pin_noted()));
     }
 }
 

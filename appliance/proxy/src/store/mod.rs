@@ -21,7 +21,7 @@ mod pins;
 mod record;
 mod spool;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -139,6 +139,10 @@ pub struct Store {
     budget: AtomicU64,
     serial: AtomicU64,
     state: Mutex<State>,
+    /// Held by whoever changes the list of pins and writes it.
+    pinning: Mutex<()>,
+    /// What is to be pinned next.
+    noted: Mutex<BTreeSet<String>>,
     /// A pack was mounted: until then nobody needs to look for more than one key.
     packs: AtomicBool,
     /// Objects whose file is open, the longest open first.
@@ -175,6 +179,8 @@ impl Store {
             budget: AtomicU64::new(budget),
             serial: AtomicU64::new(0),
             state: Mutex::default(),
+            pinning: Mutex::default(),
+            noted: Mutex::default(),
             packs: AtomicBool::new(false),
             open: Mutex::default(),
             tell,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::{Store, StoreError};
@@ -36,28 +37,71 @@ impl Store {
     /// # Errors
     /// When the list of pins cannot be written; nothing is changed then.
     pub fn pin(&self, pattern: &str, pinned: bool) -> Result<usize, StoreError> {
-        let mut pins = self.state().pins.clone();
-        if pinned {
-            pins.0.insert(pattern.to_owned());
-        } else {
-            pins.0.remove(pattern);
+        let _turn = self.pinning.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = BTreeSet::from([pattern.to_owned()]);
+        if !pinned {
+            // Whoever takes a pin back means it, also while what was served just now waits for its turn.
+            self.noted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(pattern);
         }
+        self.change_pins(one, |pins| {
+            if pinned {
+                pins.insert(pattern.to_owned());
+            } else {
+                pins.remove(pattern);
+            }
+        })
+    }
+
+    /// Notes that a key is to be pinned, which [`Self::pin_noted`] does. False when it is already.
+    pub(crate) fn note_pin(&self, key: &str) -> bool {
+        if self.state().pins.covers(key) {
+            return false;
+        }
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.insert(key.to_owned())
+    }
+
+    /// Pins all that was noted, in one write however many they are. Blocks while it writes.
+    ///
+    /// # Errors
+    /// When the list of pins cannot be written; what was noted stays noted.
+    pub(crate) fn pin_noted(&self) -> Result<(), StoreError> {
+        let _turn = self.pinning.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if noted.is_empty() {
+            return Ok(());
+        }
+        self.change_pins(noted.clone(), |pins| pins.extend(noted.iter().cloned()))?;
+        let mut left = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|key| !noted.contains(key));
+        Ok(())
+    }
+
+    /// To be called by whoever holds `pinning`: of two that read the list, change it and write it, the one that writes
+    /// first would be lost.
+    fn change_pins(
+        &self,
+        patterns: BTreeSet<String>,
+        change: impl FnOnce(&mut BTreeSet<String>),
+    ) -> Result<usize, StoreError> {
+        let mut pins = self.state().pins.clone();
+        change(&mut pins.0);
         let text: String = pins.0.iter().flat_map(|pin| [pin.as_str(), "\n"]).collect();
         self.write_file(&self.folder.join("pins"), text.as_bytes())?;
         let mut state = self.state();
-        let one = Pins(BTreeSet::from([pattern.to_owned()]));
-        let covered: Vec<_> = state
-            .entries
-            .values()
-            .flatten()
-            .filter(|e| one.covers(&e.record.key))
-            .cloned()
-            .collect();
-        for entry in &covered {
-            entry.pinned.store(pins.covers(&entry.record.key), Ordering::Relaxed);
+        let changed = Pins(patterns);
+        let mut covered = 0;
+        for entry in state.entries.values().flatten() {
+            if changed.covers(&entry.record.key) {
+                entry.pinned.store(pins.covers(&entry.record.key), Ordering::Relaxed);
+                covered += 1;
+            }
         }
         state.pins = pins;
-        Ok(covered.len())
+        Ok(covered)
     }
 
     /// All pins.
