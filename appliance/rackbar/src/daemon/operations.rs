@@ -353,8 +353,7 @@ impl Operations for Asked {
     }
 
     fn packs(&self) -> Answer<'_, PackState> {
-        let packs = self.packs.clone();
-        async move { Ok(packs.list()) }.boxed()
+        self.packs.clone().all().boxed()
     }
 
     fn order_packs(&self, order: PackOrder) -> Answer<'_, String> {
@@ -370,8 +369,7 @@ impl Operations for Asked {
     }
 
     fn pack_file(&self, name: &str) -> Answer<'_, PackFile> {
-        let file = self.packs.give(name);
-        async move { file }.boxed()
+        self.packs.clone().give(name.to_owned()).boxed()
     }
 
     fn put_image(&self, image: NewImage) -> Answer<'_, ImageEntry> {

@@ -10,11 +10,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use nix::sys::statvfs::statvfs;
-use rackbar_control::operations::{Body, NewPack, PackEntry, PackFile, PackOrder, PackPick, Refused};
+use rackbar_control::operations::{Body, NewPack, PackEntry, PackFile, PackOrder, PackPick, PackState, Refused};
 use rackbar_model::Digest;
-use rackbar_packs::{
-    Answer, Content, Draft, DraftAnswer, DraftImage, Intake, Pack, PackError, PackImage, Trust, check_name,
-};
+use rackbar_packs::{Answer, Content, Draft, DraftAnswer, DraftImage, Intake, Pack, PackError, PackImage, check_name};
 use rackbar_proxy::store::{Object, Place};
 use rackbar_proxy::{Pick, Picked};
 
@@ -315,6 +313,14 @@ async fn waiting<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refused> + 
 }
 
 impl Packs {
+    /// All packs, and whose are taken.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub(in crate::daemon) async fn all(self) -> Result<PackState, Refused> {
+        waiting(move || Ok(self.list())).await
+    }
+
     /// Does what is asked; what was done, in words.
     ///
     /// # Errors
@@ -359,8 +365,8 @@ impl Packs {
 
     async fn receive(&self, name: &str, body: &mut Body) -> Result<(Intake, Part), Refused> {
         let (shared, begun) = (self.0.clone(), name.to_owned());
-        let mut part = waiting(move || shared.begin(&begun)).await?;
-        let trust: Trust = self.0.state().trust.clone();
+        let begin = move || Ok::<_, Refused>((shared.begin(&begun)?, shared.state().trust.clone()));
+        let (mut part, trust) = waiting(begin).await?;
         let mut intake = Intake::new(Some(trust));
         let mut at = 0u64;
         while let Some(bytes) = body.next().await {
@@ -381,8 +387,8 @@ impl Packs {
     ///
     /// # Errors
     /// When there is none of this name.
-    pub(in crate::daemon) fn give(&self, name: &str) -> Result<PackFile, Refused> {
-        let (pack, _) = self.0.find(name)?;
+    pub(in crate::daemon) async fn give(self, name: String) -> Result<PackFile, Refused> {
+        let (pack, _) = waiting(move || self.0.find(&name)).await?;
         let (bytes, file) = (pack.total, pack.file.clone());
         let pieces = futures_util::stream::unfold(0u64, move |at| {
             let file = file.clone();

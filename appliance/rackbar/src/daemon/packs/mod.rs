@@ -8,6 +8,7 @@ mod find;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rackbar_artifacts::images::{Images, PackedImage};
@@ -61,7 +62,12 @@ struct Shared {
     own: PathBuf,
     folders: Vec<PathBuf>,
     devices: bool,
+    /// Held for as long as a medium takes to answer, so only threads that may wait take it.
     state: Mutex<State>,
+    /// A look at all places is under way.
+    looking: AtomicBool,
+    /// There was a look before.
+    looked: AtomicBool,
 }
 
 #[derive(Default)]
@@ -78,6 +84,8 @@ struct State {
     proxy: Option<Arc<Proxy>>,
     /// Numbers temporary files.
     serial: u64,
+    /// The daemon ends: nothing is put in use any more.
+    ended: bool,
 }
 
 /// What lies at a place.
@@ -145,10 +153,15 @@ impl Packs {
             folders: start.folders,
             devices: start.devices,
             state: Mutex::default(),
+            looking: AtomicBool::new(false),
+            looked: AtomicBool::new(false),
         }))
     }
 
     /// Looks whether packs came or went, and whether others are trusted now. Cheap when nothing changed.
+    ///
+    /// The first look is waited for, since a run that is taken up again may need an image of a pack. Those that follow have
+    /// a thread of their own: a stick that dies keeps whoever reads it waiting for as long as the kernel tries.
     pub(super) fn follow(&self, config: &Config, kernel: &str) {
         let ours = Key(self.0.signer.public_key());
         let mut all = vec![(ours, "this appliance's own")];
@@ -157,29 +170,31 @@ impl Packs {
             .split_ascii_whitespace()
             .filter_map(|word| word.strip_prefix(ARGUMENT));
         all.extend(named.filter_map(|key| Some((key.parse().ok()?, "named by the boot medium"))));
-        let trust = all
-            .iter()
-            .fold(Trust::nobody(), |trust, (key, why)| trust.and(*key, *why));
-        let mut state = self.0.state();
-        let anew = state.trust != trust;
-        if anew {
-            let shown = |(key, why): &(Key, &str)| TrustedKey {
-                key: key.to_string(),
-                why: (*why).to_owned(),
-            };
-            state.trusted = all.iter().map(shown).collect();
-            state.trust = trust;
+        if self.0.looking.swap(true, Ordering::AcqRel) {
+            return;
         }
-        self.0.look(&mut state, anew);
+        let first = !self.0.looked.swap(true, Ordering::AcqRel);
+        let shared = self.0.clone();
+        let look = move || {
+            shared.follow(&all);
+            shared.looking.store(false, Ordering::Release);
+        };
+        if first {
+            look();
+        } else {
+            drop(tokio::task::spawn_blocking(look));
+        }
     }
 
     /// Gives up what is mounted; the proxy may be stopped then.
     pub(super) fn stop(&self) {
-        self.0.state().proxy = None;
+        let mut state = self.0.state();
+        state.proxy = None;
+        state.ended = true;
     }
 
-    /// All packs, and whose are taken.
-    pub(super) fn list(&self) -> PackState {
+    /// All packs, and whose are taken. May wait for a medium.
+    fn list(&self) -> PackState {
         let state = self.0.state();
         let mut packs: Vec<_> = state.known.iter().map(|known| known.entry(&self.0.own)).collect();
         packs.sort_by(|a, b| (&a.name, &a.place).cmp(&(&b.name, &b.place)));
@@ -200,8 +215,29 @@ impl Shared {
         self.rack.event(None, EventKind::Note { text, severity });
     }
 
+    /// Takes packs of these keys, and looks at all places.
+    fn follow(&self, all: &[(Key, &str)]) {
+        let trust = all
+            .iter()
+            .fold(Trust::nobody(), |trust, (key, why)| trust.and(*key, *why));
+        let mut state = self.state();
+        let anew = state.trust != trust;
+        if anew {
+            let shown = |(key, why): &(Key, &str)| TrustedKey {
+                key: key.to_string(),
+                why: (*why).to_owned(),
+            };
+            state.trusted = all.iter().map(shown).collect();
+            state.trust = trust;
+        }
+        self.look(&mut state, anew);
+    }
+
     /// Looks at all places; `anew`: also when nothing changed there.
     fn look(&self, state: &mut State, anew: bool) {
+        if state.ended {
+            return;
+        }
         if self.devices {
             let disks = find::devices(Path::new("/sys/class/block"));
             if disks != state.disks {
