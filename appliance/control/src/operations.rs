@@ -64,7 +64,7 @@ pub enum Refused {
 }
 
 /// `1 mistake`, `2 mistakes`.
-pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
+pub fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

@@ -49,6 +49,45 @@ fn site_file_is_checked_set_shown_and_compared() {
 }
 
 #[test]
+fn a_site_file_is_checked_and_compared_before_there_is_an_appliance() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        name.to_owned()
+    };
+    let rackbar = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rackbar"));
+        let command = command.args(arguments).current_dir(folder.path());
+        // Nobody who could be asked is known.
+        let output = command.env_clear().env("HOME", folder.path()).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let good = file("good.toml", SITE.to_owned());
+    let bad = file("bad.toml", SITE.replace("os = \"tiny\"", "os = \"tiny\"\nosx = 1"));
+    assert_eq!(rackbar(&["site", "check", &good]).0, Some(0));
+    let (code, text) = rackbar(&["site", "check", &bad]);
+    assert!(code == Some(1) && text.contains("bad.toml:5:"), "{text}");
+    assert!(
+        text.contains("bad.toml has 1 mistake") && !text.contains("1 mistakes"),
+        "{text}"
+    );
+    let (code, text) = rackbar(&["site", "check", &bad, "--json"]);
+    assert!(code == Some(1) && text.contains("\"line\": 5"), "{text}");
+    let other = file("other.toml", SITE.replace("tiny", "debian-12"));
+    let (code, text) = rackbar(&["site", "diff", &good, &other]);
+    assert!(
+        code == Some(0) && text.contains("tiny") && text.contains("debian-12"),
+        "{text}"
+    );
+    let (code, text) = rackbar(&["site", "diff", &good, &bad]);
+    assert!(code == Some(1) && text.contains("bad.toml:5:"), "{text}");
+    assert_eq!(rackbar(&["site", "schema"]).0, Some(0));
+    let (code, text) = rackbar(&["site", "show"]);
+    assert!(code != Some(0) && text.contains("rackbar login"), "{text}");
+}
+
+#[test]
 fn plan_and_run_of_nothing_are_refused_in_words() {
     let folder = tempfile::tempdir().unwrap();
     let appliance = Appliance::start(folder.path());

@@ -103,7 +103,7 @@ fn recorded(folder: &Path, file: &Path) -> (String, String, Vec<u8>) {
         "for a test",
     ];
     let made = home.well(&[&create[..], &["--to", &file]].concat());
-    assert!(made.contains("1 images"), "{made}");
+    assert!(made.contains("1 image, "), "{made}");
     assert!(home.refused(&create).contains("choose another name"));
     let whole = home.well(&["pack", "verify", "kit"]);
     assert!(whole.contains("is whole"), "{whole}");

@@ -77,6 +77,12 @@ impl Browser {
 
     /// One command; gives its value.
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        let asked = self.try_ask(method, path, body);
+        asked.unwrap_or_else(|words| panic!("{method} {path}: {words}"))
+    }
+
+    /// One command: its value, or what the driver says against it.
+    fn try_ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let body = if method == "POST" {
@@ -102,9 +108,11 @@ impl Browser {
         let mut body = vec![0; length.unwrap().trim().parse().unwrap()];
         answer.read_exact(&mut body).unwrap();
         let body = String::from_utf8(body).unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {head}{body}");
+        if !head.starts_with("HTTP/1.1 200") {
+            return Err(format!("{head}{body}"));
+        }
         let mut value: Value = serde_json::from_str(&body).unwrap();
-        value["value"].take()
+        Ok(value["value"].take())
     }
 
     /// Closes the window, and waits for the answer.
@@ -146,27 +154,42 @@ impl Browser {
         }
     }
 
-    fn element(&self, selector: &str) -> String {
-        let found = self.tell("element", &json!({ "using": "css selector", "value": selector }));
-        found[ELEMENT].as_str().unwrap().to_owned()
+    /// Does something with what a CSS selector finds. A live page exchanges its elements, also between finding one and
+    /// using it (WebDriver, section 6.6: stale element reference, no such element): it is found anew then.
+    fn with(&self, selector: &str, method: &str, what: &str, body: &Value) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let session = format!("/session/{}", self.session);
+            let find = json!({ "using": "css selector", "value": selector });
+            let found = self.try_ask("POST", &format!("{session}/element"), &find);
+            let done = found.and_then(|found| {
+                let element = found[ELEMENT].as_str().unwrap();
+                self.try_ask(method, &format!("{session}/element/{element}/{what}"), body)
+            });
+            match done {
+                Ok(value) => return value,
+                Err(words) => {
+                    let exchanged = words.contains("stale element reference") || words.contains("no such element");
+                    assert!(exchanged && Instant::now() < end, "{what} of {selector}: {words}");
+                    std::thread::sleep(BETWEEN);
+                }
+            }
+        }
     }
 
     /// Types into the field that a CSS selector finds.
     pub fn fill(&self, selector: &str, text: &str) {
-        self.tell(
-            &format!("element/{}/value", self.element(selector)),
-            &json!({ "text": text }),
-        );
+        self.with(selector, "POST", "value", &json!({ "text": text }));
     }
 
     /// Clicks on what a CSS selector finds.
     pub fn click(&self, selector: &str) {
-        self.tell(&format!("element/{}/click", self.element(selector)), &json!({}));
+        self.with(selector, "POST", "click", &json!({}));
     }
 
     /// The text of what a CSS selector finds, as a person sees it.
     pub fn text(&self, selector: &str) -> String {
-        let text = self.look(&format!("element/{}/text", self.element(selector)));
+        let text = self.with(selector, "GET", "text", &Value::Null);
         text.as_str().unwrap().to_owned()
     }
 

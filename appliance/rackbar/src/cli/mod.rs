@@ -173,6 +173,11 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
     if let Command::Report(proof::ReportCommand::Check(options)) = command {
         return proof::check_file(options, global.json);
     }
+    if let Command::Site(command) = command
+        && let Some(done) = site::alone(command, global.json)
+    {
+        return done;
+    }
     match command {
         Command::Verify(options) if options.list => return proof::list_checks(global.json),
         Command::Pack(packs::Command::Verify { name }) if packs::file_named(name).is_some() => {

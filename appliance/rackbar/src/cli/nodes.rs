@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use rackbar_control::client::Client;
+use rackbar_control::operations::count;
 use rackbar_model::{Disk, Event, FirmwareHabit, FirmwareMode, Inventory, Nic, Node, PowerAction};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -362,11 +363,11 @@ fn inventory_rows(inventory: &Inventory, row: &mut impl FnMut(&str, String)) {
     row(
         "Processor",
         format!(
-            "{}: {} sockets, {} cores, {} threads",
+            "{}: {}, {}, {}",
             text(&cpu.model),
-            cpu.sockets,
-            cpu.cores,
-            cpu.threads
+            count(cpu.sockets.into(), "socket", "sockets"),
+            count(cpu.cores.into(), "core", "cores"),
+            count(cpu.threads.into(), "thread", "threads")
         ),
     );
     row("Memory", format!("{} MiB", inventory.memory.total_bytes >> 20));

@@ -6,17 +6,19 @@ use std::io::Read as _;
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use rackbar_control::client::Client;
-use rackbar_control::operations::{RuleMatch, SiteMistake};
+use rackbar_control::operations::{RuleMatch, SiteMistake, count};
 use rackbar_model::Severity;
+use rackbar_plan::Site;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{Failed, output};
+use crate::mistakes::mistakes;
 
 /// What to do with the site file.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check a site file; says line and field of every mistake
+    /// Check a site file; says line and field of every mistake, and asks no appliance
     #[command(after_help = "Example:\n  rackbar site check site.toml\n\nExit code 1 when there are mistakes.")]
     Check {
         /// The file; `-` reads standard input
@@ -31,7 +33,7 @@ pub enum Command {
     /// Print the site file in force
     #[command(after_help = "Example:\n  rackbar site show > site.toml")]
     Show,
-    /// Say what differs between two site files
+    /// Say what differs between two site files; asks the appliance only for the one in force
     #[command(after_help = "Examples:\n  rackbar site diff hall-3.toml hall-4.toml\n  \
         rackbar site diff site.toml      # the one in force and this one")]
     Diff {
@@ -40,7 +42,7 @@ pub enum Command {
         /// The newer file
         after: Option<String>,
     },
-    /// Print the JSON Schema of the site file
+    /// Print the JSON Schema of the site file; asks no appliance
     #[command(after_help = "Example:\n  rackbar site schema > site.schema.json")]
     Schema,
 }
@@ -77,10 +79,72 @@ fn read(file: &str) -> Result<String> {
     Ok(text)
 }
 
+/// Runs those that ask no appliance: a site file is checked where it is written, before there is a rack. `None` for the
+/// others.
+pub fn alone(command: &Command, as_json: bool) -> Option<Result<()>> {
+    match command {
+        Command::Check { file } => Some(check(file, as_json)),
+        Command::Schema => Some(output::json(&Site::schema())),
+        Command::Diff {
+            before,
+            after: Some(after),
+        } => Some(differences(before, after, as_json)),
+        Command::Set { .. } | Command::Show | Command::Diff { after: None, .. } => None,
+    }
+}
+
+/// Reads a site file of which nothing may be wrong.
+fn site(file: &str) -> Result<Site> {
+    let problems = match Site::parse(&read(file)?) {
+        Ok(site) => return Ok(site),
+        Err(problems) => mistakes(problems),
+    };
+    problems
+        .iter()
+        .for_each(|mistake| eprintln!("{}", mistake_line(file, mistake)));
+    Err(failed(file, problems.len()))
+}
+
+fn failed(file: &str, mistakes: usize) -> anyhow::Error {
+    Failed(format!("{file} has {}", count(mistakes, "mistake", "mistakes"))).into()
+}
+
+fn differences(before: &str, after: &str, as_json: bool) -> Result<()> {
+    let differences = rackbar_plan::site::diff(&site(before)?, &site(after)?);
+    show_differences(differences.iter().map(ToString::to_string).collect(), as_json)
+}
+
+fn show_differences(lines: Vec<String>, as_json: bool) -> Result<()> {
+    if as_json {
+        return output::json(&lines);
+    }
+    if lines.is_empty() {
+        eprintln!("they mean the same");
+    }
+    lines.iter().for_each(|line| println!("{}", output::plain(line)));
+    Ok(())
+}
+
+fn check(file: &str, as_json: bool) -> Result<()> {
+    let found = Site::parse(&read(file)?).err().map(mistakes).unwrap_or_default();
+    if as_json {
+        output::json(&found)?;
+    }
+    if found.is_empty() {
+        eprintln!("{file}: no mistakes");
+        return Ok(());
+    }
+    if !as_json {
+        found
+            .iter()
+            .for_each(|mistake| println!("{}", mistake_line(file, mistake)));
+    }
+    Err(failed(file, found.len()))
+}
+
 /// Runs one of them.
 pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()> {
     match command {
-        Command::Check { file } => check(client, file, as_json).await,
         Command::Set { file } => {
             client.put_text("/api/v1/site", "application/toml", read(file)?).await?;
             eprintln!("{file} is in force; `rackbar plan` shows what it would change");
@@ -90,54 +154,17 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             print!("{}", client.get_text("/api/v1/site").await?);
             Ok(())
         }
-        Command::Diff { before, after } => {
-            let (before, after) = match after {
-                Some(after) => (Some(read(before)?), read(after)?),
-                None => (None, read(before)?),
-            };
-            let answer = client
-                .post("/api/v1/site/diff", &json!({ "before": before, "after": after }))
-                .await?;
+        Command::Diff {
+            before: file,
+            after: None,
+        } => {
+            let texts = json!({ "before": null, "after": read(file)? });
+            let answer = client.post("/api/v1/site/diff", &texts).await?;
             let lines: Items<String> = serde_json::from_slice(&answer)?;
-            if as_json {
-                return output::json(&lines.items);
-            }
-            if lines.items.is_empty() {
-                eprintln!("they mean the same");
-            }
-            lines.items.iter().for_each(|line| println!("{}", output::plain(line)));
-            Ok(())
+            show_differences(lines.items, as_json)
         }
-        Command::Schema => {
-            let schema: serde_json::Value = client.get("/api/v1/site/schema").await?;
-            output::json(&schema)
-        }
+        Command::Check { .. } | Command::Schema | Command::Diff { .. } => alone(command, as_json).unwrap_or(Ok(())),
     }
-}
-
-async fn check(client: &Client, file: &str, as_json: bool) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Checked {
-        mistakes: Vec<SiteMistake>,
-    }
-    let answer = client
-        .post_text("/api/v1/site/check", "application/toml", read(file)?)
-        .await?;
-    let checked: Checked = serde_json::from_slice(&answer)?;
-    if as_json {
-        output::json(&checked.mistakes)?;
-    }
-    if checked.mistakes.is_empty() {
-        eprintln!("{file}: no mistakes");
-        return Ok(());
-    }
-    if !as_json {
-        checked
-            .mistakes
-            .iter()
-            .for_each(|mistake| println!("{}", mistake_line(file, mistake)));
-    }
-    Err(Failed(format!("{file} has {} mistakes", checked.mistakes.len())).into())
 }
 
 /// As compilers print, so that editors jump to the place.

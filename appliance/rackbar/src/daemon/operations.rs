@@ -27,11 +27,12 @@ use super::handoff::{self, HandOff};
 
 use super::keep::Keep;
 use super::packs::Packs;
-use super::refusals::{mistakes, of_bmc, of_commit, of_image, of_node, of_plan, of_verify};
+use super::refusals::{of_bmc, of_commit, of_image, of_node, of_plan, of_verify};
 use super::support::Support;
 use super::uploads::take_in;
 use super::webhooks::HookDoor;
 use super::works::Works;
+use crate::mistakes::mistakes;
 
 /// Between two looks whether checks are done.
 const LOOK: Duration = Duration::from_millis(250);

@@ -1,22 +1,10 @@
 //! Refusals of the executor and the image catalogue in the words of the API.
 
 use rackbar_artifacts::images::ImageError;
-use rackbar_control::operations::{Consent, Refused, SiteMistake};
+use rackbar_control::operations::{Consent, Refused};
 use rackbar_orchestrator::PowerError;
 use rackbar_orchestrator::executor::{CommitError, NodeError, PlanError, VerifyError};
-use rackbar_plan::{Plan, SiteProblem};
-
-pub(super) fn mistakes(problems: Vec<SiteProblem>) -> Vec<SiteMistake> {
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let one = |problem: SiteProblem| SiteMistake {
-        line: number(problem.line),
-        column: number(problem.column),
-        field: problem.field,
-        message: problem.message,
-        suggestion: problem.suggestion,
-    };
-    problems.into_iter().map(one).collect()
-}
+use rackbar_plan::Plan;
 
 pub(super) fn of_plan(error: PlanError) -> Refused {
     match error {

@@ -278,9 +278,13 @@ pub(super) fn pairs(context: &Context, probed: &Probed) -> Verdict {
         .map(|peer| format!("{} ({}) does not answer", peer.name, peer.address))
         .collect();
     let count = context.wanted.peers.len();
+    let others = match count {
+        1 => "the other node answers".to_owned(),
+        _ => format!("{count} other nodes answer"),
+    };
     Verdict::by(
         &faults,
-        format!("{count} other nodes answer"),
+        others,
         format!("all {count} answer"),
         "if one node is missing everywhere, it is that node; if all are, it is this one: look at VLAN, cabling and firewall",
     )

@@ -117,10 +117,17 @@ pub(super) fn threads(context: &Context, probed: &Probed) -> Verdict {
         .as_ref()
         .map_or(0, |seen| u64::from(seen.cpu.threads));
     let seen = count_list(probed.one("online").unwrap_or_default());
+    let threads = |count| {
+        if count == 1 {
+            "1 thread".into()
+        } else {
+            format!("{count} threads")
+        }
+    };
     Verdict::of(
         seen >= wanted,
-        format!("{wanted} threads, as discovered"),
-        format!("{seen} threads"),
+        format!("{}, as discovered", threads(wanted)),
+        threads(seen),
         "processors are missing that were there when the machine was discovered: look at the firmware's settings for cores \
          and hyper-threading, at the kernel's command line, and at the BMC's event log",
     )

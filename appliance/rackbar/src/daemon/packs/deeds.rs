@@ -170,9 +170,8 @@ impl Shared {
             .map_err(|error| Refused::Internal(format!("{}: {error}", at.display())))?;
         let entry = self.entry_at(&at)?;
         Ok(format!(
-            "data pack {name} is made: {} images, {} stored answers, {} MB",
-            entry.images.len(),
-            entry.answers,
+            "data pack {name} is made: {}, {} MB",
+            super::holds(entry.images.len(), usize::try_from(entry.answers).unwrap_or(usize::MAX)),
             entry.bytes.div_ceil(1_000_000)
         ))
     }

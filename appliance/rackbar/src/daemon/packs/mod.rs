@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rackbar_artifacts::images::{Images, PackedImage};
-use rackbar_control::operations::{PackEntry, PackState, TrustedKey};
+use rackbar_control::operations::{PackEntry, PackState, TrustedKey, count};
 use rackbar_model::{EventKind, ImageEntry, Severity};
 use rackbar_orchestrator::{Executor, Rack};
 use rackbar_packs::{Index, Key, Pack, Trust};
@@ -316,8 +316,7 @@ impl Shared {
                 (Ok(pack), None) if is_new(pack, before) => {
                     let index = &pack.index;
                     let (name, images, answers) = (&index.name, index.images.len(), index.answers.len());
-                    let text =
-                        format!("data pack {name} ({place}) is in use: {images} images, {answers} stored answers");
+                    let text = format!("data pack {name} ({place}) is in use: {}", holds(images, answers));
                     self.tell(text, Severity::Info);
                 }
                 (Err(why), _) => {
@@ -368,6 +367,12 @@ fn unmount_answers(proxy: &Proxy, before: &[Known], known: &[Known]) {
     for gone in gone(before, known) {
         proxy.unmount(&gone.index.name);
     }
+}
+
+/// What a pack has, in words.
+fn holds(images: usize, answers: usize) -> String {
+    let images = count(images, "image", "images");
+    format!("{images}, {}", count(answers, "stored answer", "stored answers"))
 }
 
 /// Packs that were in use and are no more.
