@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args;
 
+use crate::setup::{self, Need};
 use crate::step::step;
 
 /// What to measure. Needs root for its network namespaces; takes about three minutes after the build.
@@ -17,6 +18,7 @@ pub(crate) struct Arguments {
 
 /// Builds the benchmark as it would ship and runs it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    setup::ensure(Need::Bench)?;
     let mut command = Command::new(env!("CARGO"));
     command
         .args(["run", "--quiet", "--release", "-p", "rackbar-bench", "--"])

@@ -401,7 +401,7 @@ async fn a_power_cut_in_the_middle_of_writing_recovers() -> Result<()> {
     let id = RunId(run.context("it is worked on")?);
     until_under_way(&stage, id, "/os.write", 30).await?;
     let machine = stage.rack.node("n1").context("n1")?;
-    machine.machine.act(PowerAction::ForceOff).await?;
+    machine.machine.cut_power().await?;
     let run = until_done(&stage.api, id, READY).await?;
     all_ready(&stage, &["n1"]).await?;
     let written = run.actions.iter().find(|(name, _)| name.0.ends_with("/os.write"));
@@ -539,7 +539,7 @@ async fn an_appliance_killed_at_action_boundaries_still_brings_the_rack_to_ready
         if !reached(&stage, id, kind).await? {
             continue;
         }
-        stage.appliance.machine.act(PowerAction::ForceOff).await?;
+        stage.appliance.machine.cut_power().await?;
         stage
             .start_appliance()
             .await

@@ -19,5 +19,6 @@ mod ports;
 mod power_cut;
 mod proxy;
 mod reproducible;
+mod shipped;
 mod storage;
 mod trunk;

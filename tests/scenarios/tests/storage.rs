@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use rackbar_model::{Lease, Node};
 use rackbar_scenarios::{Stage, eventually, rack_file};
 use rackbar_vrack::rack::Medium;
-use rackbar_vrack::seat::{MachinePower, PowerAction};
 use serde_json::{Value, json};
 
 const STORAGE: &str = "/api/v1/storage";
@@ -61,7 +60,7 @@ async fn an_appliance_from_a_cd_is_given_a_disk_and_keeps_what_it_knew_through_a
     );
 
     // Right then.
-    stage.appliance.machine.act(PowerAction::ForceOff).await?;
+    stage.appliance.machine.cut_power().await?;
     stage.start_appliance().await?;
     let words = until_kept(&stage).await?;
     ensure!(words.contains("ext4"), "{words}");

@@ -11,6 +11,15 @@ const RACK: [(&str, &str); 4] = [
     ("rackbar.dhcp", "dhcp"),
 ];
 
+/// What else an operator may say; one of these alone is a configuration too.
+const OTHERS: [&str; 5] = [
+    "rackbar.name",
+    "rackbar.pool",
+    "rackbar.gateway",
+    "rackbar.uplink",
+    "rackbar.node_console",
+];
+
 /// Builds a configuration from the kernel's command line; `None` when it says nothing about one.
 ///
 /// # Errors
@@ -20,7 +29,7 @@ pub(crate) fn from_kernel_arguments(command_line: &str) -> Option<Result<Config,
         let mut words = command_line.split_ascii_whitespace();
         words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     };
-    let told = RACK.iter().any(|(name, _)| value(name).is_some()) || value("rackbar.pool").is_some();
+    let told = RACK.iter().any(|(name, _)| value(name).is_some()) || OTHERS.iter().any(|name| value(name).is_some());
     if !told {
         return None;
     }

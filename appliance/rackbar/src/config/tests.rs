@@ -283,6 +283,10 @@ fn kernel_arguments_make_a_configuration() {
     assert_eq!(config.boot.kernel_arguments, "console=ttyS0");
     let only = from_kernel_arguments("rackbar.interface=eth0").unwrap().unwrap();
     assert!(matches!(only.networks[0].address, Address::DhcpOr(..)));
+    let uplink = from_kernel_arguments("rackbar.uplink=eth1").unwrap().unwrap();
+    assert!(uplink.networks.len() == 2 && uplink.networks[0].address == only.networks[0].address);
+    let named = from_kernel_arguments("quiet rackbar.name=hall-3").unwrap().unwrap();
+    assert_eq!(named.name, "hall-3");
     let errors = from_kernel_arguments("rackbar.dhcp=own rackbar.address=10.1.0.1")
         .unwrap()
         .unwrap_err();
