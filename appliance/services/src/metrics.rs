@@ -96,7 +96,8 @@ metrics! {
     tftp_refused: Counter "rackbar_tftp_refused_total" "TFTP requests beyond the limit of transfers.";
     http_connections: Gauge "rackbar_boot_http_connections" "Open connections to the boot HTTP server.";
     http_accepted: Counter "rackbar_boot_http_connections_total" "Connections taken by the boot HTTP server.";
-    http_refused: Counter "rackbar_boot_http_connections_refused_total" "Connections closed at once because a limit was reached.";
+    http_refused: Counter "rackbar_boot_http_connections_refused_total" "Connections closed at once because their client had too many.";
+    http_full: Counter "rackbar_boot_http_full_total" "Times that all places for connections were taken and newcomers had to wait.";
     http_timeouts: Counter "rackbar_boot_http_timeouts_total" "Connections closed because a client stalled.";
     http_requests: Counter "rackbar_boot_http_requests_total" "Requests answered by the boot HTTP server.";
     http_errors: Counter "rackbar_boot_http_errors_total" "Boot HTTP answers with status 400 or above.";

@@ -254,6 +254,70 @@ fn slow_and_greedy_clients_are_cut_off_and_others_served() {
 }
 
 #[test]
+fn machines_beyond_the_limit_wait_and_all_get_through() {
+    let limits = HttpLimits {
+        connections: 4,
+        ..HttpLimits::default()
+    };
+    let server = server(limits);
+    // Four take all places, and do not take their answers.
+    let mut first: Vec<TcpStream> = (0..4).map(|_| server.connect()).collect();
+    for stream in &mut first {
+        write!(stream, "GET {} HTTP/1.1\r\n\r\n", server.path()).unwrap();
+    }
+    wait_until("all places are taken", || {
+        server.common.metrics.http_connections.get() == 4
+    });
+    // Sixty more ask meanwhile.
+    let waiting: Vec<_> = (0..60)
+        .map(|_| {
+            let (mut stream, path) = (server.connect(), server.path());
+            write!(stream, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    wait_until("newcomers wait", || server.common.metrics.http_full.get() > 0);
+    for stream in &waiting {
+        stream.set_nonblocking(true).unwrap();
+        let got = (&*stream).read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(
+            got,
+            Err(std::io::ErrorKind::WouldBlock),
+            "one that waits was answered or closed"
+        );
+        stream.set_nonblocking(false).unwrap();
+    }
+    assert_eq!(server.common.metrics.http_accepted.get(), 4);
+    let content = &server.content;
+    std::thread::scope(|scope| {
+        for mut stream in first.into_iter().chain(waiting) {
+            scope.spawn(move || {
+                assert!(answer(&mut stream).2 == *content);
+            });
+        }
+    });
+    assert_eq!(server.common.metrics.http_accepted.get(), 64);
+    assert_eq!(server.common.metrics.http_refused.get(), 0);
+}
+
+#[test]
+fn a_place_that_is_only_kept_goes_to_one_who_waits() {
+    let limits = HttpLimits {
+        connections: 1,
+        ..HttpLimits::default()
+    };
+    let server = server(limits);
+    let mut kept = server.connect();
+    kept.write_all(b"GET /boot/v1/loader.efi HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(answer(&mut kept).2, b"MZ loader");
+    // Long before the minute is over that an idle connection has else: reading here gives up earlier.
+    let mut next = server.connect();
+    next.write_all(b"GET /boot/v1/loader.efi HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(answer(&mut next).2, b"MZ loader");
+    assert_eq!(kept.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
 fn garbage_gets_an_answer_and_the_connection_ends() {
     let server = server(HttpLimits::default());
     for garbage in [

@@ -120,6 +120,54 @@ fn tftp_hpa_and_atftp_get_files_with_every_option() {
 }
 
 #[test]
+fn machines_beyond_the_limit_of_transfers_ask_again_and_all_get_through() {
+    let service = serve();
+    let limits = TftpLimits {
+        transfers: 3,
+        per_client: 64,
+        ..TftpLimits::default()
+    };
+    let config = TftpConfig {
+        limits,
+        ..service.config.clone()
+    };
+    service
+        .net
+        .inside("server", || service.handle.reconfigure(config))
+        .unwrap();
+    // Three that ask and then say nothing have all places.
+    let holders = service.net.inside("client", || {
+        [(); 3].map(|()| {
+            let socket = UdpSocket::bind("10.77.0.90:0").unwrap();
+            socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            socket.send_to(b"\0\x01loader.efi\0octet\0", "10.77.0.1:69").unwrap();
+            let (_, from) = socket.recv_from(&mut [0; 1024]).unwrap();
+            (socket, from)
+        })
+    });
+    let outs: Vec<String> = (0..6).map(|number| service.net.path(&format!("out{number}"))).collect();
+    std::thread::scope(|scope| {
+        let service = &service;
+        for out in &outs {
+            scope.spawn(move || {
+                // Without options: atftp gives up when it hears the answer to them twice.
+                let args = ["--get", "-r", "loader.efi", "-l", out, "10.77.0.1"];
+                let output = service.net.exec("client", "atftp", &args);
+                assert!(output.status.success(), "{output:?}");
+                assert!(std::fs::read(out).unwrap() == pattern(174_000));
+            });
+        }
+        wait_until("all six were told nothing", || {
+            service.common.metrics.tftp_refused.get() >= 6
+        });
+        assert_eq!(service.common.metrics.tftp_done.get(), 0);
+        for (socket, from) in holders {
+            socket.send_to(b"\0\x05\0\0enough\0", from).unwrap();
+        }
+    });
+}
+
+#[test]
 fn block_numbers_go_round_and_large_files_come_from_disk() {
     let service = serve();
     for options in [&["blksize 512"][..], &["windowsize 32"]] {

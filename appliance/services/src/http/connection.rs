@@ -96,6 +96,8 @@ pub(crate) struct Connection {
     lingering: bool,
     client_closed: bool,
     continued: bool,
+    /// A request of this connection was answered.
+    served: bool,
     deadline: Instant,
     request_began: Option<Instant>,
 }
@@ -111,6 +113,7 @@ impl Connection {
             lingering: false,
             client_closed: false,
             continued: false,
+            served: false,
             deadline: context.now + context.timeouts.request,
             request_began: None,
         }
@@ -127,6 +130,13 @@ impl Connection {
     /// When the client has taken too long.
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Whether it has had its answer and asks for nothing more since `pause`.
+    pub(crate) fn is_spare(&self, now: Instant, idle: Duration, pause: Duration) -> bool {
+        let resting = self.served && self.out.is_none() && self.input.is_empty() && !self.lingering;
+        // The deadline was set when it fell silent.
+        resting && self.deadline + pause <= now + idle
     }
 
     /// Goes on as far as the socket allows. `readable`: there may be input.
@@ -211,6 +221,7 @@ impl Connection {
 
     fn begin(&mut self, context: &Context<'_>, request: &request::Request) {
         self.continued = false;
+        self.served = true;
         self.request_began = None;
         if self.local.is_none() && request.host.is_none() {
             self.local = self.stream.local_addr().ok();

@@ -47,20 +47,36 @@ impl Shared {
         *lock(&self.site) = (site, limits);
     }
 
-    /// Counts a connection of `peer`; `false` when it or everybody together has too many.
+    /// Takes one of the places for connections; `false` when there is none.
+    fn take_place(&self, limits: &HttpLimits) -> bool {
+        // Threads that count one after the other never give the last place twice.
+        let _one_at_a_time = lock(&self.clients);
+        let taken = usize::try_from(self.common.metrics.http_connections.get()).unwrap_or(usize::MAX);
+        let room = taken < limits.connections;
+        if room {
+            self.common.metrics.http_connections.inc();
+        }
+        room
+    }
+
+    fn leave_place(&self) {
+        self.common.metrics.http_connections.dec();
+    }
+
+    /// Gives the place that was taken to a connection of `peer`; `false` when it has too many, and then the place is free.
     fn admit(&self, peer: IpAddr, limits: &HttpLimits) -> bool {
         let mut clients = lock(&self.clients);
-        let total = usize::try_from(self.common.metrics.http_connections.get()).unwrap_or(usize::MAX);
         let mine = clients.entry(peer).or_default();
-        if *mine >= limits.connections_per_client || total >= limits.connections {
+        let admitted = *mine < limits.connections_per_client;
+        if admitted {
+            *mine += 1;
+        } else {
             if *mine == 0 {
                 clients.remove(&peer);
             }
-            return false;
+            self.leave_place();
         }
-        *mine += 1;
-        self.common.metrics.http_connections.inc();
-        true
+        admitted
     }
 
     fn release(&self, peer: IpAddr) {
@@ -71,7 +87,7 @@ impl Shared {
                 clients.remove(&peer);
             }
         }
-        self.common.metrics.http_connections.dec();
+        self.leave_place();
     }
 }
 
@@ -95,7 +111,8 @@ pub(crate) struct Worker {
     limits: HttpLimits,
     date: String,
     next_sweep: Instant,
-    /// Out of descriptors: listeners rest until the next sweep instead of spinning on an accept that fails.
+    /// Out of descriptors or of places: newcomers wait in the queues of the listeners, which rest until a connection of
+    /// this thread ends, or else until the next sweep, instead of spinning on an accept that fails.
     resting: bool,
 }
 
@@ -184,10 +201,19 @@ impl Worker {
             let Some((_, listener, _)) = self.listeners.get(at) else {
                 return;
             };
+            if !self.shared.take_place(&self.limits) {
+                // A firmware whose connection is closed gives up its boot; one that is not taken yet waits.
+                if !self.resting {
+                    self.shared.common.metrics.http_full.inc();
+                }
+                self.rest(true);
+                return;
+            }
             // One accept4 that also makes the socket non-blocking.
             match listener.accept4(nix::libc::SOCK_NONBLOCK | nix::libc::SOCK_CLOEXEC) {
                 Ok((socket, address)) => {
                     let Some(peer) = address.as_socket().map(|a| a.ip()) else {
+                        self.shared.leave_place();
                         continue;
                     };
                     self.shared.common.metrics.http_accepted.inc();
@@ -197,14 +223,15 @@ impl Worker {
                         self.shared.common.metrics.http_refused.inc();
                     }
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return self.shared.leave_place(),
                 Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE)) => {
                     tracing::warn!("boot HTTP: out of file descriptors; new connections wait");
+                    self.shared.leave_place();
                     self.rest(true);
                     return;
                 }
                 // The client gave up between SYN and accept, or a signal came: take the next one.
-                Err(_) => {}
+                Err(_) => self.shared.leave_place(),
             }
         }
     }
@@ -283,23 +310,32 @@ impl Worker {
             slot.generation = slot.generation.wrapping_add(1) & 0x3fff_ffff;
             self.shared.release(connection.peer());
             self.free.push(index);
+            if self.resting {
+                self.rest(false);
+            }
         }
     }
 
-    /// Once a second: the date, clients that take too long, listeners that rest.
+    /// Once a second: the date, clients that take too long, listeners that rest. While newcomers wait, places of clients
+    /// that only keep their connection go to them.
     fn sweep(&mut self, now: Instant) {
         if now < self.next_sweep {
             return;
         }
         self.next_sweep = now + SWEEP;
         self.date = http_date(SystemTime::now());
+        let (waited_for, idle) = (self.resting, self.limits.timeouts.idle);
         if self.resting {
             self.rest(false);
         }
         for index in 0..self.slots.len() {
-            let late = |slot: &Slot| slot.connection.as_ref().is_some_and(|c| c.deadline() <= now);
-            if self.slots.get(index).is_some_and(late) {
+            let Some(connection) = self.slots.get(index).and_then(|slot| slot.connection.as_ref()) else {
+                continue;
+            };
+            if connection.deadline() <= now {
                 self.shared.common.metrics.http_timeouts.inc();
+                self.close(index);
+            } else if waited_for && connection.is_spare(now, idle, SWEEP) {
                 self.close(index);
             }
         }
