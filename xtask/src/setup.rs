@@ -171,7 +171,9 @@ const PACKAGES: &[Package] = &[
     package("bsdutils", &[Test], "syslog client (logger)"),
     package("dnsperf", &[Bench], "load of DNS queries"),
     package("tftpd-hpa", &[Bench], "TFTP server to measure against"),
-    package("nginx-light", &[Bench], "HTTP server to measure against"),
+    package("nginx-light", &[Bench], "HTTP server and cache to measure against"),
+    package("squid", &[Bench], "caching proxy to measure against"),
+    package("apt-cacher-ng", &[Bench], "caching proxy to measure against"),
     package(
         "mmdebstrap",
         &[OsImage],

@@ -4,13 +4,19 @@
 //! this machine. Trust the ratios, not the absolute figures: server and load share the processors. And whole racks of
 //! simulated machines, from power-on to Ready (`whole`).
 
+mod boot;
+mod cache;
+mod client;
 mod dhcp;
 mod http;
+mod names;
 mod net;
+mod peers;
 mod process;
 mod report;
 mod serve;
 mod tftp;
+mod time;
 mod whole;
 
 use anyhow::{Result, ensure};
@@ -19,18 +25,21 @@ use clap::Parser;
 use net::Net;
 use report::Row;
 
-/// Measure the network services against dnsmasq, tftpd-hpa and nginx.
+/// Measure the network services against Debian's: dnsmasq, tftpd-hpa, nginx, Squid, apt-cacher-ng, Unbound, chrony.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Measure these areas only: dhcp, tftp, http, rack. The last needs no root.
+    /// Measure these areas only: dhcp, tftp, http, cache, dns, ntp, boot, rack. The last needs no root.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Seconds of load per figure.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
+    /// Rounds in which servers of cache, dns and ntp take turns.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// Be one of our services, for a run of this program. Takes the folder with its files.
     #[arg(long, hide = true, num_args = 2, value_names = ["SERVICE", "FOLDER"])]
     serve: Vec<String>,
@@ -49,7 +58,10 @@ fn main() -> Result<()> {
     }
     let wanted = |area: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == area);
     let mut rows: Vec<Row> = Vec::new();
-    if ["dhcp", "tftp", "http"].into_iter().any(wanted) {
+    if ["dhcp", "tftp", "http", "cache", "dns", "ntp", "boot"]
+        .into_iter()
+        .any(wanted)
+    {
         rows.extend(services(&arguments, wanted)?);
     }
     if wanted("rack") {
@@ -75,6 +87,18 @@ fn services(arguments: &Arguments, wanted: impl Fn(&str) -> bool) -> Result<Vec<
     }
     if wanted("http") {
         rows.extend(http::measure(&net, arguments.seconds)?);
+    }
+    if wanted("cache") {
+        rows.extend(cache::measure(&net, arguments.seconds, arguments.rounds)?);
+    }
+    if wanted("dns") {
+        rows.extend(names::measure(&net, arguments.seconds, arguments.rounds)?);
+    }
+    if wanted("boot") {
+        rows.extend(boot::measure(&net)?);
+    }
+    if wanted("ntp") {
+        rows.extend(time::measure(&net, arguments.seconds, arguments.rounds)?);
     }
     Ok(rows)
 }

@@ -55,6 +55,13 @@ impl Net {
         command
     }
 
+    /// A command that runs in the clients' namespace.
+    pub(crate) fn client_command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace("client"), program]);
+        command
+    }
+
     /// Runs `load` on a thread in the clients' namespace; threads it starts stay there.
     pub(crate) fn load<T: Send>(&self, load: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let handle = std::fs::File::open(format!("/run/netns/{}", self.namespace("client")))?;

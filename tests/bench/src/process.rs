@@ -88,6 +88,11 @@ impl Server {
             })
             .sum()
     }
+
+    /// As [`memory_kib`](Self::memory_kib), in MiB.
+    pub(crate) fn memory_mib(&self) -> f64 {
+        self.memory_kib() as f64 / 1024.0
+    }
 }
 
 /// Fields of /proc/PID/stat from the state on: state 0, parent 1, ..., utime 11, stime 12, cutime 13, cstime 14.

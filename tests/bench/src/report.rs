@@ -38,6 +38,13 @@ impl Row {
     }
 }
 
+/// The one in the middle; of an even number the lower of the two, and 0 of none.
+pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut all: Vec<f64> = figures.collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
+}
+
 /// The name our own servers have in the table.
 pub(crate) const OURS: &str = "rackbar";
 

@@ -10,7 +10,9 @@ use rackbar_artifacts::Artifacts;
 use rackbar_dhcp::{Config, Mode, Network, Range};
 use rackbar_messages::BootReport;
 use rackbar_model::{Event, EventKind, FirmwareHabit, Lease, MacAddr, Timestamp};
-use rackbar_services::{BootDesk, BootReply, Common, EventSink, LeaseLog, LeaseLogError, dhcp, http, tftp};
+use rackbar_ntp::ClientConfig;
+use rackbar_proxy::rules::destination::Destinations;
+use rackbar_services::{BootDesk, BootReply, Common, EventSink, LeaseLog, LeaseLogError, dhcp, dns, http, ntp, tftp};
 use rackbar_store::Store;
 
 /// Writes events and leases as the appliance does.
@@ -68,9 +70,9 @@ impl BootDesk for Desk {
         }
     }
     fn manifest(&self, _: MacAddr, _: [u8; 16], _: IpAddr) -> BootReply {
-        BootReply::Refused {
-            status: 404,
-            text: "not measured".into(),
+        BootReply::Bytes {
+            content_type: "application/octet-stream",
+            body: vec![0; 700].into(),
         }
     }
     fn report(&self, _: BootReport, _: IpAddr) {}
@@ -90,24 +92,30 @@ pub(crate) fn run(service: &str, folder: &Path) -> Result<()> {
     };
     match service {
         "dhcp" => {
-            let pool = Range {
-                first: [10, 88, 16, 0].into(),
-                last: [10, 88, 255, 254].into(),
+            let _handle = dhcp::start(addresses(), journal, common)?;
+            wait()
+        }
+        "boot" => {
+            let artifacts = Artifacts::new();
+            for (name, _) in crate::boot::FILES {
+                artifacts.add_file(name, &folder.join("files").join(name))?;
+            }
+            let artifacts = Arc::new(artifacts);
+            let _dhcp = dhcp::start(addresses(), journal, common.clone())?;
+            let config = tftp::TftpConfig {
+                listen: vec!["10.88.0.1:69".parse()?],
+                artifacts: artifacts.clone(),
+                names: vec!["loader.efi".into()],
+                limits: tftp::TftpLimits::default(),
             };
-            // Reached through a relay, as in a data hall: no ARP probe, which the others are told to leave out too.
-            let network = Network {
-                mode: Mode::Own,
-                ..Network::new("bench", None, [10, 88, 0, 1].into(), 16, pool)
+            let _tftp = tftp::start(config, common.clone())?;
+            let config = http::HttpConfig {
+                listen: vec!["10.88.0.1:80".parse()?],
+                artifacts,
+                desk: Arc::new(Desk),
+                limits: http::HttpLimits::default(),
             };
-            let engine = Config {
-                networks: vec![network],
-                ..Config::default()
-            };
-            let config = dhcp::DhcpConfig {
-                interfaces: vec!["rack0".into()],
-                engine,
-            };
-            let _handle = dhcp::start(config, journal, common)?;
+            let _http = http::start(config, common)?;
             wait()
         }
         "tftp" => {
@@ -130,7 +138,71 @@ pub(crate) fn run(service: &str, folder: &Path) -> Result<()> {
             let _handle = http::start(config, Common::new(Arc::new(Nowhere)))?;
             wait()
         }
+        "cache" => {
+            let rule = Destinations {
+                forbidden: vec!["10.88.0.1/32".parse()?],
+                ..Destinations::default()
+            };
+            let settings = rackbar_proxy::Settings {
+                listen: vec!["10.88.0.1:3128".parse()?],
+                rule,
+                ..rackbar_proxy::Settings::default()
+            };
+            let tell = Arc::new(|_, text| eprintln!("{text}"));
+            let _handle = rackbar_proxy::start(&folder.join("cache-rackbar"), settings, tell)?;
+            wait()
+        }
+        "dns" => {
+            let config = dns::DnsConfig {
+                listen: vec!["10.88.0.1:53".parse()?],
+                served: vec![([10, 88, 0, 0].into(), 16)],
+                upstreams: Vec::new(),
+            };
+            let zones = Arc::new(crate::names::site()?.zones(1));
+            let _handle = dns::start(config, zones, common)?;
+            wait()
+        }
+        "ntp" => {
+            // One client stands for many here: it may ask as often as it likes.
+            let limits = ntp::NtpLimits {
+                per_second: 1_000_000,
+                burst: 1_000_000,
+            };
+            let config = ntp::NtpConfig {
+                listen: vec!["10.88.0.1:123".parse()?],
+                served: vec![([10, 88, 0, 0].into(), 16)],
+                client: ClientConfig {
+                    local_stratum: Some(8),
+                    ..ClientConfig::default()
+                },
+                limits,
+            };
+            // This machine's clock is read and left alone.
+            let (clock, _) = ntp::FreeClock::new(0);
+            let _handle = ntp::start(config, Box::new(clock), common)?;
+            wait()
+        }
         other => bail!("no service {other}"),
+    }
+}
+
+/// Reached through a relay, as in a data hall: no ARP probe, which the others are told to leave out too.
+fn addresses() -> dhcp::DhcpConfig {
+    let pool = Range {
+        first: [10, 88, 16, 0].into(),
+        last: [10, 88, 255, 254].into(),
+    };
+    let network = Network {
+        mode: Mode::Own,
+        ..Network::new("bench", None, [10, 88, 0, 1].into(), 16, pool)
+    };
+    let engine = Config {
+        networks: vec![network],
+        ..Config::default()
+    };
+    dhcp::DhcpConfig {
+        interfaces: vec!["rack0".into()],
+        engine,
     }
 }
 
