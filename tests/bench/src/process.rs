@@ -104,7 +104,8 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for pid in self.tree().into_iter().rev() {
+        // Parents first: nginx starts a worker anew that ends before it.
+        for pid in self.tree() {
             // Gone already is as good.
             let _ = nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(pid.cast_signed()),
