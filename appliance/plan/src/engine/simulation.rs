@@ -36,7 +36,8 @@ impl Dice {
 struct Agents {
     /// Jobs that were begun, and what came of each. One number, one execution.
     executed: BTreeMap<String, Result<(), bool>>,
-    executions: BTreeMap<String, u32>,
+    /// The numbers under which each action was executed.
+    executions: BTreeMap<ActionId, Vec<String>>,
 }
 
 /// A job under way: when it ends, and whether its end is told.
@@ -56,6 +57,8 @@ struct World {
     agents: Agents,
     /// Of this life of the appliance: who waits for which job.
     jobs: BTreeMap<String, Job>,
+    /// Numbers of attempts that the journal gave up or saw fail: only behind those may another be begun.
+    over: BTreeSet<String>,
     /// How likely trouble is, one in so many.
     trouble: u64,
     kills: u32,
@@ -133,6 +136,7 @@ impl World {
             engine,
             agents: Agents::default(),
             jobs: BTreeMap::new(),
+            over: BTreeSet::new(),
             trouble,
             kills: 0,
             numbers: 0,
@@ -167,6 +171,10 @@ impl World {
                         !matches!(before, Some(Stand::Done { .. })) || before.as_ref() == Some(stand),
                         "{action} was done and is now {stand:?}"
                     );
+                    if let (Some(Stand::Running(attempt)), Stand::Again { .. } | Stand::Failed { .. }) = (before, stand)
+                    {
+                        self.over.insert(attempt.job);
+                    }
                 }
                 Output::JournalRun => {
                     let run = self.engine.run();
@@ -223,7 +231,10 @@ impl World {
         assert!(!busy, "{id} began while its target was at work");
         // The agent runs a number once, however often it is asked for.
         if !self.agents.executed.contains_key(&attempt.job) {
-            *self.agents.executions.entry(attempt.job.clone()).or_default() += 1;
+            let numbers = self.agents.executions.entry(id.clone()).or_default();
+            let open = numbers.iter().find(|job| !self.over.contains(*job));
+            assert_eq!(open, None, "{id} is done twice: its attempt before is not over");
+            numbers.push(attempt.job.clone());
             let fails = self.dice.one_in(self.trouble);
             let result = if fails { Err(self.dice.one_in(2)) } else { Ok(()) };
             self.agents.executed.insert(attempt.job.clone(), result);
@@ -323,10 +334,9 @@ impl World {
             "what is remembered is what was written down"
         );
         assert!(run.actions.values().all(Stand::settled));
-        assert!(
-            self.agents.executions.values().all(|times| *times == 1),
-            "a job ran twice"
-        );
+        let numbers: Vec<&String> = self.agents.executions.values().flatten().collect();
+        let different: BTreeSet<&String> = numbers.iter().copied().collect();
+        assert_eq!(numbers.len(), different.len(), "one number was given to two actions");
         let all_done = run.actions.values().all(|stand| matches!(stand, Stand::Done { .. }));
         match run.state {
             RunState::Done => assert!(all_done),

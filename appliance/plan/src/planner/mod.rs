@@ -10,6 +10,7 @@ mod firmware;
 mod install;
 mod network;
 mod node;
+mod outside;
 mod stale;
 mod step;
 mod view;
@@ -26,6 +27,7 @@ use crate::{
 };
 use network::{Pool, Selectors};
 use node::{Case, Decision};
+use outside::Outside;
 
 pub use install::{INSTALL_ROLE, install};
 pub(crate) use network::edges;
@@ -38,6 +40,7 @@ pub fn plan(site: &Site, facts: &Facts, scope: &Scope, now: Timestamp) -> Plan {
     let rules = Rules::new(site);
     let mut planner = Planner::new(site, facts, scope);
     let bound = planner.bind(&rules);
+    planner.outside = Outside::new(site, facts, scope, &rules, &bound);
     planner.decide(&bound);
     planner.finish(now)
 }
@@ -55,6 +58,7 @@ struct Planner<'a> {
     site: &'a Site,
     facts: &'a Facts,
     scope: &'a Scope,
+    outside: Outside<'a>,
     actions: Vec<Action>,
     refused: Vec<Refusal>,
     unchanged: Vec<NodeId>,
@@ -68,6 +72,7 @@ impl<'a> Planner<'a> {
             site,
             facts,
             scope,
+            outside: Outside::default(),
             actions: Vec::new(),
             refused: Vec::new(),
             unchanged: Vec::new(),
@@ -166,8 +171,15 @@ impl<'a> Planner<'a> {
                 continue;
             };
             let selectors = network::selectors(role);
-            let gate = self.gate(name, &role.after, &ends);
-            let mut end = RoleEnd::default();
+            let room = self.outside.room(name, role);
+            let gate = match &room {
+                Ok(_) => self.gate(name, &role.after, &ends),
+                Err(reason) => Err(reason.clone()),
+            };
+            let mut end = RoleEnd {
+                room: room.ok().flatten(),
+                ..RoleEnd::default()
+            };
             for node in nodes {
                 self.one(node, role, &selectors, &gate, &mut end, &mut pool);
             }
@@ -184,6 +196,9 @@ impl<'a> Planner<'a> {
     ) -> Result<Option<ActionId>, String> {
         let mut needs: Vec<ActionId> = Vec::new();
         for role in after {
+            if let Some(reason) = self.outside.holds_up(role) {
+                return Err(reason);
+            }
             let Some(end) = ends.get(role.as_str()) else { continue };
             if let Some(node) = &end.refused {
                 return Err(format!("its role comes after role {role}, and there {node} is refused"));
@@ -252,8 +267,8 @@ impl<'a> Planner<'a> {
             Decision::Act(mut actions) => {
                 let mut before: Vec<ActionId> = gate.iter().flatten().cloned().collect();
                 // Rolling: the node that is N places ahead in its role must be ready. So never more than N are under way.
-                if let Some(batch) = role.batch {
-                    let ahead = end.last.len().checked_sub(usize::try_from(batch).unwrap_or(usize::MAX));
+                if let Some(room) = end.room {
+                    let ahead = end.last.len().checked_sub(room);
                     before.extend(ahead.and_then(|at| end.last.get(at)).cloned());
                 }
                 for action in actions.iter_mut().filter(|action| action.needs.is_empty()) {
@@ -309,6 +324,8 @@ struct RoleEnd {
     last: Vec<ActionId>,
     /// The first node that is refused.
     refused: Option<String>,
+    /// How many may be worked on at once.
+    room: Option<usize>,
 }
 
 fn said(node: &NodeFacts, reason: String) -> Refusal {
