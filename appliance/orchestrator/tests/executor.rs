@@ -35,6 +35,62 @@ async fn a_node_is_installed_checked_reported_and_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_racks_report_lists_what_is_not_proved_and_forgets_what_is_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, node) = Life::first(folder.path(), &sim).await;
+    let report = || {
+        let file = life.executor.rack_report()?.to_bytes();
+        Some(rackbar_verify::check(&file, None).unwrap().report)
+    };
+    assert!(report().is_none(), "no checks were run at all");
+    life.commit(node);
+    until_node(&life.rack, "ready", |node| node.state.name() == "ready").await;
+    let proved = report().unwrap();
+    assert!(proved.passed());
+    assert_eq!(proved.nodes[0].state.as_deref(), Some("ready"));
+
+    // One that is expected and nobody has seen, and one that is there and has a role.
+    let text = "version = 1\n[role.worker]\nos = \"debian-12\"\n[[rule]]\nname = \"second\"\nrole = \"worker\"\n\
+                when = \"name == 'node-002'\"\n[[machine]]\nname = \"db-9\"\nserial = \"NEVER\"\nrole = \"worker\"\n";
+    life.executor.set_site(text, "anna").unwrap();
+    let (server, _, site) = life.machine.as_ref().unwrap();
+    let (agent, second) = boot(site, server, &[mac(2)], hardware(2, 40)).await;
+    until("the second has its role", || {
+        let shown = life.rack.node(&second.node.to_string())?;
+        shown.role.clone().filter(|_| shown.state.name() == "available")
+    })
+    .await;
+    let told = report().unwrap();
+    assert!(!told.passed());
+    let listed: Vec<_> = told
+        .nodes
+        .iter()
+        .map(|node| (node.name.as_str(), node.passed(), node.state.as_deref().unwrap()))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            ("db-9", false, "expected, and never seen"),
+            ("n", true, "ready"),
+            ("node-002", false, "available")
+        ]
+    );
+
+    // What is written over is not proved any more, also when nothing comes after it.
+    *sim.hang.lock().unwrap() = Some("os.write");
+    let run = life.commit(node);
+    until("the proof is gone", || {
+        life.executor.report(node).is_none().then_some(())
+    })
+    .await;
+    assert!(report().is_none(), "nothing is proved of any machine");
+    life.executor.order(run, RunOrder::Cancel, "anna").unwrap();
+    drop(agent);
+    life.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_action_boundary_the_node_still_ends_ready() {
     let steps = {
         let folder = tempfile::tempdir().unwrap();

@@ -26,9 +26,29 @@ pub struct Wanted {
     /// Firmware attributes.
     pub attributes: BTreeMap<String, String>,
     /// Names it must be able to resolve, besides those of its NTP servers and proxy.
-    pub names: Vec<String>,
+    pub names: Vec<WantedName>,
     /// Other nodes it must reach.
     pub peers: Vec<Peer>,
+    /// How many other nodes there are on its networks, of which `peers` are some.
+    pub peers_known: usize,
+}
+
+/// A name that a node must be able to resolve.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WantedName {
+    /// The whole name, without the dot of the root.
+    pub name: String,
+    /// Addresses of which the answer must have one; empty when any will do.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl From<&str> for WantedName {
+    fn from(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            addresses: Vec::new(),
+        }
+    }
 }
 
 /// Another node on a network that both are on.

@@ -16,7 +16,7 @@ mod text;
 
 pub use agent::ThroughAgent;
 pub use capability::{Capabilities, Capability, Level, capabilities};
-pub use context::{BootFirst, Context, Peer, Seen, Wanted};
+pub use context::{BootFirst, Context, Peer, Seen, Wanted, WantedName};
 pub use reach::{Asked, OverSsh, Reach};
 pub use report::{Checked, NodeReport, REPORT_VERSION, Report, ReportError, SignedReport, check, sign};
 pub use run::{run, settle};

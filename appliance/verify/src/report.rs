@@ -36,7 +36,7 @@ pub struct Report {
 /// One node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeReport {
-    /// Its id.
+    /// Its id; all zeros for an expected machine that was never seen.
     pub node: NodeId,
     /// Its name.
     pub name: String,
@@ -50,10 +50,15 @@ pub struct NodeReport {
     pub plan: Option<String>,
     /// The run that carried the plan out.
     pub run: Option<u64>,
-    /// Results of the checks, with what was wanted and observed.
+    /// Results of the checks, with what was wanted and observed. None for a machine without proof: a reader that knows
+    /// nothing of such entries does not take them for passed either.
     pub checks: Vec<CheckResult>,
     /// What shows that its disks were emptied.
     pub erased: Vec<EraseEvidence>,
+    /// The state it was in when the report was made, in words; `None` in a report of an earlier program, which also
+    /// leaves out what was not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 impl NodeReport {
@@ -61,6 +66,13 @@ impl NodeReport {
     pub fn passed(&self) -> bool {
         let is = |status| self.checks.iter().any(|check| check.status == status);
         is(CheckStatus::Passed) && !is(CheckStatus::Failed)
+    }
+
+    /// Why there is nothing to show for it, when there is not.
+    pub fn unproved(&self) -> Option<String> {
+        let state = self.state.as_deref().unwrap_or("not told");
+        let none = self.checks.is_empty();
+        none.then(|| format!("no proof: its checks were not run since it was last written; state: {state}"))
     }
 
     /// How many checks passed, failed, were skipped.

@@ -36,7 +36,15 @@ fn write_node(out: &mut String, node: &NodeReport) {
         plain(&node.name),
         if node.passed() { "READY" } else { "NOT READY" },
     );
-    for (what, value) in [("role", &node.role), ("serial", &node.serial), ("plan", &node.plan)] {
+    if let Some(why) = node.unproved() {
+        let _ = writeln!(out, "  {}", plain(&why));
+    }
+    for (what, value) in [
+        ("state", &node.state),
+        ("role", &node.role),
+        ("serial", &node.serial),
+        ("plan", &node.plan),
+    ] {
         if let Some(value) = value {
             let _ = writeln!(out, "  {what:<8}{}", plain(value));
         }
@@ -68,7 +76,8 @@ fn write_check(out: &mut String, check: &CheckResult, width: usize) {
         CheckStatus::Failed => ("FAIL", &check.observed),
         CheckStatus::Skipped => ("skip", &check.advice),
     };
-    let _ = writeln!(out, "  {mark}  {:<width$}  {}", plain(&check.id), plain(says));
+    let (id, at) = (plain(&check.id), check.at);
+    let _ = writeln!(out, "  {mark}  {id:<width$}  {at}  {}", plain(says));
     if check.status == CheckStatus::Failed {
         let space = " ".repeat(width + 8);
         let _ = writeln!(out, "{space}  wanted: {}", plain(&check.wanted));

@@ -52,6 +52,7 @@ fn report() -> Report {
                 began: Timestamp(1),
                 ended: Timestamp(2),
             }],
+            state: None,
         }],
     }
 }
@@ -66,6 +67,36 @@ fn a_report_is_read_back_and_its_signer_is_known() {
     assert!(check(&FILE, Some(&signer(1).public_key())).is_ok());
     let error = check(&FILE, Some(&signer(2).public_key())).unwrap_err();
     assert!(matches!(error, ReportError::OtherKey { .. }), "{error}");
+}
+
+#[test]
+fn a_machine_without_proof_is_listed_and_no_rack_passes_with_it() {
+    let mut rack = report();
+    assert!(rack.passed());
+    // What an earlier program signed has no states, and is still believed.
+    let old = serde_json::to_string(&rack).unwrap();
+    assert!(!old.contains("state"), "{old}");
+    let unproved = NodeReport {
+        name: "db-2".into(),
+        checks: Vec::new(),
+        state: Some("provisioning".into()),
+        ..rack.nodes[0].clone()
+    };
+    rack.nodes.push(unproved);
+    let file = sign(&rack, &signer(1)).unwrap().to_bytes();
+    let checked = check(&file, None).unwrap().report;
+    assert_eq!(checked, rack);
+    assert!(!checked.passed() && checked.nodes[0].passed());
+    let told = text(&checked);
+    assert!(told.contains("1 of 2 nodes as wanted"), "{told}");
+    assert!(
+        told.contains("no proof") && told.contains("state: provisioning"),
+        "{told}"
+    );
+    assert!(
+        told.contains(&Timestamp(1_000).to_string()),
+        "when a check was made: {told}"
+    );
 }
 
 #[test]
@@ -91,7 +122,7 @@ fn a_node_passes_only_when_something_passed_and_nothing_failed() {
     assert!(!report.passed());
     let shown = text(&report);
     assert!(
-        shown.contains("NOT READY") && shown.contains("FAIL  net.link     no link [2J\n"),
+        shown.contains("NOT READY") && shown.contains("FAIL  net.link     1970-01-01T00:00:01.000Z  no link [2J\n"),
         "{shown}"
     );
     assert!(

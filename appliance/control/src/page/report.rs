@@ -72,6 +72,7 @@ fn page(context: &Context, headers: &HeaderMap, user: &Holder, file: &str, json:
             page => "report",
             report => shown(&checked.report),
             passed => checked.report.passed(),
+            proved => checked.report.nodes.iter().filter(|node| node.passed()).count(),
             counts => shown(&counts),
             key,
             file,

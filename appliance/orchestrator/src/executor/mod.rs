@@ -9,6 +9,7 @@
 //! [`Executor`] is the handle. What it decides is in `rackbar-plan`, pure; what is done to machines is in
 //! [`hands`](crate::hands). Here everything is written down before it begins and after it ended: see `driver`.
 
+mod around;
 mod driver;
 mod facts;
 mod forget;
@@ -16,6 +17,7 @@ mod memory;
 mod nodes;
 mod orders;
 mod plans;
+mod proof;
 mod settings;
 mod takeover;
 mod types;
@@ -31,9 +33,9 @@ use rackbar_plan::engine::{Bounds, Engine};
 use rackbar_plan::{Action, ActionId, OwnService, Plan, PlanId, Run, RunId};
 use rackbar_store::{Store, StoreError};
 use rackbar_trust::Signer;
-use rackbar_verify::{NodeReport, Report, SignedReport};
 use tokio::runtime::Handle;
 
+pub use around::ServedNames;
 pub use settings::SETTINGS_LOOK;
 pub use types::{
     CommitError, Install, NodeError, OrderError, PlanError, PlanRequest, Recovered, RunOrder, SiteInForce, VerifyError,
@@ -97,6 +99,8 @@ struct Book {
     ended: BTreeMap<RunId, Arc<Run>>,
     last_run: u64,
     work: HashMap<NodeId, NodeWork>,
+    /// What our DNS serves.
+    served: ServedNames,
     /// Of no run: what was learned of nodes.
     unwritten: Vec<Entry>,
     /// It was said that the disk refuses.
@@ -220,23 +224,6 @@ impl Executor {
         let digests = actions.filter_map(|action| Some(action.kind.installs()?.1));
         digests.collect()
     }
-
-    /// The newest signed report of a node's checks; `None` when none were run.
-    pub fn report(&self, node: NodeId) -> Option<SignedReport> {
-        let node = self.inner.rack.node_by_id(node)?.id;
-        let report = locked(&self.inner.book).work.get(&node)?.report.clone()?;
-        self.inner.signed(vec![report])
-    }
-
-    /// The newest signed report of the rack: every node whose checks were run. `None` when there is none.
-    pub fn rack_report(&self) -> Option<SignedReport> {
-        let mut nodes: Vec<NodeReport> = {
-            let book = locked(&self.inner.book);
-            book.work.values().filter_map(|work| work.report.clone()).collect()
-        };
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        self.inner.signed(nodes)
-    }
 }
 
 /// A run as it stands, shared with who asked last when nothing has changed since.
@@ -247,25 +234,6 @@ fn shown(live: &mut Live) -> Arc<Run> {
 }
 
 impl Inner {
-    fn signed(&self, nodes: Vec<NodeReport>) -> Option<SignedReport> {
-        if nodes.is_empty() {
-            return None;
-        }
-        let report = Report {
-            site: self.site_name.clone(),
-            site_sha256: locked(&self.book).site.as_ref().map(|site| site.digest),
-            appliance: env!("CARGO_PKG_VERSION").into(),
-            capabilities: rackbar_verify::capabilities().version,
-            at: now(),
-            nodes,
-            ..Report::default()
-        };
-        let signed = rackbar_verify::sign(&report, self.signer.as_ref());
-        signed
-            .inspect_err(|error| tracing::error!(%error, "a report could not be signed"))
-            .ok()
-    }
-
     fn begin_clock(&self, action: &str, run: u64) {
         locked(&self.clocks).insert((run, action.to_owned()), now());
     }

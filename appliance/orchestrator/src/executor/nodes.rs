@@ -4,19 +4,14 @@ use std::collections::BTreeMap;
 
 use rackbar_model::{EventKind, FailedIn, Inventory, Node, NodeId, NodeState, OsSetup, Timestamp};
 use rackbar_plan::planner::step_digest;
-use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, RunId, SetupDigest, Stand, is_of_system};
-
-use rackbar_verify::Peer;
+use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, RunId, SetupDigest, Stand};
 
 use super::driver::Live;
 use super::memory::{self, NodeWork, Ready};
-use super::{Book, Inner, settings};
+use super::{Book, Inner, around, settings};
 use crate::hands::{Done, Learned, System};
 use crate::rack::now;
 use crate::record::Boots;
-
-/// Neighbours that a node's checks try to reach: some, not all of a large rack.
-const PEERS: usize = 4;
 
 /// What hands are told of the system on a node.
 pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
@@ -27,8 +22,11 @@ pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
             ..System::default()
         };
     };
+    let near = around::peers(book, node, work);
     System {
-        peers: peers(book, node, work),
+        names: around::names(book, work, &near.peers),
+        peers: near.peers,
+        peers_known: near.known,
         erased: work.erased.clone(),
         installed: work.shown.clone(),
         setup: work.setup.clone(),
@@ -44,38 +42,6 @@ pub(super) fn stays_in_memory(book: &Book, role: Option<&str>) -> bool {
     let site = book.site.as_ref();
     let role = site.and_then(|site| site.site.role.get(role?));
     role.is_some_and(|role| role.memory.is_some())
-}
-
-/// Some other installed nodes on the same networks.
-fn peers(book: &Book, node: NodeId, work: &NodeWork) -> Vec<Peer> {
-    let mut found = Vec::new();
-    let mine = work.addresses.keys().map(String::as_str);
-    let mine: Vec<&str> = mine.filter(|holder| is_of_system(holder)).collect();
-    for (other, theirs) in book.work.iter().filter(|(other, _)| **other != node) {
-        let Some(shown) = theirs.shown.as_ref().filter(|shown| shown.proved) else {
-            continue;
-        };
-        let common = theirs
-            .addresses
-            .iter()
-            .filter(|(network, _)| mine.contains(&network.as_str()));
-        found.extend(common.map(|(_, address)| {
-            let networks = theirs.setup.iter().flat_map(|setup| &setup.networks);
-            let text = address.to_string();
-            let of = |network: &&rackbar_model::OsNetwork| {
-                network
-                    .addresses
-                    .iter()
-                    .any(|one| one.split('/').next() == Some(text.as_str()))
-            };
-            let mtu = networks.clone().find(of).and_then(|network| network.mtu);
-            let (name, address) = (shown.hostname.clone(), *address);
-            (*other, Peer { name, address, mtu })
-        }));
-    }
-    found.sort_by_key(|(other, _)| *other);
-    found.truncate(PEERS);
-    found.into_iter().map(|(_, peer)| peer).collect()
 }
 
 /// What is being done, for a person who looks at the node.
@@ -280,6 +246,8 @@ impl Inner {
                 book.work(node, |work| {
                     work.boots_disk = false;
                     (work.installed, work.shown, work.setup, work.ready) = (None, None, None, None);
+                    // What was proved was proved of what is emptied now.
+                    work.report = None;
                 })
             }
             // The machine must find its disk, whatever its firmware's boot order has in front.

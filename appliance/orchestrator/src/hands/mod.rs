@@ -67,8 +67,12 @@ pub struct System {
     pub role: Option<String>,
     /// Firmware attributes the role wants.
     pub bios: BTreeMap<String, String>,
-    /// Other installed nodes on the same networks.
+    /// Names that our DNS serves and it must be able to look up.
+    pub names: Vec<rackbar_verify::WantedName>,
+    /// Other installed nodes on the same networks that its checks try.
     pub peers: Vec<rackbar_verify::Peer>,
+    /// How many there are, tried or not.
+    pub peers_known: usize,
     /// What shows that its disks were emptied.
     pub erased: Vec<EraseEvidence>,
     /// Its role keeps it in our agent.

@@ -234,6 +234,7 @@ impl Appliance {
             run: Some(task.run.0),
             checks,
             erased: task.system.erased.clone(),
+            state: None,
         }
     }
 
@@ -254,8 +255,9 @@ impl Appliance {
             setup: system.setup.clone().unwrap_or_default(),
             host_key: system.installed.as_ref().map(|installed| installed.host_key.clone()),
             attributes: system.bios.clone(),
-            names: Vec::new(),
+            names: system.names.clone(),
             peers: system.peers.clone(),
+            peers_known: system.peers_known,
         };
         Context { wanted, seen }
     }

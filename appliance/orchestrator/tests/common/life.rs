@@ -163,6 +163,7 @@ impl Hands for Sim {
                         millis: 1,
                     }],
                     erased: Vec::new(),
+                    state: None,
                 }))),
                 _ => done,
             }

@@ -156,7 +156,11 @@ fn print_node(node: &NodeReport) {
         node.name
     );
     println!("{}", output::line(&plain_lines(&head), severity));
-    let mut table = output::table(&["CHECK", "RESULT", "WANTED", "OBSERVED", "WHAT TO DO"]);
+    if let Some(why) = node.unproved() {
+        println!("{}", output::plain(&why));
+        return;
+    }
+    let mut table = output::table(&["CHECK", "RESULT", "WANTED", "OBSERVED", "WHAT TO DO", "AT"]);
     for check in &node.checks {
         let (word, severity) = match check.status {
             CheckStatus::Passed => ("passed", Severity::Info),
@@ -169,6 +173,7 @@ fn print_node(node: &NodeReport) {
             output::plain(&check.wanted).into(),
             output::plain(&check.observed).into(),
             output::plain(&check.advice).into(),
+            check.at.to_string().into(),
         ]);
     }
     println!("{table}");

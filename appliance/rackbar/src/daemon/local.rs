@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rackbar_dns::SiteNames;
 use rackbar_model::{ServiceStatus, Severity};
 use rackbar_ntp::ClientConfig;
+use rackbar_orchestrator::executor::ServedNames;
 use rackbar_orchestrator::{Executor, Rack};
 use rackbar_plan::OwnService;
 use rackbar_services::dns::{self, DnsConfig, DnsHandle};
@@ -79,7 +80,9 @@ impl Local {
         });
         let ours = |service| addresses(config, site, around.placed, service);
         self.troubles.clear();
-        self.dns(dns_config(config, around, &ours(OwnService::Dns)), names);
+        let own = ours(OwnService::Dns);
+        around.executor.serves_names(served(&names, &own));
+        self.dns(dns_config(config, around, &own), names);
         self.ntp(ntp_config(config, &ours(OwnService::Ntp)));
         self.syslog(syslog_config(config, around, &ours(OwnService::Syslog)));
     }
@@ -172,6 +175,16 @@ impl Local {
         self.dns.into_iter().for_each(DnsHandle::stop);
         self.ntp.into_iter().for_each(NtpHandle::stop);
         self.syslog.into_iter().for_each(SyslogHandle::stop);
+    }
+}
+
+/// What the checks of installed systems may look up at these addresses of ours.
+fn served(names: &SiteNames, own: &[(Ipv4Addr, u8)]) -> ServedNames {
+    ServedNames {
+        servers: own.iter().map(|(address, _)| IpAddr::V4(*address)).collect(),
+        domain: names.domain.to_string().trim_end_matches('.').to_owned(),
+        server: names.server.clone(),
+        addresses: names.addresses.clone(),
     }
 }
 

@@ -255,7 +255,7 @@ fn ping_script(peers: &[Peer], options: impl Fn(&Peer) -> String) -> String {
 
 pub(super) fn pairs_probe(context: &Context) -> Probe {
     match context.wanted.peers.as_slice() {
-        [] => Err("there is no other node on its networks".into()),
+        [] => Err("no other installed node has a static address on its networks".into()),
         peers => Ok(Some(ping_script(peers, |_| String::new()))),
     }
 }
@@ -269,6 +269,13 @@ fn silent<'a>(context: &'a Context, probed: &Probed) -> Vec<&'a Peer> {
         .collect()
 }
 
+/// How many were tried, of how many: each node tries those that follow it, and is tried by those before it.
+fn tried(context: &Context) -> String {
+    let count = context.wanted.peers.len();
+    let known = context.wanted.peers_known.max(count);
+    format!("{count} of {known} static addresses of other nodes")
+}
+
 pub(super) fn pairs(context: &Context, probed: &Probed) -> Verdict {
     if probed.one("ping") == Some("missing") {
         return Verdict::Skipped("the image has no ping".into());
@@ -277,22 +284,18 @@ pub(super) fn pairs(context: &Context, probed: &Probed) -> Verdict {
         .iter()
         .map(|peer| format!("{} ({}) does not answer", peer.name, peer.address))
         .collect();
-    let count = context.wanted.peers.len();
-    let others = match count {
-        1 => "the other node answers".to_owned(),
-        _ => format!("{count} other nodes answer"),
-    };
+    let tried = tried(context);
     Verdict::by(
         &faults,
-        others,
-        format!("all {count} answer"),
+        format!("{tried} answer"),
+        format!("{tried} answer"),
         "if one node is missing everywhere, it is that node; if all are, it is this one: look at VLAN, cabling and firewall",
     )
 }
 
 pub(super) fn mtu_probe(context: &Context) -> Probe {
     match context.wanted.peers.as_slice() {
-        [] => Err("there is no other node on its networks".into()),
+        [] => Err("no other installed node has a static address on its networks".into()),
         peers => Ok(Some(ping_script(peers, |peer| {
             // Without the headers of IP (20, or 40 in version 6) and ICMP (8); never in pieces.
             let headers = if peer.address.is_ipv4() { 28 } else { 48 };
@@ -325,7 +328,7 @@ pub(super) fn mtu(context: &Context, probed: &Probed) -> Verdict {
         .unwrap_or(1500);
     Verdict::by(
         &faults,
-        format!("packets of up to {largest} bytes between all pairs"),
+        format!("packets of up to {largest} bytes reach {} whole", tried(context)),
         "all arrive",
         "a switch port or a node between has a smaller MTU; small packets pass there (net.pairs), large ones are lost \
          silently",
@@ -391,8 +394,16 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_peer_is_named() {
-        let context = super::super::tests::wishes();
+    fn a_silent_peer_is_named_and_how_many_were_tried() {
+        let mut context = super::super::tests::wishes();
+        context.wanted.peers_known = 39;
+        let Verdict::Passed { wanted, observed } = pairs(&context, &probed("ping=iputils\ngood=0\n")) else {
+            panic!("failed");
+        };
+        assert_eq!(
+            (wanted.as_str(), observed.as_str()),
+            ("1 of 39 static addresses of other nodes answer", wanted.as_str())
+        );
         assert!(matches!(
             pairs(&context, &probed("ping=iputils\ngood=0\n")),
             Verdict::Passed { .. }

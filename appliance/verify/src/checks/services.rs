@@ -3,21 +3,26 @@
 use std::net::IpAddr;
 
 use super::{Probed, Verdict, quoted};
-use crate::Context;
+use crate::{Context, WantedName};
 
 type Probe = Result<Option<String>, String>;
 
 /// Names to look up: those the role needs to resolve. Addresses need no looking up.
-fn names(context: &Context) -> Vec<String> {
+fn names(context: &Context) -> Vec<WantedName> {
     let wanted = &context.wanted;
     let proxy = wanted.setup.proxy.as_deref().and_then(host_of);
     let ntp = wanted.setup.ntp.iter().map(String::as_str);
-    let all = wanted.names.iter().map(String::as_str).chain(ntp).chain(proxy);
-    let mut names: Vec<String> = all
-        .filter(|name| !name.is_empty() && name.parse::<IpAddr>().is_err())
-        .map(str::to_owned)
-        .collect();
-    names.dedup();
+    let others = ntp.chain(proxy).map(WantedName::from);
+    let mut names: Vec<WantedName> = Vec::new();
+    for one in wanted.names.iter().cloned().chain(others) {
+        if one.name.is_empty() || one.name.parse::<IpAddr>().is_ok() {
+            continue;
+        }
+        match names.iter_mut().find(|known| known.name == one.name) {
+            Some(known) => known.addresses.extend(one.addresses),
+            None => names.push(one),
+        }
+    }
     names
 }
 
@@ -39,15 +44,45 @@ pub(super) fn dns_probe(context: &Context) -> Probe {
     }
     // systemd-resolved writes a stub into resolv.conf and the real servers beside it.
     let mut script = String::from(
-        "cat /run/systemd/resolve/resolv.conf /etc/resolv.conf 2>/dev/null | sed -n 's/^nameserver */server=/p'\n",
+        "cat /run/systemd/resolve/resolv.conf /etc/resolv.conf 2>/dev/null | sed -n 's/^nameserver */server=/p'\n\
+         look() { getent -s dns hosts \"$1\" 2>/dev/null </dev/null || getent hosts \"$1\" </dev/null; }\n",
     );
-    for (number, name) in names.iter().enumerate() {
+    // DNS is asked first, as what a hosts file says shows nothing of it; a getent without `-s` asks all there is.
+    for (number, one) in names.iter().enumerate() {
         script += &format!(
-            "echo \"name={number} $(getent hosts {} </dev/null | head -n 1)\"\n",
-            quoted(name)
+            "echo \"name={number} $(look {} | sed 's/[[:space:]].*//' | tr '\\n' ' ')\"\n",
+            quoted(&one.name)
         );
     }
     Ok(Some(script))
+}
+
+/// What was found of the name with this number, or what is wrong with it.
+fn looked_up(number: usize, wanted: &WantedName, probed: &Probed) -> Result<String, String> {
+    let name = &wanted.name;
+    let line = probed
+        .all("name")
+        .find_map(|line| line.strip_prefix(&format!("{number} ")));
+    let found: Vec<IpAddr> = line
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let list = |addresses: &[IpAddr]| {
+        let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        texts.join(" and ")
+    };
+    if found.is_empty() {
+        return Err(format!("{name} does not resolve"));
+    }
+    if !wanted.addresses.is_empty() && !found.iter().any(|one| wanted.addresses.contains(one)) {
+        return Err(format!(
+            "{name} is {}, and not {}",
+            list(&found),
+            list(&wanted.addresses)
+        ));
+    }
+    Ok(format!("{name} is {}", list(&found)))
 }
 
 pub(super) fn dns(context: &Context, probed: &Probed) -> Verdict {
@@ -65,27 +100,29 @@ pub(super) fn dns(context: &Context, probed: &Probed) -> Verdict {
         .map(|wanted| format!("the name server {wanted} is not set"))
         .collect();
     let mut found = Vec::new();
-    for (number, name) in names.iter().enumerate() {
-        let line = probed
-            .all("name")
-            .find_map(|line| line.strip_prefix(&format!("{number} ")));
-        match line.and_then(|line| line.split_whitespace().next()) {
-            Some(address) => found.push(format!("{name} is {address}")),
-            None => faults.push(format!("{name} does not resolve")),
+    for (number, wanted) in names.iter().enumerate() {
+        match looked_up(number, wanted, probed) {
+            Ok(says) => found.push(says),
+            Err(fault) => faults.push(fault),
         }
     }
     let dns: Vec<_> = context.wanted.setup.dns.iter().map(IpAddr::to_string).collect();
+    // That servers are set shows nothing of whether they answer.
+    if faults.is_empty() && found.is_empty() {
+        return Verdict::Skipped(format!(
+            "the name servers {} are set, but no name is known that they must know, so none was looked up",
+            dns.join(", ")
+        ));
+    }
+    let list: Vec<&str> = names.iter().map(|one| one.name.as_str()).collect();
     Verdict::by(
         &faults,
-        match (dns.is_empty(), names.is_empty()) {
+        match (dns.is_empty(), list.is_empty()) {
             (false, true) => format!("name servers {}", dns.join(", ")),
-            (false, false) => format!("name servers {}; {} resolve", dns.join(", "), names.join(", ")),
-            (true, _) => format!("{} resolve", names.join(", ")),
+            (false, false) => format!("name servers {}; {} resolve", dns.join(", "), list.join(", ")),
+            (true, _) => format!("{} resolve", list.join(", ")),
         },
-        match found.is_empty() {
-            true => "the servers are set; there was no name to look up".into(),
-            false => found.join(", "),
-        },
+        found.join(", "),
         "ask the name server from the node (getent hosts NAME), and see that the node reaches it on port 53",
     )
 }
@@ -307,7 +344,8 @@ mod tests {
         let mut context = super::super::tests::wishes();
         context.wanted.setup.ntp = vec!["10.0.0.1".into(), "ntp.example.org".into()];
         context.wanted.setup.proxy = Some("http://user:x@cache.example.org:3142/".into());
-        assert_eq!(names(&context), ["example.org", "ntp.example.org", "cache.example.org"]);
+        let listed: Vec<String> = names(&context).into_iter().map(|one| one.name).collect();
+        assert_eq!(listed, ["example.org", "ntp.example.org", "cache.example.org"]);
         assert_eq!(host_of("http://[fd00::1]:3142"), Some("fd00::1"));
         let text = "server=10.0.0.1\nname=0 93.184.216.34 example.org\nname=1 \nname=2 10.0.0.9 cache\n";
         let verdict = dns(&context, &Probed::new(text.into(), Timestamp(0), Timestamp(0)));
@@ -315,6 +353,44 @@ mod tests {
             matches!(&verdict, Verdict::Failed { observed, .. } if observed == "ntp.example.org does not resolve"),
             "{verdict:?}"
         );
+    }
+
+    #[test]
+    fn a_server_that_nothing_was_asked_of_proves_nothing() {
+        let mut context = super::super::tests::wishes();
+        context.wanted.setup.dns = vec![[10, 0, 0, 1].into()];
+        context.wanted.setup.ntp.clear();
+        context.wanted.setup.proxy = None;
+        context.wanted.names.clear();
+        let judge = |context: &Context, text: &str| dns(context, &Probed::new(text.into(), Timestamp(0), Timestamp(0)));
+        assert!(matches!(judge(&context, "server=10.0.0.1\n"), Verdict::Skipped(_)));
+        assert!(
+            matches!(judge(&context, ""), Verdict::Failed { .. }),
+            "it is not even set"
+        );
+        let peer = |last: u8| WantedName {
+            name: "n2.site.test".into(),
+            addresses: vec![[10, 0, 0, last].into()],
+        };
+        // A node on two networks has one name with two addresses.
+        context.wanted.names = vec![peer(2), peer(3)];
+        let judge = |answer: &str| judge(&context, &format!("server=10.0.0.1\nname=0 {answer}\n"));
+        for good in ["10.0.0.2", "10.0.0.3 ", "fd00::2 10.0.0.2"] {
+            assert!(
+                matches!(judge(good), Verdict::Passed { .. }),
+                "{good}: {:?}",
+                judge(good)
+            );
+        }
+        for (bad, says) in [
+            ("10.0.0.9", "n2.site.test is 10.0.0.9, and not 10.0.0.2 and 10.0.0.3"),
+            ("", "n2.site.test does not resolve"),
+        ] {
+            let Verdict::Failed { observed, .. } = judge(bad) else {
+                panic!("{bad} passed");
+            };
+            assert_eq!(observed, says);
+        }
     }
 
     proptest! {

@@ -51,5 +51,6 @@ fn report(task: &Task) -> NodeReport {
             .map(check)
             .into(),
         erased: task.system.erased.clone(),
+        state: None,
     }
 }
