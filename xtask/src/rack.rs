@@ -1,4 +1,5 @@
-//! `cargo xtask rack`: a virtual rack with the appliance in it, from power-on to the last machine discovered.
+//! `cargo xtask rack`: a virtual rack with the appliance in it, from power-on to the last machine ready
+//! (discovered, where nothing is installed).
 //!
 //! The first terminal starts and watches it; a second one reaches it with `rack console`, `power`, `capture`, `cut`,
 //! `forget`, `list`, `down`. Everything about racks themselves is in `rackbar_vrack`; this verb builds the medium, follows the

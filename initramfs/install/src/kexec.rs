@@ -24,7 +24,7 @@ pub(crate) fn load(machine: &Machine, target: &RootTarget) -> Result<JobReport> 
     let (kernel, initrd) = newest(&tree.names("/boot")).ok_or_else(|| {
         refuse(
             "the installed system has no /boot/vmlinuz-*",
-            "restart through the firmware instead (kexec = false)",
+            "restart through the firmware instead (`restart = \"firmware\"` in the role)",
         )
     })?;
     let arguments = arguments(&tree, &kernel)?;
