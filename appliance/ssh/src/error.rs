@@ -67,6 +67,14 @@ pub enum SshError {
         /// What went wrong.
         reason: String,
     },
+    /// A script or program was not begun.
+    #[error("{addr} did not run it, nothing of it was begun: {reason}")]
+    NotRun {
+        /// The machine.
+        addr: SocketAddr,
+        /// What was in the way.
+        reason: String,
+    },
     /// A key that cannot be read. Does not repeat the key.
     #[error("{what} is not an Ed25519 key in OpenSSH's format: {reason}")]
     BadKey {

@@ -15,4 +15,4 @@ mod session;
 pub use error::SshError;
 pub use keys::{ClientKey, HostKeyPair, fingerprint, known_hosts_line};
 pub use script::interpreter;
-pub use session::{Output, Session};
+pub use session::{Output, Program, Session};

@@ -4,15 +4,18 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use russh::client::{self, Handle};
 use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{AlgorithmKind, Channel, ChannelMsg, Disconnect, Preferred};
+use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{ClientKey, SshError, keys, script};
+use crate::script::{self, BEAT, END, Load, NOT_RUN, SAYS};
+use crate::{ClientKey, SshError, keys};
 
 /// Between two signs of life on a connection that is silent: a command may run for an hour without a word, and a
 /// machine that lost its power says nothing either.
@@ -23,6 +26,13 @@ const START: Duration = Duration::from_secs(30);
 
 /// Time what is told to end has until we leave it: it terminates, or is killed after five seconds.
 const ENDS: Duration = Duration::from_secs(15);
+
+/// How long a script or program goes on without hearing of us: longer than a switch takes to begin anew, shorter than
+/// anybody waits for the next try.
+const LEASE: Duration = Duration::from_secs(45);
+
+/// Signs of life within a lease.
+const BEATS: u32 = 4;
 
 /// What a command left behind.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -77,7 +87,19 @@ impl Output {
 pub struct Session {
     addr: SocketAddr,
     handle: Handle<Pinned>,
+    lease: Duration,
     _socket: Socket,
+}
+
+/// A program to be carried to a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Program<'a> {
+    /// Its SHA-256 in 64 lower-case hexadecimal digits; the machine compares it before it runs anything.
+    pub sha256: &'a str,
+    /// Bytes it has.
+    pub bytes: u64,
+    /// What it is started with. Whoever is on the machine can read it.
+    pub arguments: &'a [String],
 }
 
 impl std::fmt::Debug for Session {
@@ -193,6 +215,7 @@ impl Session {
         Ok(Self {
             addr,
             handle,
+            lease: LEASE,
             _socket: socket,
         })
     }
@@ -216,7 +239,7 @@ impl Session {
     ) -> Result<Output, SshError> {
         self.within(limit, async {
             let channel = self.start(command).await?;
-            match exchange(channel, stdin, max_output, None::<std::future::Pending<()>>).await {
+            match exchange(channel, stdin, max_output, None::<Hold<std::future::Pending<()>>>).await {
                 (output, How::ByItself) => Ok(output),
                 _ => Err(broken(self.addr, "running a command", &russh::Error::HUP)),
             }
@@ -224,24 +247,89 @@ impl Session {
         .await
     }
 
+    /// Another time that scripts and programs go on without hearing of us, instead of 45 s.
+    #[must_use]
+    pub const fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
     /// Runs a script with the program that its first line names (`#!/bin/sh`). No shell reads the text on its way;
     /// its standard input is empty. When `end` is over before the script is, it and what it began are told to terminate,
-    /// and killed when they have not done so five seconds later; that is `None`. One whose connection breaks goes on.
+    /// and killed when they have not done so five seconds later; that is `None`. The same is done on the machine when the
+    /// connection breaks, and when nothing came through it for the time of the lease.
+    ///
+    /// Of what it began, the machine finds all that is in its process group, and all that still has `RACKBAR_STEP` in an
+    /// environment that the account may read.
     ///
     /// # Errors
-    /// When the connection fails, and [`SshError::NoInterpreter`].
+    /// When the connection fails, which is told when the script has surely ended; [`SshError::NotRun`] when nothing was
+    /// begun, and [`SshError::NoInterpreter`].
     pub async fn script(
         &self,
         text: &str,
         end: impl Future<Output = ()>,
         max_output: usize,
     ) -> Result<Option<Output>, SshError> {
-        let command = script::command(script::interpreter(text)?, text.len());
+        let load = Load::Script(script::interpreter(text)?);
+        self.carry(load, text.as_bytes(), text.len() as u64, end, max_output)
+            .await
+    }
+
+    /// Carries a program to the machine, into a folder that only the account can look into, compares its digest there,
+    /// runs it with an empty standard input, and takes it away again. Ended like a [`script`](Self::script).
+    ///
+    /// # Errors
+    /// When the connection fails, which is told when the program has surely ended, and [`SshError::NotRun`] when nothing
+    /// was begun: it did not arrive as it was, or no folder takes a program.
+    pub async fn program(
+        &self,
+        program: Program<'_>,
+        content: impl AsyncRead + Unpin,
+        end: impl Future<Output = ()>,
+        max_output: usize,
+    ) -> Result<Option<Output>, SshError> {
+        let Program {
+            sha256,
+            bytes,
+            arguments,
+        } = program;
+        let load = Load::Program { sha256, arguments };
+        self.carry(load, content, bytes, end, max_output).await
+    }
+
+    async fn carry(
+        &self,
+        load: Load<'_>,
+        content: impl AsyncRead + Unpin,
+        bytes: u64,
+        end: impl Future<Output = ()>,
+        max_output: usize,
+    ) -> Result<Option<Output>, SshError> {
+        let (addr, what) = match load {
+            Load::Script(_) => (self.addr, "running a script"),
+            Load::Program { .. } => (self.addr, "running a program"),
+        };
+        let command = script::command(load, bytes, self.lease);
         let channel = self.within(START, self.start(&command)).await?;
-        match exchange(channel, text.as_bytes(), max_output, Some(end)).await {
-            (output, How::ByItself) => Ok(Some(output)),
+        let hold = Hold {
+            end,
+            beat: self.lease / BEATS,
+        };
+        match exchange(channel, content, max_output, Some(hold)).await {
+            (output, How::ByItself) => match not_run(&output) {
+                Some(reason) => Err(SshError::NotRun { addr, reason }),
+                None => Ok(Some(output)),
+            },
             (_, How::Told) => Ok(None),
-            (_, How::Lost) => Err(broken(self.addr, "running a script", &russh::Error::HUP)),
+            (_, How::Unread(reason)) => Err(SshError::NotRun { addr, reason }),
+            (_, How::Lost { begun }) => {
+                // Its lease runs on over there. Whoever hears of the loss may try again at once.
+                if begun {
+                    tokio::time::sleep(self.lease.saturating_add(ENDS)).await;
+                }
+                Err(broken(addr, what, &russh::Error::HUP))
+            }
         }
     }
 
@@ -283,53 +371,93 @@ impl Session {
     }
 }
 
+/// Why a script or program was not begun, when it says so.
+fn not_run(output: &Output) -> Option<String> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let reason = said.lines().last()?.strip_prefix(SAYS)?;
+    (output.status == Some(NOT_RUN)).then(|| reason.to_owned())
+}
+
 /// How a command came to its end.
 enum How {
     ByItself,
     /// It was told to end.
     Told,
+    /// What it was to be given cannot be read.
+    Unread(String),
     /// The connection broke first.
-    Lost,
+    Lost {
+        /// All of its input had been sent.
+        begun: bool,
+    },
+}
+
+/// Holds a command that goes on as long as we are interested.
+struct Hold<E> {
+    /// It is to end when this is over.
+    end: E,
+    /// Between two signs of life.
+    beat: Duration,
 }
 
 /// Gives the command its input and takes its output until the channel is closed. The two go on at once: a command
-/// that answers while it reads would otherwise wait for us, and we for it. When `end` is over, the command is told to end
-/// by one more line of input; without one its input ends at once.
-async fn exchange(
+/// that answers while it reads would otherwise wait for us, and we for it. A command that is held gets signs of life
+/// behind its input and one line more when it is to end; any other sees the end of its input at once.
+async fn exchange<E: Future<Output = ()>>(
     channel: Channel<client::Msg>,
-    stdin: &[u8],
+    stdin: impl AsyncRead + Unpin,
     max: usize,
-    end: Option<impl Future<Output = ()>>,
+    hold: Option<Hold<E>>,
 ) -> (Output, How) {
     let (mut reader, writer) = channel.split();
-    let has_end = end.is_some();
+    let all_sent = AtomicBool::new(false);
+    let held = hold.is_some();
+    let (beat, end) = hold.map_or((Duration::MAX, None), |hold| (hold.beat, Some(hold.end)));
     let mut feed = std::pin::pin!(async {
         // A command that does not read its input to the end is none of our business.
-        let _ = writer.data(stdin).await;
-        if !has_end {
+        let sent = writer.data(stdin).await;
+        if !held {
             let _ = writer.eof().await;
+            return Ok(());
         }
+        if let Err(error) = sent {
+            // What is over there waits for the rest.
+            let _ = writer.close().await;
+            return Err(error.to_string());
+        }
+        all_sent.store(true, Ordering::Relaxed);
+        while writer.data(BEAT).await.is_ok() {
+            tokio::time::sleep(beat).await;
+        }
+        Ok(())
     });
     let mut end = std::pin::pin!(async {
         if let Some(end) = end {
             end.await;
-            let _ = writer.data(&b"\n"[..]).await;
+            // In the middle of its input a line would be a part of that.
+            let _ = match all_sent.load(Ordering::Relaxed) {
+                true => writer.data(END).await,
+                false => writer.close().await,
+            };
         }
     });
     let mut leave = std::pin::pin!(async { tokio::time::sleep(ENDS).await });
-    let (mut fed, mut ended) = (false, false);
+    let (mut fed, mut ended, mut unread) = (false, false, None);
     let mut output = Output::default();
     loop {
         let message = tokio::select! {
-            () = &mut feed, if !fed => {
-                fed = true;
+            sent = &mut feed, if !fed && !ended => {
+                (fed, unread) = (true, sent.err());
                 continue;
             }
-            () = &mut end, if has_end && fed && !ended => {
+            () = &mut end, if held && !ended => {
                 ended = true;
                 continue;
             }
-            () = &mut leave, if ended => return (output, How::Told),
+            () = &mut leave, if ended || unread.is_some() => {
+                let how = unread.map_or(How::Told, How::Unread);
+                return (output, how);
+            }
             message = reader.wait() => message,
         };
         match message {
@@ -337,14 +465,23 @@ async fn exchange(
             Some(ChannelMsg::ExtendedData { data, .. }) => output.keep(true, &data, max),
             Some(ChannelMsg::ExitStatus { exit_status }) => output.status = i32::try_from(exit_status).ok(),
             Some(ChannelMsg::ExitSignal { signal_name, .. }) => output.signal = Some(name_of(&signal_name)),
-            Some(ChannelMsg::Close) if !ended => return (output, How::ByItself),
-            Some(ChannelMsg::Close) => return (output, How::Told),
+            Some(ChannelMsg::Close) if ended => return (output, How::Told),
+            Some(ChannelMsg::Close) => {
+                // One that ends before it took its input says itself why.
+                let how = match unread.filter(|_| output.status.is_none()) {
+                    Some(reason) => How::Unread(reason),
+                    None => How::ByItself,
+                };
+                return (output, how);
+            }
             None => {
                 let known = output.status.is_some() || output.signal.is_some();
                 let how = match (ended, known) {
                     (false, true) => How::ByItself,
                     (true, true) => How::Told,
-                    (_, false) => How::Lost,
+                    (_, false) => How::Lost {
+                        begun: all_sent.load(Ordering::Relaxed),
+                    },
                 };
                 return (output, how);
             }

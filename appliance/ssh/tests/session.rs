@@ -4,9 +4,10 @@
 mod sshd;
 
 use std::future::pending;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rackbar_ssh::{ClientKey, HostKeyPair, Session, SshError};
+use rackbar_ssh::{ClientKey, HostKeyPair, Program, Session, SshError};
 use sshd::Sshd;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -106,6 +107,209 @@ async fn a_script_is_ended_with_all_it_began_and_killed_when_it_does_not_end() {
         assert!(gone.is_ok(), "{name}: what it began runs on");
     }
     assert!(session.run("true", b"", LIMIT, MAX).await.unwrap().success());
+}
+
+/// Waits until what a script wrote into `file` is there, and gives the process that it names.
+async fn process_of(file: &Path) -> PathBuf {
+    let there = async {
+        loop {
+            match std::fs::read_to_string(file) {
+                Ok(text) if text.ends_with('\n') => return Path::new("/proc").join(text.trim()),
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, there).await.expect("it has begun")
+}
+
+async fn gone(process: &Path) {
+    let gone = async {
+        while process.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let gone = tokio::time::timeout(LIMIT, gone).await;
+    assert!(gone.is_ok(), "{} runs on", process.display());
+}
+
+/// A script that leaves two processes of sessions of their own behind, one of them deaf, and waits; it writes the numbers
+/// into `folder`.
+fn leaves_its_group(folder: &Path) -> String {
+    let child = |name: &str, trap: &str| {
+        format!(
+            "setsid sh -c '{trap} echo $$ > {0}.new; mv {0}.new {0}; exec tail -f /dev/null' &\n",
+            folder.join(name).display()
+        )
+    };
+    format!(
+        "#!/bin/sh\n{}{}wait\n",
+        child("willing", ""),
+        child("deaf", "trap \"\" TERM;")
+    )
+}
+
+#[tokio::test]
+async fn what_left_the_process_group_is_ended_too_and_what_a_step_leaves_behind_in_peace_stays() {
+    let sshd = Sshd::start();
+    let session = connect(&sshd).await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = leaves_its_group(folder.path());
+    let (willing, deaf) = (folder.path().join("willing"), folder.path().join("deaf"));
+    let begun = async {
+        process_of(&willing).await;
+        process_of(&deaf).await;
+    };
+    let ended = tokio::time::timeout(LIMIT, session.script(&text, begun, MAX));
+    assert_eq!(ended.await.unwrap().unwrap(), None);
+    gone(&process_of(&willing).await).await;
+    gone(&process_of(&deaf).await).await;
+
+    // A service that a script starts and leaves running is what it was for.
+    let stays = folder.path().join("stays");
+    let text = format!(
+        "#!/bin/sh\nsetsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec tail -f /dev/null' > /dev/null 2>&1 &\n\
+         until [ -e {0} ]; do sleep 0.02; done\n",
+        stays.display()
+    );
+    let out = session.script(&text, pending(), MAX).await.unwrap().unwrap();
+    let service = process_of(&stays).await;
+    assert!(out.success() && service.exists(), "{out:?}");
+    let number = service.file_name().unwrap().to_str().unwrap().to_owned();
+    let killed = session.run(&format!("kill {number}"), b"", LIMIT, MAX).await.unwrap();
+    assert!(killed.success());
+}
+
+#[tokio::test]
+async fn a_script_whose_connection_breaks_is_ended_and_told_as_lost_only_then() {
+    let sshd = Sshd::start();
+    let session = connect(&sshd).await.with_lease(Duration::from_millis(900));
+    let folder = tempfile::tempdir().unwrap();
+    let text = leaves_its_group(folder.path());
+    let watch = async {
+        let processes = [
+            process_of(&folder.path().join("willing")).await,
+            process_of(&folder.path().join("deaf")).await,
+        ];
+        // The server of this connection: the script's shell is its child.
+        let script = std::fs::read_to_string(processes[0].join("environ")).unwrap();
+        let mark = script.split('\0').find(|one| one.starts_with("RACKBAR_STEP=")).unwrap();
+        sshd.cut();
+        (processes, mark["RACKBAR_STEP=".len()..].to_owned())
+    };
+    let (lost, (processes, mark)) = tokio::join!(session.script(&text, pending(), MAX), watch);
+    let error = lost.unwrap_err();
+    assert!(matches!(error, SshError::Broken { .. }), "{error}");
+    for process in processes {
+        assert!(!process.exists(), "{} runs beside the next try", process.display());
+    }
+    assert!(!Path::new(&mark).exists(), "its folder is left");
+}
+
+#[tokio::test]
+async fn a_script_that_hears_nothing_for_its_lease_ends_itself() {
+    let sshd = Sshd::start();
+    let session = connect(&sshd).await;
+    // As when the network is gone: nobody says that the connection is, and nothing comes.
+    let folder = tempfile::tempdir().unwrap();
+    let text = leaves_its_group(folder.path());
+    let session = session.with_lease(Duration::from_secs(2));
+    let watch = async {
+        let willing = process_of(&folder.path().join("willing")).await;
+        let deaf = process_of(&folder.path().join("deaf")).await;
+        let held = sshd.freeze();
+        gone(&willing).await;
+        gone(&deaf).await;
+        drop(held);
+    };
+    tokio::select! {
+        out = session.script(&text, pending(), MAX) => panic!("it ended before anything was lost: {out:?}"),
+        () = watch => {}
+    }
+}
+
+/// A static program: it prints what it was started with, where it lies before that, and ends with 9.
+fn program(folder: &Path) -> Vec<u8> {
+    let source = folder.join("own.c");
+    std::fs::write(
+        &source,
+        "#include <stdio.h>\n#include <unistd.h>\nint main(int n, char **a) { if (n > 1 && a[1][0] == 'w') pause(); \
+         for (int i = 0; i < n; i++) printf(\"%s|\", a[i]); return getchar() == EOF ? 9 : 1; }\n",
+    )
+    .unwrap();
+    let made = folder.join("own");
+    let ran = std::process::Command::new("cc")
+        .arg("-static")
+        .arg("-o")
+        .arg(&made)
+        .arg(&source)
+        .output();
+    let ran = ran.expect("cc; `cargo xtask setup` installs it");
+    assert!(ran.status.success(), "{ran:?}");
+    std::fs::read(made).unwrap()
+}
+
+fn sha256(content: &[u8]) -> String {
+    let digest = rackbar_trust::sha256(content);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_static_program_is_carried_proven_run_and_taken_away() {
+    let sshd = Sshd::start();
+    let session = connect(&sshd).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut content = program(folder.path());
+    let digest = sha256(&content);
+    let arguments = ["two words", "$(id) '\"\\", ""].map(String::from);
+    let own = Program {
+        sha256: &digest,
+        bytes: content.len() as u64,
+        arguments: &arguments,
+    };
+    let out = session.program(own, &*content, pending(), MAX).await.unwrap().unwrap();
+    let text = out.text();
+    let (place, rest) = text.split_once('|').unwrap();
+    assert_eq!((out.status, rest), (Some(9), "two words|$(id) '\"\\||"));
+    assert!(
+        place.starts_with('/') && !Path::new(place).parent().unwrap().exists(),
+        "{place}"
+    );
+
+    // One bit is another program: nothing of it runs.
+    content[100] ^= 1;
+    let error = session.program(own, &*content, pending(), MAX).await.unwrap_err();
+    let SshError::NotRun { reason, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(reason.contains(&format!("and not {digest}")), "{reason}");
+    content[100] ^= 1;
+
+    // What cannot be read to its end is not run either, and the session goes on.
+    let short = tokio::io::AsyncReadExt::chain(&content[..5000], Broken);
+    let error = session.program(own, short, pending(), MAX).await.unwrap_err();
+    assert!(matches!(&error, SshError::NotRun { .. }), "{error}");
+
+    // It can be ended like a script.
+    let waits = Program {
+        arguments: &["wait".to_owned()],
+        ..own
+    };
+    let at_once = tokio::time::timeout(LIMIT, session.program(waits, &*content, async {}, MAX));
+    assert_eq!(at_once.await.unwrap().unwrap(), None);
+    assert!(session.run("true", b"", LIMIT, MAX).await.unwrap().success());
+}
+
+/// A disk that fails.
+struct Broken;
+
+impl tokio::io::AsyncRead for Broken {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Err(std::io::Error::other("the disk failed")))
+    }
 }
 
 #[tokio::test]

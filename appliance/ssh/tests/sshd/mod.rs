@@ -1,13 +1,18 @@
 //! A real `sshd` of Debian, one process per connection, as inetd would start it: no port to guess, nothing to wait for,
 //! and no right but the caller's own.
-#![allow(clippy::unwrap_used, reason = "a helper of tests")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a helper of tests, each of which uses some of it"
+)]
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use rackbar_ssh::{ClientKey, HostKeyPair};
 
@@ -19,7 +24,25 @@ pub struct Sshd {
     pub host: HostKeyPair,
     pub key: ClientKey,
     pub user: String,
+    /// Its connections, and the process number of each server.
+    served: Arc<Mutex<Vec<(TcpStream, u32)>>>,
     _home: tempfile::TempDir,
+}
+
+/// Servers that are stopped until this is dropped.
+pub struct Frozen(Vec<u32>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal("-CONT", &self.0);
+    }
+}
+
+fn signal(name: &str, processes: &[u32]) {
+    for process in processes {
+        // One that has ended meanwhile needs none.
+        let _ = Command::new("kill").arg(name).arg(process.to_string()).status();
+    }
 }
 
 impl Sshd {
@@ -33,10 +56,17 @@ impl Sshd {
         let config = write_files(home.path(), &host, &key).unwrap();
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let addr = listener.local_addr().unwrap();
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let known = served.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let served = stream.and_then(|stream| serve(&config, &stream));
-                if let Err(error) = served {
+                let begun = stream.and_then(|stream| {
+                    let mut sshd = serve(&config, &stream)?;
+                    known.lock().unwrap().push((stream, sshd.id()));
+                    std::thread::spawn(move || sshd.wait());
+                    Ok(())
+                });
+                if let Err(error) = begun {
                     eprintln!("sshd could not be started: {error}");
                 }
             }
@@ -47,8 +77,30 @@ impl Sshd {
             host,
             key,
             user: String::from_utf8(user.stdout).unwrap().trim().to_owned(),
+            served,
             _home: home,
         }
+    }
+
+    /// Breaks all connections, as a cable does that both ends see.
+    pub fn cut(&self) {
+        for (stream, _) in self.served.lock().unwrap().iter() {
+            // Fails where the other end was first.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Stops the servers of all connections: to either side it looks as if the network in between were gone.
+    pub fn freeze(&self) -> Frozen {
+        let processes: Vec<u32> = self
+            .served
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, process)| *process)
+            .collect();
+        signal("-STOP", &processes);
+        Frozen(processes)
     }
 }
 
@@ -82,16 +134,14 @@ fn write_files(home: &Path, host: &HostKeyPair, key: &ClientKey) -> io::Result<P
     )
 }
 
-fn serve(config: &Path, stream: &std::net::TcpStream) -> io::Result<()> {
+fn serve(config: &Path, stream: &TcpStream) -> io::Result<Child> {
     let end = || -> io::Result<OwnedFd> { stream.as_fd().try_clone_to_owned() };
-    let mut sshd = Command::new(SSHD)
+    Command::new(SSHD)
         .arg("-i")
         .arg("-f")
         .arg(config)
         .stdin(Stdio::from(end()?))
         .stdout(Stdio::from(end()?))
         .stderr(Stdio::null())
-        .spawn()?;
-    std::thread::spawn(move || sshd.wait());
-    Ok(())
+        .spawn()
 }
