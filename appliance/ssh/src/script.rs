@@ -88,7 +88,7 @@ pub(crate) fn command(load: Load<'_>, length: u64, lease: Duration) -> String {
          for d in /tmp /var/tmp \"${{HOME:-/tmp}}\"; do f=$(mktemp -d \"$d/rackbar.XXXXXXXXXX\" 2> /dev/null) || continue; \
          {folder} && break; rm -rf \"$f\"; f=; done; \
          [ -n \"$f\" ] || no \"none of /tmp, /var/tmp and the home folder takes a file that can be run\"; \
-         trap \"rm -rf \\\"\\$f\\\"\" EXIT; trap \"exit 129\" HUP; trap \"wait; exit 143\" TERM; \
+         trap \"rm -rf \\\"\\$f\\\"\" EXIT; trap \"exit 129\" HUP; trap \"exit 141\" PIPE; trap \"wait; exit 143\" TERM; \
          head -c {length} > \"$f/own\" && [ $(wc -c < \"$f/own\") -eq {length} ] || no \"it did not arrive whole\"; \
          {check} {ENDING} exec 3<&0; \
          (while read -r b <&3 && [ \"$b\" = . ]; do : > \"$f/beat\"; done; ending) > /dev/null 2>&1 & w=$!; \
