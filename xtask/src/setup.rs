@@ -97,6 +97,7 @@ const PACKAGES: &[Package] = &[
     package("swtpm", &[Rack, Test], "TPMs of the virtual machines"),
     package("ipmitool", &[Test], "independent client for the simulated BMCs"),
     package("isc-dhcp-client", &[Test], "independent DHCP client"),
+    package("isc-dhcp-relay", &[Test], "independent DHCP relay"),
     package("udhcpc", &[Test], "independent DHCP client"),
     package("tftp-hpa", &[Test], "independent TFTP client"),
     package(

@@ -23,20 +23,22 @@ pub struct Network {
     pub name: String,
     /// What it is for.
     pub role: Role,
-    /// Our address there.
+    /// Our address there, or the one by which its machines reach us.
     pub address: Option<Ipv4Addr>,
     /// Length of its prefix.
     pub prefix: u8,
+    /// An address of its subnet where ours is not in it: machines are behind a router and a DHCP relay.
+    pub subnet: Option<Ipv4Addr>,
 }
 
 impl Network {
     /// True when `address` belongs to this network.
     pub fn holds(&self, address: IpAddr) -> bool {
-        let (Some(own), IpAddr::V4(other)) = (self.address, address) else {
+        let (Some(near), IpAddr::V4(other)) = (self.subnet.or(self.address), address) else {
             return false;
         };
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
-        u32::from(own) & mask == u32::from(other) & mask
+        u32::from(near) & mask == u32::from(other) & mask
     }
 }
 

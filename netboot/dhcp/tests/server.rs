@@ -301,6 +301,40 @@ fn a_flood_of_offers_does_not_push_out_machines_that_are_switched_off() {
 }
 
 #[test]
+fn a_relay_of_an_unknown_subnet_is_told_once_with_what_to_configure() {
+    let mut rig = Rig::new(config(rack(Mode::Own)));
+    let ask = |rig: &mut Rig, client: u16, relay: Ipv4Addr| {
+        let mut message = Client::edk2(mac(client)).message(MessageType::Discover, &[]);
+        message.giaddr = relay;
+        rig.packet(67, SocketAddrV4::new(relay, 67), &encoded(&message));
+        format!("{:?}", std::mem::take(&mut rig.out))
+    };
+    let told = ask(&mut rig, 1, Ipv4Addr::new(10, 9, 0, 1));
+    let words = [
+        "relay 10.9.0.1 passes on",
+        "subnet = the network of 10.9.0.1",
+        "gateway = ",
+    ];
+    for word in words {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    assert!(told.contains("through = ") && told.contains("rack"), "{told}");
+    let mut again = 0;
+    for client in 2..200 {
+        again += ask(&mut rig, client, Ipv4Addr::new(10, 9, 0, 1))
+            .matches("passes on")
+            .count();
+    }
+    assert_eq!(again, 0, "once per relay");
+    // Whoever makes up relays fills neither memory nor journal.
+    let made_up = (0..=255).map(|last| ask(&mut rig, 1, Ipv4Addr::new(10, 8, 0, last)));
+    assert_eq!(made_up.map(|told| told.matches("passes on").count()).sum::<usize>(), 31);
+    rig.wait(6 * 3_600_000);
+    let told = ask(&mut rig, 1, Ipv4Addr::new(10, 9, 0, 1));
+    assert!(told.contains("passes on"), "after hours it is told again");
+}
+
+#[test]
 fn a_relayed_client_gets_its_own_subnet_and_option_82_back() {
     let mut far = Network::new(
         "far",

@@ -39,6 +39,7 @@ pub fn settings() -> Settings {
         role,
         address: Some([10, 10, third, 1].into()),
         prefix: 24,
+        subnet: None,
     };
     Settings {
         networks: vec![network("rack", Role::Rack, 0), network("bmc", Role::Bmc, 1)],

@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::parts::{fixed, hosts, in_prefix, is_domain, is_host, is_label, line_of, mask, syntax};
 use super::raw::{Raw, RawNetwork};
+use super::remote::is_remote;
 use super::{Address, Config, ConfigError, Dhcp, Interface, Network, Reservation, Role};
 
 /// The version of the file's format that this program reads.
@@ -77,8 +78,10 @@ impl Checker<'_> {
                 "",
             );
         }
-        let networks: Vec<Network> = raw.network.iter().map(|one| self.network(one)).collect();
-        self.together(&raw.network, &networks);
+        let (far, near): (Vec<&RawNetwork>, Vec<&RawNetwork>) = raw.network.iter().partition(|one| is_remote(one));
+        let networks: Vec<Network> = near.iter().map(|one| self.network(one)).collect();
+        self.together(&near, &networks);
+        let remotes = self.remotes(&far, &networks);
         if !networks.iter().any(|one| one.role == Role::Rack) {
             self.wrong(
                 None,
@@ -102,6 +105,7 @@ impl Checker<'_> {
         Config {
             name,
             networks,
+            remotes,
             clients: self.clients(&raw.clients),
             boot: self.boot(&raw.boot),
             bmc: self.bmc(&raw.bmc),
@@ -116,16 +120,7 @@ impl Checker<'_> {
     }
 
     fn network(&mut self, raw: &RawNetwork) -> Network {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let name = raw.name.get_ref().clone();
-        if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
-            self.wrong(
-                Some(raw.name.span()),
-                "network.name",
-                format!("{name:?} is no name for a network"),
-                "use up to 32 letters, digits, '-', '_' and '.'",
-            );
-        }
+        let name = self.network_name(raw);
         let role = *raw.role.get_ref();
         let address = self.address(raw);
         let dhcp = raw
@@ -156,8 +151,22 @@ impl Checker<'_> {
         network
     }
 
+    pub(super) fn network_name(&mut self, raw: &RawNetwork) -> String {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let name = raw.name.get_ref().clone();
+        if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
+            self.wrong(
+                Some(raw.name.span()),
+                "network.name",
+                format!("{name:?} is no name for a network"),
+                "use up to 32 letters, digits, '-', '_' and '.'",
+            );
+        }
+        name
+    }
+
     /// Fields that are right or wrong by themselves.
-    fn numbers(&mut self, raw: &RawNetwork) {
+    pub(super) fn numbers(&mut self, raw: &RawNetwork) {
         if let Some(vlan) = raw.vlan.as_ref().filter(|vlan| !(1..=4094).contains(vlan.get_ref())) {
             self.wrong(
                 Some(vlan.span()),
@@ -300,7 +309,7 @@ impl Checker<'_> {
         }
     }
 
-    fn pools(&mut self, raw: &RawNetwork, address: Address) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+    pub(super) fn pools(&mut self, raw: &RawNetwork, address: Address) -> Vec<(Ipv4Addr, Ipv4Addr)> {
         let mut pools: Vec<(Ipv4Addr, Ipv4Addr)> = Vec::new();
         for text in &raw.pool {
             let at = || Some(text.span());
@@ -371,7 +380,7 @@ impl Checker<'_> {
         }
     }
 
-    fn reservations(&mut self, raw: &RawNetwork, address: Address) -> Vec<Reservation> {
+    pub(super) fn reservations(&mut self, raw: &RawNetwork, address: Address) -> Vec<Reservation> {
         let mut found: Vec<Reservation> = Vec::new();
         for one in &raw.reservation {
             let at = *one.address.get_ref();
@@ -430,11 +439,11 @@ impl Checker<'_> {
     }
 
     /// What networks must not have in common.
-    fn together(&mut self, raw: &[RawNetwork], networks: &[Network]) {
+    fn together(&mut self, raw: &[&RawNetwork], networks: &[Network]) {
         for (index, one) in networks.iter().enumerate() {
             for (other_raw, other) in raw.iter().zip(networks).take(index) {
                 let at = |part: &dyn Fn(&RawNetwork) -> Option<Range<usize>>| {
-                    part(&raw[index]).or(Some(raw[index].name.span()))
+                    part(raw[index]).or(Some(raw[index].name.span()))
                 };
                 if one.name == other.name {
                     self.wrong(

@@ -9,6 +9,7 @@ mod packs;
 mod parts;
 mod proxy;
 mod raw;
+mod remote;
 mod rest;
 mod services;
 #[cfg(test)]
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) name: String,
     /// At least one of role `rack`.
     pub(crate) networks: Vec<Network>,
+    /// Networks behind DHCP relays.
+    pub(crate) remotes: Vec<Remote>,
     pub(crate) clients: Clients,
     pub(crate) boot: Boot,
     pub(crate) bmc: Bmc,
@@ -49,6 +52,15 @@ pub(crate) struct Config {
     pub(crate) webhooks: Vec<Hook>,
     /// SHA-256 of the admin token's text.
     pub(crate) admin_token: Option<Digest>,
+}
+
+impl Config {
+    /// Networks on our interfaces, then those behind relays.
+    pub(crate) fn all_networks(&self) -> impl Iterator<Item = &Network> {
+        self.networks
+            .iter()
+            .chain(self.remotes.iter().map(|remote| &remote.network))
+    }
 }
 
 /// One network.
@@ -71,6 +83,19 @@ pub(crate) struct Network {
     pub(crate) domain: Option<String>,
     pub(crate) lease_seconds: u32,
     pub(crate) reservations: Vec<Reservation>,
+}
+
+/// A network on none of our interfaces: DHCP relays pass its machines' requests on to us.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Remote {
+    /// What is served there. Its interface, VLAN and address of ours say nothing: we have none there.
+    pub(crate) network: Network,
+    /// The subnet's own address and its prefix length.
+    pub(crate) subnet: (Ipv4Addr, u8),
+    /// Index in [`Config::networks`] of the one by whose address its machines reach us.
+    pub(crate) through: usize,
+    /// Router in that network behind which the subnet is; `None` leaves it to the default route.
+    pub(crate) next_hop: Option<Ipv4Addr>,
 }
 
 /// What a network is for.

@@ -79,6 +79,9 @@ pub(super) struct RawNetwork {
     pub(super) interface: Option<Spanned<String>>,
     pub(super) vlan: Option<Spanned<u16>>,
     pub(super) address: Option<Spanned<String>>,
+    pub(super) subnet: Option<Spanned<String>>,
+    pub(super) through: Option<Spanned<String>>,
+    pub(super) next_hop: Option<Spanned<Ipv4Addr>>,
     pub(super) dhcp: Option<Spanned<Dhcp>>,
     #[serde(default)]
     pub(super) pool: Vec<Spanned<String>>,

@@ -63,6 +63,173 @@ fn files(name: &str) -> Result<String, String> {
     }
 }
 
+/// A network behind a relay, added to [`GOOD`].
+const BEHIND: &str = r#"
+[[network]]
+name = "rack-b"
+role = "rack"
+subnet = "10.30.0.0/24"
+through = "rack"
+gateway = "10.30.0.1"
+pool = ["10.30.0.100-10.30.0.199"]
+"#;
+
+#[test]
+fn a_network_behind_a_relay_is_reached_through_one_of_ours() {
+    let config = check(&format!("{GOOD}{BEHIND}"), &files).unwrap();
+    assert_eq!(config.networks.len(), 3, "it is on no interface");
+    let [remote] = &config.remotes[..] else {
+        panic!("one network behind a relay")
+    };
+    assert_eq!((remote.network.name.as_str(), remote.through), ("rack-b", 0));
+    assert_eq!(remote.subnet, ([10, 30, 0, 0].into(), 24));
+    assert_eq!(
+        remote.network.pools,
+        [([10, 30, 0, 100].into(), [10, 30, 0, 199].into())]
+    );
+    // The way there is the router of the network it is reached through, unless another one is named.
+    assert_eq!(remote.next_hop, Some([10, 10, 0, 254].into()));
+    let named = format!("{GOOD}{BEHIND}next_hop = \"10.10.0.253\"\n");
+    let config = check(&named, &files).unwrap();
+    assert_eq!(config.remotes[0].next_hop, Some([10, 10, 0, 253].into()));
+}
+
+#[test]
+fn what_makes_no_sense_behind_a_relay_is_refused_at_its_line() {
+    let first = GOOD.lines().count();
+    let line = |what: &str| first + BEHIND.lines().position(|line| line.starts_with(what)).unwrap() + 1;
+    let end = first + BEHIND.lines().count() + 1;
+    for (old, new, at, field, problem) in [
+        ("", "interface = \"eth3\"", end, "network.interface", "behind a relay"),
+        ("", "vlan = 30", end, "network.vlan", "behind a relay"),
+        (
+            "",
+            "address = \"10.30.0.2/24\"",
+            end,
+            "network.address",
+            "behind a relay",
+        ),
+        (
+            "",
+            "dhcp = \"proxy\"",
+            end,
+            "network.dhcp",
+            "we are the DHCP server or nothing",
+        ),
+        (
+            "",
+            "dhcp = \"auto\"",
+            end,
+            "network.dhcp",
+            "we are the DHCP server or nothing",
+        ),
+        (
+            "",
+            "next_hop = \"10.30.0.1\"",
+            end,
+            "network.next_hop",
+            "no router in 10.10.0.1/24",
+        ),
+        (
+            "role = \"rack\"",
+            "role = \"uplink\"",
+            line("role"),
+            "network.role",
+            "an uplink is not behind a relay",
+        ),
+        (
+            "10.30.0.0/24",
+            "10.30.0.7/24",
+            line("subnet"),
+            "network.subnet",
+            "no subnet of machines",
+        ),
+        (
+            "10.30.0.0/24",
+            "10.10.0.0/16",
+            line("subnet"),
+            "network.subnet",
+            "overlaps 10.10.0.1/24",
+        ),
+        (
+            "10.30.0.0/24",
+            "here",
+            line("subnet"),
+            "network.subnet",
+            "no subnet of /8 to /30",
+        ),
+        (
+            "through = \"rack\"",
+            "through = \"office\"",
+            line("through"),
+            "network.through",
+            "no network on an interface",
+        ),
+        (
+            "through = \"rack\"",
+            "through = \"bmc\"",
+            line("name"),
+            "network.next_hop",
+            "which router of 10.20.0.1/24",
+        ),
+        (
+            "through = \"rack\"",
+            "",
+            line("name"),
+            "network.through",
+            "not said how",
+        ),
+        (
+            "subnet = \"10.30.0.0/24\"",
+            "",
+            line("name"),
+            "network.subnet",
+            "has no subnet",
+        ),
+        (
+            "gateway = \"10.30.0.1\"",
+            "",
+            line("name"),
+            "network.gateway",
+            "could not reach us",
+        ),
+        (
+            "\"10.30.0.1\"",
+            "\"10.31.0.1\"",
+            line("gateway"),
+            "network.gateway",
+            "no host of 10.30.0.0/24",
+        ),
+        (
+            "\"10.30.0.1\"",
+            "\"10.30.0.150\"",
+            line("gateway"),
+            "network.gateway",
+            "the pool holds the router",
+        ),
+        (
+            "10.30.0.100-",
+            "10.29.0.100-",
+            line("pool"),
+            "network.pool",
+            "not within the hosts",
+        ),
+        ("\"rack-b\"", "\"rack\"", line("name"), "network.name", "two networks"),
+    ] {
+        let text = if old.is_empty() {
+            format!("{BEHIND}{new}\n")
+        } else {
+            BEHIND.replacen(old, new, 1)
+        };
+        let errors = check(&format!("{GOOD}{text}"), &files).unwrap_err();
+        let found = errors
+            .iter()
+            .find(|one| one.field == field && one.problem.contains(problem));
+        let found = found.unwrap_or_else(|| panic!("{new:?}: {}", in_words(&errors)));
+        assert_eq!(found.line, Some(at), "{new:?}: {found}");
+    }
+}
+
 #[test]
 fn a_whole_configuration_is_read() {
     let config = check(GOOD, &files).unwrap();

@@ -232,6 +232,9 @@ fn forbidden(config: &Config, placed: &[Placed]) -> Vec<IpNet> {
             out.extend(IpNet::new(address.into(), prefix).ok());
         }
     }
+    for remote in config.remotes.iter().filter(|one| one.network.role == Role::Bmc) {
+        out.extend(IpNet::new(remote.subnet.0.into(), remote.subnet.1).ok());
+    }
     out.sort();
     out.dedup();
     out

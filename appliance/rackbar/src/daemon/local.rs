@@ -18,7 +18,7 @@ use rackbar_services::{Common, StartError};
 use super::names::{Known, names};
 use super::network::Placed;
 use super::services::status;
-use crate::config::{Config, Network, Service};
+use crate::config::{Config, Network, Remote, Service};
 
 /// What the machine and others tell us, as far as these services need it.
 pub(super) struct Around<'a> {
@@ -78,10 +78,13 @@ impl Local {
             leases: &leases,
             given: &given,
         });
-        let ours = |service| addresses(config, site, around.placed, service);
+        let ours = |service| Ours {
+            at: addresses(config, site, around.placed, service),
+            remotes: remotes(config, site, around.placed, service),
+        };
         self.troubles.clear();
         let own = ours(OwnService::Dns);
-        around.executor.serves_names(served(&names, &own));
+        around.executor.serves_names(served(&names, &own.at));
         self.dns(dns_config(config, around, &own), names);
         self.ntp(ntp_config(config, &ours(OwnService::Ntp)));
         self.syslog(syslog_config(config, around, &ours(OwnService::Syslog)));
@@ -188,6 +191,21 @@ fn served(names: &SiteNames, own: &[(Ipv4Addr, u8)]) -> ServedNames {
     }
 }
 
+/// Where a service is ours.
+struct Ours {
+    /// Our addresses, with the prefix lengths of the networks they are in.
+    at: Vec<(Ipv4Addr, u8)>,
+    /// Networks behind relays.
+    remotes: Vec<(Ipv4Addr, u8)>,
+}
+
+impl Ours {
+    /// The networks whose machines are answered.
+    fn served(&self) -> Vec<(Ipv4Addr, u8)> {
+        self.at.iter().chain(&self.remotes).copied().collect()
+    }
+}
+
 /// Our addresses on the networks where a service is ours, with their prefix lengths.
 pub(super) fn addresses(
     config: &Config,
@@ -195,27 +213,52 @@ pub(super) fn addresses(
     placed: &[Placed],
     service: OwnService,
 ) -> Vec<(Ipv4Addr, u8)> {
-    let own = |network: &Network, address: Ipv4Addr| {
-        let said = match service {
-            OwnService::Dns => &network.dns,
-            OwnService::Ntp => &network.ntp,
-            OwnService::Syslog => &network.syslog,
-            OwnService::Proxy => &network.proxy,
-        };
-        match said {
-            Service::Own => true,
-            Service::Off => false,
-            Service::External(list) => list.contains(&address),
-            // The site file's word counts wherever systems are told that address, also on an uplink.
-            Service::Unsaid => site.is_some_and(|site| said_by(site, address, service)),
-        }
-    };
     let of = |one: &Placed| {
         let (address, prefix) = one.address?;
         let network = config.networks.get(one.network)?;
-        own(network, address).then_some((address, prefix))
+        // Machines behind a relay ask us at the address by which they reach us.
+        let mut remotes = config.remotes.iter().filter(|remote| remote.through == one.network);
+        let ours = is_own(network, site, (address, address), service)
+            || remotes.any(|remote| is_own(&remote.network, site, (address, remote.subnet.0), service));
+        ours.then_some((address, prefix))
     };
     placed.iter().filter_map(of).collect()
+}
+
+/// The networks behind relays where a service is ours.
+fn remotes(
+    config: &Config,
+    site: Option<&rackbar_plan::Site>,
+    placed: &[Placed],
+    service: OwnService,
+) -> Vec<(Ipv4Addr, u8)> {
+    let of = |remote: &Remote| {
+        let (address, _) = placed.iter().find(|one| one.network == remote.through)?.address?;
+        is_own(&remote.network, site, (address, remote.subnet.0), service).then_some(remote.subnet)
+    };
+    config.remotes.iter().filter_map(of).collect()
+}
+
+/// Whether a service at `address` is ours for a network that has `inside` among its addresses.
+fn is_own(
+    network: &Network,
+    site: Option<&rackbar_plan::Site>,
+    (address, inside): (Ipv4Addr, Ipv4Addr),
+    service: OwnService,
+) -> bool {
+    let said = match service {
+        OwnService::Dns => &network.dns,
+        OwnService::Ntp => &network.ntp,
+        OwnService::Syslog => &network.syslog,
+        OwnService::Proxy => &network.proxy,
+    };
+    match said {
+        Service::Own => true,
+        Service::Off => false,
+        Service::External(list) => list.contains(&address),
+        // The site file's word counts wherever systems are told that address, also on an uplink.
+        Service::Unsaid => site.is_some_and(|site| said_by(site, inside, service)),
+    }
 }
 
 fn said_by(site: &rackbar_plan::Site, address: Ipv4Addr, service: OwnService) -> bool {
@@ -241,7 +284,7 @@ fn at(addresses: &[(Ipv4Addr, u8)], port: u16) -> Vec<SocketAddrV4> {
         .collect()
 }
 
-fn dns_config(config: &Config, around: &Around<'_>, ours: &[(Ipv4Addr, u8)]) -> DnsConfig {
+fn dns_config(config: &Config, around: &Around<'_>, ours: &Ours) -> DnsConfig {
     let mine = |address: IpAddr| {
         around
             .placed
@@ -256,17 +299,17 @@ fn dns_config(config: &Config, around: &Around<'_>, ours: &[(Ipv4Addr, u8)]) -> 
         named.collect()
     };
     DnsConfig {
-        listen: at(ours, 53),
-        served: ours.to_vec(),
+        listen: at(&ours.at, 53),
+        served: ours.served(),
         // Asking ourselves would be a loop.
         upstreams: upstreams.into_iter().filter(|one| !mine(one.ip())).collect(),
     }
 }
 
-fn ntp_config(config: &Config, ours: &[(Ipv4Addr, u8)]) -> NtpConfig {
+fn ntp_config(config: &Config, ours: &Ours) -> NtpConfig {
     NtpConfig {
-        listen: at(ours, 123),
-        served: ours.to_vec(),
+        listen: at(&ours.at, 123),
+        served: ours.served(),
         client: ClientConfig {
             servers: config.time.servers.clone(),
             local_stratum: config.time.local_stratum,
@@ -278,11 +321,11 @@ fn ntp_config(config: &Config, ours: &[(Ipv4Addr, u8)]) -> NtpConfig {
 /// Logs kept in memory, where that is all there is.
 const IN_MEMORY: u64 = 16 << 20;
 
-fn syslog_config(config: &Config, around: &Around<'_>, ours: &[(Ipv4Addr, u8)]) -> SyslogConfig {
+fn syslog_config(config: &Config, around: &Around<'_>, ours: &Ours) -> SyslogConfig {
     let most = if around.volatile { IN_MEMORY } else { u64::MAX };
     SyslogConfig {
-        listen: at(ours, 514),
-        served: ours.to_vec(),
+        listen: at(&ours.at, 514),
+        served: ours.served(),
         per_second: config.log.per_second,
         bytes: config.log.bytes.min(most),
     }

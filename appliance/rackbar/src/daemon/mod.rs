@@ -18,6 +18,7 @@ mod options;
 mod packs;
 mod refusals;
 mod resolv;
+mod routes;
 mod services;
 mod setup;
 mod site;
@@ -452,6 +453,9 @@ impl Daemon {
         }
         block_in_place(|| {
             if changed {
+                if !self.options.no_network_setup {
+                    self.networks.route(&self.config, &mut self.placed);
+                }
                 self.services.apply(&self.config, &self.placed);
                 if let Err(error) = self.site.set_addresses(&services::addresses(&self.placed)) {
                     tracing::error!(error = format!("{error:#}"), "the certificate could not be made");
@@ -494,7 +498,8 @@ impl Daemon {
                 return;
             }
         };
-        if loaded.config.networks != self.config.networks {
+        let old = &self.config;
+        if loaded.config.networks != old.networks || loaded.config.remotes != old.remotes {
             self.placed = place(&self.options, &mut self.networks, &loaded.config);
         }
         self.config = loaded.config.clone();

@@ -32,8 +32,7 @@ pub(super) struct Known<'a> {
 pub(super) fn domain(config: &Config, site: Option<&str>) -> Name {
     let parse = |text: &str| Name::parse(text).ok();
     let network = config
-        .networks
-        .iter()
+        .all_networks()
         .find_map(|network| parse(network.domain.as_deref()?));
     let named = config.names.domain.clone().or_else(|| site.and_then(parse));
     named.or(network).or_else(|| parse(DOMAIN)).unwrap_or_else(Name::root)
@@ -51,6 +50,7 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
         .iter()
         .filter(served)
         .filter_map(|one| one.address)
+        .chain(config.remotes.iter().map(|remote| remote.subnet))
         .collect();
     let mut hosts = Hosts::default();
     let mut claimed = BTreeSet::new();
@@ -77,7 +77,7 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
         }
     }
     // A client's own word for itself is not taken: names of machines that are no nodes come from the configuration.
-    for reservation in config.networks.iter().flat_map(|network| &network.reservations) {
+    for reservation in config.all_networks().flat_map(|network| &network.reservations) {
         if let Some(name) = reservation
             .name
             .as_deref()
@@ -167,11 +167,18 @@ fn addresses(node: &Node, given: Option<&Vec<IpAddr>>, bound: &HashMap<MacAddr, 
 }
 
 fn network_of(known: &Known<'_>, address: IpAddr) -> Option<Name> {
-    let network: &Network = known
+    let near: Option<&Network> = known
         .placed
         .iter()
         .find(|one| one.address.is_some_and(|(near, prefix)| is_near(near, prefix, address)))
-        .and_then(|one| known.config.networks.get(one.network))?;
+        .and_then(|one| known.config.networks.get(one.network));
+    let far = || {
+        let mut remotes = known.config.remotes.iter();
+        remotes
+            .find(|one| is_near(one.subnet.0, one.subnet.1, address))
+            .map(|one| &one.network)
+    };
+    let network = near.or_else(far)?;
     Name::parse(network.domain.as_deref()?).ok()
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rackbar_model::MacAddr;
 use rackbar_net::{DhcpClient, DhcpEvent, Lease, Link, Netlink, Prefix, Purpose};
 
+use super::routes::Routes;
 use crate::config::{Address, Config, Interface, Network};
 
 /// How long an interface may take to appear and to get a link: 10GBASE-T takes up to nine seconds.
@@ -51,6 +52,7 @@ pub(super) struct Networks {
     /// Addresses that we set, to take them away again.
     ours: BTreeSet<(u32, Ipv4Addr, u8)>,
     clients: Vec<Client>,
+    routes: Routes,
 }
 
 /// A DHCP client on its own thread.
@@ -111,7 +113,16 @@ impl Networks {
         self.ours = wanted;
         remove_vlans(&mut netlink, &placed);
         placed.sort_by_key(|one| one.network);
+        self.routes.follow(&mut netlink, config, &mut placed);
         placed
+    }
+
+    /// Sets the routes to networks behind relays again: they go with the address of ours they hang on.
+    pub(super) fn route(&mut self, config: &Config, placed: &mut [Placed]) {
+        match Netlink::open() {
+            Ok(mut netlink) => self.routes.follow(&mut netlink, config, placed),
+            Err(error) => tracing::error!(%error, "no route could be set"),
+        }
     }
 
     fn place(

@@ -22,7 +22,7 @@ use super::boot;
 use super::local::{Around, Local, told};
 use super::network::Placed;
 use super::site::Site;
-use crate::config::{Config, Dhcp, Role, Service, Unknown};
+use crate::config::{Config, Dhcp, Remote, Role, Service, Unknown};
 
 /// What strangers may fetch by TFTP.
 const TFTP_FILES: [&str; 3] = ["loader.efi", "undionly.kpxe", "snponly.efi"];
@@ -228,6 +228,19 @@ pub(super) fn status(name: &str, state: String, severity: Severity) -> ServiceSt
     }
 }
 
+const fn role(role: Role) -> orchestrator::Role {
+    match role {
+        Role::Rack => orchestrator::Role::Rack,
+        Role::Bmc => orchestrator::Role::Bmc,
+        Role::Uplink => orchestrator::Role::Uplink,
+    }
+}
+
+/// Our network by whose address the machines behind a relay reach us.
+fn gate<'a>(remote: &Remote, placed: &'a [Placed]) -> Option<&'a Placed> {
+    placed.iter().find(|one| one.network == remote.through)
+}
+
 fn settings(config: &Config, placed: &[Placed]) -> Settings {
     let networks = config.networks.iter().enumerate().map(|(index, network)| {
         let address = placed
@@ -236,21 +249,24 @@ fn settings(config: &Config, placed: &[Placed]) -> Settings {
             .and_then(|one| one.address);
         orchestrator::Network {
             name: network.name.clone(),
-            role: match network.role {
-                Role::Rack => orchestrator::Role::Rack,
-                Role::Bmc => orchestrator::Role::Bmc,
-                Role::Uplink => orchestrator::Role::Uplink,
-            },
+            role: role(network.role),
             address: address.map(|(address, _)| address),
             prefix: address.map_or(32, |(_, length)| length),
+            subnet: None,
         }
     });
+    let remotes = config.remotes.iter().map(|remote| orchestrator::Network {
+        name: remote.network.name.clone(),
+        role: role(remote.network.role),
+        address: gate(remote, placed).and_then(|one| Some(one.address?.0)),
+        prefix: remote.subnet.1,
+        subnet: Some(remote.subnet.0),
+    });
     let reserved = config
-        .networks
-        .iter()
+        .all_networks()
         .flat_map(|network| network.reservations.iter().map(|one| one.mac));
     Settings {
-        networks: networks.collect(),
+        networks: networks.chain(remotes).collect(),
         unknown: match config.clients.unknown {
             Unknown::Enrol => orchestrator::Unknown::Enrol,
             Unknown::Listed => {
@@ -307,7 +323,22 @@ fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports) -> DhcpConfig {
         if !interfaces.contains(&link.name) {
             interfaces.push(link.name.clone());
         }
-        networks.push(dhcp_network(config, network, link, server, length));
+        let interface = rackbar_dhcp::Interface {
+            id: InterfaceId(link.index),
+            mac: link.mac,
+        };
+        networks.push(dhcp_network(config, network, Some(interface), server, (server, length)));
+    }
+    for remote in &config.remotes {
+        let Some(gate) = gate(remote, placed) else { continue };
+        let (Some(link), Some((server, _))) = (&gate.link, gate.address) else {
+            continue;
+        };
+        // Also where we answer nobody on that network itself.
+        if !interfaces.contains(&link.name) {
+            interfaces.push(link.name.clone());
+        }
+        networks.push(dhcp_network(config, &remote.network, None, server, remote.subnet));
     }
     let unknown = match config.clients.unknown {
         Unknown::Enrol => UnknownClients::Enrol,
@@ -326,21 +357,17 @@ fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports) -> DhcpConfig {
 fn dhcp_network(
     config: &Config,
     network: &crate::config::Network,
-    link: &super::network::PlacedLink,
+    interface: Option<rackbar_dhcp::Interface>,
     server: Ipv4Addr,
-    length: u8,
+    (subnet, length): (Ipv4Addr, u8),
 ) -> rackbar_dhcp::Network {
-    let interface = rackbar_dhcp::Interface {
-        id: InterfaceId(link.index),
-        mac: link.mac,
-    };
     let range = |(first, last): &(Ipv4Addr, Ipv4Addr)| Range {
         first: *first,
         last: *last,
     };
     let mut out = rackbar_dhcp::Network::new(
         &network.name,
-        Some(interface),
+        interface,
         server,
         length,
         Range {
@@ -348,6 +375,7 @@ fn dhcp_network(
             last: server,
         },
     );
+    out.address = subnet;
     out.mode = match network.dhcp {
         Dhcp::Own => Mode::Own,
         Dhcp::Proxy => Mode::Proxy,

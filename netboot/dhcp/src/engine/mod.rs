@@ -12,6 +12,7 @@ mod question;
 mod reply;
 mod server;
 mod stance;
+mod strange_relays;
 mod telling;
 
 use std::collections::HashSet;
@@ -26,10 +27,11 @@ pub use stance::Role;
 use memory::Clients;
 use question::Question;
 use stance::{Foreign, Stance};
+use strange_relays::StrangeRelays;
 use telling::Bucket;
 
 use crate::leases::{Binding, Key, State, Table};
-use crate::packet::{MessageType, Op, Packet, code, relay};
+use crate::packet::{MessageType, Op, Packet};
 use crate::{Config, Input, InterfaceId, Network, Output, UnknownClients};
 
 /// Buffers kept for reuse.
@@ -45,6 +47,7 @@ pub struct Engine {
     buffers: Vec<Vec<u8>>,
     counters: Counters,
     tell: Bucket,
+    strange_relays: StrangeRelays,
 }
 
 /// One network at work.
@@ -105,6 +108,7 @@ impl Engine {
             buffers: Vec::new(),
             counters: Counters::default(),
             tell: Bucket::full(),
+            strange_relays: StrangeRelays::default(),
             config: Config::default(),
         };
         engine.set_config(config, Vec::new());
@@ -359,6 +363,7 @@ impl Engine {
         }
         let Some(at) = self.site_for(&question) else {
             self.counters.no_network += 1;
+            self.tell_strange_relay(now, &question, out);
             return;
         };
         self.dispatch(now, at, &question, out);
@@ -390,10 +395,7 @@ impl Engine {
     /// The network a client is on: by its relay, else by the address it already has, else by the interface.
     fn site_for(&self, question: &Question<'_>) -> Option<usize> {
         let on_interface = |site: &Site| site.network.interface.is_some_and(|own| own.id == question.interface);
-        if let Some(relay) = question.relay() {
-            let info = question.packet.sub_options(code::RELAY_INFO);
-            let link: Option<[u8; 4]> = info.get(relay::LINK_SELECTION).and_then(|b| b.try_into().ok());
-            let subnet = link.map_or(relay, Ipv4Addr::from);
+        if let Some(subnet) = question.relayed_from() {
             return self.sites.iter().position(|site| site.network.contains(subnet));
         }
         // A client of a relayed network renews straight to us, past the relay, and arrives on any interface.

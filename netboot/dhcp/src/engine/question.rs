@@ -7,7 +7,7 @@ use rackbar_model::{ClientArch, MacAddr};
 
 use crate::InterfaceId;
 use crate::leases::Key;
-use crate::packet::{Packet, Text, code};
+use crate::packet::{Packet, Text, code, relay};
 
 /// Longest text taken from a packet into an event or a lease, in octets: strangers write these.
 const TEXT_LIMIT: usize = 128;
@@ -108,6 +108,14 @@ impl<'a> Question<'a> {
     /// The relay it came through.
     pub(super) fn relay(&self) -> Option<Ipv4Addr> {
         Some(self.packet.giaddr()).filter(|ip| !ip.is_unspecified())
+    }
+
+    /// An address of the subnet its relay passes it on from.
+    pub(super) fn relayed_from(&self) -> Option<Ipv4Addr> {
+        let relay = self.relay()?;
+        let info = self.packet.sub_options(code::RELAY_INFO);
+        let link: Option<[u8; 4]> = info.get(relay::LINK_SELECTION).and_then(|b| b.try_into().ok());
+        Some(link.map_or(relay, Ipv4Addr::from))
     }
 
     /// The address the client has, as far as it says so.
