@@ -20,7 +20,8 @@ pub use crate::hardware::{
     SensorReading, check_url,
 };
 pub use crate::packs::{
-    CatalogueEntry, NewPack, PackDone, PackEntry, PackFile, PackOrder, PackPick, PackState, TrustedKey,
+    CatalogueEntry, ImageStanding, ImageStandingDone, NewPack, PackDone, PackEntry, PackFile, PackOrder, PackPick,
+    PackState, RetiredImage, TrustedKey,
 };
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
@@ -394,6 +395,10 @@ pub trait Operations: Send + Sync + 'static {
     }
     /// Takes an image out.
     fn remove_image(&self, _name: &str) -> Answer<'_, ()> {
+        none("images")
+    }
+    /// Retires an image, or lets new plans take it again; gives what was done, in words.
+    fn set_image_standing(&self, _name: &str, _standing: ImageStanding) -> Answer<'_, String> {
         none("images")
     }
     /// All data packs, and whose are taken.

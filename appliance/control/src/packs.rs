@@ -16,6 +16,36 @@ pub struct CatalogueEntry {
     /// uplink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pack: Option<String>,
+    /// No new plan takes it; left out for one that new plans may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<RetiredImage>,
+}
+
+/// Since when no new plan takes an image.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RetiredImage {
+    /// Since when.
+    pub since: Timestamp,
+    /// The image that takes its place.
+    pub instead: Option<String>,
+}
+
+/// Whether new plans may take an image.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageStanding {
+    /// True when none may.
+    pub retired: bool,
+    /// The image that takes its place, for the words of a refused plan.
+    #[serde(default)]
+    pub instead: Option<String>,
+}
+
+/// What became of an image.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ImageStandingDone {
+    /// In words.
+    pub done: String,
 }
 
 /// All data packs, and whose are taken.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::life::{Life, Sim, Stop, hardware};
 use common::{boot, mac, until, until_node};
-use rackbar_orchestrator::executor::{CommitError, RunOrder};
+use rackbar_orchestrator::executor::{CommitError, Install, PlanRequest, RunOrder};
 use rackbar_plan::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,6 +151,60 @@ async fn a_plan_whose_inputs_changed_is_refused_and_says_which() {
     };
     assert!(changes.iter().any(|change| change.contains("debian-12")), "{changes:?}");
     assert!(life.executor.runs().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_image_is_in_no_new_plan_and_runs_that_were_committed_with_it_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, node) = Life::first(folder.path(), &sim).await;
+    *sim.hang.lock().unwrap() = Some("os.write");
+    *sim.deaf.lock().unwrap() = true;
+    let first = life.commit(node);
+    sim.stopped.notified().await;
+    // Waits until the first has let go, and is planned anew then.
+    let second = life.commit(node);
+    let uncommitted = life.install(node);
+    life.images.retire("debian-12", None).unwrap();
+
+    let request = PlanRequest {
+        nodes: Some(vec![node]),
+        install: Some(Install {
+            os: "debian-12".into(),
+            ..Install::default()
+        }),
+        ..PlanRequest::default()
+    };
+    let plan = life.executor.plan(&request).unwrap();
+    assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+    assert!(
+        plan.refused[0].reason.contains("debian-12, which is retired"),
+        "{:?}",
+        plan.refused
+    );
+    let stale = life
+        .executor
+        .commit(&uncommitted.id, &["node-001".into()], "test")
+        .unwrap_err();
+    assert!(
+        matches!(&stale, CommitError::Stale(changes) if changes.iter().any(|change| change.contains("was retired"))),
+        "{stale}"
+    );
+
+    *sim.hang.lock().unwrap() = None;
+    sim.wake.notify_waiters();
+    for (run, state) in [(first, RunState::Superseded), (second, RunState::Done)] {
+        let ended = until("the run has ended", || {
+            life.executor.run(run).filter(|run| run.ended.is_some())
+        });
+        assert_eq!(ended.await.state, state);
+    }
+    life.images.reinstate("debian-12").unwrap();
+    let again = PlanRequest {
+        reinstall: true,
+        ..request
+    };
+    assert!(life.executor.plan(&again).unwrap().refused.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

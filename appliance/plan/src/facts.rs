@@ -19,6 +19,8 @@ pub struct Facts {
     pub nodes: Vec<NodeFacts>,
     /// The catalogue, by name.
     pub images: BTreeMap<String, ImageEntry>,
+    /// Images of it that no new plan takes, each with the one that takes its place where that was said.
+    pub retired: BTreeMap<String, Option<String>>,
     /// Services the appliance offers itself; `"own"` in a site file is refused for any other.
     pub services: BTreeSet<OwnService>,
     /// Names of the mirrors of its proxy.

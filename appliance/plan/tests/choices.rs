@@ -5,9 +5,9 @@ mod common;
 
 use std::net::IpAddr;
 
-use common::{GIB, STATIC, WORKER, all, disk, facts, node, one, refusal, setup, site};
+use common::{GIB, STATIC, WORKER, all, carried_out, disk, facts, image, node, one, refusal, setup, site};
 use rackbar_model::{DiskBus, RootTarget};
-use rackbar_plan::ActionKind;
+use rackbar_plan::{ActionKind, stale};
 
 #[test]
 fn the_root_disk_is_the_one_that_fits_or_none() {
@@ -116,6 +116,37 @@ fn images_must_be_there_fit_the_disk_and_the_machine() {
     let mut arm = one(1);
     arm.images.get_mut("debian-12").unwrap().arch = "aarch64".into();
     assert!(refusal(&all(&site, &arm)).contains("aarch64"));
+}
+
+#[test]
+fn a_retired_image_is_installed_by_no_new_plan_and_kept_where_it_is() {
+    let site = site(WORKER);
+    let mut facts = one(1);
+    let made = all(&site, &facts);
+    assert!(stale(&made, &site, &facts).is_empty());
+    facts.images.insert("debian-13".into(), image("debian-13", 2));
+    facts.images.insert("debian-14".into(), image("debian-14", 3));
+    facts.retired = [("debian-12".to_owned(), Some("debian-13".to_owned()))].into();
+    let plan = all(&site, &facts);
+    let reason = refusal(&plan);
+    assert!(
+        reason.contains("role.worker.os") && reason.contains("os = \"debian-13\""),
+        "{reason}"
+    );
+    assert!(reason.contains("rackbar os retire debian-12 --undo"), "{reason}");
+    // Neither does a plan that was made before.
+    assert_eq!(stale(&made, &site, &facts), ["the image debian-12 was retired"]);
+    facts.retired.insert("debian-12".into(), None);
+    facts.retired.insert("debian-14".into(), None);
+    let plan = all(&site, &facts);
+    let reason = refusal(&plan);
+    assert!(
+        reason.contains("debian-13") && !reason.contains("debian-14"),
+        "{reason}"
+    );
+    // A machine that has it is as it should be.
+    carried_out(&mut facts, &made);
+    assert!(all(&site, &facts).refused.is_empty());
 }
 
 #[test]

@@ -331,3 +331,43 @@ fn what_needs_no_appliance_asks_none() {
     let nobody = alone(&asked).failed(5);
     assert!(nobody.contains("127.0.0.1:1"), "{nobody}");
 }
+
+#[test]
+fn an_operating_system_is_retired_and_taken_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    for (name, fill) in [("debian-11", 1), ("debian-12", 2)] {
+        let mut disk = vec![fill; 1 << 20];
+        disk[510..512].copy_from_slice(&[0x55, 0xAA]);
+        let file = appliance.file(name, disk);
+        appliance.ask(&["os", "add", &file, "--name", name]).well();
+    }
+    let retired = |appliance: &Appliance| {
+        let list = appliance.ask(&["os", "list", "--json"]).well();
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        list[0]["retired"]["instead"].as_str().map(str::to_owned)
+    };
+    let refused = |arguments: &[&str]| {
+        let said = appliance.ask(arguments);
+        assert_ne!(said.code, 0, "{said:?}");
+        said.err
+    };
+    let unknown = refused(&["os", "retire", "debian-11", "--instead", "debian-13"]);
+    assert!(unknown.contains("no image is named debian-13"), "{unknown}");
+    let itself = refused(&["os", "retire", "debian-11", "--instead", "debian-11"]);
+    assert!(itself.contains("cannot take its place"), "{itself}");
+    assert!(refused(&["os", "retire", "debian-11", "--undo"]).contains("is not retired"));
+    assert_eq!(retired(&appliance), None);
+
+    let done = appliance.ask(&["os", "retire", "debian-11", "--instead", "debian-12"]);
+    assert!(
+        done.err.contains("no new plan takes it, and debian-12 takes its place"),
+        "{done:?}"
+    );
+    assert!(appliance.ask(&["os", "list"]).well().contains("take debian-12"));
+    let appliance = Appliance::start(&appliance.stop());
+    assert_eq!(retired(&appliance).as_deref(), Some("debian-12"));
+
+    appliance.ask(&["os", "retire", "debian-11", "--undo"]).well();
+    assert_eq!(retired(&appliance), None);
+}

@@ -7,6 +7,15 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 /// Left free on a data partition: the journal, leases and reports of years, and the room ext4 needs to stay quick.
 const RESERVE: u64 = 128 << 20;
 
+/// A size in MiB, rounded up, as it stands in sentences.
+pub(super) struct Mib(pub(super) u64);
+
+impl std::fmt::Display for Mib {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} MiB", self.0.div_ceil(1 << 20))
+    }
+}
+
 /// Whether files in `folder` are kept in memory.
 pub(super) fn is_memory(folder: &Path) -> bool {
     statfs(folder).is_ok_and(|at| at.filesystem_type() == TMPFS_MAGIC)

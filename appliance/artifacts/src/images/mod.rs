@@ -1,6 +1,7 @@
 //! The catalogue of operating-system images: files in one folder, each with a record beside it.
 //!
-//! An image is `<name>.image`; what is known of it is `<name>.json`, written last. A file without a record is what a
+//! An image is `<name>.image`; what is known of it is `<name>.json`, written last; `<name>.standing` says that it is
+//! retired. A file without a record is what a
 //! broken upload left and is removed when the folder is opened, so an image is either whole and listed or not there.
 //! Every entry is also given to [`Artifacts`], so that boot HTTP serves it by its digest from that moment on.
 //!
@@ -11,6 +12,7 @@ mod budget;
 mod detect;
 mod installer;
 mod mounted;
+mod standing;
 mod upload;
 
 use std::collections::{BTreeMap, HashSet};
@@ -27,10 +29,12 @@ use rackbar_trust::Sha256;
 use crate::{Artifact, Artifacts};
 use installer::{digests, parts};
 
+use budget::Mib;
 pub use budget::budget;
 pub use detect::DetectError;
 pub use installer::{INITRD, KERNEL};
 pub use mounted::PackedImage;
+pub use standing::Retired;
 pub use upload::Upload;
 
 /// Where files go whose content is no longer what the record says.
@@ -80,6 +84,12 @@ pub enum ImageError {
         /// The pack.
         pack: String,
     },
+    /// It cannot take a retired image's place.
+    #[error("{0} cannot take its place: name another image, which is not retired")]
+    Instead(String),
+    /// It is not retired.
+    #[error("image {0} is not retired; nothing was changed")]
+    NotRetired(String),
     /// A run installs it right now.
     #[error("image {0} is used by a run that has not ended; cancel the run or wait for its end")]
     InUse(String),
@@ -139,15 +149,6 @@ impl ImageError {
     }
 }
 
-/// A size in MiB, rounded up, as it stands in sentences.
-struct Mib(u64);
-
-impl std::fmt::Display for Mib {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} MiB", self.0.div_ceil(1 << 20))
-    }
-}
-
 /// All images. Shared; images come and go while the services run.
 pub struct Images {
     shared: Arc<Shared>,
@@ -168,6 +169,8 @@ struct State {
     entries: BTreeMap<String, Arc<ImageEntry>>,
     /// Images in data packs, by the pack's name.
     mounted: BTreeMap<String, Vec<PackedImage>>,
+    /// Names that no new plan takes.
+    retired: BTreeMap<String, Retired>,
     /// Bytes that uploads under way have written.
     arriving: u64,
     /// Numbers the temporary files.
@@ -384,6 +387,9 @@ impl Images {
         }
         state.entries.remove(name);
         self.shared.withdraw(&state, &entry);
+        // Last: while the image is there it stays retired. Whoever adds one of this name later means it to be used.
+        self.shared.forget_standing(name)?;
+        state.retired.remove(name);
         Ok(entry)
     }
 }
@@ -437,6 +443,10 @@ fn load(shared: &Shared) -> Result<(), ImageError> {
             }
             Some("image") => !shared.record(stem).exists(),
             Some("part") => true,
+            Some(standing::ENDING) => {
+                shared.load_standing(stem)?;
+                false
+            }
             _ => false,
         };
         if stale {

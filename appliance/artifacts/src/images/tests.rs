@@ -420,3 +420,47 @@ proptest! {
         let _ = add(&images, "x", &whole);
     }
 }
+
+#[test]
+fn a_retired_image_stays_served_and_its_standing_outlives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (images, artifacts) = open(folder.path(), ROOM);
+        let old = add(&images, "debian-11", &raw(1, 1)).unwrap();
+        add(&images, "debian-12", &raw(1, 2)).unwrap();
+        add(&images, "alma-9", &raw(1, 3)).unwrap();
+        let say = |error: ImageError| error.to_string();
+        assert!(say(images.retire("debian-10", None).unwrap_err()).contains("debian-10"));
+        assert!(say(images.retire("debian-11", Some("debian-13")).unwrap_err()).contains("debian-13"));
+        assert!(matches!(
+            images.retire("debian-11", Some("debian-11")),
+            Err(ImageError::Instead(_))
+        ));
+        assert!(matches!(images.reinstate("debian-11"), Err(ImageError::NotRetired(_))));
+        assert!(images.retired().is_empty(), "what was refused has changed nothing");
+        let first = images.retire("debian-11", None).unwrap();
+        let again = images.retire("debian-11", Some("debian-12")).unwrap();
+        assert_eq!(first.since, again.since);
+        assert!(matches!(
+            images.retire("alma-9", Some("debian-11")),
+            Err(ImageError::Instead(_))
+        ));
+        assert!(images.get("debian-11").is_some() && artifacts.get(&old.sha256).is_some());
+    }
+    // What cannot be read errs on the safe side, and says so.
+    std::fs::write(folder.path().join("alma-9.standing"), "{").unwrap();
+    let (images, _) = open(folder.path(), ROOM);
+    let retired = images.retired();
+    assert_eq!(retired["debian-11"].instead.as_deref(), Some("debian-12"));
+    assert!(retired.contains_key("alma-9"));
+    assert!(
+        images.problems()[0].contains("os retire alma-9 --undo"),
+        "{:?}",
+        images.problems()
+    );
+    images.reinstate("alma-9").unwrap();
+    images.remove("debian-11", &HashSet::new()).unwrap();
+    drop(images);
+    assert!(open(folder.path(), ROOM).0.retired().is_empty());
+    assert!(!files(folder.path()).iter().any(|file| file.ends_with("standing")));
+}

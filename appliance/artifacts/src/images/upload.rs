@@ -190,19 +190,23 @@ impl Drop for Upload {
 /// Writes the record so that a power cut leaves all of it or none; the image's own name is made durable by the same
 /// write to the folder.
 fn write_record(shared: &Shared, entry: &ImageEntry) -> Result<(), ImageError> {
-    let path = shared.record(&entry.name);
+    write_durably(&shared.folder, &shared.record(&entry.name), entry)
+}
+
+/// Writes a file of the folder so that a power cut leaves all of it or what was there before.
+pub(super) fn write_durably(folder: &Path, path: &Path, content: &impl serde::Serialize) -> Result<(), ImageError> {
     let new = path.with_extension("part");
     let write = || -> io::Result<()> {
         let mut file = File::create(&new)?;
-        serde_json::to_writer_pretty(&mut file, entry)?;
+        serde_json::to_writer_pretty(&mut file, content)?;
         file.sync_all()?;
-        sync_folder(&shared.folder)?;
-        std::fs::rename(&new, &path)?;
-        sync_folder(&shared.folder)
+        sync_folder(folder)?;
+        std::fs::rename(&new, path)?;
+        sync_folder(folder)
     };
     write().map_err(|error| {
         let _ = std::fs::remove_file(&new);
-        ImageError::io("write", &path)(error)
+        ImageError::io("write", path)(error)
     })
 }
 
@@ -210,7 +214,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

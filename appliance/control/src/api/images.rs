@@ -13,7 +13,7 @@ use rackbar_model::{Digest, ImageEntry};
 use super::paging::{Page, tagged};
 use super::{Deed, Problem};
 use crate::Context;
-use crate::operations::{CatalogueEntry, ImageFacts, NewImage};
+use crate::operations::{CatalogueEntry, ImageFacts, ImageStanding, ImageStandingDone, NewImage};
 
 /// The catalogue, by name.
 #[utoipa::path(get, path = "/api/v1/images", tag = "images", responses((status = 200, body = Page<CatalogueEntry>)))]
@@ -77,6 +77,35 @@ pub(crate) async fn remove(State(context): State<Context>, Path(name): Path<Stri
         StatusCode::NO_CONTENT,
     )
         .into_response())
+}
+
+/// Retires an image, so that no new plan takes it, or lets new plans take it again. Runs that have begun go on, and machines
+/// that have it keep it.
+#[utoipa::path(
+    put, path = "/api/v1/images/{name}/standing", tag = "images", params(("name" = String, Path)),
+    request_body = ImageStanding,
+    responses(
+        (status = 200, description = "what was done, in words", body = ImageStandingDone),
+        (status = 404, body = Problem), (status = 409, body = Problem)
+    )
+)]
+pub(crate) async fn set_standing(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    Json(standing): Json<ImageStanding>,
+) -> Result<Response, Problem> {
+    let deed = Deed(standing_deed(&name, &standing));
+    let done = context.operations.set_image_standing(&name, standing).await?;
+    Ok((Extension(deed), Json(ImageStandingDone { done })).into_response())
+}
+
+/// What becomes of an image, for the list of changes.
+pub(crate) fn standing_deed(name: &str, standing: &ImageStanding) -> String {
+    match (standing.retired, &standing.instead) {
+        (false, _) => format!("let new plans take image {name} again"),
+        (true, None) => format!("retire image {name}"),
+        (true, Some(instead)) => format!("retire image {name}, {instead} takes its place"),
+    }
 }
 
 /// The SHA-256 that `Content-Digest` or, of older programs, `Digest` (RFC 3230) promises. Other algorithms are passed

@@ -41,6 +41,7 @@ pub(crate) use changes::{AuditFilter, newest as changes_of};
 pub(crate) use events::{EventFilter, newest as events_of};
 pub(crate) use guard::{Caller, Deed, Local, Looked, page_guard};
 pub(crate) use hardware::{LogLength, boot_deed, media_deed};
+pub(crate) use images::standing_deed;
 pub(crate) use nodes::{find as find_node, power_word};
 pub(crate) use paging::etag;
 pub(crate) use plans::{deed as commit_deed, destroyed};
@@ -105,6 +106,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(runs::order))
         .routes(routes!(images::list))
         .routes(routes!(images::put, images::remove))
+        .routes(routes!(images::set_standing))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(changes::list))

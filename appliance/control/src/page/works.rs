@@ -13,8 +13,10 @@ use serde::Deserialize;
 use super::plan_view::{by_node, duration, run_state};
 use super::{Viewer, foreign_form, frame, graph, message, render, shown, trouble, view};
 use crate::Context;
-use crate::api::{AuditFilter, Deed, Problem, RunSummary, changes_of, commit_deed, destroyed, find_node, order_named};
-use crate::operations::{Consent, Install, PlanRequest};
+use crate::api::{
+    AuditFilter, Deed, Problem, RunSummary, changes_of, commit_deed, destroyed, find_node, order_named, standing_deed,
+};
+use crate::operations::{Consent, ImageStanding, Install, PlanRequest};
 
 /// Machines up to which a person types every name; above, how many they are.
 const TYPED_NAMES: usize = 3;
@@ -32,6 +34,7 @@ pub(super) fn router() -> Router<Context> {
         .route("/runs/{run}/order", post(order))
         .route("/images", get(images))
         .route("/images/{name}/remove", post(remove_image))
+        .route("/images/{name}/standing", post(set_standing))
         .route("/changes", get(changes))
         .route("/nodes/{node}/recover", post(recover))
         .route("/nodes/{node}/maintenance", post(maintenance))
@@ -193,7 +196,8 @@ async fn runs(State(context): State<Context>, Viewer(user): Viewer, headers: Hea
     };
     let mut rows: Vec<_> = runs.iter().map(|run| RunSummary::from(run.as_ref())).collect();
     rows.sort_by_key(|run| std::cmp::Reverse(run.id));
-    let images = context.operations.images().await.unwrap_or_default();
+    let mut images = context.operations.images().await.unwrap_or_default();
+    images.retain(|one| one.retired.is_none());
     render(
         "runs.html",
         context! {
@@ -298,6 +302,32 @@ async fn remove_image(
             Redirect::to("/images"),
         )
             .into_response(),
+        Err(refused) => trouble(&Problem::from(refused)),
+    }
+}
+
+#[derive(Deserialize)]
+struct StandingForm {
+    form_key: String,
+    retired: bool,
+}
+
+async fn set_standing(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    Form(form): Form<StandingForm>,
+) -> Response {
+    if let Some(refused) = foreign_form(&headers, &form.form_key) {
+        return refused;
+    }
+    let standing = ImageStanding {
+        retired: form.retired,
+        instead: None,
+    };
+    let deed = Deed(standing_deed(&name, &standing));
+    match context.operations.set_image_standing(&name, standing).await {
+        Ok(_) => (Extension(deed), Redirect::to("/images")).into_response(),
         Err(refused) => trouble(&Problem::from(refused)),
     }
 }

@@ -356,3 +356,31 @@ async fn page_gives_the_state_a_disk_with_typed_consent_where_it_is_not_empty() 
     let asked = office.asked.lock().unwrap().clone();
     assert_eq!(asked, ["sdb None by admin", "sdb Some(\"sdb-serial\") by admin"]);
 }
+
+#[tokio::test]
+async fn page_shows_a_retired_image_and_lets_it_be_taken_again() {
+    let (context, office, _) = office().await;
+    let cookie = log_in(&context).await;
+    let html = text(ask(&context, "GET", "/images", Some(&cookie), "").await).await;
+    assert!(!html.contains(HOSTILE), "a name came through as it was");
+    for words in [
+        "<b>retired</b> since 1970-01-01",
+        "Take again",
+        "/images/debian-11/standing",
+    ] {
+        assert!(html.contains(words), "no {words:?} in\n{html}");
+    }
+    let key = form_key(&context, &cookie).await;
+    let post = async |body: String| ask(&context, "POST", "/images/debian-11/standing", Some(&cookie), &body).await;
+    assert_eq!(
+        post("form_key=x&retired=false".into()).await.status(),
+        StatusCode::FORBIDDEN
+    );
+    assert!(html.contains("name=\"retired\" value=\"false\""), "{html}");
+    assert_eq!(
+        post(format!("form_key={key}&retired=false")).await.status(),
+        StatusCode::SEE_OTHER
+    );
+    let asked = office.asked.lock().unwrap().clone();
+    assert_eq!(asked, ["debian-11 ImageStanding { retired: false, instead: None }"]);
+}

@@ -37,6 +37,8 @@ impl Inner {
             .collect();
         let images = self.images.iter().flat_map(|images| images.list());
         let images: BTreeMap<_, _> = images.map(|image| (image.name.clone(), (*image).clone())).collect();
+        let retired = self.images.iter().flat_map(|images| images.retired());
+        let retired = retired.map(|(name, retired)| (name, retired.instead)).collect();
         let appliance: Vec<IpAddr> = self.rack.look(|mind| {
             let networks = mind
                 .settings
@@ -54,6 +56,7 @@ impl Inner {
         Facts {
             nodes,
             images,
+            retired,
             services: self.services.clone(),
             appliance,
             mirrors: self.rack.look(|mind| mind.settings.mirrors.iter().cloned().collect()),

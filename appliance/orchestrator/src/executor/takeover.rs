@@ -142,9 +142,13 @@ impl Inner {
         let Some(live) = book.live.get(&id) else { return Ok(()) };
         let (run, request) = (live.engine.run().clone(), live.request.clone().unwrap_or_default());
         let open: Vec<NodeId> = live.nodes().filter(|node| live.open(*node)).collect();
-        let (site, facts) = self
+        let (site, mut facts) = self
             .basis(book, &request)
             .map_err(|error| NotBegun::Never(error.to_string()))?;
+        // What was retired since this run was committed is for later ones.
+        facts
+            .retired
+            .retain(|name, _| !run.plan.inputs.images.contains_key(name));
         let mut before = (*run.plan).clone();
         before.inputs.nodes.retain(|node, _| open.contains(node));
         let changed = rackbar_plan::stale(&before, &site, &facts);

@@ -183,6 +183,7 @@ impl Case<'_> {
         let mut chain = Chain::new(self.hostname, self.node.node.id);
         match work {
             Work::Install(reason) => {
+                self.not_retired(image)?;
                 self.agent_can_come()?;
                 firmware.push(self, &mut chain, Some("the install is done by our agent"));
                 self.install(&mut chain, inventory, image, target, setup, &reason)?;
@@ -266,6 +267,37 @@ impl Case<'_> {
             }
             _ => Ok(image),
         }
+    }
+
+    /// A machine that has a retired image keeps it; none gets it.
+    fn not_retired(&self, image: &ImageEntry) -> Result<(), String> {
+        let Some(instead) = self.facts.retired.get(&image.name) else {
+            return Ok(());
+        };
+        let role = self.role_name;
+        let advice = match instead {
+            Some(instead) => format!("write `os = \"{instead}\"` there"),
+            None => {
+                let fits =
+                    |other: &&ImageEntry| other.arch == image.arch && !self.facts.retired.contains_key(&other.name);
+                let others: Vec<&str> = self
+                    .facts
+                    .images
+                    .values()
+                    .filter(fits)
+                    .map(|other| other.name.as_str())
+                    .collect();
+                match others.as_slice() {
+                    [] => "the catalogue has no other for this architecture".to_owned(),
+                    others => format!("name another there: {}", others.join(", ")),
+                }
+            }
+        };
+        Err(format!(
+            "role.{role}.os of the site file is {0}, which is retired: {advice}, or let it be taken again \
+             (`rackbar os retire {0} --undo`)",
+            image.name
+        ))
     }
 
     /// Compares what is on the disk with what is wanted.

@@ -22,6 +22,7 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
             Some(entry) if digest::of(entry) != *digest => {
                 out.push(format!("the image {name} is another now: SHA-256 {}", entry.sha256));
             }
+            Some(_) if facts.retired.contains_key(name) => out.push(format!("the image {name} was retired")),
             Some(_) => {}
         }
     }

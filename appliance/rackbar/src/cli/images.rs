@@ -8,7 +8,7 @@ use clap::Subcommand;
 use futures_util::stream::unfold;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rackbar_control::client::Client;
-use rackbar_control::operations::CatalogueEntry;
+use rackbar_control::operations::{CatalogueEntry, ImageStanding, ImageStandingDone, RetiredImage};
 use rackbar_model::{Digest, ImageEntry};
 use tokio::io::AsyncReadExt as _;
 
@@ -51,6 +51,21 @@ pub enum Command {
         #[arg(long)]
         licence: Option<String>,
     },
+    /// Let no new plan take one; runs that have begun go on, and machines that have it keep it
+    #[command(
+        after_help = "Examples:\n  rackbar os retire debian-11 --instead debian-12\n  rackbar os retire debian-11 --undo\n\n\
+        A plan that would install it is refused, with the role that asks for it and what to take instead."
+    )]
+    Retire {
+        /// Its name
+        name: String,
+        /// The one that takes its place
+        #[arg(long, value_name = "NAME", conflicts_with = "undo")]
+        instead: Option<String>,
+        /// Let new plans take it again
+        #[arg(long)]
+        undo: bool,
+    },
     /// Take one out of the catalogue
     Remove {
         /// Its name
@@ -65,6 +80,20 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
         Command::Remove { name } => {
             client.delete(&format!("/api/v1/images/{}", segment(name))).await?;
             eprintln!("{name} is out of the catalogue");
+            Ok(())
+        }
+        Command::Retire { name, instead, undo } => {
+            let standing = ImageStanding {
+                retired: !undo,
+                instead: instead.clone(),
+            };
+            let path = format!("/api/v1/images/{}/standing", segment(name));
+            let answer = client.put(&path, &standing).await?;
+            let answer: ImageStandingDone = serde_json::from_slice(&answer).context("the appliance's answer")?;
+            if as_json {
+                return output::json(&answer);
+            }
+            eprintln!("{}", answer.done);
             Ok(())
         }
         Command::Add {
@@ -97,9 +126,9 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
         return output::json(&images);
     }
     let mut table = output::table(&[
-        "NAME", "FORMAT", "MB", "ARCH", "USER", "SOURCE", "LICENCE", "ADDED", "PACK", "SHA-256",
+        "NAME", "FORMAT", "MB", "ARCH", "USER", "SOURCE", "LICENCE", "ADDED", "PACK", "RETIRED", "SHA-256",
     ]);
-    for CatalogueEntry { image, pack } in &images {
+    for CatalogueEntry { image, pack, retired } in &images {
         table.add_row(vec![
             image.name.clone(),
             match &image.installer {
@@ -113,6 +142,13 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
             output::plain(&image.licence),
             image.added.to_string(),
             output::plain(pack.as_deref().unwrap_or_default()),
+            match retired {
+                None => String::new(),
+                Some(RetiredImage { instead: None, .. }) => "yes".to_owned(),
+                Some(RetiredImage {
+                    instead: Some(instead), ..
+                }) => format!("take {}", output::plain(instead)),
+            },
             image.sha256.to_string().chars().take(16).collect(),
         ]);
     }

@@ -11,9 +11,9 @@ use futures_util::FutureExt as _;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     Answer, Body, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry, EnrolmentEntry,
-    ExportEntry, HardwareLog, LogLine, LogQuery, MediaList, NewImage, NewPack, Operations, Order, PackEntry, PackFile,
-    PackOrder, PackState, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, StorageOrder,
-    StorageState, Verdict, WebhookEntry,
+    ExportEntry, HardwareLog, ImageStanding, LogLine, LogQuery, MediaList, NewImage, NewPack, Operations, Order,
+    PackEntry, PackFile, PackOrder, PackState, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SensorList,
+    SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -29,7 +29,7 @@ use super::keep::Keep;
 use super::packs::Packs;
 use super::refusals::{of_bmc, of_commit, of_image, of_node, of_plan, of_verify};
 use super::support::Support;
-use super::uploads::take_in;
+use super::uploads::{stand, take_in};
 use super::webhooks::HookDoor;
 use super::works::Works;
 use crate::mistakes::mistakes;
@@ -384,6 +384,11 @@ impl Operations for Asked {
             let removed = images?.remove(&name, &executor.images_in_use());
             removed.map(drop).map_err(|error| of_image(&error))
         })
+    }
+
+    fn set_image_standing(&self, name: &str, standing: ImageStanding) -> Answer<'_, String> {
+        let (images, name) = (Self::images(self), name.to_owned());
+        self.ask(move |_, _| stand(&*images?, &name, &standing))
     }
 
     fn export(&self, passphrase: String) -> Answer<'_, Vec<u8>> {

@@ -4,18 +4,45 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use rackbar_artifacts::images::{ImageMeta, Images};
-use rackbar_control::operations::{CatalogueEntry, NewImage, Refused};
+use rackbar_control::operations::{CatalogueEntry, ImageStanding, NewImage, Refused, RetiredImage};
 use rackbar_model::ImageEntry;
 
 use super::refusals::of_image;
 
 /// What can be installed, and what of it lies in a data pack.
 pub(super) fn catalogue(images: &Images) -> Vec<CatalogueEntry> {
+    let mut retired = images.retired();
     let entry = |entry: Arc<ImageEntry>| CatalogueEntry {
+        retired: retired.remove(&entry.name).map(|retired| RetiredImage {
+            since: retired.since,
+            instead: retired.instead,
+        }),
         pack: images.pack_of(&entry.name),
         image: (*entry).clone(),
     };
     images.list().into_iter().map(entry).collect()
+}
+
+/// Retires an image or takes that back; gives what was done, in words.
+pub(super) fn stand(images: &Images, name: &str, standing: &ImageStanding) -> Result<String, Refused> {
+    let refused = |error| of_image(&error);
+    match (standing.retired, standing.instead.as_deref()) {
+        (true, instead) => {
+            images.retire(name, instead).map_err(refused)?;
+            let place = instead.map_or_else(String::new, |instead| format!(", and {instead} takes its place"));
+            Ok(format!(
+                "{name} is retired: no new plan takes it{place}; runs that have begun go on, and machines that have it keep it"
+            ))
+        }
+        (false, Some(_)) => {
+            let words = "an image that is not retired needs none in its place: leave out `instead`";
+            Err(Refused::Invalid(words.to_owned()))
+        }
+        (false, None) => {
+            images.reinstate(name).map_err(refused)?;
+            Ok(format!("{name} is taken by new plans again"))
+        }
+    }
 }
 
 /// Takes an image in. Pieces wait for the disk one by one, so that a fast sender costs no memory.
