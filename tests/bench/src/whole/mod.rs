@@ -136,6 +136,7 @@ async fn from_power_on_to_ready(folder: &Path, nodes: u32) -> Result<Figures> {
         role: Role::Rack,
         address: Some(OWN),
         prefix: 16,
+        subnet: None,
     };
     let settings = Settings {
         networks: vec![network],
