@@ -131,10 +131,22 @@ impl Checker<'_> {
             });
         self.numbers(raw);
         let network = Network {
-            name,
-            role,
             interface: self.interface(raw),
             vlan: raw.vlan.as_ref().map(|vlan| *vlan.get_ref()),
+            ..self.told(raw, name, address, dhcp)
+        };
+        self.serving(raw, &network);
+        network
+    }
+
+    /// What is said alike of a network on an interface of ours and of one behind a relay.
+    pub(super) fn told(&mut self, raw: &RawNetwork, name: String, address: Address, dhcp: Dhcp) -> Network {
+        let role = *raw.role.get_ref();
+        Network {
+            name,
+            role,
+            interface: Interface::Auto,
+            vlan: None,
             address,
             dhcp,
             pools: self.pools(raw, address),
@@ -146,9 +158,7 @@ impl Checker<'_> {
             domain: raw.domain.as_ref().map(|domain| domain.get_ref().clone()),
             lease_seconds: raw.lease_seconds.as_ref().map_or(3600, |seconds| *seconds.get_ref()),
             reservations: self.reservations(raw, address),
-        };
-        self.serving(raw, &network);
-        network
+        }
     }
 
     pub(super) fn network_name(&mut self, raw: &RawNetwork) -> String {

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::check::Checker;
 use super::parts::{fixed, hosts, in_prefix, is_host, mask};
 use super::raw::RawNetwork;
-use super::{Address, Dhcp, Interface, Network, Remote, Role};
+use super::{Address, Dhcp, Network, Remote, Role};
 
 /// True for a network that is on none of our interfaces.
 pub(super) const fn is_remote(raw: &RawNetwork) -> bool {
@@ -29,30 +29,13 @@ impl Checker<'_> {
 
     fn remote(&mut self, raw: &RawNetwork, near: &[Network]) -> Option<Remote> {
         let name = self.network_name(raw);
-        let role = *raw.role.get_ref();
         self.senseless(raw);
         self.numbers(raw);
         let subnet = self.subnet(raw);
         let through = self.through(raw, near);
         let (subnet, through) = (subnet?, through?);
         let place = Address::Static(subnet.0, subnet.1);
-        let network = Network {
-            name,
-            role,
-            interface: Interface::Auto,
-            vlan: None,
-            address: place,
-            dhcp: Dhcp::Own,
-            pools: self.pools(raw, place),
-            gateway: raw.gateway.as_ref().map(|gateway| *gateway.get_ref()),
-            dns: self.service("network.dns", raw.dns.as_ref(), role),
-            ntp: self.service("network.ntp", raw.ntp.as_ref(), role),
-            syslog: self.service("network.syslog", raw.syslog.as_ref(), role),
-            proxy: self.proxy_of(raw.proxy.as_ref(), role),
-            domain: raw.domain.as_ref().map(|domain| domain.get_ref().clone()),
-            lease_seconds: raw.lease_seconds.as_ref().map_or(3600, |seconds| *seconds.get_ref()),
-            reservations: self.reservations(raw, place),
-        };
+        let network = self.told(raw, name, place, Dhcp::Own);
         self.router(raw, &network, subnet);
         let next_hop = self.next_hop(raw, near.get(through)?);
         Some(Remote {
