@@ -57,6 +57,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .args(["test", "-p", "rackbar-scenarios", "--", "--test-threads=2"])
         .args(&arguments.scenario);
     scenarios
+        // Of a failed story its words matter: a backtrace through an executor hides them.
+        .env("RUST_BACKTRACE", "0")
         .env("RACKBAR_MEDIA", media)
         .env("RACKBAR_STORY_TIMES", &times)
         .env("RACKBAR_OS", system)

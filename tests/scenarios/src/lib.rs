@@ -31,6 +31,9 @@ pub const SERVING: Duration = Duration::from_secs(180);
 pub const DISCOVERED: Duration = Duration::from_secs(240);
 /// How long an inventory may take to be complete after the first one: switches announce themselves every 30 s.
 pub const COMPLETE: Duration = Duration::from_secs(45);
+/// The least that anything may take: machines are emulated beside others, on a machine that may be shared, and a wait that
+/// ends well costs no more for having been allowed longer.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(200);
 /// What a failure shows of each console.
@@ -56,7 +59,8 @@ pub fn rack_file(name: &str) -> Result<RackFile> {
     Ok(RackFile::load(&folder.join("racks").join(format!("{name}.toml")))?)
 }
 
-/// Waits until `look` gives a value; its `Err` is the last state seen, for the failure's words.
+/// Waits until `look` gives a value, for three minutes or for `limit` if that is longer; its `Err` is the last state
+/// seen, for the failure's words.
 ///
 /// # Errors
 /// When the deadline passes first.
@@ -65,6 +69,7 @@ where
     E: Debug,
     F: Future<Output = Result<T, E>>,
 {
+    let limit = limit.max(PATIENCE);
     let end = Instant::now() + limit;
     loop {
         match look().await {

@@ -7,10 +7,10 @@ use rackbar_vrack::rack::Rack;
 
 use crate::api::Api;
 
-/// Between two questions. What happened meanwhile still comes in its place (`vrack::switch::CaptureFile`).
+/// Between two questions. What happened meanwhile still comes in its place: captures wait for the answer.
 const LOOK: Duration = Duration::from_secs(1);
 /// Clocks further apart than this are two clocks: the appliance of a story may go on from where it was saved.
-const ONE_CLOCK: Duration = Duration::from_secs(10);
+const ONE_CLOCK: Duration = Duration::from_secs(20);
 
 /// Tells a rack's timeline what the appliance says happened, until the rack is gone: from the first event on where
 /// somebody writes from the start, else from when they begin.
@@ -23,11 +23,13 @@ pub async fn tell_events(rack: Weak<Rack>, api: Api) {
             after = None;
             continue;
         }
+        let asked = SystemTime::now();
         // An appliance that does not serve is asked again.
         after = match after {
             None => newest(&api).await.ok(),
             Some(last) => Some(tell_new(&rack, &api, last).await.unwrap_or(last)),
         };
+        rack.switch().told_until(asked);
     }
 }
 

@@ -289,6 +289,12 @@ impl Switch {
         self.fabric.stories.tell(at, source, text);
     }
 
+    /// Says that one who tells late, such as the appliance when it is asked, has told all that happened before a time.
+    /// Captures wait for it from then on, for some seconds, before they write what came later.
+    pub fn told_until(&self, at: SystemTime) {
+        self.fabric.stories.told_until(at);
+    }
+
     /// Stops writing into `file`.
     pub fn stop_capture(&self, file: &CaptureFile) {
         self.fabric.stop_capture(file);

@@ -41,6 +41,12 @@ impl Stories {
         self.heard.load(Relaxed)
     }
 
+    pub(super) fn told_until(&self, at: SystemTime) {
+        for hearer in locked(&self.files).iter() {
+            hearer.file.told_until(at);
+        }
+    }
+
     pub(super) fn tell(&self, at: SystemTime, source: &str, text: &str) {
         // A line break would be another entry in the text, and another field in the capture.
         let text = text.replace(|c: char| c.is_control(), " ");

@@ -105,7 +105,8 @@ impl CaptureFile {
     }
 
     /// Creates the file, and beside it `.timeline.txt` and `.timeline.jsonl` with what happened. Packets and entries
-    /// are then put in order of time, which holds them back for a few seconds.
+    /// are then put in order of time, which holds them back for a few seconds; for longer while one who tells late
+    /// ([`Switch::told_until`](super::Switch::told_until)) is waited for.
     ///
     /// # Errors
     /// When a file cannot be created or a header not be written.
@@ -134,6 +135,11 @@ impl CaptureFile {
     /// Writes an entry; one that a full disk leaves no room for is missing, as packets are.
     pub(super) fn tell(&self, entry: Entry) {
         let _ = self.sender.try_send(Record::Item(entry.at, Item::Entry(entry)));
+    }
+
+    /// Has what happened before a time written: who tells late has told all of it.
+    pub(super) fn told_until(&self, at: SystemTime) {
+        let _ = self.sender.try_send(Record::ToldUntil(at));
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {

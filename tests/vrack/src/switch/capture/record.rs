@@ -17,6 +17,8 @@ const FLUSH: Duration = Duration::from_millis(200);
 /// An entry may be told so long after it happened and still come in its place. The appliance's events are asked for once
 /// a second.
 const HOLD: Duration = Duration::from_millis(2_500);
+/// How long items wait for one who tells late and is later than that: a machine under load answers after many seconds.
+const LONGEST_HOLD: Duration = Duration::from_secs(20);
 
 /// For the writing thread.
 pub(super) enum Record {
@@ -24,6 +26,8 @@ pub(super) enum Record {
     Interface(String),
     /// Something with its time.
     Item(SystemTime, Item),
+    /// Who tells late has told all that happened before this time.
+    ToldUntil(SystemTime),
 }
 
 /// Something to write.
@@ -80,6 +84,8 @@ pub(super) struct Writer {
     arrivals: u64,
     /// Time of the newest item written; none may be earlier.
     newest: SystemTime,
+    /// Until when one who tells late has told all, if there is one.
+    told: Option<SystemTime>,
 }
 
 impl Writer {
@@ -93,6 +99,7 @@ impl Writer {
             held: BinaryHeap::new(),
             arrivals: 0,
             newest: UNIX_EPOCH,
+            told: None,
         })
     }
 
@@ -115,9 +122,10 @@ impl Writer {
             match receiver.recv_timeout(FLUSH) {
                 Ok(Record::Interface(name)) => pcapng::interface_description(&mut self.packets, &name)?,
                 Ok(Record::Item(at, item)) => self.take(at, item)?,
+                Ok(Record::ToldUntil(at)) => self.told = self.told.max(Some(at)),
                 Err(RecvTimeoutError::Timeout) if clean && self.held.is_empty() => continue,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.release(SystemTime::now() - HOLD)?;
+                    self.release(SystemTime::now())?;
                     self.flush()?;
                     clean = true;
                     continue;
@@ -141,11 +149,13 @@ impl Writer {
         self.arrivals += 1;
         let arrival = self.arrivals;
         self.held.push(Reverse(Held { at, arrival, item }));
-        self.release(SystemTime::now() - HOLD)
+        self.release(SystemTime::now())
     }
 
-    /// Writes what happened before a time.
-    fn release(&mut self, before: SystemTime) -> io::Result<()> {
+    /// Writes what nobody will tell anything from before of.
+    fn release(&mut self, now: SystemTime) -> io::Result<()> {
+        let told = self.told.map_or(now, |told| told.max(now - LONGEST_HOLD));
+        let before = told.min(now - HOLD);
         while self.held.peek().is_some_and(|Reverse(held)| held.at <= before) {
             if let Some(Reverse(held)) = self.held.pop() {
                 self.write(held.at, &held.item)?;
@@ -193,5 +203,53 @@ impl Timeline {
         writeln!(self.text, "{at} {seconds:>9.3}  {:<18} {}", entry.source, entry.text)?;
         let line = json!({ "at": at.to_string(), "source": entry.source, "text": entry.text });
         writeln!(self.json, "{line}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(text: &str, at: SystemTime) -> Item {
+        let (source, text) = ("test".to_owned(), text.to_owned());
+        Item::Entry(Entry { at, source, text })
+    }
+
+    #[test]
+    fn what_is_told_very_late_comes_in_its_place_while_its_teller_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| BufWriter::new(File::create(folder.path().join(name)).unwrap());
+        let mut writer = Writer::new(file("pcapng")).unwrap();
+        writer = writer.with_timeline(file("text"), file("json"));
+        let start = UNIX_EPOCH + Duration::from_secs(1_000);
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        writer.told = Some(start);
+        let hold = |writer: &mut Writer, text: &str, at: SystemTime| {
+            writer.arrivals += 1;
+            let arrival = writer.arrivals;
+            writer.held.push(Reverse(Held {
+                at,
+                arrival,
+                item: entry(text, at),
+            }));
+        };
+        hold(&mut writer, "console", after(2));
+        writer.release(after(10)).unwrap();
+        assert_eq!(writer.held.len(), 1, "written before its time");
+        hold(&mut writer, "appliance", after(1));
+        writer.told = Some(after(8));
+        writer.release(after(10)).unwrap();
+        writer.flush().unwrap();
+        let told = std::fs::read_to_string(folder.path().join("text")).unwrap();
+        assert!(
+            told.find("appliance").unwrap() < told.find("console").unwrap(),
+            "{told}"
+        );
+        // One who never speaks again holds nobody up for ever.
+        hold(&mut writer, "last", after(9));
+        writer.release(after(28)).unwrap();
+        assert_eq!(writer.held.len(), 1);
+        writer.release(after(30)).unwrap();
+        assert!(writer.held.is_empty());
     }
 }
