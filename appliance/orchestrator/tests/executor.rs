@@ -91,6 +91,35 @@ async fn the_racks_report_lists_what_is_not_proved_and_forgets_what_is_written_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_hardware_bore_stays_in_every_later_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, node) = Life::first(folder.path(), &sim).await;
+    let text = "version = 1\n\
+                ssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f test\"]\n\
+                [role.worker]\nos = \"debian-12\"\nburn_in = { cpu_seconds = 1 }\n\
+                [[rule]]\nname = \"all\"\nrole = \"worker\"\nwhen = \"true\"\n";
+    life.executor.set_site(text, "anna").unwrap();
+    until_node(&life.rack, "it has its role", |node| node.role.is_some()).await;
+    let plan = life.executor.plan(&PlanRequest::default()).unwrap();
+    let name = life.rack.node(&node.to_string()).unwrap().name.clone();
+    life.executor.commit(&plan.id, &[name], "test").unwrap();
+    until_node(&life.rack, "ready", |node| node.state.name() == "ready").await;
+    let bore = || {
+        let file = life.executor.report(node)?.to_bytes();
+        let mut report = rackbar_verify::check(&file, None).unwrap().report;
+        let node = report.nodes.remove(0);
+        (node.run.is_some() && !node.burned_in.is_empty()).then_some(node)
+    };
+    let first = bore().unwrap();
+    assert_eq!(first.burned_in[0].id, "burnin.cpu");
+    // Checks are run again, and nothing is burnt in again.
+    let again = life.executor.verify(Some(vec![node]), "anna").unwrap();
+    until("checked again", || bore().filter(|report| report.run == Some(again.0))).await;
+    life.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_action_boundary_the_node_still_ends_ready() {
     let steps = {
         let folder = tempfile::tempdir().unwrap();

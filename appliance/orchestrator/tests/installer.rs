@@ -86,6 +86,7 @@ fn report(task: &Task) -> NodeReport {
         run: Some(task.run.0),
         checks: vec![check],
         erased: Vec::new(),
+        burned_in: Vec::new(),
         state: None,
     }
 }

@@ -55,6 +55,10 @@ pub struct NodeReport {
     pub checks: Vec<CheckResult>,
     /// What shows that its disks were emptied.
     pub erased: Vec<EraseEvidence>,
+    /// What its hardware bore when it was last burnt in. Apart from the checks: a burn-in is done once, checks again and
+    /// again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub burned_in: Vec<CheckResult>,
     /// The state it was in when the report was made, in words; `None` in a report of an earlier program, which also
     /// leaves out what was not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,10 +66,11 @@ pub struct NodeReport {
 }
 
 impl NodeReport {
-    /// True when it was checked and no check failed.
+    /// True when it was checked, and neither a check nor its burn-in failed.
     pub fn passed(&self) -> bool {
-        let is = |status| self.checks.iter().any(|check| check.status == status);
-        is(CheckStatus::Passed) && !is(CheckStatus::Failed)
+        let failed = |results: &[CheckResult]| results.iter().any(|one| one.status == CheckStatus::Failed);
+        let proved = self.checks.iter().any(|check| check.status == CheckStatus::Passed);
+        proved && !failed(&self.checks) && !failed(&self.burned_in)
     }
 
     /// Why there is nothing to show for it, when there is not.

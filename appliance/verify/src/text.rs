@@ -52,8 +52,9 @@ fn write_node(out: &mut String, node: &NodeReport) {
     if let Some((name, sha256)) = &node.image {
         let _ = writeln!(out, "  image   {} sha256:{sha256}", plain(name));
     }
-    let width = node.checks.iter().map(|check| check.id.len()).max().unwrap_or(0);
-    for check in &node.checks {
+    let results = || node.checks.iter().chain(&node.burned_in);
+    let width = results().map(|check| check.id.len()).max().unwrap_or(0);
+    for check in results() {
         write_check(out, check, width);
     }
     for evidence in &node.erased {

@@ -52,6 +52,7 @@ fn report() -> Report {
                 began: Timestamp(1),
                 ended: Timestamp(2),
             }],
+            burned_in: Vec::new(),
             state: None,
         }],
     }
@@ -97,6 +98,26 @@ fn a_machine_without_proof_is_listed_and_no_rack_passes_with_it() {
         told.contains(&Timestamp(1_000).to_string()),
         "when a check was made: {told}"
     );
+}
+
+#[test]
+fn a_burn_in_is_shown_among_the_checks_and_one_that_failed_is_no_proof() {
+    let mut rack = report();
+    rack.nodes[0].burned_in = vec![
+        result("burnin.cpu", CheckStatus::Passed, "8 processors for 600 s"),
+        result("burnin.memory", CheckStatus::Failed, "a word changed"),
+    ];
+    let file = sign(&rack, &signer(1)).unwrap().to_bytes();
+    let checked = check(&file, None).unwrap().report;
+    assert_eq!(checked, rack);
+    assert!(!checked.passed());
+    let told = text(&checked);
+    assert!(
+        told.contains("pass  burnin.cpu") && told.contains("FAIL  burnin.memory"),
+        "{told}"
+    );
+    rack.nodes[0].burned_in.truncate(1);
+    assert!(rack.passed());
 }
 
 #[test]

@@ -98,6 +98,15 @@ async fn they_are_checked_in_memory(stage: &Stage) -> Result<()> {
                 "{name}: {id} in {checks:#?}"
             );
         }
+        let burned_in = payload["nodes"][0]["burned_in"].as_array().context("the burn-in")?;
+        let passed = |part: &str| {
+            let is = |one: &&serde_json::Value| one["id"].as_str().is_some_and(|id| id.starts_with(part));
+            burned_in.iter().find(is).is_some_and(|one| one["status"] == "passed")
+        };
+        ensure!(
+            ["burnin.cpu", "burnin.memory", "burnin.disk."].into_iter().all(passed),
+            "{name}: {burned_in:#?}"
+        );
         let skipped: Vec<_> = checks.iter().filter(|one| one["status"] == "skipped").collect();
         let told = skipped
             .iter()

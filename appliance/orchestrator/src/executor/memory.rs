@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rackbar_model::{EraseEvidence, NodeId, OsSetup, Timestamp};
+use rackbar_model::{CheckResult, EraseEvidence, NodeId, OsSetup, Timestamp};
 use rackbar_plan::{ActionId, Plan, Run, RunId, RunState, Stand};
 use rackbar_store::{Store, StoreError, Table};
 use rackbar_verify::NodeReport;
@@ -50,6 +50,8 @@ pub(super) struct NodeWork {
     pub(super) report: Option<NodeReport>,
     /// What shows that its disks were emptied before the last installation.
     pub(super) erased: Vec<EraseEvidence>,
+    /// What its hardware bore, or did not, when it was last burnt in.
+    pub(super) burned_in: Vec<CheckResult>,
 }
 
 /// What a node was when its checks passed.

@@ -28,6 +28,7 @@ pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
         peers: near.peers,
         peers_known: near.known,
         erased: work.erased.clone(),
+        burned_in: work.burned_in.clone(),
         installed: work.shown.clone(),
         setup: work.setup.clone(),
         role: work.role.clone(),
@@ -417,6 +418,7 @@ fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
             }
         }
         Learned::Erased(evidence) => work.erased = evidence,
+        Learned::BurnedIn(results) => work.burned_in = results,
         Learned::Checked(report) => work.report = Some(*report),
     }
 }

@@ -52,6 +52,7 @@ fn of_node(book: &Book, node: &Node, expected: bool) -> Option<NodeReport> {
     if let Some(report) = work.and_then(|work| work.report.clone()) {
         return Some(NodeReport { state, ..report });
     }
+    let burned_in = work.map(|work| work.burned_in.clone()).unwrap_or_default();
     let was_wanted = work.is_some_and(|work| !work.checks.is_empty());
     let wanted = expected || node.role.is_some() || was_wanted || book.busy(node.id).is_some();
     let inventory = node.inventory.as_ref();
@@ -60,6 +61,7 @@ fn of_node(book: &Book, node: &Node, expected: bool) -> Option<NodeReport> {
         role: node.role.clone(),
         serial: inventory.and_then(|inventory| inventory.system.serial.clone()),
         state,
+        burned_in,
         ..without_proof(&node.name)
     })
 }
@@ -82,6 +84,7 @@ fn without_proof(name: &str) -> NodeReport {
         run: None,
         checks: Vec::new(),
         erased: Vec::new(),
+        burned_in: Vec::new(),
         state: None,
     }
 }

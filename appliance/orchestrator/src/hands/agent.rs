@@ -175,10 +175,11 @@ impl Appliance {
             Ok(JobReport::BurnedIn(results)) => {
                 let line = |one: &rackbar_model::CheckResult| format!("{}: {}", one.id, one.observed);
                 let details: Vec<String> = results.iter().map(line).collect();
-                match results.iter().find(|one| one.status == CheckStatus::Failed) {
+                let done = match results.iter().find(|one| one.status == CheckStatus::Failed) {
                     Some(bad) => Done::failed(format!("{}: {}", bad.id, bad.observed), bad.advice.clone(), false),
                     None => Done::well("the hardware bore it").with_details(details),
-                }
+                };
+                done.and(Learned::BurnedIn(results))
             }
             other => unexpected(other),
         }

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use rackbar_messages::JobId;
-use rackbar_model::{Digest, EraseEvidence, Installed, Node, NodeId, OsSetup, RootTarget};
+use rackbar_model::{CheckResult, Digest, EraseEvidence, Installed, Node, NodeId, OsSetup, RootTarget};
 use rackbar_plan::engine::Failure;
 use rackbar_plan::{Action, Outcome, Plan, Progress, RunId};
 use rackbar_verify::NodeReport;
@@ -75,6 +75,8 @@ pub struct System {
     pub peers_known: usize,
     /// What shows that its disks were emptied.
     pub erased: Vec<EraseEvidence>,
+    /// What its hardware bore when it was last burnt in.
+    pub burned_in: Vec<CheckResult>,
     /// Its role keeps it in our agent.
     pub in_memory: bool,
     /// Bytes of memory it had when its checks passed.
@@ -151,6 +153,8 @@ pub enum Learned {
     BmcAccount(String),
     /// Its disks were emptied.
     Erased(Vec<EraseEvidence>),
+    /// Its hardware was burnt in, and bore it or did not.
+    BurnedIn(Vec<CheckResult>),
     /// An image was written.
     Written {
         /// Name in the catalogue.

@@ -234,6 +234,7 @@ impl Appliance {
             run: Some(task.run.0),
             checks,
             erased: task.system.erased.clone(),
+            burned_in: task.system.burned_in.clone(),
             state: None,
         }
     }

@@ -145,6 +145,7 @@ impl Hands for Sim {
                     setup: setup.clone(),
                     host_key: "ssh-ed25519 AAAA".into(),
                 }),
+                ActionKind::BurnIn(_) => done.and(Learned::BurnedIn(vec![passed("burnin.cpu")])),
                 ActionKind::Verify { .. } => done.and(Learned::Checked(Box::new(NodeReport {
                     node: action.node.unwrap(),
                     name: "n".into(),
@@ -153,21 +154,26 @@ impl Hands for Sim {
                     image: None,
                     plan: None,
                     run: Some(task.run.0),
-                    checks: vec![rackbar_model::CheckResult {
-                        id: "disk.layout".into(),
-                        status: rackbar_model::CheckStatus::Passed,
-                        wanted: "x".into(),
-                        observed: "x".into(),
-                        advice: String::new(),
-                        at: Timestamp(1),
-                        millis: 1,
-                    }],
-                    erased: Vec::new(),
+                    checks: vec![passed("disk.layout")],
+                    erased: task.system.erased.clone(),
+                    burned_in: task.system.burned_in.clone(),
                     state: None,
                 }))),
                 _ => done,
             }
         })
+    }
+}
+
+fn passed(id: &str) -> rackbar_model::CheckResult {
+    rackbar_model::CheckResult {
+        id: id.into(),
+        status: rackbar_model::CheckStatus::Passed,
+        wanted: "x".into(),
+        observed: "x".into(),
+        advice: String::new(),
+        at: Timestamp(1),
+        millis: 1,
     }
 }
 

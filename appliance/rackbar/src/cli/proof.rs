@@ -161,7 +161,7 @@ fn print_node(node: &NodeReport) {
         return;
     }
     let mut table = output::table(&["CHECK", "RESULT", "WANTED", "OBSERVED", "WHAT TO DO", "AT"]);
-    for check in &node.checks {
+    for check in node.checks.iter().chain(&node.burned_in) {
         let (word, severity) = match check.status {
             CheckStatus::Passed => ("passed", Severity::Info),
             CheckStatus::Failed => ("FAILED", Severity::Error),

@@ -51,6 +51,7 @@ fn report(task: &Task) -> NodeReport {
             .map(check)
             .into(),
         erased: task.system.erased.clone(),
+        burned_in: task.system.burned_in.clone(),
         state: None,
     }
 }
