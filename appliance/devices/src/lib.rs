@@ -29,7 +29,7 @@ use std::time::Duration;
 
 pub use address::{BmcAddress, Credentials, Fingerprint, ParseFingerprintError};
 pub use bios::{Applies, BiosAttribute, BiosAttributes, BiosKind, BiosRule, Staged};
-pub use bmc::{Bmc, Capability, Choice};
+pub use bmc::{Bmc, Capability, Choice, Turn};
 pub use budget::Budget;
 pub use console::SolStream;
 pub use error::{Cause, Error, Interface};

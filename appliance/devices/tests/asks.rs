@@ -476,6 +476,11 @@ async fn redfish_that_fell_silent_is_tried_again_after_a_rest() {
     });
     bmc.power_state().await.unwrap();
     assert_eq!(bmc.choice().unwrap().interface, Interface::Ipmi, "it stood in");
+    let turns = bmc.take_turns();
+    assert!(
+        matches!(turns.as_slice(), [turn] if turn.capability.is_none() && turn.to.interface == Interface::Ipmi),
+        "{turns:?}"
+    );
     let patience = Duration::from_secs(20);
     let back = tokio::time::timeout(patience, async {
         while bmc.choice().unwrap().interface != Interface::Redfish {
@@ -483,4 +488,10 @@ async fn redfish_that_fell_silent_is_tried_again_after_a_rest() {
         }
     });
     back.await.expect("Redfish is used again");
+    let turns: Vec<String> = bmc.take_turns().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        turns,
+        ["BMC: everything that can goes through Redfish from now on: it ranks first and works"]
+    );
+    assert!(bmc.take_turns().is_empty(), "each is told once");
 }

@@ -12,7 +12,9 @@ use rackbar_devices::{
     Bmc, BmcAddress, BmcIdentity, BootOverride, BootTarget, Capability, Cause, Credentials, Error, Fingerprint,
     Interface, LogLine, MediaDrive, Profiles, Sensor, SolStream, Timing, probe,
 };
-use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState, SecretText, Timestamp};
+use rackbar_model::{
+    EventKind, FirmwareMode, MacAddr, NodeId, PowerAction, PowerState, SecretText, Severity, Timestamp,
+};
 use rackbar_store::{BmcLogin, Store};
 
 use crate::bmc::{Answer, BmcDoor, BmcError, BootFrom, Told};
@@ -123,16 +125,7 @@ impl Devices {
         let rack = Rack {
             inner: locked(&self.rack).upgrade()?,
         };
-        let node = rack.look(|mind| {
-            let by_mac = mac.and_then(|mac| mind.owner_of_bmc(mac));
-            let at = || {
-                mind.records
-                    .values()
-                    .find(|one| one.node.bmc_address == Some(address))
-                    .map(|one| one.node.id)
-            };
-            by_mac.or_else(at)
-        })?;
+        let node = node_at(&rack, address, mac)?;
         let login = self.store.bmc_login(node);
         let login = login.inspect_err(|error| tracing::error!(%node, %error, "a BMC's account cannot be read"));
         login.ok().flatten()
@@ -254,8 +247,43 @@ impl Devices {
         if peace <= REST {
             tokio::time::sleep(peace).await;
         }
+        // Those of the request before: every BMC is asked for its power again and again.
+        self.tell_turns(address, &bmc);
         Ok(bmc)
     }
+
+    /// Tells the machine's timeline of changes between Redfish and IPMI. Before it is known whose BMC this is, they wait.
+    fn tell_turns(&self, address: IpAddr, bmc: &Bmc) {
+        let Some(inner) = locked(&self.rack).upgrade() else {
+            return;
+        };
+        let rack = Rack { inner };
+        let mac = locked(&self.macs).get(&address).copied();
+        let Some(node) = node_at(&rack, address, mac) else {
+            return;
+        };
+        for turn in bmc.take_turns() {
+            let severity = match turn.to.interface {
+                Interface::Redfish => Severity::Info,
+                Interface::Ipmi => Severity::Warning,
+            };
+            let text = turn.to_string();
+            rack.tell(Some(node), EventKind::Note { text, severity });
+        }
+    }
+}
+
+/// The machine whose BMC has a MAC address, or is at an address.
+fn node_at(rack: &Rack, address: IpAddr, mac: Option<MacAddr>) -> Option<NodeId> {
+    rack.look(|mind| {
+        let by_mac = mac.and_then(|mac| mind.owner_of_bmc(mac));
+        let at = || {
+            let mut records = mind.records.values();
+            let found = records.find(|one| one.node.bmc_address == Some(address))?;
+            Some(found.node.id)
+        };
+        by_mac.or_else(at)
+    })
 }
 
 /// What a BMC says of itself and its machine.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use common::bmcs::*;
 use common::*;
-use rackbar_devices::Fingerprint;
+use rackbar_devices::{Fingerprint, Timing};
 use rackbar_model::{EventKind, PowerAction, PowerState};
+use rackbar_orchestrator::bmc::BmcDoor as _;
 use rackbar_orchestrator::{PowerError, PowerWay};
 use rackbar_vrack::bmc::{Faults, Loopback};
 use rackbar_vrack::seat;
@@ -71,6 +72,43 @@ async fn a_deaf_bmc_is_told_after_three_tries_and_found_when_it_hears() {
         (!watch.rack.nodes().is_empty()).then_some(())
     })
     .await;
+    watch.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_timeline_tells_why_ipmi_stands_in_for_redfish_and_that_redfish_is_back() {
+    let (bmc, _machine, _dir) = simulated(seat::PowerState::On).await;
+    let timing = Timing {
+        answer: Duration::from_millis(500),
+        settle: Duration::from_millis(300),
+        ..TIMING
+    };
+    let watch = Watch::start(memory(), &bmc, "secret", timing);
+    watch.lease();
+    let node = watch.found().await;
+    bmc.state().set_faults(Faults {
+        // A connection that was lost is opened anew once.
+        lost: 2,
+        ..Faults::NONE
+    });
+    let told = |words: &str| {
+        let mut events = watch.rack.events(0, usize::MAX).unwrap().into_iter();
+        let is = |kind: &EventKind| matches!(kind, EventKind::Note { text, .. } if text.contains(words));
+        events.find(|event| event.node == Some(node.id) && is(&event.kind))
+    };
+    let patience = Duration::from_secs(20);
+    let both = tokio::time::timeout(patience, async {
+        loop {
+            watch.devices.power(HERE).await.unwrap();
+            let fell = told("everything that can goes through IPMI from now on: suite 17; Redfish: ");
+            if let (Some(fell), Some(back)) = (fell, told("goes through Redfish from now on")) {
+                break fell.seq < back.seq;
+            }
+        }
+    });
+    let both = both.await;
+    let events = watch.rack.events(0, usize::MAX).unwrap();
+    assert_eq!(both, Ok(true), "{events:#?}");
     watch.stop().await;
 }
 

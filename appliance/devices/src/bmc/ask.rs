@@ -43,6 +43,25 @@ pub enum Capability {
     Clock,
 }
 
+impl Capability {
+    /// What it is called where people read of it.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Power => "power",
+            Self::BootOnce => "next boot",
+            Self::BootOrder => "boot order",
+            Self::Bios => "firmware settings",
+            Self::Accounts => "accounts",
+            Self::Media => "virtual media",
+            Self::Sensors => "sensors",
+            Self::EventLog => "event log",
+            Self::Lan => "network settings of the BMC",
+            Self::Clock => "clock of the BMC",
+        }
+    }
+}
+
 /// What is asked.
 #[derive(Clone)]
 pub(super) enum Ask {

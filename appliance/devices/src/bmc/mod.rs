@@ -13,6 +13,7 @@
 mod ask;
 mod more;
 
+use core::fmt;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +30,9 @@ use crate::{BmcAddress, BmcIdentity, BootOverride, BootTarget, Budget, Credentia
 pub use ask::Capability;
 use ask::{Answer, Ask, Button, Ways};
 
+/// Changes of the way that are kept for who tells them.
+const TURNS_KEPT: usize = 16;
+
 /// Which way was chosen, and why.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Choice {
@@ -36,6 +40,25 @@ pub struct Choice {
     pub interface: Interface,
     /// Why, in words.
     pub reason: String,
+}
+
+/// A change from one way to the other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Turn {
+    /// What goes the other way now; `None` for all that can.
+    pub capability: Option<Capability>,
+    /// The way it goes now, and why.
+    pub to: Choice,
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.capability {
+            Some(capability) => write!(f, "BMC: {}", capability.words())?,
+            None => f.write_str("BMC: everything that can")?,
+        }
+        write!(f, " goes through {} from now on: {}", self.to.interface, self.to.reason)
+    }
 }
 
 /// A BMC. Requests queue up; one is on its way at a time.
@@ -55,6 +78,19 @@ struct Told {
     choice: Option<Choice>,
     by_capability: BTreeMap<Capability, Choice>,
     verdict: Verdict,
+    /// Changes that nobody took yet, oldest first.
+    turns: Vec<Turn>,
+}
+
+impl Told {
+    /// Keeps a change until somebody takes it. Of a BMC that nobody asks about, the oldest are of no use any more.
+    fn turn(&mut self, capability: Option<Capability>, to: &Choice) {
+        if self.turns.len() >= TURNS_KEPT {
+            self.turns.remove(0);
+        }
+        let to = to.clone();
+        self.turns.push(Turn { capability, to });
+    }
 }
 
 impl Bmc {
@@ -105,6 +141,12 @@ impl Bmc {
     /// stays.
     pub fn choices(&self) -> BTreeMap<Capability, Choice> {
         self.with_told(|told| told.by_capability.clone())
+    }
+
+    /// Changes from one way to the other since this was asked last, oldest first. Which way is taken at first is none,
+    /// unless that is IPMI.
+    pub fn take_turns(&self) -> Vec<Turn> {
+        self.with_told(|told| std::mem::take(&mut told.turns))
     }
 
     /// The quirks in force and the profiles they come from; known after [`Self::identify`].
@@ -345,10 +387,10 @@ impl Bmc {
             Ok(answer) => {
                 let suite = ways.ipmi.suite().map_or(0, |suite| suite.id());
                 let reason = format!("suite {suite}; Redfish: {}", refused.cause);
-                self.note(ask, Interface::Ipmi, || reason.clone());
                 if !single {
-                    self.choose(ways, Interface::Ipmi, reason);
+                    self.choose(ways, Interface::Ipmi, reason.clone());
                 }
+                self.note(ask, Interface::Ipmi, || reason.clone());
                 Ok((Interface::Ipmi, answer))
             }
             // Neither way: the first reason is the better one, unless IPMI got further.
@@ -366,7 +408,15 @@ impl Bmc {
             interface,
             reason: reason(),
         };
-        self.with_told(|told| told.by_capability.insert(ask.capability(), choice));
+        let capability = ask.capability();
+        self.with_told(|told| {
+            let before = told.by_capability.insert(capability, choice.clone());
+            let other = told.choice.as_ref().is_some_and(|all| all.interface != interface);
+            // With the others it changes when they do, which is told of all of them.
+            if other && before.is_none_or(|before| before.interface != interface) {
+                told.turn(Some(capability), &choice);
+            }
+        });
     }
 
     fn choose(&self, ways: &mut Ways, interface: Interface, reason: String) {
@@ -374,7 +424,13 @@ impl Bmc {
         ways.chosen = Some(interface);
         let silent = interface == Interface::Ipmi && ways.judged;
         ways.redfish_again = silent.then(|| Instant::now() + self.timing.settle);
-        self.with_told(|told| told.choice = Some(Choice { interface, reason }));
+        let choice = Choice { interface, reason };
+        self.with_told(|told| {
+            let before = told.choice.replace(choice.clone());
+            if before.map_or(Interface::Redfish, |before| before.interface) != interface {
+                told.turn(None, &choice);
+            }
+        });
     }
 
     /// Asks through Redfish. Quirks must be known before the first change: whoever changes something without having
