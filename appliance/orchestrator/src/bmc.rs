@@ -19,6 +19,7 @@ use rackbar_model::{
     EventKind, FirmwareMode, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, Timestamp,
     WitnessKind,
 };
+use rackbar_verify::BootFirst;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -162,6 +163,12 @@ pub trait BmcDoor: Send + Sync + 'static {
         _wanted: &'a BTreeMap<String, String>,
     ) -> Answer<'a, BTreeMap<String, String>> {
         cannot("firmware attributes")
+    }
+
+    /// What the machine boots first, enabled entries alone; `None` where the BMC shows no boot order, or not what kind its
+    /// first entry is.
+    fn boots_first(&self, _address: IpAddr) -> Answer<'_, Option<BootFirst>> {
+        cannot("a boot order")
     }
 
     /// Boots from the disk first from now on, and reads that back.

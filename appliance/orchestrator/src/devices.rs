@@ -16,6 +16,7 @@ use rackbar_model::{
     EventKind, FirmwareMode, MacAddr, NodeId, PowerAction, PowerState, SecretText, Severity, Timestamp,
 };
 use rackbar_store::{BmcLogin, Store};
+use rackbar_verify::BootFirst;
 
 use crate::bmc::{Answer, BmcDoor, BmcError, BootFrom, Told};
 use crate::pins::Pins;
@@ -439,6 +440,32 @@ impl BmcDoor for Devices {
         wanted: &'a BTreeMap<String, String>,
     ) -> Answer<'a, BTreeMap<String, String>> {
         Box::pin(async move { Ok(self.known(address).await?.stage_bios(wanted).await?.sent) })
+    }
+
+    fn boots_first(&self, address: IpAddr) -> Answer<'_, Option<BootFirst>> {
+        Box::pin(async move {
+            let bmc = self.known(address).await?;
+            // A lasting override goes before the order, and is all that some BMCs take.
+            let set = bmc.get_boot().await?;
+            if !set.once && set.target == BootTarget::Disk {
+                return Ok(Some(BootFirst::Disk("lasting override".into())));
+            }
+            let first = match bmc.boot_order().await {
+                Ok(order) => order.into_iter().find(|option| option.enabled),
+                Err(Error {
+                    cause: Cause::Unsupported(_),
+                    ..
+                }) => None,
+                Err(error) => return Err(error.into()),
+            };
+            // A kind that was only guessed to be something else proves nothing.
+            Ok(first.and_then(|option| match option.target {
+                BootTarget::Disk => Some(BootFirst::Disk(option.name)),
+                BootTarget::Network | BootTarget::Http => Some(BootFirst::Network(option.name)),
+                BootTarget::Cd | BootTarget::Setup => Some(BootFirst::Other(option.name)),
+                BootTarget::Default | BootTarget::Other(_) => None,
+            }))
+        })
     }
 
     fn boot_disk_first(&self, address: IpAddr, uefi: bool) -> Answer<'_, ()> {

@@ -11,6 +11,7 @@ use rackbar_devices::{Fingerprint, Timing};
 use rackbar_model::{EventKind, PowerAction, PowerState};
 use rackbar_orchestrator::bmc::BmcDoor as _;
 use rackbar_orchestrator::{PowerError, PowerWay};
+use rackbar_verify::BootFirst;
 use rackbar_vrack::bmc::{Faults, Loopback};
 use rackbar_vrack::seat;
 
@@ -110,6 +111,29 @@ async fn the_timeline_tells_why_ipmi_stands_in_for_redfish_and_that_redfish_is_b
     let events = watch.rack.events(0, usize::MAX).unwrap();
     assert_eq!(both, Ok(true), "{events:#?}");
     watch.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bmc_boots_first_is_read_by_either_way() {
+    for faults in [
+        Faults::NONE,
+        Faults {
+            no_redfish: true,
+            ..Faults::NONE
+        },
+    ] {
+        let (bmc, _machine, _dir) = simulated(seat::PowerState::On).await;
+        bmc.state().set_faults(faults);
+        let watch = Watch::start(memory(), &bmc, "secret", TIMING);
+        watch.lease();
+        watch.found().await;
+        let before = watch.devices.boots_first(HERE).await.unwrap();
+        assert!(!matches!(before, Some(BootFirst::Disk(_))), "{before:?}");
+        watch.devices.boot_disk_first(HERE, false).await.unwrap();
+        let after = watch.devices.boots_first(HERE).await.unwrap();
+        assert!(matches!(after, Some(BootFirst::Disk(_))), "{after:?}");
+        watch.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

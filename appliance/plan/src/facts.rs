@@ -70,6 +70,9 @@ pub struct NodeFacts {
     pub bmc: bool,
     /// What is on it, by our own record and confirmed by observation.
     pub installed: Option<Installed>,
+    /// What was booted before its disk when its checks were last run, in words; `None` when the disk is first or nobody
+    /// looked.
+    pub wrong_boot_order: Option<String>,
     /// The BMC account already has a password of this machine's own.
     pub password_rotated: bool,
     /// The account of ours on its BMC with which we logged in, when we gave it one.
@@ -87,6 +90,7 @@ impl NodeFacts {
             bios: None,
             bmc: false,
             installed: None,
+            wrong_boot_order: None,
             password_rotated: false,
             bmc_account: None,
             addresses: BTreeMap::new(),

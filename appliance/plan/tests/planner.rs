@@ -72,6 +72,26 @@ hostname = "worker-{{ number }}"
 }
 
 #[test]
+fn a_machine_that_boots_the_network_first_is_put_right_and_keeps_its_system() {
+    let site = site(WORKER);
+    let mut facts = one(1);
+    let first = all(&site, &facts);
+    carried_out(&mut facts, &first);
+    let order = "Boot0002 \"UEFI PXEv4\", the network";
+    facts.nodes[0].wrong_boot_order = Some(order.into());
+    change(&mut facts.nodes[0], |node| node.state = NodeState::Discovered);
+    let plan = all(&site, &facts);
+    let wanted = ["agent", "boot.order", "restart", "os.reachable", "verify"];
+    assert_eq!(ids(&plan), wanted.map(|name| format!("node-001/{name}")));
+    assert!(plan.destructive().is_empty());
+    let change = &plan.actions[1].changes[0];
+    assert_eq!(change.observed.as_deref(), Some(order));
+    // Nobody can bring the agent: that is said, not left out.
+    facts.nodes[0].bmc = false;
+    assert!(refusal(&all(&site, &facts)).contains("no BMC to restart it"));
+}
+
+#[test]
 fn an_installed_node_that_is_as_wanted_is_left_alone_and_only_what_changes_is_planned() {
     let text = WORKER.replace(
         "[[rule]]",

@@ -4,11 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rackbar_model::{LeaseState, Node};
+use rackbar_model::{CheckStatus, LeaseState, Node};
 use rackbar_plan::{Facts, NodeFacts};
+use rackbar_verify::NodeReport;
 
 use super::{Book, Inner};
 use crate::settings::Role;
+
+/// What the checks found before the disk in the boot order.
+fn wrong_boot_order(report: &NodeReport) -> Option<String> {
+    let mut checks = report.checks.iter();
+    let order = checks.find(|check| check.id == "boot.order" && check.status == CheckStatus::Failed)?;
+    Some(order.observed.clone())
+}
 
 impl Inner {
     /// One node, as far as planning needs it.
@@ -22,6 +30,7 @@ impl Inner {
         facts.role = work.role;
         facts.bios = work.bios;
         facts.installed = work.installed;
+        facts.wrong_boot_order = work.report.as_ref().and_then(wrong_boot_order);
         facts.password_rotated = work.password_rotated;
         facts.bmc_account = work.bmc_account;
         facts.addresses = work.addresses;

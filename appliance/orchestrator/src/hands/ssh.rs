@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rackbar_messages::{JobReport, Work};
-use rackbar_model::{CheckResult, CheckStatus, NodeId};
+use rackbar_model::{CheckResult, CheckStatus, FirmwareMode, NodeId};
 use rackbar_plan::{ActionKind, Progress, StepSpec};
 use rackbar_ssh::{Session, SshError};
 use rackbar_verify::{Context, NodeReport, OverSsh, Reach, Seen, ThroughAgent, Wanted};
@@ -250,6 +250,14 @@ impl Appliance {
             && let Ok((door, address)) = self.door(node)
         {
             seen.attributes = door.bios(address).await.ok();
+        }
+        // Under UEFI the system tells the firmware's own order, which is what counts.
+        let firmware = seen.inventory.as_ref().and_then(|inventory| inventory.firmware.mode);
+        if system.installed.is_some()
+            && firmware == Some(FirmwareMode::Bios)
+            && let Ok((door, address)) = self.door(node)
+        {
+            seen.boot_first = door.boots_first(address).await.ok().flatten();
         }
         let wanted = Wanted {
             target: system.installed.as_ref().map(|installed| installed.target.clone()),

@@ -405,7 +405,7 @@ fn seen(node: &NodeFacts, name: &str, role: Option<&Role>, hostname: &str) -> Di
         node.bmc,
         &node.installed,
         node.password_rotated,
-        (bmc, &node.bmc_account),
+        (bmc, &node.bmc_account, &node.wrong_boot_order),
     ))
 }
 

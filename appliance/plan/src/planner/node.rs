@@ -191,11 +191,12 @@ impl Case<'_> {
                 step::push(self.role, None, &account(self.role, image), &mut chain);
             }
             Work::Prove | Work::Finish(_) => {
-                let enters = firmware.needs_agent();
+                let order = self.node.wrong_boot_order.as_deref();
+                let enters = firmware.needs_agent() || order.is_some();
                 if enters {
                     self.agent_can_come()?;
                 }
-                firmware.push(self, &mut chain, None);
+                firmware.push(self, &mut chain, order.map(|_| "our agent puts the disk first again"));
                 if enters || self.node.node.agent_connected {
                     self.leave(&mut chain, target, "back to the installed system, which stays as it is");
                 }
@@ -449,7 +450,7 @@ impl Case<'_> {
     fn leave(&self, chain: &mut Chain<'_>, target: RootTarget, reason: &str) {
         let changes = vec![Change {
             what: "first boot device".to_owned(),
-            observed: None,
+            observed: self.node.wrong_boot_order.clone(),
             wanted: "the system's disk".to_owned(),
         }];
         let because = Because {

@@ -60,23 +60,16 @@ const ADVICE: &str = "a machine that boots the network first waits for it at eve
 
 pub(super) fn order(context: &Context, probed: &Probed) -> Verdict {
     let wanted = "the disk first";
-    match &context.seen.boot_first {
-        Some(BootFirst::Network(name)) => {
-            return Verdict::of(
-                false,
-                wanted,
-                format!("the BMC says the network is first ({name})"),
-                ADVICE,
-            );
-        }
-        Some(BootFirst::Other(name)) if probed.one("mode") != Some("uefi") => {
-            return Verdict::of(false, wanted, format!("the BMC says {name} is first"), ADVICE);
-        }
-        _ => {}
-    }
     match (probed.one("mode"), &context.seen.boot_first) {
         (Some("uefi"), _) => uefi_order(probed),
         (_, Some(BootFirst::Disk(name))) => Verdict::of(true, wanted, format!("the BMC says {name}"), ""),
+        (_, Some(BootFirst::Network(name))) => {
+            let observed = format!("the BMC says the network is first ({name})");
+            Verdict::of(false, wanted, observed, ADVICE)
+        }
+        (_, Some(BootFirst::Other(name))) => {
+            Verdict::of(false, wanted, format!("the BMC says {name} is first"), ADVICE)
+        }
         _ => Verdict::Skipped(
             "a PC BIOS does not tell its boot order to the system, and no BMC told it; that the machine restarted into its \
              disk is known"
