@@ -67,6 +67,8 @@ pub struct Settings {
     pub scripts: Vec<SiteScript>,
     /// Ways by which machines may be led to us. What was learnt of a machine before yields to it.
     pub ways: Vec<BootWay>,
+    /// URL of what firmware boots by HTTP where that is not our loader; `{server}` stands for our address.
+    pub uefi_url: Option<String>,
     /// Switch a machine on when its BMC is found and it is off.
     pub power_on_discovered: bool,
     /// Leave the clocks of BMCs alone, also those that are off.

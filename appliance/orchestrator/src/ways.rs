@@ -170,11 +170,7 @@ async fn lead(rack: Rack, id: NodeId, way: BootWay, http_port: u16, patience: Pa
     }
     let disc = way == BootWay::VirtualMedia;
     // Who fetches is who must reach us: the firmware our loader, the BMC our disc.
-    let (fetches, path) = if disc {
-        (node.bmc_address, DISC)
-    } else {
-        (node.address, LOADER)
-    };
+    let fetches = if disc { node.bmc_address } else { node.address };
     let from = fetches.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let Some(ours) = rack.look(|mind| mind.settings.own_address(from)) else {
         let text = format!("no {way}: this appliance has no address on a network of the rack");
@@ -185,7 +181,12 @@ async fn lead(rack: Rack, id: NodeId, way: BootWay, http_port: u16, patience: Pa
         // Writing to a String cannot fail.
         let _ = write!(url, ":{http_port}");
     }
-    url.push_str(path);
+    url.push_str(if disc { DISC } else { LOADER });
+    // What the site has firmware boot in place of our loader.
+    let instead = rack.look(|mind| mind.settings.uefi_url.clone()).filter(|_| !disc);
+    if let Some(instead) = instead {
+        url = instead.replace("{server}", &ours.to_string());
+    }
     if let Err(error) = carry_out(&rack, &node, disc, url).await {
         let what = if disc { "our disc" } else { "our boot URL" };
         tell(

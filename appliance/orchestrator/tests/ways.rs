@@ -162,6 +162,19 @@ async fn a_firmware_that_takes_no_offer_is_given_our_url_by_its_bmc_and_restarte
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bmc_is_given_what_the_site_boots_in_place_of_our_loader() {
+    let bmc = Arc::new(Bmc::default());
+    let (rack, _node, _stop) = known(bmc.clone()).await;
+    rack.configure(Settings {
+        uefi_url: Some("http://{server}:8080/boot/v1/snponly.efi".into()),
+        ..settings()
+    });
+    rack.event(Some(mac(1)), given_up(BootWay::RedfishUrl));
+    let asked = until("both asked", || Some(bmc.asked()).filter(|asked| asked.len() >= 2)).await;
+    assert_eq!(asked, ["Http http://10.10.0.1:8080/boot/v1/snponly.efi", "Reset"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bmc_that_cannot_and_a_machine_at_work_are_left_alone_and_told() {
     let bmc = Arc::new(Bmc {
         too_old: true,

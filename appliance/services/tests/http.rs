@@ -45,6 +45,7 @@ fn server(limits: HttpLimits) -> Server {
         .add_file("base.cpio.zst", &folder.path().join("base"))
         .unwrap();
     artifacts.add_bytes("loader.efi", &b"MZ loader"[..]).unwrap();
+    artifacts.add_bytes("snponly.efi", &b"MZ ipxe"[..]).unwrap();
     let (sink, common) = Sink::new();
     let desk = Arc::new(Desk::default());
     let address = free_port();
@@ -206,6 +207,11 @@ fn curl_gets_files_ranges_and_nothing_when_unchanged() {
     let loader = server.url("/boot/v1/loader.efi");
     let args = ["-sS", "-w", "%{num_connects}", &loader, &loader, &loader];
     assert_eq!(run("curl", &args).stdout, b"MZ loader1MZ loader0MZ loader0");
+    let ipxe = server.url("/boot/v1/snponly.efi");
+    assert_eq!(
+        run("curl", &["-sS", "-w", "%{content_type}", &ipxe]).stdout,
+        b"MZ ipxeapplication/efi"
+    );
     let moved = run(
         "curl",
         &[

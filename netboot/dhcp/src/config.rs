@@ -201,8 +201,9 @@ pub struct BootPolicy {
     pub tftp_server: Option<Ipv4Addr>,
     /// Boot file by architecture: a TFTP name, or a URL for the HTTP architectures.
     pub files: Vec<(ClientArch, String)>,
-    /// URL of our loader over TLS, for machines led by [`BootWay::UefiHttps`]; `None` when there is no such server.
-    pub tls_url: Option<String>,
+    /// Scheme, host and port under which what lies below `http://{server}` is served over TLS, for machines led by
+    /// [`BootWay::UefiHttps`]; `None` when there is no such server.
+    pub tls_origin: Option<String>,
     /// URL of the iPXE script.
     pub script_url: String,
     /// Where our own loader finds us (its option 67).
@@ -220,7 +221,7 @@ impl Default for BootPolicy {
                 file(ClientArch::X64Uefi, "loader.efi"),
                 file(ClientArch::X64UefiHttp, "http://{server}/boot/v1/loader.efi"),
             ],
-            tls_url: None,
+            tls_origin: None,
             script_url: "http://{server}/boot/v1/script.ipxe?mac={mac}".to_owned(),
             loader_url: "http://{server}".to_owned(),
         }
@@ -228,11 +229,12 @@ impl Default for BootPolicy {
 }
 
 impl BootPolicy {
-    /// The same policy with `snponly.efi` (iPXE over the firmware's network driver) for x86-64 UEFI instead of our
-    /// own loader: the site's fallback for firmware our loader does not run on.
+    /// The same policy with `snponly.efi` (iPXE over the firmware's network driver) for x86-64 UEFI, by TFTP and by HTTP
+    /// Boot, instead of our own loader: the site's fallback for firmware our loader does not run on.
     #[must_use]
     pub fn with_snponly(mut self) -> Self {
         self.set_file(ClientArch::X64Uefi, "snponly.efi");
+        self.set_file(ClientArch::X64UefiHttp, "http://{server}/boot/v1/snponly.efi");
         self
     }
 
@@ -248,6 +250,16 @@ impl BootPolicy {
             .iter()
             .find(|(a, _)| *a == arch)
             .map(|(_, file)| file.as_str())
+    }
+
+    /// Where a boot file's `url` is to be had over TLS; `None` when it is not.
+    pub(crate) fn over_tls(&self, url: &str) -> Option<String> {
+        if url.starts_with("https://") {
+            return Some(url.to_owned());
+        }
+        let (origin, ours) = (self.tls_origin.as_deref()?, url.strip_prefix("http://{server}")?);
+        // Another port than 80 is that of the server without TLS.
+        Some(format!("{origin}{}", ours.get(ours.find('/')?..)?))
     }
 }
 

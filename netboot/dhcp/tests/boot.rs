@@ -9,7 +9,7 @@ use std::net::SocketAddrV4;
 
 use rackbar_dhcp::packet::{DhcpOption as Opt, MIN_MESSAGE, MessageType, code};
 use rackbar_dhcp::{ClientPhase, Config, Destination, Input, Mode, Reservation, ReservedFor, UnknownClients};
-use rackbar_model::{BootWay, EventKind};
+use rackbar_model::{BootWay, ClientArch, EventKind};
 use rig::*;
 
 fn proxy() -> Rig {
@@ -71,12 +71,16 @@ fn http_boot_gets_its_class_echoed_and_a_url() {
 
 /// A rack where HTTP Boot is led over TLS first, as far as `ways` says.
 fn over_tls(mode: Mode, ways: &[BootWay]) -> Rig {
+    Rig::new(tls_config(mode, ways))
+}
+
+fn tls_config(mode: Mode, ways: &[BootWay]) -> Config {
     let mut network = rack(mode);
     network.ways = ways.to_vec();
     let mut config = config(network);
     config.limits.probes = 0;
-    config.boot.tls_url = Some("https://{server}/boot/v1/loader.efi".into());
-    Rig::new(config)
+    config.boot.tls_origin = Some("https://{server}:8443".into());
+    config
 }
 
 #[test]
@@ -86,11 +90,11 @@ fn http_boot_goes_over_tls_where_the_site_says_so_and_without_it_when_the_firmwa
     for xid in 0..2 {
         rig.hear(&client(xid).discover());
         let offer = rig.sent();
-        assert_eq!(offer.text(code::BOOT_FILE), "https://10.0.0.1/boot/v1/loader.efi");
+        assert_eq!(offer.text(code::BOOT_FILE), "https://10.0.0.1:8443/boot/v1/loader.efi");
         assert_eq!(offer.text(code::VENDOR_CLASS), "HTTPClient");
         let address = offer.packet().yiaddr();
         rig.hear(&client(xid).request(address, SERVER));
-        assert_eq!(rig.sent().text(code::BOOT_FILE), "https://10.0.0.1/boot/v1/loader.efi");
+        assert_eq!(rig.sent().text(code::BOOT_FILE), "https://10.0.0.1:8443/boot/v1/loader.efi");
         rig.out.clear();
         rig.wait(20_000);
     }
@@ -108,7 +112,7 @@ fn http_boot_goes_over_tls_where_the_site_says_so_and_without_it_when_the_firmwa
 fn a_firmware_that_breaks_off_tls_is_led_without_it_at_once() {
     let mut rig = over_tls(Mode::Own, &[BootWay::UefiHttps, BootWay::UefiHttp]);
     rig.hear(&Client::edk2_http(mac(1)).xid(1).discover());
-    assert_eq!(rig.sent().text(code::BOOT_FILE), "https://10.0.0.1/boot/v1/loader.efi");
+    assert_eq!(rig.sent().text(code::BOOT_FILE), "https://10.0.0.1:8443/boot/v1/loader.efi");
     rig.engine
         .handle(rig.now, Input::TlsRefused { mac: mac(1) }, &mut rig.out);
     rig.wait(20_000);
@@ -131,11 +135,26 @@ fn a_site_that_wants_tls_alone_never_names_a_plain_url() {
         for xid in 0..6 {
             rig.hear(&Client::edk2_http(mac(1)).xid(xid).discover());
             let offer = rig.sent();
-            assert_eq!(offer.text(code::BOOT_FILE), "https://10.0.0.1/boot/v1/loader.efi");
+            assert_eq!(offer.text(code::BOOT_FILE), "https://10.0.0.1:8443/boot/v1/loader.efi");
             rig.out.clear();
             rig.wait(20_000);
         }
     }
+}
+
+#[test]
+fn ipxe_in_place_of_our_loader_goes_over_tls_too() {
+    let mut config = tls_config(Mode::Own, &[BootWay::UefiHttps]);
+    config.boot = config.boot.with_snponly();
+    // The port of the server without TLS is not that of the other.
+    let file = "http://{server}:8080/boot/v1/snponly.efi";
+    config.boot.set_file(ClientArch::X64UefiHttp, file);
+    let mut rig = Rig::new(config);
+    rig.hear(&Client::edk2_http(mac(1)).discover());
+    assert_eq!(
+        rig.sent().text(code::BOOT_FILE),
+        "https://10.0.0.1:8443/boot/v1/snponly.efi"
+    );
 }
 
 #[test]
@@ -175,6 +194,10 @@ fn the_sites_fallback_is_snponly_and_booting_can_be_off() {
     let mut rig = Rig::new(config.clone());
     rig.hear(&Client::edk2(mac(1)).discover());
     assert_eq!(rig.sent().text(code::BOOT_FILE), "snponly.efi");
+    rig.hear(&Client::edk2_http(mac(2)).discover());
+    let offer = rig.sent();
+    assert_eq!(offer.text(code::BOOT_FILE), "http://10.0.0.1/boot/v1/snponly.efi");
+    assert_eq!(offer.text(code::VENDOR_CLASS), "HTTPClient");
     config.boot.enabled = false;
     rig.engine.reconfigure(config);
     rig.hear(&Client::edk2(mac(1)).xid(2).discover());

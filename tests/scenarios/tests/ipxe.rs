@@ -4,19 +4,25 @@ use anyhow::{Result, ensure};
 use rackbar_model::FirmwareMode;
 use rackbar_scenarios::{Stage, rack_file};
 
-/// A BIOS machine runs the site's own script in its iPXE before ours; a UEFI machine gets iPXE in place of our loader.
+/// A BIOS machine runs the site's own script in its iPXE before ours; UEFI machines get iPXE in place of our loader, the
+/// one by PXE and the other by HTTP Boot.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_boot_by_ipxe_with_the_sites_script() -> Result<()> {
     let mut file = rack_file("demo")?;
-    file.nodes.truncate(2);
+    file.nodes.truncate(3);
     let script = "\n[[boot.script]]\ntext = \"\"\"\n#!ipxe\necho THE SITE SPEAKS FIRST\ngoto rackbar\n\"\"\"\n";
     let uefi = "[boot]\nuefi = \"snponly.efi\"\n";
     let stage = Stage::set_with(file, |text| text.replace("[boot]\n", uefi) + script).await?;
     stage.start_appliance().await?;
-    for name in ["n1", "n2"] {
+    for name in ["n1", "n2", "n3"] {
         stage.power_on(name).await?;
     }
-    for (name, mode) in [("n1", FirmwareMode::Bios), ("n2", FirmwareMode::Uefi)] {
+    let machines = [
+        ("n1", FirmwareMode::Bios),
+        ("n2", FirmwareMode::Uefi),
+        ("n3", FirmwareMode::Uefi),
+    ];
+    for (name, mode) in machines {
         let node = stage.until_discovered(name).await?;
         let found = node.inventory.as_ref().and_then(|inventory| inventory.firmware.mode);
         ensure!(found == Some(mode), "{name}: {found:?}");
@@ -36,11 +42,13 @@ async fn nodes_boot_by_ipxe_with_the_sites_script() -> Result<()> {
             );
         }
     }
-    let console = stage.console("n1")?;
-    ensure!(
-        console.contains("THE SITE SPEAKS FIRST"),
-        "n1's console shows nothing of the site's script:\n{console}"
-    );
+    for name in ["n1", "n2", "n3"] {
+        let console = stage.console(name)?;
+        ensure!(
+            console.contains("THE SITE SPEAKS FIRST"),
+            "{name}'s console shows nothing of the site's script:\n{console}"
+        );
+    }
     stage.end().await;
     Ok(())
 }

@@ -107,7 +107,7 @@ pub(super) fn policy(config: &Config, ports: Ports) -> BootPolicy {
         policy = policy.with_snponly();
     }
     let port = ports.boot_tls;
-    policy.tls_url = Some(format!("https://{{server}}:{port}/boot/v1/loader.efi"));
+    policy.tls_origin = Some(format!("https://{{server}}:{port}"));
     if ports.http.port() != 80 {
         let port = ports.http.port();
         let with_port = |text: &str| text.replace("http://{server}", &format!("http://{{server}}:{port}"));

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rackbar_artifacts::Artifacts;
 use rackbar_dhcp::{InterfaceId, Mode, Range, ReservedFor, UnknownClients};
-use rackbar_model::{ServiceStatus, Severity, Timestamp};
+use rackbar_model::{ClientArch, ServiceStatus, Severity, Timestamp};
 use rackbar_orchestrator::{self as orchestrator, Desk, DeskOptions, Rack, Settings};
 use rackbar_services::dhcp::{self, DhcpConfig, DhcpHandle};
 use rackbar_services::http::{self, Documents, HttpConfig, HttpHandle, HttpLimits};
@@ -99,12 +99,12 @@ impl Services {
     /// Says which networks there are, before anybody acts on them: a run that is taken up after a power cut needs to know
     /// by which address of ours its machine reaches us.
     pub(super) fn introduce(&self, config: &Config, placed: &[Placed]) {
-        self.rack.configure(settings(config, placed));
+        self.rack.configure(settings(config, placed, self.ports));
     }
 
     /// Puts a configuration in force.
     pub(super) fn apply(&mut self, config: &Config, placed: &[Placed]) {
-        self.rack.configure(settings(config, placed));
+        self.rack.configure(settings(config, placed, self.ports));
         let ours: Vec<_> = rack_addresses(config, placed).collect();
         boot::serve_disc(&self.rack, &self.artifacts, &ours, self.ports.http.port());
         self.wanted = (dhcp_config(config, placed, self.ports), ra_config(config, placed));
@@ -241,7 +241,7 @@ fn gate<'a>(remote: &Remote, placed: &'a [Placed]) -> Option<&'a Placed> {
     placed.iter().find(|one| one.network == remote.through)
 }
 
-fn settings(config: &Config, placed: &[Placed]) -> Settings {
+fn settings(config: &Config, placed: &[Placed], ports: Ports) -> Settings {
     let networks = config.networks.iter().enumerate().map(|(index, network)| {
         let address = placed
             .iter()
@@ -277,6 +277,9 @@ fn settings(config: &Config, placed: &[Placed]) -> Settings {
         kernel_arguments: config.boot.kernel_arguments.clone(),
         scripts: config.boot.scripts.clone(),
         ways: config.boot.negotiate.clone(),
+        uefi_url: boot::policy(config, ports)
+            .file(ClientArch::X64UefiHttp)
+            .map(str::to_owned),
         power_on_discovered: config.bmc.power_on_discovered,
         leave_bmc_clocks: !config.bmc.set_clocks,
         mirrors: config.proxy.mirrors.iter().map(|mirror| mirror.name.clone()).collect(),
@@ -483,6 +486,8 @@ mod tests {
         };
         let policy = boot::policy(&config, ports);
         assert_eq!(policy.loader_url, "http://{server}:8080");
+        let url = settings(&config, &[], ports).uefi_url;
+        assert_eq!(url.as_deref(), Some("http://{server}:8080/boot/v1/loader.efi"));
         assert!(
             policy
                 .script_url

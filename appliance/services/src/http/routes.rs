@@ -13,6 +13,29 @@ use super::date::http_date;
 use super::request::{Method, Request, query_value};
 use crate::doors::{BootDesk, BootReply};
 
+/// Where all of it is.
+const ROOT: &str = "/boot/v1/";
+
+/// Documents by name, and what is said where one is not there.
+const NAMED: [(&str, &str); 4] = [
+    (
+        "boot-ca.cer",
+        "HTTPS boot is off here: boot.negotiate does not name uefi_https.",
+    ),
+    (
+        "loader.efi",
+        "This appliance has no UEFI loader; boot by TFTP or build the image again.",
+    ),
+    (
+        "loader.iso",
+        "This appliance has no UEFI loader, or no address on a network of the rack.",
+    ),
+    (
+        "snponly.efi",
+        "This appliance has no iPXE for UEFI: build the image again.",
+    ),
+];
+
 const FILES: &str = "/boot/v1/files/";
 
 /// Below it: a token, and what an installer asks for.
@@ -79,32 +102,15 @@ pub(crate) struct Site {
 /// Answers `request` of `peer`, which reached us at `local`.
 pub(crate) fn respond(site: &Site, request: &Request, peer: IpAddr, local: Option<SocketAddr>) -> Response {
     let read = matches!(request.method, Method::Get | Method::Head);
+    let name = request.path.strip_prefix(ROOT).unwrap_or_default();
+    if let (true, Some((name, missing))) = (read, NAMED.iter().find(|(known, _)| *known == name)) {
+        return named(site, request, name, missing);
+    }
     match request.path.as_str() {
         "/boot/v1/report" if request.method == Method::Post => report(site, request, peer),
         "/boot/v1/report" => not_allowed("POST"),
         "/boot/v1/script.ipxe" if read => script(site, request, peer),
         "/boot/v1/manifest" if read => manifest(site, request, peer),
-        "/boot/v1/boot-ca.cer" if read => match site.artifacts.by_name("boot-ca.cer") {
-            Some(artifact) => file(request, artifact, "no-cache"),
-            None => Response::text(404, "HTTPS boot is off here: boot.negotiate does not name uefi_https.")
-                .about("boot-ca.cer"),
-        },
-        "/boot/v1/loader.efi" if read => match site.artifacts.by_name("loader.efi") {
-            Some(artifact) => file(request, artifact, "no-cache"),
-            None => Response::text(
-                404,
-                "This appliance has no UEFI loader; boot by TFTP or build the image again.",
-            )
-            .about("loader.efi"),
-        },
-        "/boot/v1/loader.iso" if read => match site.artifacts.by_name("loader.iso") {
-            Some(artifact) => file(request, artifact, "no-cache"),
-            None => Response::text(
-                404,
-                "This appliance has no UEFI loader, or no address on a network of the rack.",
-            )
-            .about("loader.iso"),
-        },
         path if path.starts_with(INSTALLER) && request.method == Method::Get => installer(site, path, peer),
         // Nothing of the path is told on: it holds a token.
         path if path.starts_with(INSTALLER) => not_allowed("GET"),
@@ -116,6 +122,14 @@ pub(crate) fn respond(site: &Site, request: &Request, peer: IpAddr, local: Optio
         )
         .about(&shown(path)),
         _ => redirect(request, local),
+    }
+}
+
+/// A document that has one name and always its newest content.
+fn named(site: &Site, request: &Request, name: &str, missing: &str) -> Response {
+    match site.artifacts.by_name(name) {
+        Some(artifact) => file(request, artifact, "no-cache"),
+        None => Response::text(404, missing).about(name),
     }
 }
 

@@ -84,9 +84,9 @@ fn files_are_found_by_digest_only() {
 }
 
 #[test]
-fn loader_and_its_disc_are_there_or_say_why_not() {
+fn loader_its_disc_and_ipxe_are_there_or_say_why_not() {
     let bench = bench();
-    for name in ["loader.efi", "loader.iso"] {
+    for name in ["loader.efi", "loader.iso", "snponly.efi"] {
         let get = || ask(&bench, &format!("GET /boot/v1/{name} HTTP/1.1"), b"");
         assert_eq!((get().status, get().what.as_deref()), (404, Some(name)));
         bench.site.artifacts.add_bytes(name, vec![1; 10]).unwrap();

@@ -1,5 +1,6 @@
 //! What a booting client is told, by who speaks and from where.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 use rackbar_model::{BootWay, ClientArch, MacAddr};
@@ -57,11 +58,7 @@ impl BootAnswer {
             Speaker::HttpRom => {
                 // Beside another server there is one URL and no second try: TLS only where the site wants nothing else.
                 let only_tls = network.allows(BootWay::UefiHttps) && !network.allows(BootWay::UefiHttp);
-                let tls = if proxy {
-                    only_tls
-                } else {
-                    led == Some(BootWay::UefiHttps)
-                };
+                let tls = only_tls || (!proxy && led == Some(BootWay::UefiHttps));
                 let way = match (proxy, tls) {
                     (true, _) => BootWay::Proxy,
                     (false, true) => BootWay::UefiHttps,
@@ -70,7 +67,7 @@ impl BootAnswer {
                 Some(Self {
                     way: Some(way),
                     vendor_class: Some("HTTPClient"),
-                    ..answer(http_file(policy, question, tls)?)
+                    ..answer(&http_file(policy, question, tls)?)
                 })
             }
             // iPXE takes `PXEClient` in an answer with an address as an order to look for PXE boot servers, so there
@@ -103,13 +100,14 @@ fn file_for<'p>(policy: &'p BootPolicy, question: &Question<'_>, absent: ClientA
         .find_map(|arch| policy.file(arch))
 }
 
-/// The URL for a client of UEFI HTTP Boot; over TLS there is our loader for x86-64 alone.
-fn http_file<'p>(policy: &'p BootPolicy, question: &Question<'_>, tls: bool) -> Option<&'p str> {
+/// The URL for a client of UEFI HTTP Boot.
+fn http_file<'p>(policy: &'p BootPolicy, question: &Question<'_>, tls: bool) -> Option<Cow<'p, str>> {
+    let file = file_for(policy, question, ClientArch::X64UefiHttp)?;
     if tls {
-        let x64 = question.arch.is_none_or(|arch| arch == ClientArch::X64UefiHttp);
-        return policy.tls_url.as_deref().filter(|_| x64);
+        policy.over_tls(file).map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(file))
     }
-    file_for(policy, question, ClientArch::X64UefiHttp)
 }
 
 fn fill(template: &str, server: Ipv4Addr, mac: MacAddr) -> String {
