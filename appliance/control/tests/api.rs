@@ -27,6 +27,7 @@ fn discover() -> EventKind {
         user_class: None,
         relay: None,
         circuit_id: None,
+        remote_id: None,
     }
 }
 

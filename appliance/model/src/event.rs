@@ -56,8 +56,11 @@ pub enum EventKind {
         /// Relay agent, when it came through one.
         #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
         relay: Option<Ipv4Addr>,
-        /// Option 82 circuit ID, printable.
+        /// Option 82 circuit ID: the relay's port. Text, or hexadecimal octets where it is none.
         circuit_id: Option<String>,
+        /// Option 82 remote ID: the relay, or who is connected to it (RFC 3046 section 3.2). Written like the circuit ID.
+        #[serde(default)]
+        remote_id: Option<String>,
     },
     /// We offered an address, boot information, or both.
     DhcpOffer {

@@ -169,14 +169,16 @@ fn dhcp(kind: &EventKind, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             user_class,
             relay,
             circuit_id,
+            remote_id,
         } => write!(
             f,
-            "DHCP: discover on {network}{}{}{}{}{}",
+            "DHCP: discover on {network}{}{}{}{}{}{}",
             Maybe(", ", arch.as_ref()),
             Maybe(", class ", vendor_class.as_ref()),
             Maybe(", user class ", user_class.as_ref()),
             Maybe(", through relay ", relay.as_ref()),
             Maybe(" port ", circuit_id.as_ref()),
+            Maybe(" remote ID ", remote_id.as_ref()),
         ),
         EventKind::DhcpOffer {
             address,
@@ -354,8 +356,22 @@ mod tests {
             user_class: Some("iPXE".into()),
             relay: None,
             circuit_id: None,
+            remote_id: None,
         };
         assert_eq!(kind.to_string(), "DHCP: discover on rack, x86-64 UEFI, user class iPXE");
+        let relayed = EventKind::DhcpDiscover {
+            network: "far".into(),
+            arch: None,
+            vendor_class: None,
+            user_class: None,
+            relay: Some([10, 30, 0, 254].into()),
+            circuit_id: Some("Ethernet7".into()),
+            remote_id: Some("52:54:00:aa:bb:cc".into()),
+        };
+        assert_eq!(
+            relayed.to_string(),
+            "DHCP: discover on far, through relay 10.30.0.254 port Ethernet7 remote ID 52:54:00:aa:bb:cc"
+        );
     }
 
     #[test]

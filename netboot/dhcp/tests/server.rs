@@ -363,7 +363,7 @@ fn a_relayed_client_gets_its_own_subnet_and_option_82_back() {
     rig.packet(67, SocketAddrV4::new(relay, 67), &via(MessageType::Discover, &[]));
     let told = format!("{:?}", rig.out);
     assert!(
-        told.contains("circuit_id: Some(\"eth7\")") && told.contains("network: \"far\""),
+        told.contains("circuit_id: Some(\"eth7\"), remote_id: Some(\"aa:bb\")") && told.contains("network: \"far\""),
         "{told}"
     );
     let offer = rig.sent();

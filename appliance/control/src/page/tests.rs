@@ -82,6 +82,7 @@ pub(super) async fn with_node(context: &Context) -> String {
         user_class: None,
         relay: None,
         circuit_id: None,
+        remote_id: None,
     };
     context.rack.event(Some(MAC), discover);
     let end = Instant::now() + Duration::from_secs(10);

@@ -93,6 +93,7 @@ pub fn discover(network: &str) -> EventKind {
         user_class: None,
         relay: None,
         circuit_id: None,
+        remote_id: None,
     }
 }
 

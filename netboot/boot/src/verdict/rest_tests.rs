@@ -36,6 +36,7 @@ fn system() -> EventKind {
         user_class: None,
         relay: None,
         circuit_id: None,
+        remote_id: None,
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn discover(user_class: Option<&str>) -> EventKind {
         user_class: user_class.map(String::from),
         relay: None,
         circuit_id: None,
+        remote_id: None,
     }
 }
 

@@ -140,6 +140,16 @@ impl<'a> Question<'a> {
     }
 }
 
+/// What a relay says of where a request came from: text as it is, and octets that are none (MAC addresses, numbers of
+/// slots and ports) in hexadecimal, which a reader can compare with the switch's own display.
+pub(super) fn relay_id(bytes: &[u8]) -> Option<String> {
+    let bytes = bytes.get(..TEXT_LIMIT).unwrap_or(bytes);
+    if bytes.iter().all(|b| b.is_ascii_graphic() || *b == b' ') {
+        return words(bytes);
+    }
+    Some(bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":"))
+}
+
 /// Text for people out of an option's octets; `None` when nothing is in it.
 pub(super) fn words(bytes: &[u8]) -> Option<String> {
     let text = Text(bytes.get(..TEXT_LIMIT).unwrap_or(bytes)).to_string();

@@ -2,7 +2,7 @@
 
 use rackbar_model::{EventKind, Severity, Timestamp};
 
-use super::question::{Question, Speaker, words};
+use super::question::{Question, Speaker, relay_id};
 use super::{Admission, Engine, event};
 use crate::Output;
 use crate::packet::{MessageType, code, relay};
@@ -137,6 +137,7 @@ pub(super) fn discover_event(network: &str, question: &Question<'_>) -> EventKin
         vendor_class: question.text(code::VENDOR_CLASS),
         user_class: question.text(code::USER_CLASS),
         relay: question.relay(),
-        circuit_id: info.get(relay::CIRCUIT_ID).and_then(words),
+        circuit_id: info.get(relay::CIRCUIT_ID).and_then(relay_id),
+        remote_id: info.get(relay::REMOTE_ID).and_then(relay_id),
     }
 }
