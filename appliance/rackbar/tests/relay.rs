@@ -38,7 +38,18 @@ pool = ["10.79.0.100-10.79.0.120"]
 struct Net(String);
 
 impl Net {
+    /// With our side set up by others.
     fn new() -> Self {
+        let net = Self::bare();
+        let server = net.name("server");
+        ip(&format!("-n {server} addr add 10.78.0.1/24 dev rack0"));
+        ip(&format!("-n {server} link set rack0 up"));
+        ip(&format!("-n {server} route add 10.79.0.0/24 via 10.78.0.254"));
+        net
+    }
+
+    /// With `rack0` as a kernel finds it: down, and without an address.
+    fn bare() -> Self {
         let euid = nix::unistd::geteuid();
         assert!(euid.is_root(), "this test makes network namespaces and needs root");
         static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -55,15 +66,12 @@ impl Net {
         ip(&format!(
             "-n {router} link add down0 type veth peer name c0 netns {client}"
         ));
-        ip(&format!("-n {server} addr add 10.78.0.1/24 dev rack0"));
         ip(&format!("-n {router} addr add 10.78.0.254/24 dev up0"));
         ip(&format!("-n {router} addr add 10.79.0.254/24 dev down0"));
-        for (name, link) in [(&server, "rack0"), (&router, "up0"), (&router, "down0")] {
-            ip(&format!("-n {name} link set {link} up"));
+        for link in ["up0", "down0"] {
+            ip(&format!("-n {router} link set {link} up"));
         }
         ip(&format!("-n {client} link set c0 address {MACHINE} up"));
-        // The daemon sets it where the network is its own to set up; here it is not.
-        ip(&format!("-n {server} route add 10.79.0.0/24 via 10.78.0.254"));
         let forward = net.run("router", "sh", &["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
         assert!(forward.status.success(), "{forward:#?}");
         net
@@ -81,6 +89,12 @@ impl Net {
 
     fn run(&self, part: &str, program: &str, arguments: &[&str]) -> Output {
         self.command(part, program).args(arguments).output().unwrap()
+    }
+
+    /// Our side's routes to a subnet, a line each, without spaces at their ends.
+    fn routes(&self, subnet: &str) -> Vec<String> {
+        let said = self.run("server", "ip", &["-4", "route", "show", subnet]);
+        text(&said).lines().map(|line| line.trim().to_owned()).collect()
     }
 
     /// Debian's relay between the two networks; adds option 82.
@@ -127,6 +141,10 @@ struct Appliance<'a> {
 
 impl<'a> Appliance<'a> {
     fn start(net: &'a Net, config: &str) -> Self {
+        Self::start_with(net, config, &["--no-network-setup"])
+    }
+
+    fn start_with(net: &'a Net, config: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::create_dir(path("boot")).unwrap();
@@ -136,9 +154,7 @@ impl<'a> Appliance<'a> {
         std::fs::write(path("rackbar.toml"), config).unwrap();
         let log = std::fs::File::create(path("log")).unwrap();
         let mut command = net.command("server", RACKBAR);
-        command
-            .args(["daemon", "--no-network-setup"])
-            .args(["--listen-api", "127.0.0.1:443"]);
+        command.arg("daemon").args(more).args(["--listen-api", "127.0.0.1:443"]);
         for (option, name) in [
             ("--boot-files", "boot"),
             ("--config", "rackbar.toml"),
@@ -302,4 +318,52 @@ fn a_relay_of_a_network_nobody_configured_is_told_in_words() {
     let events = appliance.ask(&["events"]);
     assert!(events.contains("through = \"near\""), "{events}");
     assert_eq!(events.matches("passes on requests").count(), 1, "once");
+}
+
+#[test]
+fn the_appliance_sets_the_way_to_a_network_behind_a_relay_and_takes_it_away() {
+    // The daemon writes one where there is none.
+    assert!(
+        Path::new("/etc/resolv.conf").exists(),
+        "this machine is to keep its resolvers"
+    );
+    let net = Net::bare();
+    let _relay = net.relay();
+    let server = net.name("server");
+    let appliance = Appliance::start_with(&net, &format!("{NEAR}{FAR}"), &[]);
+    let path = |name: &str| appliance.folder.path().join(name);
+    let ours = "10.79.0.0/24 via 10.78.0.254 dev rack0";
+    let is_set = |subnet: &str, way: &str| {
+        let routes = net.routes(subnet);
+        routes.len() == 1 && routes[0].starts_with(way) && routes[0].contains("metric 1024")
+    };
+    appliance.until("the way is set", || is_set("10.79.0.0/24", ours));
+    // Answers to the relay and to the machine itself leave by it: there is no other way out of our namespace.
+    let (script, told) = (path("script"), path("told"));
+    write_script(&script, &told);
+    let client = Running(appliance.udhcpc("20", &script).spawn().unwrap());
+    appliance.until("the machine has a lease", || told.exists());
+    let file = net.run("client", "curl", &["-s", "-m", "10", "tftp://10.78.0.1/undionly.kpxe"]);
+    assert_eq!(text(&file), "what stands for undionly.kpxe");
+    drop(client);
+
+    // One that somebody took away comes back.
+    ip(&format!("-n {server} route del 10.79.0.0/24 via 10.78.0.254"));
+    appliance.until("it is set again", || is_set("10.79.0.0/24", ours));
+
+    // It follows the configuration; a person's own way to the same network is not ours to touch.
+    ip(&format!("-n {server} route add 10.79.0.0/24 via 10.78.0.253 metric 50"));
+    let moved = FAR
+        .replace("10.79.0.", "10.80.0.")
+        .replace("10.78.0.254", "10.78.0.252");
+    std::fs::write(path("rackbar.toml"), format!("{NEAR}{moved}")).unwrap();
+    let new = "10.80.0.0/24 via 10.78.0.252 dev rack0";
+    appliance.until("the new way is set", || is_set("10.80.0.0/24", new));
+    assert_eq!(
+        net.routes("10.79.0.0/24"),
+        ["10.79.0.0/24 via 10.78.0.253 dev rack0 metric 50"]
+    );
+    std::fs::write(path("rackbar.toml"), NEAR).unwrap();
+    appliance.until("the way is taken away", || net.routes("10.80.0.0/24").is_empty());
+    assert_eq!(net.routes("10.79.0.0/24").len(), 1);
 }

@@ -461,6 +461,10 @@ impl Daemon {
                     tracing::error!(error = format!("{error:#}"), "the certificate could not be made");
                 }
             } else if retry {
+                // A route goes with its interface, and may be taken away by hand.
+                if !self.options.no_network_setup && !self.config.remotes.is_empty() {
+                    self.networks.route(&self.config, &mut self.placed);
+                }
                 self.services.start_missing();
             }
             self.follow();
