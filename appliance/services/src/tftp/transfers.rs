@@ -26,6 +26,22 @@ const LISTENER: u64 = 1 << 62;
 const REQUEST: usize = 516;
 /// Refusals told of per second: a scan for file names must not fill the journal.
 const REFUSALS_PER_SECOND: u32 = 32;
+/// Requests told of per second: two full racks that power on together stay below, a client that asks for ever does not.
+const REQUESTS_PER_SECOND: u32 = 1024;
+
+/// How much was told in the second that began at `.0`.
+#[derive(Default)]
+struct Told(Duration, u32);
+
+impl Told {
+    fn another(&mut self, now: Duration, most: u32) -> bool {
+        if now.saturating_sub(self.0) >= Duration::from_secs(1) {
+            *self = Self(now, 0);
+        }
+        self.1 = self.1.saturating_add(1);
+        self.1 <= most
+    }
+}
 
 /// Another configuration.
 pub(crate) struct Order {
@@ -58,7 +74,8 @@ pub(crate) struct Transfers {
     timers: BinaryHeap<Reverse<(Duration, u64)>>,
     receiver: Receiver,
     outputs: Vec<Output>,
-    told: (Duration, u32),
+    refusals: Told,
+    requests: Told,
 }
 
 impl Transfers {
@@ -85,7 +102,8 @@ impl Transfers {
             timers: BinaryHeap::new(),
             receiver: Receiver::new(REQUEST),
             outputs: Vec::new(),
-            told: (Duration::ZERO, 0),
+            refusals: Told::default(),
+            requests: Told::default(),
         }
     }
 
@@ -173,7 +191,7 @@ impl Transfers {
             Opening::Repeated => None,
             Opening::Refused { reply, event } => {
                 metrics.tftp_refused.inc();
-                if let Some(event) = event.filter(|_| self.may_tell(now)) {
+                if let Some(event) = event.filter(|_| self.refusals.another(now, REFUSALS_PER_SECOND)) {
                     self.tell(client.ip(), event);
                 }
                 reply
@@ -187,7 +205,9 @@ impl Transfers {
                 if let Some(old) = replaces {
                     self.running.remove(&old.0);
                 }
-                self.tell(client.ip(), event);
+                if self.requests.another(now, REQUESTS_PER_SECOND) {
+                    self.tell(client.ip(), event);
+                }
                 if let Some(mac) = self.common.clients.mac_of(client.ip()) {
                     self.common.clients.fetched(mac);
                 }
@@ -224,14 +244,6 @@ impl Transfers {
                 None
             }
         }
-    }
-
-    fn may_tell(&mut self, now: Duration) -> bool {
-        if now.saturating_sub(self.told.0) >= Duration::from_secs(1) {
-            self.told = (now, 0);
-        }
-        self.told.1 += 1;
-        self.told.1 <= REFUSALS_PER_SECOND
     }
 
     /// A port of its own for a transfer (RFC 1350 section 4), connected: the kernel then drops what strangers send to it

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy sees no test in a helper module")]
 
 pub(crate) mod netns;
+pub(crate) mod storm;
 
 use std::net::IpAddr;
 use std::process::{Command, Output};
