@@ -222,6 +222,8 @@ impl Artifact {
 struct Maps {
     by_digest: HashMap<Digest, Arc<Artifact>>,
     by_name: HashMap<String, Arc<Artifact>>,
+    /// The site's own, apart from ours: no name of theirs can hide one of ours.
+    of_site: HashMap<String, Arc<Artifact>>,
 }
 
 /// All boot files of the appliance. Shared between the services; files can be added while they run.
@@ -303,6 +305,36 @@ impl Artifacts {
         maps.by_name.get(name).cloned()
     }
 
+    /// Replaces the site's own boot files: name and content. They are found by [`Self::site_file`] alone. A transfer
+    /// under way holds the content that it began with.
+    ///
+    /// # Errors
+    /// When a name is not one of [`is_site_name`]; nothing is changed then.
+    pub fn set_site_files<'n>(
+        &self,
+        files: impl IntoIterator<Item = (&'n str, Arc<[u8]>)>,
+    ) -> Result<(), ArtifactError> {
+        let mut of_site = HashMap::new();
+        for (name, content) in files {
+            if !is_site_name(name) {
+                return Err(ArtifactError::Name(name.to_owned()));
+            }
+            let new = in_memory(name, content, SystemTime::now(), None);
+            // What is as it was keeps its date, by which clients ask whether it changed.
+            let old = self.site_file(name).filter(|old| old.digest == new.digest);
+            of_site.insert(name.to_owned(), old.unwrap_or_else(|| Arc::new(new)));
+        }
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        maps.of_site = of_site;
+        Ok(())
+    }
+
+    /// A boot file of the site's own.
+    pub fn site_file(&self, name: &str) -> Option<Arc<Artifact>> {
+        let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
+        maps.of_site.get(name).cloned()
+    }
+
     /// All files reachable by name, sorted by name.
     pub fn list(&self) -> Vec<Arc<Artifact>> {
         let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
@@ -330,6 +362,12 @@ impl Artifacts {
         maps.by_name.insert(artifact.name.clone(), Arc::clone(&artifact));
         artifact
     }
+}
+
+/// True for what a boot file of the site's own may be called: up to 100 octets, plain names with `/` between them. Such a
+/// name leads nowhere but below the folder it is looked for in.
+pub fn is_site_name(name: &str) -> bool {
+    name.len() <= 100 && name.split('/').all(|part| check_name(part).is_ok())
 }
 
 fn check_name(name: &str) -> Result<(), ArtifactError> {
@@ -414,6 +452,39 @@ mod tests {
         assert_eq!(artifacts.get(&digest.parse().unwrap()).unwrap().name(), "vmlinuz");
         assert_eq!(artifacts.by_name("vmlinuz").unwrap().size(), 3);
         assert!(artifacts.by_name("../vmlinuz").is_none());
+    }
+
+    #[test]
+    fn files_of_the_site_have_names_of_their_own() {
+        let artifacts = Artifacts::new();
+        artifacts.add_bytes("vmlinuz", &b"ours"[..]).unwrap();
+        let set = |files: &[(&'static str, &'static [u8])]| {
+            artifacts.set_site_files(files.iter().map(|(name, content)| (*name, Arc::from(*content))))
+        };
+        set(&[("vmlinuz", b"theirs"), ("grub/grub.cfg", b"set")]).unwrap();
+        let content = |name: &str| artifacts.site_file(name).map(|file| file.digest());
+        assert_eq!(content("vmlinuz"), Some(Digest(sha256(b"theirs"))));
+        assert_eq!(artifacts.by_name("vmlinuz").unwrap().digest(), Digest(sha256(b"ours")));
+        assert!(artifacts.by_name("grub/grub.cfg").is_none());
+        let before = artifacts.site_file("grub/grub.cfg").unwrap();
+        for bad in [
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../b",
+            "a//b",
+            "a/",
+            "./a",
+            ".hidden",
+            "a\\b",
+            &"x".repeat(101),
+        ] {
+            assert!(!is_site_name(bad), "{bad}");
+        }
+        assert!(set(&[("../x", b"")]).is_err());
+        set(&[("grub/grub.cfg", b"set")]).unwrap();
+        assert!(Arc::ptr_eq(&before, &artifacts.site_file("grub/grub.cfg").unwrap()));
+        assert_eq!(content("vmlinuz"), None, "the whole list is replaced");
     }
 
     #[test]

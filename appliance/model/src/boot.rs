@@ -51,9 +51,31 @@ impl ClientArch {
         }
     }
 
+    /// The code in option 93; of the two for x86-64 UEFI the registry's.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::X86Bios => 0,
+            Self::X86Uefi => 6,
+            Self::X64Uefi => 7,
+            Self::Arm32Uefi => 10,
+            Self::Arm64Uefi => 11,
+            Self::X86UefiHttp => 15,
+            Self::X64UefiHttp => 16,
+            Self::Arm64UefiHttp => 19,
+            Self::Other(code) => code,
+        }
+    }
+
+    /// True for a code of IANA's registry "Processor Architecture Types" (RFC 5970 section 3.3), which ends at 41 now.
+    pub const fn is_registered(self) -> bool {
+        self.code() <= 41
+    }
+
     /// True when the firmware fetches its boot file over HTTP and expects a URL in option 67.
     pub const fn is_http(self) -> bool {
-        matches!(self, Self::X86UefiHttp | Self::X64UefiHttp | Self::Arm64UefiHttp)
+        // EBC, ARM, BIOS, U-Boot (two), RISC-V (three) and LoongArch (two), each "boot from http" in the registry.
+        let other = matches!(self.code(), 17 | 18 | 20 | 23 | 24 | 26 | 28 | 30 | 38 | 40);
+        other || matches!(self, Self::X86UefiHttp | Self::X64UefiHttp | Self::Arm64UefiHttp)
     }
 }
 
@@ -240,6 +262,17 @@ mod tests {
         assert_eq!(ClientArch::from_code(7), ClientArch::X64Uefi);
         assert_eq!(ClientArch::from_code(9), ClientArch::X64Uefi);
         assert_eq!(ClientArch::from_code(0x1234), ClientArch::Other(0x1234));
+    }
+
+    #[test]
+    fn codes_are_the_registrys() {
+        for code in (0..=41).filter(|code| *code != 9) {
+            let arch = ClientArch::from_code(code);
+            assert!(arch.code() == code && arch.is_registered(), "{arch}");
+        }
+        assert!(!ClientArch::from_code(42).is_registered());
+        let http: Vec<u16> = (0..=41).filter(|code| ClientArch::from_code(*code).is_http()).collect();
+        assert_eq!(http, [15, 16, 17, 18, 19, 20, 23, 24, 26, 28, 30, 38, 40]);
     }
 
     #[test]

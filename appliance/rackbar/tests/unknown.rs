@@ -1,16 +1,28 @@
-//! The policy for machines nobody named, `clients.unknown`: the real daemon in a network namespace, asked by udhcpc and
-//! curl from another one.
+//! What machines are given to boot: the policy for those nobody named, `clients.unknown`, and files by architecture,
+//! `boot.file`. The real daemon in a network namespace, asked by udhcpc, curl and tftp-hpa from another one.
 
 #![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const RACKBAR: &str = env!("CARGO_BIN_EXE_rackbar");
 const PATIENCE: Duration = Duration::from_secs(60);
 const STRANGER: &str = "02:00:00:00:00:51";
 const KNOWN: &str = "02:00:00:00:00:52";
+
+const BASE: &str = r#"version = 1
+name = "unknown"
+[[network]]
+name = "rack"
+role = "rack"
+interface = "rack0"
+address = "10.78.0.1/24"
+dhcp = "own"
+pool = ["10.78.0.100-10.78.0.120"]
+"#;
 
 /// Two namespaces on one cable: `server` has `rack0` (10.78.0.1), `client` has `c0`.
 struct Net(String);
@@ -19,7 +31,9 @@ impl Net {
     fn new() -> Self {
         let euid = nix::unistd::geteuid();
         assert!(euid.is_root(), "this test makes network namespaces and needs root");
-        let net = Self(format!("rbu{}", std::process::id()));
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let net = Self(format!("rbu{}x{serial}", std::process::id()));
         let [server, client] = ["server", "client"].map(|part| net.name(part));
         for name in [&server, &client] {
             ip(&format!("netns add {name}"));
@@ -75,17 +89,22 @@ struct Appliance<'a> {
 
 impl<'a> Appliance<'a> {
     fn start(net: &'a Net, clients: &str) -> Self {
+        Self::start_with(net, &format!("[clients]\n{clients}\n"), &[])
+    }
+
+    /// With more in its configuration, and files beside it.
+    fn start_with(net: &'a Net, more: &str, files: &[(&str, &[u8])]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::create_dir(path("boot")).unwrap();
         for name in ["vmlinuz", "base.cpio.zst", "undionly.kpxe", "snponly.efi"] {
             std::fs::write(path("boot").join(name), format!("what stands for {name}")).unwrap();
         }
-        let config = format!(
-            "version = 1\nname = \"unknown\"\n[[network]]\nname = \"rack\"\nrole = \"rack\"\ninterface = \"rack0\"\n\
-             address = \"10.78.0.1/24\"\ndhcp = \"own\"\npool = [\"10.78.0.100-10.78.0.120\"]\n[clients]\n{clients}\n"
-        );
-        std::fs::write(path("rackbar.toml"), config).unwrap();
+        for (name, content) in files {
+            std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+            std::fs::write(path(name), content).unwrap();
+        }
+        std::fs::write(path("rackbar.toml"), format!("{BASE}{more}")).unwrap();
         let log = std::fs::File::create(path("log")).unwrap();
         let mut command = net.command("server", RACKBAR);
         command
@@ -161,6 +180,13 @@ impl<'a> Appliance<'a> {
 
     /// A BIOS machine with this MAC asks for an address: what udhcpc was told, as `name=value` lines.
     fn boots(&self, mac: &str) -> String {
+        self.boots_as(mac, "PXEClient", 0)
+    }
+
+    /// As [`Self::boots`], a firmware of this class and architecture.
+    fn boots_as(&self, mac: &str, class: &str, arch: u16) -> String {
+        let class = format!("{class}:Arch:{arch:05}:UNDI:003000");
+        let option = format!("0x5d:{arch:04x}");
         let client = self.net.name("client");
         ip(&format!("-n {client} link set c0 down"));
         ip(&format!("-n {client} link set c0 address {mac} up"));
@@ -178,9 +204,9 @@ impl<'a> Appliance<'a> {
             "-T",
             "1",
             "-V",
-            "PXEClient:Arch:00000:UNDI:002001",
+            &class,
             "-x",
-            "0x5d:0000",
+            &option,
             "-O",
             "bootfile",
             "-O",
@@ -276,4 +302,94 @@ fn machines_nobody_named_get_what_the_policy_says() {
         let (_, script) = appliance.script(KNOWN);
         assert_eq!(script.contains("rackbar.token="), known, "{policy}: {script}");
     }
+}
+
+const FILES: &str = r#"
+[[boot.file]]
+architecture = 6
+file = "ia32.efi"
+[[boot.file]]
+architecture = 10
+file = "arm32.efi"
+[[boot.file]]
+architecture = 11
+file = "arm64/ipxe.efi"
+[[boot.file]]
+architecture = 15
+url = "http://10.78.0.1:8000/ia32.efi"
+[[boot.file]]
+architecture = 19
+file = "arm64/ipxe.efi"
+[[boot.file]]
+file = "arm64/grub.cfg"
+"#;
+
+#[test]
+fn each_architecture_boots_the_file_the_site_names_for_it_and_what_has_none_is_told() {
+    let net = Net::new();
+    // More than what is sent from memory as it is: 40,000 blocks of 512 bytes would be too many for a block number.
+    let arm64: Vec<u8> = (0..5_000_000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let files = [
+        ("ia32.efi", &b"MZ ia32"[..]),
+        ("arm32.efi", b"MZ arm32"),
+        ("arm64/ipxe.efi", &arm64),
+        ("arm64/grub.cfg", b"set timeout=1"),
+        ("secret", b"beside it and not named"),
+    ];
+    let appliance = Appliance::start_with(&net, FILES, &files);
+    let mac = |arch: u16| format!("02:00:00:00:01:{arch:02x}");
+    let curl = |url: &str| net.run("client", "curl", &["-s", "-m", "20", url]).stdout;
+    for (arch, name, content) in [
+        (6, "ia32.efi", &b"MZ ia32"[..]),
+        (10, "arm32.efi", b"MZ arm32"),
+        (11, "arm64/ipxe.efi", &arm64),
+    ] {
+        let told = appliance.boots_as(&mac(arch), "PXEClient", arch);
+        assert!(told.contains(&format!("={name}\n")), "{name}: {told}");
+        assert!(told.contains("siaddr=10.78.0.1"), "{told}");
+        assert_eq!(curl(&format!("tftp://10.78.0.1/{name}")).len(), content.len());
+        let out = appliance.folder.path().join("fetched");
+        let out = out.to_str().unwrap();
+        let got = net.run("client", "tftp", &["-m", "binary", "10.78.0.1", "-c", "get", name, out]);
+        assert!(std::fs::read(out).unwrap() == content, "{name}: {got:?}");
+    }
+    let url = "http://10.78.0.1/boot/v1/site/arm64/ipxe.efi";
+    for (arch, url) in [(15, "http://10.78.0.1:8000/ia32.efi"), (19, url)] {
+        let told = appliance.boots_as(&mac(arch), "HTTPClient", arch);
+        assert!(told.contains(url), "{told}");
+    }
+    assert!(curl(url) == arm64);
+    assert_eq!(curl("tftp://10.78.0.1/arm64/grub.cfg"), b"set timeout=1");
+    assert_eq!(curl("http://10.78.0.1/boot/v1/site/arm64/grub.cfg"), b"set timeout=1");
+    for hidden in ["secret", "rackbar.toml", "arm64/../secret"] {
+        assert_eq!(curl(&format!("tftp://10.78.0.1/{hidden}")), b"");
+        let found = curl(&format!("http://10.78.0.1/boot/v1/site/{hidden}"));
+        assert!(!String::from_utf8_lossy(&found).contains("beside it"), "{hidden}");
+    }
+    // A RISC-V machine has none.
+    let told = appliance.boots_as(&mac(27), "PXEClient", 27);
+    assert!(!told.contains(".efi"), "{told}");
+    appliance.until("its timeline says so", || {
+        appliance
+            .ask(&["events"])
+            .contains("name one in a [[boot.file]] with architecture = 27")
+    });
+
+    // A file that changes is served as it is then; a mistake changes nothing, and what is named no more is gone.
+    let path = |name: &str| appliance.folder.path().join(name);
+    std::fs::write(path("ia32.efi"), "MZ ia32, rebuilt").unwrap();
+    appliance.until("the new file is served", || {
+        curl("tftp://10.78.0.1/ia32.efi") == b"MZ ia32, rebuilt"
+    });
+    let twice = FILES.replace("= 10\n", "= 6\n");
+    std::fs::write(path("rackbar.toml"), format!("{BASE}{twice}")).unwrap();
+    appliance.until("the mistake is told", || {
+        let events = appliance.ask(&["events"]);
+        events.contains("line 15, boot.file.architecture: there are two boot files for x86 UEFI (architecture 6)")
+    });
+    assert_eq!(curl("tftp://10.78.0.1/arm32.efi"), b"MZ arm32");
+    std::fs::write(path("rackbar.toml"), BASE).unwrap();
+    appliance.until("it is gone", || curl("tftp://10.78.0.1/arm32.efi").is_empty());
 }

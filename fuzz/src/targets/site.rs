@@ -11,7 +11,7 @@ mod config;
 
 pub(super) fn rackbar_toml(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Err(errors) = config::check(text, &|name| Ok(format!("#!ipxe\necho {name}\n"))) {
+    if let Err(errors) = config::check(text, &|name: &str| Ok(format!("#!ipxe\necho {name}\n"))) {
         assert!(!errors.is_empty(), "refused without a reason");
         let _ = config::in_words(&errors);
     }

@@ -34,8 +34,14 @@ fn boot_part(spec: &BootSpec, base_url: &str, mac: MacAddr) -> String {
     }
     let mut script = format!(
         ":rackbar\n\
-         echo Rackbar: {mac} boots from {base_url}\n\
-         set attempt:int32 0\n\
+         echo Rackbar: {mac} boots from {base_url}\n"
+    );
+    for arch in OTHER_ARCHITECTURES {
+        let _ = writeln!(script, "iseq ${{buildarch}} {arch} && goto rackbar-foreign ||");
+    }
+    let _ = write!(
+        script,
+        "set attempt:int32 0\n\
          :rackbar-try\n\
          inc attempt\n\
          imgfree\n\
@@ -57,8 +63,17 @@ fn boot_part(spec: &BootSpec, base_url: &str, mac: MacAddr) -> String {
     }
     script.push_str("echo Rackbar: starting the kernel\nboot || goto rackbar-failed\n");
     script.push_str(&failure_part(base_url));
+    script.push_str(
+        ":rackbar-foreign\n\
+         echo Rackbar: this machine is ${buildarch}, and Rackbar has a kernel for x86-64 only: handing back to the firmware\n\
+         sleep 10\n\
+         exit 1\n",
+    );
     script
 }
+
+/// What iPXE calls the processors that our kernel does not run on: their iPXE comes from the site.
+const OTHER_ARCHITECTURES: [&str; 5] = ["arm32", "arm64", "riscv32", "riscv64", "loong64"];
 
 /// What the machine is about to fetch, in words.
 fn sizes(spec: &BootSpec) -> String {

@@ -94,7 +94,10 @@ fn http_boot_goes_over_tls_where_the_site_says_so_and_without_it_when_the_firmwa
         assert_eq!(offer.text(code::VENDOR_CLASS), "HTTPClient");
         let address = offer.packet().yiaddr();
         rig.hear(&client(xid).request(address, SERVER));
-        assert_eq!(rig.sent().text(code::BOOT_FILE), "https://10.0.0.1:8443/boot/v1/loader.efi");
+        assert_eq!(
+            rig.sent().text(code::BOOT_FILE),
+            "https://10.0.0.1:8443/boot/v1/loader.efi"
+        );
         rig.out.clear();
         rig.wait(20_000);
     }
@@ -112,7 +115,10 @@ fn http_boot_goes_over_tls_where_the_site_says_so_and_without_it_when_the_firmwa
 fn a_firmware_that_breaks_off_tls_is_led_without_it_at_once() {
     let mut rig = over_tls(Mode::Own, &[BootWay::UefiHttps, BootWay::UefiHttp]);
     rig.hear(&Client::edk2_http(mac(1)).xid(1).discover());
-    assert_eq!(rig.sent().text(code::BOOT_FILE), "https://10.0.0.1:8443/boot/v1/loader.efi");
+    assert_eq!(
+        rig.sent().text(code::BOOT_FILE),
+        "https://10.0.0.1:8443/boot/v1/loader.efi"
+    );
     rig.engine
         .handle(rig.now, Input::TlsRefused { mac: mac(1) }, &mut rig.out);
     rig.wait(20_000);
@@ -447,20 +453,125 @@ fn unknown_machines_are_served_as_the_policy_says() {
     assert_eq!(rig.said(), Vec::<String>::new());
 }
 
-#[test]
-fn firmware_we_have_no_file_for_gets_an_address_and_the_operator_a_word() {
-    let mut rig = Rig::own();
-    let mut client = Client::edk2(mac(1));
+/// A firmware of this architecture, by PXE or by HTTP Boot.
+fn of_arch(n: u16, code: u16) -> Client<'static> {
+    let http = matches!(code, 15..=20);
+    let mut client = if http {
+        Client::edk2_http(mac(n))
+    } else {
+        Client::edk2(mac(n))
+    };
     client.options.retain(|o| o.code() != code::ARCH);
-    client.options.push(Opt::Arch(11));
-    rig.hear(&client.discover());
+    client.options.push(Opt::Arch(code));
+    client
+}
+
+/// Files of the site's own for what Rackbar has none for.
+fn with_files(mode: Mode) -> Config {
+    let mut config = config(rack(mode));
+    config.limits.probes = 0;
+    for (code, file) in [
+        (6, "ipxe-ia32.efi"),
+        (10, "arm32.efi"),
+        (11, "grub/arm64.efi"),
+        (15, "http://deploy.example/ia32.efi"),
+        (19, "http://{server}/boot/v1/site/grub/arm64.efi"),
+    ] {
+        config.boot.set_file(ClientArch::from_code(code), file);
+    }
+    config
+}
+
+#[test]
+fn every_architecture_is_led_to_the_file_the_site_names_for_it() {
+    for mode in [Mode::Own, Mode::Proxy] {
+        let mut rig = Rig::new(with_files(mode));
+        for (n, arch, file) in [
+            (1, 6, "ipxe-ia32.efi"),
+            (2, 10, "arm32.efi"),
+            (3, 11, "grub/arm64.efi"),
+            (4, 7, "loader.efi"),
+        ] {
+            rig.hear(&of_arch(n, arch).discover());
+            let offer = rig.sent();
+            assert_eq!(offer.text(code::BOOT_FILE), file);
+            assert_eq!(offer.text(code::VENDOR_CLASS), "PXEClient");
+            assert_eq!(offer.text(code::TFTP_SERVER_NAME), "10.0.0.1");
+        }
+        for (n, arch, url) in [
+            (5, 15, "http://deploy.example/ia32.efi"),
+            (6, 19, "http://10.0.0.1/boot/v1/site/grub/arm64.efi"),
+            (7, 16, "http://10.0.0.1/boot/v1/loader.efi"),
+        ] {
+            rig.hear(&of_arch(n, arch).discover());
+            let offer = rig.sent();
+            assert_eq!(offer.text(code::BOOT_FILE), url);
+            assert_eq!(offer.text(code::VENDOR_CLASS), "HTTPClient");
+            assert!(!offer.has(code::TFTP_SERVER_NAME));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_not_to_be_had_over_tls_is_not_named_where_nothing_else_is_allowed() {
+    let mut config = with_files(Mode::Own);
+    config.networks[0].ways = vec![BootWay::UefiHttps];
+    config.boot.tls_origin = Some("https://{server}:8443".into());
+    let mut rig = Rig::new(config);
+    rig.hear(&of_arch(1, 19).discover());
+    let url = "https://10.0.0.1:8443/boot/v1/site/grub/arm64.efi";
+    assert_eq!(rig.sent().text(code::BOOT_FILE), url);
+    rig.hear(&of_arch(2, 15).discover());
     let told = format!("{:?}", rig.out);
-    assert!(
-        told.contains("no boot file is configured for its firmware (ARM64 UEFI)"),
-        "{told}"
-    );
+    assert!(told.contains("(x86 UEFI HTTP) is not to be had over TLS"), "{told}");
     let offer = rig.sent();
     assert!(!offer.has(code::BOOT_FILE) && !offer.packet().yiaddr().is_unspecified());
+}
+
+#[test]
+fn an_arm_machine_is_not_led_through_its_bmc_to_a_program_for_x86() {
+    let mut config = with_files(Mode::Proxy);
+    config.networks[0].pools.clear();
+    config.networks[0].ways = vec![BootWay::Proxy, BootWay::RedfishUrl, BootWay::VirtualMedia];
+    let mut rig = Rig::new(config);
+    let mut events = Vec::new();
+    for xid in 0..4 {
+        rig.hear(&of_arch(1, 11).xid(xid).discover());
+        rig.wait(4_000);
+        events.extend(rig.told());
+    }
+    assert_eq!(changes(&events), []);
+}
+
+#[test]
+fn firmware_we_have_no_file_for_gets_an_address_and_the_operator_a_word() {
+    for mode in [Mode::Own, Mode::Proxy] {
+        let mut rig = Rig::new(config(rack(mode)));
+        for (n, arch, words) in [
+            (1, 6, "(x86 UEFI, architecture 6)"),
+            (2, 10, "(ARM UEFI, architecture 10)"),
+            (3, 11, "(ARM64 UEFI, architecture 11)"),
+            (4, 15, "(x86 UEFI HTTP, architecture 15)"),
+            (5, 18, "(architecture 18, architecture 18)"),
+        ] {
+            rig.out.clear();
+            rig.hear(&of_arch(n, arch).discover());
+            let told = format!("{:?}", rig.out);
+            let words = format!("no boot file is configured for its firmware {words}: name one in a [[boot.file]]");
+            assert!(told.contains(&words), "{told}");
+            if mode == Mode::Own {
+                rig.wait(2_000);
+                let offer = rig.sent();
+                assert!(!offer.has(code::BOOT_FILE) && !offer.packet().yiaddr().is_unspecified());
+            } else {
+                assert_eq!(
+                    rig.said(),
+                    Vec::<String>::new(),
+                    "there is nothing to add to the other server's offer"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -9,13 +9,10 @@ use toml::Spanned;
 use super::parts::{fixed, hosts, in_prefix, is_domain, is_host, is_label, line_of, mask, syntax};
 use super::raw::{Raw, RawNetwork};
 use super::remote::is_remote;
-use super::{Address, Config, ConfigError, Dhcp, Interface, Network, Reservation, Role};
+use super::{Address, Config, ConfigError, Dhcp, Files, Interface, Network, Reservation, Role};
 
 /// The version of the file's format that this program reads.
 const VERSION: u32 = 1;
-
-/// Gives the text of a file that the configuration names, or says why there is none.
-pub(super) type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 /// For configurations that name no file.
 pub(crate) fn no_files(_: &str) -> Result<String, String> {
@@ -26,7 +23,7 @@ pub(crate) fn no_files(_: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// All mistakes that could be found, in the order of the file.
-pub(crate) fn check(text: &str, files: Files<'_>) -> Result<Config, Vec<ConfigError>> {
+pub(crate) fn check(text: &str, files: &dyn Files) -> Result<Config, Vec<ConfigError>> {
     let raw: Raw = toml::from_str(text).map_err(|error| vec![syntax(text, &error)])?;
     let mut checker = Checker {
         text,
@@ -44,7 +41,7 @@ pub(crate) fn check(text: &str, files: Files<'_>) -> Result<Config, Vec<ConfigEr
 
 pub(super) struct Checker<'a> {
     text: &'a str,
-    pub(super) files: Files<'a>,
+    pub(super) files: &'a dyn Files,
     errors: Vec<ConfigError>,
 }
 

@@ -4,6 +4,7 @@
 //! write instead. Files it names come through a door. Nothing half-right is ever put in force.
 
 mod check;
+mod files;
 mod kernel;
 mod packs;
 mod parts;
@@ -28,6 +29,7 @@ use rackbar_webhooks::Hook;
 use serde::Deserialize;
 
 pub(crate) use check::{check, no_files};
+pub(crate) use files::{BootFile, Files, MAX_BOOT_FILE, OUR_PROGRAMS, Place};
 pub(crate) use kernel::from_kernel_arguments;
 pub(crate) use proxy::Proxy;
 
@@ -221,6 +223,8 @@ pub(crate) struct Boot {
     pub(crate) negotiate: Vec<BootWay>,
     /// The site's own iPXE scripts, read from their files.
     pub(crate) scripts: Vec<SiteScript>,
+    /// The site's own boot files, in place of ours or where we have none.
+    pub(crate) files: Vec<BootFile>,
 }
 
 /// What x86-64 UEFI firmware is given.

@@ -122,6 +122,8 @@ pub(super) struct RawBoot {
     pub(super) negotiate: Option<Spanned<Vec<BootWay>>>,
     #[serde(default)]
     pub(super) script: Vec<Spanned<RawScript>>,
+    #[serde(default)]
+    pub(super) file: Vec<Spanned<super::files::RawFile>>,
 }
 
 #[derive(Deserialize)]

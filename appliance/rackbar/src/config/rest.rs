@@ -66,6 +66,7 @@ impl Checker<'_> {
             uefi: raw.uefi,
             negotiate,
             scripts: self.scripts(&raw.script),
+            files: self.boot_files(&raw.file),
         }
     }
 
@@ -100,7 +101,7 @@ impl Checker<'_> {
     fn script(&mut self, raw: &Spanned<RawScript>, mac: Option<MacAddr>) -> Option<SiteScript> {
         let (field, span, text) = match (&raw.get_ref().text, &raw.get_ref().file) {
             (Some(text), None) => ("boot.script.text", text.span(), text.get_ref().clone()),
-            (None, Some(file)) => match (self.files)(file.get_ref()) {
+            (None, Some(file)) => match self.files.text(file.get_ref()) {
                 Ok(text) => ("boot.script.file", file.span(), text),
                 Err(reason) => {
                     let problem = format!("{:?}: {reason}", file.get_ref());

@@ -58,6 +58,10 @@ admin_token_sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b78
 fn files(name: &str) -> Result<String, String> {
     match name {
         "menu.ipxe" => Ok("#!ipxe\r\ngoto rackbar\r\n".into()),
+        "ipxe-arm64.efi" | "grub/grub.cfg" => Ok("MZ".into()),
+        "empty.efi" => Ok(String::new()),
+        "large.efi" => Ok("x".repeat(MAX_BOOT_FILE + 1)),
+        "half1.efi" | "half2.efi" | "half3.efi" | "half4.efi" | "half5.efi" => Ok("x".repeat(MAX_BOOT_FILE)),
         "long.ipxe" => Ok(format!("#!ipxe\n{}", "#".repeat(rackbar_boot::MAX_SITE_SCRIPT))),
         _ => Err("there is no such file".into()),
     }
@@ -530,4 +534,106 @@ fn mistakes_about_services_name_the_field_and_what_to_write() {
         assert_eq!(errors[0].field, field, "{line}");
         assert!(errors[0].line.is_some(), "{line}");
     }
+}
+
+/// Boot files of the site's own, added to [`GOOD`], whose last line is 51.
+const BOOT_FILES: &str = r#"
+[[boot.file]]
+architecture = 11
+file = "ipxe-arm64.efi"
+[[boot.file]]
+architecture = 15
+url = "http://deploy.example/ia32.efi"
+[[boot.file]]
+file = "grub/grub.cfg"
+"#;
+
+#[test]
+fn boot_files_are_named_by_architecture() {
+    let config = check(&format!("{GOOD}{BOOT_FILES}"), &files).unwrap();
+    let read: Vec<String> = config.boot.files.iter().map(|file| format!("{file:?}")).collect();
+    assert_eq!(
+        read,
+        [
+            "BootFile { arch: Some(Arm64Uefi), place: Here(SiteFile(ipxe-arm64.efi, Some(2) bytes)) }",
+            "BootFile { arch: Some(X86UefiHttp), place: Url(\"http://deploy.example/ia32.efi\") }",
+            "BootFile { arch: None, place: Here(SiteFile(grub/grub.cfg, Some(2) bytes)) }",
+        ]
+    );
+}
+
+#[test]
+fn a_boot_file_that_cannot_be_is_refused_with_its_line() {
+    let first = GOOD.lines().count() + 3;
+    let refused = |old: &str, new: &str, words: &str| {
+        let text = format!("{GOOD}{}", BOOT_FILES.replacen(old, new, 1));
+        let errors = check(&text, &files).expect_err(words);
+        let told = in_words(&errors);
+        assert!(told.contains(words), "{told}");
+        assert!(errors[0].line.is_some_and(|line| line + 1 >= first), "{told}");
+    };
+    let line = format!("line {first}, boot.file.architecture: no architecture has the number 42");
+    refused("11", "42", &line);
+    refused("11", "-1", "boot.file.architecture: invalid value");
+    refused("11", "\"arm64\"", "boot.file.architecture: invalid type");
+    refused(
+        "11",
+        "15",
+        "there are two boot files for x86 UEFI HTTP (architecture 15)",
+    );
+    let twice = "11\nfile = \"ipxe-arm64.efi\"\n[[boot.file]]\narchitecture = 7\nfile = \"ipxe-arm64.efi\"\n[[boot.file]]\narchitecture = 9";
+    refused("11", twice, "there are two boot files for x86-64 UEFI (architecture 7)");
+    refused(
+        "architecture = 15\n",
+        "",
+        "boot.file.url: nobody would be led to this URL",
+    );
+    refused(
+        "= 15",
+        "= 6",
+        "x86 UEFI (architecture 6) fetches by TFTP and takes no URL",
+    );
+    refused(
+        "file = \"ipxe-arm64.efi\"\n",
+        "",
+        "boot.file: a boot file has either a file or a url",
+    );
+    refused(
+        "\nurl",
+        "\nfile = \"ipxe-arm64.efi\"\nurl",
+        "a boot file has either a file or a url",
+    );
+    refused("\nfile", "\npath", "unknown field `path`");
+    for name in ["../etc/passwd", "/etc/passwd", "a//b", ".hidden", "a b"] {
+        refused("ipxe-arm64.efi", name, "cannot be the name of a boot file");
+    }
+    refused("ipxe-arm64.efi", "loader.efi", "is a program of Rackbar's own");
+    refused(
+        "ipxe-arm64.efi",
+        "gone.efi",
+        "boot.file.file: \"gone.efi\": there is no such file",
+    );
+    refused("ipxe-arm64.efi", "empty.efi", "\"empty.efi\" is empty");
+    refused(
+        "ipxe-arm64.efi",
+        "large.efi",
+        "\"large.efi\" has more than 16777216 bytes",
+    );
+    for url in [
+        "tftp://deploy/x",
+        "http:///x",
+        "http://a b/",
+        "http://me@host/x",
+        "http://host/{x}",
+    ] {
+        refused("http://deploy.example/ia32.efi", url, "is no URL of a boot file");
+    }
+    let long = format!("http://deploy.example/{}", "x".repeat(127));
+    refused("http://deploy.example/ia32.efi", &long, "firmware reads 127");
+    let all: Vec<String> = (1..=5).map(|n| format!("file = \"half{n}.efi\"")).collect();
+    refused(
+        "file = \"grub/grub.cfg\"",
+        &all.join("\n[[boot.file]]\n"),
+        "boot.file: all boot files together have",
+    );
 }

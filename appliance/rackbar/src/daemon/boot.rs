@@ -13,7 +13,7 @@ use rackbar_services::EventSink as _;
 
 use super::services::Ports;
 use super::site::Site;
-use crate::config::{Config, Uefi};
+use crate::config::{Config, Place, Uefi};
 
 /// Takes the boot files that are there; what is missing becomes an event, and nodes are told when they ask.
 pub(super) fn load(
@@ -45,6 +45,16 @@ pub(super) fn load(
     note(rack, loader.map_err(|error| error.to_string()));
     // A kernel without its initial filesystem would start and find nothing.
     (kernel.filter(|_| !initrds.is_empty()), initrds)
+}
+
+/// Serves the site's own boot files, and those alone.
+pub(super) fn serve_site(rack: &Rack, artifacts: &Artifacts, config: &Config) {
+    let files = config.boot.files.iter().filter_map(|file| match &file.place {
+        Place::Here(file) => Some((file.name.as_str(), file.content.clone()?)),
+        Place::Url(_) => None,
+    });
+    let set = artifacts.set_site_files(files);
+    note(rack, set.map_err(|error| error.to_string()));
 }
 
 /// Serial number of the volume on our disc; any will do.
@@ -105,6 +115,20 @@ pub(super) fn policy(config: &Config, ports: Ports) -> BootPolicy {
     let mut policy = BootPolicy::default();
     if config.boot.uefi == Uefi::Snponly {
         policy = policy.with_snponly();
+    }
+    for file in &config.boot.files {
+        match (file.arch, &file.place) {
+            (Some(arch), Place::Url(url)) => policy.set_file(arch, url),
+            (Some(arch), Place::Here(file)) if file.content.is_some() => {
+                let name = &file.name;
+                if arch.is_http() {
+                    policy.set_file(arch, &format!("http://{{server}}/boot/v1/site/{name}"));
+                } else {
+                    policy.set_file(arch, name);
+                }
+            }
+            _ => {}
+        }
     }
     let port = ports.boot_tls;
     policy.tls_origin = Some(format!("https://{{server}}:{port}"));

@@ -491,14 +491,14 @@ impl Daemon {
         let loaded = match source.again() {
             Ok(loaded) => loaded,
             Err(bad) => {
-                if let EventKind::Config { source, outcome, .. } = &bad {
+                if let EventKind::Config { source, outcome, .. } = &*bad {
                     tracing::error!(
                         source,
                         outcome,
                         "the configuration was not taken; the last good one stays in force"
                     );
                 }
-                self.rack.event(None, bad);
+                self.rack.event(None, *bad);
                 return;
             }
         };

@@ -22,10 +22,7 @@ use super::boot;
 use super::local::{Around, Local, told};
 use super::network::Placed;
 use super::site::Site;
-use crate::config::{Config, Dhcp, Remote, Role, Service, Unknown};
-
-/// What strangers may fetch by TFTP.
-const TFTP_FILES: [&str; 3] = ["loader.efi", "undionly.kpxe", "snponly.efi"];
+use crate::config::{Config, Dhcp, OUR_PROGRAMS, Remote, Role, Service, Unknown};
 
 /// Ports of the services that firmware does not dictate.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +103,7 @@ impl Services {
     pub(super) fn apply(&mut self, config: &Config, placed: &[Placed]) {
         self.rack.configure(settings(config, placed, self.ports));
         let ours: Vec<_> = rack_addresses(config, placed).collect();
+        boot::serve_site(&self.rack, &self.artifacts, config);
         boot::serve_disc(&self.rack, &self.artifacts, &ours, self.ports.http.port());
         self.wanted = (dhcp_config(config, placed, self.ports), ra_config(config, placed));
         let (dhcp, ra) = self.wanted.clone();
@@ -141,7 +139,7 @@ impl Services {
             let config = TftpConfig {
                 listen: vec![self.ports.tftp],
                 artifacts,
-                names: TFTP_FILES.map(String::from).into(),
+                names: OUR_PROGRAMS.map(String::from).into(),
                 limits: TftpLimits::default(),
             };
             self.tftp = self.started("tftp", tftp::start(config, common.clone()));

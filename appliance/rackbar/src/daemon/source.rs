@@ -6,13 +6,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rackbar_boot::MAX_SITE_SCRIPT;
 use rackbar_model::{EventKind, Severity};
 use rackbar_store::{Store, Table};
 
-use crate::config::{self, Config, Uefi};
+use crate::config::{self, Config, Files, MAX_BOOT_FILE, Place, Uefi};
 
 /// Key of the last good file in the store.
 const LAST_GOOD: &[u8] = b"last-good";
@@ -80,9 +81,9 @@ impl Source {
         if self.path.exists() {
             match self.read() {
                 Ok(loaded) => return loaded,
-                Err(bad) => events.push(bad),
+                Err(bad) => events.push(*bad),
             }
-            if let Some(mut loaded) = last_good(store) {
+            if let Some(mut loaded) = last_good(store, &self.path) {
                 loaded.events.splice(0..0, events);
                 return loaded;
             }
@@ -106,7 +107,7 @@ impl Source {
     }
 
     /// The configuration after a change of the file; `Err` is the event that tells what is wrong with it.
-    pub(super) fn again(&mut self) -> Result<Loaded, EventKind> {
+    pub(super) fn again(&mut self) -> Result<Loaded, Box<EventKind>> {
         if self.path.exists() {
             return self.read();
         }
@@ -115,7 +116,7 @@ impl Source {
         Ok(self.without_file())
     }
 
-    fn read(&mut self) -> Result<Loaded, EventKind> {
+    fn read(&mut self) -> Result<Loaded, Box<EventKind>> {
         let before = stamp(&self.path);
         let read = read_with_files(&self.path);
         // Stamps from before reading: what is written meanwhile is a change.
@@ -129,9 +130,13 @@ impl Source {
                 events: vec![told(source, taken(&config), Severity::Info)],
                 config,
                 text: Some(text),
-                files: read.files.into_iter().map(|(name, _, text)| (name, text)).collect(),
+                files: read
+                    .files
+                    .into_iter()
+                    .filter_map(|(name, _, text)| Some((name, text?)))
+                    .collect(),
             }),
-            Err(reason) => Err(told(source, reason, Severity::Error)),
+            Err(reason) => Err(Box::new(told(source, reason, Severity::Error))),
         }
     }
 
@@ -177,31 +182,71 @@ impl Source {
 pub(super) struct Read {
     /// Its text and what it means, or everything that is wrong with it.
     pub(super) outcome: Result<(String, Config), String>,
-    /// Name, stamp and text of the files it names.
-    files: Vec<(String, Stamp, String)>,
+    /// Name, stamp and, of a script, text of the files it names.
+    files: Vec<(String, Stamp, Option<String>)>,
+}
+
+/// The files beside a configuration; notes which were asked for.
+struct Beside<'p> {
+    path: &'p Path,
+    asked: RefCell<Vec<(String, Stamp, Option<String>)>>,
+}
+
+impl Beside<'_> {
+    fn note(&self, name: &str, stamp: Stamp, text: Option<String>) {
+        self.asked.borrow_mut().push((name.to_owned(), stamp, text));
+    }
+}
+
+impl Files for Beside<'_> {
+    fn text(&self, name: &str) -> Result<String, String> {
+        let file = beside(self.path, name);
+        // From before reading: what is written meanwhile is a change.
+        let stamp = stamp(&file);
+        let read = read_script(&file);
+        self.note(name, stamp, Some(read.as_ref().cloned().unwrap_or_default()));
+        read.map_err(|error| error.to_string())
+    }
+
+    fn content(&self, name: &str) -> Result<Option<Arc<[u8]>>, String> {
+        let file = beside(self.path, name);
+        self.note(name, stamp(&file), None);
+        read_boot_file(&file).map(Some).map_err(|error| error.to_string())
+    }
+}
+
+/// The files of the last good configuration: scripts as they were then, boot files as they lie there now.
+struct Kept<'p> {
+    path: &'p Path,
+    texts: BTreeMap<String, String>,
+}
+
+impl Files for Kept<'_> {
+    fn text(&self, name: &str) -> Result<String, String> {
+        self.texts.get(name).cloned().ok_or_else(|| "was not kept".to_owned())
+    }
+
+    fn content(&self, name: &str) -> Result<Option<Arc<[u8]>>, String> {
+        let read = read_boot_file(&beside(self.path, name)).ok();
+        Ok(read.filter(|content| (1..=MAX_BOOT_FILE).contains(&content.len())))
+    }
 }
 
 /// Reads the configuration at `path`, and the files it names, which lie beside it.
 pub(super) fn read_with_files(path: &Path) -> Read {
-    let files = RefCell::new(Vec::new());
+    let files = Beside {
+        path,
+        asked: RefCell::default(),
+    };
     let outcome = std::fs::read_to_string(path)
         .map_err(|error| format!("not read: {error}"))
-        .and_then(|text| {
-            let checked = config::check(&text, &|name| {
-                let file = beside(path, name);
-                let stamp = stamp(&file);
-                let read = read_script(&file);
-                let text = read.as_ref().cloned().unwrap_or_default();
-                files.borrow_mut().push((name.to_owned(), stamp, text));
-                read.map_err(|error| error.to_string())
-            });
-            checked
-                .map(|config| (text, config))
-                .map_err(|errors| config::in_words(&errors))
+        .and_then(|text| match config::check(&text, &files) {
+            Ok(config) => Ok((text, config)),
+            Err(errors) => Err(config::in_words(&errors)),
         });
     Read {
         outcome,
-        files: files.into_inner(),
+        files: files.asked.into_inner(),
     }
 }
 
@@ -217,6 +262,17 @@ fn read_script(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// Not more than one byte over what a boot file may have.
+fn read_boot_file(path: &Path) -> std::io::Result<Arc<[u8]>> {
+    let file = std::fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("is no file"));
+    }
+    let mut content = Vec::new();
+    file.take(MAX_BOOT_FILE as u64 + 1).read_to_end(&mut content)?;
+    Ok(content.into())
+}
+
 /// "Taken", and what an operator may not expect of it.
 fn taken(config: &Config) -> String {
     if config.boot.scripts.is_empty() || config.boot.uefi == Uefi::Snponly {
@@ -227,18 +283,20 @@ fn taken(config: &Config) -> String {
         .into()
 }
 
-fn last_good(store: &Store) -> Option<Loaded> {
+fn last_good(store: &Store, path: &Path) -> Option<Loaded> {
     let text = store.get(Table::Config, LAST_GOOD).ok()??;
     let files = store.get(Table::Config, ITS_FILES).ok()?.unwrap_or_default();
-    let files: BTreeMap<String, String> = serde_json::from_slice(&files).unwrap_or_default();
-    let kept = |name: &str| files.get(name).cloned().ok_or_else(|| "was not kept".to_owned());
-    let config = config::check(&String::from_utf8(text).ok()?, &kept).ok()?;
-    let outcome = "taken: the last good configuration stays in force until the file is right";
-    let events = vec![told(
-        "last good configuration".into(),
-        outcome.into(),
-        Severity::Warning,
-    )];
+    let texts = serde_json::from_slice(&files).unwrap_or_default();
+    let config = config::check(&String::from_utf8(text).ok()?, &Kept { path, texts }).ok()?;
+    let mut outcome = "taken: the last good configuration stays in force until the file is right".to_owned();
+    for file in &config.boot.files {
+        if let Place::Here(file) = &file.place
+            && file.content.is_none()
+        {
+            outcome += &format!("; without the boot file {}, which is not there any more", file.name);
+        }
+    }
+    let events = vec![told("last good configuration".into(), outcome, Severity::Warning)];
     Some(Loaded {
         config,
         events,
@@ -278,7 +336,7 @@ mod tests {
         assert!(!source.changed());
 
         std::fs::write(&path, "version = 1\nname = \"bad\"\nnetwork = 3\n").unwrap();
-        let Err(EventKind::Config { outcome, severity, .. }) = source.again() else {
+        let Some(EventKind::Config { outcome, severity, .. }) = source.again().err().map(|bad| *bad) else {
             panic!("taken")
         };
         assert_eq!(severity, Severity::Error);

@@ -36,6 +36,9 @@ const NAMED: [(&str, &str); 4] = [
     ),
 ];
 
+/// Below it: boot files of the site's own, by name.
+const SITE: &str = "/boot/v1/site/";
+
 const FILES: &str = "/boot/v1/files/";
 
 /// Below it: a token, and what an installer asks for.
@@ -114,6 +117,7 @@ pub(crate) fn respond(site: &Site, request: &Request, peer: IpAddr, local: Optio
         path if path.starts_with(INSTALLER) && request.method == Method::Get => installer(site, path, peer),
         // Nothing of the path is told on: it holds a token.
         path if path.starts_with(INSTALLER) => not_allowed("GET"),
+        path if read && path.starts_with(SITE) => of_site(site, request, path),
         path if read && path.starts_with(FILES) => by_digest(site, request, path),
         path if path.starts_with("/boot/") && !read => not_allowed("GET, HEAD"),
         path if path.starts_with("/boot/") => Response::text(
@@ -130,6 +134,14 @@ fn named(site: &Site, request: &Request, name: &str, missing: &str) -> Response 
     match site.artifacts.by_name(name) {
         Some(artifact) => file(request, artifact, "no-cache"),
         None => Response::text(404, missing).about(name),
+    }
+}
+
+fn of_site(site: &Site, request: &Request, path: &str) -> Response {
+    let name = path.strip_prefix(SITE).unwrap_or_default();
+    match site.artifacts.site_file(name) {
+        Some(artifact) => file(request, artifact, "no-cache"),
+        None => Response::text(404, "No [[boot.file]] of this site has this name.").about(&shown(name)),
     }
 }
 

@@ -97,6 +97,29 @@ fn loader_its_disc_and_ipxe_are_there_or_say_why_not() {
 }
 
 #[test]
+fn files_of_the_site_are_found_by_the_names_they_were_given_only() {
+    let bench = bench();
+    let files =
+        [("ipxe-arm64.efi", &b"MZ"[..]), ("grub/grub.cfg", b"set")].map(|(name, content)| (name, content.into()));
+    bench.site.artifacts.set_site_files(files).unwrap();
+    let get = |name: &str| ask(&bench, &format!("GET /boot/v1/site/{name} HTTP/1.1"), b"");
+    let program = get("ipxe-arm64.efi");
+    assert_eq!((program.status, program.what.as_deref()), (200, Some("ipxe-arm64.efi")));
+    assert!(program.headers.contains("application/efi"), "{}", program.headers);
+    assert_eq!(get("grub/grub.cfg").body.len(), 3);
+    for name in [
+        "",
+        "vmlinuz",
+        "grub",
+        "grub/../ipxe-arm64.efi",
+        "../../../etc/passwd",
+        "%2e%2e/x",
+    ] {
+        assert_eq!(get(name).status, 404, "{name}");
+    }
+}
+
+#[test]
 fn ranges_and_conditions() {
     let bench = bench();
     let get = |header: &str| ask(&bench, &format!("GET {} HTTP/1.1\r\n{header}", path(&bench)), b"");

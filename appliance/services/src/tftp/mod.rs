@@ -1,7 +1,7 @@
 //! The TFTP shell: port 69, a connected socket per transfer, all on one thread over epoll.
 //!
 //! A window leaves as one `sendmsg` whose segments the kernel cuts (UDP_SEGMENT); where the path cannot do that, as one
-//! `sendmmsg`. Only names in the configuration are served; what a client sends is compared with them and with nothing
+//! `sendmmsg`. Only names in the configuration, and the site's own boot files, are served; what a client sends is compared with them and with nothing
 //! else.
 
 mod shelf;
@@ -34,7 +34,7 @@ pub struct TftpConfig {
     pub listen: Vec<SocketAddr>,
     /// Boot files.
     pub artifacts: Arc<Artifacts>,
-    /// Which of them, by name, strangers may have.
+    /// Which of ours, by name, strangers may have; those of the site's own they may have all.
     pub names: Vec<String>,
     /// Bounds.
     pub limits: TftpLimits,

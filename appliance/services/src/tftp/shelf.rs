@@ -42,8 +42,10 @@ impl Shelf {
 
 impl Files for Shelf {
     fn open(&self, name: &str) -> Option<Arc<[u8]>> {
-        let name = self.names.iter().find(|known| *known == name)?;
-        let artifact = self.artifacts.by_name(name)?;
+        let artifact = match self.names.iter().find(|known| *known == name) {
+            Some(name) => self.artifacts.by_name(name)?,
+            None => self.artifacts.site_file(name)?,
+        };
         match artifact.content() {
             Content::Memory(content) => Some(Arc::clone(content)),
             Content::File { .. } => self.load(&artifact),
@@ -72,6 +74,16 @@ mod tests {
         assert!(shelf.open("vmlinuz").is_none() && shelf.open("gone").is_none());
         let (one, two) = (shelf.open("large.efi").unwrap(), shelf.open("large.efi").unwrap());
         assert!(Arc::ptr_eq(&one, &two) && one.len() == (1 << 20) + 1);
+        let theirs = [
+            ("ipxe-arm64.efi", &b"MZ arm"[..]),
+            ("vmlinuz", b"theirs"),
+            ("gone", b"theirs"),
+        ];
+        let theirs = theirs.map(|(name, content)| (name, Arc::from(content)));
+        shelf.artifacts.set_site_files(theirs).unwrap();
+        assert_eq!(shelf.open("ipxe-arm64.efi").as_deref(), Some(&b"MZ arm"[..]));
+        assert_eq!(shelf.open("vmlinuz").as_deref(), Some(&b"theirs"[..]));
+        assert!(shelf.open("gone").is_none(), "a listed name is ours alone");
         drop((one, two));
         assert_eq!(
             shelf

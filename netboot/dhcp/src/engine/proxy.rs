@@ -215,9 +215,9 @@ impl Engine {
                 let url = BootAnswer::new(policy, &site.network, question, false, Some(BootWay::UefiHttps));
                 (own || addressed) && question.speaker == Speaker::HttpRom && url.is_some()
             }
-            // The orchestrator acts on the event through the BMC. What it can give is a boot program of UEFI.
+            // The orchestrator acts on the event through the BMC. What it can give is a boot program of UEFI on x86-64.
             BootWay::RedfishUrl | BootWay::VirtualMedia => {
-                question.arch.is_some_and(|arch| arch != ClientArch::X86Bios)
+                matches!(question.arch, Some(ClientArch::X64Uefi | ClientArch::X64UefiHttp))
             }
         };
         ways.iter().copied().filter(works).collect()

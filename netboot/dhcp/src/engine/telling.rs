@@ -90,14 +90,28 @@ impl Engine {
 
     /// Says once per client that it netboots but we have nothing for its architecture.
     pub(super) fn tell_fileless(&mut self, question: &Question<'_>, out: &mut Vec<Output>) {
-        let arch = question
-            .arch
-            .map_or_else(|| "no architecture named".to_owned(), |arch| arch.to_string());
         if self.config.boot.enabled
             && let Some(memory) = self.clients.get_mut(question.mac)
             && !std::mem::replace(&mut memory.fileless, true)
         {
-            let text = format!("wants to netboot, but no boot file is configured for its firmware ({arch})");
+            let named = question.arch.filter(|arch| self.config.boot.file(*arch).is_none());
+            let text = match (question.arch, named) {
+                (Some(arch), None) => format!(
+                    "wants to netboot, but the boot file of its firmware ({arch}) is not to be had over TLS, and \
+                     boot.negotiate allows nothing else"
+                ),
+                (_, Some(arch)) => {
+                    let code = arch.code();
+                    format!(
+                        "wants to netboot, but no boot file is configured for its firmware ({arch}, architecture {code}): \
+                         name one in a [[boot.file]] with architecture = {code}"
+                    )
+                }
+                (None, None) => {
+                    "wants to netboot, but no boot file is configured for its firmware (no architecture named)"
+                        .to_owned()
+                }
+            };
             out.push(event(
                 question.mac,
                 EventKind::Note {
