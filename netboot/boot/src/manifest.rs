@@ -145,14 +145,23 @@ impl fmt::Display for ManifestError {
             Self::OtherKey { key } => {
                 f.write_str("the manifest is signed by key ")?;
                 key.iter().take(8).try_for_each(|b| write!(f, "{b:02x}"))?;
-                f.write_str("..., which this loader does not trust: it came from another appliance")
+                f.write_str(
+                    "..., which this loader does not trust: it came from another appliance; that one \
+                     has to leave this network, or this machine has to fetch its loader anew",
+                )
             }
-            Self::BadSignature => f.write_str("the manifest's signature is false: somebody changed it on the way"),
+            Self::BadSignature => f.write_str(
+                "the manifest's signature is false: somebody changed it on the way; look for what \
+                 stands between this machine and its appliance",
+            ),
             Self::Version(version) => write!(
                 f,
                 "the manifest is of protocol version {version}, this loader knows {PROTOCOL_VERSION}: fetch the loader again"
             ),
-            Self::Replayed => f.write_str("the manifest answers another question than ours: an old one, played again"),
+            Self::Replayed => f.write_str(
+                "the manifest answers another question than ours: an old one, played again; \
+                 look for what stands between this machine and its appliance",
+            ),
             Self::OtherMachine(mac) => write!(f, "the manifest was made for the machine with {mac}"),
             Self::NotOneKernel => f.write_str("the manifest does not name exactly one kernel"),
         }

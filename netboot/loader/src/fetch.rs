@@ -87,7 +87,8 @@ impl fmt::Display for FetchError {
             }
             Self::Digest { name } => write!(
                 f,
-                "{name} is not the file the manifest names (other SHA-256): damaged on the way or changed by somebody"
+                "{name} is not the file the manifest names (other SHA-256): damaged on the way or changed by somebody; look for \
+                 what stands between this machine and its appliance"
             ),
             Self::Memory { name, size } => write!(
                 f,

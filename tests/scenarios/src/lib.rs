@@ -4,6 +4,7 @@
 //! A wait is for a condition, with a deadline, and a failure tells the last state seen and what the consoles said.
 
 pub mod api;
+pub mod between;
 pub mod cli;
 pub mod install;
 pub mod site;
