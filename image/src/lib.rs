@@ -17,6 +17,7 @@ pub mod ext4;
 mod gpt;
 pub mod iso;
 pub mod kernel;
+pub mod limits;
 pub mod media;
 pub mod modinfo;
 pub mod modules;

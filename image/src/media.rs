@@ -20,8 +20,6 @@ use crate::sbom::{self, Component};
 /// Size of the data partition on the shipped disk image, in MiB. A template: the appliance grows it.
 pub const DATA_MIB: u64 = 64;
 
-const MIB: u64 = 1 << 20;
-
 /// The source, in the contents table, of the program that is daemon and command line in one.
 const COMMAND: &str = "program:rackbar";
 
@@ -66,8 +64,6 @@ pub struct Output {
     pub purpose: &'static str,
     /// Size in bytes.
     pub size: u64,
-    /// The size it must not exceed, if there is one.
-    pub limit: Option<u64>,
     /// SHA-256, as hex.
     pub sha256: String,
 }
@@ -79,14 +75,13 @@ struct Folder<'a> {
 }
 
 impl Folder<'_> {
-    fn put(&mut self, name: &'static str, purpose: &'static str, limit: Option<u64>, content: &[u8]) -> Result<()> {
+    fn put(&mut self, name: &'static str, purpose: &'static str, content: &[u8]) -> Result<()> {
         write_whole(&self.path.join(name), content)?;
         let size = content.len() as u64;
         self.outputs.push(Output {
             name,
             purpose,
             size,
-            limit,
             sha256: sha256(content),
         });
         Ok(())
@@ -107,7 +102,6 @@ impl Folder<'_> {
             name,
             purpose,
             size,
-            limit: None,
             sha256,
         });
         Ok(())
@@ -138,27 +132,20 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
     let efi = unified(loader, vmlinuz, (&base, &appliance), &command_line, &inputs.version)?;
     let packs: Vec<_> = inputs.packs.iter().map(Pack::on_medium).collect();
 
-    out.put("vmlinuz", "kernel, for nodes and for iPXE", None, vmlinuz)?;
+    out.put("vmlinuz", "kernel, for nodes and for iPXE", vmlinuz)?;
     out.put(
         "base.cpio.zst",
         "initramfs of every machine: init, agent, modules",
-        None,
         &base,
     )?;
-    out.put("appliance.cpio.zst", "what the appliance has on top", None, &appliance)?;
+    out.put("appliance.cpio.zst", "what the appliance has on top", &appliance)?;
     out.put(
         "nodeboot.cpio",
         "kernel and base again, for an appliance started by iPXE",
-        None,
         &node_boot(vmlinuz, &base),
     )?;
-    out.put("loader.efi", "UEFI boot loader of the nodes", Some(MIB / 4), loader)?;
-    out.put(
-        "rackbar.efi",
-        "the whole appliance as one UEFI program (UKI)",
-        Some(36 * MIB),
-        &efi,
-    )?;
+    out.put("loader.efi", "UEFI boot loader of the nodes", loader)?;
+    out.put("rackbar.efi", "the whole appliance as one UEFI program (UKI)", &efi)?;
     out.put_large("rackbar.img", "the appliance as a disk or USB stick (GPT)", |path| {
         disk::write(
             &DiskSpec {
@@ -194,7 +181,6 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
     out.put(
         "rackbar.cdx.json",
         "what all this is made of (CycloneDX)",
-        None,
         bill.as_bytes(),
     )?;
     let sums: String = out
@@ -202,15 +188,9 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
         .iter()
         .map(|output| format!("{}  {}\n", output.sha256, output.name))
         .collect();
-    out.put("SHA256SUMS", "digests of the files above", None, sums.as_bytes())?;
+    out.put("SHA256SUMS", "digests of the files above", sums.as_bytes())?;
     Ok(out.outputs)
 }
-
-/// What a node fetches before it runs: kernel and base. The limit is for the two together.
-pub const NODE_BOOT_LIMIT: u64 = 24 * MIB;
-
-/// What init and agent may have together, stripped.
-pub const NODE_PROGRAMS_LIMIT: u64 = 3 * MIB;
 
 impl Pack {
     fn on_medium(&self) -> MediumPack<'_> {

@@ -11,7 +11,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use rackbar_image::cache::Cache;
 use rackbar_image::contents::{Contents, Sources};
 use rackbar_image::kernel::Kernel;
-use rackbar_image::media::{self, Inputs, Output};
+use rackbar_image::limits::{self, Size};
+use rackbar_image::media::{self, Inputs};
 use rackbar_image::modules::List;
 use rackbar_image::sbom::{Component, Origin};
 use rackbar_image::{audit, compress, deb};
@@ -46,24 +47,23 @@ pub(crate) struct Arguments {
 
 /// Builds what is missing or stale and gives the folder of the media.
 pub(crate) fn ensure() -> Result<PathBuf> {
-    build(compress::LEVEL, &[]).map(|built| built.folder)
+    let built = build(compress::LEVEL, &[])?;
+    limits::check(&built.sizes)?;
+    Ok(built.folder)
 }
 
 /// Builds the media and shows what came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let built = build(arguments.level, &arguments.pack)?;
-    let rows = built.rows();
-    println!("{}", table(&rows));
+    println!("{}", table(&built.sizes));
     println!("in {}", built.folder.display());
-    over_limit(&rows)
+    limits::check(&built.sizes)
 }
 
 /// What a build leaves.
 struct Built {
     folder: PathBuf,
-    outputs: Vec<Output>,
-    /// Bytes of init and agent, which every node holds in memory.
-    node_programs: u64,
+    sizes: Vec<Size>,
 }
 
 /// Builds the media into `target/image`.
@@ -135,8 +135,7 @@ fn build(level: i32, packs: &[String]) -> Result<Built> {
     audit::folder(&folder, &List::shipped()?).context("looking through the finished image")?;
     Ok(Built {
         folder,
-        outputs,
-        node_programs,
+        sizes: limits::sizes(&outputs, node_programs),
     })
 }
 
@@ -304,67 +303,24 @@ fn crates(project: &Project, target: &str, packages: &[&str]) -> Result<Vec<Comp
     Ok(components.collect())
 }
 
-/// A line of the closing table.
-struct Row {
-    name: &'static str,
-    size: u64,
-    limit: Option<u64>,
-    purpose: &'static str,
-}
-
-impl Built {
-    fn rows(&self) -> Vec<Row> {
-        let files = self.outputs.iter();
-        let mut rows: Vec<_> = files
-            .map(|file| Row {
-                name: file.name,
-                size: file.size,
-                limit: file.limit,
-                purpose: file.purpose,
-            })
-            .collect();
-        let fetched = rows
-            .iter()
-            .filter(|row| ["vmlinuz", "base.cpio.zst"].contains(&row.name));
-        let fetched = fetched.map(|row| row.size).sum();
-        let limit = Some(media::NODE_BOOT_LIMIT);
-        rows.push(Row {
-            name: "node boot set",
-            size: fetched,
-            limit,
-            purpose: "vmlinuz and base.cpio.zst",
-        });
-        let limit = Some(media::NODE_PROGRAMS_LIMIT);
-        rows.push(Row {
-            name: "init and agent",
-            size: self.node_programs,
-            limit,
-            purpose: "in every node's memory",
-        });
-        rows
-    }
-}
-
 /// The closing table.
-fn table(rows: &[Row]) -> Table {
+fn table(sizes: &[Size]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_header(["file", "size", "limit", "", "purpose"]);
-    for Row {
-        name,
-        size,
-        limit,
-        purpose,
-    } in rows
-    {
-        let verdict = limit.map_or("", |limit| if *size <= limit { "ok" } else { "TOO LARGE" });
+    for size in sizes {
+        let verdict = match size.most {
+            None => "",
+            Some(_) if size.fits() => "ok",
+            Some(_) => "TOO LARGE",
+        };
         table.add_row([
-            *name,
-            &human(*size),
-            &limit.map(human).unwrap_or_default(),
+            size.name,
+            &limits::human(size.bytes),
+            &size.most.map(limits::human).unwrap_or_default(),
             verdict,
-            purpose,
+            size.purpose,
         ]);
     }
     for column in [1, 2] {
@@ -373,26 +329,4 @@ fn table(rows: &[Row]) -> Table {
         }
     }
     table
-}
-
-fn human(size: u64) -> String {
-    match size {
-        0..1_048_576 => format!("{:.1} KiB", size as f64 / 1024.0),
-        _ => format!("{:.1} MiB", size as f64 / 1_048_576.0),
-    }
-}
-
-/// An image that has outgrown its limits is an error: somebody has to decide.
-fn over_limit(rows: &[Row]) -> Result<()> {
-    for row in rows {
-        let limit = row.limit.unwrap_or(u64::MAX);
-        ensure!(
-            row.size <= limit,
-            "{} has {} and may have {}",
-            row.name,
-            human(row.size),
-            human(limit)
-        );
-    }
-    Ok(())
 }
