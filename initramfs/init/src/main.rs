@@ -173,7 +173,7 @@ fn set_up() -> (Role, Arguments) {
 fn supervise(role: Role, arguments: &Arguments) -> ! {
     let consoles = services::consoles(&std::fs::read_to_string("/proc/consoles").unwrap_or_default());
     let mut services = Services::new(services::specs(role, &consoles), Instant::now());
-    let mut watchdog = Watchdog::new(arguments.value("rackbar.watchdog") != Some("off"));
+    let mut watchdog = Watchdog::new(watchdog::Wanted::of(arguments.value("rackbar.watchdog")));
     let signals = match SignalFd::with_flags(&stop::signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK) {
         Ok(signals) => signals,
         Err(error) => {
@@ -184,8 +184,9 @@ fn supervise(role: Role, arguments: &Arguments) -> ! {
     };
     loop {
         let now = Instant::now();
-        services.turn(now);
+        // First: what it says of itself is then still on the console, before a screen is drawn there.
         watchdog.turn(now);
+        services.turn(now);
         let sleep = services
             .deadline()
             .map_or(TURN, |due| due.saturating_duration_since(now).min(TURN));

@@ -178,11 +178,14 @@ impl Services {
     }
 
     /// Stops all in the order of their list: the daemon first, so that the screens show it closing. Each gets `patience`
-    /// after SIGTERM.
-    pub(crate) fn stop(&mut self, patience: Duration) {
+    /// after SIGTERM. Gives what became of each, in words.
+    pub(crate) fn stop(&mut self, patience: Duration) -> Vec<String> {
+        let mut ends = Vec::new();
         for service in &mut self.0 {
             if let State::Running { pid, .. } = service.state {
-                stop_one(&service.spec.name, pid, patience);
+                let end = stop_one(&service.spec.name, pid, patience);
+                say!("{end}");
+                ends.push(end);
                 if service.spec.covers {
                     report::show();
                 }
@@ -192,25 +195,25 @@ impl Services {
                 until: Instant::now() + Duration::from_secs(86_400),
             };
         }
+        ends
     }
 }
 
-/// SIGTERM to the service's whole group, then SIGKILL.
-fn stop_one(name: &str, pid: Pid, patience: Duration) {
+/// SIGTERM to the service's whole group, then SIGKILL. Gives what became of it, in words.
+fn stop_one(name: &str, pid: Pid, patience: Duration) -> String {
     let begun = Instant::now();
     let _ = killpg(pid, Signal::SIGTERM);
     while begun.elapsed() < patience {
         match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(20)),
             _ => {
-                say!("{name} stopped after {:.1} s", begun.elapsed().as_secs_f64());
-                return;
+                return format!("{name} stopped after {:.1} s", begun.elapsed().as_secs_f64());
             }
         }
     }
-    say!("{name} did not stop within {} s and is killed", patience.as_secs());
     let _ = killpg(pid, Signal::SIGKILL);
     let _ = kill(pid, Signal::SIGKILL);
+    format!("{name} did not stop within {} s and was killed", patience.as_secs())
 }
 
 impl Service {

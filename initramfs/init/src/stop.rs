@@ -55,16 +55,16 @@ pub(crate) fn signals() -> SigSet {
 
 /// Takes the machine down; comes back only when the kernel refuses.
 pub(crate) fn take_down(end: End, services: &mut Services, watchdog: &mut Watchdog) {
-    say!(
-        "{}",
-        if end == End::Reboot {
-            "restarting"
-        } else {
-            "switching off"
-        }
-    );
-    watchdog.turn(std::time::Instant::now());
-    services.stop(PATIENCE);
+    let doing = if end == End::Reboot {
+        "restarting"
+    } else {
+        "switching off"
+    };
+    say!("{doing}");
+    watchdog.last_turn();
+    let ends = services.stop(PATIENCE);
+    // Once more: no screen hides it now, and who reads a serial console's record later wants to know why it ends.
+    say!("{doing}: {}", ends.join(", "));
     stop_others();
     sync();
     unmount("/data");

@@ -128,6 +128,7 @@ fn machine(directory: &Path, firmware: Firmware, switch: &Switch) -> Result<Mach
         cdrom: false,
         kcs: None,
         tpm: false,
+        watchdog: false,
         boot_order: vec![BootDevice::Network, BootDevice::Disk],
     };
     Ok(Machine::new(config, Governor::for_this_machine())?)

@@ -127,6 +127,11 @@ impl Qmp {
         self.plain("system_powerdown").await
     }
 
+    /// Sends a non-maskable interrupt to all processors, as the button of that name does.
+    pub async fn inject_nmi(&self) -> io::Result<()> {
+        self.plain("inject-nmi").await
+    }
+
     /// Ends the process. QEMU may be gone before its answer arrives, which is what was wanted.
     pub async fn quit(&self) -> io::Result<()> {
         match self.plain("quit").await {

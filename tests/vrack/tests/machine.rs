@@ -107,6 +107,7 @@ fn machine_with(directory: &Path, firmware: Firmware, switch: &Switch, bus: Disk
         cdrom: true,
         kcs: None,
         tpm: false,
+        watchdog: false,
         boot_order: vec![BootDevice::Network, BootDevice::Disk],
     };
     Machine::new(config, Governor::for_this_machine()).unwrap()

@@ -82,6 +82,10 @@ pub(super) fn arguments(config: &MachineConfig, start: &Start<'_>) -> Vec<OsStri
         line.add("-tpmdev", "emulator,id=tpm0,chardev=tpm");
         line.add("-device", "tpm-crb,tpmdev=tpm0");
     }
+    if config.watchdog {
+        line.add("-device", "i6300esb");
+        line.add("-action", "watchdog=reset");
+    }
     if let Some(state) = start.incoming {
         line.add("-incoming", format!("exec:cat '{}'", state.display()));
     }

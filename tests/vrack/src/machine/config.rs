@@ -124,6 +124,8 @@ pub struct MachineConfig {
     pub kcs: Option<PathBuf>,
     /// A TPM 2.0, by swtpm.
     pub tpm: bool,
+    /// A watchdog, Intel's 6300ESB, which resets the machine.
+    pub watchdog: bool,
     /// Order of the boot device classes.
     pub boot_order: Vec<BootDevice>,
 }

@@ -127,6 +127,7 @@ impl Appliance {
             cdrom: file.medium == Medium::IsoCd,
             kcs: None,
             tpm: false,
+            watchdog: file.watchdog,
             boot_order: match file.medium {
                 Medium::IsoCd => vec![BootDevice::Cdrom],
                 Medium::Ipxe => vec![BootDevice::Network],
@@ -269,12 +270,14 @@ fn chainload_script(rack: &Rack, url: &str) -> String {
     let initrd: String = archives.iter().map(|name| format!("initrd {url}/{name}\n")).collect();
     let names: String = archives.iter().map(|name| format!(" initrd={name}")).collect();
     let [inside, _, uplink] = rack.appliance_interfaces();
-    let address = rack.file().appliance.rack_address;
+    let file = &rack.file().appliance;
+    let address = file.rack_address;
     let (first, last) = (super::neighbour(address, 100), super::neighbour(address, 199));
+    let more = &file.kernel_arguments;
     format!(
         "#!ipxe\nkernel {url}/vmlinuz rackbar.role=appliance rackbar.interface={} rackbar.address={address}/24 \
          rackbar.dhcp=own rackbar.pool={first}-{last} rackbar.uplink={} console=tty0 console=ttyS0,115200 \
-         no_timer_check{names}\n{initrd}boot\n",
+         no_timer_check {more}{names}\n{initrd}boot\n",
         inside.mac, uplink.mac
     )
 }

@@ -48,6 +48,7 @@ pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&B
         cdrom: true,
         kcs: bmc.map(|_| kcs.clone()),
         tpm: file.tpm,
+        watchdog: false,
         boot_order: file.boot.clone(),
     };
     let machine = Machine::new(config, rack.governor.clone())?;

@@ -130,6 +130,10 @@ pub struct ApplianceFile {
     pub bmc_address: Ipv4Addr,
     /// One port carries the rack and the BMC VLAN, both tagged, in place of an access port for each.
     pub trunk: bool,
+    /// A hardware watchdog, which resets it.
+    pub watchdog: bool,
+    /// More arguments for its kernel; only where iPXE's script names them.
+    pub kernel_arguments: String,
 }
 
 impl Default for ApplianceFile {
@@ -143,6 +147,8 @@ impl Default for ApplianceFile {
             rack_address: Ipv4Addr::new(10, 77, 10, 1),
             bmc_address: Ipv4Addr::new(10, 77, 20, 1),
             trunk: false,
+            watchdog: false,
+            kernel_arguments: String::new(),
         }
     }
 }
@@ -344,6 +350,11 @@ impl RackFile {
         }
         self.switch.check()?;
         let appliance = &self.appliance;
+        if !appliance.kernel_arguments.is_empty() && appliance.medium != Medium::Ipxe {
+            return Err(
+                "`appliance.kernel_arguments`: our media bring their own; these need `medium = \"ipxe\"`".into(),
+            );
+        }
         if appliance.firmware == ApplianceFirmware::Bios && !matches!(appliance.medium, Medium::Ipxe | Medium::None) {
             return Err("`appliance.firmware`: our media start under UEFI; BIOS needs `medium = \"ipxe\"`".into());
         }
@@ -456,5 +467,7 @@ mod tests {
         assert!(delay.contains("switch.forward_delay_ms"), "{delay}");
         let bios = refusal(&format!("{SMALL}[appliance]\nfirmware = \"bios\"\n"));
         assert!(bios.contains("medium"), "{bios}");
+        let more = refusal(&format!("{SMALL}[appliance]\nkernel_arguments = \"a=1\"\n"));
+        assert!(more.contains("medium"), "{more}");
     }
 }
