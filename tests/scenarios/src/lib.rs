@@ -7,6 +7,7 @@ pub mod api;
 pub mod between;
 pub mod cli;
 pub mod install;
+pub mod inventory;
 pub mod site;
 mod snapshot;
 pub mod telling;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use rackbar_image::packs::MediumPack;
 use rackbar_model::{Node, NodeState};
 use rackbar_vrack::rack::{Appliance, Rack, RackFile, RackOptions};
@@ -298,15 +299,19 @@ impl Stage {
         Ok(node)
     }
 
-    /// Waits until a machine's inventory holds what every machine has: links settle and LLDP speaks up a few seconds
-    /// after the first one was sent.
+    /// Waits until a machine's inventory holds what the machine has ([`inventory::complete`]): links settle, LLDP speaks
+    /// up and sticks are found a few seconds after the first one was sent.
     ///
     /// # Errors
     /// When it does not in time; names what is missing.
     pub async fn until_complete(&self, name: &str) -> Result<Node> {
+        let machine = self
+            .rack
+            .node(name)
+            .with_context(|| format!("the rack has no machine {name}"))?;
         let whole = || async {
             let node = self.node(name).await?.context("not known")?;
-            complete(&node)?;
+            inventory::complete(node.inventory.as_ref().context("no inventory")?, machine)?;
             anyhow::Ok(node)
         };
         eventually(&format!("the inventory of {name} is complete"), COMPLETE, whole).await
@@ -357,45 +362,4 @@ impl Drop for Stage {
             eprintln!("==== console of {name}, last words ====\n{text}\n");
         }
     }
-}
-
-/// Checks that an inventory holds what every machine has.
-///
-/// # Errors
-/// Names what is missing.
-pub fn complete(node: &Node) -> Result<()> {
-    let inventory = node
-        .inventory
-        .as_ref()
-        .with_context(|| format!("{} has no inventory", node.name))?;
-    let has = |what: &str, there: bool| {
-        ensure!(there, "{}: the inventory lacks {what}: {inventory:?}", node.name);
-        Ok(())
-    };
-    has("the system's serial number", inventory.system.serial.is_some())?;
-    has("the firmware's mode", inventory.firmware.mode.is_some())?;
-    has("processors", inventory.cpu.threads > 0)?;
-    has("memory", inventory.memory.total_bytes > 64 << 20)?;
-    has(
-        "PCI devices with names",
-        inventory.pci.iter().any(|device| device.name.is_some()),
-    )?;
-    has("the boot NIC", inventory.nics.iter().any(|nic| nic.boot && nic.link))?;
-    has(
-        "drivers of all NICs",
-        inventory.nics.iter().all(|nic| nic.driver.is_some()),
-    )?;
-    has(
-        "serial numbers of all disks",
-        inventory.disks.iter().all(|disk| disk.serial.is_some()),
-    )?;
-    has(
-        "the switch port of the boot NIC",
-        inventory.nics.iter().any(|nic| nic.boot && nic.lldp.is_some()),
-    )?;
-    has(
-        "the BMC's address, seen in-band",
-        inventory.bmc.as_ref().is_some_and(|bmc| bmc.address.is_some()),
-    )?;
-    has("the boot MAC", inventory.boot.mac.is_some())
 }
