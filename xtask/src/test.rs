@@ -61,6 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .env("RUST_BACKTRACE", "0")
         .env("RACKBAR_MEDIA", media)
         .env("RACKBAR_STORY_TIMES", &times)
+        .env("RACKBAR_XTASK", std::env::current_exe()?)
         .env("RACKBAR_OS", system)
         .env("RACKBAR_OS_CLOUD_INIT", cloud);
     if let Some(url) = &arguments.archive {

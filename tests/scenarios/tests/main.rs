@@ -18,6 +18,7 @@ mod page;
 mod ports;
 mod power_cut;
 mod proxy;
+mod rack_verb;
 mod refused;
 mod reproducible;
 mod shipped;
