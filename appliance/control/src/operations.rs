@@ -132,6 +132,8 @@ pub struct PlanRequest {
     pub nodes: Vec<String>,
     /// Install also what is installed as wanted.
     pub reinstall: bool,
+    /// Give BMCs new passwords of their machines' own, also those that have one.
+    pub rotate_passwords: bool,
     /// Without roles: install this on the named machines.
     pub install: Option<Install>,
 }

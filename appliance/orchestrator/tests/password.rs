@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::bmcs::*;
 use common::*;
-use rackbar_model::Node;
+use rackbar_model::{Node, Timestamp};
 use rackbar_orchestrator::bmc::BmcDoor as _;
 use rackbar_orchestrator::hands::{Appliance, Done, Hands as _, Learned, Reach};
 use rackbar_plan::ActionKind;
@@ -24,6 +24,15 @@ fn hands(watch: &Watch, store: &Store) -> Appliance {
 /// One attempt of the change.
 async fn change(watch: &Watch, store: &Store, node: &Arc<Node>) -> Done {
     let (task, _give_up) = task(node, ActionKind::RotatePassword);
+    hands(watch, store).carry_out(task).await
+}
+
+/// One attempt of the change that a plan made at a time was asked for.
+async fn change_anew(watch: &Watch, store: &Store, node: &Arc<Node>, made: Timestamp) -> Done {
+    let (mut task, _give_up) = task(node, ActionKind::RotatePassword);
+    let mut plan = (*task.plan).clone();
+    (plan.made, plan.scope.rotate_passwords) = (made, true);
+    task.plan = Arc::new(plan);
     hands(watch, store).carry_out(task).await
 }
 
@@ -56,6 +65,42 @@ fn told(bmc: &Loopback, store: &Store, node: &Node) {
     assert_eq!(bmc.state().failures("admin"), 0, "no failed login is left behind");
     let login = BmcLogin::told("admin", &rackbar_model::SecretText("secret".into()));
     store.save_bmc_login(node.id, &login).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_of_its_own_is_changed_again_when_that_is_asked_for_and_once_only() {
+    let (bmc, _machine, _dir) = simulated(seat::PowerState::Off).await;
+    let store = memory();
+    let watch = Watch::start(store.clone(), &bmc, "secret", TIMING);
+    watch.lease();
+    let node = watch.found().await;
+    assert!(change(&watch, &store, &node).await.result.is_ok());
+    let first = store.bmc_login(node.id).unwrap().unwrap();
+    let made = Timestamp(first.changed_at.unwrap().0 + 1);
+    // So that what is changed now is younger than the plan.
+    until("the clock has gone on", || {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        (now.as_millis() > u128::from(made.0)).then_some(())
+    })
+    .await;
+    let done = change_anew(&watch, &store, &node, made).await;
+    assert!(done.result.is_ok_and(|outcome| !outcome.nothing_to_do));
+    proven(&watch, &store, &node).await;
+    let second = store.bmc_login(node.id).unwrap().unwrap();
+    assert_ne!(first.current, second.current);
+    assert!(watch.devices.verify_login(HERE, "admin", &first.current).await.is_err());
+    watch
+        .devices
+        .verify_login(HERE, "admin", &second.current)
+        .await
+        .unwrap();
+    // The same action once more, as after a kill of the appliance: it was done.
+    let again = change_anew(&watch, &store, &node, made).await;
+    assert!(again.result.is_ok_and(|outcome| outcome.nothing_to_do));
+    assert_eq!(store.bmc_login(node.id).unwrap().unwrap().current, second.current);
+    watch.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

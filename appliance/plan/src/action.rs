@@ -99,6 +99,8 @@ pub struct Scope {
     pub nodes: Option<Vec<NodeId>>,
     /// Install anew also where everything is as wanted.
     pub reinstall: bool,
+    /// Give BMCs new passwords of their machines' own, also those that have one.
+    pub rotate_passwords: bool,
 }
 
 impl Scope {

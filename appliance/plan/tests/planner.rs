@@ -92,6 +92,28 @@ fn a_machine_that_boots_the_network_first_is_put_right_and_keeps_its_system() {
 }
 
 #[test]
+fn passwords_are_changed_again_when_that_is_asked_for() {
+    let site = site(WORKER);
+    let mut facts = one(1);
+    let first = all(&site, &facts);
+    carried_out(&mut facts, &first);
+    facts.nodes[0].password_rotated = true;
+    let scope = Scope {
+        rotate_passwords: true,
+        ..Scope::default()
+    };
+    let again = plan(&site, &facts, &scope, Timestamp(1));
+    let wanted = ["bmc.password", "os.reachable", "verify"];
+    assert_eq!(ids(&again), wanted.map(|name| format!("node-001/{name}")));
+    assert_eq!(again.actions[0].changes[0].wanted, "a new one");
+    assert!(again.destructive().is_empty());
+    assert!(all(&site, &facts).is_empty(), "nobody asked");
+    facts.nodes[0].bmc = false;
+    let refused = plan(&site, &facts, &scope, Timestamp(1));
+    assert!(refusal(&refused).contains("its BMC does not answer"));
+}
+
+#[test]
 fn an_installed_node_that_is_as_wanted_is_left_alone_and_only_what_changes_is_planned() {
     let text = WORKER.replace(
         "[[rule]]",

@@ -34,6 +34,9 @@ pub struct BmcLogin {
     pub proven_at: Option<Timestamp>,
     /// True when `current` was made by us for this machine, false when it is the site's or the maker's.
     pub own: bool,
+    /// When `current` came into force; `None` when it was not made by us, or by an earlier program.
+    #[serde(default)]
+    pub changed_at: Option<Timestamp>,
 }
 
 impl BmcLogin {
@@ -45,6 +48,7 @@ impl BmcLogin {
             pending: None,
             proven_at: None,
             own: false,
+            changed_at: None,
         }
     }
 
@@ -63,6 +67,7 @@ impl BmcLogin {
         if let Some(pending) = self.pending.take() {
             self.current = pending;
             self.own = true;
+            self.changed_at = Some(at);
         }
         self.proven_at = Some(at);
         self

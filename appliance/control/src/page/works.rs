@@ -84,6 +84,7 @@ async fn make_plan(State(context): State<Context>, headers: HeaderMap, Form(form
     let request = PlanRequest {
         nodes: words(&form.nodes),
         reinstall: form.reinstall.is_some(),
+        rotate_passwords: false,
         install,
     };
     match context.operations.plan(request).await {

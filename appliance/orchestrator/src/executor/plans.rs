@@ -158,6 +158,7 @@ pub(super) fn scope(request: &PlanRequest) -> Scope {
     Scope {
         nodes: request.nodes.clone(),
         reinstall: request.reinstall || request.install.is_some(),
+        rotate_passwords: request.rotate_passwords,
     }
 }
 

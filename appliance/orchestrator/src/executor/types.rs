@@ -39,6 +39,8 @@ pub struct PlanRequest {
     pub nodes: Option<Vec<NodeId>>,
     /// Install anew also where everything is as wanted.
     pub reinstall: bool,
+    /// Give BMCs new passwords of their machines' own, also those that have one.
+    pub rotate_passwords: bool,
     /// Install this without a role; `nodes` must then be given.
     pub install: Option<Install>,
 }

@@ -103,7 +103,7 @@ impl Appliance {
             return self.of_the_rack(&action);
         };
         match &action.kind {
-            ActionKind::RotatePassword => self.rotate_password(node).await,
+            ActionKind::RotatePassword => self.rotate_password(task, node).await,
             ActionKind::BiosSettings { attributes } => self.stage_bios(node, attributes).await,
             ActionKind::BiosVerify { attributes } => self.verify_bios(node, attributes).await,
             ActionKind::Agent { fresh } => self.agent(task, node, *fresh).await,

@@ -6,14 +6,14 @@ use rackbar_model::NodeId;
 use rackbar_store::BmcLogin;
 
 use super::bmc::failed;
-use super::{Appliance, Done, Learned};
+use super::{Appliance, Done, Learned, Task};
 use crate::bmc::BmcError;
 
 /// Characters of a password: IPMI 2.0 takes 20 bytes, some BMCs only 16 (IPMI 1.5 table 22-30).
 pub(super) const LENGTH: usize = 16;
 
 impl Appliance {
-    pub(super) async fn rotate_password(&self, node: NodeId) -> Done {
+    pub(super) async fn rotate_password(&self, task: &Task, node: NodeId) -> Done {
         let (door, address) = match self.door(node) {
             Ok(found) => found,
             Err(done) => return done,
@@ -39,7 +39,9 @@ impl Appliance {
             },
             Err(error) => return kept(error),
         };
-        if login.own && login.pending.is_none() {
+        // Asked for anew, one that is older than the plan goes too.
+        let outlived = task.plan.scope.rotate_passwords && login.changed_at.is_none_or(|at| at < task.plan.made);
+        if login.own && login.pending.is_none() && !outlived {
             return Done::well("its BMC has a password of its own")
                 .unchanged()
                 .and(Learned::PasswordRotated);

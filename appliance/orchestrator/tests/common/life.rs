@@ -277,6 +277,7 @@ impl Life {
         let request = PlanRequest {
             nodes: Some(vec![node]),
             reinstall: false,
+            rotate_passwords: false,
             install: Some(Install {
                 os: "debian-12".into(),
                 ssh_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGv0 me".into()],

@@ -59,11 +59,17 @@ impl Firmware {
         if self.rotate {
             let changes = vec![Change {
                 what: "BMC password".to_owned(),
-                observed: None,
-                wanted: "of this machine's own".to_owned(),
+                observed: case.node.password_rotated.then(|| "of this machine's own".to_owned()),
+                wanted: match case.node.password_rotated {
+                    true => "a new one".to_owned(),
+                    false => "of this machine's own".to_owned(),
+                },
             }];
             let because = Because {
-                reason: format!("role {role} wants a BMC password of this machine's own"),
+                reason: match case.rotate_passwords {
+                    true => "a new BMC password was asked for".to_owned(),
+                    false => format!("role {role} wants a BMC password of this machine's own"),
+                },
                 changes,
                 destroys: None,
             };
@@ -127,12 +133,17 @@ impl Case<'_> {
             ));
         }
         // An account of ours has a password of this machine's own from the start.
-        let rotate = self.role.rotate_bmc_password && !self.node.password_rotated && self.role.bmc.account.is_none();
+        let first = self.role.rotate_bmc_password && !self.node.password_rotated && self.role.bmc.account.is_none();
+        // One that is made now is new.
+        let makes = set_up.as_ref().is_some_and(|set_up| set_up.account.is_some());
+        let again = self.rotate_passwords && !makes;
+        let rotate = first || again;
         if rotate && !self.node.bmc {
-            return Err(format!(
-                "role {} rotates the BMC's password, but its BMC does not answer",
-                self.role_name
-            ));
+            let who = match again {
+                true => "it was asked for a new BMC password".to_owned(),
+                false => format!("role {} rotates the BMC's password", self.role_name),
+            };
+            return Err(format!("{who}, but its BMC does not answer"));
         }
         Ok(Firmware { set_up, rotate, bios })
     }

@@ -243,6 +243,7 @@ impl<'a> Planner<'a> {
             site,
             facts,
             reinstall: self.scope.reinstall,
+            rotate_passwords: self.scope.rotate_passwords,
             node,
             binding: &bound.binding,
             role_name: bound.role,

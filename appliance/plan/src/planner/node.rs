@@ -26,6 +26,7 @@ pub(super) struct Case<'a> {
     pub(super) site: &'a Site,
     pub(super) facts: &'a Facts,
     pub(super) reinstall: bool,
+    pub(super) rotate_passwords: bool,
     pub(super) node: &'a NodeFacts,
     pub(super) binding: &'a Binding<'a>,
     pub(super) role_name: &'a str,

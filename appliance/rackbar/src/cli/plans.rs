@@ -20,7 +20,7 @@ const TYPED_NAMES: usize = 3;
 /// Which plan to make.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rackbar plan\n  rackbar plan storage-1 storage-2 --reinstall\n  rackbar plan --json > plan.json\n\n\
+    after_help = "Examples:\n  rackbar plan\n  rackbar plan storage-1 storage-2 --reinstall\n  rackbar plan --rotate-passwords\n  rackbar plan --json > plan.json\n\n\
     A plan only says what would be done. `rackbar commit PLAN` does it."
 )]
 pub struct Options {
@@ -29,6 +29,9 @@ pub struct Options {
     /// Install also what is installed as wanted
     #[arg(long)]
     reinstall: bool,
+    /// Give BMCs new passwords, also those that have one of their machine's own
+    #[arg(long)]
+    rotate_passwords: bool,
 }
 
 /// Which plan to carry out.
@@ -128,6 +131,7 @@ pub async fn plan(client: &Client, options: &Options, as_json: bool) -> Result<(
     let request = PlanRequest {
         nodes: options.nodes.clone(),
         reinstall: options.reinstall,
+        rotate_passwords: options.rotate_passwords,
         install: None,
     };
     let plan = make(client, &request).await?;
@@ -257,6 +261,7 @@ pub async fn install(client: &Client, options: &InstallOptions, as_json: bool) -
     let request = PlanRequest {
         nodes: options.nodes.clone(),
         reinstall: options.reinstall,
+        rotate_passwords: false,
         install: Some(Install {
             os: options.os.clone(),
             disk: options.disk.clone(),

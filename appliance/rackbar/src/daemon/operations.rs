@@ -203,6 +203,7 @@ impl Operations for Asked {
             let wanted = Wanted {
                 nodes: (!ids.is_empty()).then_some(ids),
                 reinstall: request.reinstall,
+                rotate_passwords: request.rotate_passwords,
                 install: request.install.map(|install| Install {
                     os: install.os,
                     disk: install.disk.unwrap_or_default(),
