@@ -148,7 +148,8 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
     let (api, _) = documented().split_for_parts();
     let api = api
         .route("/metrics", get(health::metrics))
-        .route_layer(middleware::from_fn_with_state(context.clone(), guard::api_guard));
+        .route_layer(middleware::from_fn_with_state(context.clone(), guard::api_guard))
+        .layer(middleware::map_response(problem::every));
     Router::new()
         .merge(api)
         .route("/healthz", get(health::healthz))

@@ -8,6 +8,9 @@ use utoipa::ToSchema;
 
 use crate::operations::{Consent, Refused, SiteMistake};
 
+/// Media type of a problem (RFC 9457 section 3).
+const PROBLEM: &str = "application/problem+json";
+
 /// An error, for programs (`type`, `status`) and people (`title`, `detail`). The members after `detail` are there when
 /// they hold something.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -194,6 +197,34 @@ impl From<Refused> for Problem {
     }
 }
 
+/// The largest text of an error that becomes a `detail`.
+const LONGEST: usize = 4 << 10;
+
+/// Makes a problem of every error that is none yet: what the framework says of a body, a query or a method is for people
+/// alone. Its headers stay, such as `Allow`.
+pub(crate) async fn every(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_problem = kind.is_some_and(|kind| kind.as_bytes() == PROBLEM.as_bytes());
+    if !(status.is_client_error() || status.is_server_error()) || is_problem {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let said = axum::body::to_bytes(body, LONGEST).await.unwrap_or_default();
+    let title = status.canonical_reason().unwrap_or("Error");
+    let detail = match String::from_utf8_lossy(&said).trim() {
+        "" => title.to_owned(),
+        said => said.to_owned(),
+    };
+    // RFC 9457 section 4.2.1: no more is known of it than the status says.
+    let problem = Problem::new(status, "about:blank", title, detail).into_response();
+    let (about, body) = problem.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(about.headers);
+    parts.extensions.extend(about.extensions);
+    Response::from_parts(parts, body)
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
@@ -201,10 +232,7 @@ impl IntoResponse for Problem {
         let mut response = (status, Json(self)).into_response();
         response.extensions_mut().insert(told);
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(
                 header::WWW_AUTHENTICATE,
