@@ -1,5 +1,7 @@
 //! The API as HTTP: conditional requests, streams that are taken up again, and errors that programs can read.
 
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
+
 mod common;
 
 use std::io::{Read as _, Write as _};
@@ -152,13 +154,16 @@ async fn what_the_caller_has_is_not_sent_again_and_what_changed_is_not_changed_b
     assert_eq!(changed.status, 200, "{changed:?}");
 }
 
+/// What is asked, with which headers and body, and the status it gets.
+type Case<'a> = (&'a str, &'a [(&'static str, &'a str)], &'a str, u16);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_is_a_problem_document() {
     let server = with_nodes(1).await;
     let node = format!("/api/v1/nodes/{}", server.rack.nodes()[0].id);
     let patch = format!("PATCH {node}");
     let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(8 << 20));
-    let cases: [(&str, &[(&str, &str)], &str, u16); 11] = [
+    let cases: [Case<'_>; 11] = [
         ("GET /api/v1/nodes/nobody", &[], "", 404),
         ("GET /api/v1/no-such-thing", &[], "", 404),
         ("GET /api/v1/nodes?limit=0", &[], "", 400),

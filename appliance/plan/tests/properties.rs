@@ -133,7 +133,10 @@ proptest! {
     #[test]
     fn plans_are_sound_the_same_each_time_and_touch_only_bound_nodes(facts in a_rack(), root in root(), reinstall: bool) {
         let site = common::site(&SITE.replace("ROOT", root));
-        let scope = Scope { nodes: None, reinstall };
+        let scope = Scope {
+            reinstall,
+            ..Scope::default()
+        };
         let made = plan(&site, &facts, &scope, Timestamp(1));
         prop_assert_eq!(made.check(), Ok(()));
         let mut shuffled = facts.clone();
