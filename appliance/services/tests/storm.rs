@@ -68,13 +68,13 @@ fn machines_are_served_in_a_storm_of_malformed_requests_which_costs_little_memor
         wait_until("enough of it arrived", || {
             sent.load(Ordering::Relaxed) >= PACKETS && common.metrics.tftp_refused.get() > PACKETS / 10
         });
-        // Eight transfers of the storm's address, and no other.
+        // Eight transfers of the storm's address, and one whose last acknowledgement lies behind the storm.
         let running = common.metrics.tftp_transfers.get();
-        assert!(running <= 8, "{running} transfers at once");
+        assert!(running <= 9, "{running} transfers at once");
     });
     let grown = resident_kib().saturating_sub(before);
     println!("{} packets, {grown} KiB more", sent.load(Ordering::Relaxed));
-    assert!(grown < 32 << 10, "{grown} KiB more after the storm");
+    assert!(grown < 16 << 10, "{grown} KiB more after the storm");
     let told = sink.count(|kind| matches!(kind, EventKind::TftpFailed { .. } | EventKind::TftpRequest { .. }));
     assert!((told as u64) < PACKETS / 4, "{told} events: the journal is filled");
     wait_until("its transfers ended", || common.metrics.tftp_transfers.get() == 0);

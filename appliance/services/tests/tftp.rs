@@ -120,7 +120,7 @@ fn tftp_hpa_and_atftp_get_files_with_every_option() {
 }
 
 #[test]
-fn machines_beyond_the_limit_of_transfers_ask_again_and_all_get_through() {
+fn machines_beyond_the_limit_of_transfers_wait_and_all_get_through() {
     let service = serve();
     let limits = TftpLimits {
         transfers: 3,
@@ -165,6 +165,56 @@ fn machines_beyond_the_limit_of_transfers_ask_again_and_all_get_through() {
             socket.send_to(b"\0\x05\0\0enough\0", from).unwrap();
         }
     });
+}
+
+#[test]
+fn a_place_that_becomes_free_goes_to_who_asked_first() {
+    let service = serve();
+    let limits = TftpLimits {
+        transfers: 1,
+        ..TftpLimits::default()
+    };
+    let config = TftpConfig {
+        limits,
+        ..service.config.clone()
+    };
+    service
+        .net
+        .inside("server", || service.handle.reconfigure(config))
+        .unwrap();
+    let [holder, first, second] = service.net.inside("client", || {
+        [(); 3].map(|()| {
+            let socket = UdpSocket::bind("10.77.0.90:0").unwrap();
+            socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            socket
+        })
+    });
+    let ask = |socket: &UdpSocket| socket.send_to(b"\0\x01loader.efi\0octet\0", "10.77.0.1:69").unwrap();
+    let heard = |socket: &UdpSocket| {
+        let mut block = [0; 1024];
+        let (count, from) = socket.recv_from(&mut block).unwrap();
+        assert_eq!((count, &block[..4]), (516, &[0, 3, 0, 1][..]));
+        from
+    };
+    ask(&holder);
+    let mut from = heard(&holder);
+    for (number, waiting) in [(1, &first), (2, &second)] {
+        ask(waiting);
+        wait_until("it waits", || service.common.metrics.tftp_refused.get() == number);
+    }
+    // Who repeats more often is not served sooner.
+    for _ in 0..20 {
+        ask(&second);
+    }
+    let abort = b"\0\x05\0\0enough\0";
+    holder.send_to(abort, from).unwrap();
+    from = heard(&first);
+    second.set_nonblocking(true).unwrap();
+    assert!(second.recv_from(&mut [0; 1024]).is_err(), "it is not its turn");
+    second.set_nonblocking(false).unwrap();
+    first.send_to(abort, from).unwrap();
+    heard(&second);
+    assert_eq!(service.common.metrics.tftp_refused.get(), 2, "each was told of once");
 }
 
 #[test]

@@ -20,5 +20,5 @@ pub use ipxe::{BadScript, MAX_SITE_SCRIPT, SiteScript, render_ipxe, render_local
 pub use key_slot::{KEY_SLOT_LENGTH, KEY_SLOT_MAGIC, KeySlotError, fill_key_slot, key_in_slot};
 pub use manifest::{MANIFEST_CONTEXT, ManifestError, signed_local_disk_manifest, signed_manifest, verify_manifest};
 pub use medium::{MEDIUM_FILE, MEDIUM_FILE_LONGEST, medium_file};
-pub use spec::{BadFileName, BootSpec, SpecFile};
+pub use spec::{BadFileName, BootSpec, SpecFile, is_site_name};
 pub use verdict::{Stage, Verdict, verdict};

@@ -73,6 +73,15 @@ impl SpecFile {
     }
 }
 
+/// True for what a boot file of the site's own may be called: up to 100 letters, digits, `.`, `-`, `_` and `+`, with `/`
+/// between folders, none of which begins with a dot. Such a name leads nowhere but below the folder it is looked for in,
+/// and stands in a URL as it is.
+pub fn is_site_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_+".contains(&b);
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain);
+    name.len() <= 100 && name.split('/').all(part)
+}
+
 /// A file name that cannot stand in a URL and a script as it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BadFileName(pub String);
@@ -107,6 +116,29 @@ mod tests {
     fn a_path_is_by_digest_and_name() {
         let path = example().kernel.path();
         assert_eq!(path, format!("/boot/v1/files/{}/vmlinuz", "11".repeat(32)));
+    }
+
+    #[test]
+    fn names_of_the_sites_files_lead_nowhere_else() {
+        for good in ["shimaa64.efi", "arm64/grub/grub.cfg", "a+b", "a..b"] {
+            assert!(is_site_name(good), "{good}");
+        }
+        for bad in [
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../b",
+            "a//b",
+            "a/",
+            "./a",
+            ".hidden",
+            "a\\b",
+            "a b",
+            "%2e",
+            &"x".repeat(101),
+        ] {
+            assert!(!is_site_name(bad), "{bad}");
+        }
     }
 
     #[test]

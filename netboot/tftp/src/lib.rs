@@ -9,10 +9,12 @@
 
 mod files;
 pub mod packet;
+mod queue;
 mod rtt;
 mod server;
 mod transfer;
 
 pub use files::{FileTable, Files, normalise};
+pub use queue::{Queue, Queued, Waiting};
 pub use server::{Limits, Opening, Server, TransferId};
 pub use transfer::{Outcome, Output, Transfer, Window};

@@ -54,9 +54,15 @@ pub enum Opening {
         /// `TftpRequest`.
         event: EventKind,
     },
+    /// Every place is taken. The request may wait in a [`Queue`](crate::Queue) and be judged again when one is free; its
+    /// client repeats it meanwhile.
+    Busy {
+        /// `TftpFailed`, for when it is told.
+        event: EventKind,
+    },
     /// No.
     Refused {
-        /// What to answer from port 69; nothing when we are too busy, so that the client asks again.
+        /// What to answer from port 69; nothing when its address has its share, so that the client asks again.
         reply: Option<Vec<u8>>,
         /// `TftpFailed`, when a person may want to know.
         event: Option<EventKind>,
@@ -95,6 +101,11 @@ impl Server {
         self.running.len()
     }
 
+    /// True when there is no place for another transfer.
+    pub fn is_full(&self) -> bool {
+        self.running.len() >= self.limits.transfers
+    }
+
     /// Judges a datagram that came to port 69.
     pub fn open(&mut self, now: Duration, client: SocketAddr, bytes: &[u8], files: &impl Files) -> Opening {
         let request = match Packet::new(bytes) {
@@ -125,10 +136,18 @@ impl Server {
             return refused(&request, client, ErrorCode::NotFound, "no such boot file");
         };
         let replaces = self.take_place(client);
-        if let Some(busy) = self.busy(client) {
+        let own = self.per_client.get(&client.ip()).copied().unwrap_or(0);
+        if own >= self.limits.per_client {
+            let words = "too many transfers to this client at once";
             return Opening::Refused {
                 reply: None,
-                event: Some(failed(&request, client, busy)),
+                event: Some(failed(&request, client, words)),
+            };
+        }
+        if self.is_full() {
+            let words = "all places are taken; it waits for its turn";
+            return Opening::Busy {
+                event: failed(&request, client, words),
             };
         }
         let agreed = Agreed::new(&request, &self.limits, content.len());
@@ -173,17 +192,6 @@ impl Server {
             }
         }
         Some(running.id)
-    }
-
-    fn busy(&self, client: SocketAddr) -> Option<&'static str> {
-        let own = self.per_client.get(&client.ip()).copied().unwrap_or(0);
-        if self.running.len() >= self.limits.transfers {
-            Some("too many transfers at once; the client will ask again")
-        } else if own >= self.limits.per_client {
-            Some("too many transfers to this client at once")
-        } else {
-            None
-        }
     }
 }
 

@@ -154,7 +154,7 @@ fn a_request_repeated_is_one_transfer_and_a_new_one_on_the_same_port_replaces_it
 }
 
 #[test]
-fn too_many_transfers_are_met_with_silence_so_that_the_client_asks_again() {
+fn too_many_transfers_of_one_client_are_met_with_silence_and_of_all_may_wait() {
     let mut server = Server::new(Limits {
         transfers: 3,
         per_client: 2,
@@ -184,8 +184,9 @@ fn too_many_transfers_are_met_with_silence_so_that_the_client_asks_again() {
     let other: SocketAddr = ([10, 0, 0, 11], 1).into();
     assert!(matches!(
         server.open(ms(0), other, &request, &files()),
-        Opening::Refused { reply: None, .. }
+        Opening::Busy { .. }
     ));
+    assert!(server.is_full());
 }
 
 #[test]

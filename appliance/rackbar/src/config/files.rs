@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rackbar_artifacts::is_site_name;
+use rackbar_boot::is_site_name;
 use rackbar_model::ClientArch;
 use serde::Deserialize;
 use toml::Spanned;
@@ -155,7 +155,7 @@ impl Checker<'_> {
         if !is_site_name(&name) {
             let problem = format!("{name:?} cannot be the name of a boot file");
             let instead =
-                "use 1 to 100 characters of A-Z a-z 0-9 . _ - and / between folders, none of which begins with a dot";
+                "use 1 to 100 characters of A-Z a-z 0-9 . _ - + and / between folders, none of which begins with a dot";
             return wrong(problem, instead);
         }
         if OUR_PROGRAMS.contains(&name.as_str()) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollFlags;
 use rackbar_model::EventKind;
-use rackbar_tftp::{Limits, Opening, Outcome, Output, Server, Transfer, TransferId};
+use rackbar_tftp::{Limits, Opening, Outcome, Output, Queue, Queued, Server, Transfer, TransferId};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::shelf::Shelf;
@@ -24,6 +24,8 @@ use crate::running::StopFlag;
 const LISTENER: u64 = 1 << 62;
 /// A request fits into one block of RFC 1350's size; anything longer is not one.
 const REQUEST: usize = 516;
+/// Requests that wait for a place at one time: four times the machines that are served at once.
+const WAITING: usize = 4096;
 /// Refusals told of per second: a scan for file names must not fill the journal.
 const REFUSALS_PER_SECOND: u32 = 32;
 /// Requests told of per second: two full racks that power on together stay below, a client that asks for ever does not.
@@ -74,6 +76,8 @@ pub(crate) struct Transfers {
     timers: BinaryHeap<Reverse<(Duration, u64)>>,
     receiver: Receiver,
     outputs: Vec<Output>,
+    /// Requests that wait for a place, with the address of ours that they came to.
+    waiting: Queue<Ipv4Addr>,
     refusals: Told,
     requests: Told,
 }
@@ -102,6 +106,7 @@ impl Transfers {
             timers: BinaryHeap::new(),
             receiver: Receiver::new(REQUEST),
             outputs: Vec::new(),
+            waiting: Queue::new(WAITING, limits.per_client),
             refusals: Told::default(),
             requests: Told::default(),
         }
@@ -134,6 +139,7 @@ impl Transfers {
                 }
             }
             self.tick();
+            self.admit();
         }
         self.common.metrics.tftp_transfers.set(0);
     }
@@ -148,6 +154,7 @@ impl Transfers {
             if order.limits != self.limits {
                 // Transfers under way are not counted against the new limits.
                 self.limits = order.limits;
+                self.waiting = Queue::new(WAITING, order.limits.per_client);
                 self.server = Server::new(order.limits);
             }
             self.listeners.retain(|(address, _, _)| !order.close.contains(address));
@@ -183,12 +190,31 @@ impl Transfers {
         }
     }
 
+    /// Gives places that became free to those who wait, in the order in which they asked.
+    fn admit(&mut self) {
+        while !self.server.is_full()
+            && let Some(first) = self.waiting.pop(self.now())
+        {
+            // What is refused by now is refused once more when its client repeats it.
+            let _ = self.open(first.client, first.about, &first.request);
+        }
+    }
+
     /// Judges one request; gives what port 69 answers itself.
     fn open(&mut self, client: SocketAddr, local: Ipv4Addr, bytes: &[u8]) -> Option<Vec<u8>> {
         let now = self.now();
         let metrics = &self.common.metrics;
         match self.server.open(now, client, bytes, &self.shelf) {
             Opening::Repeated => None,
+            Opening::Busy { event } => {
+                if self.waiting.push(now, client, bytes, local) != Queued::Again {
+                    metrics.tftp_refused.inc();
+                    if self.refusals.another(now, REFUSALS_PER_SECOND) {
+                        self.tell(client.ip(), event);
+                    }
+                }
+                None
+            }
             Opening::Refused { reply, event } => {
                 metrics.tftp_refused.inc();
                 if let Some(event) = event.filter(|_| self.refusals.another(now, REFUSALS_PER_SECOND)) {
