@@ -41,7 +41,7 @@ fn of(site: &Site, facts: &Facts, numbers: &[u16]) -> Plan {
         facts,
         &Scope {
             nodes,
-            reinstall: false,
+            ..Scope::default()
         },
         Timestamp(1),
     );

@@ -301,6 +301,7 @@ fn names_are_unique_or_refused() {
     let scope = Scope {
         nodes: Some(vec![id(1)]),
         reinstall: false,
+        ..Scope::default()
     };
     let scoped = rackbar_plan::plan(&site(&text), &two, &scope, Timestamp(1));
     assert!(scoped.refused[0].reason.contains("make the host name template"));
