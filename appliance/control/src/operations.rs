@@ -260,7 +260,7 @@ pub struct NewImage {
 /// Which log messages.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct LogQuery {
     /// Only of this node: name, id or MAC address; its BMC's are among them.
     pub node: Option<String>,

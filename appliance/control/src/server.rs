@@ -83,6 +83,7 @@ impl Handle {
 pub(crate) fn router(context: &Context) -> Router {
     api::router(context)
         .merge(page::router(context))
+        .method_not_allowed_fallback(page::wrong_method)
         .fallback(page::missing)
         .layer(axum::middleware::map_response(security_headers))
         .with_state(context.clone())

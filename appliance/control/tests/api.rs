@@ -188,3 +188,36 @@ fn openapi_document_is_the_checked_in_one() {
         "the API changed: look at the difference, then run this test with RACKBAR_BLESS=1"
     );
 }
+
+/// The operations that a row of the documentation's table names: ``GET /path`` in a code span, the query left out.
+fn named(row: &str) -> impl Iterator<Item = String> + '_ {
+    let spans = row.split('`').skip(1).step_by(2);
+    spans.filter_map(|span| {
+        let (method, path) = span.split_once(' ')?;
+        let path = path.split('?').next()?;
+        (path.starts_with('/') && method.chars().all(|c| c.is_ascii_uppercase())).then(|| format!("{method} {path}"))
+    })
+}
+
+#[test]
+fn every_operation_is_in_the_documentation_and_nothing_else_is() {
+    let document: Value = serde_json::from_str(&rackbar_control::openapi_json()).unwrap();
+    let mut there = std::collections::BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let methods = ["get", "put", "post", "patch", "delete"].iter();
+        for method in methods.filter(|method| item.get(method).is_some()) {
+            there.insert(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    assert!(there.len() > 50, "{there:?}");
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.md")).unwrap();
+    let told: std::collections::BTreeSet<_> = page
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .flat_map(named)
+        .collect();
+    let missing: Vec<_> = there.difference(&told).collect();
+    assert!(missing.is_empty(), "docs/api.md does not name: {missing:#?}");
+    let gone: Vec<_> = told.difference(&there).filter(|one| one.contains("/api/")).collect();
+    assert!(gone.is_empty(), "docs/api.md names what there is not: {gone:#?}");
+}

@@ -85,3 +85,47 @@ async fn main() -> ExitCode {
         Program::Client(command) => cli::run(&arguments.global, &command).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands that do something, as `node list`.
+    fn leaves(command: &clap::Command, before: &[String], found: &mut Vec<Vec<String>>) {
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            let path = [before, &[sub.get_name().to_owned()]].concat();
+            if sub.has_subcommands() {
+                leaves(sub, &path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_is_in_the_documentation() {
+        let page = include_str!("../../../docs/api.md");
+        let page = page.split("## Command line").nth(1).unwrap();
+        // Several commands may share a line, and several last words a command: `rackbar run list|show`.
+        let told: Vec<Vec<&str>> = page
+            .split("rackbar ")
+            .skip(1)
+            .map(|rest| rest.lines().next().unwrap_or_default())
+            .map(|line| line.split([' ', '|', ';']).filter(|word| !word.is_empty()).collect())
+            .collect();
+        let mut commands = Vec::new();
+        leaves(&Arguments::command(), &[], &mut commands);
+        assert!(commands.len() > 40, "{commands:?}");
+        let missing: Vec<_> = commands
+            .iter()
+            .filter(|path| path[0] != "daemon")
+            .filter(|path| {
+                !told.iter().any(|words| {
+                    words.first() == Some(&path[0].as_str()) && path.iter().all(|word| words.contains(&word.as_str()))
+                })
+            })
+            .map(|path| path.join(" "))
+            .collect();
+        assert!(missing.is_empty(), "docs/api.md does not name: {missing:#?}");
+    }
+}

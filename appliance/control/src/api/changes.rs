@@ -18,6 +18,7 @@ const MAX_LIMIT: usize = 1_000;
 /// Which changes.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AuditFilter {
     /// Only changes before this event number.
     before: Option<u64>,

@@ -29,6 +29,7 @@ const MAX_LIMIT: usize = 1_000;
 /// Which events.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct EventFilter {
     /// Only events after this number.
     pub(crate) after: Option<u64>,
@@ -86,11 +87,15 @@ pub(crate) fn newest(context: &Context, filter: &EventFilter) -> Result<Vec<Even
     Ok(events)
 }
 
-/// Events as they happen. Resumes after `Last-Event-ID`, or after `after`; without either, begins with the next one.
+/// Events as they happen. Resumes after `Last-Event-ID`, or after `after`; without either, begins with the next one. A number
+/// older than what the journal keeps resumes with the oldest that is kept; one beyond its end is of another journal (state
+/// that went with the power), and the stream begins with the first of this one.
 #[utoipa::path(
     get, path = "/api/v1/events/stream", tag = "events",
     params(EventFilter, ("Last-Event-ID" = Option<u64>, Header)),
-    responses((status = 200, content_type = "text/event-stream"), (status = 404, body = Problem))
+    responses(
+        (status = 200, content_type = "text/event-stream"), (status = 400, body = Problem), (status = 404, body = Problem)
+    )
 )]
 pub(crate) async fn stream(
     State(context): State<Context>,
@@ -103,12 +108,16 @@ pub(crate) async fn stream(
         .map(|name| find(&context, name))
         .transpose()?
         .map(|node| node.id);
-    let last = headers
-        .get("last-event-id")
-        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let last = last_event_id(&headers)?;
     // Subscribed before the first look at the store, so that nothing falls between the two.
     let live = context.rack.subscribe();
-    let after = last.or(filter.after).unwrap_or_else(|| context.rack.last_seq());
+    let newest = context.rack.last_seq();
+    let after = match last.or(filter.after) {
+        // Waiting for that number would tell nothing of all that happens until then.
+        Some(after) if after > newest => 0,
+        Some(after) => after,
+        None => newest,
+    };
     let follow = Follow {
         context,
         node,
@@ -127,6 +136,21 @@ pub(crate) async fn stream(
         Some((Ok(event), follow))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+}
+
+/// The number of the last event that the caller has seen, from the header of whoever resumes a stream.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get("last-event-id") else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    // A browser that has seen none sends an empty one.
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong =
+        |_| Problem::invalid("Last-Event-ID: not the number of an event; leave it out to begin with the next one");
+    text.parse().map(Some).map_err(wrong)
 }
 
 /// A reader of events that never misses one: it catches up from the store, then listens, and catches up again

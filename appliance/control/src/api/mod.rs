@@ -45,7 +45,7 @@ pub(crate) use images::standing_deed;
 pub(crate) use nodes::{find as find_node, power_word};
 pub(crate) use paging::etag;
 pub(crate) use plans::{deed as commit_deed, destroyed};
-pub(crate) use problem::Problem;
+pub(crate) use problem::{Problem, every};
 pub(crate) use runs::{RunSummary, order_named};
 pub(crate) use storage::deed as storage_deed;
 
@@ -149,7 +149,7 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
     let api = api
         .route("/metrics", get(health::metrics))
         .route_layer(middleware::from_fn_with_state(context.clone(), guard::api_guard))
-        .layer(middleware::map_response(problem::every));
+        .layer(middleware::map_response(every));
     Router::new()
         .merge(api)
         .route("/healthz", get(health::healthz))

@@ -27,24 +27,35 @@ pub(crate) fn find(context: &Context, name: &str) -> Result<Arc<Node>, Problem> 
 /// Which nodes.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NodeQuery {
     /// Only nodes in this state, such as `discovered`.
     state: Option<String>,
+    /// Entries in one answer, 1 to 1000; 100 when left out.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// `next_page_token` of the answer before.
+    page_token: Option<String>,
 }
 
 /// The machines of the rack, by name.
 #[utoipa::path(
-    get, path = "/api/v1/nodes", tag = "nodes", params(NodeQuery, PageQuery),
+    get, path = "/api/v1/nodes", tag = "nodes", params(NodeQuery),
     responses((status = 200, body = Page<Node>), (status = 400, body = Problem), (status = 401, body = Problem))
 )]
 pub(crate) async fn list(
     State(context): State<Context>,
     Query(query): Query<NodeQuery>,
-    Query(page): Query<PageQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let NodeQuery {
+        state,
+        limit,
+        page_token,
+    } = query;
+    let page = PageQuery { limit, page_token };
     let mut nodes = context.rack.nodes();
-    nodes.retain(|node| query.state.as_ref().is_none_or(|state| node.state.name() == state));
+    nodes.retain(|node| state.as_ref().is_none_or(|state| node.state.name() == state));
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     let page = page.cut(nodes, |node| node.name.clone())?;
     let Page { items, next_page_token } = page;

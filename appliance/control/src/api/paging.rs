@@ -14,12 +14,13 @@ const MAX_LIMIT: usize = 1_000;
 /// Which page of a list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PageQuery {
     /// Entries in one answer, 1 to 1000; 100 when left out.
     #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
+    pub(super) limit: Option<usize>,
     /// `next_page_token` of the answer before.
-    page_token: Option<String>,
+    pub(super) page_token: Option<String>,
 }
 
 impl PageQuery {
@@ -80,7 +81,7 @@ pub(crate) fn tagged(request: &HeaderMap, body: &impl Serialize) -> Response {
         return Problem::internal("the answer could not be written as JSON").into_response();
     };
     let tag = etag(&json);
-    let fresh = listed(request, header::IF_NONE_MATCH, &tag);
+    let fresh = known(request, &tag);
     let tag = [(
         header::ETAG,
         HeaderValue::from_str(&tag).unwrap_or(HeaderValue::from_static("\"\"")),
@@ -104,6 +105,12 @@ pub(crate) fn etag(json: &[u8]) -> String {
     let sum = digest(&SHA256, json);
     let hex: String = sum.as_ref().iter().take(12).map(|b| format!("{b:02x}")).collect();
     format!("\"{hex}\"")
+}
+
+/// True when the caller has what this tag stands for. The comparison is the weak one (RFC 9110 section 13.1.2): whoever packs
+/// answers on the way weakens their tags.
+pub(crate) fn known(request: &HeaderMap, tag: &str) -> bool {
+    listed(request, header::IF_NONE_MATCH, tag) || listed(request, header::IF_NONE_MATCH, &format!("W/{tag}"))
 }
 
 /// True when the header lists this tag or `*`.

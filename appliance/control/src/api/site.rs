@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::paging::{Page, etag, listed, tagged};
+use super::paging::{Page, etag, known, listed, tagged};
 use super::{Caller, Deed, Problem};
 use crate::Context;
 use crate::operations::{RuleMatch, SiteMistake};
@@ -24,7 +24,7 @@ pub(crate) async fn show(State(context): State<Context>, headers: HeaderMap) -> 
         header::ETAG,
         HeaderValue::from_str(&tag).unwrap_or(HeaderValue::from_static("\"\"")),
     )];
-    if listed(&headers, header::IF_NONE_MATCH, &tag) {
+    if known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, value).into_response());
     }
     let kind = [

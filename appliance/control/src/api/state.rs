@@ -87,9 +87,12 @@ pub(crate) async fn import(
             "the header Rackbar-Passphrase is missing, or holds more than ASCII",
         ));
     };
-    let file = to_bytes(body, LARGEST)
-        .await
-        .map_err(|error| Problem::invalid(format!("the state file did not come whole: {error}")))?;
+    let file = to_bytes(body, LARGEST).await.map_err(|error| {
+        match error.into_inner().downcast_ref::<http_body_util::LengthLimitError>() {
+            Some(_) => Problem::too_large(format!("no state file is larger than {} MiB", LARGEST >> 20)),
+            None => Problem::invalid("the state file did not come whole; send it again"),
+        }
+    })?;
     let operations = &context.operations;
     let taken = operations
         .import(file.to_vec(), passphrase.to_owned(), &by.name)

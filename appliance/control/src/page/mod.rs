@@ -29,7 +29,7 @@ use rackbar_model::PowerAction;
 use serde::Deserialize;
 
 use crate::Context;
-use crate::api::{Caller, Deed, EventFilter, Problem, events_of, find_node, page_guard, power_word};
+use crate::api::{Caller, Deed, EventFilter, Problem, events_of, every, find_node, page_guard, power_word};
 use crate::auth::{Holder, Role, form_key};
 
 /// The page's routes; all but logging in and the style ask who it is.
@@ -55,13 +55,26 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
 
 /// Any other path.
 pub(crate) async fn missing(headers: HeaderMap) -> Response {
-    let wants_html = headers
-        .get(header::ACCEPT)
-        .is_some_and(|v| v.to_str().is_ok_and(|v| v.contains("text/html")));
-    if wants_html {
+    if wants_html(&headers) {
         return message(StatusCode::NOT_FOUND, "There is no such page.");
     }
     Problem::not_found("there is nothing at this path; /openapi.json lists what there is").into_response()
+}
+
+/// A path that is there, asked for by a method that it does not take.
+pub(crate) async fn wrong_method(headers: HeaderMap) -> Response {
+    if wants_html(&headers) {
+        return message(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "This page is not asked for in this way.",
+        );
+    }
+    every(StatusCode::METHOD_NOT_ALLOWED.into_response()).await
+}
+
+fn wants_html(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT);
+    accept.is_some_and(|v| v.to_str().is_ok_and(|v| v.contains("text/html")))
 }
 
 /// Who looks at a page. [`page_guard`] has seen to it that somebody does.

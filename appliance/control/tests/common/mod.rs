@@ -74,7 +74,8 @@ pub(crate) async fn start() -> Server {
         counters: Arc::new(|| "rackbar_test_total 7\n".to_owned()),
     };
     let folder = tempfile::tempdir().unwrap();
-    let (tls, pin, _) = tls();
+    let (tls, pin, authority) = tls();
+    std::fs::write(folder.path().join("ca.pem"), authority).unwrap();
     let listeners = Listeners {
         https: vec!["127.0.0.1:0".parse().unwrap()],
         tls,
@@ -106,5 +107,64 @@ impl Server {
 
     pub(crate) fn local(&self) -> Client {
         Client::new(Endpoint::Socket(self.folder.path().join("api.sock"))).unwrap()
+    }
+
+    /// What curl gets for these arguments and this path, over TLS with the site's CA.
+    pub(crate) async fn curl(&self, token: &str, arguments: &[&str], path: &str) -> Got {
+        let mut curl = tokio::process::Command::new("curl");
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "20",
+            "--include",
+            // Debian 12's curl takes a stream that ends before its request was read for a framing error (curl 7.88,
+            // RFC 9113 section 8.1 allows it), and refusals end early.
+            "--http1.1",
+        ]);
+        curl.arg("--cacert").arg(self.folder.path().join("ca.pem"));
+        // An `Expect: 100-continue` would put a second head in front of the answer.
+        curl.args(["--header", "Expect:"]);
+        if !token.is_empty() {
+            curl.args(["--header", &format!("Authorization: Bearer {token}")]);
+        }
+        curl.args(arguments)
+            .arg(format!("https://{}{path}", self.handle.addresses()[0]));
+        let output = curl.output().await.expect("curl is installed by cargo xtask setup");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| {
+            panic!(
+                "curl {arguments:?} {path}: {text:?} {}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        });
+        let (first, headers) = head.split_once("\r\n").unwrap_or((head, ""));
+        Got {
+            status: first.split(' ').nth(1).unwrap().parse().unwrap(),
+            headers: headers.to_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    headers: String,
+    pub(crate) body: String,
+}
+
+impl Got {
+    /// The value of a header, in small letters; empty when it is not there.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let line = self.headers.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.strip_prefix(':')).unwrap_or_default().trim()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }

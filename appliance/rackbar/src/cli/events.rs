@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::nodes::Worded;
-use super::output;
+use super::{output, segment};
 
 /// Waiting before the stream is taken up again after it broke, so that a restarting appliance is not hammered.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub async fn run(client: &Client, options: &Options, as_json: bool) -> Result<()
     let node = options
         .node
         .as_ref()
-        .map(|node| format!("&node={node}"))
+        .map(|node| format!("&node={}", segment(node)))
         .unwrap_or_default();
     let after = options.after.map(|after| format!("&after={after}")).unwrap_or_default();
     let items: Items = client
@@ -69,7 +69,8 @@ async fn follow(client: &Client, node: &str, last: &mut u64, as_json: bool) -> R
         .follow(&format!("/api/v1/events/stream?after={last}{node}"))
         .await?;
     while let Some(event) = stream.next().await? {
-        *last = print(serde_json::from_str(&event)?, as_json)?.max(*last);
+        // Not the greater of both: an appliance that lost its state begins its numbers anew.
+        *last = print(serde_json::from_str(&event)?, as_json)?;
     }
     Ok(())
 }
