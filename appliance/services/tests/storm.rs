@@ -9,6 +9,7 @@ mod common;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use common::netns::Net;
 use common::storm::{Storm, mutate, resident_kib};
@@ -38,12 +39,12 @@ fn machines_are_served_in_a_storm_of_malformed_requests_which_costs_little_memor
     let handle = net.inside("server", || start(config, common.clone()).unwrap());
     let out = net.path("out");
     let served = || {
-        let args = ["-s", "-m", "60", "-o", &out, "tftp://10.77.0.1/loader.efi"];
+        let args = ["-s", "-m", "120", "-o", &out, "tftp://10.77.0.1/loader.efi"];
         net.exec_ok("client", "curl", &args);
         assert!(std::fs::read(&out).unwrap() == content);
     };
     served();
-    let before = resident_kib();
+    let (before, began) = (resident_kib(), Instant::now());
     let sent = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let storm = Storm::default();
@@ -75,8 +76,10 @@ fn machines_are_served_in_a_storm_of_malformed_requests_which_costs_little_memor
     let grown = resident_kib().saturating_sub(before);
     println!("{} packets, {grown} KiB more", sent.load(Ordering::Relaxed));
     assert!(grown < 16 << 10, "{grown} KiB more after the storm");
+    // Of requests and refusals so many a second are told, in any second that was begun.
+    let most = (1024 + 32) * (began.elapsed().as_secs() as usize + 2);
     let told = sink.count(|kind| matches!(kind, EventKind::TftpFailed { .. } | EventKind::TftpRequest { .. }));
-    assert!((told as u64) < PACKETS / 4, "{told} events: the journal is filled");
+    assert!(told <= most, "{told} events: the journal is filled");
     wait_until("its transfers ended", || common.metrics.tftp_transfers.get() == 0);
     handle.stop();
 }
