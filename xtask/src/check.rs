@@ -29,8 +29,22 @@ pub(crate) fn run() -> Result<()> {
         "warnings",
     ];
     step("clippy (UEFI loader)", cargo().args(loader))?;
+    fuzz_targets()?;
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
     step("doc", cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The fuzz targets are no part of the workspace, and compile only when somebody fuzzes: what they reach into may have
+/// changed meanwhile.
+fn fuzz_targets() -> Result<()> {
+    let project = Project::find()?;
+    let mut check = cargo();
+    check.args(["check", "--locked", "--manifest-path"]);
+    check.arg(project.root.join("fuzz/Cargo.toml"));
+    check.arg("--target-dir").arg(&project.target);
+    // Nothing is linked, so that the fuzzer itself, which is C++, need not be built.
+    check.env("CUSTOM_LIBFUZZER_PATH", "not-linked/libfuzzer.a");
+    step("fuzz targets", &mut check)
 }
 
 /// The advisory database lives on the internet. A machine without it still gets every other check, and is told.
