@@ -17,7 +17,7 @@ const NAME: &str = "verbs";
 const RACK: &str = "name = \"verbs\"\ndescription = \"one machine to try the verbs on\"\n\n\
                     [[node]]\nname = \"n1\"\nfirmware = \"bios-ipxe\"\n";
 /// How long a verb of the second terminal may take, and the rack to come down.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 
 /// The built `xtask`: what `cargo xtask test` runs as, or what Cargo built beside this test.
 fn program() -> Result<PathBuf> {

@@ -20,7 +20,7 @@ const PATIENT: &str = "patient";
 /// Led astray at every try.
 const REFUSING: &str = "refusing";
 /// Five tries with pauses of 30 s in all, and the firmware before and after them.
-const GIVEN_BACK: Duration = Duration::from_secs(240);
+const GIVEN_BACK: Duration = Duration::from_secs(480);
 /// Where a download is broken off: enough that going on differs from beginning again.
 const BREAK: usize = 1 << 20;
 
