@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, to_bytes};
 use axum::extract::Request;
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderName, HeaderValue};
-use axum::response::Response;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -25,7 +28,7 @@ use tower::ServiceExt;
 
 use rackbar_services::http::Documents;
 
-use crate::api::Local;
+use crate::api::{Local, Problem};
 use crate::boot::Peer;
 use crate::{Context, api, boot, page};
 
@@ -33,6 +36,10 @@ use crate::{Context, api, boot, page};
 const MAX_CONNECTIONS: usize = 512;
 /// A TLS handshake that takes longer is not one of ours.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Bodies up to this many bytes are read before the request is judged: all but uploads.
+const SMALL_BODY: usize = 64 << 10;
+/// Such a body is under way for no longer.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
 /// Requests still running at shutdown get this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// Waiting after `accept` failed for want of file descriptors, so that the loop does not spin.
@@ -85,8 +92,25 @@ pub(crate) fn router(context: &Context) -> Router {
         .merge(page::router(context))
         .method_not_allowed_fallback(page::wrong_method)
         .fallback(page::missing)
+        .layer(axum::middleware::from_fn(read_small))
         .layer(axum::middleware::map_response(security_headers))
         .with_state(context.clone())
+}
+
+/// Reads a small body before anybody judges the request. Whoever is refused before its body was read sees an HTTP/2 stream
+/// that is reset after its answer (RFC 9113 section 8.1), which curl before 8.0 reports as an error of the framing layer
+/// and shows no answer.
+async fn read_small(request: Request, next: Next) -> Response {
+    let length = request.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    if !length.is_some_and(|length: usize| (1..=SMALL_BODY).contains(&length)) {
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(BODY_LIMIT, to_bytes(body, SMALL_BODY)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
+        _ => Problem::invalid("the body of the request did not come whole; send it again").into_response(),
+    }
 }
 
 async fn security_headers(mut response: Response) -> Response {

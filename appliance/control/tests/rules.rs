@@ -82,7 +82,12 @@ async fn every_refusal_is_a_problem_with_the_right_status() {
         "--header",
         "Content-Type: text/plain",
     ];
-    let too_large = [vec!["--request", "PATCH", "--data", large.as_str()], JSON.to_vec()].concat();
+    // A body that is refused for its length is not read to its end, which Debian 12's curl shows over HTTP/1.1 alone.
+    let too_large = [
+        vec!["--http1.1", "--request", "PATCH", "--data", large.as_str()],
+        JSON.to_vec(),
+    ]
+    .concat();
     let none = Vec::new;
     let cases: Vec<(u16, &str, &str, Vec<&str>, &str)> = vec![
         (401, "no token", "", none(), "/api/v1/nodes"),

@@ -120,9 +120,6 @@ impl Server {
             "--max-time",
             "20",
             "--include",
-            // Debian 12's curl takes a stream that ends before its request was read for a framing error (curl 7.88,
-            // RFC 9113 section 8.1 allows it), and refusals end early.
-            "--http1.1",
         ]);
         curl.arg("--cacert").arg(self.folder.path().join("ca.pem"));
         // An `Expect: 100-continue` would put a second head in front of the answer.
