@@ -160,7 +160,9 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
         Command::Hardware(command) => hardware::run(client, command, as_json).await,
         Command::Power { node, action } => {
             let body = json!({ "action": PowerAction::from(*action) });
-            let answer = client.post(&format!("/api/v1/nodes/{node}/power"), &body).await?;
+            let answer = client
+                .post(&format!("/api/v1/nodes/{}/power", segment(node)), &body)
+                .await?;
             let answer: Value = serde_json::from_slice(&answer)?;
             if as_json {
                 return output::json(&answer);
