@@ -213,6 +213,35 @@ async fn a_change_with_another_tag_than_the_current_one_changes_nothing() {
     server.handle.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_change_what_they_saw_at_the_same_time_one_does() {
+    let server = std::sync::Arc::new(start().await);
+    let node = machine(&server, 1).await;
+    recorded(&server, 2).await;
+    let path = format!("/api/v1/nodes/{node}");
+    let tag = format!("If-Match: {}", get(&server, &path).await.header("etag"));
+    let id = get(&server, &path).await.json()["id"].as_str().unwrap().to_owned();
+    let asked = (0..12).map(|number| {
+        let (server, tag, path) = (server.clone(), tag.clone(), format!("/api/v1/nodes/{id}"));
+        tokio::spawn(async move {
+            let body = format!("{{\"name\": \"db-{number}\"}}");
+            let arguments = [
+                vec!["--request", "PATCH", "--data", &body, "--header", &tag],
+                JSON.to_vec(),
+            ]
+            .concat();
+            server.curl(TOKEN, &arguments, &path).await.status
+        })
+    });
+    let mut statuses = Vec::new();
+    for one in asked.collect::<Vec<_>>() {
+        statuses.push(one.await.unwrap());
+    }
+    let well = statuses.iter().filter(|status| **status == 200).count();
+    let stale = statuses.iter().filter(|status| **status == 412).count();
+    assert_eq!((well, stale), (1, 11), "{statuses:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_caller_has_is_not_sent_again_until_it_changes() {
     let server = start().await;

@@ -79,6 +79,9 @@ impl PowerError {
 /// Why a node was not renamed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RenameError {
+    /// It is not as its caller saw it.
+    #[error("{0} changed since you read it; read it again")]
+    Changed(String),
     /// There is no such node.
     #[error("there is no node {0}")]
     NoSuchNode(NodeId),

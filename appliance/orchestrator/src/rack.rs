@@ -347,6 +347,14 @@ impl Rack {
     /// # Errors
     /// When there is no such node, the name is no host name, or another node has it.
     pub fn rename(&self, id: NodeId, name: &str) -> Result<(), RenameError> {
+        self.rename_if(id, name, |_| true)
+    }
+
+    /// The same, only if it is still as its caller saw it; nobody can change it between that question and the new name.
+    ///
+    /// # Errors
+    /// As [`Self::rename`]; [`RenameError::Changed`] when it is not.
+    pub fn rename_if(&self, id: NodeId, name: &str, as_seen: impl FnOnce(&Node) -> bool) -> Result<(), RenameError> {
         if !is_host_name(name) {
             return Err(RenameError::BadName(name.into()));
         }
@@ -363,6 +371,9 @@ impl Rack {
                 });
             }
             let record = mind.records.get_mut(&id).ok_or(RenameError::NoSuchNode(id))?;
+            if !as_seen(&record.node) {
+                return Err(RenameError::Changed(record.node.name.clone()));
+            }
             let old = std::mem::replace(&mut record.edit().name, name.into());
             record.dirty = true;
             let text = format!("renamed from {old} to {name}");

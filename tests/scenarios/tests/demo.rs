@@ -29,6 +29,14 @@ async fn demo_rack_is_discovered() -> Result<()> {
             node.verdict
         );
         stage.until_complete(name).await?;
+        let history: serde_json::Value = stage
+            .api
+            .read(&format!("/api/v1/nodes/{}/inventories", node.id))
+            .await?;
+        ensure!(
+            history["items"][0]["inventory"]["firmware"].is_object(),
+            "{name}: no inventory is kept: {history}"
+        );
         let timeline = stage.timeline(&node).await?;
         ensure!(
             timeline

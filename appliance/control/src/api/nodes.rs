@@ -7,7 +7,7 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rackbar_model::{Event, FirmwareHabit, Inventory, Node, PowerAction, Timestamp};
-use rackbar_orchestrator::PowerWay;
+use rackbar_orchestrator::{PowerWay, RenameError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -106,19 +106,15 @@ pub(crate) async fn change(
     Json(change): Json<NodeChange>,
 ) -> Result<Response, Problem> {
     let node = find(&context, &name)?;
-    if headers.contains_key(header::IF_MATCH) {
-        let now = etag(&serde_json::to_vec(node.as_ref()).unwrap_or_default());
-        if !listed(&headers, header::IF_MATCH, &now) {
-            return Err(Problem::stale(format!(
-                "{} changed since you read it; read it again",
-                node.name
-            )));
-        }
-    }
-    context
-        .rack
-        .rename(node.id, &change.name)
-        .map_err(|error| Problem::conflict(error.to_string()))?;
+    let as_seen = |now: &Node| {
+        let tag = || etag(&serde_json::to_vec(now).unwrap_or_default());
+        !headers.contains_key(header::IF_MATCH) || listed(&headers, header::IF_MATCH, &tag())
+    };
+    let renamed = context.rack.rename_if(node.id, &change.name, as_seen);
+    renamed.map_err(|error| match error {
+        RenameError::Changed(_) => Problem::stale(error.to_string()),
+        _ => Problem::conflict(error.to_string()),
+    })?;
     let deed = Deed(format!("rename {} to {}", node.name, change.name));
     let now = find(&context, &node.id.to_string())?;
     Ok((Extension(deed), tagged(&HeaderMap::new(), now.as_ref())).into_response())
