@@ -124,6 +124,22 @@ pub struct RuleTry {
     pub why: String,
 }
 
+/// A machine that the site file expects.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct ExpectedMachine {
+    /// Its name in the site file.
+    pub name: String,
+    /// What it is known by: `serial S1`, `MAC address 52:54:00:00:00:01`, `BMC 52:54:00:00:00:02`.
+    pub known_by: String,
+    /// Its role, when the site file gives it one.
+    pub role: Option<String>,
+    /// Name of the node that it is; absent while none has shown itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What it has less of than the site file expects, in words.
+    pub missing: Vec<String>,
+}
+
 /// For which machines a plan is to be made, and how.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -329,6 +345,10 @@ pub trait Operations: Send + Sync + 'static {
     /// Holds the rules of a site file, or of the one in force, against every machine.
     fn test_rules(&self, _text: Option<String>) -> Answer<'_, Vec<RuleMatch>> {
         none("rule test")
+    }
+    /// The machines that the site file in force expects.
+    fn expected(&self) -> Answer<'_, Vec<ExpectedMachine>> {
+        none("expected machines")
     }
     /// Makes a plan. Nothing happens to any machine.
     fn plan(&self, _request: PlanRequest) -> Answer<'_, Arc<Plan>> {

@@ -63,6 +63,11 @@ async fn the_racks_report_lists_what_is_not_proved_and_forgets_what_is_written_o
     .await;
     let told = report().unwrap();
     assert!(!told.passed());
+    let expected = life.executor.expected();
+    assert!(
+        expected.len() == 1 && expected[0].machine.name == "db-9" && expected[0].node.is_none(),
+        "{expected:?}"
+    );
     let listed: Vec<_> = told
         .nodes
         .iter()

@@ -49,6 +49,32 @@ fn site_file_is_checked_set_shown_and_compared() {
 }
 
 #[test]
+fn machines_that_are_expected_and_never_seen_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let none = appliance.ask(&["site", "machines"]).well();
+    assert!(!none.contains("db-1"), "{none}");
+    let machines = "[[machine]]\nname = \"db-1\"\nserial = \"S1\"\nrole = \"worker\"\n\
+                    [[machine]]\nname = \"db-2\"\nbmc_mac = \"52:54:00:00:00:02\"\n";
+    let site = appliance.file("site.toml", format!("{SITE}{machines}"));
+    appliance.ask(&["site", "set", &site]).well();
+    let said = appliance.ask(&["site", "machines"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let line = |name: &str| said.out.lines().find(|line| line.contains(name)).unwrap_or_default();
+    assert!(
+        line("db-1").contains("serial S1") && line("db-1").contains("never seen"),
+        "{said:?}"
+    );
+    assert!(line("db-2").contains("BMC 52:54:00:00:00:02"), "{said:?}");
+    let said = appliance.ask(&["--json", "site", "machines"]);
+    let machines: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(machines[0]["role"], "worker", "{machines}");
+    assert!(machines[0]["node"].is_null(), "{machines}");
+    let list = appliance.ask(&["node", "list"]).well();
+    assert!(list.contains("expected and never seen: db-1, db-2"), "{list}");
+}
+
+#[test]
 fn a_site_file_is_checked_and_compared_before_there_is_an_appliance() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: String| {

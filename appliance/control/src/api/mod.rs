@@ -96,6 +96,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(site::check))
         .routes(routes!(site::schema))
         .routes(routes!(site::diff))
+        .routes(routes!(site::machines))
         .routes(routes!(site::test_rules))
         .routes(routes!(plans::make))
         .routes(routes!(plans::show))

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::paging::{Page, etag, known, listed, tagged};
 use super::{Caller, Deed, Problem};
 use crate::Context;
-use crate::operations::{RuleMatch, SiteMistake};
+use crate::operations::{ExpectedMachine, RuleMatch, SiteMistake};
 
 /// The site file in force; empty when none was set.
 #[utoipa::path(
@@ -115,6 +115,19 @@ pub(crate) async fn diff(State(context): State<Context>, Json(diff): Json<SiteDi
         next_page_token: None,
     };
     Ok(Json(page).into_response())
+}
+
+/// The machines that the site file in force expects: which of them showed themselves, and what those lack.
+#[utoipa::path(
+    get, path = "/api/v1/site/machines", tag = "site",
+    responses((status = 200, body = Page<ExpectedMachine>), (status = 304))
+)]
+pub(crate) async fn machines(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Problem> {
+    let page = Page {
+        items: context.operations.expected().await?,
+        next_page_token: None,
+    };
+    Ok(tagged(&headers, &page))
 }
 
 /// Holds rules against every machine. The body is a site file; empty for the one in force.

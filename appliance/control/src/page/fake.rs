@@ -12,9 +12,9 @@ use rackbar_plan::{
 };
 
 use crate::operations::{
-    Answer, BootRequest, BootState, CatalogueEntry, Condition, Consent, HardwareLog, HardwareLogLine, MediaDrive,
-    MediaList, Operations, Order, PackEntry, PackState, PlanRequest, Refused, RuleMatch, RuleTry, SensorList,
-    SensorReading, SiteMistake, StorageDisk, StorageOrder, StorageState,
+    Answer, BootRequest, BootState, CatalogueEntry, Condition, Consent, ExpectedMachine, HardwareLog, HardwareLogLine,
+    MediaDrive, MediaList, Operations, Order, PackEntry, PackState, PlanRequest, Refused, RuleMatch, RuleTry,
+    SensorList, SensorReading, SiteMistake, StorageDisk, StorageOrder, StorageState,
 };
 
 /// What a hostile machine could call itself or its disk.
@@ -210,6 +210,14 @@ impl Operations for Office {
             Ok(())
         }
         .boxed()
+    }
+
+    fn expected(&self) -> Answer<'_, Vec<ExpectedMachine>> {
+        let unseen = ExpectedMachine {
+            name: format!("db-9{HOSTILE}"),
+            ..ExpectedMachine::default()
+        };
+        futures_util::future::ready(Ok(vec![unseen])).boxed()
     }
 
     fn test_rules(&self, _: Option<String>) -> Answer<'_, Vec<RuleMatch>> {

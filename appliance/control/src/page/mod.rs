@@ -165,9 +165,17 @@ async fn rack(State(context): State<Context>, Viewer(user): Viewer, headers: Hea
             states => shown(&view::state_counts(&nodes)),
             events => shown(&events.iter().rev().map(|e| view::EventRow::new(e, &context.rack)).collect::<Vec<_>>()),
             services => shown(&view::service_rows(&context.rack, true)),
+            unseen => shown(&unseen(&context).await),
             ..frame(&context, &headers, &user)
         },
     )
+}
+
+/// Names of expected machines that never showed themselves. Where nobody can say, the page shows what there is.
+async fn unseen(context: &Context) -> Vec<String> {
+    let expected = context.operations.expected().await.unwrap_or_default();
+    let unseen = expected.into_iter().filter(|one| one.node.is_none());
+    unseen.map(|one| one.name).collect()
 }
 
 async fn node(

@@ -155,6 +155,11 @@ async fn page_checks_a_site_file_and_sets_it_only_over_the_one_it_showed() {
     assert_eq!(*office.site.lock().unwrap(), "a\nb");
     let html = text(ask(&context, "GET", "/site/rules", Some(&cookie), "").await).await;
     assert!(html.contains("fits") && !html.contains(HOSTILE));
+    let html = text(ask(&context, "GET", "/", Some(&cookie), "").await).await;
+    assert!(
+        html.contains("Expected and never seen: db-9") && !html.contains(HOSTILE),
+        "{html}"
+    );
 }
 
 #[tokio::test]

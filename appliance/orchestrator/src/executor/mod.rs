@@ -36,6 +36,7 @@ use rackbar_trust::Signer;
 use tokio::runtime::Handle;
 
 pub use around::ServedNames;
+pub use proof::Expected;
 pub use settings::SETTINGS_LOOK;
 pub use types::{
     CommitError, Install, NodeError, OrderError, PlanError, PlanRequest, Recovered, RunOrder, SiteInForce, VerifyError,

@@ -1,9 +1,11 @@
 //! Signed reports: what the checks of each machine came to, and which machines there is nothing to show for.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rackbar_model::{Node, NodeId, NodeState};
-use rackbar_plan::rules::Rules;
+use rackbar_plan::rules::{Rules, shortfall};
+use rackbar_plan::site::Machine;
 use rackbar_verify::{NodeReport, Report, SignedReport};
 
 use super::{Book, Executor, Inner};
@@ -23,25 +25,67 @@ impl Executor {
     /// a role, was to be installed, or is expected. `None` when no checks were run at all.
     pub fn rack_report(&self) -> Option<SignedReport> {
         let book = locked(&self.inner.book);
+        let expected = self.inner.expected(&book);
+        let is_expected = |node: NodeId| {
+            expected
+                .iter()
+                .any(|one| one.node.as_ref().is_some_and(|seen| seen.id == node))
+        };
         let seen = self.inner.rack.nodes();
-        let site = book.site.as_ref().map(|site| &site.site);
-        let mut missing: BTreeSet<&str> = BTreeSet::new();
-        let rules = site.filter(|site| !site.machine.is_empty()).map(Rules::new);
-        missing.extend(site.iter().flat_map(|site| &site.machine).map(|one| one.name.as_str()));
-        let mut nodes = Vec::new();
-        for node in seen {
-            let facts = rules.as_ref().map(|_| self.inner.node_facts(&book, node.clone()));
-            let trace = rules.as_ref().zip(facts).map(|(rules, facts)| rules.trace(&facts));
-            let machine = trace.and_then(|trace| trace.machine);
-            if let Some(machine) = &machine {
-                missing.remove(machine.as_str());
-            }
-            nodes.extend(of_node(&book, &node, machine.is_some()));
-        }
-        let proved = nodes.iter().any(|node: &NodeReport| !node.checks.is_empty());
-        nodes.extend(missing.into_iter().map(never_seen));
+        let mut nodes: Vec<NodeReport> = seen
+            .iter()
+            .filter_map(|node| of_node(&book, node, is_expected(node.id)))
+            .collect();
+        let proved = nodes.iter().any(|node| !node.checks.is_empty());
+        let missing = expected.iter().filter(|one| one.node.is_none());
+        nodes.extend(missing.map(|one| never_seen(&one.machine.name)));
         nodes.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
         proved.then(|| self.inner.signed(&book, nodes)).flatten()
+    }
+}
+
+/// A machine of the site file, and who it turned out to be.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// As the site file has it.
+    pub machine: Machine,
+    /// The node that it is; `None` while none has shown itself.
+    pub node: Option<Arc<Node>>,
+}
+
+impl Expected {
+    /// What the machine has less of than its bill of materials says, in words; nothing while it was not inspected.
+    pub fn shortfall(&self) -> Vec<String> {
+        let inventory = self.node.as_ref().and_then(|node| node.inventory.as_ref());
+        inventory.map_or_else(Vec::new, |inventory| shortfall(&self.machine, inventory))
+    }
+}
+
+impl Executor {
+    /// The machines that the site in force expects, in the order of its file.
+    pub fn expected(&self) -> Vec<Expected> {
+        self.inner.expected(&locked(&self.inner.book))
+    }
+}
+
+impl Inner {
+    fn expected(&self, book: &Book) -> Vec<Expected> {
+        let site = book.site.as_ref().map(|site| &site.site);
+        let Some(site) = site.filter(|site| !site.machine.is_empty()) else {
+            return Vec::new();
+        };
+        let rules = Rules::new(site);
+        let mut seen: BTreeMap<String, Arc<Node>> = BTreeMap::new();
+        for node in self.rack.nodes() {
+            let facts = self.node_facts(book, node.clone());
+            seen.extend(rules.trace(&facts).machine.map(|machine| (machine, node)));
+        }
+        let each = site.machine.iter().cloned();
+        each.map(|machine| Expected {
+            node: seen.remove(&machine.name),
+            machine,
+        })
+        .collect()
     }
 }
 

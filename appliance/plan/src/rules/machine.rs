@@ -79,7 +79,7 @@ fn mac(text: Option<&str>) -> Option<MacAddr> {
 }
 
 /// What a machine lacks of its bill of materials.
-pub(crate) fn shortfall(machine: &Machine, inventory: &Inventory) -> Vec<String> {
+pub fn shortfall(machine: &Machine, inventory: &Inventory) -> Vec<String> {
     let expect = &machine.expect;
     let disks = inventory.disks.iter().filter(|disk| !disk.removable).count() as u64;
     let counts = [

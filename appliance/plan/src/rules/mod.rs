@@ -21,7 +21,8 @@ use crate::site::{Machine, Site};
 
 use context::{Context, NAMES};
 pub(crate) use context::{boot_nic, memory_gib};
-pub(crate) use machine::{Expected, shortfall};
+pub(crate) use machine::Expected;
+pub use machine::shortfall;
 
 /// Instructions one expression or template may take: enough to walk a few hundred disks or PCI devices several times.
 const FUEL: u64 = 100_000;

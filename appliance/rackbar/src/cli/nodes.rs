@@ -276,6 +276,14 @@ async fn list(client: &Client, state: Option<&str>, as_json: bool) -> Result<()>
         ]);
     }
     println!("{table}");
+    // An appliance without a site expects nobody; one that cannot say so has shown its machines all the same.
+    let expected = super::site::expected(client).await.unwrap_or_default();
+    let unseen = expected.iter().filter(|one| one.node.is_none());
+    let unseen: Vec<String> = unseen.map(|one| output::plain(&one.name)).collect();
+    if state.is_none() && !unseen.is_empty() {
+        let words = format!("expected and never seen: {} (rackbar site machines)", unseen.join(", "));
+        println!("{}", output::line(&words, rackbar_model::Severity::Warning));
+    }
     Ok(())
 }
 

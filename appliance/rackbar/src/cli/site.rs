@@ -6,7 +6,7 @@ use std::io::Read as _;
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use rackbar_control::client::Client;
-use rackbar_control::operations::{RuleMatch, SiteMistake, count};
+use rackbar_control::operations::{ExpectedMachine, RuleMatch, SiteMistake, count};
 use rackbar_model::Severity;
 use rackbar_plan::Site;
 use serde::Deserialize;
@@ -33,6 +33,12 @@ pub enum Command {
     /// Print the site file in force
     #[command(after_help = "Example:\n  rackbar site show > site.toml")]
     Show,
+    /// List the machines that the site file expects: who they are, and what they lack
+    #[command(
+        after_help = "Examples:\n  rackbar site machines\n  rackbar site machines --json\n\n\
+        Exit code 1 when one was never seen, or has less than is expected."
+    )]
+    Machines,
     /// Say what differs between two site files; asks the appliance only for the one in force
     #[command(after_help = "Examples:\n  rackbar site diff hall-3.toml hall-4.toml\n  \
         rackbar site diff site.toml      # the one in force and this one")]
@@ -89,7 +95,7 @@ pub fn alone(command: &Command, as_json: bool) -> Option<Result<()>> {
             before,
             after: Some(after),
         } => Some(differences(before, after, as_json)),
-        Command::Set { .. } | Command::Show | Command::Diff { after: None, .. } => None,
+        Command::Set { .. } | Command::Show | Command::Machines | Command::Diff { after: None, .. } => None,
     }
 }
 
@@ -154,6 +160,7 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             print!("{}", client.get_text("/api/v1/site").await?);
             Ok(())
         }
+        Command::Machines => machines(client, as_json).await,
         Command::Diff {
             before: file,
             after: None,
@@ -183,6 +190,40 @@ pub fn mistake_line(file: &str, mistake: &SiteMistake) -> String {
         "{file}:{}:{}: {field}{}{hint}",
         mistake.line, mistake.column, mistake.message
     ))
+}
+
+/// The machines that the site expects.
+pub async fn expected(client: &Client) -> Result<Vec<ExpectedMachine>> {
+    client.list("/api/v1/site/machines").await.map_err(Into::into)
+}
+
+/// `rackbar site machines`
+async fn machines(client: &Client, as_json: bool) -> Result<()> {
+    let machines = expected(client).await?;
+    let wrong = machines.iter().any(|one| one.node.is_none() || !one.missing.is_empty());
+    if as_json {
+        output::json(&machines)?;
+    } else {
+        let mut table = output::table(&["MACHINE", "KNOWN BY", "ROLE", "NODE", "LACKS"]);
+        for one in &machines {
+            let node = match &one.node {
+                Some(node) => output::plain(node).into(),
+                None => output::severity("never seen".to_owned(), Severity::Error),
+            };
+            table.add_row(vec![
+                output::plain(&one.name).into(),
+                output::plain(&one.known_by).into(),
+                output::plain(one.role.as_deref().unwrap_or_default()).into(),
+                node,
+                output::severity(output::plain(&one.missing.join("; ")), Severity::Error),
+            ]);
+        }
+        println!("{table}");
+    }
+    if wrong {
+        return Err(Failed("the rack is not what the site file expects".into()).into());
+    }
+    Ok(())
 }
 
 /// Runs `rackbar rule ...`.

@@ -11,12 +11,12 @@ use futures_util::FutureExt as _;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     Answer, Body, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry, EnrolmentEntry,
-    ExportEntry, HardwareLog, ImageStanding, LogLine, LogQuery, MediaList, NewImage, NewPack, Operations, Order,
-    PackEntry, PackFile, PackOrder, PackState, PlanRequest, Refused, RuleMatch, RuleTry, SecretsLock, SensorList,
-    SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
+    ExpectedMachine, ExportEntry, HardwareLog, ImageStanding, LogLine, LogQuery, MediaList, NewImage, NewPack,
+    Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, Refused, RuleMatch, RuleTry,
+    SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node};
-use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
+use rackbar_orchestrator::executor::{Executor, Expected, Install, OrderError, PlanRequest as Wanted, RunOrder};
 use rackbar_orchestrator::{Consoles, Rack};
 use rackbar_plan::{Plan, PlanId, Run, RunId, Site};
 use rackbar_services::ClientTable;
@@ -139,6 +139,27 @@ fn no_report() -> Refused {
     Refused::NotFound("no checks were run yet: `rackbar verify` runs them".into())
 }
 
+/// An expected machine as the API shows it.
+fn expected(one: Expected) -> ExpectedMachine {
+    let missing = one.shortfall();
+    let machine = one.machine;
+    let by = [
+        ("serial", machine.serial),
+        ("MAC address", machine.mac),
+        ("BMC", machine.bmc_mac),
+    ];
+    let by = by
+        .into_iter()
+        .filter_map(|(what, value)| Some(format!("{what} {}", value?)));
+    ExpectedMachine {
+        name: machine.name,
+        known_by: by.collect::<Vec<_>>().join(", "),
+        role: machine.role,
+        node: one.node.map(|node| node.name.clone()),
+        missing,
+    }
+}
+
 fn text(report: &rackbar_verify::SignedReport) -> String {
     String::from_utf8_lossy(&report.to_bytes()).into_owned()
 }
@@ -193,6 +214,13 @@ impl Operations for Asked {
                 }
             };
             Ok(traces.into_iter().map(one).collect())
+        })
+    }
+
+    fn expected(&self) -> Answer<'_, Vec<ExpectedMachine>> {
+        self.ask(|executor, _| {
+            let each = executor.expected().into_iter();
+            Ok(each.map(expected).collect())
         })
     }
 
