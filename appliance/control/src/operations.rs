@@ -500,6 +500,10 @@ pub trait Operations: Send + Sync + 'static {
     fn console(&self, _node: &str) -> Answer<'_, Body> {
         none("console")
     }
+    /// What is recorded of a machine's serial console, oldest first.
+    fn console_record(&self, _node: &str) -> Answer<'_, Vec<u8>> {
+        none("console")
+    }
     /// Types on a console that somebody looks on at.
     fn type_in(&self, _node: &str, _keys: Vec<u8>) -> Answer<'_, ()> {
         none("console")

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rackbar_devices::SolStream;
 use rackbar_model::{Node, NodeId};
@@ -15,6 +15,7 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex as AsyncMutex, broadcast, mpsc};
+use tokio::task::JoinHandle;
 
 use crate::rack::locked;
 use crate::{PowerError, Rack};
@@ -29,6 +30,9 @@ const TYPED: usize = 64;
 const RECORD: u64 = 1 << 20;
 /// Between two looks whether anybody still looks on. A page that is loaded again comes back within it.
 const LOOK: Duration = Duration::from_secs(5);
+/// A console that ended, or could not be opened, is opened again for its record after so long: a BMC that has no Serial
+/// over LAN, or whose console somebody else took, is not asked every few seconds.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The consoles that are open.
 pub struct Consoles {
@@ -38,6 +42,19 @@ pub struct Consoles {
 }
 
 type Slot = Arc<AsyncMutex<Option<Line>>>;
+
+/// Who looks on for the record alone: gone when dropped.
+struct Holding {
+    task: JoinHandle<()>,
+    /// When that is tried again after it ended.
+    again: Instant,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 /// One open console.
 #[derive(Clone)]
@@ -108,6 +125,67 @@ impl Consoles {
         Ok(Watcher { history: None, live })
     }
 
+    /// What is recorded of a machine's console, oldest first.
+    ///
+    /// # Errors
+    /// [`std::io::ErrorKind::NotFound`] when nothing was, or it cannot be read.
+    pub async fn record(&self, name: &str) -> std::io::Result<Vec<u8>> {
+        let path = path_of(&self.folder, name);
+        let newest = tokio::fs::read(&path).await;
+        let mut whole = match (tokio::fs::read(path.with_extension("log.1")).await, &newest) {
+            (Ok(before), _) => before,
+            (Err(_), Ok(_)) => Vec::new(),
+            (Err(error), Err(_)) => return Err(error),
+        };
+        whole.extend(newest.unwrap_or_default());
+        Ok(whole)
+    }
+
+    /// Keeps consoles open while the settings want them recorded, for as long as somebody has this.
+    pub fn record_where_wanted(self: &Arc<Self>) {
+        let consoles = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut held: HashMap<NodeId, Holding> = HashMap::new();
+            loop {
+                let Some(consoles) = consoles.upgrade() else { return };
+                consoles.hold(&mut held);
+                drop(consoles);
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+    }
+
+    /// Looks on wherever it is wanted and nobody of ours does.
+    fn hold(self: &Arc<Self>, held: &mut HashMap<NodeId, Holding>) {
+        if !self.rack.look(|mind| mind.settings.record_consoles) {
+            // Who holds them is dropped, and they are given back as when a person leaves.
+            held.clear();
+            return;
+        }
+        for node in self.rack.nodes() {
+            if node.bmc_address.is_none() {
+                continue;
+            }
+            let now = Instant::now();
+            let rests = |held: &Holding| !held.task.is_finished() || now < held.again;
+            if held.get(&node.id).is_some_and(rests) {
+                continue;
+            }
+            let (consoles, id) = (self.clone(), node.id);
+            let task = tokio::spawn(async move {
+                match consoles.watch(id).await {
+                    Ok(mut watcher) => {
+                        drop(consoles);
+                        while watcher.next().await.is_some() {}
+                    }
+                    Err(error) => tracing::debug!(node = %id, %error, "its console is not recorded"),
+                }
+            });
+            let again = now + AGAIN;
+            held.insert(node.id, Holding { task, again });
+        }
+    }
+
     /// Types on a console that somebody looks on at. False when nobody does.
     pub async fn type_in(&self, id: NodeId, keys: Vec<u8>) -> bool {
         let slot = locked(&self.slots).get(&id).cloned();
@@ -157,6 +235,12 @@ async fn carry(mut stream: SolStream, mut keys: mpsc::Receiver<Vec<u8>>, mut rec
     stream.close().await;
 }
 
+/// Where a machine's console is recorded. Node names are host names already; a path must not depend on that.
+fn path_of(folder: &Path, name: &str) -> PathBuf {
+    let safe = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-');
+    folder.join(format!("{}.log", safe.collect::<String>()))
+}
+
 /// What a console printed, in a file. A record that cannot be written is no reason to show nothing.
 struct Record {
     path: PathBuf,
@@ -165,12 +249,7 @@ struct Record {
 
 impl Record {
     async fn begin(folder: &Path, name: &str) -> Self {
-        // Node names are host names already; a path must not depend on that.
-        let safe: String = name
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
-            .collect();
-        let path = folder.join(format!("{safe}.log"));
+        let path = path_of(folder, name);
         let file = match tokio::fs::create_dir_all(folder).await {
             Ok(()) => Self::open(&path).await,
             Err(error) => Err(error),

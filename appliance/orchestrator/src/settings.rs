@@ -73,6 +73,8 @@ pub struct Settings {
     pub power_on_discovered: bool,
     /// Leave the clocks of BMCs alone, also those that are off.
     pub leave_bmc_clocks: bool,
+    /// Keep the serial console of every machine open through its BMC, and record it.
+    pub record_consoles: bool,
     /// Names of the proxy's mirrors.
     pub mirrors: Vec<String>,
 }

@@ -66,7 +66,11 @@ async fn main() -> ExitCode {
         },
         Program::Console(options) if options.node.is_some() => {
             let node = options.node.unwrap_or_default();
-            cli::look_on(&arguments.global, &node).await
+            if options.record {
+                cli::console_record(&arguments.global, &node).await
+            } else {
+                cli::look_on(&arguments.global, &node).await
+            }
         }
         Program::Console(options) => match console::run(&options).await {
             Ok(()) => ExitCode::SUCCESS,

@@ -64,6 +64,44 @@ fn curl(hall: &Hall, arguments: &[&str]) -> std::process::Command {
 }
 
 #[test]
+fn consoles_are_recorded_all_the_time_where_the_configuration_wants_it() {
+    let hall = Hall::open();
+    let node = hall.node.as_str();
+    let nothing = hall.ask(&["console", node, "--record"]).failed(3);
+    assert!(nothing.contains("record_consoles is off"), "{nothing}");
+    let file = hall.folder.path().join("rackbar.toml");
+    let off = std::fs::read_to_string(&file).unwrap();
+    let on = off.replace("[bmc]\n", "[bmc]\nrecord_consoles = true\n");
+    assert_ne!(on, off);
+    std::fs::write(&file, on).unwrap();
+    hall.until("its console is open with nobody looking on", |hall| {
+        is_taken(hall).then_some(())
+    });
+    hall.serial.printed(b"Kernel panic - not syncing\r\n");
+    hall.until("what it printed is on record", |hall| {
+        let said = hall.ask(&["console", &hall.node, "--record"]);
+        said.out.contains("Kernel panic").then_some(())
+    });
+    // A person sees it too, and who may only look may not.
+    let mut terminal = Terminal::start(hall.command(&["console", node]));
+    terminal.until("what was before", |text| text.contains("Kernel panic"));
+    terminal.press(LEAVE);
+    assert_eq!(terminal.end(), 0);
+    let token = hall.ask(&["token", "create", "anna", "--role", "viewer"]).well();
+    std::fs::write(hall.folder.path().join("anna"), token).unwrap();
+    let said: Said = hall
+        .command_by("anna", &["console", node, "--record"])
+        .output()
+        .unwrap()
+        .into();
+    assert_ne!(said.code, 0, "{said:?}");
+    assert!(!said.out.contains("panic"), "{said:?}");
+
+    std::fs::write(&file, off).unwrap();
+    hall.until("it is given back", |hall| (!is_taken(hall)).then_some(()));
+}
+
+#[test]
 fn a_serial_console_is_looked_on_typed_at_recorded_and_given_back() {
     let hall = Hall::open();
     let mut keyboard = Keyboard::of(&hall);

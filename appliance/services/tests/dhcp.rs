@@ -283,11 +283,66 @@ fn beside_dnsmasq_it_only_adds_boot_information() {
         _ => None,
     });
     assert_eq!(file.as_deref(), Some("loader.efi"));
+    boot_server_dialogue(&net);
     assert!(service.leases.committed.lock().unwrap().is_empty());
     net.exec(
         "client",
         "dhclient",
         &["-x", "-pf", &pid, "-lf", &lease_file, "-sf", "/bin/true", "c0"],
+    );
+}
+
+/// A firmware that has its address from the other server asks us on port 4011 for the boot server that it chose out of
+/// our offer (PXE specification 2.1, section 2.2.4), and is answered from there.
+fn boot_server_dialogue(net: &Net) {
+    let (own, mac) = (address(net), net.client_mac());
+    let mut request = vec![0; 236];
+    request[..3].copy_from_slice(&[1, 1, 6]);
+    request[4..8].copy_from_slice(b"4011");
+    request[12..16].copy_from_slice(&own.octets());
+    request[28..34].copy_from_slice(&mac.0);
+    let class = b"PXEClient:Arch:00007:UNDI:003016";
+    request.extend([
+        99,
+        130,
+        83,
+        99,
+        53,
+        1,
+        3,
+        93,
+        2,
+        0,
+        7,
+        94,
+        3,
+        1,
+        3,
+        16,
+        60,
+        class.len() as u8,
+    ]);
+    request.extend(class);
+    // PXE_BOOT_ITEM: the first server of type 0.
+    request.extend([43, 7, 71, 4, 0, 0, 0, 0, 255, 255]);
+    let (from, answer) = net.inside("client", move || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:4011").unwrap();
+        socket.set_read_timeout(Some(common::DEADLINE)).unwrap();
+        socket.send_to(&request, "10.77.0.1:4011").unwrap();
+        let mut answer = [0; 1500];
+        let (length, from) = socket.recv_from(&mut answer).unwrap();
+        (from, answer[..length].to_vec())
+    });
+    assert_eq!(from.to_string(), "10.77.0.1:4011");
+    let packet = rackbar_dhcp::packet::Packet::new(&answer).unwrap();
+    assert_eq!(packet.message_type(), Some(rackbar_dhcp::packet::MessageType::Ack));
+    let option = |code| packet.first(code);
+    assert_eq!(option(67), Some(&b"loader.efi"[..]));
+    assert_eq!(option(60), Some(&b"PXEClient"[..]));
+    assert_eq!(
+        option(43),
+        Some(&[71, 4, 0, 0, 0, 0, 6, 1, 8, 255][..]),
+        "the item it chose"
     );
 }
 

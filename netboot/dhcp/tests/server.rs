@@ -164,6 +164,41 @@ fn a_lease_runs_out_and_its_client_gets_it_again() {
 }
 
 #[test]
+fn a_client_whose_server_fell_silent_rebinds_with_whoever_knows_its_lease() {
+    // REBINDING is a broadcast from the client's own address without a server identifier (RFC 2131 section 4.3.2).
+    let rebinds = |rig: &mut Rig, client: &Client<'_>, address| {
+        rig.packet(67, SocketAddrV4::new(address, 68), &renew(client, address));
+        rig.said()
+    };
+    let mut rig = Rig::own();
+    let client = Client::dhclient(mac(1));
+    let address = rig.lease(&client);
+    rig.wait(550_000);
+    assert_eq!(
+        rebinds(&mut rig, &client, address),
+        [
+            format!("commit {address} bound"),
+            format!("ack {address} to {address}:68")
+        ]
+    );
+    // Its time runs from then on.
+    rig.wait(599_000);
+    assert_eq!(rig.said(), Vec::<String>::new());
+    // An address that is somebody else's is refused, and one of another server's that is no business of ours is not.
+    assert_eq!(
+        rebinds(&mut rig, &Client::dhclient(mac(2)), address)
+            .last()
+            .map(|line| line.starts_with("nak")),
+        Some(true)
+    );
+    let mut proxy = Rig::new(config(rack(Mode::Proxy)));
+    assert_eq!(
+        rebinds(&mut proxy, &Client::dhclient(mac(3)), ip(9)),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
 fn release_gives_back_and_decline_takes_out_of_use() {
     let mut rig = Rig::own();
     let client = Client::dhclient(mac(1));

@@ -31,6 +31,25 @@ pub(crate) async fn show(State(context): State<Context>, Path(name): Path<String
     Ok((head, Body::from_stream(pieces)).into_response())
 }
 
+/// What was recorded of a machine's serial console, oldest first, raw bytes: of every time that somebody looked on, or of
+/// all the time where `[bmc] record_consoles` asks for it. The newest two MiB are kept.
+#[utoipa::path(
+    get, path = "/api/v1/nodes/{node}/console/record", tag = "nodes",
+    params(("node" = String, Path, description = "Name, id or MAC address")),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 404, body = Problem)
+    )
+)]
+pub(crate) async fn record(State(context): State<Context>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let node = find(&context, &name)?;
+    let record = context.operations.console_record(&node.id.to_string()).await?;
+    let head = [
+        (header::CONTENT_TYPE, "application/octet-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((head, record).into_response())
+}
+
 /// Types the body on the console, byte by byte as it comes. Somebody must look on at it.
 #[utoipa::path(
     post, path = "/api/v1/nodes/{node}/console", tag = "nodes",

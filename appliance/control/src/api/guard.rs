@@ -52,7 +52,7 @@ fn needed(method: &Method, path: &str) -> Role {
     let moves = matches!(path, "/api/v1/storage" | "/storage") && !method.is_safe();
     if secret || moves || ADMIN.iter().any(under) {
         Role::Admin
-    } else if path.starts_with("/api/v1/nodes/") && path.ends_with("/console") {
+    } else if path.starts_with("/api/v1/nodes/") && (path.ends_with("/console") || path.ends_with("/console/record")) {
         // Who looks on takes the console from whoever has it, and it may show what was typed at a prompt.
         Role::Operator
     } else if looks(method, path) {
@@ -214,6 +214,7 @@ mod tests {
             (Method::GET, "/api/v1/secrets", Role::Admin),
             (Method::POST, "/api/v1/secrets/bmc-logins", Role::Admin),
             (Method::GET, "/api/v1/nodes/n1/console", Role::Operator),
+            (Method::GET, "/api/v1/nodes/n1/console/record", Role::Operator),
             (Method::POST, "/api/v1/support-bundle", Role::Admin),
             (Method::GET, "/api/v1/storage", Role::Viewer),
             (Method::POST, "/api/v1/storage", Role::Admin),

@@ -85,6 +85,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(nodes::maintenance))
         .routes(routes!(nodes::firmware, nodes::forget_firmware))
         .routes(routes!(console::show, console::type_in))
+        .routes(routes!(console::record))
         .routes(routes!(hardware::sensors))
         .routes(routes!(hardware::log))
         .routes(routes!(hardware::media, hardware::insert, hardware::eject))

@@ -277,6 +277,15 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
     }
 
+    /// `GET path`, as it is.
+    ///
+    /// # Errors
+    /// As [`Client::get_text`], but for its text.
+    pub async fn get_bytes(&self, path: &str) -> Result<Vec<u8>, ClientError> {
+        let response = self.send(Method::GET, path, "*/*", None).await?;
+        Ok(self.collect(response).await?.to_vec())
+    }
+
     /// `GET path`, as text.
     ///
     /// # Errors

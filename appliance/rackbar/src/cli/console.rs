@@ -30,6 +30,14 @@ impl Drop for Raw {
     }
 }
 
+/// Prints what was recorded, as it came: a terminal shows it as the machine's own would have.
+pub async fn record(client: &Client, node: &str) -> Result<()> {
+    let path = format!("/api/v1/nodes/{}/console/record", segment(node));
+    let record = client.get_bytes(&path).await?;
+    std::io::stdout().write_all(&record)?;
+    Ok(())
+}
+
 /// Shows what the machine prints and types what is typed here, until Ctrl-] or the end of the console.
 pub async fn look_on(client: &Client, node: &str) -> Result<()> {
     let path = format!("/api/v1/nodes/{}/console", segment(node));

@@ -147,6 +147,12 @@ pub async fn run(global: &Global, command: &Command) -> ExitCode {
     ended(dispatch(global, command).await)
 }
 
+/// Prints what is recorded of a machine's serial console.
+pub async fn console_record(global: &Global, node: &str) -> ExitCode {
+    let printed = async { console::record(&Client::new(connect::endpoint(global)?)?, node).await };
+    ended(printed.await)
+}
+
 /// Looks on at a machine's serial console.
 pub async fn look_on(global: &Global, node: &str) -> ExitCode {
     let looked = async { console::look_on(&Client::new(connect::endpoint(global)?)?, node).await };

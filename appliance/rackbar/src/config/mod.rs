@@ -245,6 +245,7 @@ pub(crate) struct Bmc {
     pub(crate) credentials: Vec<Credential>,
     pub(crate) power_on_discovered: bool,
     pub(crate) set_clocks: bool,
+    pub(crate) record_consoles: bool,
     /// Certificates that are taken although they are not those seen first.
     pub(crate) accept_certificates: Vec<Fingerprint>,
 }

@@ -143,6 +143,8 @@ pub(super) struct RawBmc {
     pub(super) power_on_discovered: bool,
     pub(super) set_clocks: Option<bool>,
     #[serde(default)]
+    pub(super) record_consoles: bool,
+    #[serde(default)]
     pub(super) accept_certificates: Vec<Spanned<String>>,
 }
 

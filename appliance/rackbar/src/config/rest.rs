@@ -170,6 +170,7 @@ impl Checker<'_> {
             credentials,
             power_on_discovered: raw.power_on_discovered,
             set_clocks: raw.set_clocks.unwrap_or(true),
+            record_consoles: raw.record_consoles,
             accept_certificates,
         }
     }

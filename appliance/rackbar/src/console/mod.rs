@@ -37,14 +37,19 @@ const LONGEST_PASSPHRASE: usize = 1_024;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  rackbar console node-003\n      Ctrl-] leaves; what is typed goes to the machine\n  \
-    rackbar console node-003 < /dev/null > boot.log\n      only looks on, until it ends or is stopped\n\n\
+    rackbar console node-003 < /dev/null > boot.log\n      only looks on, until it ends or is stopped\n  \
+    rackbar console node-003 --record | less -R\n      what it printed before, as far as it was recorded\n\n\
     Needs the role operator. A console is opened over the machine's BMC (Serial over LAN) and taken from whoever has it \
-    there; several may look on here. What comes while it is open is recorded on the appliance."
+    there; several may look on here. What comes while it is open is recorded on the appliance; \
+    `[bmc] record_consoles = true` in rackbar.toml keeps all open."
 )]
 pub struct Options {
     /// The machine
     #[arg(conflicts_with_all = ["tty", "socket"])]
     pub node: Option<String>,
+    /// Print what was recorded of it, and end
+    #[arg(long, requires = "node")]
+    pub record: bool,
     /// The terminal to draw on; the one this program was started on when left out
     #[arg(long)]
     tty: Option<PathBuf>,

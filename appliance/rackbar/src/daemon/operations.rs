@@ -46,7 +46,7 @@ pub(super) struct Asked {
     cache: CacheDoor,
     packs: Packs,
     hooks: HookDoor,
-    consoles: Consoles,
+    consoles: Arc<Consoles>,
     logs: Option<Arc<LogStore>>,
 }
 
@@ -60,7 +60,8 @@ impl Asked {
         (cache, packs): (CacheDoor, Packs),
         hooks: HookDoor,
     ) -> Self {
-        let consoles = Consoles::new(rack.clone(), keep.folder.join("console"));
+        let consoles = Arc::new(Consoles::new(rack.clone(), keep.folder.join("console")));
+        consoles.record_where_wanted();
         Self {
             rack,
             works,
@@ -463,6 +464,23 @@ impl Operations for Asked {
 
     fn bmc_logins(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
         self.keep(move |keep| keep.bmc_logins(&passphrase))
+    }
+
+    fn console_record(&self, name: &str) -> Answer<'_, Vec<u8>> {
+        let found = node(&self.rack, name);
+        async move {
+            let found = found?;
+            let record = self.consoles.record(&found.name).await;
+            match record {
+                Ok(record) => Ok(record),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Refused::NotFound(format!(
+                    "nothing of the console of {} was recorded: nobody looked on yet, and [bmc] record_consoles is off",
+                    found.name
+                ))),
+                Err(error) => Err(Refused::Internal(format!("the record cannot be read: {error}"))),
+            }
+        }
+        .boxed()
     }
 
     fn console(&self, name: &str) -> Answer<'_, Body> {

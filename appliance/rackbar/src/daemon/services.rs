@@ -280,6 +280,7 @@ fn settings(config: &Config, placed: &[Placed], ports: Ports) -> Settings {
             .map(str::to_owned),
         power_on_discovered: config.bmc.power_on_discovered,
         leave_bmc_clocks: !config.bmc.set_clocks,
+        record_consoles: config.bmc.record_consoles,
         mirrors: config.proxy.mirrors.iter().map(|mirror| mirror.name.clone()).collect(),
     }
 }
