@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, oneshot};
 use crate::switch::{Tasks, locked};
 
 /// QEMU answers in a millisecond; on a machine with many guests and few cores it may take long.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(120);
 const EVENTS: usize = 256;
 
 /// Something QEMU reports on its own.

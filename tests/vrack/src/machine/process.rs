@@ -17,7 +17,7 @@ use crate::console::Console;
 use crate::qmp::Qmp;
 
 /// swtpm creates its socket within a second; a busy machine gets more.
-const TPM_READY: Duration = Duration::from_secs(15);
+const TPM_READY: Duration = Duration::from_secs(60);
 
 /// A running QEMU, paused at its first instruction (`-S`) until [`Qmp::cont`].
 pub(super) struct Process {

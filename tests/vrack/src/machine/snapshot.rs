@@ -15,7 +15,7 @@ use super::Machine;
 use crate::seat::{MachinePower, PowerAction};
 
 /// Saving 1 GiB of a guest takes a few seconds; a busy disk gets more.
-const SAVED_WITHIN: Duration = Duration::from_secs(120);
+const SAVED_WITHIN: Duration = Duration::from_secs(300);
 
 /// A saved machine: a directory.
 #[derive(Clone, Debug)]
