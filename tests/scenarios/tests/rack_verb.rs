@@ -267,3 +267,49 @@ async fn the_second_terminal_does_what_it_says(terminal: &Terminal) -> Result<()
     ensure!(n1(&list, "on"), "{list}");
     Ok(())
 }
+
+/// The shipped rack as CI would run it: it ends by itself, says what it found and how long that took, and keeps its
+/// record where that is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_headless_run_of_the_demo_rack_ends_by_itself_and_keeps_its_record() -> Result<()> {
+    let _time = times::Told::begin();
+    let terminal = Terminal::open()?;
+    let media = media()?.display().to_string();
+    let unknown = terminal.run(&["dmeo", "--image", &media]).await?;
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    ensure!(!unknown.status.success() && said.contains("demo, mixed"), "{said}");
+
+    // No rack is named: it is the demo.
+    let mut rack = terminal.start(&["--nodes", "1", "--discover", "--headless", "--keep", "--image", &media])?;
+    rack.until("taking the rack down", SERVING + DISCOVERED).await?;
+    let ended = tokio::time::timeout(SOON, rack.child.wait()).await;
+    let ended = ended.with_context(|| format!("it does not end:\n{}", rack.printed()))??;
+    rack.until("kept: ", SOON).await?;
+    let printed = rack.printed();
+    ensure!(ended.success(), "{ended}:\n{printed}");
+    let line = printed
+        .lines()
+        .find(|line| line.contains("discovered ") && line.contains("VR000001"));
+    let line = line.with_context(|| format!("no table:\n{printed}"))?;
+    ensure!(line.contains(" n1 ") && line.contains("Bios"), "{line}");
+    ensure!(!printed.contains("n2: switched on"), "more than one node:\n{printed}");
+    for words in [
+        "appliance, power-on to serving:",
+        "whole rack, power-on of the appliance",
+    ] {
+        ensure!(printed.contains(words), "no {words:?}:\n{printed}");
+    }
+    let left = terminal.left()?;
+    let [kept] = left.as_slice() else {
+        anyhow::bail!("kept: {left:?}")
+    };
+    let timeline = std::fs::read_to_string(kept.join("run.timeline.txt"))?;
+    ensure!(timeline.contains("n1"), "{timeline}");
+    ensure!(kept.join("run.pcapng").metadata()?.len() > 100_000, "an empty capture");
+    ensure!(
+        terminal.processes()?.is_empty(),
+        "still there: {:?}",
+        terminal.processes()?
+    );
+    Ok(())
+}
