@@ -20,6 +20,9 @@ pub(super) fn router() -> Router<Context> {
         .route("/site/rules", get(rules))
 }
 
+/// The introduction's site of `docs/site.md`, shown in grey where nothing is set yet.
+const FIRST_SITE: &str = include_str!("../../templates/first-site.toml");
+
 /// What is shown around the text.
 #[derive(Default)]
 struct Around<'a> {
@@ -39,6 +42,7 @@ fn page(context: &Context, headers: &HeaderMap, user: &Holder, text: &str, aroun
             page => "site",
             text,
             rows,
+            example => FIRST_SITE,
             tag => around.tag.as_str(),
             mistakes => shown(&around.mistakes),
             right => around.right,
