@@ -14,6 +14,7 @@ mod hardware;
 pub mod operations;
 mod packs;
 mod page;
+mod places;
 mod server;
 mod storage;
 mod webhooks;

@@ -23,6 +23,7 @@ pub use crate::packs::{
     CatalogueEntry, ImageStanding, ImageStandingDone, NewPack, PackDone, PackEntry, PackFile, PackOrder, PackPick,
     PackState, RetiredImage, TrustedKey,
 };
+pub use crate::places::{BootControl, BootServer, BootWaiter};
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
 
@@ -475,6 +476,10 @@ pub trait Operations: Send + Sync + 'static {
     /// What somebody elsewhere needs to understand what happened here, as one file without secrets.
     fn support_bundle(&self) -> Answer<'_, Vec<u8>> {
         none("support bundle")
+    }
+    /// How busy the servers of boot files are, and who waits.
+    fn boot_control(&self) -> Answer<'_, BootControl> {
+        none("boot control")
     }
     /// Where the state is, and the appliance's own disks.
     fn storage(&self) -> Answer<'_, StorageState> {

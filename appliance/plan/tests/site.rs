@@ -259,7 +259,10 @@ fn the_documentation_is_that_of_the_schema() {
     }
     // The web page shows it where no site file was set yet.
     let first = include_str!("../../control/templates/first-site.toml");
-    assert!(page.contains(first), "the page's example is not that of the introduction");
+    assert!(
+        page.contains(first),
+        "the page's example is not that of the introduction"
+    );
     let mark = "<!-- generated from the schema: RACKBAR_BLESS=1 cargo test -p rackbar-plan --test site -->\n";
     let (written, old) = page.split_once(mark).expect("the mark of the generated part");
     let new = format!("\n{}", reference());

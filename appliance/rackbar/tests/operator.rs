@@ -115,4 +115,16 @@ fn leases_and_services_are_listed_for_people_and_programs() {
     let services = hall.json(&["service", "status"]);
     let named = |name: &str| services.as_array().unwrap().iter().any(|one| one["name"] == name);
     assert!(named("dhcp"), "{services}");
+    let table = hall.ask(&["service", "boot"]).well();
+    assert!(
+        table.lines().any(|line| line.contains("tftp") && line.contains("1024")),
+        "{table}"
+    );
+    let boot = hall.json(&["service", "boot"]);
+    assert_eq!(boot["servers"][1]["name"], "http", "{boot}");
+    assert_eq!(
+        (&boot["servers"][1]["limit"], &boot["servers"][1]["waiting"]),
+        (&8192.into(), &0.into()),
+        "{boot}"
+    );
 }

@@ -5,6 +5,7 @@
 //! on their own threads over epoll: batches of packets are one system call each way, and none waits for another.
 
 mod bind;
+mod busy;
 mod clients;
 pub mod dhcp;
 pub mod dns;
@@ -25,6 +26,7 @@ pub mod tftp;
 use std::sync::Arc;
 
 pub use bind::StartError;
+pub use busy::{Busy, Waiter};
 pub use clients::ClientTable;
 pub use doors::{BootDesk, BootReply, EventSink, LeaseLog, LeaseLogError};
 pub use link::Link;
@@ -39,6 +41,8 @@ pub struct Common {
     pub metrics: Arc<Metrics>,
     /// Who is behind an address.
     pub clients: Arc<ClientTable>,
+    /// Who waits for boot files.
+    pub busy: Arc<Busy>,
 }
 
 impl Common {
@@ -48,6 +52,7 @@ impl Common {
             events,
             metrics: Arc::default(),
             clients: Arc::default(),
+            busy: Arc::default(),
         }
     }
 }

@@ -93,8 +93,11 @@ metrics! {
     tftp_bytes: Counter "rackbar_tftp_bytes_sent_total" "Bytes of boot files sent by TFTP, repeats included.";
     tftp_blocks_resent: Counter "rackbar_tftp_blocks_resent_total" "TFTP blocks sent again.";
     tftp_transfers: Gauge "rackbar_tftp_transfers" "TFTP transfers under way.";
+    tftp_places: Gauge "rackbar_tftp_transfers_limit" "Most TFTP transfers at one time.";
+    tftp_waiting: Gauge "rackbar_tftp_waiting" "TFTP requests that wait for a place.";
     tftp_refused: Counter "rackbar_tftp_refused_total" "TFTP requests beyond the limit of transfers.";
     http_connections: Gauge "rackbar_boot_http_connections" "Open connections to the boot HTTP server.";
+    http_places: Gauge "rackbar_boot_http_connections_limit" "Most open connections to the boot HTTP server.";
     http_accepted: Counter "rackbar_boot_http_connections_total" "Connections taken by the boot HTTP server.";
     http_refused: Counter "rackbar_boot_http_connections_refused_total" "Connections closed at once because their client had too many.";
     http_full: Counter "rackbar_boot_http_full_total" "Times that all places for connections were taken and newcomers had to wait.";

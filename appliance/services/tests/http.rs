@@ -294,6 +294,8 @@ fn machines_beyond_the_limit_wait_and_all_get_through() {
         stream.set_nonblocking(false).unwrap();
     }
     assert_eq!(server.common.metrics.http_accepted.get(), 4);
+    assert_eq!(server.common.metrics.http_places.get(), 4);
+    wait_until("all sixty are seen to wait", || server.common.busy.http_waiting() == 60);
     let content = &server.content;
     std::thread::scope(|scope| {
         for mut stream in first.into_iter().chain(waiting) {

@@ -161,10 +161,25 @@ fn machines_beyond_the_limit_of_transfers_wait_and_all_get_through() {
             service.common.metrics.tftp_refused.get() >= 6
         });
         assert_eq!(service.common.metrics.tftp_done.get(), 0);
+        // Who looks sees how full it is, and who waits, in turn.
+        let metrics = &service.common.metrics;
+        let places = [metrics.tftp_transfers.get(), metrics.tftp_places.get()];
+        assert_eq!(places, [3, 3]);
+        assert_eq!(metrics.tftp_waiting.get(), 6);
+        let waiting = service.common.busy.waiting();
+        assert_eq!(waiting.len(), 6);
+        assert!(
+            waiting
+                .iter()
+                .all(|one| one.client.ip() == std::net::IpAddr::from([10, 77, 0, 90]))
+        );
+        assert!(waiting.windows(2).all(|pair| pair[0].since >= pair[1].since));
         for (socket, from) in holders {
             socket.send_to(b"\0\x05\0\0enough\0", from).unwrap();
         }
     });
+    wait_until("nobody waits", || service.common.metrics.tftp_waiting.get() == 0);
+    assert!(service.common.busy.waiting().is_empty());
 }
 
 #[test]

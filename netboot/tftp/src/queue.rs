@@ -30,6 +30,7 @@ pub struct Waiting<T> {
     pub request: Vec<u8>,
     /// What the caller gave with it.
     pub about: T,
+    asked: Duration,
     heard: Duration,
 }
 
@@ -67,12 +68,18 @@ impl<T> Queue<T> {
         self.waiting.is_empty()
     }
 
+    /// Who waits and since when, the next one first.
+    pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, Duration)> + '_ {
+        self.waiting.values().map(|waiting| (waiting.client, waiting.asked))
+    }
+
     /// Lets a request wait. One from the same port takes the place of the one before, and its turn.
     pub fn push(&mut self, now: Duration, client: SocketAddr, request: &[u8], about: T) -> Queued {
         let mut waiting = Waiting {
             client,
             request: request.to_vec(),
             about,
+            asked: now,
             heard: now,
         };
         if let Some(before) = self
@@ -80,6 +87,7 @@ impl<T> Queue<T> {
             .get(&client)
             .and_then(|ticket| self.waiting.get_mut(ticket))
         {
+            waiting.asked = before.asked;
             std::mem::swap(before, &mut waiting);
             return Queued::Again;
         }
@@ -155,6 +163,8 @@ mod tests {
         assert_eq!(queue.push(at(0), client(1, 1), b"a", ()), Queued::New);
         assert_eq!(queue.push(at(1), client(2, 1), b"b", ()), Queued::New);
         assert_eq!(queue.push(at(2), client(1, 1), b"c", ()), Queued::Again);
+        let waiting: Vec<_> = queue.iter().collect();
+        assert_eq!(waiting, [(client(1, 1), at(0)), (client(2, 1), at(1))]);
         assert_eq!(
             turns(&mut queue, at(3)),
             [(client(1, 1), b"c".to_vec()), (client(2, 1), b"b".to_vec())]

@@ -133,6 +133,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(webhooks::set_secret))
         .routes(routes!(services::leases))
         .routes(routes!(services::services))
+        .routes(routes!(services::boot))
         .routes(routes!(logs::list))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))

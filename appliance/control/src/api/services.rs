@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::Problem;
 use super::paging::{Page, PageQuery, tagged};
 use crate::Context;
+use crate::operations::BootControl;
 
 /// The appliance.
 #[derive(Serialize, ToSchema)]
@@ -72,4 +73,13 @@ pub(crate) async fn services(State(context): State<Context>, headers: HeaderMap)
             next_page_token: None,
         },
     )
+}
+
+/// How many machines fetch boot files at a time, how many may, and who waits.
+#[utoipa::path(
+    get, path = "/api/v1/boot", tag = "services",
+    responses((status = 200, body = BootControl), (status = 503, body = Problem))
+)]
+pub(crate) async fn boot(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Problem> {
+    Ok(tagged(&headers, &context.operations.boot_control().await?))
 }

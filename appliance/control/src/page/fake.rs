@@ -12,9 +12,10 @@ use rackbar_plan::{
 };
 
 use crate::operations::{
-    Answer, BootRequest, BootState, CatalogueEntry, Condition, Consent, ExpectedMachine, HardwareLog, HardwareLogLine,
-    MediaDrive, MediaList, Operations, Order, PackEntry, PackState, PlanRequest, Refused, RuleMatch, RuleTry,
-    SensorList, SensorReading, SiteMistake, StorageDisk, StorageOrder, StorageState,
+    Answer, BootControl, BootRequest, BootServer, BootState, BootWaiter, CatalogueEntry, Condition, Consent,
+    ExpectedMachine, HardwareLog, HardwareLogLine, MediaDrive, MediaList, Operations, Order, PackEntry, PackState,
+    PlanRequest, Refused, RuleMatch, RuleTry, SensorList, SensorReading, SiteMistake, StorageDisk, StorageOrder,
+    StorageState,
 };
 
 /// What a hostile machine could call itself or its disk.
@@ -167,6 +168,27 @@ impl Operations for Office {
             ],
         };
         ready(Ok(state)).boxed()
+    }
+
+    fn boot_control(&self) -> Answer<'_, BootControl> {
+        let server = |name: &str, waiting| BootServer {
+            name: name.into(),
+            taken: 1024,
+            limit: 1024,
+            waiting,
+            full: 77,
+        };
+        let waiter = |node: Option<&str>| BootWaiter {
+            client: "10.0.0.9:2070".parse().unwrap(),
+            mac: None,
+            node: node.map(str::to_owned),
+            seconds: 12,
+        };
+        let control = BootControl {
+            servers: vec![server("tftp", 2), server("http", 0)],
+            waiting: vec![waiter(Some("node-003")), waiter(None)],
+        };
+        ready(Ok(control)).boxed()
     }
 
     fn use_disk(&self, order: StorageOrder, by: &str) -> Answer<'_, String> {

@@ -267,9 +267,16 @@ async fn events(
 
 async fn services(State(context): State<Context>, Viewer(user): Viewer, headers: HeaderMap) -> Response {
     let services = view::service_rows(&context.rack, false);
+    // The services are told also where this cannot be.
+    let boot = context.operations.boot_control().await.ok();
     render(
         "services.html",
-        context! { page => "services", services => shown(&services), ..frame(&context, &headers, &user) },
+        context! {
+            page => "services",
+            services => shown(&services),
+            boot => shown(&boot),
+            ..frame(&context, &headers, &user)
+        },
     )
 }
 

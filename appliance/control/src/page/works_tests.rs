@@ -30,6 +30,23 @@ async fn form_key(context: &Context, cookie: &str) -> String {
 }
 
 #[tokio::test]
+async fn page_tells_who_waits_for_boot_files() {
+    let (context, _, _) = office().await;
+    let cookie = log_in(&context).await;
+    let page = text(ask(&context, "GET", "/services", Some(&cookie), "").await).await;
+    for part in [
+        "Boot control",
+        "<td>1024</td>",
+        "<td>77</td>",
+        "/nodes/node-003",
+        "10.0.0.9:2070",
+        "for 12 s",
+    ] {
+        assert!(page.contains(part), "no {part}: {page}");
+    }
+}
+
+#[tokio::test]
 async fn page_leads_from_a_plan_by_typed_consent_to_its_run() {
     let (context, office, name) = office().await;
     let cookie = log_in(&context).await;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Subcommand;
 use rackbar_control::client::Client;
+use rackbar_control::operations::BootControl;
 use rackbar_model::{Lease, ServiceStatus};
 
 use super::output;
@@ -19,6 +20,8 @@ pub enum LeaseCommand {
 pub enum ServiceCommand {
     /// Show what each service does now
     Status,
+    /// Show how many machines fetch boot files, how many may at a time, and who waits
+    Boot,
 }
 
 /// Prints the leases.
@@ -45,7 +48,9 @@ pub async fn leases(client: &Client, command: &LeaseCommand, as_json: bool) -> R
 
 /// Prints the services.
 pub async fn services(client: &Client, command: &ServiceCommand, as_json: bool) -> Result<()> {
-    let ServiceCommand::Status = command;
+    if matches!(command, ServiceCommand::Boot) {
+        return boot(client, as_json).await;
+    }
     let services: Vec<ServiceStatus> = client.list("/api/v1/services").await?;
     if as_json {
         return output::json(&services);
@@ -56,6 +61,39 @@ pub async fn services(client: &Client, command: &ServiceCommand, as_json: bool) 
             service.name.into(),
             output::severity(output::plain(&service.state), service.severity),
             service.since.to_string().into(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// Prints how busy the servers of boot files are.
+async fn boot(client: &Client, as_json: bool) -> Result<()> {
+    let boot: BootControl = client.get("/api/v1/boot").await?;
+    if as_json {
+        return output::json(&boot);
+    }
+    let mut table = output::table(&["SERVER", "SERVED NOW", "AT MOST", "WAITING", "TIMES FULL"]);
+    for server in boot.servers {
+        table.add_row(vec![
+            server.name,
+            server.taken.to_string(),
+            server.limit.to_string(),
+            server.waiting.to_string(),
+            server.full.to_string(),
+        ]);
+    }
+    println!("{table}");
+    if boot.waiting.is_empty() {
+        return Ok(());
+    }
+    let mut table = output::table(&["NEXT", "FROM", "MAC", "SECONDS"]);
+    for one in boot.waiting {
+        table.add_row(vec![
+            one.node.unwrap_or_default(),
+            one.client.to_string(),
+            one.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            one.seconds.to_string(),
         ]);
     }
     println!("{table}");

@@ -120,6 +120,8 @@ pub(super) struct RawBoot {
     #[serde(default)]
     pub(super) uefi: Uefi,
     pub(super) negotiate: Option<Spanned<Vec<BootWay>>>,
+    pub(super) http_connections: Option<Spanned<u16>>,
+    pub(super) tftp_transfers: Option<Spanned<u16>>,
     #[serde(default)]
     pub(super) script: Vec<Spanned<RawScript>>,
     #[serde(default)]

@@ -67,7 +67,19 @@ impl Checker<'_> {
             negotiate,
             scripts: self.scripts(&raw.script),
             files: self.boot_files(&raw.file),
+            http_connections: self.places(raw.http_connections.as_ref(), "boot.http_connections", 8_192),
+            tftp_transfers: self.places(raw.tftp_transfers.as_ref(), "boot.tftp_transfers", 1_024),
         }
+    }
+
+    /// How many machines are served at one time.
+    fn places(&mut self, wanted: Option<&Spanned<u16>>, field: &str, usual: u16) -> usize {
+        let count = wanted.map_or(usual, |one| *one.get_ref());
+        if count == 0 {
+            let problem = "with no place no machine could ever boot";
+            self.wrong(wanted.map(Spanned::span), field, problem, &format!("{usual} is usual"));
+        }
+        usize::from(count)
     }
 
     fn scripts(&mut self, raw: &[Spanned<RawScript>]) -> Vec<SiteScript> {

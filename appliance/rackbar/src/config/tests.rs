@@ -302,6 +302,16 @@ fn every_mistake_is_told_with_line_field_and_what_to_write() {
             "uefi = \"ipxe\"",
             "boot.uefi: unknown variant `ipxe`",
         ),
+        (
+            "uefi = \"snponly\"",
+            "tftp_transfers = 0",
+            "boot.tftp_transfers: with no place no machine could ever boot",
+        ),
+        (
+            "uefi = \"snponly\"",
+            "http_connections = 65536",
+            "boot.http_connections: invalid value: integer `65536`",
+        ),
         ("vlan = 20", "vlan = \"20\"", "network.vlan: invalid type"),
         (
             "mac = \"52:54:00:00:00:99\"\n",

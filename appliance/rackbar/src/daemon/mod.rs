@@ -286,7 +286,7 @@ impl Daemon {
                 self.rack.clone(),
                 self.works.clone(),
                 keep,
-                self.services.clients(),
+                self.services.common(),
                 self.logs.clone(),
                 (self.cache.door(), self.packs.clone()),
                 self.webhooks.door(),

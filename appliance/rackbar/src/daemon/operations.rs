@@ -3,6 +3,7 @@
 //! The executor waits for the disk, so it is asked from threads that may.
 
 mod hardware;
+mod places;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +11,16 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
-    Answer, Body, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry, EnrolmentEntry,
-    ExpectedMachine, ExportEntry, HardwareLog, ImageStanding, LogLine, LogQuery, MediaList, NewImage, NewPack,
-    Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, Refused, RuleMatch, RuleTry,
+    Answer, Body, BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry,
+    EnrolmentEntry, ExpectedMachine, ExportEntry, HardwareLog, ImageStanding, LogLine, LogQuery, MediaList, NewImage,
+    NewPack, Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, Refused, RuleMatch, RuleTry,
     SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node};
 use rackbar_orchestrator::executor::{Executor, Expected, Install, OrderError, PlanRequest as Wanted, RunOrder};
 use rackbar_orchestrator::{Consoles, Rack};
 use rackbar_plan::{Plan, PlanId, Run, RunId, Site};
-use rackbar_services::ClientTable;
+use rackbar_services::Common;
 use rackbar_services::syslog::LogStore;
 
 use super::cache::{self, CacheDoor};
@@ -42,7 +43,7 @@ pub(super) struct Asked {
     rack: Rack,
     works: Works,
     keep: Keep,
-    clients: Arc<ClientTable>,
+    common: Common,
     cache: CacheDoor,
     packs: Packs,
     hooks: HookDoor,
@@ -55,7 +56,7 @@ impl Asked {
         rack: Rack,
         works: Works,
         keep: Keep,
-        clients: Arc<ClientTable>,
+        common: Common,
         logs: Option<Arc<LogStore>>,
         (cache, packs): (CacheDoor, Packs),
         hooks: HookDoor,
@@ -66,7 +67,7 @@ impl Asked {
             rack,
             works,
             keep,
-            clients,
+            common,
             cache,
             packs,
             hooks,
@@ -317,7 +318,7 @@ impl Operations for Asked {
     }
 
     fn forget_firmware(&self, name: &str) -> Answer<'_, ()> {
-        let (name, clients) = (name.to_owned(), Arc::clone(&self.clients));
+        let (name, clients) = (name.to_owned(), Arc::clone(&self.common.clients));
         self.ask(move |_, rack| {
             for mac in &node(rack, &name)?.macs {
                 // Where DHCP runs it has the last word, also over the record.
@@ -443,6 +444,11 @@ impl Operations for Asked {
     fn import(&self, file: Vec<u8>, passphrase: String, by: &str) -> Answer<'_, String> {
         let by = by.to_owned();
         self.keep(move |keep| keep.import(&file, &passphrase, &by))
+    }
+
+    fn boot_control(&self) -> Answer<'_, BootControl> {
+        let (common, rack) = (self.common.clone(), self.rack.clone());
+        async move { Ok(places::boot_control(&common, &rack)) }.boxed()
     }
 
     fn storage(&self) -> Answer<'_, StorageState> {

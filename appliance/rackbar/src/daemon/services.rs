@@ -16,7 +16,7 @@ use rackbar_services::http::{self, Documents, HttpConfig, HttpHandle, HttpLimits
 use rackbar_services::ra::{self, RaConfig, RaHandle};
 use rackbar_services::syslog::LogStore;
 use rackbar_services::tftp::{self, TftpConfig, TftpHandle, TftpLimits};
-use rackbar_services::{ClientTable, Common, SampleKind, StartError};
+use rackbar_services::{Common, SampleKind, StartError};
 
 use super::boot;
 use super::local::{Around, Local, told};
@@ -46,6 +46,7 @@ pub(super) struct Services {
     http: Option<HttpHandle>,
     ra: Option<RaHandle>,
     wanted: (DhcpConfig, RaConfig),
+    limits: (HttpLimits, TftpLimits),
     local: Local,
 }
 
@@ -64,6 +65,7 @@ impl Services {
         };
         let common = Common::new(Arc::new(rack.clone()));
         Self {
+            limits: (HttpLimits::default(), TftpLimits::default()),
             local: Local::new(common.clone(), logs),
             common,
             desk: Arc::new(Desk::new(rack.clone(), options)),
@@ -88,9 +90,9 @@ impl Services {
         Documents::new(self.artifacts.clone(), self.desk.clone(), self.common.clone())
     }
 
-    /// Who is behind an address, and what is heard of them.
-    pub(super) fn clients(&self) -> Arc<ClientTable> {
-        self.common.clients.clone()
+    /// What the services share: counters, who is behind an address, who waits.
+    pub(super) fn common(&self) -> Common {
+        self.common.clone()
     }
 
     /// Says which networks there are, before anybody acts on them: a run that is taken up after a power cut needs to know
@@ -107,6 +109,7 @@ impl Services {
         boot::serve_disc(&self.rack, &self.artifacts, &ours, self.ports.http.port());
         self.wanted = (dhcp_config(config, placed, self.ports), ra_config(config, placed));
         let (dhcp, ra) = self.wanted.clone();
+        self.limit(config);
         if let Some(handle) = &self.dhcp {
             let result = handle.reconfigure(dhcp);
             self.told("dhcp", result.err());
@@ -118,6 +121,46 @@ impl Services {
         self.start_missing();
     }
 
+    /// How many machines may fetch boot files at a time.
+    fn limit(&mut self, config: &Config) {
+        let limits = (
+            HttpLimits {
+                connections: config.boot.http_connections,
+                ..HttpLimits::default()
+            },
+            TftpLimits {
+                transfers: config.boot.tftp_transfers,
+                ..TftpLimits::default()
+            },
+        );
+        if limits == self.limits {
+            return;
+        }
+        self.limits = limits;
+        let http = self.http.as_ref().map(|handle| handle.reconfigure(self.http_config()));
+        self.told("http", http.and_then(Result::err));
+        let tftp = self.tftp.as_ref().map(|handle| handle.reconfigure(self.tftp_config()));
+        self.told("tftp", tftp.and_then(Result::err));
+    }
+
+    fn http_config(&self) -> HttpConfig {
+        HttpConfig {
+            listen: vec![self.ports.http],
+            artifacts: self.artifacts.clone(),
+            desk: self.desk.clone(),
+            limits: self.limits.0,
+        }
+    }
+
+    fn tftp_config(&self) -> TftpConfig {
+        TftpConfig {
+            listen: vec![self.ports.tftp],
+            artifacts: self.artifacts.clone(),
+            names: OUR_PROGRAMS.map(String::from).into(),
+            limits: self.limits.1,
+        }
+    }
+
     /// Puts DNS and the like in force, whose names and networks follow the rack and the site.
     pub(super) fn follow(&mut self, config: &Config, around: &Around<'_>) {
         self.local.follow(config, around);
@@ -125,24 +168,12 @@ impl Services {
 
     /// Starts what is not running.
     pub(super) fn start_missing(&mut self) {
-        let (artifacts, common) = (self.artifacts.clone(), self.common.clone());
+        let common = self.common.clone();
         if self.http.is_none() {
-            let config = HttpConfig {
-                listen: vec![self.ports.http],
-                artifacts: artifacts.clone(),
-                desk: self.desk.clone(),
-                limits: HttpLimits::default(),
-            };
-            self.http = self.started("http", http::start(config, common.clone()));
+            self.http = self.started("http", http::start(self.http_config(), common.clone()));
         }
         if self.tftp.is_none() {
-            let config = TftpConfig {
-                listen: vec![self.ports.tftp],
-                artifacts,
-                names: OUR_PROGRAMS.map(String::from).into(),
-                limits: TftpLimits::default(),
-            };
-            self.tftp = self.started("tftp", tftp::start(config, common.clone()));
+            self.tftp = self.started("tftp", tftp::start(self.tftp_config(), common.clone()));
         }
         if self.ra.is_none() && !self.wanted.1.interfaces.is_empty() {
             self.ra = self.started("ra", ra::start(&self.wanted.1, common.clone()));

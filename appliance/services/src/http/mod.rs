@@ -88,6 +88,7 @@ pub fn start(config: HttpConfig, common: Common) -> Result<HttpHandle, StartErro
     let mut running = Running::new(status);
     let shared = Arc::new(Shared::new(site(&config), config.limits, common));
     let mut sets = listeners(&config.listen, threads)?;
+    shared.tell_busy(&config.listen);
     let mut orders = Vec::new();
     for index in 0..threads {
         let poller = Poller::new().map_err(system)?;
@@ -159,6 +160,7 @@ impl HttpHandle {
             let _ = orders.send(Order::Listen(set));
             let _ = orders.send(Order::Close(removed.clone()));
         }
+        self.shared.tell_busy(&config.listen);
         *listening = config.listen;
         drop(listening);
         self.running.wake();

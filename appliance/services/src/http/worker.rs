@@ -47,6 +47,13 @@ impl Shared {
         *lock(&self.site) = (site, limits);
     }
 
+    /// Shows how many places there are, and where connections that wait for one are found.
+    pub(crate) fn tell_busy(&self, listening: &[SocketAddr]) {
+        let limit = lock(&self.site).1.connections;
+        self.common.metrics.http_places.set(limit as u64);
+        self.common.busy.set_http(listening.to_vec());
+    }
+
     /// Takes one of the places for connections; `false` when there is none.
     fn take_place(&self, limits: &HttpLimits) -> bool {
         // Threads that count one after the other never give the last place twice.

@@ -26,6 +26,8 @@ const LISTENER: u64 = 1 << 62;
 const REQUEST: usize = 516;
 /// Requests that wait for a place at one time: four times the machines that are served at once.
 const WAITING: usize = 4096;
+/// Of those, how many are named to whoever looks.
+const SHOWN: usize = 64;
 /// Refusals told of per second: a scan for file names must not fill the journal.
 const REFUSALS_PER_SECOND: u32 = 32;
 /// Requests told of per second: two full racks that power on together stay below, a client that asks for ever does not.
@@ -124,6 +126,7 @@ impl Transfers {
     }
 
     pub(crate) fn run(mut self) {
+        self.tell_busy();
         let mut ready = Vec::new();
         while !self.stop.is_set() {
             let deadline = self.timers.peek().map(|Reverse((at, _))| self.began + *at);
@@ -156,6 +159,7 @@ impl Transfers {
                 self.limits = order.limits;
                 self.waiting = Queue::new(WAITING, order.limits.per_client);
                 self.server = Server::new(order.limits);
+                self.tell_busy();
             }
             self.listeners.retain(|(address, _, _)| !order.close.contains(address));
             self.listen(order.open);
@@ -192,12 +196,25 @@ impl Transfers {
 
     /// Gives places that became free to those who wait, in the order in which they asked.
     fn admit(&mut self) {
+        let waited = self.waiting.len();
         while !self.server.is_full()
             && let Some(first) = self.waiting.pop(self.now())
         {
             // What is refused by now is refused once more when its client repeats it.
             let _ = self.open(first.client, first.about, &first.request);
         }
+        if self.waiting.len() != waited {
+            self.tell_busy();
+        }
+    }
+
+    /// Shows who waits.
+    fn tell_busy(&self) {
+        let metrics = &self.common.metrics;
+        metrics.tftp_places.set(self.limits.transfers as u64);
+        metrics.tftp_waiting.set(self.waiting.len() as u64);
+        let waiting = self.waiting.iter().map(|(client, asked)| (client, self.began + asked));
+        self.common.busy.set_waiting(waiting.take(SHOWN).collect());
     }
 
     /// Judges one request; gives what port 69 answers itself.
@@ -207,11 +224,15 @@ impl Transfers {
         match self.server.open(now, client, bytes, &self.shelf) {
             Opening::Repeated => None,
             Opening::Busy { event } => {
-                if self.waiting.push(now, client, bytes, local) != Queued::Again {
+                let queued = self.waiting.push(now, client, bytes, local);
+                if queued != Queued::Again {
                     metrics.tftp_refused.inc();
                     if self.refusals.another(now, REFUSALS_PER_SECOND) {
                         self.tell(client.ip(), event);
                     }
+                }
+                if queued == Queued::New {
+                    self.tell_busy();
                 }
                 None
             }
