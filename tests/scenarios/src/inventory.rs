@@ -136,6 +136,10 @@ fn one_disk(inventory: &Inventory, disk: &machine::Disk) -> Result<()> {
     if let (DiskBus::Sata, Some(model)) = (bus, &disk.model) {
         ensure!(found.model.as_ref() == Some(model), "{found:?}");
     }
+    if let Some(wwn) = disk.wwn() {
+        let named = format!("naa.{wwn:016x}");
+        ensure!(found.wwn.as_ref() == Some(&named), "not {named}: {found:?}");
+    }
     // What a disk says of itself; a stick and a virtual disk have no word for it.
     let told = matches!(bus, DiskBus::Nvme | DiskBus::Sata);
     ensure!(

@@ -10,6 +10,7 @@ pub mod install;
 pub mod inventory;
 pub mod site;
 mod snapshot;
+pub mod stages;
 pub mod telling;
 pub mod times;
 

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rackbar_model::{EventKind, FirmwareMode, NodeState, PowerState, WitnessKind};
+use rackbar_model::{FirmwareMode, NodeState, PowerState, WitnessKind};
+use rackbar_scenarios::stages::{self, Way};
 use rackbar_scenarios::{Stage, eventually, rack_file};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,13 +38,6 @@ async fn demo_rack_is_discovered() -> Result<()> {
             history["items"][0]["inventory"]["firmware"].is_object(),
             "{name}: no inventory is kept: {history}"
         );
-        let timeline = stage.timeline(&node).await?;
-        ensure!(
-            timeline
-                .iter()
-                .any(|item| matches!(item.event.kind, EventKind::AgentUp { .. })),
-            "{name}: the timeline does not tell of the agent"
-        );
         ensure!(
             node.power == PowerState::On || node.power == PowerState::Unknown,
             "{name}: power is {}",
@@ -58,11 +52,11 @@ async fn demo_rack_is_discovered() -> Result<()> {
 }
 
 async fn each_came_its_own_way(stage: &Stage) -> Result<()> {
-    for (name, mode, step) in [
-        ("n1", FirmwareMode::Bios, "script"),
-        ("n2", FirmwareMode::Uefi, "loader.efi"),
-        ("n3", FirmwareMode::Uefi, "loader.efi"),
-        ("n4", FirmwareMode::Bios, "script"),
+    for (name, mode, way) in [
+        ("n1", FirmwareMode::Bios, Way::Ipxe),
+        ("n2", FirmwareMode::Uefi, Way::Pxe),
+        ("n3", FirmwareMode::Uefi, Way::HttpBoot),
+        ("n4", FirmwareMode::Bios, Way::Ipxe),
     ] {
         let node = stage.node(name).await?.context("known a moment ago")?;
         let inventory = node.inventory.as_ref().context("inventory")?;
@@ -71,11 +65,9 @@ async fn each_came_its_own_way(stage: &Stage) -> Result<()> {
             "{name}: {:?}",
             inventory.firmware.mode
         );
-        let texts: Vec<String> = stage.timeline(&node).await?.into_iter().map(|item| item.text).collect();
-        ensure!(
-            texts.iter().any(|text| text.contains(step)),
-            "{name}: no {step} in {texts:#?}"
-        );
+        let timeline = stage.timeline(&node).await?;
+        stages::all_told(&timeline, way).with_context(|| format!("{name} by {way:?}"))?;
+        stages::no_silence(&timeline).with_context(|| format!("{name} by {way:?}"))?;
     }
     Ok(())
 }
@@ -93,10 +85,11 @@ async fn one_timeline_tells_of_both_ends(file: &Path) -> Result<()> {
         let power = at("appliance", "power on asked by admin")?;
         let firmware = at("console n1", "SeaBIOS")?;
         let agent = at("console n1", "rackbar-agent")?;
-        // Of n1 or another: each takes longer than the clocks of two machines are apart.
+        // Of n1 or another: each takes longer than the clocks of two machines are apart. Firmware speaks within a tenth of a
+        // second of the order to switch on, and the appliance's clock began with its mainboard's whole second.
         let discovered = at("appliance", "inspecting -> discovered")?;
         ensure!(
-            power < firmware && firmware < agent && firmware < discovered,
+            power < agent && firmware < agent && firmware < discovered,
             "lines {power}, {firmware}, {agent}, {discovered} of:\n{text}"
         );
         anyhow::Ok(())

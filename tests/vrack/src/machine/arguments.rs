@@ -275,9 +275,11 @@ fn device(disk: &Disk, at: usize, sata: &mut u32) -> String {
                 .model
                 .as_ref()
                 .map(|model| format!(",model={}", model.replace(',', ",,")));
+            let wwn = disk.wwn().map(|wwn| format!(",wwn={wwn:#x}"));
             format!(
-                "ide-hd,id=disk{at},bus=ide.{bus},drive=drive{at},serial={serial}{}",
-                model.unwrap_or_default()
+                "ide-hd,id=disk{at},bus=ide.{bus},drive=drive{at},serial={serial}{}{}",
+                model.unwrap_or_default(),
+                wwn.unwrap_or_default()
             )
         }
     }

@@ -99,6 +99,17 @@ pub struct Disk {
     pub model: Option<String>,
 }
 
+impl Disk {
+    /// The world-wide name the guest sees: NAA 5 (T10 SPC-4, 7.8.6.6.5) under a company number that no maker has, the
+    /// rest from the serial number. Only SATA: QEMU's other disks have none, or make their own.
+    pub fn wwn(&self) -> Option<u64> {
+        // FNV-1a: the same serial number gives the same name in every run.
+        let fold = |sum: u64, octet: u8| (sum ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3);
+        let sum = self.serial.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
+        (self.bus == DiskBus::Sata).then_some(0x5525_4000_0000_0000 | (sum & 0xf_ffff_ffff))
+    }
+}
+
 /// A machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MachineConfig {
