@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rackbar_model::{FirmwareMode, NodeState, PowerState, WitnessKind};
 use rackbar_scenarios::stages::{self, Way};
 use rackbar_scenarios::{Stage, eventually, rack_file};
+use rackbar_vrack::seat::{self, MachinePower as _};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn demo_rack_is_discovered() -> Result<()> {
@@ -120,36 +121,65 @@ async fn the_twins_stay_two(stage: &Stage) -> Result<()> {
     eventually("the twins show their collision", Duration::from_secs(20), collide).await
 }
 
+/// One BMC speaks Redfish, the other one IPMI alone; both rule real machines.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_switched_off_and_on_through_its_bmc() -> Result<()> {
     let mut file = rack_file("demo")?;
-    file.nodes.truncate(1);
+    file.nodes.truncate(2);
+    file.nodes.last_mut().context("two machines")?.bmc_redfish = false;
     let stage = Stage::serving_with(file, |text| text).await?;
-    stage.power_on("n1").await?;
-    let node = stage.until_discovered("n1").await?;
+    for name in ["n1", "n2"] {
+        stage.power_on(name).await?;
+    }
+    for name in ["n1", "n2"] {
+        stage.until_discovered(name).await?;
+    }
+    tokio::try_join!(off_and_on(&stage, "n1"), off_and_on(&stage, "n2"))?;
+    let way = |name| way_to_its_bmc(&stage, name);
+    let (redfish, ipmi) = (way("n1").await?, way("n2").await?);
+    ensure!(redfish.contains("speaks redfish"), "n1: {redfish}");
+    ensure!(!redfish.contains("goes through IPMI"), "n1: {redfish}");
+    for words in ["speaks ipmi", "goes through IPMI from now on: suite 17"] {
+        ensure!(ipmi.contains(words), "n2: no {words:?} in {ipmi}");
+    }
+    ensure!(!ipmi.contains("speaks redfish"), "n2: {ipmi}");
+    stage.end().await;
+    Ok(())
+}
+
+/// What the timeline tells of the way to a machine's BMC.
+async fn way_to_its_bmc(stage: &Stage, name: &str) -> Result<String> {
+    let node = stage.node(name).await?.context("known a moment ago")?;
+    let texts = stage.timeline(&node).await?.into_iter().map(|item| item.text);
+    let told: Vec<String> = texts.filter(|text| text.contains("BMC")).collect();
+    Ok(told.join("\n"))
+}
+
+/// Switches a discovered machine off and on to be discovered again, and looks behind the appliance's word: at QEMU.
+async fn off_and_on(stage: &Stage, name: &str) -> Result<()> {
+    let machine = &stage.rack.node(name).context("no such machine")?.machine;
+    let node = stage.node(name).await?.context("known")?;
+    let boots = machine.boots();
+    ensure!(machine.state() == seat::PowerState::On, "{name} is not on");
     stage.api.power(node.id, "off").await?;
     let gone = || async {
-        let node = stage.node("n1").await?.context("known")?;
-        ensure!(
-            node.power == PowerState::Off && !node.agent_connected,
-            "{} {}",
-            node.power,
-            node.agent_connected
-        );
+        let node = stage.node(name).await?.context("known")?;
+        let seen = (node.power, node.agent_connected, machine.state());
+        ensure!(seen == (PowerState::Off, false, seat::PowerState::Off), "{seen:?}");
         anyhow::Ok(())
     };
     eventually("the node is seen off", Duration::from_secs(90), gone).await?;
     let told = || async {
-        let node = stage.node("n1").await?.context("known")?;
+        let node = stage.node(name).await?.context("known")?;
         ensure!(node.verdict.contains("switched off by"), "{}", node.verdict);
         anyhow::Ok(())
     };
     eventually("the verdict says who switched it off", Duration::from_secs(20), told).await?;
     stage.api.power(node.id, "netboot").await?;
     let back = || async {
-        let node = stage.node("n1").await?.context("known")?;
+        let node = stage.node(name).await?.context("known")?;
         ensure!(
-            node.agent_connected && node.state == NodeState::Discovered,
+            node.agent_connected && node.state == NodeState::Discovered && machine.boots() > boots,
             "{}: {}",
             node.state.name(),
             node.verdict
@@ -157,7 +187,6 @@ async fn a_node_is_switched_off_and_on_through_its_bmc() -> Result<()> {
         anyhow::Ok(node)
     };
     let again = eventually("the node is back", rackbar_scenarios::DISCOVERED, back).await?;
-    ensure!(again.id == node.id, "the same machine got another identity");
-    stage.end().await;
+    ensure!(again.id == node.id, "{name}: the same machine got another identity");
     Ok(())
 }

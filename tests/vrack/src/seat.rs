@@ -149,6 +149,8 @@ pub struct BmcSeat {
     pub username: String,
     /// Administrator's password.
     pub password: String,
+    /// It has a Redfish service; without one it speaks IPMI alone.
+    pub redfish: bool,
 }
 
 /// A running BMC, whatever it is made of: dropping it stops it.

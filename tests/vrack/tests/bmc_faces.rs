@@ -359,6 +359,7 @@ async fn a_bmc_is_at_the_address_it_was_given_over_kcs() {
         media: stand._dir.path().join("seat.media"),
         username: "admin".into(),
         password: "secret".into(),
+        redfish: true,
     };
     let _bmc = rackbar_vrack::bmc::start_on(seat).unwrap();
     let mut stream = UnixStream::connect(&kcs).await.unwrap();

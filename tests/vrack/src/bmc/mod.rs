@@ -74,6 +74,7 @@ pub fn start_on(seat: BmcSeat) -> io::Result<Seated> {
         media,
         username,
         password,
+        redfish,
         ..
     } = seat;
     let drive = Drive {
@@ -91,6 +92,10 @@ pub fn start_on(seat: BmcSeat) -> io::Result<Seated> {
     };
     let state = BmcState::new(power, console, identity, nics, lan, (&username, &password))?;
     let state = Arc::new(state.with_drive(drive));
+    state.set_faults(Faults {
+        no_redfish: !redfish,
+        ..Faults::NONE
+    });
     let tasks = Tasks::default();
     tasks.spawn(lan::run(Arc::clone(&state), Wire::Host(host.udp(rackbar_ipmi::PORT)?)));
     serve_kcs(&tasks, &state, kcs_socket)?;

@@ -76,6 +76,7 @@ pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&B
             media: rack.directory().join(format!("{}.media", file.name)),
             username: BMC_USERNAME.into(),
             password: file.bmc_password.clone().unwrap_or_else(|| BMC_PASSWORD.into()),
+            redfish: file.bmc_redfish,
         };
         let started = start(seat).await;
         let what = |error: io::Error| io::Error::new(error.kind(), format!("the BMC of {}: {error}", file.name));

@@ -206,6 +206,9 @@ pub struct NodeFile {
     pub bmc: bool,
     /// Password of its BMC's administrator, where it is not the one that all have: one that nobody told the appliance.
     pub bmc_password: Option<String>,
+    /// Its BMC has a Redfish service; an older one speaks IPMI alone.
+    #[serde(default = "yes")]
+    pub bmc_redfish: bool,
     /// NICs; one on the rack VLAN when left out.
     #[serde(default = "one_nic")]
     pub nics: Vec<NicFile>,
