@@ -322,7 +322,8 @@ async fn a_deaf_bmc_is_given_up_in_time() {
     let start = Instant::now();
     let error: Error = bmc.power_state().await.unwrap_err();
     assert!(matches!(error.cause, Cause::Unreachable(_)), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // By its own timing: the usual one waits a minute for Redfish alone.
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     // It comes back: after its time of peace it is asked again.
     stand.faults(Faults::default());
     let back = async {

@@ -75,6 +75,39 @@ fn machines_that_are_expected_and_never_seen_are_named() {
 }
 
 #[test]
+fn limits_of_boot_files_follow_the_configuration_while_they_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let limits = || {
+        let boot: serde_json::Value =
+            serde_json::from_str(&appliance.ask(&["--json", "service", "boot"]).well()).unwrap();
+        (boot["servers"][0]["limit"].clone(), boot["servers"][1]["limit"].clone())
+    };
+    assert_eq!(limits(), (1024.into(), 8192.into()));
+    let config = folder.path().join("rackbar.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let limited = |transfers| format!("{text}[boot]\ntftp_transfers = {transfers}\nhttp_connections = 9\n");
+    std::fs::write(&config, limited(7)).unwrap();
+    until("the limits are in force", || limits() == (7.into(), 9.into()));
+    // A wrong one changes nothing; taken out again it is as it was.
+    std::fs::write(&config, limited(0)).unwrap();
+    until("the mistake is told", || {
+        appliance.ask(&["events"]).well().contains("boot.tftp_transfers")
+    });
+    assert_eq!(limits(), (7.into(), 9.into()));
+    std::fs::write(&config, &text).unwrap();
+    until("the usual limits are back", || limits() == (1024.into(), 8192.into()));
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < end, "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn a_site_file_is_checked_and_compared_before_there_is_an_appliance() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: String| {

@@ -252,7 +252,8 @@ fn slow_and_greedy_clients_are_cut_off_and_others_served() {
     assert!(matches!(fourth.read(&mut [0]), Ok(0) | Err(_)));
     let began = Instant::now();
     assert!(matches!(slow.read(&mut [0]), Ok(0) | Err(_)));
-    assert!(began.elapsed() < Duration::from_secs(5));
+    // By the time-outs above: the usual one of a request is 10 s.
+    assert!(began.elapsed() < Duration::from_secs(9));
     wait_until("all cut off", || server.common.metrics.http_connections.get() == 0);
     let mut good = server.connect();
     good.write_all(b"GET /boot/v1/loader.efi HTTP/1.0\r\n\r\n").unwrap();

@@ -283,7 +283,7 @@ async fn a_receiver_that_is_down_fails_and_restarts_misses_nothing() {
     drop(receiver);
     let began = Instant::now();
     ["two", "three"].iter().for_each(|what| teller.happens(what));
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(15));
     let trouble = until("the trouble is told", || teller.standing().trouble).await;
     assert!(trouble.contains("refused"), "{trouble}");
 

@@ -225,10 +225,10 @@ pub(crate) struct Boot {
     pub(crate) scripts: Vec<SiteScript>,
     /// The site's own boot files, in place of ours or where we have none.
     pub(crate) files: Vec<BootFile>,
-    /// Connections to boot HTTP at one time.
-    pub(crate) http_connections: usize,
-    /// TFTP transfers at one time.
-    pub(crate) tftp_transfers: usize,
+    /// Connections to boot HTTP at one time; the usual number when left out.
+    pub(crate) http_connections: Option<usize>,
+    /// TFTP transfers at one time; the usual number when left out.
+    pub(crate) tftp_transfers: Option<usize>,
 }
 
 /// What x86-64 UEFI firmware is given.

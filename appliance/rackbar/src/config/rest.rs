@@ -67,19 +67,19 @@ impl Checker<'_> {
             negotiate,
             scripts: self.scripts(&raw.script),
             files: self.boot_files(&raw.file),
-            http_connections: self.places(raw.http_connections.as_ref(), "boot.http_connections", 8_192),
-            tftp_transfers: self.places(raw.tftp_transfers.as_ref(), "boot.tftp_transfers", 1_024),
+            http_connections: self.places(raw.http_connections.as_ref(), "boot.http_connections"),
+            tftp_transfers: self.places(raw.tftp_transfers.as_ref(), "boot.tftp_transfers"),
         }
     }
 
-    /// How many machines are served at one time.
-    fn places(&mut self, wanted: Option<&Spanned<u16>>, field: &str, usual: u16) -> usize {
-        let count = wanted.map_or(usual, |one| *one.get_ref());
-        if count == 0 {
+    /// How many machines are served at one time, where that is said.
+    fn places(&mut self, wanted: Option<&Spanned<u16>>, field: &str) -> Option<usize> {
+        let wanted = wanted?;
+        if *wanted.get_ref() == 0 {
             let problem = "with no place no machine could ever boot";
-            self.wrong(wanted.map(Spanned::span), field, problem, &format!("{usual} is usual"));
+            self.wrong(Some(wanted.span()), field, problem, "leave it out for the usual number");
         }
-        usize::from(count)
+        Some(usize::from(*wanted.get_ref()))
     }
 
     fn scripts(&mut self, raw: &[Spanned<RawScript>]) -> Vec<SiteScript> {

@@ -123,16 +123,10 @@ impl Services {
 
     /// How many machines may fetch boot files at a time.
     fn limit(&mut self, config: &Config) {
-        let limits = (
-            HttpLimits {
-                connections: config.boot.http_connections,
-                ..HttpLimits::default()
-            },
-            TftpLimits {
-                transfers: config.boot.tftp_transfers,
-                ..TftpLimits::default()
-            },
-        );
+        let (mut http, mut tftp) = (HttpLimits::default(), TftpLimits::default());
+        http.connections = config.boot.http_connections.unwrap_or(http.connections);
+        tftp.transfers = config.boot.tftp_transfers.unwrap_or(tftp.transfers);
+        let limits = (http, tftp);
         if limits == self.limits {
             return;
         }
