@@ -89,7 +89,7 @@ impl Api {
     }
 
     /// The token it shows.
-    pub(crate) fn token(&self) -> &str {
+    pub fn token(&self) -> &str {
         &self.token
     }
 

@@ -45,6 +45,7 @@ async fn demo_rack_is_discovered() -> Result<()> {
             node.power
         );
     }
+    crate::seen::each_machine_is_shown(&stage, &names).await?;
     each_came_its_own_way(&stage).await?;
     the_twins_stay_two(&stage).await?;
     one_timeline_tells_of_both_ends(&capture.with_extension("timeline.txt")).await?;

@@ -1,6 +1,7 @@
 //! Stories told with the real appliance image. One file per story.
 
 mod alone;
+mod bad_file;
 mod bmc_ways;
 mod demo;
 mod erased;
@@ -21,6 +22,7 @@ mod proxy;
 mod rack_verb;
 mod refused;
 mod reproducible;
+mod seen;
 mod shipped;
 mod storage;
 mod trunk;

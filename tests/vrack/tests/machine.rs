@@ -104,6 +104,7 @@ fn machine_with(directory: &Path, firmware: Firmware, switch: &Switch, bus: Disk
             serial: "NVME0001".into(),
             model: None,
         }],
+        bays: 0,
         cdrom: true,
         kcs: None,
         tpm: false,

@@ -217,7 +217,7 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
         }
         Command::Rename { node, name } => {
             client
-                .patch(&format!("/api/v1/nodes/{node}"), &json!({ "name": name }))
+                .patch(&format!("/api/v1/nodes/{}", segment(node)), &json!({ "name": name }))
                 .await?;
             eprintln!("{node} is now {name}");
             Ok(())
@@ -252,7 +252,7 @@ fn firmware(habits: &[FirmwareHabit], node: &str, as_json: bool) -> Result<()> {
 
 async fn list(client: &Client, state: Option<&str>, as_json: bool) -> Result<()> {
     let path = match state {
-        Some(state) => format!("/api/v1/nodes?state={state}"),
+        Some(state) => format!("/api/v1/nodes?state={}", segment(state)),
         None => "/api/v1/nodes".to_owned(),
     };
     let nodes: Vec<Node> = client.list(&path).await?;
@@ -288,16 +288,16 @@ async fn list(client: &Client, state: Option<&str>, as_json: bool) -> Result<()>
 }
 
 fn hardware(inventory: &Inventory) -> String {
-    let disks = inventory.disks.len();
     format!(
-        "{} threads, {} MiB, {disks} disks",
-        inventory.cpu.threads,
-        inventory.memory.total_bytes >> 20
+        "{}, {} MiB, {}",
+        count(inventory.cpu.threads.into(), "thread", "threads"),
+        inventory.memory.total_bytes >> 20,
+        count(inventory.disks.len(), "disk", "disks")
     )
 }
 
 async fn show(client: &Client, name: &str, as_json: bool) -> Result<()> {
-    let path = format!("/api/v1/nodes/{name}");
+    let path = format!("/api/v1/nodes/{}", segment(name));
     if as_json {
         return output::json(&client.get::<Value>(&path).await?);
     }
@@ -443,7 +443,7 @@ pub(super) struct Worded {
 }
 
 async fn trace(client: &Client, name: &str, as_json: bool) -> Result<()> {
-    let path = format!("/api/v1/nodes/{name}/timeline");
+    let path = format!("/api/v1/nodes/{}/timeline", segment(name));
     if as_json {
         return output::json(&client.get::<Value>(&path).await?);
     }

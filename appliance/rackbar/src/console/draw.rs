@@ -9,6 +9,9 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
 
 use super::state::{Screen, View};
 
+/// The most lines of one event: a hostile or endless text must not push the others out.
+const EVENT_LINES: usize = 6;
+
 /// Draws what is in front.
 pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     let [top, middle, bottom] = Layout::vertical([
@@ -123,19 +126,49 @@ fn header(screen: &Screen) -> Paragraph<'_> {
 
 fn events(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
     let block = Block::default().borders(Borders::TOP).title(" Events ");
-    let room = usize::from(block.inner(area).height);
-    let skip = screen.events.len().saturating_sub(room);
-    let lines: Vec<_> = screen.events[skip..]
+    let inner = block.inner(area);
+    let lines: Vec<_> = screen
+        .events
         .iter()
-        .map(|line| {
-            Line::from(vec![
-                Span::raw(&line.time).dim(),
-                Span::raw(" "),
-                Span::styled(&line.text, color(line.severity)),
-            ])
-        })
+        .flat_map(|event| told(event, inner.width.into()))
         .collect();
-    frame.render_widget(Paragraph::new(lines).block(block), area);
+    let skip = lines.len().saturating_sub(inner.height.into());
+    frame.render_widget(Paragraph::new(lines[skip..].to_vec()).block(block), area);
+}
+
+/// An event on as many lines as it needs: what is wrong in a file, and what would be right, stands at a line's end.
+fn told(event: &super::state::Line, width: usize) -> Vec<Line<'_>> {
+    let indent = event.time.chars().count() + 1;
+    let mut folded = folded(&event.text, width.saturating_sub(indent).max(1));
+    if folded.len() > EVENT_LINES {
+        folded.truncate(EVENT_LINES);
+        folded.push("... (l: the log)".to_owned());
+    }
+    let lines = folded.into_iter().enumerate().map(|(at, text)| {
+        let time = if at == 0 { event.time.as_str() } else { "" };
+        Line::from(vec![
+            Span::raw(format!("{time:indent$}")).dim(),
+            Span::styled(text, color(event.severity)),
+        ])
+    });
+    lines.collect()
+}
+
+/// A text in lines of at most `width` characters, broken between words where there is a place for it.
+fn folded(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for whole in text.lines() {
+        let mut rest: Vec<char> = whole.chars().collect();
+        while rest.len() > width {
+            let space = rest[..=width].iter().rposition(|character| *character == ' ');
+            let at = space.filter(|at| *at > 0).unwrap_or(width);
+            let tail = rest.split_off(at);
+            lines.push(rest.into_iter().collect());
+            rest = tail.into_iter().skip_while(|character| *character == ' ').collect();
+        }
+        lines.push(rest.into_iter().collect());
+    }
+    lines
 }
 
 fn log(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
@@ -251,6 +284,26 @@ mod tests {
         let text = drawn(&screen, 80, 24);
         assert!(text.contains("Passphrase: *************"), "{text}");
         assert!(!text.contains("correct"), "{text}");
+    }
+
+    #[test]
+    fn console_shows_a_long_event_to_its_end_and_no_more_than_some_lines_of_it() {
+        let mut screen = screen();
+        let event = |text: String| super::super::state::Line {
+            time: "03:41:53".into(),
+            text,
+            severity: Severity::Error,
+        };
+        let mistake = "configuration /esp/rackbar.toml: line 10, network.dhcp: unknown variant `onw`, expected one of \
+                       `own`, `proxy`, `auto`, `off`; did you mean own?\nline 12, pool: no address";
+        screen.events = vec![event(mistake.into())];
+        let text = drawn(&screen, 80, 24);
+        for part in ["line 10, network.dhcp", "`onw`", "did you mean own?", "line 12, pool"] {
+            assert!(text.contains(part), "no `{part}` in\n{text}");
+        }
+        screen.events = vec![event("x".repeat(4000)), event("the newest".into())];
+        let text = drawn(&screen, 80, 24);
+        assert!(text.contains("l: the log") && text.contains("the newest"), "{text}");
     }
 
     #[test]

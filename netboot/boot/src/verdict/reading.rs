@@ -160,7 +160,10 @@ impl Reading {
             }
             EventKind::AgentLost { reason } => self.agent_lost = Some((at, reason.clone())),
             EventKind::AgentRefused { reason, .. } => self.agent_refused = Some((at, reason.clone())),
-            EventKind::Facts { .. } => self.facts = Some(at),
+            EventKind::Facts { .. } => {
+                // Later ones tell of a cable or a disk; it was discovered with the first.
+                self.facts.get_or_insert(at);
+            }
             EventKind::AskedLate { seconds } => self.late = Some(*seconds),
             EventKind::PortSays(PortSays::SpanningTree {
                 forward_delay_millis, ..

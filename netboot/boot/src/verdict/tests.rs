@@ -425,6 +425,8 @@ fn an_ordinary_boot_is_never_called_a_problem_on_its_way() {
     }
     assert_eq!(stage, Stage::Discovered);
     assert_eq!(at(&boot, 12.2).text, "discovered 12.2 s after the first DHCP packet");
+    let later: Vec<_> = boot.into_iter().chain([(95.0, facts())]).collect();
+    assert_eq!(at(&later, 95.0).text, "discovered 12.2 s after the first DHCP packet");
 }
 
 #[test]

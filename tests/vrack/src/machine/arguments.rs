@@ -67,6 +67,7 @@ pub(super) fn arguments(config: &MachineConfig, start: &Start<'_>) -> Vec<OsStri
     smbios(&mut line, &config.identity, config.firmware.is_uefi());
     nics(&mut line, config, start);
     disks(&mut line, config, start);
+    bays(&mut line, config);
     if let Some(socket) = &config.kcs {
         line.add(
             "-chardev",
@@ -258,6 +259,16 @@ fn disks(line: &mut Line, config: &MachineConfig, start: &Start<'_>) {
         line.add(
             "-device",
             format!("ide-cd,id=cd0,drive=media0,bus=ide.5,bootindex={index}"),
+        );
+    }
+}
+
+/// Ports of the root complex that a device may be plugged into later: on q35's own bus there is no hot-plug.
+fn bays(line: &mut Line, config: &MachineConfig) {
+    for at in 0..config.bays {
+        line.add(
+            "-device",
+            format!("pcie-root-port,id=bay{at},chassis={0},slot={0}", at + 1),
         );
     }
 }

@@ -129,6 +129,8 @@ pub struct MachineConfig {
     pub nics: Vec<Nic>,
     /// Disks in order.
     pub disks: Vec<Disk>,
+    /// Empty drive bays that take an NVMe disk while the machine runs: PCIe root ports.
+    pub bays: u8,
     /// A virtual CD drive exists.
     pub cdrom: bool,
     /// In-band IPMI: the unix socket where the BMC listens.

@@ -2,6 +2,7 @@
 //! a person or a test rules through [`MachinePower`].
 
 mod arguments;
+mod bays;
 mod children;
 mod config;
 mod nvram;

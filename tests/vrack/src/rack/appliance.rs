@@ -124,6 +124,7 @@ impl Appliance {
             identity: identity(),
             nics,
             disks: disks(file.medium, medium, directory),
+            bays: 0,
             cdrom: file.medium == Medium::IsoCd,
             kcs: None,
             tpm: false,

@@ -45,6 +45,7 @@ pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&B
         identity: identity(&rack.file.name, at, file),
         nics,
         disks: disks(rack, at, file),
+        bays: file.bays,
         cdrom: true,
         kcs: bmc.map(|_| kcs.clone()),
         tpm: file.tpm,

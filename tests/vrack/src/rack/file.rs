@@ -221,6 +221,9 @@ pub struct NodeFile {
     /// Disks; one NVMe when left out.
     #[serde(default = "one_disk")]
     pub disks: Vec<DiskFile>,
+    /// Empty drive bays that take an NVMe disk while the machine runs.
+    #[serde(default)]
+    pub bays: u8,
     /// Order of the boot devices.
     #[serde(default = "network_first")]
     pub boot: Vec<BootDevice>,
