@@ -227,3 +227,34 @@ fn nics_that_do_not_fit_are_refused_with_the_list() {
         .replace("vlan = 20\n", "");
     assert!(refusal(&all(&site(&clash), &one(1))).contains("both use NIC"));
 }
+
+#[test]
+fn only_the_file_that_the_site_names_is_installed_under_its_name() {
+    let facts = one(1);
+    let there = facts.images["debian-12"].sha256.to_string();
+    let listed = |sha256: &str| {
+        let os =
+            format!("\n[os.debian-12]\nsha256 = \"{sha256}\"\nsource = \"https://images.example.org/debian-12\"\n");
+        site(&format!("{WORKER}{os}"))
+    };
+    assert!(all(&listed(&there), &facts).refused.is_empty());
+    let other = "ab".repeat(32);
+    let made = all(&listed(&other), &facts);
+    let words = refusal(&made);
+    for part in [
+        there.as_str(),
+        other.as_str(),
+        "https://images.example.org/debian-12",
+        "rackbar os add",
+    ] {
+        assert!(words.contains(part), "no {part} in {words}");
+    }
+    let mut none = one(1);
+    none.images.clear();
+    let made = all(&listed(&there), &none);
+    let words = refusal(&made);
+    assert!(
+        words.contains("no image debian-12") && words.contains("from https://"),
+        "{words}"
+    );
+}

@@ -293,3 +293,15 @@ fn the_schema_is_one_and_refuses_unknown_keys() {
         assert_eq!(schema["$defs"][name]["additionalProperties"], false, "{name}");
     }
 }
+
+#[test]
+fn roles_name_only_systems_that_the_site_lists_where_it_lists_any() {
+    let text =
+        "version = 1\n\n[os.debian-12]\nsha256 = \"ABC\"\n\n[os.debian-13]\n\n[role.worker]\nos = \"debian-14\"\n";
+    let found = problems(text);
+    holds(&found, 4, "os.debian-12.sha256", "64 lower-case hexadecimal digits");
+    holds(&found, 9, "role.worker.os", "there is no os `debian-14`");
+    assert_eq!(found.len(), 2, "{found:#?}");
+    // Without a list any name goes: the catalogue is the appliance's.
+    site("version = 1\n[role.worker]\nos = \"debian-14\"\n");
+}

@@ -249,26 +249,52 @@ impl Case<'_> {
         let Some(os) = &self.role.os else {
             return Err(format!("role {} says neither `os` nor `memory`", self.role_name));
         };
-        let Some(image) = self.facts.images.get(os) else {
-            let names = || self.facts.images.keys().map(String::as_str);
-            let hint = did_you_mean(os, names()).unwrap_or_else(|| {
-                let names: Vec<&str> = names().collect();
-                if names.is_empty() {
-                    "the catalogue is empty".to_owned()
-                } else {
-                    format!("it has {}", names.join(", "))
-                }
-            });
-            return Err(format!(
-                "the catalogue has no image {os}: {hint}. `rackbar image add` adds one"
-            ));
-        };
+        let image = self.facts.images.get(os).ok_or_else(|| self.no_image(os))?;
+        self.is_the_sites(image)?;
         match &inventory.cpu.arch {
             Some(arch) if *arch != image.arch => {
                 Err(format!("the image {os} is for {}, the machine is {arch}", image.arch))
             }
             _ => Ok(image),
         }
+    }
+
+    /// Why there is no image of a name, and how it is had.
+    fn no_image(&self, os: &str) -> String {
+        if let Some(source) = self.wanted_source(os) {
+            return format!("the catalogue has no image {os}. `rackbar os add FILE --name {os}` adds it{source}");
+        }
+        let names = || self.facts.images.keys().map(String::as_str);
+        let hint = did_you_mean(os, names()).unwrap_or_else(|| {
+            let names: Vec<&str> = names().collect();
+            if names.is_empty() {
+                "the catalogue is empty".to_owned()
+            } else {
+                format!("it has {}", names.join(", "))
+            }
+        });
+        format!("the catalogue has no image {os}: {hint}. `rackbar os add FILE --name {os}` adds one")
+    }
+
+    /// The site file may say which file a name stands for: another one of that name is not installed.
+    fn is_the_sites(&self, image: &ImageEntry) -> Result<(), String> {
+        let name = &image.name;
+        let wanted = self.site.os.get(name).and_then(|wanted| wanted.sha256.as_ref());
+        let Some(wanted) = wanted.filter(|wanted| **wanted != image.sha256.to_string()) else {
+            return Ok(());
+        };
+        let source = self.wanted_source(name).unwrap_or_default();
+        Err(format!(
+            "the catalogue's {name} has the SHA-256 {}, and the site file wants {wanted}. `rackbar os add FILE --name \
+             {name}` puts another file in its place{source}; or correct `os.{name}.sha256` in the site file",
+            image.sha256
+        ))
+    }
+
+    /// `, from` where the site file says that it comes from.
+    fn wanted_source(&self, os: &str) -> Option<String> {
+        let source = self.site.os.get(os)?.source.as_ref();
+        Some(source.map(|source| format!(", from {source}")).unwrap_or_default())
     }
 
     /// A machine that has a retired image keeps it; none gets it.

@@ -41,6 +41,8 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "name" | "image-name" => is_name(text),
         "label" => (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control),
         "script" => text.starts_with("#!/"),
+        "sha256" => is_sha256(text),
+        "source" => (1..=500).contains(&text.chars().count()) && !text.chars().any(char::is_control),
         "expression" => return rules::check_expression(text),
         "template" => return rules::check_template(text),
         "nic" => return rules::check_nic(text),
@@ -67,6 +69,8 @@ fn meaning(format: &str) -> &'static str {
         "timezone" => "a time zone's name, such as Europe/Berlin",
         "interface" => "an interface name: letters, digits, `.`, `_`, `-`, at most 15",
         "label" => "a name: one line of at most 64 characters",
+        "sha256" => "a SHA-256 digest: 64 lower-case hexadecimal digits, as `sha256sum` and `rackbar os list` print it",
+        "source" => "a place to fetch from: one line of at most 500 characters",
         "script" => "a script: its first line must name the program that runs it, such as #!/bin/sh",
         _ => "a name: letters, digits, `.`, `_`, `-`, at most 64",
     }
@@ -84,6 +88,10 @@ fn subnet(text: &str) -> Result<(), Refusal> {
         message: format!("`{text}` has bits set behind its prefix"),
         suggestion,
     })
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// RFC 1123 section 2.1, one label.

@@ -10,6 +10,7 @@ use crate::rules;
 /// One section of the reference: its heading, and where its schema is.
 const SECTIONS: &[(&str, &str)] = &[
     ("The top of the file", "#"),
+    ("`[os.NAME]`", "#/$defs/WantedSystem"),
     ("`[network.NAME]`", "#/$defs/Network"),
     ("`[role.NAME]`", "#/$defs/Role"),
     ("`root = { .. }`", "#/$defs/Root"),

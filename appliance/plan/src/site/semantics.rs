@@ -19,6 +19,7 @@ pub(super) fn check(site: &Site, tree: &Tree, services: &BTreeSet<OwnService>, p
         services,
         problems,
     };
+    checker.systems();
     checker.networks();
     for (name, role) in &site.role {
         checker.role(name, role);
@@ -68,6 +69,24 @@ impl Checker<'_, '_, '_> {
         }
         let hint = did_you_mean(name, names.clone()).unwrap_or_else(|| known(names));
         self.add(path, format!("there is no {what} `{name}`"), Some(hint));
+    }
+
+    /// Where the site lists its operating systems, a role that names another is a slip of the pen.
+    fn systems(&mut self) {
+        for name in self.site.os.keys() {
+            self.name(&["os", name], name);
+        }
+        if self.site.os.is_empty() {
+            return;
+        }
+        for (role, os) in self
+            .site
+            .role
+            .iter()
+            .filter_map(|(name, role)| Some((name, role.os.as_ref()?)))
+        {
+            self.refers(&["role", role, "os"], "os", os, self.site.os.keys().map(String::as_str));
+        }
     }
 
     fn networks(&mut self) {

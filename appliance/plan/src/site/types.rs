@@ -38,6 +38,9 @@ pub struct Site {
     #[serde(default)]
     #[schemars(schema_with = "ssh_keys")]
     pub ssh_keys: Vec<String>,
+    /// Operating systems of this site, by their names in the appliance's catalogue. With any here, roles name only these.
+    #[serde(default)]
+    pub os: BTreeMap<String, WantedSystem>,
     /// Networks, by name.
     #[serde(default)]
     pub network: BTreeMap<String, Network>,
@@ -53,6 +56,20 @@ pub struct Site {
     /// The tools that take the rack over, and what each role is to them.
     #[serde(default)]
     pub handoff: Handoff,
+}
+
+/// An operating system that the catalogue is to have.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WantedSystem {
+    /// SHA-256 of its file. With it, no other file is installed under this name.
+    #[serde(default)]
+    #[schemars(extend("format" = "sha256"))]
+    pub sha256: Option<String>,
+    /// Where its file is to be had, for whoever is told that the catalogue has not got it.
+    #[serde(default)]
+    #[schemars(extend("format" = "source"))]
+    pub source: Option<String>,
 }
 
 /// A network of the rack, as the installed systems see it.
