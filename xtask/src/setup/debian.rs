@@ -50,14 +50,32 @@ pub(crate) fn ipxe(cache: &Path) -> Result<Deb> {
     fetch("ipxe", cache)
 }
 
-/// Gives the candidate version of a package, from the cache when its digest is right.
+/// Gives the candidate version of a package, from the cache when its digest is right. As root it fetches apt's lists and
+/// tries again when the archive does not have that version any more: a point release takes old ones away.
 pub(crate) fn fetch(name: &str, cache: &Path) -> Result<Deb> {
+    if let Some(deb) = candidate(name, cache)? {
+        return Ok(deb);
+    }
+    if Uid::effective().is_root() {
+        println!("setup: apt's lists may be old; refreshing them and trying once more");
+        super::apt_update()?;
+        if let Some(deb) = candidate(name, cache)? {
+            return Ok(deb);
+        }
+    }
+    bail!("apt-get could not download {name}; if its lists are old, run `apt-get update` as root")
+}
+
+/// The candidate version; `None` when the archive does not give it.
+fn candidate(name: &str, cache: &Path) -> Result<Option<Deb>> {
     let listed = listed(name, cache)?;
     std::fs::create_dir_all(cache).with_context(|| format!("creating {}", cache.display()))?;
     // apt writes the version's colon as %3a, and architectures differ; a name of our own is simpler.
     let path = cache.join(format!("{name}_{}.deb", listed.version.replace([':', '/'], "_")));
     if !matches(&path, &listed.sha256)? {
-        download(name, &listed.version, cache, &path)?;
+        if !download(name, &listed.version, cache, &path)? {
+            return Ok(None);
+        }
         ensure!(
             matches(&path, &listed.sha256)?,
             "{} does not have the SHA-256 that apt's list states ({}); remove it and run `apt-get update`",
@@ -65,12 +83,12 @@ pub(crate) fn fetch(name: &str, cache: &Path) -> Result<Deb> {
             listed.sha256
         );
     }
-    Ok(Deb {
+    Ok(Some(Deb {
         name: name.to_owned(),
         version: listed.version,
         sha256: listed.sha256,
         path,
-    })
+    }))
 }
 
 /// Whether the file is there with this digest.
@@ -78,7 +96,8 @@ fn matches(path: &Path, digest: &str) -> Result<bool> {
     Ok(path.exists() && sha256_file(path)?.0 == digest)
 }
 
-fn download(name: &str, version: &str, cache: &Path, path: &Path) -> Result<()> {
+/// False when apt-get could not; it has said why.
+fn download(name: &str, version: &str, cache: &Path, path: &Path) -> Result<bool> {
     println!("setup: downloading {name} {version}: its files go on the boot media");
     // apt-get names the file itself, so it gets a folder of its own.
     let folder = tempfile::tempdir_in(cache).context("creating a folder to download into")?;
@@ -89,14 +108,14 @@ fn download(name: &str, version: &str, cache: &Path, path: &Path) -> Result<()> 
         .current_dir(folder.path())
         .status()
         .context("running apt-get download")?;
-    ensure!(
-        status.success(),
-        "apt-get could not download {name} {version}; if its lists are old, run `apt-get update` as root"
-    );
+    if !status.success() {
+        return Ok(false);
+    }
     let file = std::fs::read_dir(folder.path())?
         .next()
         .context("apt-get download left no file")??;
-    std::fs::rename(file.path(), path).with_context(|| format!("moving {name} to {}", path.display()))
+    std::fs::rename(file.path(), path).with_context(|| format!("moving {name} to {}", path.display()))?;
+    Ok(true)
 }
 
 /// Asks apt's lists about the candidate version; as root, fetches the lists when they do not have the package.

@@ -29,8 +29,9 @@ pub(crate) struct Deed(pub(crate) String);
 /// Requests that send a body and yet change nothing.
 const LOOKS: [&str; 3] = ["/api/v1/site/check", "/api/v1/site/diff", "/api/v1/site/rules/test"];
 /// What only an admin may, in any way.
-const ADMIN: [&str; 5] = [
+const ADMIN: [&str; 6] = [
     "/api/v1/tokens",
+    "/tokens",
     "/api/v1/export",
     "/api/v1/import",
     "/api/v1/secrets",
@@ -208,6 +209,8 @@ mod tests {
             (Method::DELETE, "/api/v1/images/debian-12", Role::Operator),
             (Method::POST, "/api/v1/something/new", Role::Operator),
             (Method::GET, "/api/v1/tokens", Role::Admin),
+            (Method::GET, "/tokens", Role::Admin),
+            (Method::POST, "/tokens/anna/revoke", Role::Admin),
             (Method::DELETE, "/api/v1/tokens/anna", Role::Admin),
             (Method::POST, "/api/v1/import", Role::Admin),
             (Method::POST, "/api/v1/export", Role::Admin),

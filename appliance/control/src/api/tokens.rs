@@ -68,13 +68,27 @@ pub(crate) async fn create(
     Extension(Caller(by)): Extension<Caller>,
     Json(request): Json<TokenRequest>,
 ) -> Result<Response, Problem> {
-    let (access, name) = (context.access.clone(), by.name.clone());
-    let now = now();
-    let (wanted, role) = (request.name, request.role);
-    let made = tokio::task::spawn_blocking(move || access.create(&wanted, role, &name, now)).await;
-    let (token, entry) = made.map_err(|error| Problem::internal(error.to_string()))??;
-    let deed = Deed(format!("make token {} with role {}", entry.name, entry.role));
+    let (token, entry) = make_token(&context, request.name, request.role, &by.name).await?;
+    let deed = made_deed(&entry);
     Ok((StatusCode::CREATED, Extension(deed), Json(NewToken { entry, token })).into_response())
+}
+
+/// Makes a token and gives its text.
+pub(crate) async fn make_token(
+    context: &Context,
+    name: String,
+    role: Role,
+    by: &str,
+) -> Result<(String, TokenEntry), Problem> {
+    let (access, by, now) = (context.access.clone(), by.to_owned(), now());
+    // The store writes it to the disk.
+    let made = tokio::task::spawn_blocking(move || access.create(&name, role, &by, now)).await;
+    Ok(made.map_err(|error| Problem::internal(error.to_string()))??)
+}
+
+/// What the record of changes says of a token that was made.
+pub(crate) fn made_deed(entry: &TokenEntry) -> Deed {
+    Deed(format!("make token {} with role {}", entry.name, entry.role))
 }
 
 /// Takes a token away; page sessions made with it end.
@@ -83,10 +97,20 @@ pub(crate) async fn create(
     responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem))
 )]
 pub(crate) async fn revoke(State(context): State<Context>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let (access, wanted) = (context.access.clone(), name.clone());
-    let gone = tokio::task::spawn_blocking(move || access.revoke(&wanted)).await;
-    gone.map_err(|error| Problem::internal(error.to_string()))??;
-    Ok((Extension(Deed(format!("revoke token {name}"))), StatusCode::NO_CONTENT).into_response())
+    revoke_token(&context, name.clone()).await?;
+    Ok((Extension(revoked_deed(&name)), StatusCode::NO_CONTENT).into_response())
+}
+
+/// Takes a token away.
+pub(crate) async fn revoke_token(context: &Context, name: String) -> Result<(), Problem> {
+    let access = context.access.clone();
+    let gone = tokio::task::spawn_blocking(move || access.revoke(&name)).await;
+    Ok(gone.map_err(|error| Problem::internal(error.to_string()))??)
+}
+
+/// What the record of changes says of a token that was taken away.
+pub(crate) fn revoked_deed(name: &str) -> Deed {
+    Deed(format!("revoke token {name}"))
 }
 
 /// The appliance's clock.

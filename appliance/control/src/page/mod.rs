@@ -11,6 +11,9 @@ mod site;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod tokens;
+#[cfg(test)]
+mod tokens_tests;
 mod view;
 mod works;
 #[cfg(test)]
@@ -45,6 +48,7 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
         .merge(works::router())
         .merge(hardware::router())
         .merge(storage::router())
+        .merge(tokens::router())
         .route_layer(middleware::from_fn_with_state(context.clone(), page_guard));
     Router::new()
         .merge(guarded)

@@ -111,6 +111,7 @@ async fn page_shows_nothing_without_a_log_in() {
         "/runs",
         "/images",
         "/changes",
+        "/tokens",
     ] {
         let response = ask(&context, "GET", path, None, "").await;
         assert_eq!(response.status(), StatusCode::SEE_OTHER, "{path}");
