@@ -121,6 +121,7 @@ impl CloneEmpty for rackbar_plan::Plan {
             unchanged: Vec::new(),
             left_out: Vec::new(),
             scope: self.scope.clone(),
+            limits: Default::default(),
         }
     }
 }

@@ -7,6 +7,8 @@ use std::net::Ipv4Addr;
 use rackbar_model::{BurnIn, Digest, DiskRef, EraseMethod, ImageFormat, NodeId, OsSetup, RootTarget, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::site::RunLimits;
+
 /// The name of a plan: the first 12 hexadecimal digits of the SHA-256 of its inputs and actions. The same inputs give
 /// the same plan and the same name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -87,6 +89,9 @@ pub struct Plan {
     /// What was asked for.
     #[serde(default)]
     pub scope: Scope,
+    /// How much of it is done at the same time, where the site says so.
+    #[serde(default)]
+    pub limits: RunLimits,
 }
 
 /// Which nodes a plan is for.
@@ -375,6 +380,29 @@ impl ActionKind {
             _ => None,
         }
     }
+
+    /// The names of all kinds, as [`Self::name`] gives them.
+    pub const NAMES: [&'static str; 19] = [
+        "agent",
+        "agent.restart",
+        "barrier",
+        "bios.settings",
+        "bios.verify",
+        "bmc.password",
+        "bmc.setup",
+        "boot.order",
+        "burn-in",
+        "disk.erase",
+        "memory",
+        "os.install",
+        "os.reachable",
+        "os.setup",
+        "os.write",
+        "rescue",
+        "restart",
+        "step",
+        "verify",
+    ];
 
     /// The kind's short name, the part of the action's name behind the slash.
     pub const fn name(&self) -> &'static str {

@@ -51,6 +51,9 @@ hostname = "worker-{{ number }}"
         "verify",
     ];
     assert_eq!(ids(&plan), names.map(|name| format!("worker-1/{name}")));
+    let unnamed = plan.actions.iter().map(|action| action.kind.name());
+    let unnamed: Vec<_> = unnamed.filter(|name| !ActionKind::NAMES.contains(name)).collect();
+    assert!(unnamed.is_empty(), "no limit can be set for {unnamed:?}");
     let action = |name: &str| {
         plan.actions
             .iter()

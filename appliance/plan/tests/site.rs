@@ -305,3 +305,15 @@ fn roles_name_only_systems_that_the_site_lists_where_it_lists_any() {
     // Without a list any name goes: the catalogue is the appliance's.
     site("version = 1\n[role.worker]\nos = \"debian-14\"\n");
 }
+
+#[test]
+fn limits_name_kinds_of_actions_and_leave_room_for_one() {
+    let text = "version = 1\n[limits]\nat_once = 0\n[limits.kinds]\n\"os.wrote\" = 4\n\"disk.erase\" = 0\n";
+    let found = problems(text);
+    holds(&found, 3, "limits.at_once", "between 1 and 10000");
+    holds(&found, 5, "limits.kinds.os.wrote", "did you mean `os.write`?");
+    holds(&found, 6, "limits.kinds.disk.erase", "no run would ever end");
+    assert_eq!(found.len(), 3, "{found:#?}");
+    let limits = site("version = 1\n[limits]\nat_once = 40\nkinds = { \"os.write\" = 4 }\n").limits;
+    assert_eq!((limits.at_once, limits.kinds["os.write"]), (Some(40), 4));
+}

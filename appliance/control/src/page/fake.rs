@@ -91,6 +91,7 @@ pub(super) fn plan(node: NodeId) -> Plan {
             reason: format!("it is in maintenance {HOSTILE}"),
         }],
         scope: Default::default(),
+        limits: Default::default(),
     }
 }
 

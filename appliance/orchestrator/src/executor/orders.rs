@@ -285,6 +285,11 @@ impl Executor {
             unchanged: Vec::new(),
             left_out: Vec::new(),
             scope: Scope::default(),
+            limits: book
+                .site
+                .as_ref()
+                .map(|site| site.site.limits.clone())
+                .unwrap_or_default(),
         });
         inner.refuse_busy(&book, &plan, &names)?;
         Ok(inner.begin_run(&mut book, plan, by, BTreeMap::new(), None)?)

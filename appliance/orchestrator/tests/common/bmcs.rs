@@ -182,6 +182,7 @@ pub fn task(node: &Arc<Node>, kind: ActionKind) -> (Task, watch::Sender<bool>) {
         unchanged: Vec::new(),
         left_out: Vec::new(),
         scope: Scope::default(),
+        limits: Default::default(),
     };
     let (give_up, told) = watch::channel(false);
     let task = Task {

@@ -36,6 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rackbar_model::{NodeId, Timestamp};
 
+use crate::site::RunLimits;
 use crate::{Action, ActionId, ActionKind, Attempt, Outcome, Progress, Run, RunId, RunState, Stand, Target};
 use graph::Graph;
 
@@ -67,6 +68,22 @@ impl Default for Bounds {
             longest_pause: 5 * 60_000,
             grace: 60_000,
         }
+    }
+}
+
+impl Bounds {
+    /// These, and where a plan says otherwise what it says.
+    fn under(mut self, limits: &RunLimits) -> Self {
+        if let Some(most) = limits.at_once {
+            // A site that was checked has none; with no place a run would stand for ever.
+            self.at_once = usize::from(most).max(1);
+        }
+        for kind in ActionKind::NAMES {
+            if let Some(most) = limits.kinds.get(kind) {
+                self.kinds.insert(kind, usize::from(*most).max(1));
+            }
+        }
+        self
     }
 }
 
@@ -193,6 +210,7 @@ impl Engine {
     /// When the plan is no graph.
     pub fn new(run: Run, bounds: Bounds) -> Result<Self, BadPlan> {
         let graph = Graph::new(&run.plan)?;
+        let bounds = bounds.under(&run.plan.limits);
         let mut engine = Self {
             unmet: vec![0; run.plan.actions.len()],
             run,

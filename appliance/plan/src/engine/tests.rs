@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rackbar_model::{BurnIn, Digest, NodeId, Timestamp};
 
 use super::{BadPlan, Bounds, Engine, Failure, Input, Output};
+use crate::site::RunLimits;
 use crate::{
     Action, ActionId, ActionKind, Inputs, Layer, Limits, Outcome, Plan, PlanId, Run, RunId, RunState, Stand, StepSpec,
     Target,
@@ -64,6 +65,7 @@ pub(super) fn plan(actions: Vec<Action>) -> Plan {
         unchanged: Vec::new(),
         left_out: Vec::new(),
         scope: crate::Scope::default(),
+        limits: RunLimits::default(),
     }
 }
 
@@ -186,6 +188,40 @@ fn one_target_does_one_thing_at_a_time_and_kinds_have_their_bounds() {
     assert_eq!(told.started(), ["c/w"]);
     told.well("a/x");
     assert_eq!(told.started(), ["a/y"]);
+}
+
+#[test]
+fn the_limits_of_a_plan_go_before_the_usual_ones() {
+    let writes = || -> Vec<Action> {
+        let one = |node: u8| action(&format!("{node}/w"), node, "os.write", &[]);
+        (1..=6).map(one).collect()
+    };
+    let begun = |limits: RunLimits| {
+        let plan = Plan {
+            limits,
+            ..plan(writes())
+        };
+        let run = Run::new(RunId(1), Arc::new(plan), "test", Timestamp(0));
+        let mut engine = Engine::new(run, Bounds::default()).unwrap();
+        let (mut jobs, mut out) = (0, Vec::new());
+        let mut job = || {
+            jobs += 1;
+            format!("{jobs:032x}")
+        };
+        engine.step(Timestamp(0), Input::Tick, &mut job, &mut out);
+        let starts = out.iter().filter(|output| matches!(output, Output::Start(..)));
+        starts.count()
+    };
+    assert_eq!(begun(RunLimits::default()), 6);
+    let kinds = BTreeMap::from([("os.write".to_owned(), 2)]);
+    assert_eq!(begun(RunLimits { at_once: None, kinds }), 2);
+    assert_eq!(
+        begun(RunLimits {
+            at_once: Some(3),
+            kinds: BTreeMap::new()
+        }),
+        3
+    );
 }
 
 #[test]

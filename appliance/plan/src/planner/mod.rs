@@ -314,6 +314,7 @@ impl<'a> Planner<'a> {
             unchanged: self.unchanged,
             left_out: self.left_out,
             scope: self.scope.clone(),
+            limits: self.site.limits.clone(),
         }
     }
 }

@@ -27,7 +27,8 @@ pub use problem::SiteProblem;
 pub use profiles::profiles;
 pub use reference::reference;
 pub use types::{
-    Bmc, EraseDisks, File, Machine, Materials, MemoryRole, Network, Role, RoleNetwork, Root, Rule, Site, Step,
+    Bmc, EraseDisks, File, Machine, Materials, MemoryRole, Network, Role, RoleNetwork, Root, Rule, RunLimits, Site,
+    Step, WantedSystem,
 };
 pub use values::{Addresses, Attribute, Service};
 

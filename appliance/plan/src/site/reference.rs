@@ -11,6 +11,7 @@ use crate::rules;
 const SECTIONS: &[(&str, &str)] = &[
     ("The top of the file", "#"),
     ("`[os.NAME]`", "#/$defs/WantedSystem"),
+    ("`[limits]`", "#/$defs/RunLimits"),
     ("`[network.NAME]`", "#/$defs/Network"),
     ("`[role.NAME]`", "#/$defs/Role"),
     ("`root = { .. }`", "#/$defs/Root"),

@@ -8,8 +8,8 @@ use super::problem::{Problems, did_you_mean, known};
 use super::tree::Tree;
 use super::types::{MemoryRole, Network, Role, Site};
 use super::values::{Addresses, Service};
-use crate::OwnService;
 use crate::planner::edges;
+use crate::{ActionKind, OwnService};
 
 /// Checks a site that its schema finds sound.
 pub(super) fn check(site: &Site, tree: &Tree, services: &BTreeSet<OwnService>, problems: &mut Problems<'_>) {
@@ -20,6 +20,7 @@ pub(super) fn check(site: &Site, tree: &Tree, services: &BTreeSet<OwnService>, p
         problems,
     };
     checker.systems();
+    checker.limits();
     checker.networks();
     for (name, role) in &site.role {
         checker.role(name, role);
@@ -86,6 +87,19 @@ impl Checker<'_, '_, '_> {
             .filter_map(|(name, role)| Some((name, role.os.as_ref()?)))
         {
             self.refers(&["role", role, "os"], "os", os, self.site.os.keys().map(String::as_str));
+        }
+    }
+
+    fn limits(&mut self) {
+        for (kind, most) in &self.site.limits.kinds {
+            let path = ["limits", "kinds", kind];
+            if !ActionKind::NAMES.contains(&kind.as_str()) {
+                let hint = did_you_mean(kind, ActionKind::NAMES).unwrap_or_else(|| known(ActionKind::NAMES));
+                self.add(&path, format!("no action is of the kind `{kind}`"), Some(hint));
+            } else if *most == 0 {
+                let hint = "write 1 or more, or leave it out".to_owned();
+                self.add(&path, "with none at a time no run would ever end", Some(hint));
+            }
         }
     }
 

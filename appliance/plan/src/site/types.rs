@@ -47,6 +47,9 @@ pub struct Site {
     /// What nodes are for, by name.
     #[serde(default)]
     pub role: BTreeMap<String, Role>,
+    /// How much a run does at the same time.
+    #[serde(default)]
+    pub limits: RunLimits,
     /// Rules that bind discovered nodes to roles; the first that matches decides.
     #[serde(default)]
     pub rule: Vec<Rule>,
@@ -70,6 +73,21 @@ pub struct WantedSystem {
     #[serde(default)]
     #[schemars(extend("format" = "source"))]
     pub source: Option<String>,
+}
+
+/// How much a run does at the same time. A plan carries them, so a run that was committed keeps those it was planned with.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RunLimits {
+    /// Actions in the whole rack; 512 when not given.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 10000))]
+    pub at_once: Option<u16>,
+    /// Actions of one kind by its name in a plan, such as `"os.write" = 4`. When not given: 16 of `os.write`, 64 of `agent` and
+    /// of `agent.restart`, and of the others as many as there is work for.
+    #[serde(default)]
+    pub kinds: BTreeMap<String, u16>,
 }
 
 /// A network of the rack, as the installed systems see it.
