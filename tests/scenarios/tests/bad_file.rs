@@ -11,6 +11,8 @@ use rackbar_vrack::host::Ipv4;
 use rackbar_vrack::rack::Appliance;
 use rackbar_vrack::seat::{MachinePower as _, PowerAction};
 
+use crate::shipped::screen_since;
+
 /// Where the boot partition begins on the medium.
 const ESP: u64 = 1 << 20;
 /// What a hurried person writes in place of `own`.
@@ -39,18 +41,14 @@ fn line_of(text: &str) -> Result<usize> {
     Ok(at.context("no such line")? + 1)
 }
 
-fn since(appliance: &Appliance, start: usize) -> Result<String> {
-    let log = std::fs::read(appliance.machine.console().log_path())?;
-    Ok(String::from_utf8_lossy(log.get(start..).unwrap_or_default()).into_owned())
-}
-
-/// Waits until everything is in what the console said from `start` on.
+/// Waits until a person in front of the console sees all of these words, which may go over the end of a line.
 async fn console_tells(stage: &Stage, start: usize, words: &[&str]) -> Result<()> {
     let told = || async {
-        let said = since(&stage.appliance, start).map_err(|error| error.to_string())?;
+        let screen = screen_since(&stage.appliance, start).map_err(|error| error.to_string())?;
+        let said = screen.split_whitespace().collect::<Vec<_>>().join(" ");
         match words.iter().find(|word| !said.contains(**word)) {
             None => Ok(()),
-            Some(word) => Err(format!("no {word:?} in: {said}")),
+            Some(word) => Err(format!("no {word:?} on:\n{screen}")),
         }
     };
     eventually("the console tells of the mistake", SERVING, told).await

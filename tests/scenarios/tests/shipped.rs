@@ -24,10 +24,16 @@ fn console(appliance: &Appliance) -> Result<String> {
 
 /// What a person in front of the serial console sees: everything it ever got, on a terminal of the size it is taken for.
 fn screen(appliance: &Appliance) -> Result<String> {
+    screen_since(appliance, 0)
+}
+
+/// As [`screen`], of what the console got behind its first `start` bytes.
+pub(crate) fn screen_since(appliance: &Appliance, start: usize) -> Result<String> {
     let lines = NonZero::new(24).context("no lines")?;
     let columns = NonZero::new(80).context("no columns")?;
     let mut terminal = vt100::Parser::new(lines, columns, 0);
-    terminal.process(&std::fs::read(appliance.machine.console().log_path())?);
+    let log = std::fs::read(appliance.machine.console().log_path())?;
+    terminal.process(log.get(start..).unwrap_or_default());
     Ok(terminal.screen().contents())
 }
 
