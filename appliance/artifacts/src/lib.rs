@@ -1,10 +1,14 @@
-//! Boot files, known by their SHA-256 digest, and the catalogue of operating-system images ([`images`]).
+//! Boot files, known by their SHA-256 digest, the catalogue of operating-system images ([`images`]), and the store of
+//! users' programs ([`programs`]).
 //!
 //! A file is opened once, hashed while it is read, and from then on served from its open descriptor (large files, by
 //! sendfile) or from memory (small ones). A path is only ever given by the appliance itself: what a client on the network
 //! asks for is looked up among digests and names, and never reaches a filesystem.
 
+mod budget;
 pub mod images;
+mod keep;
+pub mod programs;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,6 +23,7 @@ use rackbar_model::Digest;
 use rackbar_trust::{Sha256, sha256};
 
 pub use images::{ImageError, ImageMeta, Images, Upload};
+pub use programs::{ProgramError, Programs};
 
 /// Files up to this size are held in memory: every program a firmware fetches by TFTP, but no kernel or initrd.
 pub const IN_MEMORY_LIMIT: u64 = 1 << 20;

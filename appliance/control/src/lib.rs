@@ -15,6 +15,7 @@ pub mod operations;
 mod packs;
 mod page;
 mod places;
+mod programs;
 mod server;
 mod storage;
 mod webhooks;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream};
-use rackbar_model::{Digest, DiskIntent, ImageEntry, ImageFormat, Timestamp};
+use rackbar_model::{Digest, DiskIntent, ImageEntry, ImageFormat, ProgramEntry, Timestamp};
 use rackbar_plan::{Plan, Run};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -24,6 +24,7 @@ pub use crate::packs::{
     PackState, RetiredImage, TrustedKey,
 };
 pub use crate::places::{BootControl, BootServer, BootWaiter};
+pub use crate::programs::{NewProgram, PutProgram};
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
 
@@ -423,6 +424,18 @@ pub trait Operations: Send + Sync + 'static {
     /// Retires an image, or lets new plans take it again; gives what was done, in words.
     fn set_image_standing(&self, _name: &str, _standing: ImageStanding) -> Answer<'_, String> {
         none("images")
+    }
+    /// The users' programs, by name.
+    fn programs(&self) -> Answer<'_, Vec<ProgramEntry>> {
+        none("programs")
+    }
+    /// Puts a program in, or another in its place.
+    fn put_program(&self, _program: NewProgram) -> Answer<'_, PutProgram> {
+        none("programs")
+    }
+    /// Takes a program out.
+    fn remove_program(&self, _name: &str) -> Answer<'_, ()> {
+        none("programs")
     }
     /// All data packs, and whose are taken.
     fn packs(&self) -> Answer<'_, PackState> {

@@ -150,6 +150,20 @@ pub struct ImageEntry {
     pub installer: Option<Installer>,
 }
 
+/// A program that lies on the appliance for the users' own steps: a static executable for x86-64.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct ProgramEntry {
+    /// Its name, as site files write it: lower-case letters, digits, `.`, `_`, `-`; at most 64.
+    pub name: String,
+    /// SHA-256 of the file.
+    pub sha256: Digest,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// When this content came under this name.
+    pub added: Timestamp,
+}
+
 /// An installer in the catalogue: a tar archive of what boots it, whose members are served as they lie in it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

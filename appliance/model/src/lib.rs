@@ -28,7 +28,7 @@ pub use event::{Event, EventKind, Severity};
 pub use install::{
     BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageEntry,
     ImageFormat, ImageSource, Installed, Installer, InstallerFile, InstallerSystem, OsFile, OsNetwork, OsSetup,
-    RootTarget, SecretText,
+    ProgramEntry, RootTarget, SecretText,
 };
 pub use inventory::{
     BmcInfo, BoardInfo, BootInfo, ChassisInfo, CpuInfo, Disk, DiskBus, DiskHealth, FirmwareInfo, FirmwareMode,

@@ -149,6 +149,7 @@ impl Stage {
         let parts = Parts {
             hands: Arc::new(Simulated(hands)),
             images: Some(images),
+            programs: None,
             services: Default::default(),
             bounds: Bounds::default(),
             settings_look: SETTINGS_LOOK,

@@ -74,6 +74,7 @@ fn step(script: &str) -> StepSpec {
     StepSpec {
         name: "own".into(),
         script: script.into(),
+        program: None,
         user: String::new(),
         expect_status: 0,
         expect_output: None,

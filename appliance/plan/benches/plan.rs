@@ -115,6 +115,7 @@ impl CloneEmpty for rackbar_plan::Plan {
                 site: self.inputs.site,
                 nodes: Default::default(),
                 images: Default::default(),
+                programs: Default::default(),
             },
             actions: Vec::new(),
             refused: Vec::new(),

@@ -65,6 +65,9 @@ pub struct Inputs {
     pub nodes: BTreeMap<NodeId, Digest>,
     /// Digest of each catalogue entry that is used, by name.
     pub images: BTreeMap<String, Digest>,
+    /// Digest of each program that a step runs, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub programs: BTreeMap<String, Digest>,
 }
 
 /// An immutable plan.
@@ -347,14 +350,18 @@ pub enum RestartWay {
     Kexec,
 }
 
-/// A user's own step: a script run on the installed system over SSH.
+/// A user's own step: a script or a program run on the installed system over SSH.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct StepSpec {
     /// Its name, unique in the role.
     pub name: String,
-    /// The script; its first line says which program runs it (`#!/bin/sh`).
+    /// The script; its first line says which program runs it (`#!/bin/sh`). Empty when it is a program.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub script: String,
+    /// The program, in place of a script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<StepProgram>,
     /// Account it runs as.
     pub user: String,
     /// Exit status that counts as success.
@@ -363,7 +370,30 @@ pub struct StepSpec {
     pub expect_output: Option<String>,
 }
 
+/// A static program of the appliance's store, as it was when the plan was made: another one under its name later is not
+/// what this plan runs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct StepProgram {
+    /// Its name in the store.
+    pub name: String,
+    /// Digest of its content.
+    pub sha256: Digest,
+    /// Bytes of its content.
+    pub bytes: u64,
+    /// What it is started with.
+    pub arguments: Vec<String>,
+}
+
 impl ActionKind {
+    /// The program of the store that it runs.
+    pub const fn program(&self) -> Option<&StepProgram> {
+        match self {
+            Self::Step(step) | Self::Rescue { step, .. } => step.program.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The disks whose content it destroys.
     pub fn erases(&self) -> &[DiskRef] {
         match self {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rackbar_model::{Digest, ImageEntry, Node, OsSetup, RootTarget, Timestamp};
+use rackbar_model::{Digest, ImageEntry, Node, OsSetup, ProgramEntry, RootTarget, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::digest;
@@ -21,6 +21,8 @@ pub struct Facts {
     pub images: BTreeMap<String, ImageEntry>,
     /// Images of it that no new plan takes, each with the one that takes its place where that was said.
     pub retired: BTreeMap<String, Option<String>>,
+    /// The users' programs that steps may name, by name.
+    pub programs: BTreeMap<String, ProgramEntry>,
     /// Services the appliance offers itself; `"own"` in a site file is refused for any other.
     pub services: BTreeSet<OwnService>,
     /// Names of the mirrors of its proxy.

@@ -14,7 +14,7 @@ pub mod site;
 
 pub use action::{
     Action, ActionId, ActionKind, BmcAddress, BmcNetwork, Change, Inputs, Layer, Limits, Plan, PlanId, Refusal,
-    RestartWay, Scope, StepSpec, Target,
+    RestartWay, Scope, StepProgram, StepSpec, Target,
 };
 pub use facts::{DEBIAN_MIRROR, Facts, Installed, NodeFacts, OwnService, SetupDigest, bmc_holder, is_of_system};
 pub use planner::{destroys_more, plan, stale};

@@ -8,7 +8,6 @@
 //! After a restart each file's size is compared at once and its digest in the background. What is not what it was
 //! goes to `broken/` and is no longer served; [`Images::problems`] says so.
 
-mod budget;
 mod detect;
 mod installer;
 mod mounted;
@@ -24,13 +23,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rackbar_model::{Digest, ImageEntry, ImageFormat};
-use rackbar_trust::Sha256;
 
+use crate::budget::is_memory;
+use crate::keep::{self, Mib};
 use crate::{Artifact, Artifacts};
 use installer::{digests, parts};
 
-use budget::Mib;
-pub use budget::budget;
+pub use crate::budget::budget;
 pub use detect::DetectError;
 pub use installer::{INITRD, KERNEL};
 pub use mounted::PackedImage;
@@ -256,20 +255,10 @@ impl Shared {
 
     /// Hashes one file and compares. `None` when asked to stop.
     fn check(&self, entry: &ImageEntry) -> Option<Result<(), String>> {
-        let read = || -> io::Result<Option<Digest>> {
-            let mut file = File::open(self.data(&entry.name))?;
-            let (mut hash, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
-            loop {
-                if self.stop.load(Ordering::Relaxed) {
-                    return Ok(None);
-                }
-                match io::Read::read(&mut file, &mut buffer) {
-                    Ok(0) => return Ok(Some(Digest(hash.finish()))),
-                    Ok(count) => hash.update(buffer.get(..count).unwrap_or_default()),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
+        let read = || {
+            keep::digest_of(&File::open(self.data(&entry.name))?, || {
+                self.stop.load(Ordering::Relaxed)
+            })
         };
         match read() {
             Ok(None) => None,
@@ -292,7 +281,7 @@ impl Images {
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             budget: budget_bytes,
-            in_memory: budget::is_memory(folder),
+            in_memory: is_memory(folder),
             artifacts,
             stop: AtomicBool::new(false),
             state: Mutex::default(),
@@ -378,12 +367,7 @@ impl Images {
         }
         // The record first: a file without one is not an image.
         for path in [self.shared.record(name), self.shared.data(name)] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(ImageError::io("remove", &path)(error));
-                }
-                _ => {}
-            }
+            keep::remove(&path).map_err(ImageError::io("remove", &path))?;
         }
         state.entries.remove(name);
         self.shared.withdraw(&state, &entry);
@@ -420,9 +404,7 @@ fn served_name(entry: &ImageEntry) -> String {
 }
 
 fn check_name(name: &str) -> Result<(), ImageError> {
-    let edge = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let plain = |b: u8| edge(&b) || matches!(b, b'.' | b'_' | b'-');
-    if name.len() <= 64 && name.as_bytes().first().is_some_and(edge) && name.bytes().all(plain) {
+    if keep::is_name(name) {
         Ok(())
     } else {
         Err(ImageError::Name(name.to_owned()))

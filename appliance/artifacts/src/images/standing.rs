@@ -1,14 +1,12 @@
 //! Whether new plans may take an image. A retired one stays where it is, for runs that began with it and for machines that
 //! have it. The word is about the name: it stays when an image in a pack goes and comes back with its stick.
 
-use std::collections::BTreeMap;
-use std::io;
-
 use rackbar_model::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-use super::upload::{now, write_durably};
 use super::{ImageError, Images, Shared, check_name};
+use crate::keep::{now, remove, write_durably};
 
 /// Ending of the file that says how an image stands.
 pub(super) const ENDING: &str = "standing";
@@ -51,10 +49,7 @@ impl Shared {
     /// Takes back what was said of a name. Not being there is fine.
     pub(super) fn forget_standing(&self, name: &str) -> Result<(), ImageError> {
         let path = self.standing(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ImageError::io("remove", &path)(error)),
-            _ => Ok(()),
-        }
+        remove(&path).map_err(ImageError::io("remove", &path))
     }
 }
 
@@ -76,7 +71,8 @@ impl Images {
             since: state.retired.get(name).map_or_else(now, |before| before.since),
             instead: instead.map(str::to_owned),
         };
-        write_durably(&self.shared.folder, &self.shared.standing(name), &retired)?;
+        let path = self.shared.standing(name);
+        write_durably(&self.shared.folder, &path, &retired).map_err(ImageError::io("write", &path))?;
         state.retired.insert(name.to_owned(), retired.clone());
         Ok(retired)
     }

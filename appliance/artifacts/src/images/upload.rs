@@ -1,31 +1,21 @@
 //! One image on its way in: written to a temporary file and hashed on the way, moved to its place when it is whole.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use rackbar_model::{Digest, ImageEntry, ImageFormat, Timestamp};
-use rackbar_trust::Sha256;
+use rackbar_model::{Digest, ImageEntry, ImageFormat};
 
 use super::{ImageError, ImageMeta, Shared, detect, installer};
+use crate::keep::{Arriving, now, remove, write_durably};
 
 /// An image that arrives. Dropping it removes what was written.
 pub struct Upload {
     shared: Arc<Shared>,
     meta: ImageMeta,
-    /// Where the bytes are until the end.
-    part: PathBuf,
-    file: File,
-    hash: Sha256,
+    arriving: Arriving,
+    /// Bytes that were counted against the budget.
     bytes: u64,
-    /// Bytes that were not yet asked of the disk to be kept.
-    unsynced: u64,
 }
-
-/// So often the disk is made to keep up: a page cache full of one image would stall the journal's commits.
-const SYNC_EVERY: u64 = 32 << 20;
 
 impl Upload {
     pub(super) fn begin(shared: Arc<Shared>, meta: ImageMeta) -> Result<Self, ImageError> {
@@ -35,21 +25,12 @@ impl Upload {
             state.uploads
         };
         let part = shared.folder.join(format!("{}.{number}.part", meta.name));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&part)
-            .map_err(ImageError::io("create", &part))?;
+        let arriving = Arriving::begin(part.clone()).map_err(ImageError::io("create", &part))?;
         Ok(Self {
             shared,
             meta,
-            part,
-            file,
-            hash: Sha256::new(),
+            arriving,
             bytes: 0,
-            unsynced: 0,
         })
     }
 
@@ -64,17 +45,7 @@ impl Upload {
     /// When the budget or the disk is full, or writing fails. The upload is then of no more use: drop it.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         self.reserve(bytes.len() as u64)?;
-        let outcome = self.file.write_all(bytes).and_then(|()| {
-            self.unsynced += bytes.len() as u64;
-            if self.unsynced >= SYNC_EVERY {
-                self.unsynced = 0;
-                self.file.sync_data()?;
-            }
-            Ok(())
-        });
-        outcome.map_err(|error| self.failed("write", error))?;
-        self.hash.update(bytes);
-        Ok(())
+        self.arriving.write(bytes).map_err(|error| self.failed("write", error))
     }
 
     /// Ends the upload: compares the digest with `expected`, looks at what the content is, and puts image and record
@@ -85,8 +56,7 @@ impl Upload {
     /// When the digest differs, the content is no disk image, the name is taken by another image, or writing fails.
     /// Nothing is left of the upload then.
     pub fn finish(mut self, expected: Option<Digest>) -> Result<Arc<ImageEntry>, ImageError> {
-        let hash = std::mem::replace(&mut self.hash, Sha256::new());
-        let found = Digest(hash.finish());
+        let found = self.arriving.digest();
         if let Some(expected) = expected.filter(|expected| *expected != found) {
             return Err(ImageError::Digest {
                 name: self.meta.name.clone(),
@@ -98,12 +68,13 @@ impl Upload {
             name: self.meta.name.clone(),
             source,
         };
-        let found_installer = installer::find(&self.file, self.bytes).map_err(wrong)?;
+        let found_installer = installer::find(self.arriving.file(), self.bytes).map_err(wrong)?;
         let (format, disk_bytes) = match &found_installer {
             Some(_) => (ImageFormat::Raw, None),
-            None => detect::detect(&self.file, self.bytes, self.meta.format).map_err(wrong)?,
+            None => detect::detect(self.arriving.file(), self.bytes, self.meta.format).map_err(wrong)?,
         };
-        self.file.sync_all().map_err(|error| self.failed("write", error))?;
+        let synced = self.arriving.file().sync_all();
+        synced.map_err(|error| self.failed("write", error))?;
         let or = |given: &str, default: &str| if given.is_empty() { default } else { given }.to_owned();
         let entry = Arc::new(ImageEntry {
             name: self.meta.name.clone(),
@@ -138,14 +109,18 @@ impl Upload {
             };
         }
         let data = shared.data(&entry.name);
-        let placed = std::fs::rename(&self.part, &data)
-            .map_err(ImageError::io("rename", &self.part))
-            .and_then(|()| write_record(&shared, &entry))
+        // The record's write makes the image's own name durable, too.
+        let record = shared.record(&entry.name);
+        let placed = self
+            .arriving
+            .place(&data)
+            .map_err(|error| self.failed("rename", error))
+            .and_then(|()| write_durably(&shared.folder, &record, &*entry).map_err(ImageError::io("write", &record)))
             .and_then(|()| shared.serve(&entry));
         if let Err(error) = placed {
-            for path in [shared.record(&entry.name), data] {
+            for path in [record, data] {
                 // What cannot be removed now has no place in the catalogue and goes at the next start.
-                let _ = std::fs::remove_file(path);
+                let _ = remove(&path);
             }
             drop(state);
             return Err(error);
@@ -174,47 +149,13 @@ impl Upload {
     }
 
     fn failed(&self, what: &'static str, error: io::Error) -> ImageError {
-        ImageError::io(what, &self.part)(error)
+        ImageError::io(what, self.arriving.path())(error)
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        // Gone already when the upload was whole.
-        let _ = std::fs::remove_file(&self.part);
         let mut state = self.shared.state();
         state.arriving = state.arriving.saturating_sub(self.bytes);
     }
-}
-
-/// Writes the record so that a power cut leaves all of it or none; the image's own name is made durable by the same
-/// write to the folder.
-fn write_record(shared: &Shared, entry: &ImageEntry) -> Result<(), ImageError> {
-    write_durably(&shared.folder, &shared.record(&entry.name), entry)
-}
-
-/// Writes a file of the folder so that a power cut leaves all of it or what was there before.
-pub(super) fn write_durably(folder: &Path, path: &Path, content: &impl serde::Serialize) -> Result<(), ImageError> {
-    let new = path.with_extension("part");
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&new)?;
-        serde_json::to_writer_pretty(&mut file, content)?;
-        file.sync_all()?;
-        sync_folder(folder)?;
-        std::fs::rename(&new, path)?;
-        sync_folder(folder)
-    };
-    write().map_err(|error| {
-        let _ = std::fs::remove_file(&new);
-        ImageError::io("write", path)(error)
-    })
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-pub(super) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -207,6 +207,8 @@ mod tests {
             (Method::PUT, "/api/v1/site", Role::Operator),
             (Method::POST, "/api/v1/plans/ab/commit", Role::Operator),
             (Method::DELETE, "/api/v1/images/debian-12", Role::Operator),
+            (Method::GET, "/api/v1/programs", Role::Viewer),
+            (Method::PUT, "/api/v1/programs/setup", Role::Operator),
             (Method::POST, "/api/v1/something/new", Role::Operator),
             (Method::GET, "/api/v1/tokens", Role::Admin),
             (Method::GET, "/tokens", Role::Admin),

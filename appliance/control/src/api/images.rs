@@ -110,7 +110,7 @@ pub(crate) fn standing_deed(name: &str, standing: &ImageStanding) -> String {
 
 /// The SHA-256 that `Content-Digest` or, of older programs, `Digest` (RFC 3230) promises. Other algorithms are passed
 /// over, as RFC 9530 section 2 has it; a SHA-256 that cannot be read is refused, since it was meant to be checked.
-fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
+pub(super) fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
     for name in ["content-digest", "repr-digest", "digest"] {
         for value in headers.get_all(name) {
             let text = value.to_str().unwrap_or_default();

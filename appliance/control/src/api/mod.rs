@@ -16,6 +16,7 @@ mod packs;
 mod paging;
 mod plans;
 mod problem;
+mod programs;
 mod proof;
 mod runs;
 mod secrets;
@@ -110,6 +111,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(images::list))
         .routes(routes!(images::put, images::remove))
         .routes(routes!(images::set_standing))
+        .routes(routes!(programs::list))
+        .routes(routes!(programs::put, programs::remove))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(changes::list))

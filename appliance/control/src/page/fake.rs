@@ -65,6 +65,7 @@ pub(super) fn plan(node: NodeId) -> Plan {
             site: Digest([0; 32]),
             nodes: BTreeMap::new(),
             images: BTreeMap::new(),
+            programs: BTreeMap::new(),
         },
         actions: vec![
             action(

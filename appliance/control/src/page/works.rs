@@ -35,6 +35,7 @@ pub(super) fn router() -> Router<Context> {
         .route("/images", get(images))
         .route("/images/{name}/remove", post(remove_image))
         .route("/images/{name}/standing", post(set_standing))
+        .route("/programs/{name}/remove", post(remove_program))
         .route("/changes", get(changes))
         .route("/nodes/{node}/recover", post(recover))
         .route("/nodes/{node}/maintenance", post(maintenance))
@@ -272,13 +273,17 @@ async fn images(State(context): State<Context>, Viewer(user): Viewer, headers: H
     };
     images.sort_by(|a, b| a.image.name.cmp(&b.image.name));
     let sizes: Vec<_> = images.iter().map(|one| view::size(one.image.bytes)).collect();
+    // Like packs, they are shown where there are any: an appliance without a place for them has images all the same.
+    let programs = context.operations.programs().await.unwrap_or_default();
+    let program_sizes: Vec<_> = programs.iter().map(|one| view::size(one.bytes)).collect();
     let packs = context.operations.packs().await.unwrap_or_default().packs;
     let pack_sizes: Vec<_> = packs.iter().map(|pack| view::size(pack.bytes)).collect();
     render(
         "images.html",
         context! {
             page => "images", images => shown(&images), sizes => shown(&sizes), packs => shown(&packs),
-            pack_sizes => shown(&pack_sizes), ..frame(&context, &headers, &user)
+            pack_sizes => shown(&pack_sizes), programs => shown(&programs), program_sizes => shown(&program_sizes),
+            ..frame(&context, &headers, &user)
         },
     )
 }
@@ -303,6 +308,24 @@ async fn remove_image(
             Redirect::to("/images"),
         )
             .into_response(),
+        Err(refused) => trouble(&Problem::from(refused)),
+    }
+}
+
+async fn remove_program(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    Form(form): Form<KeyForm>,
+) -> Response {
+    if let Some(refused) = foreign_form(&headers, &form.form_key) {
+        return refused;
+    }
+    match context.operations.remove_program(&name).await {
+        Ok(()) => {
+            let deed = Deed(format!("take out program {name}"));
+            (Extension(deed), Redirect::to("/images")).into_response()
+        }
         Err(refused) => trouble(&Problem::from(refused)),
     }
 }

@@ -48,6 +48,10 @@ impl Inner {
         let images: BTreeMap<_, _> = images.map(|image| (image.name.clone(), (*image).clone())).collect();
         let retired = self.images.iter().flat_map(|images| images.retired());
         let retired = retired.map(|(name, retired)| (name, retired.instead)).collect();
+        let programs = self.programs.iter().flat_map(|programs| programs.list());
+        let programs = programs
+            .map(|program| (program.name.clone(), (*program).clone()))
+            .collect();
         let appliance: Vec<IpAddr> = self.rack.look(|mind| {
             let networks = mind
                 .settings
@@ -66,6 +70,7 @@ impl Inner {
             nodes,
             images,
             retired,
+            programs,
             services: self.services.clone(),
             appliance,
             mirrors: self.rack.look(|mind| mind.settings.mirrors.iter().cloned().collect()),

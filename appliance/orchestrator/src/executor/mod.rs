@@ -28,6 +28,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 use rackbar_artifacts::images::Images;
+use rackbar_artifacts::programs::{InUse, Programs};
 use rackbar_model::{NodeId, Timestamp};
 use rackbar_plan::engine::{Bounds, Engine};
 use rackbar_plan::{Action, ActionId, OwnService, Plan, PlanId, Run, RunId};
@@ -55,6 +56,8 @@ pub struct Parts {
     pub hands: Arc<dyn Hands>,
     /// The catalogue; `None` when the appliance has no place for images.
     pub images: Option<Arc<Images>>,
+    /// The users' programs; `None` when the appliance has no place for them.
+    pub programs: Option<Programs>,
     /// Services of our own that installed systems may use.
     pub services: BTreeSet<OwnService>,
     /// How much runs at once.
@@ -79,6 +82,7 @@ pub(crate) struct Inner {
     store: Store,
     hands: Arc<dyn Hands>,
     images: Option<Arc<Images>>,
+    programs: Option<Programs>,
     services: BTreeSet<OwnService>,
     bounds: Bounds,
     signer: Arc<dyn Signer + Send + Sync>,
@@ -165,6 +169,7 @@ impl Executor {
             store,
             hands: parts.hands,
             images: parts.images,
+            programs: parts.programs,
             services: parts.services,
             bounds: parts.bounds,
             signer: parts.signer,
@@ -224,6 +229,14 @@ impl Executor {
         let actions = book.live.values().flat_map(|live| &live.engine.run().plan.actions);
         let digests = actions.filter_map(|action| Some(action.kind.installs()?.1));
         digests.collect()
+    }
+
+    /// Programs that runs which have not ended name, with the digests that their plans pinned.
+    pub fn programs_in_use(&self) -> InUse {
+        let book = locked(&self.inner.book);
+        let actions = book.live.values().flat_map(|live| &live.engine.run().plan.actions);
+        let programs = actions.filter_map(|action| action.kind.program());
+        programs.map(|program| (program.name.clone(), program.sha256)).collect()
     }
 }
 

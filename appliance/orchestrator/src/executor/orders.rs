@@ -279,6 +279,7 @@ impl Executor {
                 site: book.site.as_ref().map_or(Digest([0; 32]), |site| site.digest),
                 nodes: BTreeMap::new(),
                 images: BTreeMap::new(),
+                programs: BTreeMap::new(),
             },
             actions,
             refused: Vec::new(),

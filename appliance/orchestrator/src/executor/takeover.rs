@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rackbar_model::{EventKind, NodeId, Severity, Timestamp};
+use rackbar_model::{EventKind, NodeId, ProgramEntry, Severity, Timestamp};
 use rackbar_plan::engine::{Engine, Input, may_begin};
 use rackbar_plan::{ActionKind, Plan, Refusal, Run, RunId, RunState, Scope, Stand};
 
@@ -149,6 +149,16 @@ impl Inner {
         facts
             .retired
             .retain(|name, _| !run.plan.inputs.images.contains_key(name));
+        // It runs the programs that it was committed with, which are kept for it.
+        for program in run.plan.actions.iter().filter_map(|action| action.kind.program()) {
+            let pinned = ProgramEntry {
+                name: program.name.clone(),
+                sha256: program.sha256,
+                bytes: program.bytes,
+                added: run.began,
+            };
+            facts.programs.insert(program.name.clone(), pinned);
+        }
         let mut before = (*run.plan).clone();
         before.inputs.nodes.retain(|node, _| open.contains(node));
         let changed = rackbar_plan::stale(&before, &site, &facts);

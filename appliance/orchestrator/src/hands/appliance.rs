@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::{self, Images};
 use rackbar_messages::JobId;
 use rackbar_model::{ImageSource, NodeId, SecretText, Timestamp};
@@ -62,6 +63,7 @@ pub struct Appliance {
     pub(super) rack: Rack,
     pub(super) store: Store,
     pub(super) images: Option<Arc<Images>>,
+    pub(super) programs: Option<Programs>,
     pub(super) reach: Reach,
     pub(super) key: ClientKey,
 }
@@ -90,9 +92,17 @@ impl Appliance {
             rack,
             store,
             images,
+            programs: None,
             reach,
             key,
         })
+    }
+
+    /// The same hands with the users' programs, for steps that run one.
+    #[must_use]
+    pub fn with_programs(mut self, programs: Option<Programs>) -> Self {
+        self.programs = programs;
+        self
     }
 
     async fn work(&self, task: &mut Task) -> Done {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rackbar_messages::{JobReport, Work};
 use rackbar_model::{CheckResult, CheckStatus, FirmwareMode, NodeId};
-use rackbar_plan::{ActionKind, Progress, StepSpec};
-use rackbar_ssh::{Session, SshError};
+use rackbar_plan::{ActionKind, Progress, StepProgram, StepSpec};
+use rackbar_ssh::{Program, Session, SshError};
 use rackbar_verify::{Context, NodeReport, OverSsh, Reach, Seen, ThroughAgent, Wanted};
 
 use super::agent::unexpected;
@@ -105,6 +105,13 @@ impl Appliance {
 
     /// A step of the user's.
     pub(super) async fn step(&self, task: &mut Task, node: NodeId, step: &StepSpec) -> Done {
+        let content = match &step.program {
+            Some(program) => match self.content(program).await {
+                Ok(content) => Some((program, content)),
+                Err(done) => return done,
+            },
+            None => None,
+        };
         let user = (!step.user.is_empty()).then_some(step.user.as_str());
         let (session, _) = match self.connect(task, node, user).await {
             Ok(connected) => connected,
@@ -117,7 +124,18 @@ impl Appliance {
                 std::future::pending::<()>().await;
             }
         };
-        let output = match session.script(&step.script, end, OUTPUT).await {
+        let ran = match content {
+            Some((program, content)) => {
+                let carried = Program {
+                    sha256: &program.sha256.to_string(),
+                    bytes: program.bytes,
+                    arguments: &program.arguments,
+                };
+                session.program(carried, content, end, OUTPUT).await
+            }
+            None => session.script(&step.script, end, OUTPUT).await,
+        };
+        let output = match ran {
             Ok(Some(output)) => output,
             Ok(None) => {
                 return Done::failed("it was ended", "raise the step's timeout if it needs more time", true);
@@ -127,11 +145,33 @@ impl Appliance {
         session.close().await;
         judged_step(step, output.status, &output.ending(), &output.text())
     }
+
+    /// The content of a program as the plan pinned it, read through once more before it is carried.
+    async fn content(&self, program: &StepProgram) -> Result<tokio::fs::File, Done> {
+        let failed = |reason: String| {
+            let reason = format!("the program {} cannot be carried: {reason}", program.name);
+            Done::failed(reason, "put it in again (`rackbar program add`), and plan again", false)
+        };
+        let Some(programs) = self.programs.clone() else {
+            return Err(failed("this appliance has no place for programs".into()));
+        };
+        let sha256 = program.sha256;
+        let opened = tokio::task::spawn_blocking(move || programs.content(&sha256)).await;
+        match opened {
+            Ok(Ok((file, bytes))) if bytes == program.bytes => Ok(tokio::fs::File::from_std(file)),
+            Ok(Ok((_, bytes))) => Err(failed(format!("it has {bytes} bytes, and had {}", program.bytes))),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
 }
 
 /// What came of a step: the status and the output that it was to have, or not.
 pub(super) fn judged_step(step: &StepSpec, status: Option<i32>, ending: &str, text: &str) -> Done {
-    const ADVICE: &str = "mend the script in the site file, or what it works on";
+    let advice = match &step.program {
+        None => "mend the script in the site file, or what it works on",
+        Some(_) => "mend the program and put it in again, or what it works on",
+    };
     let from = text.lines().count().saturating_sub(LINES);
     let details: Vec<String> = text.lines().skip(from).map(str::to_owned).collect();
     if status != Some(step.expect_status) {
@@ -142,11 +182,11 @@ pub(super) fn judged_step(step: &StepSpec, status: Option<i32>, ending: &str, te
             "the step {} {ending}, wanted status {}{last}",
             step.name, step.expect_status
         );
-        return Done::failed(reason, ADVICE, true);
+        return Done::failed(reason, advice, true);
     }
     if let Some(wanted) = step.expect_output.as_ref().filter(|wanted| !text.contains(*wanted)) {
         let reason = format!("the output of the step {} has no {wanted:?}", step.name);
-        return Done::failed(reason, ADVICE, true);
+        return Done::failed(reason, advice, true);
     }
     Done::well(format!(
         "the step {} ended with status {}",

@@ -172,6 +172,7 @@ pub fn task(node: &Arc<Node>, kind: ActionKind) -> (Task, watch::Sender<bool>) {
         site: Digest([0; 32]),
         nodes: BTreeMap::new(),
         images: BTreeMap::new(),
+        programs: BTreeMap::new(),
     };
     let plan = Plan {
         id: PlanId("test".into()),

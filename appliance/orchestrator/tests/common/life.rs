@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rackbar_artifacts::Artifacts;
 use rackbar_artifacts::images::{ImageMeta, Images};
+use rackbar_artifacts::{Artifacts, Programs};
 use rackbar_messages::JobId;
 use rackbar_model::{BmcInfo, Disk, DiskBus, Inventory, NodeId, Timestamp};
 use rackbar_orchestrator::Rack;
@@ -197,6 +197,7 @@ pub struct Life {
     pub rack: Rack,
     pub executor: Executor,
     pub images: Arc<Images>,
+    pub programs: Programs,
     /// The machine's agent and who it is connected to; only the first life has one.
     pub machine: Option<(super::Server, super::Agent, super::Site)>,
 }
@@ -210,9 +211,11 @@ impl Life {
         let images = folder.join("images");
         std::fs::create_dir_all(&images).unwrap();
         let images = Arc::new(Images::open(&images, 1 << 30, Arc::new(Artifacts::new())).unwrap());
+        let programs = Programs::open(&folder.join("programs"), 1 << 30).unwrap();
         let parts = Parts {
             hands: sim.clone(),
             images: Some(images.clone()),
+            programs: Some(programs.clone()),
             services: [rackbar_plan::OwnService::Proxy].into(),
             bounds: Bounds::default(),
             settings_look: sim.settings_look.lock().unwrap().unwrap_or(SETTINGS_LOOK),
@@ -225,6 +228,7 @@ impl Life {
             rack,
             executor,
             images,
+            programs,
             machine: None,
         }
     }

@@ -28,6 +28,7 @@ pub(super) fn action(id: &str, node: u8, kind: &str, needs: &[&str]) -> Action {
         "step" => ActionKind::Step(StepSpec {
             name: "mine".into(),
             script: "#!/bin/sh".into(),
+            program: None,
             user: "root".into(),
             expect_status: 0,
             expect_output: None,
@@ -59,6 +60,7 @@ pub(super) fn plan(actions: Vec<Action>) -> Plan {
             site: Digest([0; 32]),
             nodes: BTreeMap::new(),
             images: BTreeMap::new(),
+            programs: BTreeMap::new(),
         },
         actions,
         refused: Vec::new(),

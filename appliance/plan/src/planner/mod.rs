@@ -289,8 +289,11 @@ impl<'a> Planner<'a> {
         self.left_out
             .sort_by(|a, b| (natural(&a.name), a.node).cmp(&(natural(&b.name), b.node)));
         self.unchanged.sort();
-        let mut images = BTreeMap::new();
+        let (mut images, mut programs) = (BTreeMap::new(), BTreeMap::new());
         for action in &self.actions {
+            if let Some(program) = action.kind.program() {
+                programs.insert(program.name.clone(), program.sha256);
+            }
             if let Some((image, _)) = action.kind.installs()
                 && !images.contains_key(image)
                 && let Some(entry) = self.facts.images.get(image)
@@ -302,6 +305,7 @@ impl<'a> Planner<'a> {
             site: digest::of(self.site),
             nodes: self.inputs,
             images,
+            programs,
         };
         let mut id = digest::of(&(&inputs, self.scope, &self.actions, &self.refused)).to_string();
         id.truncate(12);

@@ -8,7 +8,6 @@ use super::chain::{Because, Chain};
 use super::disk;
 use super::firmware::Firmware;
 use super::network::{Pool, Selectors, Wanted, account, at};
-use super::step;
 use crate::rules::{Binding, shortfall};
 use crate::site::problem::did_you_mean;
 use crate::site::{EraseDisks, MemoryRole, Role, Site};
@@ -131,7 +130,7 @@ impl Case<'_> {
         let reason = format!("role {} runs in memory; {touched}", self.role_name);
         chain.push(ActionKind::StayInMemory { rescue }, Because::reason(reason));
         if let Some(target) = target {
-            step::push_rescue(self.role, &left, target, &mut chain);
+            self.steps().push_rescue(&left, target, &mut chain)?;
         }
         self.verify(&mut chain);
         Ok(chain.actions)
@@ -154,7 +153,7 @@ impl Case<'_> {
         } else {
             &installed.steps
         };
-        Ok((Some(&installed.target), step::left(self.role, done)))
+        Ok((Some(&installed.target), self.steps().left(done)?))
     }
 
     fn on_disk(&self, inventory: &Inventory, pool: &mut Pool, firmware: Firmware) -> Result<Vec<Action>, String> {
@@ -189,7 +188,7 @@ impl Case<'_> {
                 firmware.push(self, &mut chain, Some("the install is done by our agent"));
                 self.install(&mut chain, inventory, image, target, setup, &reason)?;
                 self.reachable(&mut chain, image);
-                step::push(self.role, None, &account(self.role, image), &mut chain);
+                self.steps().push(None, &account(self.role, image), &mut chain)?;
             }
             Work::Prove | Work::Finish(_) => {
                 let order = self.node.wrong_boot_order.as_deref();
@@ -207,7 +206,7 @@ impl Case<'_> {
                 } else {
                     &[]
                 };
-                step::push(self.role, Some(left), &account(self.role, image), &mut chain);
+                self.steps().push(Some(left), &account(self.role, image), &mut chain)?;
             }
         }
         self.verify(&mut chain);
@@ -364,15 +363,15 @@ impl Case<'_> {
                  --reinstall, which empties its disk, or put the site file back"
             ));
         }
-        Ok(self.rest(installed))
+        self.rest(installed)
     }
 
-    fn rest(&self, installed: &Installed) -> Work {
-        let left = step::left(self.role, &installed.steps);
+    fn rest(&self, installed: &Installed) -> Result<Work, String> {
+        let left = self.steps().left(&installed.steps)?;
         if left.is_empty() && installed.checked.as_ref() == Some(&self.checks()) {
-            return Work::Prove;
+            return Ok(Work::Prove);
         }
-        Work::Finish(left)
+        Ok(Work::Finish(left))
     }
 
     fn install(

@@ -26,6 +26,15 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
             Some(_) => {}
         }
     }
+    for (name, sha256) in &plan.inputs.programs {
+        match facts.programs.get(name) {
+            None => out.push(format!("the program {name} is no longer here (`rackbar program list`)")),
+            Some(entry) if entry.sha256 != *sha256 => {
+                out.push(format!("the program {name} is another now: SHA-256 {}", entry.sha256));
+            }
+            Some(_) => {}
+        }
+    }
     let rules = Rules::new(site);
     let nodes: HashMap<NodeId, &NodeFacts> = facts.nodes.iter().map(|node| (node.node.id, node)).collect();
     let mut planned: BTreeMap<NodeId, Vec<&Action>> = BTreeMap::new();

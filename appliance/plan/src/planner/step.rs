@@ -2,75 +2,160 @@
 
 use std::collections::BTreeMap;
 
-use rackbar_model::{Digest, RootTarget};
+use rackbar_model::{Digest, ProgramEntry, RootTarget};
 
 use super::chain::{Because, Chain};
+use super::node::Case;
 use crate::digest;
+use crate::site::problem::did_you_mean;
 use crate::site::{Role, Step};
-use crate::{ActionId, ActionKind, Limits, StepSpec};
+use crate::{ActionId, ActionKind, Limits, StepProgram, StepSpec};
 
-/// The digest a step is remembered by: a step whose script changed is a step that was not run.
+/// The digest a step is remembered by: a step whose script or program changed is a step that was not run.
 pub fn step_digest(step: &StepSpec) -> Digest {
     // The account is left out: it follows from the image when the site file does not say it.
-    digest::of(&(&step.name, &step.script, step.expect_status, &step.expect_output))
-}
-
-fn spec(step: &Step, account: &str) -> StepSpec {
-    StepSpec {
-        name: step.name.clone(),
-        script: step.script.clone(),
-        user: step.user.clone().unwrap_or_else(|| account.to_owned()),
-        expect_status: step.expect_status,
-        expect_output: step.expect_output.clone(),
+    match &step.program {
+        None => digest::of(&(&step.name, &step.script, step.expect_status, &step.expect_output)),
+        Some(StepProgram { sha256, arguments, .. }) => digest::of(&(
+            &step.name,
+            ("program", sha256, arguments),
+            step.expect_status,
+            &step.expect_output,
+        )),
     }
 }
 
-/// Names of the steps that were not run as they are now written.
-pub(super) fn left(role: &Role, done: &BTreeMap<String, Digest>) -> Vec<String> {
-    let is_left = |step: &&Step| done.get(&step.name) != Some(&step_digest(&spec(step, "")));
-    role.step.iter().filter(is_left).map(|step| step.name.clone()).collect()
+/// A role's steps, and the programs that there are for them.
+pub(super) struct Steps<'a> {
+    role_name: &'a str,
+    role: &'a Role,
+    programs: &'a BTreeMap<String, ProgramEntry>,
 }
 
-/// Adds the role's steps, or only those named, and makes the last action of the chain one that needs them all.
-pub(super) fn push(role: &Role, only: Option<&[String]>, account: &str, chain: &mut Chain<'_>) {
-    add(role, only, chain, "step", |step| ActionKind::Step(spec(step, account)));
-}
-
-/// The same for a node in rescue: our agent runs them, as root inside the system that lies on `target`.
-pub(super) fn push_rescue(role: &Role, only: &[String], target: &RootTarget, chain: &mut Chain<'_>) {
-    add(role, Some(only), chain, "rescue", |step| ActionKind::Rescue {
-        target: target.clone(),
-        step: spec(step, "root"),
-    });
-}
-
-fn add(role: &Role, only: Option<&[String]>, chain: &mut Chain<'_>, word: &str, kind: impl Fn(&Step) -> ActionKind) {
-    let first = chain.actions.last().map(|action| action.id.clone());
-    let mut before: Option<&Step> = None;
-    let mut added: Vec<&str> = Vec::new();
-    for step in &role.step {
-        let above = before.replace(step);
-        if only.is_some_and(|only| !only.contains(&step.name)) {
-            continue;
+impl Case<'_> {
+    pub(super) const fn steps(&self) -> Steps<'_> {
+        Steps {
+            role_name: self.role_name,
+            role: self.role,
+            programs: &self.facts.programs,
         }
-        let wanted: Vec<&str> = match &step.needs {
-            Some(names) => names.iter().map(String::as_str).collect(),
-            None => above.map(|step| step.name.as_str()).into_iter().collect(),
+    }
+}
+
+impl Steps<'_> {
+    fn spec(&self, step: &Step, account: &str) -> Result<StepSpec, String> {
+        let program = step.program.as_ref().map(|name| self.program(step, name)).transpose()?;
+        Ok(StepSpec {
+            name: step.name.clone(),
+            script: step.script.clone().unwrap_or_default(),
+            program,
+            user: step.user.clone().unwrap_or_else(|| account.to_owned()),
+            expect_status: step.expect_status,
+            expect_output: step.expect_output.clone(),
+        })
+    }
+
+    /// The program as it is in the store now.
+    fn program(&self, step: &Step, name: &str) -> Result<StepProgram, String> {
+        let Some(entry) = self.programs.get(name) else {
+            let hint = did_you_mean(name, self.programs.keys().map(String::as_str));
+            let hint = hint.map_or_else(String::new, |hint| format!(" {hint}"));
+            return Err(format!(
+                "step {} of role {} runs the program {name}, and no program of that name is here:{hint} put it in with \
+                 `rackbar program add FILE --name {name}`",
+                step.name, self.role_name
+            ));
         };
-        let mut needs: Vec<ActionId> = first.iter().cloned().collect();
-        needs.extend(
-            wanted
-                .iter()
-                .filter(|name| added.contains(name))
-                .map(|name| chain.id(&format!("{word}.{name}"))),
-        );
-        let id = chain.id(&format!("{word}.{}", step.name));
-        let limits = Limits {
-            seconds: step.timeout,
-            tries: step.tries,
-        };
-        let because = Because::reason(format!("step {} of the role", step.name));
-        chain.add(id, kind(step), needs, limits, because);
-        added.push(&step.name);
+        Ok(StepProgram {
+            name: entry.name.clone(),
+            sha256: entry.sha256,
+            bytes: entry.bytes,
+            arguments: step.arguments.clone(),
+        })
+    }
+
+    /// Names of the steps that were not run as they are now written.
+    ///
+    /// # Errors
+    /// When a program is missing: what the step would be is not known then.
+    pub(super) fn left(&self, done: &BTreeMap<String, Digest>) -> Result<Vec<String>, String> {
+        let mut left = Vec::new();
+        for step in &self.role.step {
+            if done.get(&step.name) != Some(&step_digest(&self.spec(step, "")?)) {
+                left.push(step.name.clone());
+            }
+        }
+        Ok(left)
+    }
+
+    /// Adds the role's steps, or only those named, and makes the last action of the chain one that needs them all.
+    ///
+    /// # Errors
+    /// When a program is missing.
+    pub(super) fn push(&self, only: Option<&[String]>, account: &str, chain: &mut Chain<'_>) -> Result<(), String> {
+        self.add(only, chain, "step", |step| {
+            Ok(ActionKind::Step(self.spec(step, account)?))
+        })
+    }
+
+    /// The same for a node in rescue: our agent runs them, as root inside the system that lies on `target`.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub(super) fn push_rescue(
+        &self,
+        only: &[String],
+        target: &RootTarget,
+        chain: &mut Chain<'_>,
+    ) -> Result<(), String> {
+        self.add(Some(only), chain, "rescue", |step| {
+            Ok(ActionKind::Rescue {
+                target: target.clone(),
+                step: self.spec(step, "root")?,
+            })
+        })
+    }
+
+    fn add(
+        &self,
+        only: Option<&[String]>,
+        chain: &mut Chain<'_>,
+        word: &str,
+        kind: impl Fn(&Step) -> Result<ActionKind, String>,
+    ) -> Result<(), String> {
+        let first = chain.actions.last().map(|action| action.id.clone());
+        let mut before: Option<&Step> = None;
+        let mut added: Vec<&str> = Vec::new();
+        for step in &self.role.step {
+            let above = before.replace(step);
+            if only.is_some_and(|only| !only.contains(&step.name)) {
+                continue;
+            }
+            let wanted: Vec<&str> = match &step.needs {
+                Some(names) => names.iter().map(String::as_str).collect(),
+                None => above.map(|step| step.name.as_str()).into_iter().collect(),
+            };
+            let mut needs: Vec<ActionId> = first.iter().cloned().collect();
+            needs.extend(
+                wanted
+                    .iter()
+                    .filter(|name| added.contains(name))
+                    .map(|name| chain.id(&format!("{word}.{name}"))),
+            );
+            let id = chain.id(&format!("{word}.{}", step.name));
+            let limits = Limits {
+                seconds: step.timeout,
+                tries: step.tries,
+            };
+            let kind = kind(step)?;
+            let runs = kind.program().map_or_else(String::new, |program| {
+                let short: String = program.sha256.to_string().chars().take(12).collect();
+                format!(": the program {}, SHA-256 {short}", program.name)
+            });
+            let because = Because::reason(format!("step {} of the role{runs}", step.name));
+            chain.add(id, kind, needs, limits, because);
+            added.push(&step.name);
+        }
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod problem;
 mod profiles;
 mod reference;
 mod semantics;
+mod steps;
 mod tree;
 mod types;
 mod validate;

@@ -53,7 +53,7 @@ impl Checker<'_, '_, '_> {
     }
 
     /// True when the file says something at a path, sound or not.
-    fn written(&self, path: &[&str]) -> bool {
+    pub(super) fn written(&self, path: &[&str]) -> bool {
         path.iter().try_fold(self.tree, |tree, name| tree.get(name)).is_some()
     }
 
@@ -349,36 +349,6 @@ impl Checker<'_, '_, '_> {
                 let suggestion = Some("write default_route = false for one of them".to_owned());
                 self.add(&["role", name, "network", &index], message, suggestion);
             }
-        }
-    }
-
-    fn steps(&mut self, name: &str, role: &Role) {
-        let mut above: Vec<&str> = Vec::new();
-        for (index, step) in role.step.iter().enumerate() {
-            let index = index.to_string();
-            if above.contains(&step.name.as_str()) {
-                self.add(
-                    &["role", name, "step", &index, "name"],
-                    "is the name of another step too",
-                    None,
-                );
-            }
-            for need in step
-                .needs
-                .iter()
-                .flatten()
-                .filter(|need| !above.contains(&need.as_str()))
-            {
-                let below = role.step.iter().any(|other| other.name == **need);
-                let message = format!("there is no step `{need}` above this one");
-                let hint = if below {
-                    Some("move it up".to_owned())
-                } else {
-                    did_you_mean(need, above.iter().copied())
-                };
-                self.add(&["role", name, "step", &index, "needs"], message, hint);
-            }
-            above.push(&step.name);
         }
     }
 

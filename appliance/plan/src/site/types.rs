@@ -348,7 +348,8 @@ const fn readable() -> u32 {
     0o644
 }
 
-/// A step of your own, run on the installed system over SSH. It may be run again after a failure.
+/// A step of your own, run on the installed system over SSH: a script, or a program of the appliance's store. It may be run
+/// again after a failure.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -356,8 +357,16 @@ pub struct Step {
     #[schemars(extend("format" = "name"))]
     pub name: String,
     /// The script; its first line says which program runs it, such as `#!/bin/sh`.
+    #[serde(default)]
     #[schemars(extend("format" = "script"))]
-    pub script: String,
+    pub script: Option<String>,
+    /// Name of a static program that `rackbar program add` put in, in place of `script`.
+    #[serde(default)]
+    #[schemars(extend("format" = "name"))]
+    pub program: Option<String>,
+    /// What the program is started with, each as it is: no shell reads it. Whoever is on the machine can see it.
+    #[serde(default)]
+    pub arguments: Vec<String>,
     /// Account it runs as.
     #[serde(default)]
     #[schemars(extend("format" = "user"))]
@@ -369,7 +378,7 @@ pub struct Step {
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout: u32,
-    /// Attempts in all. More than one says that the script may run twice without harm.
+    /// Attempts in all. More than one says that the step may run twice without harm.
     #[serde(default = "once")]
     #[schemars(range(min = 1, max = 10))]
     pub tries: u32,

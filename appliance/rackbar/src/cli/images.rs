@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rackbar_control::client::Client;
 use rackbar_control::operations::{CatalogueEntry, ImageStanding, ImageStandingDone, RetiredImage};
 use rackbar_model::{Digest, ImageEntry};
+use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt as _;
 
 use super::{output, segment};
@@ -110,7 +111,7 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
                 .filter_map(|(key, value)| Some(format!("{key}={}", segment(value.as_ref()?))))
                 .collect();
             let path = format!("/api/v1/images/{}?{}", segment(name), query.join("&"));
-            let entry = add(client, file, &path).await?;
+            let entry: ImageEntry = send(client, file, &path).await?;
             if as_json {
                 return output::json(&entry);
             }
@@ -170,7 +171,8 @@ pub(super) fn bar(bytes: u64, what: &'static str) -> ProgressBar {
         .with_message(what)
 }
 
-async fn add(client: &Client, file: &Path, path: &str) -> Result<ImageEntry> {
+/// Sends a file to `path` with its SHA-256, and reads the answer.
+pub(super) async fn send<T: DeserializeOwned>(client: &Client, file: &Path, path: &str) -> Result<T> {
     let shown = file.display().to_string();
     let reading = |error| anyhow::Error::new(error).context(format!("reading {shown}"));
     let bytes = std::fs::metadata(file).map_err(reading)?.len();

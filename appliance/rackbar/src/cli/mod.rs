@@ -15,6 +15,7 @@ mod nodes;
 mod output;
 mod packs;
 mod plans;
+mod programs;
 mod proof;
 mod runs;
 mod secrets;
@@ -92,6 +93,9 @@ pub enum Command {
     /// Manage the operating systems that can be installed
     #[command(subcommand)]
     Os(images::Command),
+    /// Manage the programs that steps of the site file run
+    #[command(subcommand)]
+    Program(programs::Command),
     /// Check machines now
     Verify(proof::Options),
     /// See signed reports, and check one offline
@@ -203,6 +207,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Install(options) => plans::install(&client, options, global.json).await,
         Command::Run(command) => runs::run(&client, command, global.json).await,
         Command::Os(command) => images::run(&client, command, global.json).await,
+        Command::Program(command) => programs::run(&client, command, global.json).await,
         Command::Verify(options) => proof::verify(&client, options, global.json).await,
         Command::Report(command) => proof::reports(&client, command, global.json).await,
         Command::Export(options) => state::export(&client, options).await,

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     Answer, Body, BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry,
     EnrolmentEntry, ExpectedMachine, ExportEntry, HardwareLog, ImageStanding, LogLine, LogQuery, MediaList, NewImage,
-    NewPack, Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, Refused, RuleMatch, RuleTry,
-    SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
+    NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, PutProgram,
+    Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict,
+    WebhookEntry,
 };
-use rackbar_model::{ImageEntry, Node};
+use rackbar_model::{ImageEntry, Node, ProgramEntry};
 use rackbar_orchestrator::executor::{Executor, Expected, Install, OrderError, PlanRequest as Wanted, RunOrder};
 use rackbar_orchestrator::{Consoles, Rack};
 use rackbar_plan::{Plan, PlanId, Run, RunId, Site};
@@ -28,9 +30,9 @@ use super::handoff::{self, HandOff};
 
 use super::keep::Keep;
 use super::packs::Packs;
-use super::refusals::{of_bmc, of_commit, of_image, of_node, of_plan, of_verify};
+use super::refusals::{of_bmc, of_commit, of_image, of_node, of_plan, of_program, of_verify};
 use super::support::Support;
-use super::uploads::{stand, take_in};
+use super::uploads::{stand, take_in, take_in_program};
 use super::webhooks::HookDoor;
 use super::works::Works;
 use crate::mistakes::mistakes;
@@ -129,6 +131,11 @@ impl Asked {
     fn images(&self) -> Result<Arc<Images>, Refused> {
         let none = || Refused::Unavailable("there is no image catalogue; the events say why".into());
         self.works.images.clone().ok_or_else(none)
+    }
+
+    fn programs(&self) -> Result<Programs, Refused> {
+        let none = || Refused::Unavailable("there is no place for programs; the events say why".into());
+        self.works.programs.clone().ok_or_else(none)
     }
 }
 
@@ -414,6 +421,27 @@ impl Operations for Asked {
         self.ask(move |executor, _| {
             let removed = images?.remove(&name, &executor.images_in_use());
             removed.map(drop).map_err(|error| of_image(&error))
+        })
+    }
+
+    fn programs(&self) -> Answer<'_, Vec<ProgramEntry>> {
+        let programs = Self::programs(self);
+        async move { Ok(programs?.list().iter().map(|entry| (**entry).clone()).collect()) }.boxed()
+    }
+
+    fn put_program(&self, program: NewProgram) -> Answer<'_, PutProgram> {
+        let (programs, executor) = (Self::programs(self), self.works.executor.clone());
+        async move { take_in_program(programs?, executor, program).await }.boxed()
+    }
+
+    fn remove_program(&self, name: &str) -> Answer<'_, ()> {
+        let (programs, name) = (Self::programs(self), name.to_owned());
+        self.ask(move |executor, _| {
+            let programs = programs?;
+            let removed = programs.remove(&name, &executor.programs_in_use());
+            removed.map_err(|error| of_program(&error))?;
+            programs.sweep(&executor.programs_in_use());
+            Ok(())
         })
     }
 

@@ -1,6 +1,7 @@
 //! Refusals of the executor and the image catalogue in the words of the API.
 
 use rackbar_artifacts::images::ImageError;
+use rackbar_artifacts::programs::ProgramError;
 use rackbar_control::operations::{Consent, Refused};
 use rackbar_orchestrator::PowerError;
 use rackbar_orchestrator::executor::{CommitError, NodeError, PlanError, VerifyError};
@@ -70,5 +71,19 @@ pub(super) fn of_image(error: &ImageError) -> Refused {
         ImageError::Unknown(_) => Refused::NotFound(error.to_string()),
         ImageError::Name(_) => Refused::Invalid(error.to_string()),
         _ => Refused::Conflict(error.to_string()),
+    }
+}
+
+pub(super) fn of_program(error: &ProgramError) -> Refused {
+    match error {
+        ProgramError::Unknown(_) => Refused::NotFound(error.to_string()),
+        ProgramError::Name(_)
+        | ProgramError::TooLarge(_)
+        | ProgramError::Digest { .. }
+        | ProgramError::Content { .. } => Refused::Invalid(error.to_string()),
+        ProgramError::InUse(_) | ProgramError::Full { .. } | ProgramError::Gone(_) => {
+            Refused::Conflict(error.to_string())
+        }
+        ProgramError::Io { .. } => Refused::Internal(error.to_string()),
     }
 }

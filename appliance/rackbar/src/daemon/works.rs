@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use rackbar_artifacts::Artifacts;
 use rackbar_artifacts::images::{Images, budget};
+use rackbar_artifacts::{Artifacts, Programs};
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::{Executor, Parts, SETTINGS_LOOK};
@@ -21,6 +21,9 @@ use rackbar_trust::SigningKey;
 /// The folder of images on the data partition.
 const IMAGES: &str = "images";
 
+/// The folder of the users' programs on the data partition.
+const PROGRAMS: &str = "programs";
+
 /// The site file on the boot medium, beside `rackbar.toml`.
 const SITE_FILE: &str = "site.toml";
 
@@ -29,6 +32,7 @@ const SITE_FILE: &str = "site.toml";
 pub(super) struct Works {
     pub(super) executor: Executor,
     pub(super) images: Option<Arc<Images>>,
+    pub(super) programs: Option<Programs>,
 }
 
 /// What the executor is started with.
@@ -52,15 +56,18 @@ impl Works {
     /// When the store cannot be read.
     pub(super) fn start(start: Start<'_>) -> Result<Self> {
         let images = open_images(start.rack, start.data, start.artifacts);
+        let programs = open_programs(start.rack, start.data);
         let reach = Reach {
             http_port: start.http.port(),
             ..Reach::default()
         };
         let (rack, store) = (start.rack.clone(), start.store.clone());
         let hands = Appliance::new(rack.clone(), store.clone(), images.clone(), reach)?;
+        let hands = hands.with_programs(programs.clone());
         let parts = Parts {
             hands: Arc::new(hands),
             images: images.clone(),
+            programs: programs.clone(),
             // A site file that says "own" turns them on, so they are always to be had.
             services: BTreeSet::from([OwnService::Dns, OwnService::Ntp, OwnService::Syslog, OwnService::Proxy]),
             bounds: Bounds::default(),
@@ -69,7 +76,14 @@ impl Works {
             site_name: start.name.to_owned(),
         };
         let executor = Executor::start(rack, store, parts).context("the executor cannot read the store")?;
-        let works = Self { executor, images };
+        if let Some(programs) = &programs {
+            programs.sweep(&executor.programs_in_use());
+        }
+        let works = Self {
+            executor,
+            images,
+            programs,
+        };
         works.first_site(start.rack, start.config);
         Ok(works)
     }
@@ -125,6 +139,29 @@ fn open_images(rack: &Rack, data: &Path, artifacts: Arc<Artifacts>) -> Option<Ar
             let text = format!("there is no image catalogue, so nothing can be installed: {error}");
             let severity = Severity::Error;
             rack.event(None, EventKind::Note { text, severity });
+            None
+        }
+    }
+}
+
+fn open_programs(rack: &Rack, data: &Path) -> Option<Programs> {
+    let folder = data.join(PROGRAMS);
+    let tell = |text: String| {
+        let severity = Severity::Error;
+        rack.event(None, EventKind::Note { text, severity });
+    };
+    let opened = std::fs::create_dir_all(&folder)
+        .map_err(|error| format!("{}: {error}", folder.display()))
+        .and_then(|()| Programs::open(&folder, budget(&folder)).map_err(|error| error.to_string()));
+    match opened {
+        Ok(programs) => {
+            programs.problems().into_iter().for_each(tell);
+            Some(programs)
+        }
+        Err(error) => {
+            tell(format!(
+                "there is no place for programs, so steps can only be scripts: {error}"
+            ));
             None
         }
     }

@@ -224,6 +224,7 @@ fn start_executor(folder: &Path, rack: &Rack, store: Store) -> Result<Executor> 
     let parts = Parts {
         hands: Arc::new(hands::Simulated(appliance)),
         images: Some(images),
+        programs: None,
         services: BTreeSet::new(),
         bounds: Bounds::default(),
         settings_look: SETTINGS_LOOK,

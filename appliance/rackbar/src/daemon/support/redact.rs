@@ -40,9 +40,10 @@ const PUBLIC: [&str; 14] = [
 ];
 
 /// Fields of configurations and plans whose text is people's own, and may hold anything.
-const OWN_TEXT: [&str; 6] = [
+const OWN_TEXT: [&str; 7] = [
     "content",
     "script",
+    "arguments",
     "text",
     "parameters",
     "kernel_arguments",

@@ -1,4 +1,4 @@
-//! How much room images may take: most of what a data partition has left, or a part of memory when there is none.
+//! How much room images and programs may take: most of what a data partition has left, or a part of memory when there is none.
 
 use std::path::Path;
 
@@ -7,27 +7,18 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 /// Left free on a data partition: the journal, leases and reports of years, and the room ext4 needs to stay quick.
 const RESERVE: u64 = 128 << 20;
 
-/// A size in MiB, rounded up, as it stands in sentences.
-pub(super) struct Mib(pub(super) u64);
-
-impl std::fmt::Display for Mib {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} MiB", self.0.div_ceil(1 << 20))
-    }
-}
-
 /// Whether files in `folder` are kept in memory.
-pub(super) fn is_memory(folder: &Path) -> bool {
+pub(crate) fn is_memory(folder: &Path) -> bool {
     statfs(folder).is_ok_and(|at| at.filesystem_type() == TMPFS_MAGIC)
 }
 
-/// What images in `folder` may take in bytes, those that are there included: on a disk all of its free space but a
+/// What images or programs in `folder` may take in bytes, those that are there included: on a disk all of its free space but a
 /// reserve; in memory half of what is available now, because the services need the rest.
 pub fn budget(folder: &Path) -> u64 {
     let Ok(at) = statfs(folder) else { return 0 };
     let block = u64::try_from(at.block_size()).unwrap_or(0);
     let free = at.blocks_available().saturating_mul(block);
-    let here = images_size(folder);
+    let here = contents_size(folder);
     if is_memory(folder) {
         let half = available_memory().unwrap_or(0).saturating_add(here) / 2;
         // A tmpfs has a limit of its own, unless it was mounted with none and says 0 blocks.
@@ -42,10 +33,11 @@ pub fn budget(folder: &Path) -> u64 {
     }
 }
 
-fn images_size(folder: &Path) -> u64 {
+fn contents_size(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let images = entries.filter(|entry| entry.path().extension().is_some_and(|ending| ending == "image"));
-    images.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
+    let is_content = |ending: &std::ffi::OsStr| ending == "image" || ending == "program";
+    let contents = entries.filter(|entry| entry.path().extension().is_some_and(is_content));
+    contents.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
 }
 
 /// `MemAvailable` of proc(5) in bytes: what programs can have without swapping.
