@@ -14,7 +14,7 @@ use common::life::{Life, Sim};
 use common::{until, until_node};
 use rackbar_model::{Digest, DiskRef, Installed, Node, RootTarget, Timestamp};
 use rackbar_orchestrator::hands::{Appliance, Done, Hands as _, Reach, Task};
-use rackbar_plan::{ActionKind, StepSpec};
+use rackbar_plan::{ActionKind, StepProgram, StepSpec};
 use rackbar_store::Table;
 use sshd::Sshd;
 use tokio::sync::watch;
@@ -40,6 +40,7 @@ impl Ready {
             ..Reach::default()
         };
         let hands = Appliance::new(life.rack.clone(), store, None, reach).unwrap();
+        let hands = hands.with_programs(Some(life.programs.clone()));
         Self {
             life,
             node,
@@ -138,5 +139,87 @@ async fn a_step_that_takes_too_long_is_ended_on_the_machine_before_it_is_tried_a
     let (reason, again) = failure(done);
     assert!(again && reason.contains("it was ended"), "{reason}");
     assert!(ended.exists(), "nothing of it runs on beside the next try");
+    ready.life.kill().await;
+}
+
+/// The static program of the tests of SSH in the store, as a step with these arguments that is to end with 9.
+fn carried(ready: &Ready, folder: &Path, arguments: &[&str]) -> StepSpec {
+    let mut upload = ready.life.programs.begin("own").unwrap();
+    upload.write(&sshd::program(folder)).unwrap();
+    let entry = upload.finish(None).unwrap().entry;
+    StepSpec {
+        script: String::new(),
+        program: Some(StepProgram {
+            name: entry.name.clone(),
+            sha256: entry.sha256,
+            bytes: entry.bytes,
+            arguments: arguments.iter().map(|one| (*one).to_owned()).collect(),
+        }),
+        expect_status: 9,
+        ..step("")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_s_program_is_carried_run_with_its_arguments_and_judged_like_a_script() {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = Ready::new(folder.path()).await;
+    let wanted = StepSpec {
+        expect_output: Some("|two words|$HOME '|".into()),
+        ..carried(&ready, folder.path(), &["two words", "$HOME '"])
+    };
+    let outcome = ready.run(wanted.clone()).await.result.unwrap();
+    assert_eq!(outcome.summary, "the step own ended with status 9");
+    let [line] = outcome.details.as_slice() else {
+        panic!("{:?}", outcome.details)
+    };
+    // It prints where it lay: taken away again, with its folder.
+    let place = Path::new(line.split('|').next().unwrap());
+    assert!(place.is_absolute() && !place.parent().unwrap().exists(), "{line}");
+
+    let other = StepSpec {
+        expect_status: 0,
+        ..wanted.clone()
+    };
+    let (reason, again) = failure(ready.run(other).await);
+    assert!(
+        again && reason.contains("ended with status 9, wanted status 0"),
+        "{reason}"
+    );
+
+    // What is not in the store as the plan pinned it is not run, and no further try can help.
+    let entry = ready.life.programs.get("own").unwrap();
+    ready.life.programs.remove("own", &Default::default()).unwrap();
+    let still = ready.run(wanted.clone()).await.result;
+    assert!(still.is_ok(), "its content is there until nobody needs it: {still:?}");
+    ready.life.programs.sweep(&Default::default());
+    let (reason, again) = failure(ready.run(wanted).await);
+    assert!(!again && reason.contains(&entry.sha256.to_string()), "{reason}");
+    ready.life.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_s_program_that_takes_too_long_is_ended_on_the_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = Ready::new(folder.path()).await;
+    // Told to wait it waits for ever; nothing else has this mark among its arguments.
+    let mark = format!("wait-{}", folder.path().display());
+    let runs = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut lines = processes.filter_map(|one| std::fs::read(one.path().join("cmdline")).ok());
+        let ends = |line: &Vec<u8>| {
+            line.strip_suffix(b"\0")
+                .is_some_and(|line| line.ends_with(mark.as_bytes()))
+        };
+        lines.any(|line| ends(&line))
+    };
+    let (task, give_up) = ready.task(carried(&ready, folder.path(), &[&mark]));
+    let (done, ()) = tokio::join!(ready.hands.carry_out(task), async {
+        until("it has begun", || runs().then_some(())).await;
+        give_up.send(true).unwrap();
+    });
+    let (reason, again) = failure(done);
+    assert!(again && reason.contains("it was ended"), "{reason}");
+    assert!(!runs(), "it runs on beside the next try");
     ready.life.kill().await;
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rackbar_ssh::{ClientKey, HostKeyPair, Program, Session, SshError};
-use sshd::Sshd;
+use sshd::{Sshd, program};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
@@ -225,27 +225,6 @@ async fn a_script_that_hears_nothing_for_its_lease_ends_itself() {
         out = session.script(&text, pending(), MAX) => panic!("it ended before anything was lost: {out:?}"),
         () = watch => {}
     }
-}
-
-/// A static program: it prints what it was started with, where it lies before that, and ends with 9.
-fn program(folder: &Path) -> Vec<u8> {
-    let source = folder.join("own.c");
-    std::fs::write(
-        &source,
-        "#include <stdio.h>\n#include <unistd.h>\nint main(int n, char **a) { if (n > 1 && a[1][0] == 'w') pause(); \
-         for (int i = 0; i < n; i++) printf(\"%s|\", a[i]); return getchar() == EOF ? 9 : 1; }\n",
-    )
-    .unwrap();
-    let made = folder.join("own");
-    let ran = std::process::Command::new("cc")
-        .arg("-static")
-        .arg("-o")
-        .arg(&made)
-        .arg(&source)
-        .output();
-    let ran = ran.expect("cc; `cargo xtask setup` installs it");
-    assert!(ran.status.success(), "{ran:?}");
-    std::fs::read(made).unwrap()
 }
 
 fn sha256(content: &[u8]) -> String {

@@ -58,4 +58,5 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("proxy-answer", proxy::answer),
     ("package-index", proxy::package_index),
     ("pack", packs::pack),
+    ("program", packs::program),
 ];

@@ -1,5 +1,6 @@
-//! Data packs: heads, indexes that somebody signed, and whole ones in pieces.
+//! What operators put in: data packs (heads, indexes that somebody signed, and whole ones in pieces), and programs.
 
+use rackbar_artifacts::programs::elf;
 use rackbar_packs::{HEAD_BYTES, Head, Index, Intake};
 
 /// A pack; and, since no fuzzer signs, its bytes as an index that was signed.
@@ -15,5 +16,21 @@ pub(super) fn pack(data: &[u8]) {
     if let Ok(index) = Index::from_bytes(data) {
         assert!(index.images.iter().all(|image| index.content(image.content).is_some()), "a content is missing");
         assert!(index.answers.iter().all(|answer| index.content(answer.content).is_some()), "a content is missing");
+    }
+}
+
+/// A file that is to be a static program: it is never read beyond its end, and one that is taken names no interpreter.
+pub(super) fn program(data: &[u8]) {
+    let read = |offset: u64, into: &mut [u8]| {
+        let from = usize::try_from(offset).expect("an offset in memory");
+        into.copy_from_slice(&data[from..from + into.len()]);
+        Ok(())
+    };
+    if elf::examine(data.len() as u64, &read).is_ok() {
+        assert!(data.starts_with(b"\x7fELF"), "something else was taken for a program");
+        let count = usize::from(u16::from_le_bytes([data[56], data[57]]));
+        let table = usize::try_from(u64::from_le_bytes(data[32..40].try_into().expect("eight bytes"))).expect("a place");
+        let kinds = (0..count).map(|index| &data[table + index * 56..][..4]);
+        assert!(kinds.into_iter().all(|kind| kind != [3, 0, 0, 0]), "a dynamic program was taken");
     }
 }

@@ -145,3 +145,24 @@ fn serve(config: &Path, stream: &TcpStream) -> io::Result<Child> {
         .stderr(Stdio::null())
         .spawn()
 }
+
+/// A static program: it prints what it was started with, where it lies before that, and ends with 9.
+pub fn program(folder: &Path) -> Vec<u8> {
+    let source = folder.join("own.c");
+    std::fs::write(
+        &source,
+        "#include <stdio.h>\n#include <unistd.h>\nint main(int n, char **a) { if (n > 1 && a[1][0] == 'w') pause(); \
+         for (int i = 0; i < n; i++) printf(\"%s|\", a[i]); return getchar() == EOF ? 9 : 1; }\n",
+    )
+    .unwrap();
+    let made = folder.join("own");
+    let ran = Command::new("cc")
+        .arg("-static")
+        .arg("-o")
+        .arg(&made)
+        .arg(&source)
+        .output();
+    let ran = ran.expect("cc; `cargo xtask setup` installs it");
+    assert!(ran.status.success(), "{ran:?}");
+    std::fs::read(made).unwrap()
+}
