@@ -22,7 +22,12 @@ fn config() -> String {
 fn built(folder: &Path, status: u8, flags: &[&str]) -> Vec<u8> {
     let (source, made) = (folder.join("own.c"), folder.join("own"));
     std::fs::write(&source, format!("int main(void) {{ return {status}; }}\n")).unwrap();
-    let ran = Command::new("cc").args(flags).arg("-o").arg(&made).arg(&source).output();
+    let ran = Command::new("cc")
+        .args(flags)
+        .arg("-o")
+        .arg(&made)
+        .arg(&source)
+        .output();
     let ran = ran.expect("cc; `cargo xtask setup` installs it");
     assert!(ran.status.success(), "{ran:?}");
     std::fs::read(made).unwrap()
@@ -43,7 +48,9 @@ fn put(appliance: &Appliance, name: &str, file: &str, more: &[&str]) -> (u16, Va
         .args(["-H", "Expect:", "-T", file])
         .args(more)
         .arg(format!("https://{OURS}/api/v1/programs/{name}"));
-    let output = curl.output().expect("curl is missing; `cargo xtask setup test` installs it");
+    let output = curl
+        .output()
+        .expect("curl is missing; `cargo xtask setup test` installs it");
     assert!(output.status.success(), "{output:?}");
     let status = String::from_utf8(output.stdout).unwrap().parse().unwrap();
     (status, serde_json::from_slice(&std::fs::read(body).unwrap()).unwrap())
@@ -85,7 +92,11 @@ fn programs_are_put_in_listed_replaced_and_taken_out() {
     let unknown = home.refused(&["program", "remove", "node-setup"]);
     assert!(unknown.contains("rackbar program list"), "{unknown}");
     let audit = home.well(&["audit"]);
-    for words in ["put in program node-setup", "in place of SHA-256", "take out program spare"] {
+    for words in [
+        "put in program node-setup",
+        "in place of SHA-256",
+        "take out program spare",
+    ] {
         assert!(audit.contains(words), "no {words:?} in\n{audit}");
     }
 }
@@ -96,7 +107,10 @@ fn what_is_no_static_program_is_refused_in_words_and_leaves_nothing() {
     let home = Appliance::start(&config(), "");
     let linked = home.file("linked", built(folder.path(), 0, &[]));
     let said = home.refused(&["program", "add", &linked]);
-    assert!(said.contains("linked dynamically") && said.contains("CGO_ENABLED=0"), "{said}");
+    assert!(
+        said.contains("linked dynamically") && said.contains("CGO_ENABLED=0"),
+        "{said}"
+    );
     let script = home.file("script", "#!/bin/sh\n");
     let said = home.refused(&["program", "add", &script]);
     assert!(said.contains("`script` of a step"), "{said}");
@@ -106,7 +120,10 @@ fn what_is_no_static_program_is_refused_in_words_and_leaves_nothing() {
     let wrong = format!("Content-Digest: sha-256=:{}=:", "A".repeat(43));
     let (status, problem) = put(&home, "good", &good, &["-H", &wrong]);
     assert_eq!(status, 400, "{problem}");
-    assert!(problem["detail"].as_str().unwrap().contains("send it again"), "{problem}");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("send it again"),
+        "{problem}"
+    );
 
     // The sender of one that is too large hears why, though the appliance took no more of it.
     let large = home.path("large");
@@ -116,13 +133,19 @@ fn what_is_no_static_program_is_refused_in_words_and_leaves_nothing() {
     assert!(said.contains("more than 64 MiB") && said.contains("strip"), "{said}");
     let (status, problem) = put(&home, "large", &large.display().to_string(), &[]);
     assert_eq!(status, 400, "{problem}");
-    assert!(problem["detail"].as_str().unwrap().contains("more than 64 MiB"), "{problem}");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("more than 64 MiB"),
+        "{problem}"
+    );
     // Refused before a byte was taken: the words come all the same.
     let (status, problem) = put(&home, "Large", &large.display().to_string(), &[]);
     assert_eq!(status, 400, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("lower-case"), "{problem}");
 
     assert_eq!(listed(&home), json!([]));
-    let left: Vec<_> = std::fs::read_dir(home.path("data/programs")).unwrap().flatten().collect();
+    let left: Vec<_> = std::fs::read_dir(home.path("data/programs"))
+        .unwrap()
+        .flatten()
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -393,6 +393,21 @@ impl Operations for Office {
         ready(Ok(vec![image.unwrap()])).boxed()
     }
 
+    fn programs(&self) -> Answer<'_, Vec<rackbar_model::ProgramEntry>> {
+        let entry = |name: &str| rackbar_model::ProgramEntry {
+            name: name.into(),
+            sha256: rackbar_model::Digest([0x5a; 32]),
+            bytes: 3 << 20,
+            added: rackbar_model::Timestamp(0),
+        };
+        ready(Ok(vec![entry("node-setup"), entry(HOSTILE)])).boxed()
+    }
+
+    fn remove_program(&self, name: &str) -> Answer<'_, ()> {
+        self.ask(format!("remove program {name}"));
+        ready(Ok(())).boxed()
+    }
+
     fn set_image_standing(&self, name: &str, standing: crate::operations::ImageStanding) -> Answer<'_, String> {
         self.ask(format!("{name} {standing:?}"));
         ready(Ok(String::new())).boxed()

@@ -406,3 +406,19 @@ async fn page_shows_a_retired_image_and_lets_it_be_taken_again() {
     let asked = office.asked.lock().unwrap().clone();
     assert_eq!(asked, ["debian-11 ImageStanding { retired: false, instead: None }"]);
 }
+
+#[tokio::test]
+async fn page_shows_programs_and_takes_one_out() {
+    let (context, office, _) = office().await;
+    let cookie = log_in(&context).await;
+    let html = text(ask(&context, "GET", "/images", Some(&cookie), "").await).await;
+    assert!(!html.contains(HOSTILE), "a name came through as it was");
+    for words in ["<b>node-setup</b>", "5a5a5a5a5a5a…", "/programs/node-setup/remove"] {
+        assert!(html.contains(words), "no {words:?} in\n{html}");
+    }
+    let key = form_key(&context, &cookie).await;
+    let post = async |body: String| ask(&context, "POST", "/programs/node-setup/remove", Some(&cookie), &body).await;
+    assert_eq!(post("form_key=x".into()).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(post(format!("form_key={key}")).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(*office.asked.lock().unwrap(), ["remove program node-setup"]);
+}
