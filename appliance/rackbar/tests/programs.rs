@@ -51,7 +51,7 @@ fn put(appliance: &Appliance, name: &str, file: &str, more: &[&str]) -> (u16, Va
     let output = curl
         .output()
         .expect("curl is missing; `cargo xtask setup test` installs it");
-    assert!(output.status.success(), "{output:?}");
+    assert!(output.status.success(), "{name} from {file}: {output:?}");
     let status = String::from_utf8(output.stdout).unwrap().parse().unwrap();
     (status, serde_json::from_slice(&std::fs::read(body).unwrap()).unwrap())
 }

@@ -16,9 +16,9 @@ use rackbar_orchestrator::executor::Executor;
 
 use super::refusals::{of_image, of_program};
 
-/// Bytes that are read on behind a refusal. A connection that is closed on a sender loses the words of the refusal; one
-/// that sends on for ever loses them all the same.
-const HEARD_OUT: u64 = LARGEST;
+/// Bytes that are read on behind a refusal: what somebody may have taken for a program. A connection that is closed on a
+/// sender loses the words of the refusal, and one who sends on for ever does not listen for them.
+const HEARD_OUT: u64 = 2 * LARGEST;
 
 /// Time for that.
 const HEARING: Duration = Duration::from_secs(20);
