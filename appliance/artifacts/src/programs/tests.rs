@@ -218,7 +218,7 @@ fn a_program_is_there_at_once_and_after_a_restart_and_gone_when_removed() {
         placed
     };
     let programs = open(folder.path());
-    assert_eq!(programs.list(), [placed.entry.clone()]);
+    assert_eq!(programs.list(), std::slice::from_ref(&placed.entry));
     assert_eq!(programs.get("node-setup"), Some(placed.entry.clone()));
     assert_eq!(read(&programs, &placed.entry.sha256).unwrap(), content);
     assert!(matches!(
