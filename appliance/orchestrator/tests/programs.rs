@@ -26,6 +26,11 @@ role = "worker"
 when = "true"
 "##;
 
+/// The same, and a role without the program, which no rule gives.
+fn roles() -> String {
+    format!("{SITE}[role.bare]\nos = \"debian-12\"\n")
+}
+
 /// The smallest static program that the store takes: a header, one part, and a byte that tells it from others.
 fn program(fill: u8) -> Vec<u8> {
     let mut file = vec![0; 4096];
@@ -147,5 +152,47 @@ async fn a_run_keeps_its_program_across_an_upload_under_the_name_and_a_restart()
     let pinned = again.actions.iter().find_map(|action| action.kind.program());
     assert_eq!(pinned.map(|program| program.sha256), Some(new.sha256), "{again:?}");
     assert!(again.destructive().is_empty());
+    life.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_for_a_node_is_planned_anew_with_the_program_that_it_was_committed_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, node) = Life::first(folder.path(), &sim).await;
+    life.executor.set_site(&roles(), "anna").unwrap();
+    let plan = |role: &str| {
+        life.executor.bind(node, Some(role.into()), "anna").unwrap();
+        life.executor.plan(&PlanRequest::default()).unwrap()
+    };
+    let commit = |plan: &rackbar_plan::Plan| life.executor.commit(&plan.id, &["node-001".into()], "anna").unwrap();
+    let old = put(&life, 1);
+    *sim.hang.lock().unwrap() = Some("os.write");
+    let first = commit(&plan("bare"));
+    tokio::time::timeout(common::PATIENCE, sim.stopped.notified())
+        .await
+        .unwrap();
+    // The write does not hear that it is given up, and ends well: what the second run finds is not what it planned for.
+    (*sim.deaf.lock().unwrap(), *sim.ends_well.lock().unwrap()) = (true, true);
+    let planned = plan("worker");
+    let second = commit(&planned);
+    assert_eq!(life.executor.run(second).unwrap().state, RunState::Waiting);
+    let refused = life.programs.remove("node-setup", &life.executor.programs_in_use());
+    assert!(matches!(refused, Err(ProgramError::InUse(_))), "{refused:?}");
+    let new = put(&life, 2);
+    *sim.hang.lock().unwrap() = None;
+    sim.wake.notify_waiters();
+    done(&life, second).await;
+    assert_eq!(life.executor.run(first).unwrap().state, RunState::Superseded);
+    let ran = life.executor.run(second).unwrap();
+    assert_ne!(ran.plan.id, planned.id, "it was planned anew");
+    let pinned = ran
+        .plan
+        .actions
+        .iter()
+        .find_map(|action| action.kind.program())
+        .unwrap();
+    assert_eq!(pinned.sha256, old.sha256, "whoever committed it looked at this program");
+    assert_ne!(pinned.sha256, new.sha256);
     life.kill().await;
 }
