@@ -114,6 +114,11 @@ const PACKAGES: &[Package] = &[
     package("facter", &[Test], "independent reader of facts"),
     package("ohai", &[Test], "whose shape our attributes have"),
     package("openssl", &[Test], "independent maker of certificate requests"),
+    package(
+        "gnupg",
+        &[Test],
+        "independent maker of the keys and signatures that refreshes are judged by",
+    ),
     package("python3-ceph-common", &[Test], "Ceph's own reader of specifications"),
     package("python3-yaml", &[Test], "YAML for Ceph's reader"),
     package("python3-venv", &[Test], "a folder of its own for Salt"),

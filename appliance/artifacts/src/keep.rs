@@ -108,7 +108,8 @@ pub(crate) fn write_durably(folder: &Path, path: &Path, content: &impl serde::Se
     })
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 

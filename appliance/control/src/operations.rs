@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream};
-use rackbar_model::{Digest, DiskIntent, ImageEntry, ImageFormat, ProgramEntry, Timestamp};
+use rackbar_model::{Digest, DiskIntent, ImageEntry, ImageFormat, ProgramEntry, Timestamp, Upstream};
 use rackbar_plan::{Plan, Run};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -20,8 +20,8 @@ pub use crate::hardware::{
     SensorReading, check_url,
 };
 pub use crate::packs::{
-    CatalogueEntry, ImageStanding, ImageStandingDone, NewPack, PackDone, PackEntry, PackFile, PackOrder, PackPick,
-    PackState, RetiredImage, TrustedKey,
+    CatalogueEntry, ImagePin, ImageRefresh, ImageStanding, ImageStandingDone, NewPack, PackDone, PackEntry, PackFile,
+    PackOrder, PackPick, PackState, RefreshState, RetiredImage, TrustedKey,
 };
 pub use crate::places::{BootControl, BootServer, BootWaiter};
 pub use crate::programs::{NewProgram, PutProgram};
@@ -419,6 +419,22 @@ pub trait Operations: Send + Sync + 'static {
     }
     /// Takes an image out.
     fn remove_image(&self, _name: &str) -> Answer<'_, ()> {
+        none("images")
+    }
+    /// Says where an image is had from; gives what was done, in words.
+    fn set_image_upstream(&self, _name: &str, _upstream: Upstream) -> Answer<'_, String> {
+        none("images")
+    }
+    /// Keeps an image as it is, or lets it be refreshed again; gives what was done, in words.
+    fn pin_image(&self, _name: &str, _pin: ImagePin) -> Answer<'_, String> {
+        none("images")
+    }
+    /// Begins to refresh an image from where it is had from; gives how it goes.
+    fn refresh_image(&self, _name: &str) -> Answer<'_, ImageRefresh> {
+        none("images")
+    }
+    /// How the last refresh of an image goes or went.
+    fn image_refresh(&self, _name: &str) -> Answer<'_, ImageRefresh> {
         none("images")
     }
     /// Retires an image, or lets new plans take it again; gives what was done, in words.

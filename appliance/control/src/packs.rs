@@ -1,6 +1,6 @@
 //! What the API says of data packs, and of images that may lie in one.
 
-use rackbar_model::{ImageEntry, Timestamp};
+use rackbar_model::{ImageEntry, Refreshed, Timestamp, Upstream};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -19,6 +19,60 @@ pub struct CatalogueEntry {
     /// No new plan takes it; left out for one that new plans may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<RetiredImage>,
+    /// Where it is had from, so that it can be refreshed; left out for one of which that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream>,
+    /// What was accepted from there last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refreshed: Option<Refreshed>,
+    /// Since when it stays as it is; left out for one that may be refreshed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Timestamp>,
+}
+
+/// Whether an image stays as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePin {
+    /// True when it is not refreshed.
+    pub pinned: bool,
+}
+
+/// How a refresh of an image goes, or went.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ImageRefresh {
+    /// The image.
+    pub image: String,
+    /// What it does or did.
+    pub state: RefreshState,
+    /// What it does now, or what came of it, in words.
+    pub words: String,
+    /// Bytes of the file that came.
+    pub bytes: u64,
+    /// Bytes that will come, when the publisher said so.
+    pub total: Option<u64>,
+    /// When it began.
+    pub began: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+}
+
+/// How far a refresh is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RefreshState {
+    /// The publisher is asked.
+    Asking,
+    /// A file comes.
+    Fetching,
+    /// It came, and is looked at.
+    Checking,
+    /// What is here is what the publisher offers.
+    Current,
+    /// Another image took its place.
+    Replaced,
+    /// Nothing was changed.
+    Failed,
 }
 
 /// Since when no new plan takes an image.

@@ -18,6 +18,7 @@ mod port;
 #[cfg(feature = "utoipa")]
 mod schema;
 mod time;
+mod upstream;
 mod view;
 mod words;
 
@@ -37,4 +38,5 @@ pub use inventory::{
 pub use node::{Collision, FailedIn, Node, NodeId, NodeState, ParseNodeIdError, PowerState, Witness, WitnessKind};
 pub use port::PortSays;
 pub use time::{ParseTimestampError, Timestamp};
+pub use upstream::{Refreshed, Upstream};
 pub use view::{Lease, LeaseState, PowerAction, ServiceStatus};

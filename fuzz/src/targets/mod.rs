@@ -10,6 +10,7 @@ mod packs;
 mod proxy;
 mod services;
 mod site;
+mod upstream;
 
 /// What is done with one input.
 pub(crate) type Target = fn(&[u8]);
@@ -59,4 +60,6 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("package-index", proxy::package_index),
     ("pack", packs::pack),
     ("program", packs::program),
+    ("openpgp", upstream::openpgp),
+    ("upstream-list", upstream::list),
 ];

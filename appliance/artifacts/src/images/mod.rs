@@ -1,7 +1,7 @@
 //! The catalogue of operating-system images: files in one folder, each with a record beside it.
 //!
 //! An image is `<name>.image`; what is known of it is `<name>.json`, written last; `<name>.standing` says that it is
-//! retired. A file without a record is what a
+//! retired, and `<name>.upkeep` where it is had from. A file without a record is what a
 //! broken upload left and is removed when the folder is opened, so an image is either whole and listed or not there.
 //! Every entry is also given to [`Artifacts`], so that boot HTTP serves it by its digest from that moment on.
 //!
@@ -12,6 +12,8 @@ mod detect;
 mod installer;
 mod mounted;
 mod standing;
+mod swap;
+mod upkeep;
 mod upload;
 
 use std::collections::{BTreeMap, HashSet};
@@ -34,6 +36,7 @@ pub use detect::DetectError;
 pub use installer::{INITRD, KERNEL};
 pub use mounted::PackedImage;
 pub use standing::Retired;
+pub use upkeep::Upkeep;
 pub use upload::Upload;
 
 /// Where files go whose content is no longer what the record says.
@@ -89,6 +92,17 @@ pub enum ImageError {
     /// It is not retired.
     #[error("image {0} is not retired; nothing was changed")]
     NotRetired(String),
+    /// It stays as it is.
+    #[error("image {0} is pinned, so it stays as it is; `rackbar os pin {0} --undo` lets it be refreshed")]
+    Pinned(String),
+    /// It was changed while another was on its way into its place.
+    #[error("image {0} was replaced, removed or pinned in the meantime; nothing was changed")]
+    Changed(String),
+    /// What should take its place is something else.
+    #[error(
+        "what was to take the place of {0} is of another kind (an image, an installer) or release; add it under another name"
+    )]
+    Kind(String),
     /// A run installs it right now.
     #[error("image {0} is used by a run that has not ended; cancel the run or wait for its end")]
     InUse(String),
@@ -170,6 +184,10 @@ struct State {
     mounted: BTreeMap<String, Vec<PackedImage>>,
     /// Names that no new plan takes.
     retired: BTreeMap<String, Retired>,
+    /// What is kept besides, by name.
+    upkeep: BTreeMap<String, Upkeep>,
+    /// Images whose place another took, and that runs under way were planned with.
+    held: Vec<Arc<ImageEntry>>,
     /// Bytes that uploads under way have written.
     arriving: u64,
     /// Numbers the temporary files.
@@ -179,7 +197,7 @@ struct State {
 
 impl State {
     fn used(&self) -> u64 {
-        let kept: u64 = self.entries.values().map(|entry| entry.bytes).sum();
+        let kept: u64 = self.entries.values().chain(&self.held).map(|entry| entry.bytes).sum();
         kept.saturating_add(self.arriving)
     }
 }
@@ -199,7 +217,7 @@ impl Shared {
 
     /// Opens an entry's file and serves it.
     fn serve(&self, entry: &ImageEntry) -> Result<(), ImageError> {
-        let path = self.data(&entry.name);
+        let path = self.data_of(entry);
         let file = File::open(&path).map_err(ImageError::io("open", &path))?;
         self.serve_at(entry, &Arc::new(file), &path, 0)
             .map_err(ImageError::io("read", &path))
@@ -228,7 +246,7 @@ impl Shared {
         for other in state.packs().filter(|image| same(&image.entry)) {
             let _ = self.serve_packed(other);
         }
-        for other in state.entries.values().filter(|entry| same(entry)) {
+        for other in state.entries.values().chain(&state.held).filter(|entry| same(entry)) {
             let _ = self.serve(other);
         }
     }
@@ -236,12 +254,14 @@ impl Shared {
     /// Takes a file out of use and says why.
     fn quarantine(&self, name: &str, why: &str) {
         let mut state = self.state();
+        let mut data = self.data(name);
         if let Some(entry) = state.entries.remove(name) {
+            data = self.data_of(&entry);
             self.withdraw(&state, &entry);
         }
         let broken = self.folder.join(BROKEN);
-        let moved = std::fs::create_dir_all(&broken)
-            .and_then(|()| std::fs::rename(self.data(name), broken.join(format!("{name}.image"))));
+        let moved =
+            std::fs::create_dir_all(&broken).and_then(|()| std::fs::rename(data, broken.join(format!("{name}.image"))));
         // Without its record the file would be taken for a broken upload at the next start, which is right as well.
         let _ = std::fs::remove_file(self.record(name));
         let place = match moved {
@@ -255,11 +275,7 @@ impl Shared {
 
     /// Hashes one file and compares. `None` when asked to stop.
     fn check(&self, entry: &ImageEntry) -> Option<Result<(), String>> {
-        let read = || {
-            keep::digest_of(&File::open(self.data(&entry.name))?, || {
-                self.stop.load(Ordering::Relaxed)
-            })
-        };
+        let read = || keep::digest_of(&File::open(self.data_of(entry))?, || self.stop.load(Ordering::Relaxed));
         match read() {
             Ok(None) => None,
             Ok(Some(found)) if found == entry.sha256 => Some(Ok(())),
@@ -354,19 +370,13 @@ impl Images {
     /// When it is used, unknown, or cannot be removed.
     pub fn remove(&self, name: &str, used: &HashSet<Digest>) -> Result<Arc<ImageEntry>, ImageError> {
         let mut state = self.shared.state();
-        let unknown = || ImageError::Unknown(name.to_owned());
-        if let (None, Some((pack, _))) = (state.entries.get(name), state.packed(name)) {
-            return Err(ImageError::InPack {
-                name: name.to_owned(),
-                pack: pack.to_owned(),
-            });
-        }
-        let entry = state.entries.get(name).cloned().ok_or_else(unknown)?;
+        let entry = state.entries.get(name).cloned();
+        let entry = entry.ok_or_else(|| state.not_ours(name))?;
         if used.contains(&entry.sha256) {
             return Err(ImageError::InUse(name.to_owned()));
         }
         // The record first: a file without one is not an image.
-        for path in [self.shared.record(name), self.shared.data(name)] {
+        for path in [self.shared.record(name), self.shared.data_of(&entry)] {
             keep::remove(&path).map_err(ImageError::io("remove", &path))?;
         }
         state.entries.remove(name);
@@ -374,6 +384,7 @@ impl Images {
         // Last: while the image is there it stays retired. Whoever adds one of this name later means it to be used.
         self.shared.forget_standing(name)?;
         state.retired.remove(name);
+        self.shared.forget_upkeep(&mut state, name)?;
         Ok(entry)
     }
 }
@@ -414,7 +425,7 @@ fn check_name(name: &str) -> Result<(), ImageError> {
 /// Reads the records, serves what they name, and clears away what broken uploads left.
 fn load(shared: &Shared) -> Result<(), ImageError> {
     let folder = &shared.folder;
-    let mut names = Vec::new();
+    let (mut names, mut held) = (Vec::new(), Vec::new());
     for found in std::fs::read_dir(folder).map_err(ImageError::io("read", folder))? {
         let path = found.map_err(ImageError::io("read", folder))?.path();
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
@@ -423,10 +434,17 @@ fn load(shared: &Shared) -> Result<(), ImageError> {
                 names.push(stem.to_owned());
                 false
             }
-            Some("image") => !shared.record(stem).exists(),
+            Some(swap::HELD) => {
+                held.push(stem.to_owned());
+                false
+            }
             Some("part") => true,
             Some(standing::ENDING) => {
                 shared.load_standing(stem)?;
+                false
+            }
+            Some(upkeep::ENDING) => {
+                shared.load_upkeep(stem)?;
                 false
             }
             _ => false,
@@ -440,6 +458,8 @@ fn load(shared: &Shared) -> Result<(), ImageError> {
             shared.quarantine(&name, &why);
         }
     }
+    held.iter().for_each(|stem| shared.load_held(stem));
+    shared.clear();
     Ok(())
 }
 
@@ -450,7 +470,7 @@ fn load_one(shared: &Shared, name: &str) -> Result<(), String> {
     if entry.name != name || check_name(name).is_err() {
         return Err(format!("its record is that of {:?}", entry.name));
     }
-    let meta = std::fs::metadata(shared.data(name)).map_err(|error| format!("it cannot be read ({error})"))?;
+    let meta = std::fs::metadata(shared.data_of(&entry)).map_err(|error| format!("it cannot be read ({error})"))?;
     if meta.len() != entry.bytes {
         return Err(format!("it has {} bytes, and had {}", meta.len(), entry.bytes));
     }
@@ -475,5 +495,7 @@ fn check_all(shared: &Shared) {
     }
 }
 
+#[cfg(test)]
+mod swap_tests;
 #[cfg(test)]
 mod tests;

@@ -88,7 +88,7 @@ impl Images {
     pub fn source(&self, name: &str) -> io::Result<(Arc<ImageEntry>, Arc<File>, u64)> {
         let state = self.shared.state();
         if let Some(entry) = state.entries.get(name) {
-            let file = File::open(self.shared.data(name))?;
+            let file = File::open(self.shared.data_of(entry))?;
             return Ok((entry.clone(), Arc::new(file), 0));
         }
         let (_, image) = state.packed(name).ok_or(io::ErrorKind::NotFound)?;

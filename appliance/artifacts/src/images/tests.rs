@@ -4,14 +4,14 @@ use super::*;
 use proptest::prelude::*;
 use rackbar_trust::sha256;
 
-const ROOM: u64 = 16 << 20;
+pub(super) const ROOM: u64 = 16 << 20;
 
-fn open(folder: &Path, budget: u64) -> (Images, Arc<Artifacts>) {
+pub(super) fn open(folder: &Path, budget: u64) -> (Images, Arc<Artifacts>) {
     let artifacts = Arc::new(Artifacts::new());
     (Images::open(folder, budget, Arc::clone(&artifacts)).unwrap(), artifacts)
 }
 
-fn meta(name: &str) -> ImageMeta {
+pub(super) fn meta(name: &str) -> ImageMeta {
     ImageMeta {
         name: name.into(),
         source: "a test".into(),
@@ -20,13 +20,13 @@ fn meta(name: &str) -> ImageMeta {
 }
 
 /// A raw disk of `sectors`, each filled with `fill`, with a boot signature.
-fn raw(sectors: usize, fill: u8) -> Vec<u8> {
+pub(super) fn raw(sectors: usize, fill: u8) -> Vec<u8> {
     let mut disk = vec![fill; sectors * 512];
     disk[510..512].copy_from_slice(&[0x55, 0xAA]);
     disk
 }
 
-fn add(images: &Images, name: &str, content: &[u8]) -> Result<Arc<ImageEntry>, ImageError> {
+pub(super) fn add(images: &Images, name: &str, content: &[u8]) -> Result<Arc<ImageEntry>, ImageError> {
     let mut upload = images.begin(meta(name))?;
     for piece in content.chunks(1000) {
         upload.write(piece)?;
@@ -34,7 +34,7 @@ fn add(images: &Images, name: &str, content: &[u8]) -> Result<Arc<ImageEntry>, I
     upload.finish(Some(Digest(sha256(content))))
 }
 
-fn files(folder: &Path) -> Vec<String> {
+pub(super) fn files(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<_> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

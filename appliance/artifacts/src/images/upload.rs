@@ -1,6 +1,7 @@
 //! One image on its way in: written to a temporary file and hashed on the way, moved to its place when it is whole.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use rackbar_model::{Digest, ImageEntry, ImageFormat};
@@ -56,6 +57,12 @@ impl Upload {
     /// When the digest differs, the content is no disk image, the name is taken by another image, or writing fails.
     /// Nothing is left of the upload then.
     pub fn finish(mut self, expected: Option<Digest>) -> Result<Arc<ImageEntry>, ImageError> {
+        let entry = self.examine(expected)?;
+        self.place(entry)
+    }
+
+    /// What arrived, as an entry that has no place yet; safely on disk.
+    pub(super) fn examine(&mut self, expected: Option<Digest>) -> Result<Arc<ImageEntry>, ImageError> {
         let found = self.arriving.digest();
         if let Some(expected) = expected.filter(|expected| *expected != found) {
             return Err(ImageError::Digest {
@@ -76,7 +83,7 @@ impl Upload {
         let synced = self.arriving.file().sync_all();
         synced.map_err(|error| self.failed("write", error))?;
         let or = |given: &str, default: &str| if given.is_empty() { default } else { given }.to_owned();
-        let entry = Arc::new(ImageEntry {
+        Ok(Arc::new(ImageEntry {
             name: self.meta.name.clone(),
             format,
             sha256: found,
@@ -88,8 +95,16 @@ impl Upload {
             user: or(&self.meta.user, "root"),
             added: now(),
             installer: found_installer,
-        });
-        self.place(entry)
+        }))
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Where the bytes are until the end.
+    pub(super) fn part(&self) -> &Path {
+        self.arriving.path()
     }
 
     fn place(self, entry: Arc<ImageEntry>) -> Result<Arc<ImageEntry>, ImageError> {

@@ -18,6 +18,7 @@ mod plans;
 mod problem;
 mod programs;
 mod proof;
+mod refresh;
 mod runs;
 mod secrets;
 mod services;
@@ -113,6 +114,9 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(images::set_standing))
         .routes(routes!(programs::list))
         .routes(routes!(programs::put, programs::remove))
+        .routes(routes!(refresh::set_upstream))
+        .routes(routes!(refresh::pin))
+        .routes(routes!(refresh::begin, refresh::show))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(changes::list))

@@ -222,20 +222,10 @@ impl Appliance {
             never = self.keep_agent(task, node) => match never {},
             Ok(_) = give_up.wait_for(|give_up| *give_up) => None,
         };
-        let source = match self.source(image, client.unwrap_or(Ipv4Addr::UNSPECIFIED.into())) {
+        let source = match self.source(image, sha256, client.unwrap_or(Ipv4Addr::UNSPECIFIED.into())) {
             Ok(source) => source,
             Err(done) => return done,
         };
-        if source.sha256 != sha256 {
-            return Done::failed(
-                format!(
-                    "the image {image} is another than the plan was made for: SHA-256 {}",
-                    source.sha256
-                ),
-                "make the plan again",
-                false,
-            );
-        }
         let work = Work::Write {
             target: target.clone(),
             image: source,

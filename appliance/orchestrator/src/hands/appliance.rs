@@ -7,7 +7,7 @@ use std::time::Duration;
 use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::{self, Images};
 use rackbar_messages::JobId;
-use rackbar_model::{ImageSource, NodeId, SecretText, Timestamp};
+use rackbar_model::{Digest, ImageSource, NodeId, SecretText, Timestamp};
 use rackbar_plan::{Action, ActionKind};
 use rackbar_ssh::{ClientKey, SshError};
 use rackbar_store::{Store, StoreError, Table};
@@ -162,10 +162,16 @@ impl Appliance {
         }
     }
 
-    /// The image as the agent at `client` fetches it from us.
-    pub(super) fn source(&self, name: &str, client: IpAddr) -> Result<ImageSource, Done> {
-        let entry = self.images.as_ref().and_then(|images| images.get(name));
+    /// The image that the plan was made for, also when another has its place now, as the agent at `client` fetches it from us.
+    pub(super) fn source(&self, name: &str, sha256: Digest, client: IpAddr) -> Result<ImageSource, Done> {
+        let images = self.images.as_ref();
+        let entry = images.and_then(|images| images.exact(name, sha256));
         let entry = entry.ok_or_else(|| {
+            if let Some(other) = images.and_then(|images| images.get(name)) {
+                let other = other.sha256;
+                let reason = format!("the image {name} is another than the plan was made for: SHA-256 {other}");
+                return Done::failed(reason, "make the plan again", false);
+            }
             let advice = format!("add it (`rackbar os add FILE --name {name}`), then plan and commit again");
             Done::failed(format!("the image {name} is not in the catalogue"), advice, false)
         })?;

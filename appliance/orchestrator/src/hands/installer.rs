@@ -101,8 +101,9 @@ impl Appliance {
         setup
             .ssh_keys
             .push(own.map_err(|error| Done::failed(error.to_string(), "", false))?);
-        let entry = self.images.as_ref().and_then(|images| images.get(wanted.image));
-        let entry = entry.filter(|entry| entry.sha256 == wanted.sha256).ok_or_else(|| {
+        let images = self.images.as_ref();
+        let entry = images.and_then(|images| images.exact(wanted.image, wanted.sha256));
+        let entry = entry.ok_or_else(|| {
             let reason = format!("the installer {} of this plan is not in the catalogue", wanted.image);
             Done::failed(
                 reason,

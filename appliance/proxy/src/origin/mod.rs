@@ -1,6 +1,7 @@
 //! Asking origins: HTTP/1.1 and 2, TLS against the public roots and those the site adds.
 
 mod connect;
+mod get;
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::rules::destination::{Destinations, Refusal};
 pub use connect::{Connector, dial};
+pub use get::{Coming, GetError, check_url};
 
 /// Body of a request to an origin.
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;

@@ -8,12 +8,13 @@ use clap::Subcommand;
 use futures_util::stream::unfold;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rackbar_control::client::Client;
-use rackbar_control::operations::{CatalogueEntry, ImageStanding, ImageStandingDone, RetiredImage};
+use rackbar_control::operations::{CatalogueEntry, ImagePin, ImageStanding, ImageStandingDone, RetiredImage};
 use rackbar_model::{Digest, ImageEntry};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt as _;
 
-use super::{output, segment};
+use super::{output, refresh, segment};
 
 /// Bytes read and sent at once.
 const PIECE: usize = 256 << 10;
@@ -51,6 +52,35 @@ pub enum Command {
         /// Licence note
         #[arg(long)]
         licence: Option<String>,
+        /// File that says where newer ones are had from and who signs them; see `rackbar os refresh --help`
+        #[arg(long, value_name = "FILE.toml")]
+        upstream: Option<PathBuf>,
+    },
+    /// Look for a newer one where it is had from, and put it in its place when its publisher signed it
+    #[command(
+        after_help = "Examples:\n  rackbar os refresh ubuntu-24.04 --upstream ubuntu.toml\n  rackbar os refresh ubuntu-24.04\n\n\
+        ubuntu.toml:\n  kind = \"sums\"\n  sums = \"https://cloud-images.example/noble/current/SHA256SUMS\"\n  \
+        signature = \"https://cloud-images.example/noble/current/SHA256SUMS.gpg\"\n  \
+        file = \"noble-server-cloudimg-amd64.img\"\n  keys = '''\n  -----BEGIN PGP PUBLIC KEY BLOCK-----\n  ...\n  '''\n\n\
+        Without `signature` the list must be signed in the clear. `kind = \"debian-installer\"` has `archive` and `suite` in \
+        place of `sums`, `signature` and `file`.\n\
+        Nothing changes unless all is proven; runs that have begun end with the old one."
+    )]
+    Refresh {
+        /// Its name
+        name: String,
+        /// File that says where it is had from, from now on
+        #[arg(long, value_name = "FILE.toml")]
+        upstream: Option<PathBuf>,
+    },
+    /// Keep one as it is, whatever its publisher offers
+    #[command(after_help = "Examples:\n  rackbar os pin debian-12\n  rackbar os pin debian-12 --undo")]
+    Pin {
+        /// Its name
+        name: String,
+        /// Let it be refreshed again
+        #[arg(long)]
+        undo: bool,
     },
     /// Let no new plan take one; runs that have begun go on, and machines that have it keep it
     #[command(
@@ -88,15 +118,10 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
                 retired: !undo,
                 instead: instead.clone(),
             };
-            let path = format!("/api/v1/images/{}/standing", segment(name));
-            let answer = client.put(&path, &standing).await?;
-            let answer: ImageStandingDone = serde_json::from_slice(&answer).context("the appliance's answer")?;
-            if as_json {
-                return output::json(&answer);
-            }
-            eprintln!("{}", answer.done);
-            Ok(())
+            change(client, name, "standing", &standing, as_json).await
         }
+        Command::Pin { name, undo } => change(client, name, "pin", &ImagePin { pinned: !undo }, as_json).await,
+        Command::Refresh { name, upstream } => refresh::run(client, name, upstream.as_deref(), as_json).await,
         Command::Add {
             file,
             name,
@@ -104,7 +129,10 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             arch,
             source,
             licence,
+            upstream,
         } => {
+            // Read first: a mistake in it is told before gigabytes are sent.
+            let upstream = upstream.as_deref().map(refresh::read).transpose()?;
             let facts = [("user", user), ("arch", arch), ("source", source), ("licence", licence)];
             let query: Vec<String> = facts
                 .iter()
@@ -112,6 +140,9 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
                 .collect();
             let path = format!("/api/v1/images/{}?{}", segment(name), query.join("&"));
             let entry: ImageEntry = send(client, file, &path).await?;
+            if let Some(upstream) = &upstream {
+                refresh::set(client, name, upstream).await?;
+            }
             if as_json {
                 return output::json(&entry);
             }
@@ -121,15 +152,34 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
     }
 }
 
+/// Puts a word about an image, and says what was done.
+async fn change(client: &Client, name: &str, what: &str, word: &impl Serialize, as_json: bool) -> Result<()> {
+    let path = format!("/api/v1/images/{}/{what}", segment(name));
+    let answer = client.put(&path, word).await?;
+    let answer: ImageStandingDone = serde_json::from_slice(&answer).context("the appliance's answer")?;
+    if as_json {
+        return output::json(&answer);
+    }
+    eprintln!("{}", answer.done);
+    Ok(())
+}
+
 async fn list(client: &Client, as_json: bool) -> Result<()> {
     let images: Vec<CatalogueEntry> = client.list("/api/v1/images").await?;
     if as_json {
         return output::json(&images);
     }
     let mut table = output::table(&[
-        "NAME", "FORMAT", "MB", "ARCH", "USER", "SOURCE", "LICENCE", "ADDED", "PACK", "RETIRED", "SHA-256",
+        "NAME", "FORMAT", "MB", "ARCH", "USER", "SOURCE", "LICENCE", "ADDED", "PACK", "RETIRED", "PINNED", "SHA-256",
     ]);
-    for CatalogueEntry { image, pack, retired } in &images {
+    for CatalogueEntry {
+        image,
+        pack,
+        retired,
+        pinned,
+        ..
+    } in &images
+    {
         table.add_row(vec![
             image.name.clone(),
             match &image.installer {
@@ -150,6 +200,7 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
                     instead: Some(instead), ..
                 }) => format!("take {}", output::plain(instead)),
             },
+            pinned.map_or_else(String::new, |_| "yes".to_owned()),
             image.sha256.to_string().chars().take(16).collect(),
         ]);
     }

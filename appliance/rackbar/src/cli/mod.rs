@@ -17,6 +17,7 @@ mod packs;
 mod plans;
 mod programs;
 mod proof;
+mod refresh;
 mod runs;
 mod secrets;
 mod services;

@@ -16,6 +16,7 @@ mod network;
 mod operations;
 mod options;
 mod packs;
+mod refresh;
 mod refusals;
 mod resolv;
 mod routes;

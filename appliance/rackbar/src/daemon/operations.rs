@@ -13,12 +13,12 @@ use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     Answer, Body, BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry,
-    EnrolmentEntry, ExpectedMachine, ExportEntry, HardwareLog, ImageStanding, LogLine, LogQuery, MediaList, NewImage,
-    NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, PutProgram,
-    Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict,
-    WebhookEntry,
+    EnrolmentEntry, ExpectedMachine, ExportEntry, HardwareLog, ImagePin, ImageRefresh, ImageStanding, LogLine,
+    LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder, PackState,
+    PlanRequest, PutProgram, Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, StorageOrder,
+    StorageState, Verdict, WebhookEntry,
 };
-use rackbar_model::{ImageEntry, Node, ProgramEntry};
+use rackbar_model::{ImageEntry, Node, ProgramEntry, Upstream};
 use rackbar_orchestrator::executor::{Executor, Expected, Install, OrderError, PlanRequest as Wanted, RunOrder};
 use rackbar_orchestrator::{Consoles, Rack};
 use rackbar_plan::{Plan, PlanId, Run, RunId, Site};
@@ -30,6 +30,7 @@ use super::handoff::{self, HandOff};
 
 use super::keep::Keep;
 use super::packs::Packs;
+use super::refresh::Refreshes;
 use super::refusals::{of_bmc, of_commit, of_image, of_node, of_plan, of_program, of_verify};
 use super::support::Support;
 use super::uploads::{stand, take_in, take_in_program};
@@ -48,6 +49,7 @@ pub(super) struct Asked {
     common: Common,
     cache: CacheDoor,
     packs: Packs,
+    refreshes: Refreshes,
     hooks: HookDoor,
     consoles: Arc<Consoles>,
     logs: Option<Arc<LogStore>>,
@@ -65,6 +67,12 @@ impl Asked {
     ) -> Self {
         let consoles = Arc::new(Consoles::new(rack.clone(), keep.folder.join("console")));
         consoles.record_where_wanted();
+        let refreshes = Refreshes::new(
+            rack.clone(),
+            works.executor.clone(),
+            works.images.clone(),
+            cache.clone(),
+        );
         Self {
             rack,
             works,
@@ -72,6 +80,7 @@ impl Asked {
             common,
             cache,
             packs,
+            refreshes,
             hooks,
             consoles,
             logs,
@@ -412,14 +421,22 @@ impl Operations for Asked {
     }
 
     fn put_image(&self, image: NewImage) -> Answer<'_, ImageEntry> {
-        let images = Self::images(self);
-        async move { take_in(images?, image).await }.boxed()
+        let (images, used) = (Self::images(self), self.works.executor.clone());
+        async move {
+            let images = images?;
+            // What stayed for runs that have ended makes room.
+            images.release(&used.images_in_use());
+            take_in(images, image).await
+        }
+        .boxed()
     }
 
     fn remove_image(&self, name: &str) -> Answer<'_, ()> {
         let (images, name) = (Self::images(self), name.to_owned());
         self.ask(move |executor, _| {
-            let removed = images?.remove(&name, &executor.images_in_use());
+            let (images, used) = (images?, executor.images_in_use());
+            images.release(&used);
+            let removed = images.remove(&name, &used);
             removed.map(drop).map_err(|error| of_image(&error))
         })
     }
@@ -448,6 +465,26 @@ impl Operations for Asked {
     fn set_image_standing(&self, name: &str, standing: ImageStanding) -> Answer<'_, String> {
         let (images, name) = (Self::images(self), name.to_owned());
         self.ask(move |_, _| stand(&*images?, &name, &standing))
+    }
+
+    fn set_image_upstream(&self, name: &str, upstream: Upstream) -> Answer<'_, String> {
+        let (refreshes, name) = (self.refreshes.clone(), name.to_owned());
+        self.ask(move |_, _| refreshes.set_upstream(&name, upstream))
+    }
+
+    fn pin_image(&self, name: &str, pin: ImagePin) -> Answer<'_, String> {
+        let (refreshes, name) = (self.refreshes.clone(), name.to_owned());
+        self.ask(move |_, _| refreshes.pin(&name, &pin))
+    }
+
+    fn refresh_image(&self, name: &str) -> Answer<'_, ImageRefresh> {
+        let (refreshes, name) = (self.refreshes.clone(), name.to_owned());
+        self.ask(move |_, _| refreshes.begin(&name))
+    }
+
+    fn image_refresh(&self, name: &str) -> Answer<'_, ImageRefresh> {
+        let outcome = self.refreshes.show(name);
+        async move { outcome }.boxed()
     }
 
     fn export(&self, passphrase: String) -> Answer<'_, Vec<u8>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use rackbar_artifacts::Programs;
-use rackbar_artifacts::images::{ImageMeta, Images};
+use rackbar_artifacts::images::{ImageMeta, Images, Upkeep};
 use rackbar_artifacts::programs::LARGEST;
 use rackbar_control::operations::{
     Body, CatalogueEntry, ImageStanding, NewImage, NewProgram, PutProgram, Refused, RetiredImage,
@@ -26,13 +26,24 @@ const HEARING: Duration = Duration::from_secs(20);
 /// What can be installed, and what of it lies in a data pack.
 pub(super) fn catalogue(images: &Images) -> Vec<CatalogueEntry> {
     let mut retired = images.retired();
-    let entry = |entry: Arc<ImageEntry>| CatalogueEntry {
-        retired: retired.remove(&entry.name).map(|retired| RetiredImage {
-            since: retired.since,
-            instead: retired.instead,
-        }),
-        pack: images.pack_of(&entry.name),
-        image: (*entry).clone(),
+    let entry = |entry: Arc<ImageEntry>| {
+        // What is kept of an entry of ours is not said of one in a pack with its name.
+        let pack = images.pack_of(&entry.name);
+        let upkeep = match pack {
+            None => images.upkeep(&entry.name),
+            Some(_) => Upkeep::default(),
+        };
+        CatalogueEntry {
+            retired: retired.remove(&entry.name).map(|retired| RetiredImage {
+                since: retired.since,
+                instead: retired.instead,
+            }),
+            pack,
+            upstream: upkeep.upstream,
+            refreshed: upkeep.refreshed,
+            pinned: upkeep.pinned,
+            image: (*entry).clone(),
+        }
     };
     images.list().into_iter().map(entry).collect()
 }

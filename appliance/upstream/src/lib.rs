@@ -1,0 +1,33 @@
+//! What publishers of operating systems say of their files, and whether it was they who said it.
+//!
+//! ```text
+//! armor     frames of OpenPGP texts (RFC 9580 sections 6 and 7), strict           pure
+//! keyring   trusted certificates, and whether a key of theirs may sign at a time  pure
+//! signed    a signed text, judged: what was signed, by whom, when                 pure
+//! sums      lists of digests, as sha256sum and BSD's sha256 write them            pure
+//! release   Debian's Release: its date, its end, its list; and replays of it      pure
+//! ```
+//! Contracts: only text that a good signature covers is given out; nothing reads a clock, a file or a socket; no text, however
+//! hostile, makes anything here panic. Secrets are nowhere near: signatures are verified, none is made and nothing is
+//! decrypted.
+
+mod armor;
+mod keyring;
+mod release;
+mod signed;
+mod sums;
+
+pub use armor::ArmorError;
+pub use keyring::{Keyring, KeyringError};
+pub use release::{Accepted, Release, ReleaseError, ReplayError};
+pub use signed::{Refusal, Refused, Signed, cleartext, detached};
+pub use sums::{Sum, Sums, SumsError};
+
+/// Bytes of a text that is signed, or of a list of digests. Debian's largest Release has a fifth of it.
+pub const MAX_TEXT: usize = 1 << 20;
+/// Bytes of a signature that lies beside its text.
+pub const MAX_SIGNATURE: usize = 64 << 10;
+/// Bytes of a file of trusted certificates. Debian's whole keyring has 60 KiB.
+pub const MAX_KEYS: usize = 512 << 10;
+/// So many seconds a signature may be ahead of our clock.
+pub const MAX_AHEAD: u64 = 300;
