@@ -5,7 +5,7 @@ mod sshd;
 
 use std::future::pending;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rackbar_ssh::{ClientKey, HostKeyPair, Program, Session, SshError};
 use sshd::{Sshd, program};
@@ -179,6 +179,25 @@ async fn what_left_the_process_group_is_ended_too_and_what_a_step_leaves_behind_
     assert!(killed.success());
 }
 
+/// The mark that all of a step's processes carry. The kernel shows no environment of a process that becomes another program
+/// at that moment.
+async fn mark_of(process: &Path) -> String {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let environment = std::fs::read_to_string(process.join("environ")).unwrap();
+        let mut words = environment.split('\0');
+        if let Some(mark) = words.find_map(|one| one.strip_prefix("RACKBAR_STEP=")) {
+            return mark.to_owned();
+        }
+        assert!(
+            Instant::now() < end,
+            "{} has no mark: {environment:?}",
+            process.display()
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_script_whose_connection_breaks_is_ended_and_told_as_lost_only_then() {
     let sshd = Sshd::start();
@@ -191,10 +210,9 @@ async fn a_script_whose_connection_breaks_is_ended_and_told_as_lost_only_then() 
             process_of(&folder.path().join("deaf")).await,
         ];
         // The server of this connection: the script's shell is its child.
-        let script = std::fs::read_to_string(processes[0].join("environ")).unwrap();
-        let mark = script.split('\0').find(|one| one.starts_with("RACKBAR_STEP=")).unwrap();
+        let mark = mark_of(&processes[0]).await;
         sshd.cut();
-        (processes, mark["RACKBAR_STEP=".len()..].to_owned())
+        (processes, mark)
     };
     let (lost, (processes, mark)) = tokio::join!(session.script(&text, pending(), MAX), watch);
     let error = lost.unwrap_err();
