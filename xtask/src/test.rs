@@ -51,10 +51,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let times = media.join("story-times");
     // Of an earlier run; that there is none is no error.
     let _ = std::fs::remove_file(&times);
-    // Two at a time: each starts its own machines, and much of a story is firmware that waits for its own clock.
+    // Three at a time: each starts its own machines, and much of a story is firmware that waits for its own clock.
     let mut scenarios = cargo();
     scenarios
-        .args(["test", "-p", "rackbar-scenarios", "--", "--test-threads=2"])
+        .args(["test", "-p", "rackbar-scenarios", "--", "--test-threads=3"])
         .args(&arguments.scenario);
     scenarios
         // Of a failed story its words matter: a backtrace through an executor hides them.
