@@ -48,6 +48,7 @@ pub(crate) use nodes::{find as find_node, power_word};
 pub(crate) use paging::etag;
 pub(crate) use plans::{deed as commit_deed, destroyed};
 pub(crate) use problem::{Problem, every};
+pub(crate) use refresh::{pinned_deed, refreshed_deed};
 pub(crate) use runs::{RunSummary, order_named};
 pub(crate) use storage::deed as storage_deed;
 pub(crate) use tokens::{made_deed, make_token, revoke_token, revoked_deed};

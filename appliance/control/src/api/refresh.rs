@@ -44,10 +44,7 @@ pub(crate) async fn pin(
     Path(name): Path<String>,
     Json(pin): Json<ImagePin>,
 ) -> Result<Response, Problem> {
-    let deed = match pin.pinned {
-        true => Deed(format!("pin image {name}")),
-        false => Deed(format!("let image {name} be refreshed again")),
-    };
+    let deed = pinned_deed(&name, &pin);
     let done = context.operations.pin_image(&name, pin).await?;
     Ok((Extension(deed), Json(ImageStandingDone { done })).into_response())
 }
@@ -63,7 +60,7 @@ pub(crate) async fn pin(
 )]
 pub(crate) async fn begin(State(context): State<Context>, Path(name): Path<String>) -> Result<Response, Problem> {
     let begun = context.operations.refresh_image(&name).await?;
-    let deed = Deed(format!("refresh image {name}"));
+    let deed = refreshed_deed(&name);
     Ok((Extension(deed), (StatusCode::ACCEPTED, Json(begun))).into_response())
 }
 
@@ -78,4 +75,17 @@ pub(crate) async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     Ok(tagged(&headers, &context.operations.image_refresh(&name).await?))
+}
+
+/// What the record of changes says of a refresh.
+pub(crate) fn refreshed_deed(name: &str) -> Deed {
+    Deed(format!("refresh image {name}"))
+}
+
+/// What the record of changes says of a pin.
+pub(crate) fn pinned_deed(name: &str, pin: &ImagePin) -> Deed {
+    match pin.pinned {
+        true => Deed(format!("pin image {name}")),
+        false => Deed(format!("let image {name} be refreshed again")),
+    }
 }

@@ -13,9 +13,9 @@ use rackbar_plan::{
 
 use crate::operations::{
     Answer, BootControl, BootRequest, BootServer, BootState, BootWaiter, CatalogueEntry, Condition, Consent,
-    ExpectedMachine, HardwareLog, HardwareLogLine, MediaDrive, MediaList, Operations, Order, PackEntry, PackState,
-    PlanRequest, Refused, RuleMatch, RuleTry, SensorList, SensorReading, SiteMistake, StorageDisk, StorageOrder,
-    StorageState,
+    ExpectedMachine, HardwareLog, HardwareLogLine, ImagePin, ImageRefresh, MediaDrive, MediaList, Operations, Order,
+    PackEntry, PackState, PlanRequest, RefreshState, Refused, RuleMatch, RuleTry, SensorList, SensorReading,
+    SiteMistake, StorageDisk, StorageOrder, StorageState,
 };
 
 /// What a hostile machine could call itself or its disk.
@@ -389,6 +389,7 @@ impl Operations for Office {
             "name": "debian-11", "format": "raw", "sha256": "00".repeat(32), "bytes": 512, "disk_bytes": 512, "arch": "x86_64",
             "source": HOSTILE, "licence": HOSTILE, "user": "root", "added": rackbar_model::Timestamp(0),
             "retired": {"since": rackbar_model::Timestamp(0), "instead": HOSTILE},
+            "upstream": {"kind": "sums", "sums": HOSTILE, "file": HOSTILE, "keys": HOSTILE},
         }));
         ready(Ok(vec![image.unwrap()])).boxed()
     }
@@ -410,6 +411,29 @@ impl Operations for Office {
 
     fn set_image_standing(&self, name: &str, standing: crate::operations::ImageStanding) -> Answer<'_, String> {
         self.ask(format!("{name} {standing:?}"));
+        ready(Ok(String::new())).boxed()
+    }
+
+    fn image_refresh(&self, name: &str) -> Answer<'_, ImageRefresh> {
+        let refresh = ImageRefresh {
+            image: name.into(),
+            state: RefreshState::Fetching,
+            words: format!("fetching {HOSTILE}"),
+            bytes: 40,
+            total: Some(100),
+            began: rackbar_model::Timestamp(0),
+            ended: None,
+        };
+        ready(Ok(refresh)).boxed()
+    }
+
+    fn refresh_image(&self, name: &str) -> Answer<'_, ImageRefresh> {
+        self.ask(format!("refresh {name}"));
+        self.image_refresh(name)
+    }
+
+    fn pin_image(&self, name: &str, pin: ImagePin) -> Answer<'_, String> {
+        self.ask(format!("{name} {pin:?}"));
         ready(Ok(String::new())).boxed()
     }
 

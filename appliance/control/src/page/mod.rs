@@ -6,6 +6,7 @@ mod fake;
 mod graph;
 mod hardware;
 mod plan_view;
+mod refresh;
 mod report;
 mod site;
 mod storage;
@@ -47,6 +48,7 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
         .route("/logs", get(logs))
         .merge(works::router())
         .merge(hardware::router())
+        .merge(refresh::router())
         .merge(storage::router())
         .merge(tokens::router())
         .route_layer(middleware::from_fn_with_state(context.clone(), page_guard));

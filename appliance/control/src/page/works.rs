@@ -11,7 +11,7 @@ use rackbar_plan::Plan;
 use serde::Deserialize;
 
 use super::plan_view::{by_node, duration, run_state};
-use super::{Viewer, foreign_form, frame, graph, message, render, shown, trouble, view};
+use super::{Viewer, foreign_form, frame, graph, message, refresh, render, shown, trouble, view};
 use crate::Context;
 use crate::api::{
     AuditFilter, Deed, Problem, RunSummary, changes_of, commit_deed, destroyed, find_node, order_named, standing_deed,
@@ -272,6 +272,7 @@ async fn images(State(context): State<Context>, Viewer(user): Viewer, headers: H
         Err(refused) => return trouble(&Problem::from(refused)),
     };
     images.sort_by(|a, b| a.image.name.cmp(&b.image.name));
+    let refreshes = refresh::last(&context, &images).await;
     let sizes: Vec<_> = images.iter().map(|one| view::size(one.image.bytes)).collect();
     // Like packs, they are shown where there are any: an appliance without a place for them has images all the same.
     let programs = context.operations.programs().await.unwrap_or_default();
@@ -281,7 +282,7 @@ async fn images(State(context): State<Context>, Viewer(user): Viewer, headers: H
     render(
         "images.html",
         context! {
-            page => "images", images => shown(&images), sizes => shown(&sizes), packs => shown(&packs),
+            page => "images", images => shown(&images), sizes => shown(&sizes), refreshes => shown(&refreshes), packs => shown(&packs),
             pack_sizes => shown(&pack_sizes), programs => shown(&programs), program_sizes => shown(&program_sizes),
             ..frame(&context, &headers, &user)
         },

@@ -422,3 +422,31 @@ async fn page_shows_programs_and_takes_one_out() {
     assert_eq!(post(format!("form_key={key}")).await.status(), StatusCode::SEE_OTHER);
     assert_eq!(*office.asked.lock().unwrap(), ["remove program node-setup"]);
 }
+
+#[tokio::test]
+async fn page_refreshes_an_image_and_keeps_one_as_it_is() {
+    let (context, office, _) = office().await;
+    let cookie = log_in(&context).await;
+    let html = text(ask(&context, "GET", "/images", Some(&cookie), "").await).await;
+    assert!(!html.contains(HOSTILE), "a publisher's words came through as they were");
+    for words in [
+        "<b>now:</b> fetching",
+        "max=\"100\" value=\"40\"",
+        "/images/debian-11/refresh",
+        "/images/debian-11/pin",
+    ] {
+        assert!(html.contains(words), "no {words:?} in\n{html}");
+    }
+    let key = form_key(&context, &cookie).await;
+    for (path, field) in [("refresh", ""), ("pin", "&pinned=true")] {
+        let post = async |key: &str| {
+            let body = format!("form_key={key}{field}");
+            let path = format!("/images/debian-11/{path}");
+            ask(&context, "POST", &path, Some(&cookie), &body).await.status()
+        };
+        assert_eq!(post("x").await, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(post(&key).await, StatusCode::SEE_OTHER, "{path}");
+    }
+    let asked = office.asked.lock().unwrap().clone();
+    assert_eq!(asked, ["refresh debian-11", "debian-11 ImagePin { pinned: true }"]);
+}
