@@ -174,3 +174,31 @@ fn the_next_boot_fetches_a_url_or_comes_from_elsewhere_once() {
     by_anna(&["node", "media", "eject", node]).failed(4);
     assert_eq!(hall.machine.boot_override(), Some(disk));
 }
+
+/// Sessions that were given back: what the site's profile asks for and no shipped one does for this maker.
+fn given_back(hall: &Hall) -> bool {
+    hall.ask(&["node", "sensors", &hall.node]).well();
+    let requests = hall.bmc.requests();
+    requests
+        .iter()
+        .any(|line| line.starts_with("DELETE /redfish/v1/SessionService/Sessions/"))
+}
+
+#[test]
+fn profiles_of_a_site_rule_its_bmcs_and_one_that_cannot_be_read_is_told() {
+    let hall = Hall::prepared(|folder| {
+        let profiles = folder.join("hw-profiles");
+        std::fs::create_dir(&profiles).unwrap();
+        let ours = "name = \"ours\"\nsource = \"seen in our hall\"\n[match]\nmanufacturer = \"virtual*\"\n\
+                    [quirks]\nsession_given_back = true\n";
+        std::fs::write(profiles.join("ours.toml"), ours).unwrap();
+        let wrong = "name = \"wrong\"\nsource = \"nowhere\"\n[match]\nmaker = \"x\"\n";
+        std::fs::write(profiles.join("wrong.toml"), wrong).unwrap();
+    });
+    assert!(given_back(&hall), "{:?}", hall.bmc.requests());
+    let events = hall.ask(&["events", "--json"]).well();
+    for part in ["wrong.toml", "maker", "not in force"] {
+        assert!(events.contains(part), "no {part}: {events}");
+    }
+    assert!(!given_back(&Hall::open()), "without the profile too");
+}

@@ -159,7 +159,13 @@ pub(crate) struct Hall {
 impl Hall {
     /// A machine that is on, found by its BMC.
     pub(crate) fn open() -> Self {
+        Self::prepared(|_| {})
+    }
+
+    /// The same, with something put into its folder, where the configuration lies, before the daemon starts.
+    pub(crate) fn prepared(put: impl FnOnce(&std::path::Path)) -> Self {
         let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
+        put(folder.path());
         let machine = Arc::new(Pretend::new(PowerState::On));
         let serial = Console::new(&folder.path().join("serial.log")).unwrap();
         let (bmc, end) = start_bmc(&net, machine.clone(), serial.clone());
