@@ -51,10 +51,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let times = media.join("story-times");
     // Of an earlier run; that there is none is no error.
     let _ = std::fs::remove_file(&times);
-    // Three at a time: each starts its own machines, and much of a story is firmware that waits for its own clock.
+    // Two at a time: each starts its own machines. Three make two cores busy all the time, and each story two to four times as
+    // long, for no gain.
     let mut scenarios = cargo();
     scenarios
-        .args(["test", "-p", "rackbar-scenarios", "--", "--test-threads=3"])
+        .args(["test", "-p", "rackbar-scenarios", "--", "--test-threads=2"])
         .args(&arguments.scenario);
     scenarios
         // Of a failed story its words matter: a backtrace through an executor hides them.
