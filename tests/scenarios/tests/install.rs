@@ -494,6 +494,12 @@ echo as-wanted
 expect_output = "as-wanted"
 timeout = 300
 
+[[role.cloud.step]]
+name = "own-program"
+program = "operators"
+arguments = ["--version"]
+expect_output = "rackbar "
+
 [[rule]]
 name = "everything"
 when = "true"
@@ -503,8 +509,15 @@ role = "cloud"
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cloud_image_takes_its_nocloud_seed_and_is_ready() -> Result<()> {
     let stage = prepared(&["n1"], |_| {}, CLOUD).await?;
+    // A static program that is at hand: the command line itself.
+    let cli = Cli::new(&stage).await?;
+    let program = cli.program().to_str().context("a path")?;
+    let add = ["program", "add", program, "--name", "operators"];
+    cli.run(&add, Duration::from_secs(120)).await?;
     let (_, id) = commit_all(&stage.api).await?;
     let run = until_done(&stage.api, id, READY).await?;
+    let ran = done(&run, "/step.own-program")?;
+    ensure!(ran.contains("rackbar "), "the program did not run: {ran}");
     let said = done(&run, "/step.look")?;
     println!("{said}");
     let node = stage.node("n1").await?.context("known")?;
