@@ -279,7 +279,8 @@ impl Store {
         self.read(|tx| tables::timeline(tx, node, limit))
     }
 
-    /// Number of the newest event; 0 before the first.
+    /// Number of the newest event; 0 before the first. Never lower than that of an event that was read before; its own event
+    /// may be a moment away from being readable.
     pub fn last_seq(&self) -> u64 {
         self.shared.last_seq.load(Ordering::Acquire)
     }

@@ -70,6 +70,9 @@ impl Writer<'_> {
                 told.push(event.clone());
             }
         }
+        // Before the commit, not after it: a reader who finds an event in the file must never be told of a lower number
+        // as the newest, or it believes that the journal is another one and begins again.
+        self.shared.last_seq.store(self.last_seq, Ordering::Release);
         let backlog = std::mem::take(&mut self.backlog);
         ops.splice(0..0, backlog);
         let result = self.commit(&ops).or_else(|error| {
@@ -81,7 +84,6 @@ impl Writer<'_> {
             Ok(()) => self.count += ops.iter().filter(|op| matches!(op, Op::Event(_))).count() as u64,
             Err(_) => self.keep_events(ops),
         }
-        self.shared.last_seq.store(self.last_seq, Ordering::Release);
         for reply in replies {
             let _ = reply.send(result.clone());
         }

@@ -77,6 +77,27 @@ fn what_is_written_is_read_after_opening_again() {
 }
 
 #[test]
+fn no_event_can_be_read_before_its_number_is_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("store.redb")).unwrap();
+    let writer = store.clone();
+    let writing = std::thread::spawn(move || {
+        for n in 1..=400 {
+            writer.append(event(n, None));
+            writer.flush().unwrap();
+        }
+    });
+    let mut after = 0;
+    while after < 400 {
+        let events = store.events(after, 1_000).unwrap();
+        let newest = store.last_seq();
+        after = events.last().map_or(after, |event| event.seq);
+        assert!(newest >= after, "event {after} is there and {newest} is called the newest");
+    }
+    writing.join().unwrap();
+}
+
+#[test]
 fn refusals_are_words() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.redb");
