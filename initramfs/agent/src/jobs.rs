@@ -6,17 +6,21 @@
 //!  Begin(same) ──▶ nothing: Progress or Ended is said again
 //!  Begin(other) while one runs ──▶ refused
 //! ```
+//! A job that does not move says for how long, and what its threads wait for: a disk that answers no more holds the thread
+//! that asked it inside the kernel, where nothing can end it.
 
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rackbar_install::{Control, Progress};
 use rackbar_messages::{FromAgent, JobFailure, JobId, JobReport, Work};
 
 use crate::report::say;
+use crate::still::Still;
 
 /// Ended jobs that are remembered. Their number is small and their reports are a few KiB.
 const REMEMBERED: usize = 64;
@@ -31,6 +35,7 @@ type Perform = dyn Fn(&Work, &Control) -> Outcome + Send + Sync;
 struct Running {
     job: JobId,
     control: Arc<Control>,
+    still: Still,
 }
 
 /// A job that ended.
@@ -102,7 +107,8 @@ impl Jobs {
         };
         let thread = thread::Builder::new().name("job".to_owned()).spawn(run);
         thread.map_err(|error| format!("no thread for the job: {error}"))?;
-        state.running = Some(Running { job, control });
+        let still = Still::default();
+        state.running = Some(Running { job, control, still });
         Ok(())
     }
 
@@ -171,13 +177,20 @@ impl Jobs {
         }
     }
 
-    /// How far the running job is.
+    /// How far the running job is, and when it has not moved for long, why.
     pub(crate) fn progress(&self) -> Option<(JobId, Progress)> {
-        let state = self.state();
-        state
-            .running
-            .as_ref()
-            .map(|running| (running.job, running.control.progress()))
+        let mut state = self.state();
+        let running = state.running.as_mut()?;
+        let mut progress = running.control.progress();
+        if let Some(words) = running.still.look(&progress, Instant::now()) {
+            progress.doing = format!("{}: {words}", progress.doing);
+        }
+        Some((running.job, progress))
+    }
+
+    /// True while a job runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.state().running.is_some()
     }
 
     /// Readable when a job has ended; [`hear`](Self::hear) silences it.
@@ -213,7 +226,7 @@ fn name(work: &Work) -> String {
 mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, channel};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     const A: JobId = JobId([1; 16]);
     const B: JobId = JobId([2; 16]);

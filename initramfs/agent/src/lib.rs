@@ -21,6 +21,7 @@ mod jobs;
 mod pin;
 mod report;
 mod session;
+mod still;
 mod uplink;
 mod watch;
 

@@ -273,7 +273,7 @@ impl Session {
             if now >= due {
                 return Ok(());
             }
-            let wake = jobs.progress().map_or(due, |_| due.min(self.progress_due));
+            let wake = if jobs.is_busy() { due.min(self.progress_due) } else { due };
             self.wait(wake, facts, jobs)?;
         }
     }

@@ -12,6 +12,7 @@ use rackbar_model::{
 use rackbar_plan::{Progress, RestartWay, StepSpec};
 use rackbar_ssh::HostKeyPair;
 use rackbar_store::Table;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::ssh::judged_step;
@@ -36,14 +37,52 @@ impl Appliance {
     pub(super) async fn job(&self, task: &mut Task, node: NodeId, work: Work) -> Result<JobReport, Done> {
         let progress = task.progress.clone();
         let mut give_up = task.give_up.clone();
-        let job = self
-            .rack
-            .job(node, task.job, work, move |one| progress(one), &mut give_up);
+        let moves = matches!(work, Work::Write { .. });
+        let (tell, told) = watch::channel(Progress::default());
+        let follow = move |one: Progress| {
+            // The words change with what the agent makes of a stillness; the numbers do not.
+            tell.send_if_modified(|last| {
+                let moved = (last.done, last.total) != (one.done, one.total);
+                last.clone_from(&one);
+                moved
+            });
+            progress(one);
+        };
+        let job = self.rack.job(node, task.job, work, follow, &mut give_up);
         let report = tokio::select! {
             report = job => report,
             never = self.keep_agent(task, node) => match never {},
+            doing = self.stuck(node, told), if moves => return Err(self.unstick(task, node, &doing).await),
         };
         report.map_err(|failure| Done::failed(failure.reason, failure.advice, failure.again))
+    }
+
+    /// Ends when the numbers of a job's progress have not changed for long under one agent, with what it was doing.
+    async fn stuck(&self, node: NodeId, mut told: watch::Receiver<Progress>) -> String {
+        let mut since = Instant::now();
+        while since.elapsed() < self.reach.stuck {
+            tokio::time::sleep(self.reach.look).await;
+            // A machine that is being booted again is not one that stands still.
+            if told.has_changed().unwrap_or(true) || self.rack.agent(node).is_none() {
+                since = Instant::now();
+                told.mark_unchanged();
+            }
+        }
+        told.borrow().doing.clone()
+    }
+
+    /// Ends a job that cannot be told to end: a thread that waits for a disk inside the kernel hears nobody, and goes with
+    /// its machine's restart only.
+    async fn unstick(&self, task: &Task, node: NodeId, doing: &str) -> Done {
+        let reason = format!("it stood still for {} s: {doing}", self.reach.stuck.as_secs());
+        match self.to_network(task, node, true).await {
+            Ok(()) => Done::failed(
+                format!("{reason}; the machine was restarted"),
+                "when it happens again, look at the disk's health, its controller and its cabling",
+                true,
+            ),
+            Err(error) => Done::failed(format!("{reason}, and it could not be restarted: {error}"), BY_HAND, true),
+        }
     }
 
     /// Gets our agent back when the machine lost its power or hangs: whoever waits for its work would wait for ever.

@@ -28,6 +28,9 @@ pub struct Reach {
     pub ssh_port: u16,
     /// Between two looks at a machine that restarts.
     pub look: Duration,
+    /// Time without any progress after which the writing of an image is taken for stuck. Longer than an agent tries to
+    /// fetch on, which ends in better words.
+    pub stuck: Duration,
     /// Silence of an installer, requests to its archive included, that is taken for a hang.
     pub installer_silent: Duration,
     /// The same after its archive refused a package.
@@ -40,6 +43,7 @@ impl Default for Reach {
             http_port: 80,
             ssh_port: 22,
             look: Duration::from_secs(2),
+            stuck: Duration::from_secs(6 * 60),
             // A server's firmware and the unpacking of a large package take minutes, a slow disk some more.
             installer_silent: Duration::from_secs(30 * 60),
             installer_refused: Duration::from_secs(90),
