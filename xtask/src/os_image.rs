@@ -61,12 +61,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 const CLOUD_INIT: &str = "debian-12-cloud-init";
 
 impl Arguments {
-    /// The image with cloud-init.
+    /// The image with the drivers of virtual machines only.
+    pub(crate) fn light() -> Self {
+        Self {
+            kernel: "cloud".into(),
+            ..Self::default()
+        }
+    }
+
+    /// The image with cloud-init and those drivers.
     pub(crate) fn cloud_init() -> Self {
         Self {
             name: CLOUD_INIT.into(),
-            ..Self::default()
+            ..Self::light()
         }
+    }
+
+    /// These, as words of the command line.
+    pub(crate) fn words(&self) -> Vec<String> {
+        vec![
+            "os-image".into(),
+            self.name.clone(),
+            "--kernel".into(),
+            self.kernel.clone(),
+        ]
     }
 }
 

@@ -7,6 +7,7 @@ use comfy_table::{Table, presets};
 
 use crate::beside::Beside;
 use crate::image;
+use crate::os_image;
 use crate::project::cargo;
 use crate::setup::{self, Need};
 use crate::step::step;
@@ -41,13 +42,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let media = image::ensure()?;
     let project = crate::project::Project::find()?;
-    let built = |arguments| -> Result<std::path::PathBuf> {
-        let image = crate::os_image::ensure_built(&project, &arguments)?;
+    let built = |arguments: os_image::Arguments| -> Result<std::path::PathBuf> {
+        let image = os_image::ensure_built(&project, &arguments)?;
         Ok(image.path.with_extension("").with_extension("json"))
     };
-    let system = built(crate::os_image::Arguments::default())?;
-    let cloud = built(crate::os_image::Arguments::cloud_init())?;
-    crate::os_image::ensure_installer(&project)?;
+    let [system, light, cloud] = systems().map(built);
+    os_image::ensure_installer(&project)?;
     let times = media.join("story-times");
     // Of an earlier run; that there is none is no error.
     let _ = std::fs::remove_file(&times);
@@ -63,14 +63,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .env("RACKBAR_MEDIA", media)
         .env("RACKBAR_STORY_TIMES", &times)
         .env("RACKBAR_XTASK", std::env::current_exe()?)
-        .env("RACKBAR_OS", system)
-        .env("RACKBAR_OS_CLOUD_INIT", cloud);
+        .env("RACKBAR_OS", system?)
+        .env("RACKBAR_OS_LIGHT", light?)
+        .env("RACKBAR_OS_CLOUD_INIT", cloud?);
     if let Some(url) = &arguments.archive {
         scenarios.env("RACKBAR_ARCHIVE", url);
     }
     let told = step("scenarios in QEMU", &mut scenarios);
     table(&times);
     told
+}
+
+/// The images that the scenarios install: one with the drivers of real servers, the others with those of virtual machines.
+fn systems() -> [os_image::Arguments; 3] {
+    use os_image::Arguments;
+    [Arguments::default(), Arguments::light(), Arguments::cloud_init()]
 }
 
 /// Runs all tests but the scenarios. Many of them wait, for a time limit or for a peer, and leave the processors to the
@@ -83,7 +90,13 @@ fn quick(media: bool) -> Result<()> {
         command
     };
     step("compiling the tests", &mut tests(&["--no-run", "--quiet"]))?;
-    let build = media.then(|| Beside::start("boot media", "image")).transpose()?;
+    let build = || {
+        let systems = systems();
+        let verbs = systems.iter().map(os_image::Arguments::words);
+        let verbs = std::iter::once(vec!["image".into()]).chain(verbs).collect();
+        Beside::start("boot media and systems to install", verbs)
+    };
+    let build = media.then(build).transpose()?;
     let told = step("unit, property and service tests", &mut tests(&[]));
     let built = build.map_or(Ok(()), Beside::finish);
     told.and(built)

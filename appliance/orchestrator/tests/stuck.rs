@@ -21,7 +21,12 @@ const STUCK: Duration = Duration::from_millis(1_500);
 async fn says(agent: &mut Agent, job: JobId, done: u64, doing: &str) {
     let total = 100;
     let doing = doing.into();
-    let progress = FromAgent::Progress { job, doing, done, total };
+    let progress = FromAgent::Progress {
+        job,
+        doing,
+        done,
+        total,
+    };
     agent.say(&progress).await.unwrap();
 }
 
@@ -45,7 +50,10 @@ async fn write_and_stop(mut agent: Agent) -> Instant {
         tokio::time::sleep(STUCK / 10).await;
     }
     loop {
-        let words = format!("writing debian-12: has not moved for {} ms", stopped.elapsed().as_millis());
+        let words = format!(
+            "writing debian-12: has not moved for {} ms",
+            stopped.elapsed().as_millis()
+        );
         says(&mut agent, job, done, &words).await;
         let heard = tokio::time::timeout(STUCK / 10, agent.hear()).await;
         if let Ok(Ok(ToAgent::Ask { id, ask: Ask::Reboot })) = heard {
@@ -91,7 +99,11 @@ async fn writing_that_stands_still_ends_with_the_machines_restart_and_says_what_
         "{}",
         failure.reason
     );
-    assert!(failure.reason.ends_with("the machine was restarted"), "{}", failure.reason);
+    assert!(
+        failure.reason.ends_with("the machine was restarted"),
+        "{}",
+        failure.reason
+    );
     assert!(failure.advice.contains("disk"), "{}", failure.advice);
     server.stop().await;
 }

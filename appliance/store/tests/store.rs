@@ -92,7 +92,10 @@ fn no_event_can_be_read_before_its_number_is_the_newest() {
         let events = store.events(after, 1_000).unwrap();
         let newest = store.last_seq();
         after = events.last().map_or(after, |event| event.seq);
-        assert!(newest >= after, "event {after} is there and {newest} is called the newest");
+        assert!(
+            newest >= after,
+            "event {after} is there and {newest} is called the newest"
+        );
     }
     writing.join().unwrap();
 }

@@ -273,7 +273,11 @@ impl Session {
             if now >= due {
                 return Ok(());
             }
-            let wake = if jobs.is_busy() { due.min(self.progress_due) } else { due };
+            let wake = if jobs.is_busy() {
+                due.min(self.progress_due)
+            } else {
+                due
+            };
             self.wait(wake, facts, jobs)?;
         }
     }

@@ -90,7 +90,9 @@ fn frames(stack: &str) -> String {
     let function = |line: &str| {
         let (_, rest) = line.split_once("] ")?;
         let name = rest.split('+').next()?.trim();
-        let clean = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
+        let clean = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
         (clean && !name.is_empty()).then(|| name.to_owned())
     };
     let names: Vec<String> = stack.lines().filter_map(function).take(FRAMES).collect();
@@ -135,7 +137,12 @@ mod tests {
             fs::write(folder.join("stack"), stack).unwrap();
         };
         thread("1", "rackbar-agent\n", "1 (rackbar-agent) S 0", "");
-        thread("7", "job\n", "7 (job) S 0", "[<0>] futex_wait_queue+0x60/0x90\n[<0>] futex_wait+0x1/0x2\n");
+        thread(
+            "7",
+            "job\n",
+            "7 (job) S 0",
+            "[<0>] futex_wait_queue+0x60/0x90\n[<0>] futex_wait+0x1/0x2\n",
+        );
         let stack = "[<0>] blk_execute_rq+0x8a/0x160\n[<0>] \u{1b}[31m+0x1/0x2\n[<0>] a+0/1\n[<0>] b+0/1\n[<0>] c+0/1\n\
                      [<0>] d+0/1\n";
         thread("8", "writer\n", "8 (wri) ter) D 0", stack);
@@ -144,6 +151,9 @@ mod tests {
             "job waits (futex_wait_queue < futex_wait), writer waits in the kernel for a device \
              (blk_execute_rq < a < b < c)"
         );
-        assert_eq!(waits(&folder.path().join("gone")), "what its threads wait for cannot be read");
+        assert_eq!(
+            waits(&folder.path().join("gone")),
+            "what its threads wait for cannot be read"
+        );
     }
 }

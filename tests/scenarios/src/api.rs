@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -23,10 +25,13 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsConnector;
 
 /// An emulated appliance on a busy machine takes its time for a handshake.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Between two questions whether it lives.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The API of one appliance.
 pub struct Api {
@@ -110,6 +115,23 @@ impl Api {
     /// True when the appliance answers that it lives.
     pub async fn healthy(&self) -> bool {
         matches!(self.request(Method::GET, "/healthz", None).await, Ok((200, _)))
+    }
+
+    /// Ends when the appliance answers that it lives.
+    pub async fn lives(&self) {
+        let mut asked = FuturesUnordered::new();
+        loop {
+            // Never one question alone: one that was asked before the appliance had an address is carried to it again by
+            // QEMU's network after three seconds or six, however early it serves.
+            asked.push(self.healthy());
+            let again = Instant::now() + ASK_AGAIN;
+            while let Ok(Some(answer)) = timeout_at(again, asked.next()).await {
+                if answer {
+                    return;
+                }
+            }
+            sleep_until(again).await;
+        }
     }
 
     /// What the appliance says of its readiness.

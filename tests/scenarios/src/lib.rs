@@ -218,14 +218,8 @@ impl Stage {
     /// # Errors
     /// When it does not in time.
     pub async fn until_serving(&self) -> Result<()> {
-        let healthy = || async {
-            if self.api.healthy().await {
-                Ok(())
-            } else {
-                Err("/healthz does not answer")
-            }
-        };
-        eventually("the appliance serves", SERVING, healthy).await?;
+        let lives = tokio::time::timeout(SERVING, self.api.lives()).await;
+        lives.with_context(|| format!("the appliance serves: not within {} s", SERVING.as_secs()))?;
         self.appliance.machine.booted();
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use rackbar_plan::Stand;
-use rackbar_scenarios::install::{READY, commit_all, until_done};
+use rackbar_scenarios::install::{self, READY, commit_all, until_done};
 use rackbar_scenarios::{Stage, rack_file};
 use rackbar_vrack::rack::RackFile;
 
@@ -58,14 +58,14 @@ async fn disks_are_erased_by_their_own_means_or_overwritten_and_nothing_is_left(
     let mut file = rack_file("demo")?;
     file.nodes.retain(|node| names.contains(&node.name.as_str()));
     small(&mut file);
-    let stage = Stage::set(file).await?;
+    let stage = Stage::serving_with(file, |text| text).await?;
     let secret = b"what an earlier owner left here. ".repeat(2048);
     let disks = names.map(|name| stage.rack.directory().join(format!("{name}.disk0")));
     for disk in &disks {
         let file = std::fs::File::options().write(true).open(disk)?;
         std::os::unix::fs::FileExt::write_all_at(&file, &secret, LEFT_AT)?;
     }
-    let stage = discovered(stage, &names, ERASED).await?;
+    let stage = discovered(stage, &names, ERASED, &install::light_image()?).await?;
     let (_, id) = commit_all(&stage.api).await?;
     let run = until_done(&stage.api, id, READY).await?;
     all_ready(&stage, &names).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rackbar_plan::{Run, RunId, RunState, Stand};
 use rackbar_scenarios::cli::Cli;
-use rackbar_scenarios::install::{self, PlanRequest, READY, commit_all, is_ready, until_done};
+use rackbar_scenarios::install::{self, Image, PlanRequest, READY, commit_all, is_ready, until_done};
 use rackbar_scenarios::{Stage, eventually, rack_file};
 use rackbar_vrack::rack::RackFile;
 use rackbar_vrack::seat::{MachinePower, PowerAction};
@@ -38,34 +38,25 @@ when = "true"
 role = "worker"
 "#;
 
-/// The demo rack's first machines, serving and discovered, with the image in the catalogue and `site` in force.
+/// The demo rack's first machines, discovered by an appliance that was saved when it served, with the light image in the
+/// catalogue and `site` in force.
 pub(crate) async fn prepared(names: &[&str], change: impl FnOnce(&mut RackFile), site: &str) -> Result<Stage> {
-    prepared_with(names, change, |configuration| configuration, site).await
-}
-
-/// The same with the appliance's configuration changed.
-async fn prepared_with(
-    names: &[&str],
-    change: impl FnOnce(&mut RackFile),
-    configure: impl FnOnce(String) -> String,
-    site: &str,
-) -> Result<Stage> {
     let mut file = rack_file("demo")?;
     file.nodes.retain(|node| names.contains(&node.name.as_str()));
     change(&mut file);
-    discovered(Stage::set_with(file, configure).await?, names, site).await
+    let stage = Stage::serving_with(file, |configuration| configuration).await?;
+    discovered(stage, names, site, &install::light_image()?).await
 }
 
-/// The same of a rack that is built.
-pub(crate) async fn discovered(stage: Stage, names: &[&str], site: &str) -> Result<Stage> {
-    stage.start_appliance().await?;
+/// The same of a rack whose appliance serves, with the image of the site's systems.
+pub(crate) async fn discovered(stage: Stage, names: &[&str], site: &str, image: &Image) -> Result<Stage> {
     for name in names {
         stage.power_on(name).await?;
     }
     if site.contains("debian-12-cloud-init") {
         stage.api.upload(&install::cloud_image()?).await?;
     } else if site.contains("os = ") {
-        stage.api.upload(&install::image()?).await?;
+        stage.api.upload(image).await?;
     }
     for name in names {
         stage.until_discovered(name).await?;
@@ -102,7 +93,11 @@ async fn a_bios_and_a_uefi_machine_get_debian_and_are_ready() -> Result<()> {
         "addresses =",
         "dns = \"own\"\nntp = \"own\"\nsyslog = \"own\"\naddresses =",
     );
-    let stage = prepared_with(&names, |_| {}, configure, &site).await?;
+    let mut file = rack_file("demo")?;
+    file.nodes.retain(|node| names.contains(&node.name.as_str()));
+    let stage = Stage::set_with(file, configure).await?;
+    stage.start_appliance().await?;
+    let stage = discovered(stage, &names, &site, &install::image()?).await?;
     let cli = Cli::new(&stage).await?;
     let mut called = Vec::new();
     for name in names {
@@ -393,7 +388,7 @@ async fn until_under_way(stage: &Stage, id: RunId, kind: &str, percent: u64) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_in_the_middle_of_writing_recovers() -> Result<()> {
     let stage = prepared(&["n1"], |_| {}, "version = 1\n").await?;
-    stage.api.upload(&install::image()?).await?;
+    stage.api.upload(&install::light_image()?).await?;
     let name = stage.node("n1").await?.context("known")?.name;
     let cli = Cli::new(&stage).await?;
     operator::installs_simply(&cli, &name).await?;

@@ -137,7 +137,7 @@ async fn a_rack_without_an_uplink_gets_ready_out_of_one_iso() -> Result<()> {
     let (upstream, answers) = tokio::task::spawn_blocking(move || recorded(&at)).await??;
     let signer = SigningKey::from_seed(&Secret::new([9; 32])).context("a key")?;
     let path = folder.path().join("debian-12.pack");
-    pack(&install::image()?, answers, &signer, &path)?;
+    pack(&install::light_image()?, answers, &signer, &path)?;
 
     let mut file = rack_file("demo")?;
     file.nodes.retain(|node| node.name == MACHINE);

@@ -151,13 +151,15 @@ async fn bring_up(rack: &Arc<Rack>, image: &Path, wanted: Option<&Wanted>, start
 /// Waits until the API answers, or the appliance's machine ended.
 async fn serving(api: &Api, machine: &rackbar_vrack::machine::Machine, view: &mut View) -> Result<()> {
     view.say("appliance", "starting");
-    while !api.healthy().await {
-        if machine.state() == PowerState::Off {
-            bail!("the appliance switched itself off");
+    let off = async {
+        while machine.state() != PowerState::Off {
+            tokio::time::sleep(LOOK).await;
         }
-        tokio::time::sleep(LOOK).await;
+    };
+    tokio::select! {
+        () = api.lives() => Ok(()),
+        () = off => bail!("the appliance switched itself off"),
     }
-    Ok(())
 }
 
 /// Adds the appliance's last words to an error.

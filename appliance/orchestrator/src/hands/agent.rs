@@ -81,7 +81,11 @@ impl Appliance {
                 "when it happens again, look at the disk's health, its controller and its cabling",
                 true,
             ),
-            Err(error) => Done::failed(format!("{reason}, and it could not be restarted: {error}"), BY_HAND, true),
+            Err(error) => Done::failed(
+                format!("{reason}, and it could not be restarted: {error}"),
+                BY_HAND,
+                true,
+            ),
         }
     }
 
