@@ -129,6 +129,28 @@ fn is_closed(rack: &Rack, address: &str) -> bool {
         .contains("connection refused")
 }
 
+/// Another DNS server on our address.
+fn hold_port(rack: &Rack) -> Child {
+    let target = rack.daemon.id().to_string();
+    // Several tests do this at a time, and two that write one file at once do not both start.
+    let pid = format!("--pid-file={}", rack.path("dnsmasq.pid").display());
+    let program = [
+        "-t",
+        &target,
+        "-n",
+        "dnsmasq",
+        "-k",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+    ];
+    let holder = Command::new("nsenter")
+        .args(program)
+        .args(["--listen-address=10.10.0.1", "--bind-interfaces", &pid])
+        .stderr(Stdio::null())
+        .spawn();
+    holder.unwrap()
+}
+
 #[test]
 fn services_follow_the_configuration_and_the_site_while_they_run() {
     let rack = Rack::start("dns = \"own\"\nntp = \"own\"\nsyslog = \"own\"");
@@ -186,23 +208,7 @@ fn services_follow_the_configuration_and_the_site_while_they_run() {
 #[test]
 fn a_service_that_cannot_listen_says_who_holds_the_port_and_comes_when_it_is_free() {
     let rack = Rack::start("");
-    let target = rack.daemon.id().to_string();
-    let held = [
-        "-t",
-        &target,
-        "-n",
-        "dnsmasq",
-        "-k",
-        "--conf-file=/dev/null",
-        "--listen-address=10.10.0.1",
-        "--bind-interfaces",
-    ];
-    let mut holder = Command::new("nsenter")
-        .args(held)
-        .args(["--no-resolv"])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut holder = hold_port(&rack);
     rack.wait("the port is held", || !is_closed(&rack, "@10.10.0.1"));
     rack.configure("dns = \"own\"");
     rack.wait("the trouble is told", || {
@@ -219,19 +225,7 @@ fn a_service_that_cannot_listen_says_who_holds_the_port_and_comes_when_it_is_fre
 #[test]
 fn a_plan_shows_a_service_of_the_site_that_does_not_serve_and_its_run_waits_for_it() {
     let rack = Rack::start("");
-    let target = rack.daemon.id().to_string();
-    let held = [
-        "--conf-file=/dev/null",
-        "--listen-address=10.10.0.1",
-        "--bind-interfaces",
-        "--no-resolv",
-    ];
-    let mut holder = Command::new("nsenter")
-        .args(["-t", &target, "-n", "dnsmasq", "-k"])
-        .args(held)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut holder = hold_port(&rack);
     rack.wait("the port is held", || !is_closed(&rack, "@10.10.0.1"));
     rack.site("version = 1\n[network.lan]\nsubnet = \"10.10.0.0/24\"\ndns = \"own\"\nntp = \"own\"\n");
     let holds = format!("dnsmasq (process {}) holds port 53", holder.id());
