@@ -95,8 +95,8 @@ impl<'a> Services<'a> {
                 let Some(spec) = spec(name, network, service, facts) else {
                     continue;
                 };
-                let same = |place: &&mut Place| place.spec.service == service && place.spec.at == spec.at;
-                match places.iter_mut().enumerate().find(|(_, place)| same(&place)) {
+                let same = |place: &Place| place.spec.service == service && place.spec.at == spec.at;
+                match places.iter_mut().enumerate().find(|(_, place)| same(place)) {
                     Some((at, place)) => {
                         place.spec.networks.push(name.clone());
                         of_network.insert((name.as_str(), service), at);

@@ -423,11 +423,11 @@ mod tests {
         }
         for (bad, says) in [
             (
-                "with=apt\nuri=http://deb.debian.org/debian/\nresult=good\n",
+                "with=apt\nuri=http://archive.example.org/debian/\nresult=good\n",
                 "set to use no proxy",
             ),
             (
-                "with=apt\nuri=http://10.0.0.1:3142/mirror/debian/\nuri=http://deb.debian.org/debian/\nresult=good\n",
+                "with=apt\nuri=http://10.0.0.1:3142/mirror/debian/\nuri=http://archive.example.org/debian/\nresult=good\n",
                 "set to use no proxy",
             ),
             (
