@@ -34,6 +34,7 @@ mod power;
 mod rack;
 mod record;
 mod records;
+mod serving;
 mod settings;
 mod tokens;
 

@@ -19,6 +19,7 @@ use crate::error::{PowerError, RenameError};
 use crate::installs::Installs;
 use crate::mind::Mind;
 use crate::record::Record;
+use crate::serving::Serving;
 use crate::settings::{Role, Settings};
 use crate::tokens::Tokens;
 
@@ -64,6 +65,7 @@ pub(crate) struct Inner {
     revision: AtomicU64,
     broadcast: broadcast::Sender<Arc<Event>>,
     services: Mutex<BTreeMap<String, ServiceStatus>>,
+    pub(crate) serving: Serving,
     leases: Mutex<BTreeMap<Ipv4Addr, Lease>>,
     queue: Mutex<Queue>,
     wake: Condvar,
@@ -142,6 +144,7 @@ impl Rack {
             revision: AtomicU64::new(1),
             broadcast,
             services: Mutex::default(),
+            serving: Serving::default(),
             leases: Mutex::new(leases),
             queue: Mutex::default(),
             wake: Condvar::new(),

@@ -157,6 +157,7 @@ impl Stage {
             site_name: "test".into(),
         };
         let executor = Executor::start(rack.clone(), store, parts).unwrap();
+        rack.set_serving(rackbar_plan::OwnService::Proxy, [[127, 0, 0, 1].into()]);
         let site = site();
         let server = Server::start(&site, rack.clone(), Duration::from_secs(600)).await;
         Self {

@@ -8,6 +8,7 @@ use rackbar_model::{BurnIn, Digest, DiskRef, EraseMethod, ImageFormat, NodeId, O
 use serde::{Deserialize, Serialize};
 
 use crate::site::RunLimits;
+use crate::{OwnService, ServiceSpec};
 
 /// The name of a plan: the first 12 hexadecimal digits of the SHA-256 of its inputs and actions. The same inputs give
 /// the same plan and the same name.
@@ -68,6 +69,10 @@ pub struct Inputs {
     /// Digest of each program that a step runs, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub programs: BTreeMap<String, Digest>,
+    /// What the site wants of each service of the networks that the planned systems are on, by field of the site file, such
+    /// as `network.lan.dns`: `off`, `own at ...` or `external at ...`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, String>,
 }
 
 /// An immutable plan.
@@ -139,7 +144,7 @@ pub enum Target {
     Node(NodeId),
     /// The machine's BMC.
     Bmc(NodeId),
-    /// A service of the appliance, by name.
+    /// A service that systems use, by its field of the site file, such as `network.lan.dns`.
     Service(String),
     /// Nothing of its own: a barrier.
     Rack,
@@ -159,7 +164,7 @@ pub struct Action {
     pub layer: Layer,
     /// What to do.
     pub kind: ActionKind,
-    /// What it changes. Empty when it only looks or waits.
+    /// What it changes; of a service what is wanted beside what was seen. Else empty when it only looks or waits.
     pub changes: Vec<Change>,
     /// Actions that must have ended well before.
     pub needs: Vec<ActionId>,
@@ -310,6 +315,19 @@ pub enum ActionKind {
         /// Who the system is; without its host key, which is filled in when the answers are made.
         setup: Box<OsSetup>,
     },
+    /// See that a service is there which systems are told to use: of our own that it serves, another's by asking it.
+    /// Waits for it within the action's bounds.
+    Service(ServiceSpec),
+}
+
+impl Action {
+    /// Under what it is listed when it is no node's.
+    pub const fn shared(&self) -> &'static str {
+        match self.target {
+            Target::Service(_) => "services",
+            Target::Node(_) | Target::Bmc(_) | Target::Rack => "rack",
+        }
+    }
 }
 
 /// How a BMC is to be on the network.
@@ -412,7 +430,7 @@ impl ActionKind {
     }
 
     /// The names of all kinds, as [`Self::name`] gives them.
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 23] = [
         "agent",
         "agent.restart",
         "barrier",
@@ -430,6 +448,10 @@ impl ActionKind {
         "os.write",
         "rescue",
         "restart",
+        "service.dns",
+        "service.ntp",
+        "service.proxy",
+        "service.syslog",
         "step",
         "verify",
     ];
@@ -456,6 +478,12 @@ impl ActionKind {
             Self::Rescue { .. } => "rescue",
             Self::BmcSetUp { .. } => "bmc.setup",
             Self::Installer { .. } => "os.install",
+            Self::Service(spec) => match spec.service {
+                OwnService::Dns => "service.dns",
+                OwnService::Ntp => "service.ntp",
+                OwnService::Proxy => "service.proxy",
+                OwnService::Syslog => "service.syslog",
+            },
         }
     }
 }

@@ -1,13 +1,13 @@
 //! What the planner may know of the world: nodes as observed, the catalogue, the appliance's own services.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rackbar_model::{Digest, ImageEntry, Node, OsSetup, ProgramEntry, RootTarget, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::digest;
+use crate::{ServiceSeen, digest};
 
 /// The proxy's mirror that Debian's installer fetches from.
 pub const DEBIAN_MIRROR: &str = "debian";
@@ -25,6 +25,9 @@ pub struct Facts {
     pub programs: BTreeMap<String, ProgramEntry>,
     /// Services the appliance offers itself; `"own"` in a site file is refused for any other.
     pub services: BTreeSet<OwnService>,
+    /// What was seen of services, by what systems are told of each: [`ServiceSpec::at`](crate::ServiceSpec::at). Those that
+    /// nobody has looked at are not in it.
+    pub seen: BTreeMap<(OwnService, Vec<String>), ServiceSeen>,
     /// Names of the mirrors of its proxy.
     pub mirrors: BTreeSet<String>,
     /// The appliance's own addresses. Never given to a node; `"own"` services are at the one in the network's subnet.
@@ -35,6 +38,7 @@ pub struct Facts {
 
 /// A service the appliance can offer to installed systems.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OwnService {
     /// Names.
@@ -48,6 +52,9 @@ pub enum OwnService {
 }
 
 impl OwnService {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Dns, Self::Ntp, Self::Proxy, Self::Syslog];
+
     /// Its name as site files write it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -55,6 +62,15 @@ impl OwnService {
             Self::Ntp => "ntp",
             Self::Proxy => "proxy",
             Self::Syslog => "syslog",
+        }
+    }
+
+    /// How systems are told of the appliance's own at `address`.
+    pub fn at(self, address: IpAddr) -> String {
+        match self {
+            Self::Dns | Self::Ntp => address.to_string(),
+            Self::Proxy => format!("http://{}", SocketAddr::new(address, 3128)),
+            Self::Syslog => SocketAddr::new(address, 514).to_string(),
         }
     }
 }

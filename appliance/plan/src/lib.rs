@@ -10,6 +10,7 @@ mod facts;
 pub mod planner;
 pub mod rules;
 mod run;
+mod service;
 pub mod site;
 
 pub use action::{
@@ -20,4 +21,5 @@ pub use facts::{DEBIAN_MIRROR, Facts, Installed, NodeFacts, OwnService, SetupDig
 pub use planner::{destroys_more, plan, stale};
 pub use rules::{RuleTrace, bind};
 pub use run::{Attempt, Outcome, Progress, Run, RunId, RunState, Stand};
+pub use service::{ServiceSeen, ServiceSpec};
 pub use site::{Site, SiteProblem};

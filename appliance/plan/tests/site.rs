@@ -316,4 +316,9 @@ fn limits_name_kinds_of_actions_and_leave_room_for_one() {
     assert_eq!(found.len(), 3, "{found:#?}");
     let limits = site("version = 1\n[limits]\nat_once = 40\nkinds = { \"os.write\" = 4 }\n").limits;
     assert_eq!((limits.at_once, limits.kinds["os.write"]), (Some(40), 4));
+    assert_eq!(limits.words().as_deref(), Some("at most 40 actions, 4 of os.write"));
+    let words = |limits: &str| site(&format!("version = 1\n[limits]\n{limits}\n")).limits.words();
+    assert_eq!(words("at_once = 1").as_deref(), Some("at most 1 action"));
+    assert_eq!(words("kinds = { agent = 2 }").as_deref(), Some("at most 2 of agent"));
+    assert_eq!(words(""), None);
 }

@@ -129,6 +129,28 @@ fn is_closed(rack: &Rack, address: &str) -> bool {
         .contains("connection refused")
 }
 
+/// Another DNS server on our address.
+fn hold_port(rack: &Rack) -> Child {
+    let target = rack.daemon.id().to_string();
+    // Several tests do this at a time, and two that write one file at once do not both start.
+    let pid = format!("--pid-file={}", rack.path("dnsmasq.pid").display());
+    let program = [
+        "-t",
+        &target,
+        "-n",
+        "dnsmasq",
+        "-k",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+    ];
+    let holder = Command::new("nsenter")
+        .args(program)
+        .args(["--listen-address=10.10.0.1", "--bind-interfaces", &pid])
+        .stderr(Stdio::null())
+        .spawn();
+    holder.unwrap()
+}
+
 #[test]
 fn services_follow_the_configuration_and_the_site_while_they_run() {
     let rack = Rack::start("dns = \"own\"\nntp = \"own\"\nsyslog = \"own\"");
@@ -186,23 +208,7 @@ fn services_follow_the_configuration_and_the_site_while_they_run() {
 #[test]
 fn a_service_that_cannot_listen_says_who_holds_the_port_and_comes_when_it_is_free() {
     let rack = Rack::start("");
-    let target = rack.daemon.id().to_string();
-    let held = [
-        "-t",
-        &target,
-        "-n",
-        "dnsmasq",
-        "-k",
-        "--conf-file=/dev/null",
-        "--listen-address=10.10.0.1",
-        "--bind-interfaces",
-    ];
-    let mut holder = Command::new("nsenter")
-        .args(held)
-        .args(["--no-resolv"])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut holder = hold_port(&rack);
     rack.wait("the port is held", || !is_closed(&rack, "@10.10.0.1"));
     rack.configure("dns = \"own\"");
     rack.wait("the trouble is told", || {
@@ -214,4 +220,42 @@ fn a_service_that_cannot_listen_says_who_holds_the_port_and_comes_when_it_is_fre
     rack.wait("DNS came up", || {
         rack.dig(&["@10.10.0.1", "rackbar.rack.example"]).contains("10.10.0.1")
     });
+}
+
+#[test]
+fn a_plan_shows_a_service_of_the_site_that_does_not_serve_and_its_run_waits_for_it() {
+    let rack = Rack::start("");
+    let mut holder = hold_port(&rack);
+    rack.wait("the port is held", || !is_closed(&rack, "@10.10.0.1"));
+    rack.site("version = 1\n[network.lan]\nsubnet = \"10.10.0.0/24\"\ndns = \"own\"\nntp = \"own\"\n");
+    let holds = format!("dnsmasq (process {}) holds port 53", holder.id());
+    rack.wait("the plan shows why", || rack.rackbar(&["plan"]).contains(&holds));
+    rack.wait("our NTP serves", || !rack.rackbar(&["plan"]).contains("service.ntp"));
+    let shown = rack.rackbar(&["plan"]);
+    for part in [
+        "1 action on 0 machines",
+        "services",
+        "layer 4",
+        "service.dns",
+        "own at 10.10.0.1",
+        "seen not to serve",
+    ] {
+        assert!(shown.contains(part), "no {part}: {shown}");
+    }
+    let plan: serde_json::Value = serde_json::from_str(&rack.rackbar(&["plan", "--json"])).unwrap();
+    let action = &plan["actions"][0];
+    assert_eq!(action["target"]["service"], "network.lan.dns");
+    assert_eq!(action["kind"]["service"]["own"], "10.10.0.1");
+    assert_eq!((action["node"].is_null(), action["destroys"].is_null()), (true, true));
+    rack.rackbar(&["commit", plan["id"].as_str().unwrap(), "--detach"]);
+    rack.wait("the run waits, and says for what", || {
+        rack.rackbar(&["run", "show", "1"])
+            .contains("waiting for the appliance's own dns")
+    });
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    rack.wait("the run is done", || {
+        rack.rackbar(&["run", "show", "1"]).contains("run 1, done")
+    });
+    assert!(rack.rackbar(&["plan"]).contains("There is nothing to do."));
 }

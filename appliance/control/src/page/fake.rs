@@ -1,4 +1,4 @@
-//! A rack office with fixed answers for the page's tests: one plan of one machine, and its run half way.
+//! A rack office with fixed answers for the page's tests: one plan of one machine and a service, and its run half way.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt as _;
 use futures_util::future::ready;
 use rackbar_model::{Digest, NodeId, Timestamp};
+use rackbar_plan::site::RunLimits;
 use rackbar_plan::{
-    Action, ActionId, ActionKind, Attempt, Change, Inputs, Layer, Limits, Outcome, Plan, PlanId, Progress, Run, RunId,
-    RunState, Stand, Target,
+    Action, ActionId, ActionKind, Attempt, Change, Inputs, Layer, Limits, Outcome, OwnService, Plan, PlanId, Progress,
+    Run, RunId, RunState, ServiceSpec, Stand, Target,
 };
 
 use crate::operations::{
@@ -51,12 +52,48 @@ fn action(node: NodeId, kind: ActionKind, layer: Layer, needs: &[&str], destroys
     }
 }
 
+/// A service that the machine's checks need, at a place with a hostile name.
+fn service() -> Action {
+    let at = format!("10.20.0.2 {HOSTILE}");
+    Action {
+        id: ActionId("network.lan/dns".into()),
+        node: None,
+        target: Target::Service("network.lan.dns".into()),
+        layer: Layer::Clients,
+        kind: ActionKind::Service(ServiceSpec {
+            service: OwnService::Dns,
+            own: None,
+            at: vec![at.clone()],
+            networks: vec!["lan".into()],
+        }),
+        changes: vec![Change {
+            what: "dns service".into(),
+            observed: Some(format!("missing when it was last asked {HOSTILE}")),
+            wanted: format!("external at {at}"),
+        }],
+        needs: Vec::new(),
+        destroys: None,
+        reboots: false,
+        estimate_seconds: 1,
+        reason: format!("systems on network lan ask {at} for names"),
+        limits: Limits { seconds: 60, tries: 6 },
+    }
+}
+
 /// A plan that empties the machine's disk, with a serial number that a hostile disk shows.
 pub(super) fn plan(node: NodeId) -> Plan {
     let erase = ActionKind::Erase {
         disks: Vec::new(),
         method: rackbar_model::EraseMethod::Signatures,
     };
+    let mut verify = action(
+        node,
+        ActionKind::Verify { checks: Vec::new() },
+        Layer::System,
+        &["disk.erase"],
+        None,
+    );
+    verify.needs.push(service().id);
     let loses = format!("/dev/sda, serial {HOSTILE}, 20 GB");
     Plan {
         id: PlanId("0123456789ab".into()),
@@ -66,8 +103,10 @@ pub(super) fn plan(node: NodeId) -> Plan {
             nodes: BTreeMap::new(),
             images: BTreeMap::new(),
             programs: BTreeMap::new(),
+            services: BTreeMap::new(),
         },
         actions: vec![
+            service(),
             action(
                 node,
                 ActionKind::Agent { fresh: false },
@@ -76,13 +115,7 @@ pub(super) fn plan(node: NodeId) -> Plan {
                 None,
             ),
             action(node, erase, Layer::System, &["agent"], Some(loses)),
-            action(
-                node,
-                ActionKind::Verify { checks: Vec::new() },
-                Layer::System,
-                &["disk.erase"],
-                None,
-            ),
+            verify,
         ],
         refused: Vec::new(),
         unchanged: Vec::new(),
@@ -92,14 +125,22 @@ pub(super) fn plan(node: NodeId) -> Plan {
             reason: format!("it is in maintenance {HOSTILE}"),
         }],
         scope: Default::default(),
-        limits: Default::default(),
+        limits: RunLimits {
+            at_once: Some(24),
+            kinds: [("os.write".to_owned(), 4), (HOSTILE.to_owned(), 2)].into(),
+        },
     }
 }
 
-/// Its run: one action done, one half way, one waiting.
+/// Its run: the service missing, one action done, one half way, one waiting.
 pub(super) fn run(node: NodeId) -> Run {
     let plan = plan(node);
     let stands = [
+        Stand::Again {
+            tries: 2,
+            reason: format!("dns is not there: no answer {HOSTILE}"),
+            due: Timestamp(1_700_000_009_000),
+        },
         Stand::Done {
             outcome: Outcome {
                 summary: HOSTILE.into(),

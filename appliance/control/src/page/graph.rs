@@ -93,7 +93,7 @@ fn lanes(plan: &Plan, name: impl Fn(rackbar_model::NodeId) -> String) -> Vec<Lan
         let needs = action.needs.iter().filter_map(|need| column_of.get(need));
         let column = needs.max().map_or(0, |greatest| greatest + 1);
         column_of.insert(&action.id, column);
-        let name = action.node.map_or_else(|| "rack".to_owned(), &name);
+        let name = action.node.map_or_else(|| action.shared().to_owned(), &name);
         let lane = lanes.entry(name.clone()).or_insert_with(|| Lane {
             name,
             columns: BTreeMap::new(),

@@ -173,11 +173,11 @@ pub(super) struct NodePlan {
     class: &'static str,
 }
 
-/// The machines of a plan by name; `name` gives a machine's.
+/// The machines of a plan by name, and what is no machine's; `name` gives a machine's.
 pub(super) fn by_node(plan: &Plan, run: Option<&Run>, name: impl Fn(rackbar_model::NodeId) -> String) -> Vec<NodePlan> {
     let mut nodes: BTreeMap<String, Vec<&Action>> = BTreeMap::new();
     for action in &plan.actions {
-        let name = action.node.map_or_else(|| "rack".to_owned(), &name);
+        let name = action.node.map_or_else(|| action.shared().to_owned(), &name);
         nodes.entry(name).or_default().push(action);
     }
     nodes

@@ -113,7 +113,7 @@ async fn page_leads_from_a_plan_by_typed_consent_to_its_run() {
     let html = html.replace("&#x2f;", "/");
     for words in [
         "running 43 %",
-        "1 of 3 done",
+        "1 of 4 done",
         "data-stream=\"/api/v1/runs/1/stream\"",
         "Pause",
     ] {
@@ -129,6 +129,52 @@ async fn page_leads_from_a_plan_by_typed_consent_to_its_run() {
     .await;
     assert_eq!(paused.status(), StatusCode::SEE_OTHER);
     assert!(office.asked.lock().unwrap().contains(&"pause 1 by admin".to_owned()));
+}
+
+#[tokio::test]
+async fn page_shows_the_services_of_a_plan_and_how_they_stand_in_its_run() {
+    let (context, _, _) = office().await;
+    let cookie = log_in(&context).await;
+    let html = text(ask(&context, "GET", "/plans/0123456789ab", Some(&cookie), "").await).await;
+    assert!(
+        !html.contains(HOSTILE),
+        "what a site file calls a server came through as it was"
+    );
+    for words in [
+        "4 actions on 1 machine,",
+        "<b>services</b>",
+        "layer 4",
+        "systems on network lan ask 10.20.0.2",
+        "missing when it was last asked",
+        "external at 10.20.0.2",
+        // Its lane and its box in the graph.
+        ">services</text>",
+        "<title>network.lan/dns:",
+        ">dns</text>",
+    ] {
+        assert!(html.contains(words), "no {words:?} in\n{html}");
+    }
+    let html = text(ask(&context, "GET", "/runs/1", Some(&cookie), "").await).await;
+    assert!(!html.contains(HOSTILE));
+    for words in ["attempt 2 failed: dns is not there: no answer", "tried again"] {
+        assert!(html.contains(words), "no {words:?} in\n{html}");
+    }
+}
+
+#[tokio::test]
+async fn page_shows_how_much_of_a_plan_and_of_its_run_is_done_at_the_same_time() {
+    let (context, _, _) = office().await;
+    let cookie = log_in(&context).await;
+    for path in ["/plans/0123456789ab", "/runs/1"] {
+        let html = text(ask(&context, "GET", path, Some(&cookie), "").await).await;
+        let (_, limits) = html.split_once("At the same time: ").expect(path);
+        let (limits, _) = limits.split_once("</p>").unwrap();
+        assert!(
+            limits.starts_with("at most 24 actions, 2 of &lt;script"),
+            "{path}: {limits}"
+        );
+        assert!(limits.ends_with("4 of os.write."), "{path}: {limits}");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rackbar_model::{CheckStatus, LeaseState, Node};
-use rackbar_plan::{Facts, NodeFacts};
+use rackbar_plan::{Facts, NodeFacts, OwnService, ServiceSeen};
 use rackbar_verify::NodeReport;
 
 use super::{Book, Inner};
@@ -35,6 +35,21 @@ impl Inner {
         facts.bmc_account = work.bmc_account;
         facts.addresses = work.addresses;
         facts
+    }
+
+    /// What is seen of services: of our own what they say now, of others what they said last.
+    fn seen(&self, book: &Book, appliance: &[IpAddr]) -> BTreeMap<(OwnService, Vec<String>), ServiceSeen> {
+        let mut seen = book.seen.clone();
+        for address in appliance {
+            let own = self.services.iter();
+            seen.extend(own.map(|service| {
+                (
+                    (*service, vec![service.at(*address)]),
+                    self.rack.serving(*service, *address),
+                )
+            }));
+        }
+        seen
     }
 
     pub(super) fn facts(&self, book: &Book) -> Facts {
@@ -72,6 +87,7 @@ impl Inner {
             retired,
             programs,
             services: self.services.clone(),
+            seen: self.seen(book, &appliance),
             appliance,
             mirrors: self.rack.look(|mind| mind.settings.mirrors.iter().cloned().collect()),
             taken,

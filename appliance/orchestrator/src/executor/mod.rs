@@ -31,7 +31,7 @@ use rackbar_artifacts::images::Images;
 use rackbar_artifacts::programs::{InUse, Programs};
 use rackbar_model::{NodeId, Timestamp};
 use rackbar_plan::engine::{Bounds, Engine};
-use rackbar_plan::{Action, ActionId, OwnService, Plan, PlanId, Run, RunId};
+use rackbar_plan::{Action, ActionId, OwnService, Plan, PlanId, Run, RunId, ServiceSeen};
 use rackbar_store::{Store, StoreError};
 use rackbar_trust::Signer;
 use tokio::runtime::Handle;
@@ -104,6 +104,8 @@ struct Book {
     ended: BTreeMap<RunId, Arc<Run>>,
     last_run: u64,
     work: HashMap<NodeId, NodeWork>,
+    /// What was seen of services that are not ours, since the site is in force.
+    seen: BTreeMap<(OwnService, Vec<String>), ServiceSeen>,
     /// What our DNS serves.
     served: ServedNames,
     /// Of no run: what was learned of nodes.

@@ -67,6 +67,7 @@ fn doing(kind: &ActionKind) -> String {
         ActionKind::StayInMemory { .. } => "staying in memory".into(),
         ActionKind::BmcSetUp { .. } => "setting its BMC up from inside".into(),
         ActionKind::Installer { image, .. } => format!("installing with {image}"),
+        ActionKind::Service(spec) => format!("seeing that {} is there", spec.service.name()),
     }
 }
 
@@ -147,10 +148,17 @@ impl Inner {
     /// Takes what an attempt taught us; it goes into the same commit as the attempt's end. What comes too late, after
     /// the attempt was given up for lost, teaches nothing: another may have begun.
     pub(super) fn learn(&self, book: &mut Book, run: RunId, action: &Action, job: &str, done: &Done, now: Timestamp) {
-        let Some(node) = action.node else { return };
         if !Self::is_under_way(book, run, &action.id, job) {
             return;
         }
+        if let ActionKind::Service(spec) = &action.kind {
+            for learned in &done.learned {
+                if let Learned::Service(seen) = learned {
+                    book.seen.insert((spec.service, spec.at.clone()), seen.clone());
+                }
+            }
+        }
+        let Some(node) = action.node else { return };
         for learned in done.learned.clone() {
             book.work(node, |work| take(work, learned, run, now));
         }
@@ -420,6 +428,8 @@ fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
         Learned::Erased(evidence) => work.erased = evidence,
         Learned::BurnedIn(results) => work.burned_in = results,
         Learned::Checked(report) => work.report = Some(*report),
+        // Of no node: it is taken where the attempt's end is.
+        Learned::Service(_) => {}
     }
 }
 

@@ -88,6 +88,7 @@ impl Executor {
         {
             let mut book = locked(&self.inner.book);
             book.site = Some(in_force.clone());
+            book.seen.clear();
             book.looked_at = 0;
         }
         let digest = in_force.digest.to_string().chars().take(12).collect();

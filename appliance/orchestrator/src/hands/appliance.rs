@@ -35,6 +35,12 @@ pub struct Reach {
     pub installer_silent: Duration,
     /// The same after its archive refused a package.
     pub installer_refused: Duration,
+    /// How long one attempt waits for a service of our own.
+    pub service_wait: Duration,
+    /// UDP port of external DNS servers.
+    pub dns_port: u16,
+    /// UDP port of external NTP servers.
+    pub ntp_port: u16,
 }
 
 impl Default for Reach {
@@ -47,6 +53,10 @@ impl Default for Reach {
             // A server's firmware and the unpacking of a large package take minutes, a slow disk some more.
             installer_silent: Duration::from_secs(30 * 60),
             installer_refused: Duration::from_secs(90),
+            // Less than an attempt may take.
+            service_wait: Duration::from_secs(50),
+            dns_port: 53,
+            ntp_port: 123,
         }
     }
 }
@@ -114,7 +124,7 @@ impl Appliance {
             return Done::failed("the plan has no such action", "make the plan again", false);
         };
         let Some(node) = action.node else {
-            return self.of_the_rack(&action);
+            return self.of_the_rack(task, &action).await;
         };
         match &action.kind {
             ActionKind::RotatePassword => self.rotate_password(task, node).await,
@@ -135,6 +145,7 @@ impl Appliance {
             ActionKind::Rescue { target, step } => self.rescue(task, node, target, step).await,
             ActionKind::Verify { checks } => self.verify(task, node, checks).await,
             ActionKind::Barrier { .. } => Done::well("reached"),
+            ActionKind::Service(spec) => self.service(task, spec).await,
             ActionKind::BmcSetUp { network, account } => {
                 self.set_up_bmc(task, node, network.as_ref(), account.as_deref()).await
             }
@@ -155,9 +166,10 @@ impl Appliance {
         }
     }
 
-    fn of_the_rack(&self, action: &Action) -> Done {
-        match action.kind {
+    async fn of_the_rack(&self, task: &mut Task, action: &Action) -> Done {
+        match &action.kind {
             ActionKind::Barrier { .. } => Done::well("reached"),
+            ActionKind::Service(spec) => self.service(task, spec).await,
             _ => Done::failed(
                 format!("{} is for a node, and the plan names none", action.id),
                 "make the plan again",

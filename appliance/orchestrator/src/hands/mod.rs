@@ -9,6 +9,7 @@ mod bmc;
 mod bmc_setup;
 mod installer;
 mod password;
+mod service;
 mod ssh;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use rackbar_messages::JobId;
 use rackbar_model::{CheckResult, Digest, EraseEvidence, Installed, Node, NodeId, OsSetup, RootTarget};
 use rackbar_plan::engine::Failure;
-use rackbar_plan::{Action, Outcome, Plan, Progress, RunId};
+use rackbar_plan::{Action, Outcome, Plan, Progress, RunId, ServiceSeen};
 use rackbar_verify::NodeReport;
 use tokio::sync::watch;
 
@@ -142,7 +143,7 @@ impl Done {
     }
 }
 
-/// Something that is known of a node from now on.
+/// Something that is known from now on: of a node, or of a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Learned {
     /// Its firmware attributes, as read.
@@ -175,6 +176,8 @@ pub enum Learned {
     Proved,
     /// Its checks were run.
     Checked(Box<NodeReport>),
+    /// What was seen of a service that was asked.
+    Service(ServiceSeen),
 }
 
 /// A future of [`Hands`].

@@ -12,8 +12,8 @@ use rackbar_model::{BmcInfo, Disk, DiskBus, Inventory, NodeId, Timestamp};
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::{Executor, Install, Parts, PlanRequest, SETTINGS_LOOK};
 use rackbar_orchestrator::hands::{Done, Hands, Learned, Task, Working};
-use rackbar_plan::ActionKind;
 use rackbar_plan::engine::Bounds;
+use rackbar_plan::{ActionKind, ServiceSeen};
 use rackbar_store::Store;
 use rackbar_trust::SigningKey;
 use rackbar_verify::NodeReport;
@@ -40,6 +40,8 @@ pub struct Sim {
     pub hang: Mutex<Option<&'static str>>,
     /// Kinds that fail for good.
     pub fail: Mutex<Option<&'static str>>,
+    /// Services are not there while this says why.
+    pub missing: Mutex<Option<&'static str>>,
     /// Those do not hear that they are given up before `wake`.
     pub deaf: Mutex<bool>,
     pub wake: Notify,
@@ -95,6 +97,12 @@ impl Hands for Sim {
             }
             if *self.fail.lock().unwrap() == Some(action.kind.name()) {
                 return Done::failed("it broke", "mend it", false);
+            }
+            let missing = self.missing.lock().unwrap().filter(|_| is_service(&action.kind));
+            if let Some(why) = missing {
+                let (serves, says) = (false, why.to_owned());
+                let seen = Learned::Service(ServiceSeen { serves, says });
+                return Done::failed(why, "start it", true).and(seen);
             }
             if *self.hang.lock().unwrap() == Some(action.kind.name()) {
                 self.stopped.notify_one();
@@ -165,6 +173,10 @@ impl Hands for Sim {
     }
 }
 
+const fn is_service(kind: &ActionKind) -> bool {
+    matches!(kind, ActionKind::Service(_))
+}
+
 fn passed(id: &str) -> rackbar_model::CheckResult {
     rackbar_model::CheckResult {
         id: id.into(),
@@ -224,6 +236,7 @@ impl Life {
         };
         let executor = Executor::start(rack.clone(), store, parts).unwrap();
         images.settle();
+        rack.set_serving(rackbar_plan::OwnService::Proxy, [[10, 10, 0, 1].into()]);
         Self {
             rack,
             executor,

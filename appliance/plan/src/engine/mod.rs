@@ -200,6 +200,8 @@ pub struct Engine {
     kinds: BTreeMap<&'static str, usize>,
     /// Actions that are not settled.
     open: usize,
+    /// Positions of the services: a handful.
+    services: Vec<usize>,
 }
 
 impl Engine {
@@ -225,11 +227,15 @@ impl Engine {
             targets: HashSet::new(),
             kinds: BTreeMap::new(),
             open: 0,
+            services: Vec::new(),
         };
         let plan = engine.run.plan.clone();
         for (position, action) in plan.actions.iter().enumerate() {
             let stand = engine.run.actions.entry(action.id.clone()).or_insert(Stand::Waiting);
             engine.open += usize::from(!stand.settled());
+            if matches!(action.kind, ActionKind::Service(_)) {
+                engine.services.push(position);
+            }
             let done = |need: &&usize| !engine.is_done(**need);
             let unmet = engine
                 .graph
@@ -316,6 +322,7 @@ impl Engine {
         if self.run.state == RunState::Going {
             self.fill(now, job, out);
         }
+        self.drop_unneeded(now, out);
         self.finish(now, out);
     }
 

@@ -3,10 +3,13 @@
 use rackbar_model::{NodeId, Timestamp};
 
 use crate::engine::{Engine, Failure, Output};
-use crate::{Action, ActionId, Outcome, RunState, Stand};
+use crate::{Action, ActionId, ActionKind, Outcome, RunState, Stand};
 
 /// Said when whoever did the work had no advice of its own.
 const ADVICE: &str = "look at the node's timeline and console, put right what they show, then plan and commit again";
+
+/// Said of a service when that is so.
+const UNNEEDED: &str = "nothing that needs it is left in the run";
 
 impl Engine {
     /// An attempt said how it ended.
@@ -70,6 +73,9 @@ impl Engine {
     fn unwanted(&self, position: usize) -> Option<String> {
         if let Some(by) = &self.run.cancelled {
             return Some(format!("the run was cancelled by {by}"));
+        }
+        if self.unneeded(position) {
+            return Some(UNNEEDED.to_owned());
         }
         let node = self.action(position)?.node?;
         self.run.excluded.get(&node).cloned()
@@ -138,13 +144,17 @@ impl Engine {
 
     /// Whoever needs the action at `position`, directly or not, is not begun.
     pub(super) fn fell(&mut self, position: usize, out: &mut Vec<Output>) {
-        let Some(name) = self.action(position).map(|action| action.id.clone()) else {
-            return;
+        let Some(action) = self.action(position) else { return };
+        let name = action.id.clone();
+        // Of a service that many wait for, each says why it is not there.
+        let why = match (&action.kind, self.run.actions.get(&name)) {
+            (ActionKind::Service(_), Some(Stand::Failed { reason, .. })) => format!(": {reason}"),
+            _ => String::new(),
         };
         let mut next = self.graph.dependants.get(position).cloned().unwrap_or_default();
         while let Some(dependant) = next.pop() {
             if self.waits(dependant) {
-                let reason = format!("{name}, which it needs, did not end well");
+                let reason = format!("{name}, which it needs, did not end well{why}");
                 self.no_more(dependant);
                 self.stand(dependant, Stand::Skipped { reason }, out);
                 next.extend(self.graph.dependants.get(dependant).into_iter().flatten());
@@ -232,6 +242,35 @@ impl Engine {
         }
         // Only now: the node's own actions keep the true reason, others name the one they waited for.
         skipped.into_iter().for_each(|position| self.fell(position, out));
+    }
+
+    /// True of a service that all who needed it have given up. One that nobody ever needed was asked for itself.
+    fn unneeded(&self, position: usize) -> bool {
+        let settled = |action: &Action| self.run.actions.get(&action.id).is_some_and(Stand::settled);
+        let dependants = self.graph.dependants.get(position).map_or(&[][..], Vec::as_slice);
+        let is_service = self
+            .action(position)
+            .is_some_and(|action| matches!(action.kind, ActionKind::Service(_)));
+        let waits = |at: &usize| self.action(*at).is_some_and(|action| !settled(action));
+        is_service && !dependants.is_empty() && !dependants.iter().any(waits)
+    }
+
+    /// A service that nobody waits for any more is not waited for either.
+    pub(super) fn drop_unneeded(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+        for position in self.services.clone() {
+            let stand = self
+                .action(position)
+                .and_then(|action| self.run.actions.get(&action.id));
+            match stand {
+                Some(Stand::Running(_)) if self.unneeded(position) => {
+                    self.give_up(now, position, UNNEEDED.to_owned(), out);
+                }
+                Some(Stand::Waiting | Stand::Again { .. }) if self.unneeded(position) => {
+                    self.leave(position, UNNEEDED.to_owned(), out);
+                }
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn cancel(&mut self, now: Timestamp, by: &str, out: &mut Vec<Output>) {

@@ -61,6 +61,7 @@ pub(super) fn plan(actions: Vec<Action>) -> Plan {
             nodes: BTreeMap::new(),
             images: BTreeMap::new(),
             programs: BTreeMap::new(),
+            services: Default::default(),
         },
         actions,
         refused: Vec::new(),

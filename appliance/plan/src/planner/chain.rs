@@ -95,7 +95,7 @@ impl<'a> Chain<'a> {
     }
 }
 
-const fn layer(kind: &ActionKind) -> Layer {
+pub(super) const fn layer(kind: &ActionKind) -> Layer {
     match kind {
         ActionKind::RotatePassword
         | ActionKind::BiosSettings { .. }
@@ -113,6 +113,7 @@ const fn layer(kind: &ActionKind) -> Layer {
         | ActionKind::Verify { .. }
         | ActionKind::StayInMemory { .. } => Layer::System,
         ActionKind::Step(_) | ActionKind::Rescue { .. } => Layer::Applications,
+        ActionKind::Service(_) => Layer::Clients,
         ActionKind::Barrier { .. } => Layer::Coordination,
     }
 }
@@ -138,7 +139,7 @@ const fn burn_in_seconds(burn_in: &BurnIn) -> u32 {
 }
 
 /// Expected seconds. A server's firmware takes two to five minutes to reach its boot device.
-fn estimate(kind: &ActionKind) -> u32 {
+pub(super) fn estimate(kind: &ActionKind) -> u32 {
     match kind {
         ActionKind::RotatePassword | ActionKind::BiosSettings { .. } | ActionKind::BiosVerify { .. } => 10,
         ActionKind::Agent { fresh: true } => 240,
@@ -164,13 +165,13 @@ fn estimate(kind: &ActionKind) -> u32 {
         | ActionKind::Reachable { .. } => 20,
         ActionKind::Step(_) | ActionKind::Rescue { .. } => 30,
         ActionKind::Verify { .. } | ActionKind::BmcSetUp { .. } => 30,
-        ActionKind::Barrier { .. } | ActionKind::StayInMemory { .. } => 1,
+        ActionKind::Barrier { .. } | ActionKind::StayInMemory { .. } | ActionKind::Service(_) => 1,
     }
 }
 
 /// Bounds of one attempt, and attempts. Looking and waiting may be tried often; what wears hardware, or what locks an
 /// account out when it goes wrong, may not.
-fn limits(kind: &ActionKind) -> Limits {
+pub(super) fn limits(kind: &ActionKind) -> Limits {
     let expected = estimate(kind);
     let (seconds, tries) = match kind {
         ActionKind::RotatePassword => (120, 2),
@@ -199,6 +200,8 @@ fn limits(kind: &ActionKind) -> Limits {
         ActionKind::Verify { .. } => (900, 3),
         ActionKind::Barrier { .. } => (u32::MAX, 1),
         ActionKind::StayInMemory { .. } => (300, 3),
+        // With the pauses between them some minutes: a server that restarts is back by then.
+        ActionKind::Service(_) => (60, 6),
     };
     Limits { seconds, tries }
 }

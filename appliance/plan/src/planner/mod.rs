@@ -1,7 +1,7 @@
 //! From a site and what was observed to a plan: a pure function, the same inputs give the same plan.
 //!
 //! Each node is decided on by itself ([`node`]); what ties nodes together is static addresses, host names that must be
-//! unique, batches within a role and barriers between roles. A plan for one node ([`Scope::nodes`]) therefore costs
+//! unique, batches within a role, barriers between roles, and the services that their systems are told of ([`services`]). A plan for one node ([`Scope::nodes`]) therefore costs
 //! that node and one pass over the bound addresses, whatever the size of the site.
 
 mod chain;
@@ -11,6 +11,7 @@ mod install;
 mod network;
 mod node;
 mod outside;
+mod services;
 mod stale;
 mod step;
 mod view;
@@ -28,6 +29,7 @@ use crate::{
 use network::{Pool, Selectors};
 use node::{Case, Decision};
 use outside::Outside;
+use services::{Needs, Services};
 
 pub use install::{INSTALL_ROLE, install};
 pub(crate) use network::edges;
@@ -59,6 +61,7 @@ struct Planner<'a> {
     facts: &'a Facts,
     scope: &'a Scope,
     outside: Outside<'a>,
+    services: Services<'a>,
     actions: Vec<Action>,
     refused: Vec<Refusal>,
     unchanged: Vec<NodeId>,
@@ -73,6 +76,7 @@ impl<'a> Planner<'a> {
             facts,
             scope,
             outside: Outside::default(),
+            services: Services::new(site, facts),
             actions: Vec::new(),
             refused: Vec::new(),
             unchanged: Vec::new(),
@@ -178,6 +182,7 @@ impl<'a> Planner<'a> {
             };
             let mut end = RoleEnd {
                 room: room.ok().flatten(),
+                needs: self.services.of_role(role),
                 ..RoleEnd::default()
             };
             for node in nodes {
@@ -275,6 +280,7 @@ impl<'a> Planner<'a> {
                 for action in actions.iter_mut().filter(|action| action.needs.is_empty()) {
                     action.needs.clone_from(&before);
                 }
+                self.services.tie(role, &end.needs, &mut actions);
                 end.last.extend(actions.last().map(|action| action.id.clone()));
                 self.inputs
                     .insert(node.node.id, seen(node, bound.role, Some(role), &bound.hostname));
@@ -289,8 +295,10 @@ impl<'a> Planner<'a> {
         self.left_out
             .sort_by(|a, b| (natural(&a.name), a.node).cmp(&(natural(&b.name), b.node)));
         self.unchanged.sort();
+        let (mut actions, services) = self.services.finish(self.scope);
+        actions.append(&mut self.actions);
         let (mut images, mut programs) = (BTreeMap::new(), BTreeMap::new());
-        for action in &self.actions {
+        for action in &actions {
             if let Some(program) = action.kind.program() {
                 programs.insert(program.name.clone(), program.sha256);
             }
@@ -306,14 +314,15 @@ impl<'a> Planner<'a> {
             nodes: self.inputs,
             images,
             programs,
+            services,
         };
-        let mut id = digest::of(&(&inputs, self.scope, &self.actions, &self.refused)).to_string();
+        let mut id = digest::of(&(&inputs, self.scope, &actions, &self.refused)).to_string();
         id.truncate(12);
         Plan {
             id: PlanId(id),
             made: now,
             inputs,
-            actions: self.actions,
+            actions,
             refused: self.refused,
             unchanged: self.unchanged,
             left_out: self.left_out,
@@ -332,6 +341,8 @@ struct RoleEnd {
     refused: Option<String>,
     /// How many may be worked on at once.
     room: Option<usize>,
+    /// What they depend on.
+    needs: Needs,
 }
 
 fn said(node: &NodeFacts, reason: String) -> Refusal {

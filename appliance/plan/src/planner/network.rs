@@ -232,7 +232,7 @@ impl Wanted<'_> {
                         network.subnet
                     )
                 };
-                Ok(vec![at(own, *address.ok_or_else(missing)?)])
+                Ok(vec![own.at(*address.ok_or_else(missing)?)])
             }
         }
     }
@@ -249,15 +249,6 @@ fn lan(nic: &Nic) -> OsNetwork {
         mtu: None,
         addresses: Vec::new(),
         gateway: None,
-    }
-}
-
-/// How systems are told where an own service is.
-pub(super) fn at(service: OwnService, address: IpAddr) -> String {
-    match service {
-        OwnService::Dns | OwnService::Ntp => address.to_string(),
-        OwnService::Proxy => format!("http://{}", std::net::SocketAddr::new(address, 3128)),
-        OwnService::Syslog => std::net::SocketAddr::new(address, 514).to_string(),
     }
 }
 

@@ -7,7 +7,7 @@ use rackbar_model::{BurnIn, DiskBus, DiskRef, ImageEntry, InstallerSystem, Inven
 use super::chain::{Because, Chain};
 use super::disk;
 use super::firmware::Firmware;
-use super::network::{Pool, Selectors, Wanted, account, at};
+use super::network::{Pool, Selectors, Wanted, account};
 use crate::rules::{Binding, shortfall};
 use crate::site::problem::did_you_mean;
 use crate::site::{EraseDisks, MemoryRole, Role, Site};
@@ -222,7 +222,7 @@ impl Case<'_> {
             self.facts
                 .appliance
                 .iter()
-                .any(|own| at(OwnService::Proxy, *own) == *proxy)
+                .any(|own| OwnService::Proxy.at(*own) == *proxy)
         };
         let mirror = match installer.system {
             InstallerSystem::Debian => DEBIAN_MIRROR,

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use rackbar_model::{DiskRef, NodeId};
 
-use super::{disk, seen};
+use super::{disk, seen, services};
 use crate::rules::Rules;
 use crate::site::Site;
-use crate::{Action, ActionKind, Facts, NodeFacts, Plan, Scope, digest};
+use crate::{Action, ActionKind, Facts, NodeFacts, OwnService, Plan, Scope, digest};
 
 /// What changed since a plan was made, in words; empty when it may be committed.
 pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
@@ -35,6 +35,7 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
             Some(_) => {}
         }
     }
+    services_changed(plan, site, facts, &mut out);
     let rules = Rules::new(site);
     let nodes: HashMap<NodeId, &NodeFacts> = facts.nodes.iter().map(|node| (node.node.id, node)).collect();
     let mut planned: BTreeMap<NodeId, Vec<&Action>> = BTreeMap::new();
@@ -61,6 +62,23 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
     }
     addresses(plan, facts, &mut out);
     out
+}
+
+/// Services whose intent is another: the site says something else, or our own address is.
+fn services_changed(plan: &Plan, site: &Site, facts: &Facts, out: &mut Vec<String>) {
+    for (field, before) in &plan.inputs.services {
+        let parts = field.strip_prefix("network.").and_then(|field| field.rsplit_once('.'));
+        let Some((network, name)) = parts else { continue };
+        let service = OwnService::ALL.into_iter().find(|service| service.name() == name);
+        let now = service.and_then(|service| services::wanted(site, facts, network, service));
+        match now {
+            None => out.push(format!("{field}: the site has no network {network} any more")),
+            Some(now) if now != *before => {
+                out.push(format!("{field} was {before} when the plan was made, and is {now} now"))
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 /// What `fresh` destroys beyond `agreed`, in words; empty when whoever consented to `agreed` has consented to it.
@@ -117,14 +135,16 @@ fn differences(plan: &Plan, site: &Site, facts: &Facts, node: &NodeFacts, action
     {
         return vec![format!("node {name}: {}", refusal.reason)];
     }
-    if fresh.actions.is_empty() {
+    // What is not the node's own, a barrier or a service, has its own word.
+    let mut now = fresh.actions.iter().filter(|action| action.node == Some(id)).peekable();
+    if now.peek().is_none() {
         return vec![format!("node {name} is as wanted by now")];
     }
     let kinds = |actions: &mut dyn Iterator<Item = &Action>| -> BTreeMap<String, ActionKind> {
         let suffix = |action: &Action| action.id.0.split_once('/').map_or("", |(_, suffix)| suffix).to_owned();
         actions.map(|action| (suffix(action), action.kind.clone())).collect()
     };
-    let (before, now) = (kinds(&mut actions.iter().copied()), kinds(&mut fresh.actions.iter()));
+    let (before, now) = (kinds(&mut actions.iter().copied()), kinds(&mut now));
     let mut out = Vec::new();
     for (kind, action) in &before {
         match now.get(kind) {

@@ -24,7 +24,7 @@ pub struct NodeView<'p> {
 }
 
 impl Plan {
-    /// The plan node by node, in the order they are planned in. Barriers belong to no node.
+    /// The plan node by node, in the order they are planned in. Barriers and services belong to no node.
     pub fn by_node(&self) -> Vec<NodeView<'_>> {
         let mut at: HashMap<NodeId, usize> = HashMap::new();
         let mut views: Vec<NodeView<'_>> = Vec::new();
@@ -119,7 +119,9 @@ impl Plan {
                 Some(node) if !self.inputs.nodes.contains_key(&node) => {
                     return Err(format!("{id} works on a node the plan knows no inputs of"));
                 }
-                None if !matches!(action.kind, ActionKind::Barrier { .. }) => return Err(format!("{id} has no node")),
+                None if !matches!(action.kind, ActionKind::Barrier { .. } | ActionKind::Service(_)) => {
+                    return Err(format!("{id} has no node"));
+                }
                 Some(node) if destructive && !agents.contains(&node) => {
                     return Err(format!("{id} would run before our agent is there"));
                 }

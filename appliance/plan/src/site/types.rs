@@ -90,6 +90,23 @@ pub struct RunLimits {
     pub kinds: BTreeMap<String, u16>,
 }
 
+impl RunLimits {
+    /// In words, such as `at most 24 actions, 4 of os.write`; `None` where nothing is limited beyond what is usual.
+    pub fn words(&self) -> Option<String> {
+        let all = self.at_once.map(|most| match most {
+            1 => "at most 1 action".to_owned(),
+            most => format!("at most {most} actions"),
+        });
+        let kinds = self.kinds.iter().map(|(kind, most)| format!("{most} of {kind}"));
+        let kinds = kinds.collect::<Vec<_>>().join(", ");
+        match (all, kinds.is_empty()) {
+            (all, true) => all,
+            (Some(all), false) => Some(format!("{all}, {kinds}")),
+            (None, false) => Some(format!("at most {kinds}")),
+        }
+    }
+}
+
 /// A network of the rack, as the installed systems see it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

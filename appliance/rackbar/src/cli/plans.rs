@@ -173,12 +173,18 @@ fn show(plan: &Plan, names: &BTreeMap<NodeId, String>) {
     let name = |id: &NodeId| names.get(id).cloned().unwrap_or_else(|| id.to_string());
     let mut by_node: BTreeMap<String, Vec<&Action>> = BTreeMap::new();
     for action in &plan.actions {
-        let node = action.node.as_ref().map_or_else(|| "rack".to_owned(), name);
+        let node = action.node.as_ref().map_or_else(|| action.shared().to_owned(), name);
         by_node.entry(node).or_default().push(action);
     }
     let count = |number: usize, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
-    let (actions, machines) = (count(plan.actions.len(), "action"), count(by_node.len(), "machine"));
+    let (actions, machines) = (
+        count(plan.actions.len(), "action"),
+        count(plan.by_node().len(), "machine"),
+    );
     println!("plan {}: {actions} on {machines}", plan.id);
+    if let Some(limits) = plan.limits.words() {
+        println!("at the same time: {}", output::plain(&limits));
+    }
     by_node.iter().for_each(|(node, actions)| show_node(node, actions));
     for refused in &plan.refused {
         let line = format!("{} cannot be planned: {}", refused.name, refused.reason);

@@ -281,7 +281,7 @@ impl Shown {
         let mut lines: BTreeMap<String, Line> = BTreeMap::new();
         let mut of = BTreeMap::new();
         for action in &run.plan.actions {
-            let node = action.node.map_or_else(|| "rack".to_owned(), &name);
+            let node = action.node.map_or_else(|| action.shared().to_owned(), &name);
             of.insert(action.id.clone(), node.clone());
             let line = lines.entry(node).or_insert_with(|| Line {
                 actions: Vec::new(),

@@ -139,6 +139,9 @@ impl Cache {
             }
         }
         self.rack.set_service(self.status());
+        let addresses = self.handle.iter().flat_map(Handle::addresses);
+        self.rack
+            .set_serving(OwnService::Proxy, addresses.map(|address| address.ip()));
     }
 
     fn start(&mut self, settings: Settings) -> Result<(), String> {
@@ -174,6 +177,7 @@ impl Cache {
         self.door.set(None);
         if let Some(handle) = self.handle.take() {
             handle.stop();
+            self.rack.set_serving(OwnService::Proxy, []);
             self.rack.set_service(status(
                 "proxy",
                 "not running: no network wants it".into(),

@@ -173,6 +173,20 @@ impl Local {
         running.chain(self.troubles.iter().cloned()).collect()
     }
 
+    /// At which of our addresses each service serves.
+    pub(super) fn serving(&self) -> [(OwnService, Vec<IpAddr>); 3] {
+        let (dns, ntp, syslog) = &self.wanted;
+        let at = |runs: bool, listen: &[SocketAddrV4]| -> Vec<IpAddr> {
+            let listen = listen.iter().filter(|_| runs);
+            listen.map(|one| IpAddr::V4(*one.ip())).collect()
+        };
+        [
+            (OwnService::Dns, at(self.dns.is_some(), &dns.listen)),
+            (OwnService::Ntp, at(self.ntp.is_some(), &ntp.listen)),
+            (OwnService::Syslog, at(self.syslog.is_some(), &syslog.listen)),
+        ]
+    }
+
     /// Stops everything.
     pub(super) fn stop(self) {
         self.dns.into_iter().for_each(DnsHandle::stop);

@@ -207,6 +207,10 @@ impl Services {
             .flatten()
             .chain(self.local.statuses())
             .for_each(|status| self.rack.set_service(status));
+        // After their states: whoever reads that one serves has not read an older trouble of it.
+        for (service, at) in self.local.serving() {
+            self.rack.set_serving(service, at);
+        }
     }
 
     /// The counters in the Prometheus text format.

@@ -47,13 +47,18 @@ fn signal(name: &str, processes: &[u32]) {
 
 impl Sshd {
     pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines of `sshd_config`.
+    pub fn with(settings: &str) -> Self {
         assert!(
             Path::new(SSHD).exists(),
             "{SSHD} is missing: Debian package openssh-server; `cargo xtask setup test` installs it"
         );
         let home = tempfile::tempdir().unwrap();
         let (host, key) = (HostKeyPair::generate("host").unwrap(), ClientKey::generate().unwrap());
-        let config = write_files(home.path(), &host, &key).unwrap();
+        let config = write_files(home.path(), &host, &key, settings).unwrap();
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let addr = listener.local_addr().unwrap();
         let served = Arc::new(Mutex::new(Vec::new()));
@@ -104,7 +109,7 @@ impl Sshd {
     }
 }
 
-fn write_files(home: &Path, host: &HostKeyPair, key: &ClientKey) -> io::Result<PathBuf> {
+fn write_files(home: &Path, host: &HostKeyPair, key: &ClientKey, settings: &str) -> io::Result<PathBuf> {
     let private = |name: &str, text: &str| {
         let path = home.join(name);
         let mut file = std::fs::OpenOptions::new()
@@ -127,7 +132,7 @@ fn write_files(home: &Path, host: &HostKeyPair, key: &ClientKey) -> io::Result<P
         "config",
         &format!(
             "HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\n\
-             KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n",
+             KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n{settings}\n",
             host.display(),
             keys.display()
         ),

@@ -207,15 +207,20 @@ pub(super) fn proxy_probe(context: &Context) -> Probe {
     let Some(proxy) = &context.wanted.setup.proxy else {
         return Err("the role has no proxy".into());
     };
-    // With the system's own settings, as an administrator would, but into a folder that goes away again. Without apt the
-    // proxy itself is asked: an answer of any status shows that it can be reached.
+    // With the system's own settings, as an administrator would, but into a folder that goes away again, without what
+    // the system does after an update, and for less time than the whole check has. Without apt the proxy itself is asked: an
+    // answer of any status shows that it can be reached.
     Ok(Some(format!(
         "if command -v apt-get >/dev/null; then\n\
          echo with=apt\napt-config dump 2>/dev/null | sed -n 's/^Acquire::http::Proxy \"\\(.*\\)\";/set=\\1/p'\n\
          d=$(mktemp -d) || exit; trap 'rm -rf \"$d\"' EXIT; mkdir -p \"$d/partial\"\n\
-         if apt-get -q update -o Dir::State::lists=\"$d\" -o Dir::Cache=\"$d\" -o Acquire::Retries=1 \
-         -o Acquire::http::Timeout=20 --error-on=any >\"$d/log\" 2>&1 </dev/null; then echo result=good\n\
-         else grep -E '^(E|W|Err)' \"$d/log\" | head -n 3 | sed 's/^/why=/'; fi\n\
+         printf '#clear APT::Update::%s;\\n' Pre-Invoke Post-Invoke Post-Invoke-Success >\"$d/conf\"\n\
+         apt-get indextargets --format '$(REPO_URI)' 2>/dev/null </dev/null | sort -u | sed 's/^/uri=/'\n\
+         t=; command -v timeout >/dev/null && t='timeout -k 5 {APT_SECONDS}'\n\
+         $t apt-get -q -c \"$d/conf\" update -o Dir::State::lists=\"$d\" -o Dir::Cache=\"$d\" -o Acquire::Retries=1 \
+         -o Acquire::http::Timeout=20 --error-on=any >\"$d/log\" 2>&1 </dev/null\ncase $? in 0) echo result=good;;\n\
+         124|137) echo 'why=apt did not end within {APT_SECONDS} s';;\n\
+         *) grep -E '^(E|W|Err)' \"$d/log\" | head -n 3 | sed 's/^/why=/';; esac\n\
          elif command -v curl >/dev/null; then echo with=curl; echo set={0}\n\
          curl -sS -o /dev/null -m 30 {0} 2>&1 </dev/null | sed 's/^/why=/' | grep . || echo result=good\n\
          fi\n",
@@ -223,14 +228,22 @@ pub(super) fn proxy_probe(context: &Context) -> Probe {
     )))
 }
 
+/// Seconds that apt may take.
+const APT_SECONDS: u32 = 100;
+
 pub(super) fn proxy(context: &Context, probed: &Probed) -> Verdict {
     let wanted = context.wanted.setup.proxy.as_deref().unwrap_or_default();
+    let wanted = wanted.trim_end_matches('/');
     let Some(with) = probed.one("with") else {
         return Verdict::Skipped("the image has neither apt nor curl to try the proxy with".into());
     };
     let mut faults = Vec::new();
     let set = probed.one("set").map(|url| url.trim_end_matches('/'));
-    if set != Some(wanted.trim_end_matches('/')) {
+    // Sources that are mirrors of the proxy lead through it by themselves.
+    let of_mirror = |uri: &str| uri.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('/'));
+    let mut uris = probed.all("uri").peekable();
+    let by_mirror = set.is_none() && uris.peek().is_some() && uris.all(of_mirror);
+    if set != Some(wanted) && !by_mirror {
         faults.push(format!("{with} is set to use {}", set.unwrap_or("no proxy")));
     }
     if probed.one("result") != Some("good") {
@@ -240,10 +253,11 @@ pub(super) fn proxy(context: &Context, probed: &Probed) -> Verdict {
             false => why.join(" / "),
         });
     }
+    let how = if by_mirror { "from its mirrors" } else { "through it" };
     Verdict::by(
         &faults,
         format!("packages through {wanted}"),
-        format!("{with} fetched through it"),
+        format!("{with} fetched {how}"),
         "see that the proxy runs and lets the packages' servers through, and that the node reaches it",
     )
 }
@@ -391,6 +405,55 @@ mod tests {
             };
             assert_eq!(observed, says);
         }
+    }
+
+    #[test]
+    fn packages_come_by_the_proxy_that_is_set_or_by_its_mirrors_and_by_nothing_else() {
+        let context = super::super::tests::wishes();
+        let judge = |text: &str| proxy(&context, &Probed::new(text.into(), Timestamp(0), Timestamp(0)));
+        for good in [
+            "with=apt\nset=http://10.0.0.1:3142/\nresult=good\n",
+            "with=apt\nuri=http://10.0.0.1:3142/mirror/debian/\nuri=http://10.0.0.1:3142/mirror/x/\nresult=good\n",
+        ] {
+            assert!(
+                matches!(judge(good), Verdict::Passed { .. }),
+                "{good}: {:?}",
+                judge(good)
+            );
+        }
+        for (bad, says) in [
+            (
+                "with=apt\nuri=http://archive.example.org/debian/\nresult=good\n",
+                "set to use no proxy",
+            ),
+            (
+                "with=apt\nuri=http://10.0.0.1:3142/mirror/debian/\nuri=http://archive.example.org/debian/\nresult=good\n",
+                "set to use no proxy",
+            ),
+            (
+                "with=apt\nuri=http://10.0.0.1:31427/x/\nresult=good\n",
+                "set to use no proxy",
+            ),
+            ("with=apt\nresult=good\n", "set to use no proxy"),
+            (
+                "with=apt\nset=http://10.0.0.9:1\nresult=good\n",
+                "set to use http://10.0.0.9:1",
+            ),
+            (
+                "with=apt\nset=http://10.0.0.1:3142\nwhy=E: no\nwhy=W: so\n",
+                "E: no / W: so",
+            ),
+            ("with=apt\nset=http://10.0.0.1:3142\n", "could not be fetched"),
+        ] {
+            let Verdict::Failed { observed, advice, .. } = judge(bad) else {
+                panic!("{bad} passed")
+            };
+            assert!(observed.contains(says) && !advice.is_empty(), "{bad}: {observed}");
+        }
+        assert!(matches!(judge(""), Verdict::Skipped(why) if why.contains("neither apt nor curl")));
+        let mut without = super::super::tests::wishes();
+        without.wanted.setup.proxy = None;
+        assert_eq!(proxy_probe(&without), Err("the role has no proxy".into()));
     }
 
     proptest! {
