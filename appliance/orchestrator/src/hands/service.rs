@@ -270,20 +270,22 @@ async fn dns(server: SocketAddr) -> Result<String, Miss> {
     let id: [u8; 2] = rackbar_trust::random().unwrap_or_default();
     // RFC 1035 section 4.1: recursion desired, one question: the root, NS, IN.
     let question = [id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
-    let read = |answer: &[u8]| {
-        let [first, second, flags, code, ..] = *answer else {
-            return None;
-        };
-        let ours = answer.len() >= 12 && [first, second] == id && flags & 0x80 != 0;
-        ours.then(|| {
-            Ok(match code & 0x0f {
-                5 => "it answers, and refuses the appliance's question".to_owned(),
-                2 => "it answers, and knows nobody to ask".to_owned(),
-                _ => "it answers".to_owned(),
-            })
-        })
-    };
+    let read = |answer: &[u8]| answered(answer, id).map(|says| Ok(says.to_owned()));
     exchange(server, &question, read).await
+}
+
+/// What an answer to the question with this number says of its server; `None` when it is no answer to it.
+fn answered(answer: &[u8], id: [u8; 2]) -> Option<&'static str> {
+    // RFC 1035 section 4.1.1: the number, a bit for answers, the code in the lowest four bits.
+    let [first, second, flags, code, ..] = *answer else {
+        return None;
+    };
+    let ours = answer.len() >= 12 && [first, second] == id && flags & 0x80 != 0;
+    ours.then_some(match code & 0x0f {
+        5 => "it answers, and refuses the appliance's question",
+        2 => "it answers, and knows nobody to ask",
+        _ => "it answers",
+    })
 }
 
 fn unix() -> u64 {
@@ -345,6 +347,8 @@ async fn datagram(to: SocketAddr) -> Result<(), Miss> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -362,6 +366,24 @@ mod tests {
             assert_eq!(authority(url), wanted, "{url}");
         }
         assert_eq!(host_port("10.0.0.9:514", 1), Some(("10.0.0.9", 514)));
+    }
+
+    #[test]
+    fn only_an_answer_to_the_question_counts() {
+        let answer = |id: [u8; 2], flags: u8, code: u8| [id[0], id[1], flags, code, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(answered(&answer([1, 2], 0x81, 0x80), [1, 2]), Some("it answers"));
+        assert!(answered(&answer([1, 2], 0x81, 0x85), [1, 2]).is_some_and(|says| says.contains("refuses")));
+        assert_eq!(answered(&answer([1, 3], 0x81, 0x80), [1, 2]), None, "somebody else's");
+        assert_eq!(answered(&answer([1, 2], 0x01, 0), [1, 2]), None, "the question itself");
+        assert_eq!(answered(&answer([1, 2], 0x81, 0x80)[..11], [1, 2]), None, "cut off");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_written_or_answered_panics(text in "(http://|)\\PC{0,30}", answer in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = (authority(&text), host_port(&text, 514));
+            let _ = answered(&answer, [0, 0]);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rackbar_model::{NodeId, Timestamp};
 
-use super::tests::{action, plan};
+use super::tests::{action, plan, service};
 use super::{Bounds, Engine, Failure, Input, Output};
 use crate::{ActionId, ActionKind, Attempt, Outcome, Plan, Run, RunId, RunState, Stand, Target};
 
@@ -80,6 +80,13 @@ fn rack(dice: &mut Dice) -> Plan {
     ];
     let mut actions = Vec::new();
     let nodes = 1 + dice.below(5);
+    let served = dice.one_in(3);
+    if served {
+        let mut one = service("lan/dns");
+        one.limits.seconds = 60 + dice.below(600) as u32;
+        one.limits.tries = 2 + dice.below(5) as u32;
+        actions.push(one);
+    }
     for node in 0..nodes {
         let mut needs: Vec<String> = Vec::new();
         if node > 0 && dice.one_in(3) {
@@ -87,6 +94,9 @@ fn rack(dice: &mut Dice) -> Plan {
         }
         for kind in kinds {
             let name = format!("n{node}/{kind}");
+            if served && kind == "verify" && !dice.one_in(3) {
+                needs.push("lan/dns".to_owned());
+            }
             let mut one = action(
                 &name,
                 node as u8,

@@ -8,9 +8,26 @@ use rackbar_model::{BurnIn, Digest, NodeId, Timestamp};
 use super::{BadPlan, Bounds, Engine, Failure, Input, Output};
 use crate::site::RunLimits;
 use crate::{
-    Action, ActionId, ActionKind, Inputs, Layer, Limits, Outcome, Plan, PlanId, Run, RunId, RunState, Stand, StepSpec,
-    Target,
+    Action, ActionId, ActionKind, Inputs, Layer, Limits, Outcome, OwnService, Plan, PlanId, Run, RunId, RunState,
+    ServiceSpec, Stand, StepSpec, Target,
 };
+
+/// A service that others may need; no node's.
+pub(super) fn service(id: &str) -> Action {
+    let spec = ServiceSpec {
+        service: OwnService::Dns,
+        own: None,
+        at: vec!["10.0.0.2".into()],
+        networks: vec!["lan".into()],
+    };
+    Action {
+        node: None,
+        target: Target::Service(id.into()),
+        layer: Layer::Clients,
+        kind: ActionKind::Service(spec),
+        ..action(id, 0, "agent", &[])
+    }
+}
 
 /// An action of a kind by its name, on the node with this number.
 pub(super) fn action(id: &str, node: u8, kind: &str, needs: &[&str]) -> Action {
@@ -375,4 +392,52 @@ fn a_plan_that_is_no_graph_is_refused() {
     assert!(matches!(missing, Err(BadPlan::NotBefore { .. })), "{missing:?}");
     let twice = make(vec![action("a", 1, "burn", &[]), action("a", 1, "burn", &[])]);
     assert_eq!(twice, Err(BadPlan::Twice(ActionId("a".into()))));
+}
+
+#[test]
+fn a_service_that_nobody_needs_any_more_is_given_up_and_one_that_fails_is_named_by_all_who_need_it() {
+    let two = || {
+        vec![
+            service("lan/dns"),
+            action("n1/verify", 1, "verify", &["lan/dns"]),
+            action("n2/verify", 2, "verify", &["lan/dns"]),
+        ]
+    };
+    let take_out = |number: u8| Input::Exclude {
+        node: NodeId([number; 16]),
+        reason: "recovered".into(),
+    };
+    let gives_up = |told: &Told| {
+        told.out
+            .iter()
+            .any(|one| matches!(one, Output::GiveUp(id, _) if id.0 == "lan/dns"))
+    };
+    let mut told = Told::new(two());
+    assert_eq!(told.started(), ["lan/dns"]);
+    told.tell(take_out(1));
+    assert!(!gives_up(&told), "the other machine still needs it");
+    told.tell(take_out(2));
+    assert!(gives_up(&told));
+    told.badly("lan/dns", true);
+    let stand = told.stand("lan/dns");
+    assert!(
+        matches!(stand, Stand::Skipped { reason } if reason.contains("nothing that needs it")),
+        "{stand:?}"
+    );
+    assert!(told.engine.run().ended.is_some());
+
+    let mut told = Told::new(two());
+    told.badly("lan/dns", false);
+    for name in ["n1/verify", "n2/verify"] {
+        let Stand::Skipped { reason } = told.stand(name) else {
+            panic!("{:?}", told.stand(name))
+        };
+        assert_eq!(reason, "lan/dns, which it needs, did not end well: it broke");
+    }
+    assert_eq!(told.engine.run().state, RunState::Failed);
+
+    // One that nothing in the plan needs was asked for itself.
+    let mut told = Told::new(vec![service("lan/dns")]);
+    told.well("lan/dns");
+    assert_eq!(told.engine.run().state, RunState::Done);
 }
