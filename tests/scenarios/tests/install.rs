@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rackbar_model::Digest;
 use rackbar_plan::{Run, RunId, RunState, Stand};
 use rackbar_scenarios::cli::Cli;
 use rackbar_scenarios::install::{self, Image, PlanRequest, READY, commit_all, is_ready, until_done};
 use rackbar_scenarios::{Stage, eventually, rack_file};
+use rackbar_vrack::machine::DiskBus;
 use rackbar_vrack::rack::RackFile;
 use rackbar_vrack::seat::{MachinePower, PowerAction};
 
@@ -315,7 +317,7 @@ async fn a_bonded_machine_is_installed_mended_in_rescue_and_goes_back_to_work() 
         // Firmware and agent know nothing of the bundle: its first port carries them alone.
         file.nodes[0].lacp_fallback = true;
         file.nodes[0].lacp_fast = true;
-        file.nodes[0].disks[0].bus = rackbar_vrack::machine::DiskBus::Nvme;
+        file.nodes[0].disks[0].bus = DiskBus::Nvme;
     };
     let stage = prepared(&["n4"], two_cables, BONDED).await?;
     let (_, id) = commit_all(&stage.api).await?;
@@ -397,8 +399,27 @@ async fn a_power_cut_in_the_middle_of_writing_recovers() -> Result<()> {
     until_under_way(&stage, id, "/os.write", 30).await?;
     let machine = stage.rack.node("n1").context("n1")?;
     machine.machine.cut_power().await?;
+    // Nobody takes away meanwhile what the run began with, or puts something else in its place.
+    let (folder, began_with) = (tempfile::tempdir()?, install::light_image()?);
+    let refused = cli.run(&["os", "remove", "debian-12"], operator::SOON).await;
+    let words = format!("{:#}", refused.err().context("an image was removed from under a run")?);
+    ensure!(words.contains("debian-12") && words.contains("run"), "{words}");
+    let refused = stage.api.upload(&another(folder.path(), &began_with)?).await;
+    let words = format!("{:#}", refused.err().context("an image was replaced under a run")?);
+    ensure!(words.contains("409") && words.contains("remove it first"), "{words}");
     let run = until_done(&stage.api, id, READY).await?;
     all_ready(&stage, &["n1"]).await?;
+    let installed = stage
+        .node("n1")
+        .await?
+        .context("known")?
+        .installed
+        .context("installed")?;
+    ensure!(
+        installed.sha256 == began_with.sha256,
+        "the machine has {} in place of what its plan was made for",
+        installed.sha256
+    );
     let written = run.actions.iter().find(|(name, _)| name.0.ends_with("/os.write"));
     let Some((_, Stand::Done { tries, .. })) = written else {
         anyhow::bail!("os.write stands as {written:?}");
@@ -406,6 +427,20 @@ async fn a_power_cut_in_the_middle_of_writing_recovers() -> Result<()> {
     println!("ready after a power cut; the image was written in {tries} tries");
     stage.end().await;
     Ok(())
+}
+
+/// An image of the same name that boots nothing: whoever gets it is not ready.
+fn another(folder: &std::path::Path, image: &Image) -> Result<Image> {
+    let mut raw = vec![0; 1 << 20];
+    raw[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let path = folder.join("another.img");
+    std::fs::write(&path, &raw)?;
+    let sha256 = Digest(rackbar_trust::sha256(&raw));
+    Ok(Image {
+        path,
+        sha256,
+        ..image.clone()
+    })
 }
 
 /// The machines of [`SITE`] are for something else now, and their system belongs on the other disk.
@@ -417,7 +452,9 @@ fn changed_mind() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_changed_while_the_image_is_written_is_what_the_machine_becomes() -> Result<()> {
-    let stage = prepared(&["n1"], |_| {}, SITE).await?;
+    // The light image has no driver of SATA.
+    let other_bus = |file: &mut RackFile| file.nodes[0].disks[1].bus = DiskBus::Virtio;
+    let stage = prepared(&["n1"], other_bus, SITE).await?;
     let (_, first) = commit_all(&stage.api).await?;
     until_under_way(&stage, first, "/os.write", 10).await?;
     stage.api.set_site(&changed_mind()).await?;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 /// For what asks the appliance and no machine.
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Plans and commits by the command line, and reads how it went on.
 pub(crate) async fn commits(cli: &Cli, names: &[String]) -> Result<()> {
