@@ -2,7 +2,7 @@
 //!
 //! libFuzzer on the stable compiler: LLVM's coverage pass is asked for by flags, and the fuzzer itself is C++, so g++ is
 //! needed and nothing else. New inputs and crashes go to `target/fuzz/TARGET`; `fuzz/corpus/TARGET` holds the seeds that
-//! are kept.
+//! are kept. `cargo xtask test` runs the same targets without counters, for a second each: see `fuzz/src/plain.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -84,15 +84,15 @@ fn build(project: &Project) -> Result<PathBuf> {
     );
     let target = project.target.join("fuzz-build");
     let status = cargo()
-        .args(["build", "--quiet", "--release", "--target", HOST, "--manifest-path"])
-        .arg(project.root.join("fuzz/Cargo.toml"))
+        .args(["build", "--quiet", "--profile", "fuzz", "--target", HOST])
+        .args(["-p", "rackbar-fuzz", "--bin", "rackbar-fuzz", "--features", "libfuzzer"])
         .arg("--target-dir")
         .arg(&target)
         .env("RUSTFLAGS", COVERAGE)
         .status()
         .context("starting cargo")?;
     ensure!(status.success(), "building the fuzz targets failed ({status})");
-    Ok(target.join(HOST).join("release/rackbar-fuzz"))
+    Ok(target.join(HOST).join("fuzz/rackbar-fuzz"))
 }
 
 /// The program prints its targets when it is given none.

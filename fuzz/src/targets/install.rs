@@ -23,7 +23,9 @@ pub(super) fn load_option(data: &[u8]) {
 const MOST: usize = 1 << 20;
 
 pub(super) fn qcow2(data: &[u8]) {
-    let Ok((have, size)) = fuzzing::qcow2(data, MOST) else { return };
+    let Ok((have, size)) = fuzzing::qcow2(data, MOST) else {
+        return;
+    };
     let expected = usize::try_from(size).unwrap_or(usize::MAX).min(MOST);
     assert_eq!(have, expected, "a disk of {size} bytes was read short without a word");
 }
@@ -34,6 +36,9 @@ pub(super) fn image_fetch(data: &[u8]) {
     }
     let text = String::from_utf8_lossy(data);
     if fuzzing::is_url(&text) {
-        assert!(!text.contains(['\r', '\n', ' ']), "an address could end the request's line");
+        assert!(
+            !text.contains(['\r', '\n', ' ']),
+            "an address could end the request's line"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The targets by name. A name is also that of the target's folder under `fuzz/corpus`.
 
 mod hardware;
+mod images;
 mod install;
 mod installers;
 mod ipmi;
@@ -13,10 +14,10 @@ mod site;
 mod upstream;
 
 /// What is done with one input.
-pub(crate) type Target = fn(&[u8]);
+pub type Target = fn(&[u8]);
 
 /// Every target.
-pub(crate) const TARGETS: &[(&str, Target)] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("dhcp-engine", netboot::dhcp_engine),
     ("dhcp-packet", netboot::dhcp_packet),
     ("tftp-packet", netboot::tftp_packet),
@@ -60,6 +61,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("package-index", proxy::package_index),
     ("pack", packs::pack),
     ("program", packs::program),
+    ("image-content", images::content),
     ("openpgp", upstream::openpgp),
     ("upstream-list", upstream::list),
 ];

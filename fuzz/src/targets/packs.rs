@@ -14,8 +14,17 @@ pub(super) fn pack(data: &[u8]) {
         }
     }
     if let Ok(index) = Index::from_bytes(data) {
-        assert!(index.images.iter().all(|image| index.content(image.content).is_some()), "a content is missing");
-        assert!(index.answers.iter().all(|answer| index.content(answer.content).is_some()), "a content is missing");
+        assert!(
+            index.images.iter().all(|image| index.content(image.content).is_some()),
+            "a content is missing"
+        );
+        assert!(
+            index
+                .answers
+                .iter()
+                .all(|answer| index.content(answer.content).is_some()),
+            "a content is missing"
+        );
     }
 }
 
@@ -29,8 +38,12 @@ pub(super) fn program(data: &[u8]) {
     if elf::examine(data.len() as u64, &read).is_ok() {
         assert!(data.starts_with(b"\x7fELF"), "something else was taken for a program");
         let count = usize::from(u16::from_le_bytes([data[56], data[57]]));
-        let table = usize::try_from(u64::from_le_bytes(data[32..40].try_into().expect("eight bytes"))).expect("a place");
+        let table =
+            usize::try_from(u64::from_le_bytes(data[32..40].try_into().expect("eight bytes"))).expect("a place");
         let kinds = (0..count).map(|index| &data[table + index * 56..][..4]);
-        assert!(kinds.into_iter().all(|kind| kind != [3, 0, 0, 0]), "a dynamic program was taken");
+        assert!(
+            kinds.into_iter().all(|kind| kind != [3, 0, 0, 0]),
+            "a dynamic program was taken"
+        );
     }
 }

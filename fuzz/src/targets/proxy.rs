@@ -15,28 +15,50 @@ pub(super) fn request(data: &[u8]) {
     let Parsed::Whole(head, used) = parse(data) else { return };
     assert!(used <= data.len(), "more was read than there is");
     if let Some(url) = Url::parse(&head.target) {
-        assert_eq!(Url::parse(&url.to_string()), Some(url.clone()), "one URL has two spellings");
+        assert_eq!(
+            Url::parse(&url.to_string()),
+            Some(url.clone()),
+            "one URL has two spellings"
+        );
         let _ = url.follow(&head.target);
     }
-    let _ = (authority(&head.target, 0), plain(&head.target), mirror_key("m", &head.target));
+    let _ = (
+        authority(&head.target, 0),
+        plain(&head.target),
+        mirror_key("m", &head.target),
+    );
     let _ = CacheControl::of(&head.headers, true);
-    for value in head.headers.get_all("range").iter().filter_map(|value| value.to_str().ok()) {
+    for value in head
+        .headers
+        .get_all("range")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+    {
         let span = ByteRange::parse(value).and_then(|range| range.within(1000));
-        assert!(span.is_none_or(|span| span.start < span.end && span.end <= 1000), "a range is outside");
+        assert!(
+            span.is_none_or(|span| span.start < span.end && span.end <= 1000),
+            "a range is outside"
+        );
     }
 }
 
 /// Fields of an origin's answer, and a stored record.
 pub(super) fn answer(data: &[u8]) {
     let _ = Record::from_bytes(data);
-    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    let Ok(value) = HeaderValue::from_bytes(data) else {
+        return;
+    };
     let mut headers = HeaderMap::new();
     headers.insert(CACHE_CONTROL, value.clone());
     headers.insert("age", value.clone());
     headers.insert("expires", value.clone());
     headers.insert(CONTENT_RANGE, value.clone());
     let fresh = Freshness::of(&headers, 10, 20, false);
-    let _ = (fresh.age(u64::MAX), fresh.left(u64::MAX), fresh.judge(&CacheControl::of(&headers, true), 30));
+    let _ = (
+        fresh.age(u64::MAX),
+        fresh.left(u64::MAX),
+        fresh.judge(&CacheControl::of(&headers, true), 30),
+    );
     if let Some(range) = value.to_str().ok().and_then(ContentRange::parse) {
         assert!(range.first <= range.last, "a range runs backwards");
     }
@@ -46,7 +68,10 @@ pub(super) fn answer(data: &[u8]) {
 pub(super) fn package_index(data: &[u8]) {
     for kind in [Kind::Release, Kind::Packages, Kind::Repomd, Kind::Primary] {
         let _ = index::read(&kind, data, &mut |path, _| {
-            assert!(!path.starts_with('/') && path.split('/').all(|part| part != ".."), "{path} leads out");
+            assert!(
+                !path.starts_with('/') && path.split('/').all(|part| part != ".."),
+                "{path} leads out"
+            );
         });
     }
 }

@@ -12,7 +12,9 @@ const NOW: u64 = 1_767_312_000;
 pub(super) fn openpgp(data: &[u8]) {
     static RING: OnceLock<Option<Keyring>> = OnceLock::new();
     let _ = Keyring::read(data);
-    let Some(keys) = RING.get_or_init(|| Keyring::read(KEYS).ok()) else { return };
+    let Some(keys) = RING.get_or_init(|| Keyring::read(KEYS).ok()) else {
+        return;
+    };
     if let Ok(signed) = cleartext(data, keys, NOW) {
         assert!(keys.fingerprints().contains(&signed.signer), "a stranger was believed");
         assert!(data.len() > signed.text.len(), "more text than there is");
@@ -28,6 +30,9 @@ pub(super) fn list(data: &[u8]) {
         let _ = (sums.find(pattern), sums.find("*"));
     }
     if let Ok(release) = Release::read(text) {
-        let _ = (release.judge(pattern, NOW), release.file("main/installer-amd64/current/images/SHA256SUMS"));
+        let _ = (
+            release.judge(pattern, NOW),
+            release.file("main/installer-amd64/current/images/SHA256SUMS"),
+        );
     }
 }

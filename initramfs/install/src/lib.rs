@@ -28,7 +28,7 @@ use rackbar_hardware::{Root, bmc};
 use rackbar_messages::{BmcSetup, JobReport, Work};
 
 pub use control::{Control, Progress, Result};
-#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
 pub use stream::fuzzing;
 
 /// The machine that is worked on.

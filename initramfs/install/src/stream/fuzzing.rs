@@ -1,4 +1,5 @@
-//! Doors to the private parsers for the fuzz targets; only there with the feature `fuzzing`.
+//! Doors to the private parsers for the fuzz targets, and for nothing else. Not behind a feature: the tests of the workspace
+//! link the targets, and the crate would be compiled twice. Programs that do not call it do not hold it.
 
 use super::http::{Answer, Url};
 use super::qcow2::{Qcow2, ReadAt};

@@ -7,7 +7,6 @@
 //! A disk that is being written must never boot: its first and last MiB are emptied at the start, and the first MiB of
 //! the image is held back until the digest of the whole file was right and everything else is on the medium.
 
-#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod http;
 mod qcow2;

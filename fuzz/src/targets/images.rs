@@ -1,0 +1,41 @@
+//! What operators put into the catalogue of images: disks, packed and not, and installers' archives.
+
+use std::cell::OnceCell;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+// Private to their crate.
+#[allow(dead_code, reason = "only the looking is called")]
+#[path = "../../../appliance/artifacts/src/images/detect.rs"]
+mod detect;
+#[allow(dead_code, reason = "only the looking is called")]
+#[path = "../../../appliance/artifacts/src/images/installer.rs"]
+mod installer;
+
+/// A file is judged as an installer's archive first, and then as a disk. What is taken for an installer lies in the file.
+pub(super) fn content(data: &[u8]) {
+    thread_local!(static CONTENT: OnceCell<File> = const { OnceCell::new() });
+    CONTENT.with(|file| {
+        let file = file.get_or_init(|| {
+            let path = std::env::temp_dir().join(format!("rackbar-fuzz-image-{}", std::process::id()));
+            let mut open = File::options();
+            let file = open.read(true).write(true).create_new(true).open(&path);
+            let file = file.expect("a file in the folder for temporary files");
+            let _ = std::fs::remove_file(path);
+            file
+        });
+        file.set_len(0).expect("a file that can be cut");
+        file.write_all_at(data, 0).expect("room for the file");
+        let bytes = data.len() as u64;
+        if let Ok(Some(found)) = installer::find(file, bytes) {
+            for part in [found.kernel, found.initrd] {
+                let end = part.offset.checked_add(part.bytes);
+                assert!(
+                    part.bytes > 0 && end.is_some_and(|end| end <= bytes),
+                    "a part lies outside of the archive"
+                );
+            }
+        }
+        let _ = detect::detect(file, bytes, None);
+    });
+}
