@@ -131,8 +131,20 @@ impl Browser {
         self.ask("POST", &format!("/session/{}/{command}", self.session), body)
     }
 
+    /// Asks for something that changes nothing. A page that is just left has no answer, and the next one has: it is asked again.
     fn look(&self, command: &str) -> Value {
-        self.ask("GET", &format!("/session/{}/{command}", self.session), &Value::Null)
+        let path = format!("/session/{}/{command}", self.session);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.try_ask("GET", &path, &Value::Null) {
+                Ok(value) => return value,
+                Err(words) => {
+                    let left = words.contains("aborted by navigation");
+                    assert!(left && Instant::now() < end, "GET {path}: {words}");
+                    std::thread::sleep(BETWEEN);
+                }
+            }
+        }
     }
 
     /// Goes to a page and waits until it is loaded.
