@@ -179,3 +179,88 @@ impl Enrolments {
         self.store.put_all(Table::Secrets, &gone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rackbar_handoff::enrol::Kind;
+    use rackbar_store::Options;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+    const NAME: &str = "web-1.rack.example";
+
+    fn book() -> (Enrolments, NodeId) {
+        let node = "00000001-0000-0000-0000-000000000000".parse().expect("an id");
+        (
+            Enrolments::new(Store::in_memory(Options::default()).expect("a store")),
+            node,
+        )
+    }
+
+    fn text(enrolment: &Enrolment) -> String {
+        match &enrolment.secret {
+            Kind::Token { text: Some(text), .. } => text.0.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_run_lays_the_same_secret_at_every_attempt_and_the_next_run_another() {
+        let (book, node) = book();
+        let make = |run| {
+            book.for_run(Enrol::Puppet, node, NAME, RunId(run), NOW)
+                .expect("a secret")
+        };
+        let first = make(1);
+        assert_eq!(first, make(1), "an attempt that is repeated");
+        let again = Enrolments::new(book.store.clone());
+        let kept = again
+            .for_run(Enrol::Puppet, node, NAME, RunId(1), NOW)
+            .expect("a secret");
+        assert_eq!(text(&first), text(&kept), "after a crash");
+        let second = make(2);
+        assert_ne!(text(&first), text(&second));
+        assert_eq!(book.list().expect("the secrets"), [second], "one is good at most");
+    }
+
+    #[test]
+    fn a_secret_of_a_failed_run_or_of_an_earlier_system_is_taken_back_and_forgotten() {
+        let (book, node) = book();
+        let run = RunId(3);
+        let make = || book.for_run(Enrol::Puppet, node, NAME, run, NOW).expect("a secret");
+        let first = text(&make());
+        book.take_back(node, |one| one.run == Some(4), NOW).expect("a store");
+        assert_eq!(text(&make()), first, "another run's");
+        book.take_back(node, |one| one.run == Some(3), NOW).expect("a store");
+        let taken = book.list().expect("the secrets");
+        assert_eq!(taken[0].state(NOW), "revoked");
+        let stored = book.store.list(Table::Secrets).expect("the secrets");
+        let shown = |(_, json): &(Vec<u8>, Vec<u8>)| String::from_utf8_lossy(json).contains(&first);
+        assert!(!stored.iter().any(shown), "what was taken back is kept nowhere");
+        book.laid(node, run, NOW).expect("a store");
+        assert_eq!(
+            book.list().expect("the secrets")[0].placed,
+            None,
+            "it was never good again"
+        );
+        assert_ne!(text(&make()), first);
+    }
+
+    #[test]
+    fn the_private_part_is_forgotten_once_it_is_laid() {
+        let (book, node) = book();
+        let run = RunId(5);
+        let private = |enrolment: &Enrolment| matches!(&enrolment.secret, Kind::Pair { private: Some(_), .. });
+        assert!(private(
+            &book.for_run(Enrol::Salt, node, NAME, run, NOW).expect("a secret")
+        ));
+        book.laid(node, RunId(4), NOW).expect("a store");
+        assert!(private(&book.list().expect("the secrets")[0]), "another run's end");
+        book.laid(node, run, NOW).expect("a store");
+        let laid = book.list().expect("the secrets");
+        assert!(!private(&laid[0]) && laid[0].state(NOW) == "placed", "{laid:?}");
+        book.forget(node).expect("a store");
+        assert!(book.list().expect("the secrets").is_empty());
+    }
+}

@@ -106,6 +106,7 @@ struct Stage {
     life: Life,
     node: NodeId,
     machine: Arc<Machine>,
+    _server: common::Server,
     _folder: tempfile::TempDir,
 }
 
@@ -125,12 +126,12 @@ impl Stage {
         let machine = Arc::new(Machine::default());
         let (server, agent, _site) = life.machine.take().unwrap();
         tokio::spawn(machine.clone().serve(agent));
-        std::mem::forget(server);
         life.executor.set_site(SITE, "test").unwrap();
         Self {
             life,
             node,
             machine,
+            _server: server,
             _folder: folder,
         }
     }
