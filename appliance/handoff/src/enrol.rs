@@ -10,6 +10,7 @@
 //! private half is forgotten here once it is laid into the system.
 
 use rackbar_model::{Digest, NodeId, SecretText, Timestamp};
+use rackbar_plan::site::Enrol;
 use rackbar_trust::{Secret, constant_time_eq, sha256};
 use rsa::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
 use serde::{Deserialize, Serialize};
@@ -180,6 +181,48 @@ impl Enrolment {
             _ if self.placed.is_some() => "placed",
             _ => "made",
         }
+    }
+
+    /// A new secret for `tool`, by which `node` enrols under `name` until it `expires`.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn new(tool: Enrol, node: NodeId, name: &str, made: Timestamp, expires: Timestamp) -> Result<Self, NoSecret> {
+        let secret = match tool {
+            Enrol::Puppet => token(),
+            Enrol::Salt | Enrol::Chef => pair(),
+        }?;
+        Ok(Self {
+            node,
+            tool: tool.name().into(),
+            name: name.to_owned(),
+            run: None,
+            made,
+            expires,
+            placed: None,
+            used: None,
+            revoked: None,
+            secret,
+        })
+    }
+
+    /// Takes it back: it is refused from now on, and its private part is forgotten.
+    pub fn take_back(&mut self, now: Timestamp) {
+        self.revoked.get_or_insert(now);
+        self.forget_private();
+        if let Kind::Token { text, .. } = &mut self.secret {
+            *text = None;
+        }
+    }
+
+    /// Whether it is the very one to give to `name` again: nobody used it or took it back, its time is not over, and all of
+    /// it is still here.
+    pub fn stands(&self, name: &str, now: Timestamp) -> bool {
+        let whole = match &self.secret {
+            Kind::Token { text, .. } => text.is_some(),
+            Kind::Pair { private, .. } => private.is_some(),
+        };
+        whole && self.name == name && self.used.is_none() && self.revoked.is_none() && now < self.expires
     }
 
     /// Its private key was laid into the system: nobody needs it here any more.

@@ -20,5 +20,5 @@ mod yaml;
 
 pub use ansible::{Host, ansible, ansible_host, group_name};
 pub use member::{Member, Rack};
-pub use place::{chef_files, puppet_files, salt_files};
+pub use place::{NoFiles, chef_files, files, puppet_files, salt_files};
 pub use render::{EXPORTS, Export, ExportError, render};

@@ -2,9 +2,11 @@
 //! never see them.
 
 use rackbar_model::OsFile;
-use rackbar_plan::site::{ChefServer, PuppetServer, SaltMaster};
+use rackbar_plan::site::{ChefServer, Enrol, PuppetServer, SaltMaster};
 use serde_json::Value;
 
+use crate::enrol::Kind;
+use crate::member::{Member, Rack};
 use crate::{chef, puppet, salt};
 
 const SECRET: u32 = 0o600;
@@ -61,4 +63,49 @@ pub fn chef_files(server: &ChefServer, name: &str, private: &str, first_boot: &V
         file("/etc/chef/client.rb", chef::client_rb(server, name), OPEN),
         file("/etc/chef/first-boot.json", format!("{first_boot:#}\n"), OPEN),
     ]
+}
+
+/// Why there are no files for a tool.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoFiles {
+    /// The site does not say where the tool's server is.
+    #[error("the site file has no [handoff.{0}] that says where its server is")]
+    NoServer(&'static str),
+    /// The secret is of another tool's kind, or was forgotten already.
+    #[error("the secret is not one for {0}, or is not kept any more; make another")]
+    NotIts(&'static str),
+}
+
+/// What `member` is given so that it enrols itself at `tool` by `secret`.
+///
+/// # Errors
+/// See [`NoFiles`].
+pub fn files(rack: &Rack<'_>, member: &Member<'_>, tool: Enrol, secret: &Kind) -> Result<Vec<OsFile>, NoFiles> {
+    let no_server = || NoFiles::NoServer(tool.name());
+    let servers = rack.handoff().ok_or_else(no_server)?;
+    let id = member.node.id.to_string();
+    let (private, public) = match secret {
+        Kind::Token { text: Some(text), .. } => (text, ""),
+        Kind::Pair {
+            private: Some(private),
+            public,
+        } => (private, public.as_str()),
+        Kind::Token { .. } | Kind::Pair { .. } => return Err(NoFiles::NotIts(tool.name())),
+    };
+    Ok(match (tool, secret) {
+        (Enrol::Puppet, Kind::Token { .. }) => {
+            let server = servers.puppet.as_ref().ok_or_else(no_server)?;
+            let facts = puppet::external_facts(rack, &id);
+            puppet_files(server, &member.fqdn, &id, &private.0, &facts)
+        }
+        (Enrol::Salt, Kind::Pair { .. }) => {
+            let master = servers.salt.as_ref().ok_or_else(no_server)?;
+            salt_files(master, &member.fqdn, &private.0, public)
+        }
+        (Enrol::Chef, Kind::Pair { .. }) => {
+            let server = servers.chef.as_ref().ok_or_else(no_server)?;
+            chef_files(server, &member.fqdn, &private.0, &chef::first_boot(rack, &id))
+        }
+        _ => return Err(NoFiles::NotIts(tool.name())),
+    })
 }

@@ -331,8 +331,8 @@ pub enum BondMode {
     ActiveBackup,
 }
 
-/// A file of the installed system.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// A file of the installed system. Its content may be a secret, so it is not shown among debugging words.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct OsFile {
     /// Absolute path.
@@ -341,6 +341,13 @@ pub struct OsFile {
     pub content: String,
     /// Permission bits, such as `0o644`.
     pub mode: u32,
+}
+
+impl fmt::Debug for OsFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, content, mode } = self;
+        write!(f, "{path} ({} bytes, mode {mode:o})", content.len())
+    }
 }
 
 /// What an agent saw of a firmware boot entry (UEFI 2.10 section 3.1.3).

@@ -11,6 +11,7 @@ mod bmc_clock;
 mod bmc_login;
 pub mod desk;
 pub mod devices;
+pub mod enrolments;
 pub mod executor;
 pub mod hands;
 pub mod identity;

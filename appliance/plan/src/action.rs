@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use rackbar_model::{BurnIn, Digest, DiskRef, EraseMethod, ImageFormat, NodeId, OsSetup, RootTarget, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::site::RunLimits;
+use crate::site::{Enrol, RunLimits};
 use crate::{OwnService, ServiceSpec};
 
 /// The name of a plan: the first 12 hexadecimal digits of the SHA-256 of its inputs and actions. The same inputs give
@@ -253,6 +253,9 @@ pub enum ActionKind {
         target: RootTarget,
         /// Who it is; without its host key, which is filled in when the work is given out.
         setup: Box<OsSetup>,
+        /// Tools it enrols itself at. Their secrets are made when the work is given out, and never are in a plan.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        enrol: Vec<Enrol>,
     },
     /// Make the disk the first boot device, in the firmware and through the BMC, and read back.
     BootOrder {
@@ -314,6 +317,9 @@ pub enum ActionKind {
         sha256: Digest,
         /// Who the system is; without its host key, which is filled in when the answers are made.
         setup: Box<OsSetup>,
+        /// Tools it enrols itself at. Their secrets are made when the answers are made, and never are in a plan.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        enrol: Vec<Enrol>,
     },
     /// See that a service is there which systems are told to use: of our own that it serves, another's by asking it.
     /// Waits for it within the action's bounds.
@@ -426,6 +432,14 @@ impl ActionKind {
         match self {
             Self::WriteImage { image, sha256, .. } | Self::Installer { image, sha256, .. } => Some((image, *sha256)),
             _ => None,
+        }
+    }
+
+    /// The tools that a system enrols itself at, where this gives it the secrets for that.
+    pub fn enrols(&self) -> &[Enrol] {
+        match self {
+            Self::Setup { enrol, .. } | Self::Installer { enrol, .. } => enrol,
+            _ => &[],
         }
     }
 

@@ -31,7 +31,7 @@ use rackbar_artifacts::images::Images;
 use rackbar_artifacts::programs::{InUse, Programs};
 use rackbar_model::{NodeId, Timestamp};
 use rackbar_plan::engine::{Bounds, Engine};
-use rackbar_plan::{Action, ActionId, OwnService, Plan, PlanId, Run, RunId, ServiceSeen};
+use rackbar_plan::{Action, ActionId, OwnService, Plan, PlanId, Run, RunId, ServiceSeen, Stand};
 use rackbar_store::{Store, StoreError};
 use rackbar_trust::Signer;
 use tokio::runtime::Handle;
@@ -193,6 +193,7 @@ impl Executor {
             }
             takeover::tell_again(&mut book, at);
             inner.settle(&mut book);
+            inner.tell_settled(&book);
         }
         let weak = Arc::downgrade(&inner);
         std::thread::Builder::new()
@@ -250,6 +251,21 @@ fn shown(live: &mut Live) -> Arc<Run> {
 }
 
 impl Inner {
+    /// Says again what of the kept runs will not change any more: the end of an action is in the journal before the hands
+    /// hear of it.
+    fn tell_settled(&self, book: &Book) {
+        let live = book.live.values().map(|live| live.engine.run());
+        for run in book.ended.values().map(|run| &**run).chain(live) {
+            for action in &run.plan.actions {
+                let stand = run.actions.get(&action.id).filter(|stand| stand.settled());
+                if let (Some(node), Some(stand)) = (action.node, stand) {
+                    let well = matches!(stand, Stand::Done { .. });
+                    self.hands.settled(node, run.id, &action.kind, well);
+                }
+            }
+        }
+    }
+
     fn begin_clock(&self, action: &str, run: u64) {
         locked(&self.clocks).insert((run, action.to_owned()), now());
     }

@@ -19,6 +19,7 @@ pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
     let Some(work) = book.work.get(&node) else {
         return System {
             in_memory,
+            site: book.site.clone(),
             ..System::default()
         };
     };
@@ -35,6 +36,7 @@ pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
         bios: settings::wanted(book, role, work),
         in_memory,
         memory: work.ready.as_ref().map(|ready| ready.memory),
+        site: book.site.clone(),
     }
 }
 
@@ -274,6 +276,8 @@ impl Inner {
 
     /// An action of a node will not change any more.
     fn settled(&self, book: &mut Book, run: RunId, node: NodeId, action: &Action, stand: &Stand) {
+        let well = matches!(stand, Stand::Done { .. });
+        self.hands.settled(node, run, &action.kind, well);
         if let Stand::Failed { reason, advice, .. } = stand {
             let ready = book.work.get(&node).is_some_and(|work| work.ready.is_some());
             // A check that fails on a machine that was ready is drift, not a failed installation.

@@ -7,7 +7,7 @@ use rackbar_plan::{RunId, Site, SiteProblem};
 use serde::{Deserialize, Serialize};
 
 /// The site that plans are made from.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SiteInForce {
     /// The file's text.
     pub text: String,

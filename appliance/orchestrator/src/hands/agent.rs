@@ -9,12 +9,14 @@ use rackbar_messages::{Ask, JobReport, Work};
 use rackbar_model::{
     BurnIn, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, PowerState, RootTarget, SecretText,
 };
+use rackbar_plan::site::Enrol;
 use rackbar_plan::{Progress, RestartWay, StepSpec};
 use rackbar_ssh::HostKeyPair;
 use rackbar_store::Table;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::enrol::Installing;
 use super::ssh::judged_step;
 use super::{Appliance, Done, Learned, Task};
 use crate::jobs::AskError;
@@ -302,7 +304,14 @@ impl Appliance {
         }
     }
 
-    pub(super) async fn setup(&self, task: &mut Task, node: NodeId, target: &RootTarget, setup: &OsSetup) -> Done {
+    pub(super) async fn setup(
+        &self,
+        task: &mut Task,
+        node: NodeId,
+        target: &RootTarget,
+        setup: &OsSetup,
+        enrol: &[Enrol],
+    ) -> Done {
         let pair = match self.host_key(node, task.run.0, &setup.hostname) {
             Ok(pair) => pair,
             Err(reason) => return Done::failed(reason, "look at the state of the store", true),
@@ -313,6 +322,17 @@ impl Appliance {
             // Ours, for the checks. Not part of the plan, which is the operator's.
             Ok(own) => whole.ssh_keys.push(own),
             Err(error) => return Done::failed(error.to_string(), "", false),
+        }
+        let written = task.system.installed.as_ref();
+        let installing = Installing {
+            target,
+            image: written.map_or("", |written| written.image.as_str()),
+            sha256: written.map_or(Digest([0; 32]), |written| written.sha256),
+        };
+        match self.enrolment_files(task, node, (enrol, setup), installing).await {
+            // The role's own files come after them, and win.
+            Ok(files) => drop(whole.files.splice(0..0, files)),
+            Err(done) => return done,
         }
         let work = Work::Setup {
             target: target.clone(),

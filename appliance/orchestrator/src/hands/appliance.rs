@@ -8,7 +8,7 @@ use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::{self, Images};
 use rackbar_messages::JobId;
 use rackbar_model::{Digest, ImageSource, NodeId, SecretText, Timestamp};
-use rackbar_plan::{Action, ActionKind};
+use rackbar_plan::{Action, ActionKind, RunId};
 use rackbar_ssh::{ClientKey, SshError};
 use rackbar_store::{Store, StoreError, Table};
 
@@ -126,6 +126,12 @@ impl Appliance {
         let Some(node) = action.node else {
             return self.of_the_rack(task, &action).await;
         };
+        if !task.taken_up
+            && action.kind.installs().is_some()
+            && let Err(done) = self.take_back_earlier(node, task.run)
+        {
+            return done;
+        }
         match &action.kind {
             ActionKind::RotatePassword => self.rotate_password(task, node).await,
             ActionKind::BiosSettings { attributes } => self.stage_bios(node, attributes).await,
@@ -137,7 +143,7 @@ impl Appliance {
             ActionKind::WriteImage {
                 target, image, sha256, ..
             } => self.write_image(task, node, target, image, *sha256).await,
-            ActionKind::Setup { target, setup } => self.setup(task, node, target, setup).await,
+            ActionKind::Setup { target, setup, enrol } => self.setup(task, node, target, setup, enrol).await,
             ActionKind::BootOrder { target } => self.boot_order(task, node, target).await,
             ActionKind::Restart { way, target } => self.restart(task, node, *way, target).await,
             ActionKind::Reachable { .. } => self.reachable(task, node).await,
@@ -154,12 +160,14 @@ impl Appliance {
                 image,
                 sha256,
                 setup,
+                enrol,
             } => {
                 let installing = Installing {
                     target,
                     image,
                     sha256: *sha256,
                     setup,
+                    enrol,
                 };
                 self.install(task, node, installing).await
             }
@@ -223,5 +231,9 @@ impl Hands for Appliance {
 
     fn noted(&self, node: NodeId, job: JobId) {
         self.rack.noted(node, job);
+    }
+
+    fn settled(&self, node: NodeId, run: RunId, kind: &ActionKind, well: bool) {
+        self.enrolment_settled(node, run, kind, well);
     }
 }

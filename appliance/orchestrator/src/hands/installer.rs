@@ -9,10 +9,11 @@ use rackbar_installers::{Debian, DebianRelease, Install, System, Url, render};
 use rackbar_model::{
     Digest, FirmwareMode, ImageEntry, Installer, InstallerSystem, MacAddr, Node, NodeId, OsFile, OsSetup, RootTarget,
 };
+use rackbar_plan::site::Enrol;
 use rackbar_plan::{DEBIAN_MIRROR, Progress};
 use rackbar_trust::Secret;
 
-use super::{Appliance, Done, Learned, Task};
+use super::{Appliance, Done, Learned, Task, enrol};
 use crate::installs::{CURE, Material, Order, Seen, Step};
 use crate::rack::now;
 
@@ -29,6 +30,7 @@ pub(super) struct Installing<'a> {
     pub(super) image: &'a str,
     pub(super) sha256: Digest,
     pub(super) setup: &'a OsSetup,
+    pub(super) enrol: &'a [Enrol],
 }
 
 impl Appliance {
@@ -101,6 +103,15 @@ impl Appliance {
         setup
             .ssh_keys
             .push(own.map_err(|error| Done::failed(error.to_string(), "", false))?);
+        let installing = enrol::Installing {
+            target: wanted.target,
+            image: wanted.image,
+            sha256: wanted.sha256,
+        };
+        let by = (wanted.enrol, wanted.setup);
+        // The role's own files come after them, and win.
+        let files = self.enrolment_files(task, node, by, installing).await?;
+        drop(setup.files.splice(0..0, files));
         let images = self.images.as_ref();
         let entry = images.and_then(|images| images.exact(wanted.image, wanted.sha256));
         let entry = entry.ok_or_else(|| {

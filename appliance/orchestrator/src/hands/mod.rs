@@ -7,6 +7,7 @@ mod agent;
 mod appliance;
 mod bmc;
 mod bmc_setup;
+mod enrol;
 mod installer;
 mod password;
 mod service;
@@ -20,9 +21,11 @@ use std::sync::Arc;
 use rackbar_messages::JobId;
 use rackbar_model::{CheckResult, Digest, EraseEvidence, Installed, Node, NodeId, OsSetup, RootTarget};
 use rackbar_plan::engine::Failure;
-use rackbar_plan::{Action, Outcome, Plan, Progress, RunId, ServiceSeen};
+use rackbar_plan::{Action, ActionKind, Outcome, Plan, Progress, RunId, ServiceSeen};
 use rackbar_verify::NodeReport;
 use tokio::sync::watch;
+
+use crate::executor::SiteInForce;
 
 pub use appliance::{Appliance, AppliancePartsError, Reach};
 
@@ -82,6 +85,8 @@ pub struct System {
     pub in_memory: bool,
     /// Bytes of memory it had when its checks passed.
     pub memory: Option<u64>,
+    /// The site in force, for a system that is to enrol itself at its tools.
+    pub site: Option<Arc<SiteInForce>>,
 }
 
 /// What an attempt came to, and what is known because of it.
@@ -191,4 +196,8 @@ pub trait Hands: Send + Sync + 'static {
 
     /// The end of an attempt was written down.
     fn noted(&self, _node: NodeId, _job: JobId) {}
+
+    /// An action of a node will not change any more, and that is written down. After a restart it is said again of every run
+    /// that is kept.
+    fn settled(&self, _node: NodeId, _run: RunId, _kind: &ActionKind, _well: bool) {}
 }

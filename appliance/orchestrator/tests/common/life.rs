@@ -11,9 +11,9 @@ use rackbar_messages::JobId;
 use rackbar_model::{BmcInfo, Disk, DiskBus, Inventory, NodeId, Timestamp};
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::{Executor, Install, Parts, PlanRequest, SETTINGS_LOOK};
-use rackbar_orchestrator::hands::{Done, Hands, Learned, Task, Working};
+use rackbar_orchestrator::hands::{Appliance, Done, Hands, Learned, Task, Working};
 use rackbar_plan::engine::Bounds;
-use rackbar_plan::{ActionKind, ServiceSeen};
+use rackbar_plan::{ActionKind, RunId, ServiceSeen};
 use rackbar_store::Store;
 use rackbar_trust::SigningKey;
 use rackbar_verify::NodeReport;
@@ -47,6 +47,8 @@ pub struct Sim {
     pub wake: Notify,
     /// Those end well when they are given up: they were past the point where they could stop.
     pub ends_well: Mutex<bool>,
+    /// Hands that write images and set systems up for real, where a test has a machine for that.
+    pub real: Mutex<Option<Arc<Appliance>>>,
     /// How often a life looks at firmware attributes, when not as seldom as an appliance.
     pub settings_look: Mutex<Option<Duration>>,
     /// Attempts under way on each node, and the most there ever were.
@@ -84,6 +86,10 @@ impl Hands for Sim {
     fn carry_out(&self, mut task: Task) -> Working<'_> {
         Box::pin(async move {
             let action = task.action().unwrap().clone();
+            let real = self.real.lock().unwrap().clone();
+            if let Some(real) = real.filter(|_| is_real(&action.kind)) {
+                return real.carry_out(task).await;
+            }
             let _at_work = action.node.map(|node| AtWork::new(self, node));
             let number = {
                 let mut begun = self.begun.lock().unwrap();
@@ -139,6 +145,7 @@ impl Hands for Sim {
                     image,
                     sha256,
                     setup,
+                    ..
                 } => done
                     .and(Learned::Written {
                         image: image.clone(),
@@ -171,6 +178,15 @@ impl Hands for Sim {
             }
         })
     }
+
+    fn settled(&self, node: NodeId, run: RunId, kind: &ActionKind, well: bool) {
+        let real = self.real.lock().unwrap().clone();
+        real.into_iter().for_each(|real| real.settled(node, run, kind, well));
+    }
+}
+
+const fn is_real(kind: &ActionKind) -> bool {
+    matches!(kind, ActionKind::WriteImage { .. } | ActionKind::Setup { .. })
 }
 
 const fn is_service(kind: &ActionKind) -> bool {

@@ -1,6 +1,6 @@
 //! What one node needs: nothing, a chain of actions, or a refusal in words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rackbar_model::{BurnIn, DiskBus, DiskRef, ImageEntry, InstallerSystem, Inventory, NodeState, OsSetup, RootTarget};
 
@@ -10,7 +10,7 @@ use super::firmware::Firmware;
 use super::network::{Pool, Selectors, Wanted, account};
 use crate::rules::{Binding, shortfall};
 use crate::site::problem::did_you_mean;
-use crate::site::{EraseDisks, MemoryRole, Role, Site};
+use crate::site::{Enrol, EraseDisks, MemoryRole, Role, Site};
 use crate::{Action, ActionKind, Change, DEBIAN_MIRROR, Facts, Installed, NodeFacts, OwnService, SetupDigest};
 
 /// What came of looking at a node.
@@ -415,13 +415,15 @@ impl Case<'_> {
             }],
             destroys: Some(format!("everything on {}", words(target.disks()))),
         };
+        let enrol = self.enrol();
         if image.installer.is_some() {
-            because.changes.extend(identity(&setup));
+            because.changes.extend(identity(&setup, &enrol));
             let kind = ActionKind::Installer {
                 target,
                 image: image.name.clone(),
                 sha256: image.sha256,
                 setup: Box::new(setup),
+                enrol,
             };
             chain.push(kind, because);
             return Ok(());
@@ -434,10 +436,11 @@ impl Case<'_> {
             bytes: image.bytes,
         };
         chain.push(kind, because);
-        let changes = identity(&setup);
+        let changes = identity(&setup, &enrol);
         let kind = ActionKind::Setup {
             target: target.clone(),
             setup: Box::new(setup),
+            enrol,
         };
         chain.push(
             kind,
@@ -449,6 +452,13 @@ impl Case<'_> {
         );
         self.leave(chain, target, "into the installed system");
         Ok(())
+    }
+
+    /// The tools that the role's nodes enrol at, each once.
+    fn enrol(&self) -> Vec<Enrol> {
+        let role = self.site.handoff.role.get(self.role_name);
+        let tools: BTreeSet<Enrol> = role.iter().flat_map(|role| &role.enrol).copied().collect();
+        tools.into_iter().collect()
     }
 
     /// The disks to empty. Each must be told from every other.
@@ -506,7 +516,7 @@ impl Case<'_> {
 }
 
 /// A setup as changes a person can read.
-fn identity(setup: &OsSetup) -> Vec<Change> {
+fn identity(setup: &OsSetup, enrol: &[Enrol]) -> Vec<Change> {
     let new = |what: String, wanted: String| Change {
         what,
         observed: None,
@@ -522,5 +532,9 @@ fn identity(setup: &OsSetup) -> Vec<Change> {
             format!("{address} on {}{vlan}", nics.join(" + ")),
         ));
     }
+    changes.extend(enrol.iter().map(|tool| {
+        let wanted = "a one-time secret of this machine's own, made when it is written".to_owned();
+        new(format!("enrolment at {}", tool.name()), wanted)
+    }));
     changes
 }

@@ -98,8 +98,8 @@ pub struct Ceph {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HandoffRole {
-    /// Tools its nodes enrol at: `puppet`, `salt`, `chef`. Checked only so far: secrets are made with `rackbar handoff
-    /// enrol`.
+    /// Tools its nodes enrol at: `puppet`, `salt`, `chef`. The installation makes a one-time secret of the machine's own for
+    /// each, and writes it with the tool's configuration into the installed system.
     pub enrol: Vec<Enrol>,
     /// Classes Puppet gives its nodes.
     pub puppet_classes: Vec<String>,
@@ -123,6 +123,7 @@ pub struct HandoffRole {
 
 /// A tool with secrets of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Enrol {
     /// A token in the certificate request.

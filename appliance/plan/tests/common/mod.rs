@@ -204,6 +204,7 @@ pub fn carried_out(facts: &mut Facts, plan: &Plan) {
                         image,
                         sha256,
                         setup,
+                        ..
                     },
                     installed,
                 ) => {

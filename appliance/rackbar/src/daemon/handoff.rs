@@ -1,23 +1,16 @@
-//! The hand-over in the daemon: exports from the site in force and the nodes, and the one-time secrets in the store.
-//!
-//! A secret is one record among the sealed ones, `enrol/<tool>/<node>`. Whatever uses one up is recorded before the answer
-//! leaves, under one lock: two servers that ask at once get one yes.
+//! The hand-over in the daemon: exports from the site in force and the nodes, and the one-time secrets that people and tools
+//! ask about.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rackbar_control::operations::{EnrolmentEntry, ExportEntry, Refused, Verdict};
-use rackbar_handoff::enrol::{self, Enrolment, Kind};
-use rackbar_handoff::{EXPORTS, ExportError, Member, Rack as View, csr};
+use rackbar_handoff::enrol::{Enrolment, Kind};
+use rackbar_handoff::{EXPORTS, ExportError, Member, NoFiles, Rack as View, csr, files};
 use rackbar_model::{Node, NodeId, OsFile, Severity, Timestamp};
+use rackbar_orchestrator::enrolments::Enrolments;
 use rackbar_plan::Site;
 use rackbar_plan::site::Enrol;
-use rackbar_store::{Store, StoreError, Table};
-
-/// Milliseconds a secret is good for: a reinstall of a large machine, a queue at its tool, and a night.
-const GOOD_FOR: u64 = 24 * 3_600_000;
-
-/// Held from reading a record to writing it.
-static RECORDS: Mutex<()> = Mutex::new(());
+use rackbar_store::{Store, StoreError};
 
 /// What the hand-over is made of, at one moment.
 pub(super) struct HandOff {
@@ -77,14 +70,8 @@ impl HandOff {
         })
     }
 
-    fn read(&self, key: &str) -> Result<Option<Enrolment>, Refused> {
-        let json = self.store.get(Table::Secrets, key.as_bytes()).map_err(of_store)?;
-        Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
-    }
-
-    fn write(&self, key: &str, enrolment: &Enrolment) -> Result<(), Refused> {
-        let json = serde_json::to_vec(enrolment).map_err(|error| Refused::Internal(error.to_string()))?;
-        self.store.put(Table::Secrets, key.as_bytes(), &json).map_err(of_store)
+    fn book(&self) -> Enrolments {
+        Enrolments::new(self.store.clone())
     }
 
     pub(super) fn autosign(&self, certname: &str, request: &str) -> Result<Verdict, Refused> {
@@ -95,34 +82,24 @@ impl HandOff {
         let Ok(member) = self.member(certname) else {
             return Ok(no("no machine of that name has a system of ours"));
         };
-        let key = key(Enrol::Puppet, &member);
-        let _held = RECORDS.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut enrolment) = self.read(&key)? else {
-            return Ok(no("the machine was given no token"));
-        };
-        if let Err(refusal) = enrolment.sign(certname, &request, now()) {
-            return Ok(no(refusal.to_string()));
-        }
-        self.write(&key, &enrolment)?;
-        Ok(Verdict {
-            sign: true,
-            why: "it shows the token its machine was given".into(),
+        let judge = |enrolment: &mut Enrolment| enrolment.sign(certname, &request, now());
+        let judged = self.book().change(Enrol::Puppet, member.node.id, judge);
+        Ok(match judged.map_err(of_store)? {
+            None => no("the machine was given no token"),
+            Some(Err(refusal)) => no(refusal.to_string()),
+            Some(Ok(())) => Verdict {
+                sign: true,
+                why: "it shows the token its machine was given".into(),
+            },
         })
     }
 
     pub(super) fn enrolments(&self) -> Result<Vec<EnrolmentEntry>, Refused> {
         let now = now();
-        let mut entries = Vec::new();
-        for (key, json) in self.store.list(Table::Secrets).map_err(of_store)? {
-            if !key.starts_with(b"enrol/") {
-                continue;
-            }
-            let Ok(one) = serde_json::from_slice::<Enrolment>(&json) else {
-                continue;
-            };
+        let entry = |one: Enrolment| {
             let state = one.state(now).to_owned();
             let node = self.nodes.iter().find(|node| node.id == one.node);
-            entries.push(EnrolmentEntry {
+            EnrolmentEntry {
                 node: node.map_or_else(|| one.node.to_string(), |node| node.name.clone()),
                 tool: one.tool,
                 name: one.name,
@@ -134,9 +111,10 @@ impl HandOff {
                     Kind::Pair { public, .. } => Some(public),
                     Kind::Token { .. } => None,
                 },
-            });
-        }
-        Ok(entries)
+            }
+        };
+        let all = self.book().list().map_err(of_store)?;
+        Ok(all.into_iter().map(entry).collect())
     }
 
     /// The files go out with the answer, so the private half of a key is forgotten at once.
@@ -144,98 +122,32 @@ impl HandOff {
         let member = self.member(name)?;
         let tool = Enrol::named(tool)
             .ok_or_else(|| Refused::Invalid(format!("{tool:?} is no tool to enrol at: puppet, salt, chef")))?;
-        let secret = match tool {
-            Enrol::Puppet => enrol::token(),
-            Enrol::Salt | Enrol::Chef => enrol::pair(),
-        };
-        let secret = secret.map_err(|error| Refused::Internal(error.to_string()))?;
-        let files = self.files(&member, tool, &secret)?;
         let at = now();
-        let mut enrolment = Enrolment {
-            node: member.node.id,
-            tool: tool.name().into(),
-            name: member.fqdn.clone(),
-            run: None,
-            made: at,
-            expires: Timestamp(at.0.saturating_add(GOOD_FOR)),
-            placed: Some(at),
-            used: None,
-            revoked: None,
-            secret,
-        };
+        let made = Enrolments::make(tool, member.node.id, &member.fqdn, at);
+        let mut enrolment = made.map_err(|error| Refused::Internal(error.to_string()))?;
+        let files = files(&self.view(), &member, tool, &enrolment.secret).map_err(|error| match error {
+            NoFiles::NoServer(_) => Refused::Conflict(error.to_string()),
+            NoFiles::NotIts(_) => Refused::Internal(error.to_string()),
+        })?;
+        enrolment.placed = Some(at);
         enrolment.forget_private();
-        let _held = RECORDS.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(&key(tool, &member), &enrolment)?;
+        self.book().replace(tool, &enrolment).map_err(of_store)?;
         tracing::info!(node = %member.node.id, tool = tool.name(), by, "a secret to enrol with was made");
         Ok(files)
-    }
-
-    fn files(&self, member: &Member<'_>, tool: Enrol, secret: &Kind) -> Result<Vec<OsFile>, Refused> {
-        let no_server = || {
-            let tool = tool.name();
-            Refused::Conflict(format!(
-                "the site file has no [handoff.{tool}] that says where its server is"
-            ))
-        };
-        let servers = self.site.as_ref().map(|site| &site.handoff).ok_or_else(no_server)?;
-        let id = member.node.id.to_string();
-        let view = self.view();
-        Ok(match (tool, secret) {
-            (Enrol::Puppet, Kind::Token { text: Some(token), .. }) => {
-                let facts = rackbar_handoff::puppet::external_facts(&view, &id);
-                let server = servers.puppet.as_ref().ok_or_else(no_server)?;
-                rackbar_handoff::puppet_files(server, &member.fqdn, &id, &token.0, &facts)
-            }
-            (
-                Enrol::Salt,
-                Kind::Pair {
-                    private: Some(private),
-                    public,
-                },
-            ) => {
-                let master = servers.salt.as_ref().ok_or_else(no_server)?;
-                rackbar_handoff::salt_files(master, &member.fqdn, &private.0, public)
-            }
-            (
-                Enrol::Chef,
-                Kind::Pair {
-                    private: Some(private), ..
-                },
-            ) => {
-                let server = servers.chef.as_ref().ok_or_else(no_server)?;
-                let first = rackbar_handoff::chef::first_boot(&view, &id);
-                rackbar_handoff::chef_files(server, &member.fqdn, &private.0, &first)
-            }
-            _ => return Err(Refused::Internal("the secret is of another tool's kind".into())),
-        })
     }
 
     pub(super) fn revoke(&self, name: &str, tool: &str) -> Result<(), Refused> {
         let none = || Refused::NotFound(format!("{name} has no secret of {tool}"));
         let member = self.member(name)?;
-        let key = key(Enrol::named(tool).ok_or_else(none)?, &member);
-        let _held = RECORDS.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut enrolment = self.read(&key)?.ok_or_else(none)?;
-        enrolment.revoked = Some(now());
-        self.write(&key, &enrolment)
+        let tool = Enrol::named(tool).ok_or_else(none)?;
+        let taken = self.book().change(tool, member.node.id, |one| one.take_back(now()));
+        taken.map_err(of_store)?.ok_or_else(none)
     }
-}
-
-fn key(tool: Enrol, member: &Member<'_>) -> String {
-    format!("enrol/{}/{}", tool.name(), member.node.id)
 }
 
 /// Takes away the secrets by which a machine that was forgotten could still enrol itself.
 pub(super) fn forget(store: &Store, node: NodeId) -> Result<(), Refused> {
-    let _held = RECORDS.lock().unwrap_or_else(PoisonError::into_inner);
-    let end = format!("/{node}");
-    let stored = store.list(Table::Secrets).map_err(of_store)?;
-    let keys = stored.into_iter().map(|(key, _)| key);
-    let mine: Vec<Vec<u8>> = keys
-        .filter(|key| key.starts_with(b"enrol/") && key.ends_with(end.as_bytes()))
-        .collect();
-    let gone: Vec<(&[u8], Option<&[u8]>)> = mine.iter().map(|key| (key.as_slice(), None)).collect();
-    store.put_all(Table::Secrets, &gone).map_err(of_store)
+    Enrolments::new(store.clone()).forget(node).map_err(of_store)
 }
 
 /// The machines that have a system of ours, with the networks of their role.
@@ -262,7 +174,7 @@ pub(super) fn inventory(site: Option<&Site>, nodes: &[Arc<Node>]) -> serde_json:
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
 
-    use rackbar_store::Options;
+    use rackbar_store::{Options, Table};
     use rcgen::{Attribute, CertificateParams, DnType, KeyPair};
     use serde_json::json;
 
