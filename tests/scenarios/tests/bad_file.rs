@@ -82,6 +82,14 @@ async fn a_mistake_in_the_file_on_the_stick_is_told_by_line_and_the_last_good_on
     stage.appliance.machine.cut_power().await?;
     edit(&stage.appliance, folder.path(), &good)?;
     stage.start_appliance().await?;
+    // It is kept as the last good one before that is told; it serves a moment earlier.
+    let taken = || async {
+        let told = told(&stage).await?;
+        let of_file = |(source, words): &(String, String)| source.ends_with("rackbar.toml") && words.starts_with("taken");
+        ensure!(told.iter().any(of_file), "{told:?}");
+        Ok(())
+    };
+    eventually("the right file is in force", Duration::from_secs(30), taken).await?;
     stage.appliance.machine.cut_power().await?;
 
     let start = std::fs::read(stage.appliance.machine.console().log_path())?.len();
