@@ -85,7 +85,8 @@ async fn a_mistake_in_the_file_on_the_stick_is_told_by_line_and_the_last_good_on
     // It is kept as the last good one before that is told; it serves a moment earlier.
     let taken = || async {
         let told = told(&stage).await?;
-        let of_file = |(source, words): &(String, String)| source.ends_with("rackbar.toml") && words.starts_with("taken");
+        let of_file =
+            |(source, words): &(String, String)| source.ends_with("rackbar.toml") && words.starts_with("taken");
         ensure!(told.iter().any(of_file), "{told:?}");
         Ok(())
     };
