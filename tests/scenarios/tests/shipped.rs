@@ -5,6 +5,8 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rackbar_image::audit;
+use rackbar_image::modules::List;
 use rackbar_scenarios::api::Api;
 use rackbar_scenarios::times::Told;
 use rackbar_scenarios::{SERVING, eventually, media, rack_file};
@@ -98,6 +100,12 @@ async fn leases(rack: &Rack, name: &str) -> Result<()> {
         "{bound:?}"
     );
     Ok(())
+}
+
+/// The userland is ours alone: of what the media start from, every file is on a list, and every listed one is there.
+#[test]
+fn every_file_of_the_built_media_is_on_a_list() -> Result<()> {
+    audit::folder(&media()?, &List::shipped()?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
