@@ -7,8 +7,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::hardware;
 use super::switching::{self, SwitchFile};
-use crate::machine::{DiskBus, NicModel};
+use crate::machine::{DiskBus, MemoryModules, NicModel};
 use crate::seat::BootDevice;
 use crate::switch::SpanningTree;
 
@@ -191,9 +192,17 @@ pub struct NodeFile {
     /// RAM in MiB.
     #[serde(default = "node_memory")]
     pub memory_mib: u32,
-    /// Virtual CPUs.
+    /// What its memory modules say of themselves.
+    pub modules: Option<MemoryModules>,
+    /// Virtual CPUs, as the kernel counts them.
     #[serde(default = "one")]
     pub cpus: u32,
+    /// Sockets that they are spread over.
+    #[serde(default = "one")]
+    pub sockets: u32,
+    /// How many of them are threads of one core.
+    #[serde(default = "one")]
+    pub threads: u32,
     /// SMBIOS UUID; made from the name when left out. Two nodes may share one: that happens on real boards.
     pub uuid: Option<String>,
     /// SMBIOS system serial number; made from the name when left out.
@@ -397,6 +406,7 @@ impl RackFile {
             }
         }
         switching::check(node)?;
+        hardware::check(node)?;
         if node.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count() > 5 {
             return Err("more than five SATA disks".into());
         }
