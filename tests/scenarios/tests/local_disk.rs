@@ -132,6 +132,7 @@ fn machine(directory: &Path, firmware: Firmware, switch: &Switch) -> Result<Mach
         cdrom: false,
         kcs: None,
         tpm: false,
+        display: false,
         watchdog: false,
         boot_order: vec![BootDevice::Network, BootDevice::Disk],
     };

@@ -111,6 +111,7 @@ fn machine_with(directory: &Path, firmware: Firmware, switch: &Switch, bus: Disk
         cdrom: true,
         kcs: None,
         tpm: false,
+        display: false,
         watchdog: false,
         boot_order: vec![BootDevice::Network, BootDevice::Disk],
     };

@@ -181,6 +181,9 @@ pub struct MachineConfig {
     pub kcs: Option<PathBuf>,
     /// A TPM 2.0, by swtpm.
     pub tpm: bool,
+    /// A VGA display and its keyboard, for [`crate::machine::Machine::text_screen`]; the firmware speaks on it and on the
+    /// serial port.
+    pub display: bool,
     /// A watchdog, Intel's 6300ESB, which resets the machine.
     pub watchdog: bool,
     /// Order of the boot device classes.

@@ -5,6 +5,7 @@ mod arguments;
 mod bays;
 mod children;
 mod config;
+mod display;
 mod nvram;
 mod process;
 mod snapshot;

@@ -129,6 +129,7 @@ impl Appliance {
             cdrom: file.medium == Medium::IsoCd,
             kcs: None,
             tpm: false,
+            display: file.display,
             watchdog: file.watchdog,
             boot_order: match file.medium {
                 Medium::IsoCd => vec![BootDevice::Cdrom],

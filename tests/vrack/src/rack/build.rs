@@ -50,6 +50,7 @@ pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&B
         cdrom: true,
         kcs: bmc.map(|_| kcs.clone()),
         tpm: file.tpm,
+        display: false,
         watchdog: false,
         boot_order: file.boot.clone(),
     };

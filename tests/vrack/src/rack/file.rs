@@ -131,6 +131,8 @@ pub struct ApplianceFile {
     pub bmc_address: Ipv4Addr,
     /// One port carries the rack and the BMC VLAN, both tagged, in place of an access port for each.
     pub trunk: bool,
+    /// A VGA display and a keyboard, beside the serial console.
+    pub display: bool,
     /// A hardware watchdog, which resets it.
     pub watchdog: bool,
     /// More arguments for its kernel; only where iPXE's script names them.
@@ -148,6 +150,7 @@ impl Default for ApplianceFile {
             rack_address: Ipv4Addr::new(10, 77, 10, 1),
             bmc_address: Ipv4Addr::new(10, 77, 20, 1),
             trunk: false,
+            display: false,
             watchdog: false,
             kernel_arguments: String::new(),
         }
