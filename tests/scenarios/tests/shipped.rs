@@ -39,6 +39,15 @@ pub(crate) fn screen_since(appliance: &Appliance, start: usize) -> Result<String
     Ok(terminal.screen().contents())
 }
 
+/// A line of the kernel's log as init keeps it: its level, the seconds since the kernel started, and the text.
+pub(crate) fn is_kernels(line: &str) -> bool {
+    let level = line.strip_prefix('<').and_then(|rest| rest.split_once("> ["));
+    level.is_some_and(|(level, rest)| {
+        let seconds = rest.split_once("] ").map(|(time, _)| time.trim().parse::<f64>());
+        matches!(level.as_bytes(), [b'0'..=b'7']) && matches!(seconds, Some(Ok(_)))
+    })
+}
+
 /// Types `keys` and waits until the screen is as wanted, and gives it.
 async fn typed(appliance: &Appliance, keys: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
     appliance.machine.console().write(keys.as_bytes());
@@ -69,10 +78,8 @@ async fn is_read_on_its_screen(appliance: &Appliance, api: &Api) -> Result<()> {
     ] {
         ensure!(screen.contains(part), "no {part:?}:\n{screen}");
     }
-    typed(appliance, "l", |screen| {
-        screen.contains(" Log: ") && screen.contains("q back")
-    })
-    .await?;
+    let log = |screen: &str| screen.contains(" Log: kernel ") && screen.contains("q back");
+    typed(appliance, "l", |screen| log(screen) && screen.lines().any(is_kernels)).await?;
     typed(appliance, "q", status).await?;
 
     // The token opens the API. Once it is put away, no key brings it back.
