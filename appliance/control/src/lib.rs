@@ -16,6 +16,7 @@ mod packs;
 mod page;
 mod places;
 mod programs;
+mod saved;
 mod server;
 mod storage;
 mod webhooks;

@@ -6,6 +6,7 @@
 
 mod boot;
 mod cache;
+mod carry;
 mod handoff;
 mod https_boot;
 mod keep;
@@ -85,7 +86,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     std::fs::create_dir_all(&options.run).with_context(|| format!("making {}", options.run.display()))?;
     let volatile = options.run.join("volatile").exists();
+    let moved = carry::take_over(&options.data);
     let (store, mut notes) = open_store(&options.data)?;
+    notes.extend(moved);
     let waited = unlock::wait(&store, &options.run).await?;
     if waited == Waited::Ended {
         block_in_place(|| store.close());
@@ -279,6 +282,7 @@ impl Daemon {
             run: self.options.run.clone(),
             restart: self.anew.clone(),
             storage: self.storage.clone(),
+            importing: Arc::default(),
         };
         let context = Context {
             rack: self.rack.clone(),
