@@ -127,7 +127,9 @@ fn programs_and_images_travel_with_the_state_and_are_used_where_it_is_put_in() {
         (b"no state at all, but a letter", 1, "no export of Rackbar"),
     ] {
         std::fs::write(&tried, file).unwrap();
-        let said = second.ask(&["import", &tried, "--passphrase-file", &words]).failed(code);
+        let said = second
+            .ask(&["import", &tried, "--passphrase-file", &words])
+            .failed(code);
         assert!(said.contains(complaint), "{complaint}: {said}");
         assert_eq!(json(&second, &token, &["os", "list"]), was, "{complaint}");
         assert_eq!(
