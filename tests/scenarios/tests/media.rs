@@ -125,10 +125,10 @@ async fn is_worked_on_at_its_display(stage: &Stage) -> Result<()> {
     )
     .await?;
     machine.press("l").await?;
-    let log = display(machine, &[" Log: kernel ", "q back", "> ["], &status).await?;
+    let log = display(machine, &[" Log: kernel ", "q back", "> ["], " Events ").await?;
     ensure!(log.lines().any(is_kernels), "no line of the kernel's log:\n{log}");
     machine.press("q").await?;
-    display(machine, &[&status, "p power off"], " Log: ").await?;
+    display(machine, &[" Events ", "p power off"], " Log: ").await?;
     Ok(())
 }
 
