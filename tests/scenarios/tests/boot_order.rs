@@ -40,7 +40,7 @@ pub(crate) async fn is_put_right(stage: &Stage, cli: &Cli, bios: &str, uefi: &st
             .find(|line| line.contains("boot.order"))
             .unwrap_or_default();
         ensure!(
-            line.contains("failed") && said.contains("network"),
+            line.contains("FAILED") && line.contains("network"),
             "{name}: the network is first, and the report says {line:?} in {said}"
         );
     }
