@@ -82,18 +82,22 @@ pub(super) fn arguments(config: &MachineConfig, start: &Start<'_>) -> Vec<OsStri
         line.add("-tpmdev", "emulator,id=tpm0,chardev=tpm");
         line.add("-device", "tpm-crb,tpmdev=tpm0");
     }
-    // Last, so that no other device is in another slot for it. No window: it is read and typed on through QMP.
-    if config.display {
-        line.add("-device", "VGA");
-    }
-    if config.watchdog {
-        line.add("-device", "i6300esb");
-        line.add("-action", "watchdog=reset");
-    }
+    watchdog_and_display(&mut line, config);
     if let Some(state) = start.incoming {
         line.add("-incoming", format!("exec:cat '{}'", state.display()));
     }
     line.0
+}
+
+fn watchdog_and_display(line: &mut Line, config: &MachineConfig) {
+    if config.watchdog {
+        line.add("-device", "i6300esb");
+        line.add("-action", "watchdog=reset");
+    }
+    // Last, so that no other device is in another slot for it. No window: it is read and typed on through QMP.
+    if config.display {
+        line.add("-device", "VGA");
+    }
 }
 
 fn firmware(line: &mut Line, config: &MachineConfig) {

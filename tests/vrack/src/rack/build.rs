@@ -38,11 +38,7 @@ pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&B
         memory_mib: file.memory_mib,
         modules: file.modules.clone(),
         processors: hardware::processors(file),
-        firmware: match file.firmware {
-            NodeFirmware::BiosIpxe => Firmware::BiosIpxe,
-            NodeFirmware::UefiPxe => Firmware::UefiPxe,
-            NodeFirmware::UefiHttp => Firmware::UefiHttp,
-        },
+        firmware: firmware(file.firmware),
         identity: identity(&rack.file.name, at, file),
         nics,
         disks: disks(rack, at, file),
@@ -122,6 +118,14 @@ fn disks(rack: &Rack, at: usize, file: &NodeFile) -> Vec<Disk> {
         model: disk.model.clone(),
     };
     file.disks.iter().enumerate().map(one).collect()
+}
+
+fn firmware(file: NodeFirmware) -> Firmware {
+    match file {
+        NodeFirmware::BiosIpxe => Firmware::BiosIpxe,
+        NodeFirmware::UefiPxe => Firmware::UefiPxe,
+        NodeFirmware::UefiHttp => Firmware::UefiHttp,
+    }
 }
 
 fn identity(rack: &str, at: usize, file: &NodeFile) -> Identity {
