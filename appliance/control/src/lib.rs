@@ -16,6 +16,7 @@ mod packs;
 mod page;
 mod places;
 mod programs;
+mod repositories;
 mod server;
 mod storage;
 mod webhooks;

@@ -18,6 +18,7 @@ mod options;
 mod packs;
 mod refresh;
 mod refusals;
+mod repositories;
 mod resolv;
 mod routes;
 mod services;
