@@ -5,7 +5,7 @@ use std::path::Path;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 /// Left free on a data partition: the journal, leases and reports of years, and the room ext4 needs to stay quick.
-const RESERVE: u64 = 128 << 20;
+pub(crate) const RESERVE: u64 = 128 << 20;
 
 /// Whether files in `folder` are kept in memory.
 pub(crate) fn is_memory(folder: &Path) -> bool {

@@ -1,11 +1,12 @@
 //! Boot files, known by their SHA-256 digest, the catalogue of operating-system images ([`images`]), and the store of
-//! users' programs ([`programs`]).
+//! users' programs ([`programs`]); both travel with a saved state ([`carry`]).
 //!
 //! A file is opened once, hashed while it is read, and from then on served from its open descriptor (large files, by
 //! sendfile) or from memory (small ones). A path is only ever given by the appliance itself: what a client on the network
 //! asks for is looked up among digests and names, and never reaches a filesystem.
 
 mod budget;
+pub mod carry;
 pub mod images;
 mod keep;
 pub mod programs;

@@ -17,6 +17,7 @@ mod page;
 mod places;
 mod programs;
 mod repositories;
+mod saved;
 mod server;
 mod storage;
 mod webhooks;

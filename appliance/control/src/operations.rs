@@ -26,6 +26,7 @@ pub use crate::packs::{
 pub use crate::places::{BootControl, BootServer, BootWaiter};
 pub use crate::programs::{NewProgram, PutProgram};
 pub use crate::repositories::{RepositoryCheck, RepositoryDone, RepositoryEntry};
+pub use crate::saved::ExportSizes;
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
 
@@ -510,13 +511,17 @@ pub trait Operations: Send + Sync + 'static {
     fn set_webhook_secret(&self, _name: &str, _secret: Option<String>) -> Answer<'_, String> {
         none("webhooks")
     }
-    /// The whole state as one file, sealed with a passphrase.
-    fn export(&self, _passphrase: String) -> Answer<'_, Vec<u8>> {
+    /// What an export would hold.
+    fn export_sizes(&self) -> Answer<'_, ExportSizes> {
+        none("export")
+    }
+    /// The whole state as one file, sealed with a passphrase, with images or without. It is made while it is read.
+    fn export(&self, _passphrase: String, _images: bool) -> Answer<'_, Body> {
         none("export")
     }
     /// Puts a state file in the place of this appliance's own; gives what was taken, in words.
     /// The appliance starts anew with it.
-    fn import(&self, _file: Vec<u8>, _passphrase: String, _by: &str) -> Answer<'_, String> {
+    fn import(&self, _file: Body, _passphrase: String, _by: &str) -> Answer<'_, String> {
         none("import")
     }
     /// What somebody elsewhere needs to understand what happened here, as one file without secrets.

@@ -39,6 +39,9 @@ pub enum StoreError {
     /// An export that cannot be taken; nothing of it was.
     #[error("the export cannot be imported, and nothing was changed: {0}")]
     BadExport(String),
+    /// What comes with an export does not fit; nothing of it was taken.
+    #[error("the export does not fit, and nothing was changed: {0}")]
+    NoRoom(String),
     /// The store was closed.
     #[error("the store is closed: the appliance is shutting down")]
     Closed,

@@ -2,29 +2,44 @@
 //!
 //! ```text
 //! "RACKBAR-EXPORT\n"  version u32  length u32  header (JSON)
+//! length u32  seal over the SHA-256 of everything before          (since version 2)
 //! { table u8  key length u32  value length u32  key  value } ...  0xff
 //! length u32  seal over the SHA-256 of everything before
+//! files, one behind the other, as the header lists them           (since version 2)
 //! ```
-//! Numbers are little-endian. Secrets are sealed under the export's own passphrase, and so is the digest at the end: who
-//! does not know the passphrase can neither read secrets nor change anything unnoticed. Everything else (events, leases,
-//! inventories, configuration) can be read by who has the file. An import is written beside its place and moved there
-//! only when the digest is right: all or nothing.
+//! Numbers are little-endian. Secrets are sealed under the export's own passphrase, and so are the digests of header and
+//! records: who does not know the passphrase can neither read secrets nor change anything unnoticed. The header has name,
+//! size and SHA-256 of every file that travels along, so that what comes is known, and proven, before any of it is kept;
+//! whose files these are this room does not know ([`Attachments`]). Everything else (events, leases, inventories,
+//! configuration, the files) can be read by who has the export. An import is written beside its place and moved there only
+//! when all is right: all or nothing.
 
 use std::io::{Read, Write};
 use std::path::Path;
 
-use rackbar_model::Timestamp;
+use rackbar_model::{Digest, Timestamp};
 use rackbar_trust::Sha256;
 use rackbar_trust::seal::{SealError, SealKey, Stretch};
 use serde::{Deserialize, Serialize};
 
 use crate::tables::{self, Home, SCHEMA};
 use crate::vault::{self, Vault};
-use crate::{BmcLogin, Store, StoreError};
+use crate::{Attached, Attachments, Outgoing, Store, StoreError};
 
 const MAGIC: &[u8; 15] = b"RACKBAR-EXPORT\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version that had no files, and whose header was sealed with the records alone.
+const WITHOUT_FILES: u32 = 1;
 const END: u8 = 0xff;
+
+/// Longest header: the names of some ten thousand files.
+const MAX_HEADER: u32 = 4 << 20;
+
+/// All records together: more than the state of any rack, whose journal of 200,000 events is about 60 MB.
+const MAX_RECORDS: u64 = 512 << 20;
+
+/// Bytes of a file that are read and written at once.
+const PIECE: usize = 256 << 10;
 
 /// Longest key, and longest value: an inventory has some hundred kilobytes.
 const MAX_KEY: u32 = 64 << 10;
@@ -39,6 +54,9 @@ pub struct ExportInfo {
     pub appliance: String,
     /// Schema of the store it came from.
     pub schema: u64,
+    /// Files that travel with it, in their order.
+    #[serde(default)]
+    pub files: Vec<Attached>,
     salt: [u8; 16],
     iterations: u32,
 }
@@ -53,7 +71,7 @@ impl ExportInfo {
     }
 }
 
-fn bad(reason: impl Into<String>) -> StoreError {
+pub(crate) fn bad(reason: impl Into<String>) -> StoreError {
     StoreError::BadExport(reason.into())
 }
 
@@ -68,6 +86,46 @@ impl Hashing<'_> {
         self.hash.update(bytes);
         let written = self.out.write_all(bytes);
         written.map_err(|error| StoreError::Failed(format!("the export could not be written: {error}")))
+    }
+
+    /// Seals what was written so far.
+    fn seal(&mut self, outer: &SealKey, what: &[u8]) -> Result<(), StoreError> {
+        let digest = self.hash.clone().finish();
+        let seal = outer.seal(&[what], &digest).map_err(vault::failed)?;
+        self.put(&(seal.len() as u32).to_le_bytes())?;
+        self.put(&seal)
+    }
+
+    /// Copies a file's content, and compares it with what the header says.
+    fn file(&mut self, mut outgoing: Outgoing) -> Result<(), StoreError> {
+        let Outgoing { file, content } = &mut outgoing;
+        let changed = || {
+            let name = &file.name;
+            StoreError::Failed(format!(
+                "{name} is not what it was: its content is damaged or was cut; put it in again"
+            ))
+        };
+        let (mut hash, mut left, mut buffer) = (Sha256::new(), file.bytes, vec![0; PIECE]);
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            let room = buffer.get_mut(..most).unwrap_or_default();
+            let count = match content.read(room) {
+                Ok(0) => return Err(changed()),
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(StoreError::Failed(format!("{} cannot be read: {error}", file.name))),
+            };
+            let piece = buffer.get(..count).unwrap_or_default();
+            hash.update(piece);
+            let written = self.out.write_all(piece);
+            written.map_err(|error| StoreError::Failed(format!("the export could not be written: {error}")))?;
+            left = left.saturating_sub(count as u64);
+        }
+        if Digest(hash.finish()) == file.sha256 {
+            Ok(())
+        } else {
+            Err(changed())
+        }
     }
 
     fn record(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
@@ -88,9 +146,19 @@ impl Hashing<'_> {
 struct Checking<'a> {
     input: &'a mut dyn Read,
     hash: Sha256,
+    /// Bytes of the header and records, counted against the most that they may have.
+    taken: u64,
 }
 
-impl Checking<'_> {
+impl<'a> Checking<'a> {
+    fn new(input: &'a mut dyn Read) -> Self {
+        Self {
+            input,
+            hash: Sha256::new(),
+            taken: 0,
+        }
+    }
+
     fn exact<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
         let bytes = self.take(N as u32)?;
         bytes.try_into().map_err(|_| bad("it ends too early"))
@@ -98,6 +166,10 @@ impl Checking<'_> {
 
     /// Grows as bytes come: a length in a damaged file must not take the memory.
     fn take(&mut self, length: u32) -> Result<Vec<u8>, StoreError> {
+        self.taken = self.taken.saturating_add(u64::from(length));
+        if self.taken > MAX_RECORDS {
+            return Err(bad(format!("its records have more than {} MiB", MAX_RECORDS >> 20)));
+        }
         let mut bytes = Vec::new();
         let read = (&mut *self.input).take(u64::from(length)).read_to_end(&mut bytes);
         read.map_err(|error| StoreError::Failed(format!("the export could not be read: {error}")))?;
@@ -116,15 +188,28 @@ impl Checking<'_> {
         self.take(length)
     }
 
-    fn header(&mut self) -> Result<ExportInfo, StoreError> {
+    /// Compares the seal that comes next with what was read so far.
+    fn sealed(&mut self, outer: &SealKey, what: &[u8]) -> Result<(), StoreError> {
+        let digest = self.hash.clone().finish();
+        let seal = self.sized(MAX_KEY)?;
+        let sealed = outer.open(&[what], &seal).map_err(unsealed)?;
+        if sealed.as_slice() == digest {
+            Ok(())
+        } else {
+            Err(bad("it is damaged: its digest does not fit"))
+        }
+    }
+
+    /// The header as it stands there, and the file's version.
+    fn header(&mut self) -> Result<(ExportInfo, u32), StoreError> {
         if &self.exact::<15>()? != MAGIC {
             return Err(bad("it is no export of Rackbar"));
         }
-        match u32::from_le_bytes(self.exact()?) {
-            VERSION => {}
-            newer => return Err(bad(format!("its version is {newer}; import it with a newer Rackbar"))),
+        let version = u32::from_le_bytes(self.exact()?);
+        if !(WITHOUT_FILES..=VERSION).contains(&version) {
+            return Err(bad(format!("its version is {version}; import it with a newer Rackbar")));
         }
-        let header = self.sized(MAX_KEY)?;
+        let header = self.sized(MAX_HEADER)?;
         let info: ExportInfo = serde_json::from_slice(&header).map_err(|error| bad(error.to_string()))?;
         if info.schema > SCHEMA {
             return Err(bad(format!(
@@ -132,21 +217,72 @@ impl Checking<'_> {
                 info.appliance, info.schema
             )));
         }
-        Ok(info)
+        if version == WITHOUT_FILES && !info.files.is_empty() {
+            return Err(bad("it lists files, and its version has none"));
+        }
+        Ok((info, version))
+    }
+
+    /// The header, proven where the version can; and the key of the rest.
+    fn proven_header(&mut self, passphrase: &str) -> Result<(ExportInfo, SealKey), StoreError> {
+        let (info, version) = self.header()?;
+        let outer = info.key(passphrase)?;
+        if version > WITHOUT_FILES {
+            self.sealed(&outer, HEADER)?;
+        }
+        Ok((info, outer))
+    }
+
+    /// Hands a file on as it comes, and compares it with what the header says.
+    fn file(&mut self, file: &Attached, to: &mut dyn Attachments) -> Result<(), StoreError> {
+        let (mut hash, mut left, mut buffer) = (Sha256::new(), file.bytes, vec![0; PIECE]);
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            let count = match self.input.read(buffer.get_mut(..most).unwrap_or_default()) {
+                Ok(0) => return Err(bad(format!("it ends too early, within {}", file.name))),
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(StoreError::Failed(format!("the export could not be read: {error}"))),
+            };
+            let piece = buffer.get(..count).unwrap_or_default();
+            hash.update(piece);
+            to.take(file, piece)?;
+            left = left.saturating_sub(count as u64);
+        }
+        if Digest(hash.finish()) == file.sha256 {
+            to.whole(file)
+        } else {
+            Err(bad(format!("{} in it is damaged: its digest does not fit", file.name)))
+        }
     }
 }
 
+/// What header and records are sealed as.
+const HEADER: &[u8] = b"export header";
+const RECORDS: &[u8] = b"export digest";
+
+/// What an export says of itself; proves nothing, and needs no passphrase.
+///
+/// # Errors
+/// [`StoreError::BadExport`]; when reading fails.
+pub fn look_at_export(input: &mut dyn Read) -> Result<ExportInfo, StoreError> {
+    Checking::new(input).header().map(|(info, _)| info)
+}
+
 impl Store {
-    /// Writes everything to `out`, secrets sealed under `passphrase`. What is recorded meanwhile is not in it.
+    /// Writes everything to `out`, secrets sealed under `passphrase`, and `files` behind it. What is recorded meanwhile is
+    /// not in it.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] while secrets are locked; when reading or writing fails.
+    /// [`StoreError::Locked`] while secrets are locked; when reading or writing fails, or a file is not what it was said to
+    /// be.
     pub fn export(
         &self,
         out: &mut dyn Write,
         passphrase: &str,
         appliance: &str,
         at: Timestamp,
+        files: Vec<Outgoing>,
     ) -> Result<ExportInfo, StoreError> {
         vault::check_passphrase(passphrase)?;
         self.flush()?;
@@ -155,6 +291,7 @@ impl Store {
             at,
             appliance: appliance.into(),
             schema: SCHEMA,
+            files: files.iter().map(|outgoing| outgoing.file.clone()).collect(),
             salt: stretch.salt,
             iterations: stretch.iterations,
         };
@@ -168,8 +305,11 @@ impl Store {
         };
         to.put(MAGIC)?;
         to.put(&VERSION.to_le_bytes())?;
-        to.put(&(header.len() as u32).to_le_bytes())?;
+        let length = u32::try_from(header.len()).ok().filter(|length| *length <= MAX_HEADER);
+        let length = length.ok_or_else(|| StoreError::Failed("there are too many files for one export".into()))?;
+        to.put(&length.to_le_bytes())?;
         to.put(&header)?;
+        to.seal(&outer, HEADER)?;
         self.read(|tx| {
             tables::each(tx, &mut |table, key, value| match table {
                 tables::SECRETS_NUMBER => {
@@ -181,18 +321,18 @@ impl Store {
             })
         })?;
         to.put(&[END])?;
-        let digest = to.hash.clone().finish();
-        let seal = outer.seal(&[b"export digest"], &digest).map_err(vault::failed)?;
-        to.put(&(seal.len() as u32).to_le_bytes())?;
-        to.put(&seal)?;
+        to.seal(&outer, RECORDS)?;
+        for file in files {
+            to.file(file)?;
+        }
         to.out
             .flush()
             .map_err(|error| StoreError::Failed(format!("the export could not be written: {error}")))?;
         Ok(info)
     }
 
-    /// Makes a store at `path` of an export. One that is there is replaced only with `replace`; a program that has it
-    /// open must be restarted. The new store's secrets are locked by a key file.
+    /// Makes a store at `path` of an export without files. One that is there is replaced only with `replace`; a program that
+    /// has it open must be restarted. The new store's secrets are locked by a key file.
     ///
     /// # Errors
     /// [`StoreError::BadExport`], [`StoreError::WrongPassphrase`]; when reading or writing fails. Nothing is changed then.
@@ -210,17 +350,32 @@ impl Store {
             )));
         }
         let draft = path.with_extension("import");
-        let made = fill(path, &draft, input, passphrase).and_then(|info| {
-            std::fs::rename(&draft, path)
-                .and_then(|()| tables::sync_folder(path))
-                .map_err(|error| {
-                    StoreError::Failed(format!("{} could not be put in place: {error}", path.display()))
-                })?;
-            Ok(info)
-        });
+        let info = Self::stage(path, &draft, input, passphrase, &mut ())?;
+        let placed = std::fs::rename(&draft, path).and_then(|()| tables::sync_folder(path));
+        placed.map_err(|error| {
+            // Where it was moved already there is nothing to remove.
+            let _ = std::fs::remove_file(&draft);
+            StoreError::Failed(format!("{} could not be put in place: {error}", path.display()))
+        })?;
+        Ok(info)
+    }
+
+    /// Makes a store at `draft`, to be moved to `path` by the caller, whose key file it uses; what travels along goes to
+    /// `files`. When this returns, all of the export was right and the draft is on the disk.
+    ///
+    /// # Errors
+    /// As [`Self::import`], and what `files` refuses. The draft is removed then.
+    pub fn stage(
+        path: &Path,
+        draft: &Path,
+        input: &mut dyn Read,
+        passphrase: &str,
+        files: &mut dyn Attachments,
+    ) -> Result<ExportInfo, StoreError> {
+        let made = fill(path, draft, input, passphrase, files);
         if made.is_err() {
             // It may not have come to be.
-            let _ = std::fs::remove_file(&draft);
+            let _ = std::fs::remove_file(draft);
         }
         made
     }
@@ -229,15 +384,30 @@ impl Store {
 /// Records in one commit: enough to be quick, few enough for a small appliance's memory.
 const BATCH: usize = 4_096;
 
-fn fill(path: &Path, draft: &Path, input: &mut dyn Read, passphrase: &str) -> Result<ExportInfo, StoreError> {
-    let mut from = Checking {
-        input,
-        hash: Sha256::new(),
-    };
-    let info = from.header()?;
-    let outer = info.key(passphrase)?;
+fn fill(
+    path: &Path,
+    draft: &Path,
+    input: &mut dyn Read,
+    passphrase: &str,
+    files: &mut dyn Attachments,
+) -> Result<ExportInfo, StoreError> {
+    let mut from = Checking::new(input);
+    let (info, outer) = from.proven_header(passphrase)?;
+    files.expect(&info.files)?;
     let db = tables::draft(draft)?;
     let inner = Vault::open(&db, &Home::File(path.to_path_buf()))?;
+    records(&mut from, &outer, &inner, &db)?;
+    for file in &info.files {
+        from.file(file, files)?;
+    }
+    if !from.rest_is_empty()? {
+        return Err(bad("something follows its end"));
+    }
+    Ok(info)
+}
+
+/// Reads the records into the new store, up to their seal.
+fn records(from: &mut Checking<'_>, outer: &SealKey, inner: &Vault, db: &redb::Database) -> Result<(), StoreError> {
     let mut batch = Vec::new();
     loop {
         let [table] = from.exact()?;
@@ -258,20 +428,11 @@ fn fill(path: &Path, draft: &Path, input: &mut dyn Read, passphrase: &str) -> Re
         }
         batch.push((table, key, value));
         if batch.len() >= BATCH {
-            tables::insert(&db, &std::mem::take(&mut batch))?;
+            tables::insert(db, &std::mem::take(&mut batch))?;
         }
     }
-    tables::insert(&db, &batch)?;
-    let digest = from.hash.clone().finish();
-    let seal = from.sized(MAX_KEY)?;
-    let sealed = outer.open(&[b"export digest"], &seal).map_err(unsealed)?;
-    if sealed.as_slice() != digest {
-        return Err(bad("it is damaged: its digest does not fit"));
-    }
-    if !from.rest_is_empty()? {
-        return Err(bad("something follows its end"));
-    }
-    Ok(info)
+    tables::insert(db, &batch)?;
+    from.sealed(outer, RECORDS)
 }
 
 impl Checking<'_> {
@@ -282,60 +443,9 @@ impl Checking<'_> {
     }
 }
 
-fn unsealed(error: SealError) -> StoreError {
+pub(crate) fn unsealed(error: SealError) -> StoreError {
     match error {
         SealError::OtherKey => StoreError::WrongPassphrase,
         other => bad(other.to_string()),
     }
-}
-
-/// The break-glass file: BMC accounts under a passphrase of their own, as text that survives a printer.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BreakGlass {
-    format: String,
-    salt: [u8; 16],
-    iterations: u32,
-    sealed: Vec<u8>,
-}
-
-const BREAK_GLASS: &str = "rackbar-bmc-passwords-1";
-
-impl Store {
-    /// Every BMC account with its passwords, sealed under `passphrase`: for the day the appliance is lost.
-    ///
-    /// # Errors
-    /// [`StoreError::Locked`] while secrets are locked; when reading fails.
-    pub fn export_bmc_logins(&self, passphrase: &str) -> Result<Vec<u8>, StoreError> {
-        vault::check_passphrase(passphrase)?;
-        let failed = |error: serde_json::Error| StoreError::Failed(error.to_string());
-        let plain = zeroize::Zeroizing::new(serde_json::to_vec(&self.bmc_logins()?).map_err(failed)?);
-        let stretch = Stretch::new().map_err(vault::failed)?;
-        let key = SealKey::from_passphrase(passphrase, &stretch).map_err(vault::failed)?;
-        serde_json::to_vec(&BreakGlass {
-            format: BREAK_GLASS.into(),
-            salt: stretch.salt,
-            iterations: stretch.iterations,
-            sealed: key.seal(&[BREAK_GLASS.as_bytes()], &plain).map_err(vault::failed)?,
-        })
-        .map_err(failed)
-    }
-}
-
-/// Reads what [`Store::export_bmc_logins`] wrote: node ids and accounts. Needs no store.
-///
-/// # Errors
-/// [`StoreError::BadExport`], [`StoreError::WrongPassphrase`].
-pub fn read_bmc_logins(file: &[u8], passphrase: &str) -> Result<Vec<(String, BmcLogin)>, StoreError> {
-    let file: BreakGlass = serde_json::from_slice(file).map_err(|error| bad(error.to_string()))?;
-    if file.format != BREAK_GLASS {
-        return Err(bad("it is no file of BMC passwords of this version"));
-    }
-    let stretch = Stretch {
-        salt: file.salt,
-        iterations: file.iterations,
-    };
-    let key = SealKey::from_passphrase(passphrase, &stretch).map_err(|error| bad(error.to_string()))?;
-    let plain = key.open(&[BREAK_GLASS.as_bytes()], &file.sealed).map_err(unsealed)?;
-    serde_json::from_slice(&plain).map_err(|_| bad("its content is of a form that is not known"))
 }

@@ -11,7 +11,9 @@
 //! The file is created with mode 0600. The values of [`Table::Secrets`] are sealed in it ([`LockState`]); everything
 //! else is not.
 
+mod attached;
 mod bmc;
+mod break_glass;
 mod error;
 mod export;
 mod queue;
@@ -27,9 +29,11 @@ use std::thread::JoinHandle;
 
 use rackbar_model::{Event, Inventory, Lease, NodeId, Timestamp};
 
+pub use attached::{Attached, Attachments, Outgoing};
 pub use bmc::BmcLogin;
+pub use break_glass::read_bmc_logins;
 pub use error::StoreError;
-pub use export::{ExportInfo, read_bmc_logins};
+pub use export::{ExportInfo, look_at_export};
 pub use queue::Written;
 pub use tables::SCHEMA;
 pub use vault::{KEY_FILE_WARNING, LockState};

@@ -90,7 +90,7 @@ proptest! {
         let first = Store::open(dir.path().join("first.redb")).unwrap();
         deeds.iter().for_each(|deed| carry_out(&first, deed));
         let mut file = Vec::new();
-        let info = first.export(&mut file, WORDS, "0.1.0", Timestamp(7)).unwrap();
+        let info = first.export(&mut file, WORDS, "0.1.0", Timestamp(7), Vec::new()).unwrap();
         let path = dir.path().join("second.redb");
         prop_assert_eq!(Store::import(&path, &mut &file[..], WORDS, false).unwrap(), info);
         let second = Store::open(&path).unwrap();
@@ -105,7 +105,9 @@ fn sample() -> Vec<u8> {
     store.put(Table::Config, b"c", b"config").unwrap();
     store.save_node(NodeId([1; 16]), b"{}".to_vec());
     let mut file = Vec::new();
-    store.export(&mut file, WORDS, "0.1.0", Timestamp(7)).unwrap();
+    store
+        .export(&mut file, WORDS, "0.1.0", Timestamp(7), Vec::new())
+        .unwrap();
     file
 }
 
@@ -137,7 +139,7 @@ fn a_damaged_or_newer_export_changes_nothing() {
     }
     assert!(import(&[good.as_slice(), b"x"].concat(), WORDS).is_err());
     let mut newer = good.clone();
-    newer[15] = 2;
+    newer[15] = 3;
     let error = import(&newer, WORDS).unwrap_err();
     assert!(error.to_string().contains("newer Rackbar"), "{error}");
 

@@ -61,6 +61,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("package-index", proxy::package_index),
     ("pack", packs::pack),
     ("program", packs::program),
+    ("state-file", packs::state_file),
     ("image-content", images::content),
     ("openpgp", upstream::openpgp),
     ("upstream-list", upstream::list),

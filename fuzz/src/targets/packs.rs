@@ -1,5 +1,9 @@
-//! What operators put in: data packs (heads, indexes that somebody signed, and whole ones in pieces), and programs.
+//! What operators put in: data packs (heads, indexes that somebody signed, and whole ones in pieces), programs, and saved
+//! states as far as they are read without their passphrase.
 
+use std::path::{Component, Path};
+
+use rackbar_artifacts::carry::is_carried;
 use rackbar_artifacts::programs::elf;
 use rackbar_packs::{HEAD_BYTES, Head, Index, Intake};
 
@@ -44,6 +48,21 @@ pub(super) fn program(data: &[u8]) {
         assert!(
             kinds.into_iter().all(|kind| kind != [3, 0, 0, 0]),
             "a dynamic program was taken"
+        );
+    }
+}
+
+/// A saved state: what its header says, and that no file that it lists would be taken to a place of another.
+pub(super) fn state_file(data: &[u8]) {
+    let Ok(info) = rackbar_store::look_at_export(&mut &*data) else {
+        return;
+    };
+    for file in info.files.iter().filter(|file| is_carried(&file.name, &file.sha256)) {
+        let mut parts = Path::new(&file.name).components();
+        assert!(
+            parts.all(|part| matches!(part, Component::Normal(_))) && file.name.matches('/').count() == 1,
+            "{:?} leads elsewhere",
+            file.name
         );
     }
 }

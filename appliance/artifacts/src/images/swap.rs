@@ -26,7 +26,7 @@ impl Shared {
         self.folder.join(format!("{}.image", Self::stem(entry)))
     }
 
-    fn held(&self, entry: &ImageEntry) -> PathBuf {
+    pub(super) fn held(&self, entry: &ImageEntry) -> PathBuf {
         self.folder.join(format!("{}.{HELD}", Self::stem(entry)))
     }
 

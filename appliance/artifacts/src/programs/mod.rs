@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rackbar_model::{Digest, ProgramEntry};
 
 use crate::budget::is_memory;
+use crate::carry::{Carried, PROGRAMS};
 use crate::keep::{self, Mib};
 pub use elf::ElfError;
 pub use upload::{Placed, Upload};
@@ -227,6 +228,25 @@ impl Programs {
         let bytes = file.stream_position().map_err(ProgramError::io("read", &path))?;
         file.rewind().map_err(ProgramError::io("read", &path))?;
         Ok((file, bytes))
+    }
+
+    /// All programs, those that only runs under way need included, open to be carried elsewhere.
+    ///
+    /// # Errors
+    /// When one cannot be opened or read.
+    pub fn carried(&self) -> Result<Vec<Carried>, ProgramError> {
+        let state = self.shared.state();
+        let mut all = Vec::new();
+        for (sha256, bytes) in &state.contents {
+            let path = self.shared.content(sha256);
+            let content = Carried::content(PROGRAMS, &path, *bytes, *sha256);
+            all.push(content.map_err(ProgramError::io("open", &path))?);
+        }
+        for name in state.entries.keys() {
+            let path = self.shared.record(name);
+            all.extend(Carried::record(PROGRAMS, &path).map_err(ProgramError::io("read", &path))?);
+        }
+        Ok(all)
     }
 
     /// Takes a name away, unless a run that has not ended names it: `used` holds what those name, and with which digest.

@@ -126,7 +126,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(changes::list))
-        .routes(routes!(state::export))
+        .routes(routes!(state::sizes, state::export))
         .routes(routes!(state::import))
         .routes(routes!(storage::show, storage::use_disk))
         .routes(routes!(support::bundle))

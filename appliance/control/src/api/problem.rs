@@ -115,15 +115,6 @@ impl Problem {
         )
     }
 
-    pub(crate) fn too_large(detail: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "urn:rackbar:too-large",
-            "Too large",
-            detail,
-        )
-    }
-
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "urn:rackbar:conflict", "Conflict", detail)
     }

@@ -1,24 +1,23 @@
 //! The whole state as one sealed file, out and in, and the rack as other tools read it.
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::paging::tagged;
 use super::{Caller, Deed, Problem};
 use crate::Context;
+use crate::operations::ExportSizes;
 
 /// The header that carries the passphrase of a state file that is put in. A header and not the query: URLs are logged.
 const PASSPHRASE: &str = "rackbar-passphrase";
 /// A short one could be guessed by whoever finds the file.
 const SHORTEST: usize = 12;
-
-/// More than the state of any rack: the journal's 200,000 events are about 60 MB.
-const LARGEST: usize = 512 << 20;
 
 /// The passphrase that seals a state file.
 #[derive(Deserialize, ToSchema)]
@@ -26,9 +25,26 @@ const LARGEST: usize = 512 << 20;
 pub(crate) struct ExportRequest {
     /// At least twelve characters; without it nobody opens the file again.
     passphrase: String,
+    /// Whether the images of the catalogue go along; true when left out.
+    #[serde(default = "yes")]
+    images: bool,
 }
 
-/// The whole state, keys and passwords included, sealed with a passphrase.
+const fn yes() -> bool {
+    true
+}
+
+/// What a state file would hold and how large that is.
+#[utoipa::path(
+    get, path = "/api/v1/export", tag = "state",
+    responses((status = 200, body = ExportSizes), (status = 403, body = Problem))
+)]
+pub(crate) async fn sizes(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Problem> {
+    Ok(tagged(&headers, &context.operations.export_sizes().await?))
+}
+
+/// The whole state in one file: keys and passwords included, which are sealed with a passphrase; the users' programs; and
+/// the images of the catalogue. It is made while it is read, so its length is not known before its end.
 #[utoipa::path(
     post, path = "/api/v1/export", tag = "state", request_body = ExportRequest,
     responses(
@@ -41,13 +57,15 @@ pub(crate) async fn export(
     Json(request): Json<ExportRequest>,
 ) -> Result<Response, Problem> {
     long_enough(&request.passphrase)?;
-    let file = context.operations.export(request.passphrase).await?;
+    let file = context.operations.export(request.passphrase, request.images).await?;
     let name = [
         (header::CONTENT_TYPE, "application/octet-stream"),
         (header::CONTENT_DISPOSITION, "attachment; filename=\"rackbar-state\""),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    Ok((Extension(Deed("take the whole state out".into())), name, file).into_response())
+    let what = if request.images { "" } else { ", without images" };
+    let deed = Deed(format!("take the whole state out{what}"));
+    Ok((Extension(deed), name, Body::from_stream(file)).into_response())
 }
 
 /// Refuses a passphrase that could be guessed.
@@ -68,12 +86,16 @@ pub(crate) struct Imported {
 }
 
 /// Puts a state file in the place of this appliance's own state; the appliance starts anew with it. The passphrase comes
-/// in the header `Rackbar-Passphrase`.
+/// in the header `Rackbar-Passphrase`. Programs and images that come with it join those that are here, in the place of
+/// those with the same names. Nothing is changed before all of it has come and was found right.
 #[utoipa::path(
     post, path = "/api/v1/import", tag = "state",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     params(("Rackbar-Passphrase" = String, Header)),
-    responses((status = 200, body = Imported), (status = 400, body = Problem), (status = 403, body = Problem))
+    responses(
+        (status = 200, body = Imported), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 409, body = Problem)
+    )
 )]
 pub(crate) async fn import(
     State(context): State<Context>,
@@ -87,16 +109,9 @@ pub(crate) async fn import(
             "the header Rackbar-Passphrase is missing, or holds more than ASCII",
         ));
     };
-    let file = to_bytes(body, LARGEST).await.map_err(|error| {
-        match error.into_inner().downcast_ref::<http_body_util::LengthLimitError>() {
-            Some(_) => Problem::too_large(format!("no state file is larger than {} MiB", LARGEST >> 20)),
-            None => Problem::invalid("the state file did not come whole; send it again"),
-        }
-    })?;
+    let file = Box::pin(body.into_data_stream().map_err(std::io::Error::other));
     let operations = &context.operations;
-    let taken = operations
-        .import(file.to_vec(), passphrase.to_owned(), &by.name)
-        .await?;
+    let taken = operations.import(file, passphrase.to_owned(), &by.name).await?;
     Ok((Extension(Deed("put a state file in".into())), Json(Imported { taken })).into_response())
 }
 

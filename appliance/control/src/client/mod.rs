@@ -388,16 +388,20 @@ impl Client {
         self.collect(response).await
     }
 
-    /// Puts a state file in; the passphrase goes in a header, since URLs are logged.
+    /// Puts a state file of this length in, which is read while it is sent; the passphrase goes in a header, since URLs are
+    /// logged.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn import(&self, file: Vec<u8>, passphrase: &str) -> Result<Bytes, ClientError> {
-        let headers = [
-            (CONTENT_TYPE, "application/octet-stream"),
-            (HeaderName::from_static("rackbar-passphrase"), passphrase),
-        ];
-        self.post_bytes("/api/v1/import", &headers, file).await
+    pub async fn import(
+        &self,
+        file: crate::operations::Body,
+        bytes: u64,
+        passphrase: &str,
+    ) -> Result<Bytes, ClientError> {
+        let header = [(HeaderName::from_static("rackbar-passphrase"), passphrase)];
+        self.send_body(Method::POST, "/api/v1/import", file, bytes, &header)
+            .await
     }
 
     /// `PUT path` with a body that is read while it is sent; `bytes` is its length, `sha256` what it must come to
@@ -416,7 +420,7 @@ impl Client {
         let sum = base64::prelude::BASE64_STANDARD.encode(sha256.0);
         let digest = format!("sha-256=:{sum}:");
         let digest = [(HeaderName::from_static("content-digest"), digest.as_str())];
-        self.put_body(path, body, bytes, &digest).await
+        self.send_body(Method::PUT, path, body, bytes, &digest).await
     }
 
     /// As [`Self::put_stream`], for what proves itself whole.
@@ -429,11 +433,12 @@ impl Client {
         body: crate::operations::Body,
         bytes: u64,
     ) -> Result<Bytes, ClientError> {
-        self.put_body(path, body, bytes, &[]).await
+        self.send_body(Method::PUT, path, body, bytes, &[]).await
     }
 
-    async fn put_body(
+    async fn send_body(
         &self,
+        method: Method,
         path: &str,
         body: crate::operations::Body,
         bytes: u64,
@@ -447,9 +452,7 @@ impl Client {
         ];
         headers.extend(more.iter().cloned());
         let body = StreamBody::new(body.map_ok(Frame::data)).boxed_unsync();
-        let response = self
-            .exchange(Method::PUT, path, "application/json", &headers, body)
-            .await?;
+        let response = self.exchange(method, path, "application/json", &headers, body).await?;
         self.collect(response).await
     }
 
@@ -468,7 +471,24 @@ impl Client {
     /// See [`ClientError`].
     pub async fn pieces(&self, path: &str) -> Result<Pieces, ClientError> {
         let response = self.send(Method::GET, path, "*/*", None).await?;
-        Ok(Pieces(response.into_body()))
+        Ok(self.pieces_of(response))
+    }
+
+    /// `POST path` with a JSON body; the answer piece by piece as it comes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_for_pieces(&self, path: &str, body: &impl Serialize) -> Result<Pieces, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Malformed(error.to_string()))?;
+        let response = self.send(Method::POST, path, "*/*", Some(body)).await?;
+        Ok(self.pieces_of(response))
+    }
+
+    fn pieces_of(&self, response: Response<Incoming>) -> Pieces {
+        Pieces {
+            place: self.place(),
+            body: response.into_body(),
+        }
     }
 
     /// `POST path` with a body that is sent while it comes into being; ends with it.

@@ -7,16 +7,32 @@ use hyper::body::Incoming;
 use super::ClientError;
 
 /// An answer as it comes.
-pub struct Pieces(pub(super) Incoming);
+pub struct Pieces {
+    pub(super) place: String,
+    pub(super) body: Incoming,
+}
 
 impl Pieces {
     /// The next piece; `None` when the appliance ended it or the connection broke.
     pub async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Ok(data) = self.0.frame().await?.ok()?.into_data() {
-                return Some(data);
+        self.try_next().await.ok().flatten()
+    }
+
+    /// The next piece; `None` at the end of what the appliance wanted to send.
+    ///
+    /// # Errors
+    /// When the connection broke, or the appliance broke off.
+    pub async fn try_next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| ClientError::Unreachable {
+                at: self.place.clone(),
+                reason: error.to_string(),
+            })?;
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
             }
         }
+        Ok(None)
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use futures_util::stream::unfold;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rackbar_control::client::Client;
-use rackbar_control::operations::{CatalogueEntry, ImagePin, ImageStanding, ImageStandingDone, RetiredImage};
+use rackbar_control::operations::{Body, CatalogueEntry, ImagePin, ImageStanding, ImageStandingDone, RetiredImage};
 use rackbar_model::{Digest, ImageEntry};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -234,7 +234,15 @@ pub(super) async fn send<T: DeserializeOwned>(client: &Client, file: &Path, path
     let opened = tokio::fs::File::open(file).await.map_err(reading)?;
     let sending = bar(bytes, "sending");
     let end = sending.clone();
-    let body = unfold((opened, sending), |(mut file, sending)| async {
+    let body = read_on(opened, sending);
+    let answer = client.put_stream(path, body, bytes, sha256).await?;
+    end.finish_and_clear();
+    serde_json::from_slice(&answer).context("the appliance's answer")
+}
+
+/// A file from where it stands, read while it is sent.
+pub(super) fn read_on(file: tokio::fs::File, sending: ProgressBar) -> Body {
+    Box::pin(unfold((file, sending), |(mut file, sending)| async {
         let mut piece = vec![0; PIECE];
         match file.read(&mut piece).await {
             Ok(0) => None,
@@ -245,10 +253,7 @@ pub(super) async fn send<T: DeserializeOwned>(client: &Client, file: &Path, path
             }
             Err(error) => Some((Err(error), (file, sending))),
         }
-    });
-    let answer = client.put_stream(path, Box::pin(body), bytes, sha256).await?;
-    end.finish_and_clear();
-    serde_json::from_slice(&answer).context("the appliance's answer")
+    }))
 }
 
 /// The file's SHA-256, read piece by piece.

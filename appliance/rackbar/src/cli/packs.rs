@@ -5,18 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use futures_util::stream::unfold;
 use indicatif::ProgressBar;
 use rackbar_control::client::Client;
 use rackbar_control::operations::{PackDone, PackEntry, PackOrder, PackPick, PackState};
 use rackbar_model::Timestamp;
 use rackbar_packs::Pack;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 
 use super::{Failed, images, output, segment};
-
-/// Bytes read and sent at once.
-const PIECE: usize = 256 << 10;
 
 /// What to do with data packs.
 #[derive(Debug, Subcommand)]
@@ -218,20 +214,9 @@ async fn import(client: &Client, file: &Path, as_json: bool) -> Result<()> {
     let opened = tokio::fs::File::open(file).await.with_context(|| shown.clone())?;
     let sending = images::bar(pack.total, "sending");
     let end = sending.clone();
-    let body = unfold((opened, sending), |(mut file, sending)| async {
-        let mut piece = vec![0; PIECE];
-        match file.read(&mut piece).await {
-            Ok(0) => None,
-            Ok(length) => {
-                piece.truncate(length);
-                sending.inc(length as u64);
-                Some((Ok(piece.into()), (file, sending)))
-            }
-            Err(error) => Some((Err(error), (file, sending))),
-        }
-    });
+    let body = images::read_on(opened, sending);
     let path = format!("/api/v1/packs/{}", segment(&pack.index.name));
-    let answer = client.put_pieces(&path, Box::pin(body), pack.total).await;
+    let answer = client.put_pieces(&path, body, pack.total).await;
     end.finish_and_clear();
     let entry: PackEntry = serde_json::from_slice(&answer?).context("the appliance's answer")?;
     if as_json {

@@ -1,22 +1,27 @@
 //! `rackbar export`, `rackbar import`, `rackbar handoff`
 
 use std::fs;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 use rackbar_control::client::Client;
+use rackbar_control::operations::ExportSizes;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
-use super::{handoff, output};
+use super::{handoff, images, output};
 
 /// Save the whole state.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rackbar export rackbar.state --passphrase-file pass.txt\n\n\
-    The file holds everything, keys and passwords included, sealed with the passphrase: without it nobody opens the file."
+    after_help = "Examples:\n  rackbar export rackbar.state --passphrase-file pass.txt\n  \
+    rackbar export nightly.state --passphrase-file pass.txt --without-images\n\n\
+    The file holds everything: keys and passwords, sealed with the passphrase, without which nobody opens the file; the \
+    users' programs; and the images of the catalogue. How large that is is said before anything is written. Images in \
+    data packs are not in it, nor what the caching proxy has stored: `rackbar pack export` takes a pack along."
 )]
 pub struct Export {
     /// The file; must not exist
@@ -24,6 +29,9 @@ pub struct Export {
     /// File that holds the passphrase, at least twelve characters
     #[arg(long, value_name = "FILE")]
     passphrase_file: PathBuf,
+    /// Leave the images of the catalogue out, which are most of the file
+    #[arg(long)]
+    without_images: bool,
 }
 
 /// Put a saved state in.
@@ -31,7 +39,8 @@ pub struct Export {
 #[command(
     after_help = "Example:\n  rackbar import rackbar.state --passphrase-file pass.txt\n\n\
     It takes the place of everything this appliance knows, and the appliance starts anew with it. What was there before \
-    is kept beside it."
+    is kept beside it. Programs and images in it join those that are here, in the place of those with the same names. \
+    A file that is damaged, cut off or does not fit changes nothing."
 )]
 pub struct Import {
     /// The file
@@ -101,21 +110,73 @@ pub(super) fn passphrase(file: &Path) -> Result<String> {
 /// `rackbar export`
 pub async fn export(client: &Client, options: &Export) -> Result<()> {
     let passphrase = passphrase(&options.passphrase_file)?;
-    let sealed = client
-        .post("/api/v1/export", &json!({ "passphrase": passphrase }))
-        .await?;
-    save(&options.file, &sealed, "sealed")
+    let images = !options.without_images;
+    let sizes: ExportSizes = client.get("/api/v1/export").await?;
+    tell(&sizes, images);
+    let wanted = json!({ "passphrase": passphrase, "images": images });
+    let mut pieces = client.post_for_pieces("/api/v1/export", &wanted).await?;
+    let place = options.file.display();
+    let mut file = tokio::fs::File::from_std(new_file(&options.file)?);
+    let along = if images { sizes.image_bytes } else { 0 };
+    let saving = images::bar(sizes.program_bytes.saturating_add(along), "saving");
+    let saved = async {
+        let mut bytes = 0u64;
+        while let Some(piece) = pieces.try_next().await? {
+            file.write_all(&piece)
+                .await
+                .with_context(|| format!("writing {place}"))?;
+            bytes = bytes.saturating_add(piece.len() as u64);
+            saving.set_position(bytes);
+        }
+        file.sync_all().await.with_context(|| format!("writing {place}"))?;
+        anyhow::Ok(bytes)
+    };
+    let saved = saved.await;
+    saving.finish_and_clear();
+    match saved {
+        Ok(bytes) => {
+            eprintln!("{place}: {bytes} bytes, sealed");
+            Ok(())
+        }
+        Err(error) => {
+            // A part of a state is of no use to anybody.
+            let _ = fs::remove_file(&options.file);
+            Err(error.context("the state was not saved; the appliance's log says more"))
+        }
+    }
+}
+
+/// Says what will come.
+fn tell(sizes: &ExportSizes, images: bool) {
+    let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+    let program = format!("{} programs ({} MB)", sizes.programs, megabytes(sizes.program_bytes));
+    let image = format!("{} images ({} MB)", sizes.images, megabytes(sizes.image_bytes));
+    let store = megabytes(sizes.store_bytes);
+    if images {
+        eprintln!("the state (at most {store} MB) with {program} and {image}; --without-images leaves these out");
+    } else {
+        eprintln!("the state (at most {store} MB) with {program}; {image} are left out");
+    }
+    if !sizes.images_in_packs.is_empty() {
+        let names: Vec<_> = sizes.images_in_packs.iter().map(|name| output::plain(name)).collect();
+        eprintln!(
+            "not in it, since they lie in data packs: {}; `rackbar pack export` takes a pack along",
+            names.join(", ")
+        );
+    }
+}
+
+/// Makes a file that must be new, readable by its owner alone.
+fn new_file(path: &Path) -> Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    let made = options.write(true).create_new(true).mode(0o600).open(path);
+    made.with_context(|| format!("making {}", path.display()))
 }
 
 /// Writes a file that must be new, readable by its owner alone.
 pub(super) fn save(path: &Path, sealed: &[u8], how: &str) -> Result<()> {
     let place = path.display();
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("making {place}"))?;
+    let mut file = new_file(path)?;
     file.write_all(sealed)
         .and_then(|()| file.sync_all())
         .with_context(|| format!("writing {place}"))?;
@@ -126,8 +187,24 @@ pub(super) fn save(path: &Path, sealed: &[u8], how: &str) -> Result<()> {
 /// `rackbar import`
 pub async fn import(client: &Client, options: &Import) -> Result<()> {
     let passphrase = passphrase(&options.passphrase_file)?;
-    let file = fs::read(&options.file).with_context(|| format!("reading {}", options.file.display()))?;
-    let answer = client.import(file, &passphrase).await?;
+    let reading = || format!("reading {}", options.file.display());
+    let mut file = fs::File::open(&options.file).with_context(reading)?;
+    let bytes = file.metadata().with_context(reading)?.len();
+    // What is no state file at all, or a newer one, is said before anything is sent.
+    let info = rackbar_store::look_at_export(&mut file)?;
+    let size = bytes.div_ceil(1_000_000);
+    eprintln!(
+        "the state of {}, saved by Rackbar {}, {size} MB",
+        info.at,
+        output::plain(&info.appliance)
+    );
+    file.rewind().with_context(reading)?;
+    let sending = images::bar(bytes, "sending");
+    let end = sending.clone();
+    let body = images::read_on(tokio::fs::File::from_std(file), sending);
+    let answer = client.import(body, bytes, &passphrase).await;
+    end.finish_and_clear();
+    let answer = answer?;
     let answer: Value = serde_json::from_slice(&answer)?;
     eprintln!("{}", output::plain(answer["taken"].as_str().unwrap_or("taken")));
     Ok(())

@@ -6,6 +6,7 @@
 
 mod boot;
 mod cache;
+mod carry;
 mod handoff;
 mod https_boot;
 mod keep;
@@ -86,7 +87,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     std::fs::create_dir_all(&options.run).with_context(|| format!("making {}", options.run.display()))?;
     let volatile = options.run.join("volatile").exists();
+    let moved = carry::take_over(&options.data);
     let (store, mut notes) = open_store(&options.data)?;
+    notes.extend(moved);
     let waited = unlock::wait(&store, &options.run).await?;
     if waited == Waited::Ended {
         block_in_place(|| store.close());
@@ -280,6 +283,7 @@ impl Daemon {
             run: self.options.run.clone(),
             restart: self.anew.clone(),
             storage: self.storage.clone(),
+            importing: Arc::default(),
         };
         let context = Context {
             rack: self.rack.clone(),
@@ -428,31 +432,7 @@ impl Daemon {
         if source.changed() {
             self.reload(source).await;
         }
-        // An uplink that got or lost its address, or a rack network whose DHCP server answered at last.
-        let leased = self.networks.leased();
-        let dynamic = |one: &Placed| !self.options.no_network_setup && self.is_dynamic(one);
-        let changes: Vec<_> = self
-            .placed
-            .iter()
-            .enumerate()
-            .filter(|(_, one)| dynamic(one))
-            .map(|(n, one)| {
-                (
-                    n,
-                    leased
-                        .iter()
-                        .find(|(network, _)| *network == one.network)
-                        .map(|(_, found)| *found),
-                )
-            })
-            .filter(|(n, found)| self.placed.get(*n).is_some_and(|one| one.address != *found))
-            .collect();
-        let changed = !changes.is_empty();
-        for (n, found) in changes {
-            if let Some(one) = self.placed.get_mut(n) {
-                one.address = found;
-            }
-        }
+        let changed = !self.options.no_network_setup && block_in_place(|| self.follow_leases());
         block_in_place(|| {
             if changed {
                 if !self.options.no_network_setup {
@@ -483,10 +463,17 @@ impl Daemon {
         self.https_boot.follow(&self.config, addresses, documents).await;
     }
 
-    /// True for a network whose address is a DHCP server's to give.
-    fn is_dynamic(&self, one: &Placed) -> bool {
-        let address = self.config.networks.get(one.network).map(|network| network.address);
-        address == Some(crate::config::Address::Dhcp)
+    /// An uplink that got or lost its address, or a rack network whose DHCP server answered at last. True when an address
+    /// of ours is another one now. Where machines have addresses of ours already, ours stays: they know us by it.
+    fn follow_leases(&mut self) -> bool {
+        let beside = self.services.beside_others();
+        for one in &mut self.placed {
+            let network = self.config.networks.get(one.network);
+            if network.is_some_and(|network| beside.contains(&network.name)) {
+                self.networks.ask_again(&self.config, one);
+            }
+        }
+        self.networks.follow_leases(&mut self.placed)
     }
 
     async fn reload(&mut self, source: &mut Source) {

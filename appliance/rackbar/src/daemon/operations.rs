@@ -13,10 +13,10 @@ use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     Answer, Body, BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry,
-    EnrolmentEntry, ExpectedMachine, ExportEntry, HardwareLog, ImagePin, ImageRefresh, ImageStanding, LogLine,
-    LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder, PackState,
-    PlanRequest, PutProgram, Refused, RepositoryCheck, RepositoryEntry, RuleMatch, RuleTry, SecretsLock, SensorList,
-    SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
+    EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog, ImagePin, ImageRefresh, ImageStanding,
+    LogLine, LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder,
+    PackState, PlanRequest, PutProgram, Refused, RepositoryCheck, RepositoryEntry, RuleMatch, RuleTry, SecretsLock,
+    SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node, ProgramEntry, Upstream};
 use rackbar_orchestrator::executor::{Executor, Expected, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -26,6 +26,7 @@ use rackbar_services::Common;
 use rackbar_services::syslog::LogStore;
 
 use super::cache::{self, CacheDoor};
+use super::carry::{self, Along};
 use super::handoff::{self, HandOff};
 
 use super::keep::Keep;
@@ -89,6 +90,14 @@ impl Asked {
             hooks,
             consoles,
             logs,
+        }
+    }
+
+    /// What goes along with the state.
+    fn along(&self) -> Along {
+        Along {
+            images: self.works.images.clone(),
+            programs: self.works.programs.clone(),
         }
     }
 
@@ -510,8 +519,13 @@ impl Operations for Asked {
         self.ask(move |_, _| repositories.unlock(&name))
     }
 
-    fn export(&self, passphrase: String) -> Answer<'_, Vec<u8>> {
-        self.keep(move |keep| keep.export(&passphrase))
+    fn export_sizes(&self) -> Answer<'_, ExportSizes> {
+        let along = self.along();
+        self.keep(move |keep| along.sizes(keep))
+    }
+
+    fn export(&self, passphrase: String, images: bool) -> Answer<'_, Body> {
+        carry::export(self.keep.clone(), self.along(), passphrase, images).boxed()
     }
 
     fn support_bundle(&self) -> Answer<'_, Vec<u8>> {
@@ -529,9 +543,8 @@ impl Operations for Asked {
         })
     }
 
-    fn import(&self, file: Vec<u8>, passphrase: String, by: &str) -> Answer<'_, String> {
-        let by = by.to_owned();
-        self.keep(move |keep| keep.import(&file, &passphrase, &by))
+    fn import(&self, file: Body, passphrase: String, by: &str) -> Answer<'_, String> {
+        carry::import(self.keep.clone(), file, passphrase, by.to_owned()).boxed()
     }
 
     fn boot_control(&self) -> Answer<'_, BootControl> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use rackbar_artifacts::carry::{IMAGES, PROGRAMS};
 use rackbar_artifacts::images::{Images, budget};
 use rackbar_artifacts::{Artifacts, Programs};
 use rackbar_model::{EventKind, Severity};
@@ -17,12 +18,6 @@ use rackbar_plan::engine::Bounds;
 use rackbar_services::EventSink as _;
 use rackbar_store::Store;
 use rackbar_trust::SigningKey;
-
-/// The folder of images on the data partition.
-const IMAGES: &str = "images";
-
-/// The folder of the users' programs on the data partition.
-const PROGRAMS: &str = "programs";
 
 /// The site file on the boot medium, beside `rackbar.toml`.
 const SITE_FILE: &str = "site.toml";

@@ -176,6 +176,13 @@ impl Appliance {
         TcpStream::connect_timeout(&self.api, PATIENCE).unwrap();
     }
 
+    /// The most memory that it had so far, in bytes (`VmHWM` of proc(5)).
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Where API and page are.
     pub(crate) fn api(&self) -> SocketAddr {
         self.api

@@ -1,0 +1,495 @@
+//! The state on its way out and in: with the users' programs and the images, read and written while it goes over the wire.
+//!
+//! What comes in is written to a folder of its own beside the state, and nothing is changed before all of it was found
+//! right. Then a file in that folder says so, the daemon starts anew, and its first deed is to move things to their places
+//! ([`take_over`]): renames alone, which are done again from where they were when the power fails among them.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use rackbar_artifacts::Programs;
+use rackbar_artifacts::carry::{self, Carried, IMAGES, PROGRAMS};
+use rackbar_artifacts::images::Images;
+use rackbar_control::operations::{Body, ExportSizes, Refused};
+use rackbar_model::{EventKind, Severity};
+use rackbar_store::{Attached, Attachments, ExportInfo, LockState, Outgoing, Store, StoreError};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::keep::{IMPORTED, Imported, Keep, now, refused};
+use super::refusals::{of_image, of_program};
+use super::setup::STORE;
+
+/// The folder in which a state file is unpacked.
+const STAGED: &str = "import";
+
+/// The file there that says that all has come, and by whom.
+const READY: &str = "ready.json";
+
+/// Bytes of a piece that goes over the wire, and how many pieces wait for it at most.
+const PIECE: usize = 256 << 10;
+const WAITING: usize = 4;
+
+/// So often the disk is made to keep up: a page cache full of one image would stall the journal's commits.
+const SYNC_EVERY: u64 = 32 << 20;
+
+/// So long the rest of a file that was refused is heard out, so that its sender is still there to hear why.
+const HEARING: Duration = Duration::from_secs(30);
+
+/// Held while a state file comes in: one at a time.
+pub(super) type Importing = Arc<Mutex<()>>;
+
+/// What goes along with the state.
+#[derive(Clone)]
+pub(super) struct Along {
+    pub(super) images: Option<Arc<Images>>,
+    pub(super) programs: Option<Programs>,
+}
+
+impl Along {
+    fn files(&self, images: bool) -> Result<Vec<Carried>, Refused> {
+        let mut all = match &self.programs {
+            Some(programs) => programs.carried().map_err(|error| of_program(&error))?,
+            None => Vec::new(),
+        };
+        if let Some(images) = self.images.as_ref().filter(|_| images) {
+            all.extend(images.carried().map_err(|error| of_image(&error))?);
+        }
+        Ok(all)
+    }
+
+    /// What an export would hold.
+    pub(super) fn sizes(&self, keep: &Keep) -> Result<ExportSizes, Refused> {
+        let all = self.files(true)?;
+        let of = |ending: &str| {
+            let some = all.iter().filter(|file| file.name.ends_with(ending));
+            some.fold((0u64, 0u64), |(count, sum), file| {
+                (count + 1, sum.saturating_add(file.bytes))
+            })
+        };
+        let ((programs, program_bytes), (images, image_bytes)) = (of(".program"), of(".image"));
+        let in_packs = self.images.iter().flat_map(|images| {
+            let packed = images
+                .list()
+                .into_iter()
+                .filter(|entry| images.pack_of(&entry.name).is_some());
+            packed.map(|entry| entry.name.clone()).collect::<Vec<_>>()
+        });
+        Ok(ExportSizes {
+            // One in memory has no file.
+            store_bytes: std::fs::metadata(keep.folder.join(STORE)).map_or(0, |meta| meta.len()),
+            programs,
+            program_bytes,
+            images,
+            image_bytes,
+            images_in_packs: in_packs.collect(),
+        })
+    }
+}
+
+/// Gives what is written to whoever reads the answer, and waits for them.
+struct Wire {
+    to: Sender<Result<Bytes, Refused>>,
+    gathered: Vec<u8>,
+}
+
+impl Wire {
+    fn send(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.gathered, Vec::with_capacity(PIECE));
+        let sent = self.to.blocking_send(Ok(piece.into()));
+        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "whoever asked for it has gone"))
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= PIECE {
+            self.send()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send()
+    }
+}
+
+/// The state as one file, made while it is read. What is wrong at the beginning is a refusal; later it breaks the file off.
+pub(super) async fn export(keep: Keep, along: Along, passphrase: String, images: bool) -> Result<Body, Refused> {
+    let (to, mut from) = channel(WAITING);
+    tokio::task::spawn_blocking(move || {
+        let write = || {
+            let files = along.files(images)?;
+            let files = files.into_iter().map(|carried| Outgoing {
+                file: Attached {
+                    name: carried.name,
+                    bytes: carried.bytes,
+                    sha256: carried.sha256,
+                },
+                content: carried.content,
+            });
+            let mut wire = Wire {
+                to: to.clone(),
+                gathered: Vec::new(),
+            };
+            let version = env!("CARGO_PKG_VERSION");
+            let written = keep
+                .store
+                .export(&mut wire, &passphrase, version, now(), files.collect());
+            written.map_err(refused)
+        };
+        if let Err(refused) = write() {
+            tracing::error!(%refused, "the state was not saved");
+            // Whoever asked may have gone, which is then the reason.
+            let _ = to.blocking_send(Err(refused));
+        }
+    });
+    let first = from.recv().await;
+    let first = first.unwrap_or_else(|| Err(Refused::Internal("the export ended before it began".into())))?;
+    let rest = stream::unfold(from, |mut from| async {
+        let piece = from.recv().await?;
+        Some((piece.map_err(io::Error::other), from))
+    });
+    Ok(Box::pin(stream::iter([Ok(first)]).chain(rest)))
+}
+
+/// Reads what comes over the wire. One that breaks off is a file that ends too early.
+struct Coming {
+    from: Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for Coming {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.from.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let count = self.piece.len().min(into.len());
+        let taken = self.piece.split_to(count);
+        into.iter_mut().zip(taken.iter()).for_each(|(to, byte)| *to = *byte);
+        Ok(count)
+    }
+}
+
+/// Puts a state file in the place of the state, with what came along, and asks for the new start.
+pub(super) async fn import(keep: Keep, mut body: Body, passphrase: String, by: String) -> Result<String, Refused> {
+    let (to, from) = channel(WAITING);
+    let work = tokio::task::spawn_blocking(move || {
+        let mut coming = Coming {
+            from,
+            piece: Bytes::new(),
+        };
+        take_in(&keep, &mut coming, &passphrase, &by)
+    });
+    // What cannot be read any more ends the file here: the reader finds it cut.
+    while let Some(Ok(piece)) = body.next().await {
+        if to.send(piece).await.is_err() {
+            break;
+        }
+    }
+    drop(to);
+    let done = work
+        .await
+        .unwrap_or_else(|error| Err(Refused::Internal(error.to_string())));
+    if done.is_err() {
+        // The refusal goes out at once, and is lost on a sender whose connection is closed meanwhile.
+        let rest = async move { while let Some(Ok(_)) = body.next().await {} };
+        tokio::spawn(tokio::time::timeout(HEARING, rest));
+    }
+    done
+}
+
+fn take_in(keep: &Keep, coming: &mut dyn Read, passphrase: &str, by: &str) -> Result<String, Refused> {
+    if keep.store.lock_state() == LockState::Memory {
+        let words = "this appliance works from memory, so a state that is put in would be lost at once: give it a disk \
+                     first (`rackbar storage use`)";
+        return Err(Refused::Conflict(words.into()));
+    }
+    let staged = keep.folder.join(STAGED);
+    let _alone = match keep.importing.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            let words = "another state file is being put in; wait for its end";
+            return Err(Refused::Conflict(words.into()));
+        }
+        // It guards a folder that is made anew.
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Ok(alone) => alone,
+    };
+    if staged.join(READY).exists() {
+        let words = "a state file was put in a moment ago, and the appliance starts anew with it; try again after that";
+        return Err(Refused::Conflict(words.into()));
+    }
+    let mut staging = Staging::begin(&keep.folder).map_err(refused)?;
+    let store = keep.folder.join(STORE);
+    let info = Store::stage(&store, &staged.join(STORE), coming, passphrase, &mut staging).map_err(refused)?;
+    let taken = in_words(&info, &before(&store));
+    let word = Imported {
+        by: by.to_owned(),
+        taken: taken.clone(),
+    };
+    staging.ready(&word).map_err(refused)?;
+    keep.restart.notify_one();
+    Ok(taken)
+}
+
+fn before(store: &Path) -> PathBuf {
+    store.with_extension("before-import")
+}
+
+fn in_words(info: &ExportInfo, before: &Path) -> String {
+    let count = |ending: &str, one: &str| {
+        let count = info.files.iter().filter(|file| file.name.ends_with(ending)).count();
+        format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+    };
+    format!(
+        "the state that Rackbar {} saved at {} is taken, with {} and {}, and the appliance starts anew with it; what was \
+         there before is kept as {}, programs and images that were here stay where none of the same name came",
+        info.appliance,
+        info.at,
+        count(".program", "program"),
+        count(".image", "image"),
+        before.display()
+    )
+}
+
+/// A state file that is being unpacked. Dropping it removes what was written, unless all of it had come.
+struct Staging {
+    folder: PathBuf,
+    /// The file that comes, and its bytes that the disk was not yet asked to keep.
+    open: Option<(File, u64)>,
+    whole: bool,
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.display().to_string();
+    move |error| match error.kind() {
+        io::ErrorKind::StorageFull => StoreError::NoRoom(format!("{path}: the disk is full")),
+        _ => StoreError::Failed(format!("{path} could not be written: {error}")),
+    }
+}
+
+impl Staging {
+    fn begin(data: &Path) -> Result<Self, StoreError> {
+        let folder = data.join(STAGED);
+        clear(&folder)
+            .and_then(|()| std::fs::create_dir(&folder))
+            .and_then(|()| std::fs::create_dir(folder.join(IMAGES)))
+            .and_then(|()| std::fs::create_dir(folder.join(PROGRAMS)))
+            .map_err(io_error(&folder))?;
+        Ok(Self {
+            folder,
+            open: None,
+            whole: false,
+        })
+    }
+
+    /// The file that comes, made with its first bytes.
+    fn opened(&mut self, name: &str) -> Result<&mut (File, u64), StoreError> {
+        match &mut self.open {
+            Some(open) => Ok(open),
+            none => {
+                let path = self.folder.join(name);
+                let file = File::create_new(&path).map_err(io_error(&path))?;
+                Ok(none.insert((file, 0)))
+            }
+        }
+    }
+
+    /// Says that all has come. From here on it counts.
+    fn ready(mut self, word: &Imported) -> Result<(), StoreError> {
+        let (draft, ready) = (self.folder.join("ready.part"), self.folder.join(READY));
+        let write = || -> io::Result<()> {
+            for folder in [self.folder.join(IMAGES), self.folder.join(PROGRAMS)] {
+                File::open(folder)?.sync_all()?;
+            }
+            let mut file = File::create(&draft)?;
+            serde_json::to_writer(&mut file, word)?;
+            file.sync_all()?;
+            std::fs::rename(&draft, &ready)?;
+            File::open(&self.folder)?.sync_all()?;
+            self.folder.parent().map_or(Ok(()), |data| File::open(data)?.sync_all())
+        };
+        write().map_err(io_error(&ready))?;
+        self.whole = true;
+        Ok(())
+    }
+}
+
+impl Attachments for Staging {
+    fn expect(&mut self, files: &[Attached]) -> Result<(), StoreError> {
+        if let Some(file) = files.iter().find(|file| !carry::is_carried(&file.name, &file.sha256)) {
+            let words = format!("it holds a file this program does not know, {:?}", file.name);
+            return Err(StoreError::BadExport(words));
+        }
+        let needed = files.iter().fold(0u64, |sum, file| sum.saturating_add(file.bytes));
+        let room = carry::room(&self.folder);
+        if needed > room {
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            return Err(StoreError::NoRoom(format!(
+                "its programs and images need {} MiB, and {} MiB can be used here; remove images that are not needed \
+                 (`rackbar os remove`), or save it without images (`rackbar export --without-images`) and add them here",
+                mib(needed),
+                mib(room)
+            )));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, file: &Attached, piece: &[u8]) -> Result<(), StoreError> {
+        let path = self.folder.join(&file.name);
+        let (open, unsynced) = self.opened(&file.name)?;
+        open.write_all(piece).map_err(io_error(&path))?;
+        *unsynced = unsynced.saturating_add(piece.len() as u64);
+        if *unsynced >= SYNC_EVERY {
+            *unsynced = 0;
+            open.sync_data().map_err(io_error(&path))?;
+        }
+        Ok(())
+    }
+
+    fn whole(&mut self, file: &Attached) -> Result<(), StoreError> {
+        let path = self.folder.join(&file.name);
+        self.opened(&file.name)?.0.sync_all().map_err(io_error(&path))?;
+        self.open = None;
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.whole {
+            // What is left now goes with the next import or the next start.
+            let _ = clear(&self.folder);
+        }
+    }
+}
+
+fn clear(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Moves a state that has come whole to its place, and clears away what has not. To be called before anything of the state
+/// is opened; says what went wrong, and tries again at the next start then.
+pub(super) fn take_over(data: &Path) -> Option<EventKind> {
+    let staged = data.join(STAGED);
+    let done = if staged.join(READY).exists() {
+        move_all(data, &staged)
+    } else {
+        clear(&staged)
+    };
+    let error = done.err()?;
+    let text = format!(
+        "the state file that was put in lies whole in {} and could not be moved to its place ({error}); it is tried again \
+         at the next start",
+        staged.display()
+    );
+    let severity = Severity::Error;
+    Some(EventKind::Note { text, severity })
+}
+
+fn move_all(data: &Path, staged: &Path) -> io::Result<()> {
+    for folder in [PROGRAMS, IMAGES] {
+        carry::settle(&staged.join(folder), &data.join(folder))?;
+    }
+    let (new, store) = (staged.join(STORE), data.join(STORE));
+    if new.exists() {
+        let before = before(&store);
+        match std::fs::remove_file(&before) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // A second name for the same file: the rename takes the first one away.
+        match std::fs::hard_link(&store, &before) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::rename(&new, &store)?;
+    }
+    std::fs::rename(staged.join(READY), data.join(IMPORTED))?;
+    File::open(data)?.sync_all()?;
+    clear(staged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn staged(data: &Path) {
+        let staged = data.join(STAGED);
+        for folder in [IMAGES, PROGRAMS] {
+            std::fs::create_dir_all(staged.join(folder)).unwrap();
+        }
+        for (name, text) in [
+            ("images/a.image", "new"),
+            ("images/a.json", "new"),
+            ("programs/p.json", "new"),
+            (STORE, "new"),
+            (READY, r#"{"by":"anna","taken":"all"}"#),
+        ] {
+            std::fs::write(staged.join(name), text).unwrap();
+        }
+        std::fs::write(data.join(STORE), "old").unwrap();
+    }
+
+    fn text(data: &Path, name: &str) -> Option<String> {
+        std::fs::read_to_string(data.join(name)).ok()
+    }
+
+    #[test]
+    fn what_was_unpacked_is_put_in_place_from_wherever_the_power_failed() {
+        // Each case is a start that got so far; the next one must do the rest.
+        type Deed = fn(&Path) -> io::Result<()>;
+        let deeds: [Deed; 5] = [
+            |data| carry::settle(&data.join(STAGED).join(PROGRAMS), &data.join(PROGRAMS)),
+            |data| carry::settle(&data.join(STAGED).join(IMAGES), &data.join(IMAGES)),
+            |data| std::fs::hard_link(data.join(STORE), before(&data.join(STORE))),
+            |data| std::fs::rename(data.join(STAGED).join(STORE), data.join(STORE)),
+            |data| std::fs::rename(data.join(STAGED).join(READY), data.join(IMPORTED)),
+        ];
+        for cut in 0..=deeds.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let data = folder.path();
+            staged(data);
+            deeds.iter().take(cut).for_each(|deed| deed(data).unwrap());
+            assert_eq!(take_over(data), None);
+            for name in ["images/a.image", "images/a.json", "programs/p.json", STORE] {
+                assert_eq!(text(data, name).as_deref(), Some("new"), "{name}, cut after {cut}");
+            }
+            assert_eq!(
+                text(data, "rackbar.before-import").as_deref(),
+                Some("old"),
+                "cut after {cut}"
+            );
+            assert!(
+                text(data, IMPORTED).is_some() && !data.join(STAGED).exists(),
+                "cut after {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_has_not_come_whole_is_cleared_away_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        assert_eq!(take_over(&data.join("none")), None);
+        staged(data);
+        std::fs::remove_file(data.join(STAGED).join(READY)).unwrap();
+        assert_eq!(take_over(data), None);
+        assert_eq!(text(data, STORE).as_deref(), Some("old"));
+        assert!(!data.join(STAGED).exists() && !data.join(IMAGES).exists() && text(data, IMPORTED).is_none());
+    }
+}
