@@ -76,8 +76,7 @@ impl Asked {
             works.images.clone(),
             cache.clone(),
         );
-        let (executor, store) = (works.executor.clone(), keep.store.clone());
-        let repositories = Repositories::new(rack.clone(), executor, store, cache.clone());
+        let repositories = Repositories::new(&rack, &works.executor, &keep.store, &cache);
         Self {
             rack,
             works,
@@ -502,8 +501,7 @@ impl Operations for Asked {
     }
 
     fn repositories(&self) -> Answer<'_, Vec<RepositoryEntry>> {
-        let repositories = self.repositories.clone();
-        self.ask(move |_, _| Ok(repositories.list()))
+        self.repositories.all()
     }
 
     fn check_repository(&self, name: &str) -> Answer<'_, RepositoryCheck> {
@@ -515,8 +513,7 @@ impl Operations for Asked {
     }
 
     fn unlock_repository(&self, name: &str) -> Answer<'_, String> {
-        let (repositories, name) = (self.repositories.clone(), name.to_owned());
-        self.ask(move |_, _| repositories.unlock(&name))
+        self.repositories.unlock(name)
     }
 
     fn export_sizes(&self) -> Answer<'_, ExportSizes> {

@@ -47,14 +47,13 @@ impl Drop for Busy {
 
 impl Repositories {
     /// With what the store holds: the proxy serves it as soon as it runs.
-    pub(super) fn new(rack: Rack, executor: Executor, store: Store, cache: CacheDoor) -> Self {
-        let busy = Arc::default();
+    pub(super) fn new(rack: &Rack, executor: &Executor, store: &Store, cache: &CacheDoor) -> Self {
         let all = Self {
-            rack,
-            executor,
-            store,
-            cache,
-            busy,
+            rack: rack.clone(),
+            executor: executor.clone(),
+            store: store.clone(),
+            cache: cache.clone(),
+            busy: Arc::default(),
         };
         if let Err(error) = all.in_force() {
             let text = format!("locked repositories are not served: {error}");
@@ -83,7 +82,12 @@ impl Repositories {
     }
 
     /// Those of the site, and those that are locked.
-    pub(super) fn list(&self) -> Vec<RepositoryEntry> {
+    pub(super) fn all(&self) -> Answer<'static, Vec<RepositoryEntry>> {
+        let all = self.clone();
+        async move { blocking(move || Ok(all.list())).await }.boxed()
+    }
+
+    fn list(&self) -> Vec<RepositoryEntry> {
         let (site, locks) = (self.executor.site(), self.executor.repositories());
         let of_site = site.as_deref().map(|one| &one.site);
         let wanted: BTreeMap<&String, &Repository> = of_site.iter().flat_map(|site| &site.repository).collect();
@@ -164,22 +168,26 @@ impl Repositories {
             let words = words(&found, before.as_ref());
             let (all, text) = (all.clone(), words.clone());
             let kept = found.kept;
-            let done = tokio::task::spawn_blocking(move || {
+            let done = blocking(move || {
                 repositories::keep(&all.store, &kept).map_err(|error| Refused::Internal(error.to_string()))?;
                 all.in_force()?;
                 let severity = Severity::Info;
                 all.rack.event(None, EventKind::Note { text, severity });
                 Ok(())
             });
-            done.await
-                .unwrap_or_else(|error| Err(Refused::Internal(error.to_string())))?;
+            done.await?;
             Ok(words)
         }
         .boxed()
     }
 
     /// Takes a lock back.
-    pub(super) fn unlock(&self, name: &str) -> Result<String, Refused> {
+    pub(super) fn unlock(&self, name: &str) -> Answer<'static, String> {
+        let (all, name) = (self.clone(), name.to_owned());
+        async move { blocking(move || all.take_back(&name)).await }.boxed()
+    }
+
+    fn take_back(&self, name: &str) -> Result<String, Refused> {
         let _busy = self.begin(name)?;
         if !self.executor.repositories().contains_key(name) {
             return Err(Refused::NotFound(format!("repository {name:?} is not locked")));
@@ -198,16 +206,21 @@ impl Repositories {
             let _busy = all.begin(&name)?;
             let (found, before) = all.found(&name, "").await?;
             let store = all.store.clone();
-            let done = tokio::task::spawn_blocking(move || {
+            let done = blocking(move || {
                 let kept = repositories::load(&store).map_err(|error| Refused::Internal(error.to_string()))?;
                 let kept = kept.into_iter().find(|kept| kept.lock.name == name);
                 compared(&found, before.as_ref(), kept.as_ref())
             });
             done.await
-                .unwrap_or_else(|error| Err(Refused::Internal(error.to_string())))
         }
         .boxed()
     }
+}
+
+/// Does what waits for a disk on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refused> + Send + 'static) -> Result<T, Refused> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Refused::Internal(error.to_string())))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
