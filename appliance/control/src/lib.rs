@@ -16,6 +16,7 @@ mod packs;
 mod page;
 mod places;
 mod programs;
+mod repositories;
 mod saved;
 mod server;
 mod storage;

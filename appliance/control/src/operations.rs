@@ -25,6 +25,7 @@ pub use crate::packs::{
 };
 pub use crate::places::{BootControl, BootServer, BootWaiter};
 pub use crate::programs::{NewProgram, PutProgram};
+pub use crate::repositories::{RepositoryCheck, RepositoryDone, RepositoryEntry};
 pub use crate::saved::ExportSizes;
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
@@ -453,6 +454,22 @@ pub trait Operations: Send + Sync + 'static {
     /// Takes a program out.
     fn remove_program(&self, _name: &str) -> Answer<'_, ()> {
         none("programs")
+    }
+    /// The repositories of the site file and those that are locked, by name.
+    fn repositories(&self) -> Answer<'_, Vec<RepositoryEntry>> {
+        none("repositories")
+    }
+    /// What the origin of a repository has now, and what a new lock would bring.
+    fn check_repository(&self, _name: &str) -> Answer<'_, RepositoryCheck> {
+        none("repositories")
+    }
+    /// Locks a repository to what its origin has now; gives what was done, in words.
+    fn lock_repository(&self, _name: &str, _by: &str) -> Answer<'_, String> {
+        none("repositories")
+    }
+    /// Takes a lock back; gives what was done, in words.
+    fn unlock_repository(&self, _name: &str) -> Answer<'_, String> {
+        none("repositories")
     }
     /// All data packs, and whose are taken.
     fn packs(&self) -> Answer<'_, PackState> {

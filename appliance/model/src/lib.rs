@@ -15,6 +15,7 @@ mod install;
 mod inventory;
 mod node;
 mod port;
+mod repository;
 #[cfg(feature = "utoipa")]
 mod schema;
 mod time;
@@ -37,6 +38,7 @@ pub use inventory::{
 };
 pub use node::{Collision, FailedIn, Node, NodeId, NodeState, ParseNodeIdError, PowerState, Witness, WitnessKind};
 pub use port::PortSays;
+pub use repository::{LockedIndex, RepositoryKind, RepositoryLock};
 pub use time::{ParseTimestampError, Timestamp};
 pub use upstream::{Refreshed, Upstream};
 pub use view::{Lease, LeaseState, PowerAction, ServiceStatus};

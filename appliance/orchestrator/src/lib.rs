@@ -15,6 +15,7 @@ pub mod enrolments;
 pub mod executor;
 pub mod hands;
 pub mod identity;
+pub mod repositories;
 pub mod state;
 pub mod ways;
 

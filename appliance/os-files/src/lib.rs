@@ -1,9 +1,10 @@
 //! Who an installed system is, in the words of the programs that read it there: host names, networks for
-//! systemd-networkd, ifupdown and cloud-init, clock, name servers, keys. Pure: texts from one [`OsSetup`], for whoever
+//! systemd-networkd, ifupdown and cloud-init, clock, name servers, keys, sources of packages. Pure: texts from one [`OsSetup`], for whoever
 //! puts them on a disk, be it our agent on a written image or the answer file of an installer.
 //!
 //! [`OsSetup`]: rackbar_model::OsSetup
 
+pub mod apt;
 pub mod network;
 pub mod text;
 

@@ -116,6 +116,7 @@ impl CloneEmpty for rackbar_plan::Plan {
                 nodes: Default::default(),
                 images: Default::default(),
                 programs: Default::default(),
+                repositories: Default::default(),
                 services: Default::default(),
             },
             actions: Vec::new(),

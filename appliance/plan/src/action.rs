@@ -69,6 +69,9 @@ pub struct Inputs {
     /// Digest of each program that a step runs, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub programs: BTreeMap<String, Digest>,
+    /// SHA-256 of the signed list that each repository is locked to, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub repositories: BTreeMap<String, Digest>,
     /// What the site wants of each service of the networks that the planned systems are on, by field of the site file, such
     /// as `network.lan.dns`: `off`, `own at ...` or `external at ...`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use rackbar_model::{Digest, ImageEntry, Node, OsSetup, ProgramEntry, RootTarget, Timestamp};
+use rackbar_model::{Digest, ImageEntry, Node, OsSetup, ProgramEntry, RepositoryLock, RootTarget, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{ServiceSeen, digest};
@@ -23,6 +23,8 @@ pub struct Facts {
     pub retired: BTreeMap<String, Option<String>>,
     /// The users' programs that steps may name, by name.
     pub programs: BTreeMap<String, ProgramEntry>,
+    /// The site's repositories that are locked, by name.
+    pub repositories: BTreeMap<String, RepositoryLock>,
     /// Services the appliance offers itself; `"own"` in a site file is refused for any other.
     pub services: BTreeSet<OwnService>,
     /// What was seen of services, by what systems are told of each: [`ServiceSpec::at`](crate::ServiceSpec::at). Those that

@@ -61,20 +61,21 @@ pub fn kind_of(key: &str) -> Option<(Kind, String)> {
 /// # Errors
 /// When it cannot be read or unpacked. What was found before was given already.
 pub fn read(kind: &Kind, input: impl Read, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
+    unpacked(input, &mut |input| plain(kind, input, found))
+}
+
+/// Gives what is in a packed file, or a plain file as it is.
+fn unpacked(input: impl Read, to: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>) -> io::Result<()> {
     let mut input = BufReader::with_capacity(64 << 10, input);
     let magic: Vec<u8> = input.fill_buf()?.iter().take(6).copied().collect();
     match magic.as_slice() {
-        [0x1f, 0x8b, ..] => plain(kind, flate2::bufread::MultiGzDecoder::new(input), found),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => plain(kind, lzma_rust2::XzReader::new(input, true), found),
+        [0x1f, 0x8b, ..] => to(&mut flate2::bufread::MultiGzDecoder::new(input)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => to(&mut lzma_rust2::XzReader::new(input, true)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
             let unpacked = ruzstd::decoding::StreamingDecoder::new(input);
-            plain(
-                kind,
-                unpacked.map_err(|error| io::Error::other(error.to_string()))?,
-                found,
-            )
+            to(&mut unpacked.map_err(|error| io::Error::other(error.to_string()))?)
         }
-        _ => plain(kind, input, found),
+        _ => to(&mut input),
     }
 }
 
@@ -132,28 +133,72 @@ fn release(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Resu
 }
 
 fn packages(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
-    let mut path = String::new();
-    let mut digest = None;
+    stanzas(input, &mut |package| {
+        if let Some(digest) = package.digest.filter(|_| !package.path.is_empty()) {
+            found(&package.path, digest);
+        }
+    })
+}
+
+/// A package as a Debian list of packages has it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Package {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Path from where the list's paths count.
+    pub path: String,
+    /// SHA-256, where the list says it.
+    pub digest: Option<Digest>,
+}
+
+fn stanzas(input: impl BufRead, found: &mut dyn FnMut(&Package)) -> io::Result<()> {
+    let mut package = Package::default();
     let mut each = |line: &str| {
         if line.is_empty() {
-            if let Some(digest) = digest.take().filter(|_| !path.is_empty()) {
-                found(&path, digest);
+            if package != Package::default() {
+                found(&std::mem::take(&mut package));
             }
-            path.clear();
             return;
         }
         let Some((name, value)) = line.split_once(':') else {
             return;
         };
-        if name.eq_ignore_ascii_case("Filename") {
-            value.trim().clone_into(&mut path);
-        } else if name.eq_ignore_ascii_case("SHA256") {
-            digest = value.trim().parse().ok();
+        let value = value.trim();
+        match name.to_ascii_lowercase().as_str() {
+            "package" => value.clone_into(&mut package.name),
+            "version" => value.clone_into(&mut package.version),
+            "architecture" => value.clone_into(&mut package.architecture),
+            "filename" => value.clone_into(&mut package.path),
+            "sha256" => package.digest = value.parse().ok(),
+            _ => {}
         }
     };
     lines(input, &mut each)?;
     each("");
     Ok(())
+}
+
+/// Reads a Debian list of packages, unpacking it when it is packed; packages whose path could lead elsewhere are left out.
+///
+/// # Errors
+/// When it cannot be read or unpacked.
+pub fn read_packages(input: impl Read, found: &mut dyn FnMut(Package)) -> io::Result<()> {
+    unpacked(input, &mut |input| {
+        let input = BufReader::with_capacity(64 << 10, input.take(UNPACKED_MOST));
+        stanzas(input, &mut |package| {
+            if is_path(&package.path) {
+                let path = package.path.trim_start_matches("./").to_owned();
+                found(Package {
+                    path,
+                    ..package.clone()
+                });
+            }
+        })
+    })
 }
 
 fn attribute(tag: &BytesStart<'_>, name: &str) -> Option<String> {
@@ -293,6 +338,28 @@ mod tests {
     }
 
     #[test]
+    fn packages_are_read_with_their_names_and_none_leads_elsewhere() {
+        let text = format!(
+            "Package: a\nVersion: 1-2\nArchitecture: amd64\nFilename: ./pool/a.deb\nSHA256: {A}\n\n\nPackage: b\n\
+             Filename: ../b.deb\n\nPackage: c\nFilename: pool/c.deb\nSHA256: none\n"
+        );
+        let mut found = Vec::new();
+        read_packages(text.as_bytes(), &mut |package| found.push(package)).unwrap();
+        let words = |package: &Package| {
+            let Package {
+                name,
+                version,
+                architecture,
+                path,
+                digest,
+            } = package;
+            format!("{name} {version} {architecture} {path} {}", digest.is_some())
+        };
+        let found: Vec<String> = found.iter().map(words).collect();
+        assert_eq!(found, ["a 1-2 amd64 pool/a.deb true", "c   pool/c.deb false"]);
+    }
+
+    #[test]
     fn packed_indexes_are_unpacked() {
         use std::io::Write as _;
         let text = format!("Filename: pool/a.deb\nSHA256: {A}\n");
@@ -324,6 +391,7 @@ mod tests {
             for kind in [Kind::Release, Kind::Packages, Kind::Repomd, Kind::Primary] {
                 let _ = read(&kind, bytes.as_slice(), &mut |_, _| {});
                 let _ = read(&kind, text.as_bytes(), &mut |_, _| {});
+                let _ = read_packages(bytes.as_slice(), &mut |_| {});
                 let packed = [&[0xfd, b'7', b'z', b'X', b'Z', 0][..], &bytes].concat();
                 let _ = read(&kind, packed.as_slice(), &mut |_, _| {});
                 let packed = [&[0x28, 0xb5, 0x2f, 0xfd][..], &bytes].concat();

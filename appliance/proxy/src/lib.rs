@@ -5,6 +5,7 @@
 //! rules     what a shared cache may do, where clients may be led, which upstream next  pure
 //! index     digests that indexes of packages promise                                   pure
 //! store     objects by SHA-256, entries, budget, pins
+//! repositories  what locks of repositories name, and nothing else
 //! packs     answers in data packs, and those picked to go into one
 //! origin    connections to origins
 //! fetch     one request to the origin however many wait
@@ -22,6 +23,7 @@ pub mod origin;
 mod packs;
 mod promises;
 mod proxy;
+mod repositories;
 pub mod rules;
 mod serve;
 mod settings;
@@ -38,6 +40,7 @@ pub use handle::{Handle, StartError, start};
 pub use metrics::{Counter, Metrics, Sample};
 pub use packs::{Pick, Picked};
 pub use proxy::{CacheError, Item, Proxy, Verified};
+pub use repositories::{Document, Locked};
 pub use settings::{Mirror, Mode, Settings, authorities};
 
 /// Takes what the operator should read.

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue};
 use rackbar_model::{Digest, Severity};
 
-use crate::fetch::{Ask, Flights, Phase, Upstream};
+use crate::fetch::{Ask, Flights, How, Phase, Upstream};
 use crate::index;
 use crate::metrics::{Metrics, Sample};
 use crate::mirrors::Mirrors;
 use crate::origin::Origins;
 use crate::promises::Promises;
+use crate::repositories::Repositories;
 use crate::rules::cache_control::CacheControl;
 use crate::rules::destination::Refusal;
 use crate::rules::target::{Url, digest_in, mirror_key, mirror_of};
@@ -96,6 +97,7 @@ pub struct Proxy {
     /// How we name ourselves in `Via`.
     pub(crate) via: HeaderValue,
     promises: Promises,
+    pub(crate) repositories: Repositories,
     settings: RwLock<Arc<Settings>>,
     began: Instant,
     told_of_room: AtomicU64,
@@ -122,6 +124,7 @@ impl Proxy {
             watch: OnceLock::new(),
             via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 rackbar")),
             promises: Promises::default(),
+            repositories: Repositories::default(),
             settings: RwLock::default(),
             began: Instant::now(),
             told_of_room: AtomicU64::new(0),
@@ -283,6 +286,7 @@ impl Proxy {
             upstreams,
             headers: Ask::forwarded(client, &self.via),
             wanted: CacheControl::of(client, true),
+            strict: false,
         }
     }
 
@@ -376,10 +380,11 @@ impl Proxy {
     /// When it is no key, or no origin answers.
     pub async fn refresh(self: &Arc<Self>, key: &str) -> Result<(), CacheError> {
         let ask = self.ask_key(key)?;
-        self.fetch(ask).await
+        self.fetch(ask).await.map(drop)
     }
 
-    async fn fetch(self: &Arc<Self>, ask: Ask) -> Result<(), CacheError> {
+    /// Has the origin asked; true when it gave nothing, and what was stored before stands in for it.
+    pub(crate) async fn fetch(self: &Arc<Self>, ask: Ask) -> Result<bool, CacheError> {
         if self.settings().mode == Mode::Offline {
             return Err(CacheError::Fetch(format!(
                 "{}: the proxy is offline and asks no origin; `rackbar cache mode online` lets it",
@@ -397,7 +402,7 @@ impl Proxy {
         loop {
             let phase = phases.borrow_and_update().clone();
             match phase {
-                Phase::Entry(..) => return Ok(()),
+                Phase::Entry(_, how) => return Ok(how == How::StaleIfError),
                 Phase::Small(small) => return fail(format!("the origin answers {}", small.status)),
                 Phase::Private(why) => return fail(format!("it is not to be stored: {why}")),
                 Phase::Failed(_, why) => return fail(why.to_string()),
@@ -411,7 +416,7 @@ impl Proxy {
                         while self.flights.is_flying(&ask.flight(), &seat.flight) {
                             tokio::time::sleep(Duration::from_millis(5)).await;
                         }
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
                 Phase::Asking => {}

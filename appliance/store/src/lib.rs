@@ -79,6 +79,8 @@ pub enum Table {
     Work,
     /// How far each webhook's receiver was told, by the hook's name.
     Webhooks,
+    /// Locked repositories by name: the record, and each of its lists of packages.
+    Repositories,
 }
 
 /// A key and its value.

@@ -44,6 +44,7 @@ const LOCK_KEY: &[u8] = b"lock";
 const WORK: Bytes = TableDefinition::new("work");
 const FIRMWARE: Bytes = TableDefinition::new("firmware");
 const WEBHOOKS: Bytes = TableDefinition::new("webhooks");
+const REPOSITORIES: Bytes = TableDefinition::new("repositories");
 
 const fn definition(table: Table) -> Bytes {
     match table {
@@ -54,12 +55,13 @@ const fn definition(table: Table) -> Bytes {
         Table::Work => WORK,
         Table::Firmware => FIRMWARE,
         Table::Webhooks => WEBHOOKS,
+        Table::Repositories => REPOSITORIES,
     }
 }
 
 /// Tables of an export by their numbers there; a number is never given to another table. A new [`Table`] goes to the end.
 /// The lock is not among them: an export has its own.
-const NUMBERED: [Bytes; 10] = [
+const NUMBERED: [Bytes; 11] = [
     LEASES,
     NODES,
     INVENTORIES,
@@ -70,6 +72,7 @@ const NUMBERED: [Bytes; 10] = [
     WORK,
     FIRMWARE,
     WEBHOOKS,
+    REPOSITORIES,
 ];
 pub(crate) const SECRETS_NUMBER: u8 = 3;
 const EVENTS_NUMBER: u8 = 100;
@@ -224,6 +227,7 @@ fn initialise(db: &Database) -> Result<(), StoreError> {
         WORK,
         FIRMWARE,
         WEBHOOKS,
+        REPOSITORIES,
         LOCK,
     ] {
         tx.open_table(table)?;

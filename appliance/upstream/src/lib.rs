@@ -5,18 +5,21 @@
 //! keyring   trusted certificates, and whether a key of theirs may sign at a time  pure
 //! signed    a signed text, judged: what was signed, by whom, when                 pure
 //! sums      lists of digests, as sha256sum and BSD's sha256 write them            pure
+//! archive   which lists of packages a set of components and architectures needs   pure
 //! release   Debian's Release: its date, its end, its list; and replays of it      pure
 //! ```
 //! Contracts: only text that a good signature covers is given out; nothing reads a clock, a file or a socket; no text, however
 //! hostile, makes anything here panic. Secrets are nowhere near: signatures are verified, none is made and nothing is
 //! decrypted.
 
+mod archive;
 mod armor;
 mod keyring;
 mod release;
 mod signed;
 mod sums;
 
+pub use archive::PackageList;
 pub use armor::ArmorError;
 pub use keyring::{Keyring, KeyringError};
 pub use release::{Accepted, Release, ReleaseError, ReplayError};

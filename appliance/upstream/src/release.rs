@@ -20,8 +20,12 @@ pub struct Release {
     pub date: u64,
     /// Until when it counts, in seconds since 1970.
     pub valid_until: Option<u64>,
+    /// It says that its lists can be asked for by their digests too.
+    pub by_hash: bool,
     /// Files by their paths below the suite, with their sizes in bytes.
     files: Vec<(String, u64, [u8; 32])>,
+    /// The same files with their SHA-512, in hexadecimal digits: clients ask by this one where it is said.
+    long: Vec<(String, String)>,
 }
 
 /// Why a Release is refused.
@@ -123,7 +127,7 @@ impl Release {
     /// When it makes no sense.
     pub fn read(text: &str) -> Result<Self, ReleaseError> {
         let mut fields = Fields::default();
-        let mut in_list = false;
+        let (mut in_list, mut in_long) = (false, false);
         for (count, line) in text.lines().enumerate() {
             if count >= MAX_LINES {
                 return Err(ReleaseError::Long);
@@ -131,14 +135,17 @@ impl Release {
             if line.starts_with([' ', '\t']) {
                 if in_list {
                     fields.files.extend(entry(line));
+                } else if in_long {
+                    fields.long.extend(long_entry(line));
                 }
                 continue;
             }
             let Some((name, value)) = line.split_once(':') else {
-                in_list = false;
+                (in_list, in_long) = (false, false);
                 continue;
             };
             in_list = name.eq_ignore_ascii_case("SHA256");
+            in_long = name.eq_ignore_ascii_case("SHA512");
             fields.take(name, value.trim())?;
         }
         Ok(Self {
@@ -146,8 +153,22 @@ impl Release {
             codename: fields.codename,
             date: fields.date.ok_or(ReleaseError::NoDate)?,
             valid_until: fields.valid_until,
+            by_hash: fields.by_hash == Some(true),
             files: fields.files,
+            long: fields.long,
         })
+    }
+
+    /// Every file of its list by its path below the suite, with its size in bytes and its SHA-256.
+    pub fn files(&self) -> impl Iterator<Item = (&str, u64, [u8; 32])> {
+        self.files
+            .iter()
+            .map(|(path, bytes, sum)| (path.as_str(), *bytes, *sum))
+    }
+
+    /// Every file of its list with its SHA-512 in hexadecimal digits, where it says that.
+    pub fn long_digests(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.long.iter().map(|(path, digest)| (path.as_str(), digest.as_str()))
     }
 
     /// Whether it is of the suite that was asked for, and counts still. `now` is in seconds since 1970.
@@ -192,7 +213,9 @@ struct Fields {
     date: Option<u64>,
     valid_until: Option<u64>,
     listed: Option<()>,
+    by_hash: Option<bool>,
     files: Vec<(String, u64, [u8; 32])>,
+    long: Vec<(String, String)>,
 }
 
 impl Fields {
@@ -209,6 +232,7 @@ impl Fields {
             "codename" => once(&mut self.codename, "Codename", value.to_owned()),
             "date" => once(&mut self.date, "Date", time("Date", value)?),
             "valid-until" => once(&mut self.valid_until, "Valid-Until", time("Valid-Until", value)?),
+            "acquire-by-hash" => once(&mut self.by_hash, "Acquire-By-Hash", value == "yes"),
             "sha256" => once(&mut self.listed, "SHA256", ()),
             _ => Ok(()),
         }
@@ -221,6 +245,14 @@ fn entry(line: &str) -> Option<(String, u64, [u8; 32])> {
     let (sum, bytes, path) = (words.next()?, words.next()?, words.next()?);
     words.next().is_none().then_some(())?;
     Some((path.to_owned(), bytes.parse().ok()?, digits(sum)?))
+}
+
+/// A line of a list of SHA-512: path and digest.
+fn long_entry(line: &str) -> Option<(String, String)> {
+    let mut words = line.split_ascii_whitespace();
+    let (sum, _, path) = (words.next()?, words.next()?, words.next()?);
+    let sound = words.next().is_none() && sum.len() == 128 && sum.bytes().all(|byte| byte.is_ascii_hexdigit());
+    sound.then(|| (path.to_owned(), sum.to_ascii_lowercase()))
 }
 
 /// `Sat, 10 Jun 2023 08:53:33 UTC` in seconds since 1970. Days may have one digit; other zones than UTC are not written.

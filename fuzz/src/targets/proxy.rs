@@ -74,4 +74,11 @@ pub(super) fn package_index(data: &[u8]) {
             );
         });
     }
+    let _ = index::read_packages(data, &mut |package| {
+        let path = &package.path;
+        assert!(
+            !path.starts_with('/') && path.split('/').all(|part| part != ".."),
+            "{path} leads out"
+        );
+    });
 }

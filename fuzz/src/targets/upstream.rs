@@ -33,6 +33,12 @@ pub(super) fn list(data: &[u8]) {
         let _ = (
             release.judge(pattern, NOW),
             release.file("main/installer-amd64/current/images/SHA256SUMS"),
+            release.package_lists(&["main".to_owned()], &[pattern.to_owned()]),
+            release.files().count(),
+        );
+        assert!(
+            release.long_digests().all(|(_, digest)| digest.len() == 128),
+            "a digest of another length"
         );
     }
 }

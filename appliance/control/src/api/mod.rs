@@ -19,6 +19,7 @@ mod problem;
 mod programs;
 mod proof;
 mod refresh;
+mod repositories;
 mod runs;
 mod secrets;
 mod services;
@@ -118,6 +119,10 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(refresh::set_upstream))
         .routes(routes!(refresh::pin))
         .routes(routes!(refresh::begin, refresh::show))
+        .routes(routes!(repositories::list))
+        .routes(routes!(repositories::show))
+        .routes(routes!(repositories::check))
+        .routes(routes!(repositories::lock, repositories::unlock))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(changes::list))

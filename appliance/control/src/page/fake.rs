@@ -103,6 +103,7 @@ pub(super) fn plan(node: NodeId) -> Plan {
             nodes: BTreeMap::new(),
             images: BTreeMap::new(),
             programs: BTreeMap::new(),
+            repositories: BTreeMap::new(),
             services: BTreeMap::new(),
         },
         actions: vec![

@@ -9,6 +9,7 @@ use rackbar_plan::{Facts, NodeFacts, OwnService, ServiceSeen};
 use rackbar_verify::NodeReport;
 
 use super::{Book, Inner};
+use crate::rack::locked;
 use crate::settings::Role;
 
 /// What the checks found before the disk in the boot order.
@@ -86,6 +87,7 @@ impl Inner {
             images,
             retired,
             programs,
+            repositories: (*locked(&self.repositories)).as_ref().clone(),
             services: self.services.clone(),
             seen: self.seen(book, &appliance),
             appliance,

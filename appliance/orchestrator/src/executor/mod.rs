@@ -18,6 +18,7 @@ mod nodes;
 mod orders;
 mod plans;
 mod proof;
+mod repositories;
 mod settings;
 mod takeover;
 mod types;
@@ -38,6 +39,7 @@ use tokio::runtime::Handle;
 
 pub use around::ServedNames;
 pub use proof::Expected;
+pub use repositories::Locks;
 pub use settings::SETTINGS_LOOK;
 pub use types::{
     CommitError, Install, NodeError, OrderError, PlanError, PlanRequest, Recovered, RunOrder, SiteInForce, VerifyError,
@@ -91,6 +93,7 @@ pub(crate) struct Inner {
     settings: Mutex<settings::Watch>,
     /// When attempts began, for the times that events tell.
     clocks: Mutex<HashMap<(u64, String), Timestamp>>,
+    repositories: Mutex<Locks>,
     messages: Sender<Message>,
     runtime: Handle,
 }
@@ -143,6 +146,8 @@ impl Executor {
     /// When the store cannot be read.
     pub fn start(rack: Rack, store: Store, parts: Parts) -> Result<Self, StoreError> {
         let loaded = memory::load(&store)?;
+        let locks = crate::repositories::load(&store)?.into_iter();
+        let locks = locks.map(|kept| (kept.lock.name.clone(), kept.lock));
         let (messages, inbox) = std::sync::mpsc::channel();
         let mut book = Book {
             work: loaded.work,
@@ -179,6 +184,7 @@ impl Executor {
             book: Mutex::new(book),
             settings: Mutex::new(settings::Watch::new(parts.settings_look)),
             clocks: Mutex::default(),
+            repositories: Mutex::new(Arc::new(locks.collect())),
             messages,
             runtime: Handle::current(),
         });

@@ -280,6 +280,7 @@ impl Executor {
                 nodes: BTreeMap::new(),
                 images: BTreeMap::new(),
                 programs: BTreeMap::new(),
+                repositories: BTreeMap::new(),
                 services: BTreeMap::new(),
             },
             actions,

@@ -173,6 +173,7 @@ pub fn task(node: &Arc<Node>, kind: ActionKind) -> (Task, watch::Sender<bool>) {
         nodes: BTreeMap::new(),
         images: BTreeMap::new(),
         programs: BTreeMap::new(),
+        repositories: BTreeMap::new(),
         services: BTreeMap::new(),
     };
     let plan = Plan {

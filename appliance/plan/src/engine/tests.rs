@@ -78,6 +78,7 @@ pub(super) fn plan(actions: Vec<Action>) -> Plan {
             nodes: BTreeMap::new(),
             images: BTreeMap::new(),
             programs: BTreeMap::new(),
+            repositories: BTreeMap::new(),
             services: Default::default(),
         },
         actions,

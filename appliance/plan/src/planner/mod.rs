@@ -11,6 +11,7 @@ mod install;
 mod network;
 mod node;
 mod outside;
+mod repository;
 mod services;
 mod stale;
 mod step;
@@ -33,6 +34,7 @@ use services::{Needs, Services};
 
 pub use install::{INSTALL_ROLE, install};
 pub(crate) use network::edges;
+pub use repository::lock_differs;
 pub use stale::{destroys_more, stale};
 pub use step::step_digest;
 pub use view::NodeView;
@@ -67,6 +69,8 @@ struct Planner<'a> {
     unchanged: Vec<NodeId>,
     left_out: Vec<Refusal>,
     inputs: BTreeMap<NodeId, Digest>,
+    /// Repositories of roles that something is done for, with what each is locked to.
+    repositories: BTreeMap<String, Digest>,
 }
 
 impl<'a> Planner<'a> {
@@ -82,6 +86,7 @@ impl<'a> Planner<'a> {
             unchanged: Vec::new(),
             left_out: Vec::new(),
             inputs: BTreeMap::new(),
+            repositories: BTreeMap::new(),
         }
     }
 
@@ -280,6 +285,11 @@ impl<'a> Planner<'a> {
                 for action in actions.iter_mut().filter(|action| action.needs.is_empty()) {
                     action.needs.clone_from(&before);
                 }
+                let locked = role.repositories.iter().filter_map(|name| {
+                    let lock = self.facts.repositories.get(name)?;
+                    Some((name.clone(), lock.release))
+                });
+                self.repositories.extend(locked);
                 self.services.tie(role, &end.needs, &mut actions);
                 end.last.extend(actions.last().map(|action| action.id.clone()));
                 self.inputs
@@ -314,6 +324,7 @@ impl<'a> Planner<'a> {
             nodes: self.inputs,
             images,
             programs,
+            repositories: self.repositories,
             services,
         };
         let mut id = digest::of(&(&inputs, self.scope, &actions, &self.refused)).to_string();

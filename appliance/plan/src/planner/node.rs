@@ -173,7 +173,8 @@ impl Case<'_> {
             image,
             hostname: self.hostname,
         };
-        let setup = wanted.setup(self.node, inventory, pool)?;
+        let mut setup = wanted.setup(self.node, inventory, pool)?;
+        self.repositories(&mut setup)?;
         self.installer_can_fetch(image, &setup)?;
         let work = self.work(image, &target, &setup)?;
         let proved = self.node.node.state == NodeState::Ready && !self.node.node.agent_connected;

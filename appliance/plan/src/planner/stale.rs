@@ -35,6 +35,20 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
             Some(_) => {}
         }
     }
+    for (name, release) in &plan.inputs.repositories {
+        match facts.repositories.get(name) {
+            None => out.push(format!(
+                "repository {name} is no longer locked (`rackbar repository list`)"
+            )),
+            Some(lock) if lock.release != *release => {
+                out.push(format!(
+                    "repository {name} is locked to another state now: SHA-256 {}",
+                    lock.release
+                ));
+            }
+            Some(_) => {}
+        }
+    }
     services_changed(plan, site, facts, &mut out);
     let rules = Rules::new(site);
     let nodes: HashMap<NodeId, &NodeFacts> = facts.nodes.iter().map(|node| (node.node.id, node)).collect();

@@ -46,6 +46,11 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "expression" => return rules::check_expression(text),
         "template" => return rules::check_template(text),
         "nic" => return rules::check_nic(text),
+        "openpgp" => return super::repository::certificates(text),
+        "repository-url" => super::repository::is_url(text),
+        "suite" => super::repository::is_suite(text),
+        "component" => super::repository::is_suite(text),
+        "architecture" => super::repository::is_architecture(text),
         _ => true,
     };
     if sound {
@@ -71,6 +76,15 @@ fn meaning(format: &str) -> &'static str {
         "label" => "a name: one line of at most 64 characters",
         "sha256" => "a SHA-256 digest: 64 lower-case hexadecimal digits, as `sha256sum` and `rackbar os list` print it",
         "source" => "a place to fetch from: one line of at most 500 characters",
+        "repository-url" => {
+            "a URL of a folder, such as https://packages.example.org/debian: http or https, no user name, no `?`, at most 500 \
+             characters"
+        }
+        "suite" => {
+            "a suite such as stable: letters, digits, `.`, `_`, `-` and `/` inside, at most 100 (flat repositories are not known)"
+        }
+        "component" => "a component such as main: letters, digits, `.`, `_`, `-` and `/` inside, at most 100",
+        "architecture" => "Debian's name of an architecture, such as amd64",
         "script" => "a script: its first line must name the program that runs it, such as #!/bin/sh",
         _ => "a name: letters, digits, `.`, `_`, `-`, at most 64",
     }

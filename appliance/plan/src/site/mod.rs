@@ -6,6 +6,7 @@ mod handoff;
 pub(crate) mod problem;
 mod profiles;
 mod reference;
+mod repository;
 mod semantics;
 mod steps;
 mod tree;
@@ -28,8 +29,8 @@ pub use problem::SiteProblem;
 pub use profiles::profiles;
 pub use reference::reference;
 pub use types::{
-    Bmc, EraseDisks, File, Machine, Materials, MemoryRole, Network, Role, RoleNetwork, Root, Rule, RunLimits, Site,
-    Step, WantedSystem,
+    Bmc, EraseDisks, File, Machine, Materials, MemoryRole, Network, Repository, Role, RoleNetwork, Root, Rule,
+    RunLimits, Site, Step, WantedSystem,
 };
 pub use values::{Addresses, Attribute, Service};
 

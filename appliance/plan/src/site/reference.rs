@@ -12,6 +12,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("The top of the file", "#"),
     ("`[os.NAME]`", "#/$defs/WantedSystem"),
     ("`[limits]`", "#/$defs/RunLimits"),
+    ("`[repository.NAME]`", "#/$defs/Repository"),
     ("`[network.NAME]`", "#/$defs/Network"),
     ("`[role.NAME]`", "#/$defs/Role"),
     ("`root = { .. }`", "#/$defs/Root"),

@@ -20,6 +20,7 @@ pub(super) fn check(site: &Site, tree: &Tree, services: &BTreeSet<OwnService>, p
         problems,
     };
     checker.systems();
+    checker.repositories();
     checker.limits();
     checker.networks();
     for (name, role) in &site.role {
@@ -120,7 +121,7 @@ impl Checker<'_, '_, '_> {
         }
     }
 
-    fn name(&mut self, path: &[&str], name: &str) {
+    pub(super) fn name(&mut self, path: &[&str], name: &str) {
         if !is_name(name) {
             self.add(
                 path,
@@ -228,6 +229,7 @@ impl Checker<'_, '_, '_> {
                 "user",
                 "timezone",
                 "file",
+                "repositories",
                 "step",
             ];
             for field in only_disk {

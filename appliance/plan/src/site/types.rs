@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rackbar_model::{BondMode, BurnIn, DiskBus, DiskIntent, DiskMedia, DiskPick, EraseMethod};
+use rackbar_model::{BondMode, BurnIn, DiskBus, DiskIntent, DiskMedia, DiskPick, EraseMethod, RepositoryKind};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,9 @@ pub struct Site {
     /// Operating systems of this site, by their names in the appliance's catalogue. With any here, roles name only these.
     #[serde(default)]
     pub os: BTreeMap<String, WantedSystem>,
+    /// Package repositories of your own, by name.
+    #[serde(default)]
+    pub repository: BTreeMap<String, Repository>,
     /// Networks, by name.
     #[serde(default)]
     pub network: BTreeMap<String, Network>,
@@ -73,6 +76,49 @@ pub struct WantedSystem {
     #[serde(default)]
     #[schemars(extend("format" = "source"))]
     pub source: Option<String>,
+}
+
+/// A package repository of your own. `rackbar repository lock NAME` records its state; installed systems get that one from the
+/// appliance until it is locked again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    /// Its kind: `"deb"`, Debian packages.
+    #[serde(default)]
+    pub kind: RepositoryKind,
+    /// `http` or `https` URL of the folder that has `dists` in it.
+    #[schemars(extend("format" = "repository-url"))]
+    pub url: String,
+    /// Suite, such as `"stable"`: a folder of `dists`.
+    #[schemars(extend("format" = "suite"))]
+    pub suite: String,
+    /// Components.
+    #[serde(default = "main_component")]
+    #[schemars(schema_with = "components")]
+    pub components: Vec<String>,
+    /// Debian's names of the architectures.
+    #[serde(default = "amd64")]
+    #[schemars(schema_with = "architectures")]
+    pub architectures: Vec<String>,
+    /// OpenPGP certificates, one of which must have signed, in ASCII armor: what `gpg --armor --export KEY` prints.
+    #[schemars(extend("format" = "openpgp"))]
+    pub keys: String,
+}
+
+fn main_component() -> Vec<String> {
+    vec!["main".into()]
+}
+
+fn amd64() -> Vec<String> {
+    vec!["amd64".into()]
+}
+
+fn components(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": "string", "format": "component" } })
+}
+
+fn architectures(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": "string", "format": "architecture" } })
 }
 
 /// How much a run does at the same time. A plan carries them, so a run that was committed keeps those it was planned with.
@@ -187,6 +233,9 @@ pub struct Role {
     /// Files to write into the installed system.
     #[serde(default)]
     pub file: Vec<File>,
+    /// Names of the site's repositories whose packages the installed system can get with apt.
+    #[serde(default)]
+    pub repositories: Vec<String>,
     /// Your own steps, run over SSH once the installed system answers.
     #[serde(default)]
     pub step: Vec<Step>,

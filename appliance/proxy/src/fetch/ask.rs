@@ -47,6 +47,8 @@ pub struct Ask {
     pub wanted: CacheControl,
     /// The digest an index of packages promises, or the name itself.
     pub expected: Option<Digest>,
+    /// Nothing else than what is expected is given out, not even where nobody can be asked for better.
+    pub strict: bool,
 }
 
 impl Ask {
@@ -65,6 +67,10 @@ impl Ask {
     /// which they know a user, whose refusal is nobody else's.
     pub fn flight(&self) -> String {
         let mut name = self.key.clone();
+        if let Some(digest) = self.expected.filter(|_| self.strict) {
+            // Others may take what has another digest.
+            name.push_str(&format!("\n{digest}"));
+        }
         for field in [
             "accept-encoding",
             "accept",

@@ -15,7 +15,7 @@ use crate::Proxy;
 use crate::origin::{Body, OriginError};
 use crate::rules::conditional::{freshened, set_validators, strip_hop_by_hop};
 use crate::rules::freshness::storable;
-use crate::rules::vary::selecting;
+use crate::rules::vary::{Selecting, selecting};
 use crate::store::{Entry, Record};
 
 /// Redirections followed for a mirror.
@@ -81,6 +81,10 @@ impl Proxy {
         let trouble = matches!(status, 500 | 502 | 503 | 504);
         if let Some(entry) = validating.filter(|entry| trouble && self.usable(entry, ask, false)) {
             return Some(Phase::Entry(entry.clone(), How::StaleIfError));
+        }
+        // What the operator had locked is the same for all, whatever its server says of caches; most say nothing.
+        if ask.strict && status == 200 {
+            return self.arrive(ask, answer, Selecting::new(), flight, lead).await;
         }
         match storable(&Method::GET, &ask.headers, status, answer.response.headers()) {
             Ok(()) => match selecting(answer.response.headers(), &ask.headers) {

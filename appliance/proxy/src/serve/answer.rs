@@ -70,7 +70,8 @@ fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
     let offline = proxy.settings().mode == Mode::Offline;
     let (found, any) = proxy.stored(ask, &head.headers);
     // What contradicts the digest that an index promises is not served; offline there is no better.
-    let right = |entry: &Arc<Entry>| offline || ask.expected.is_none_or(|digest| digest == entry.object.digest);
+    let promised = |entry: &Arc<Entry>| ask.expected.is_none_or(|digest| digest == entry.object.digest);
+    let right = |entry: &Arc<Entry>| (offline && !ask.strict) || promised(entry);
     let Some(entry) = found else {
         let why = if any { Forward::VaryMiss } else { Forward::UriMiss };
         return match (offline, ask.wanted.only_if_cached) {
@@ -90,6 +91,9 @@ fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
             CacheStatus::Used("digest-promised")
         };
         return There::Fresh(entry, status);
+    }
+    if offline && !right(&entry) {
+        return There::Nothing("what there is is another than its repository was locked with; the proxy is offline");
     }
     if offline {
         return There::Fresh(entry, CacheStatus::Used("offline"));

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::Proxy;
 use crate::fetch::Ask;
+use crate::repositories::Found;
 use crate::rules::target::Url;
 use crate::wire::{Head, Parsed, parse};
 use head::{Length, Tail};
@@ -103,6 +104,8 @@ async fn next_head(proxy: &Proxy, client: &mut Client) -> io::Result<Option<Head
 enum Wanted {
     /// Something of an origin.
     Ask(Box<Ask>),
+    /// A file that a lock keeps.
+    Document(Arc<[u8]>),
     /// Nothing we have or do: status and why.
     Nothing(u16, String),
 }
@@ -139,6 +142,7 @@ async fn request(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, from: Soc
             }
             fail(proxy, client, head, status, &why).await
         }
+        Wanted::Document(bytes) => document(proxy, client, head, &bytes).await,
         Wanted::Ask(ask) if head.method == Method::GET && head.body == 0 => {
             answer::get(proxy, client, head, *ask).await
         }
@@ -157,8 +161,19 @@ fn wanted(proxy: &Proxy, head: &Head) -> Wanted {
             None => Wanted::Nothing(404, unknown_mirror(proxy, name)),
         };
     }
+    if let Some(rest) = head.target.strip_prefix("/repository/") {
+        let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if !head.method.is_safe() {
+            return Wanted::Nothing(405, "a repository can only be read".into());
+        }
+        return match proxy.of_repository(name, path) {
+            Found::Document(bytes) => Wanted::Document(bytes),
+            Found::Ask(ask) => Wanted::Ask(ask),
+            Found::Nothing(why) => Wanted::Nothing(404, why),
+        };
+    }
     if head.target.starts_with('/') || head.target == "*" {
-        let text = "this is a proxy: set it as http_proxy, or ask for /mirror/NAME/PATH";
+        let text = "this is a proxy: set it as http_proxy, or ask for /mirror/NAME/PATH or /repository/NAME/PATH";
         return Wanted::Nothing(400, text.into());
     }
     let Some(url) = Url::parse(&head.target) else {
@@ -179,6 +194,31 @@ fn unknown_mirror(proxy: &Proxy, name: &str) -> String {
         format!("there are {}", names.join(", "))
     };
     format!("there is no mirror {name:?} in the [proxy] section of rackbar.toml; {there}")
+}
+
+/// Sends a file that a lock keeps: whole, for it is small, and without a date, for a lock may go back to an older one.
+async fn document(proxy: &Proxy, client: &mut Client, head: &Head, bytes: &[u8]) -> io::Result<Next> {
+    let mut headers = http::HeaderMap::new();
+    headers.insert("cache-control", http::HeaderValue::from_static("no-cache"));
+    headers.insert("server", http::HeaderValue::from_static("rackbar"));
+    let keep = head.keep_alive && head.body == 0;
+    let tail = Tail {
+        length: Length::Known(bytes.len() as u64),
+        age: None,
+        cache_status: None,
+        via: proxy.via.to_str().unwrap_or_default(),
+        range: None,
+        keep_alive: keep,
+    };
+    let out = head::head(&head::prelude(200, &headers), &tail);
+    if head.method == Method::HEAD {
+        client.write(&out).await?;
+    } else {
+        client.write_more(&out).await?;
+        client.write(bytes).await?;
+        proxy.metrics.client_bytes.add(bytes.len() as u64);
+    }
+    Ok(if keep { Next::Request } else { Next::Close })
 }
 
 /// Answers with an error. A request with a body that nobody read ends the connection.

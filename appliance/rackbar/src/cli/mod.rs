@@ -18,6 +18,7 @@ mod plans;
 mod programs;
 mod proof;
 mod refresh;
+mod repositories;
 mod runs;
 mod secrets;
 mod services;
@@ -97,6 +98,9 @@ pub enum Command {
     /// Manage the programs that steps of the site file run
     #[command(subcommand)]
     Program(programs::Command),
+    /// See, lock and check the site's own package repositories
+    #[command(subcommand)]
+    Repository(repositories::Command),
     /// Check machines now
     Verify(proof::Options),
     /// See signed reports, and check one offline
@@ -209,6 +213,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Run(command) => runs::run(&client, command, global.json).await,
         Command::Os(command) => images::run(&client, command, global.json).await,
         Command::Program(command) => programs::run(&client, command, global.json).await,
+        Command::Repository(command) => repositories::run(&client, command, global.json).await,
         Command::Verify(options) => proof::verify(&client, options, global.json).await,
         Command::Report(command) => proof::reports(&client, command, global.json).await,
         Command::Export(options) => state::export(&client, options).await,

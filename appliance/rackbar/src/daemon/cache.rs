@@ -12,7 +12,7 @@ use rackbar_model::{EventKind, ServiceStatus, Severity, Timestamp};
 use rackbar_orchestrator::Rack;
 use rackbar_plan::OwnService;
 use rackbar_proxy::rules::destination::Destinations;
-use rackbar_proxy::{CacheError, Handle, Proxy, Settings};
+use rackbar_proxy::{CacheError, Handle, Locked, Proxy, Settings};
 use rackbar_services::EventSink as _;
 
 use super::local::{Around, addresses};
@@ -28,18 +28,35 @@ const FOLDER: &str = "cache";
 
 /// Where others find the proxy once it runs, with the threads that its work is done on.
 #[derive(Clone, Default)]
-pub(super) struct CacheDoor(Arc<Mutex<Option<Running>>>);
+pub(super) struct CacheDoor {
+    running: Arc<Mutex<Option<Running>>>,
+    /// Locked repositories, which it serves.
+    repositories: Arc<Mutex<Vec<Locked>>>,
+}
 
 /// The proxy and its threads.
 type Running = (Arc<Proxy>, tokio::runtime::Handle);
 
 impl CacheDoor {
     pub(super) fn open(&self) -> Option<Running> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, to: Option<Running>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        let repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((proxy, _)) = &to {
+            proxy.set_repositories(repositories.iter().cloned());
+        }
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    /// Has it serve these locked repositories and no others, now and whenever it is started anew.
+    pub(super) fn serve(&self, all: Vec<Locked>) {
+        let mut repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((proxy, _)) = self.open() {
+            proxy.set_repositories(all.iter().cloned());
+        }
+        *repositories = all;
     }
 
     /// Asks the proxy, on its own threads, where waiting for a disk holds up nobody else.

@@ -19,6 +19,7 @@ mod options;
 mod packs;
 mod refresh;
 mod refusals;
+mod repositories;
 mod resolv;
 mod routes;
 mod services;

@@ -15,8 +15,8 @@ use rackbar_control::operations::{
     Answer, Body, BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry,
     EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog, ImagePin, ImageRefresh, ImageStanding,
     LogLine, LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder,
-    PackState, PlanRequest, PutProgram, Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake,
-    StorageOrder, StorageState, Verdict, WebhookEntry,
+    PackState, PlanRequest, PutProgram, Refused, RepositoryCheck, RepositoryEntry, RuleMatch, RuleTry, SecretsLock,
+    SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node, ProgramEntry, Upstream};
 use rackbar_orchestrator::executor::{Executor, Expected, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -33,6 +33,7 @@ use super::keep::Keep;
 use super::packs::Packs;
 use super::refresh::Refreshes;
 use super::refusals::{of_bmc, of_commit, of_image, of_node, of_plan, of_program, of_verify};
+use super::repositories::Repositories;
 use super::support::Support;
 use super::uploads::{stand, take_in, take_in_program};
 use super::webhooks::HookDoor;
@@ -51,6 +52,7 @@ pub(super) struct Asked {
     cache: CacheDoor,
     packs: Packs,
     refreshes: Refreshes,
+    repositories: Repositories,
     hooks: HookDoor,
     consoles: Arc<Consoles>,
     logs: Option<Arc<LogStore>>,
@@ -74,6 +76,7 @@ impl Asked {
             works.images.clone(),
             cache.clone(),
         );
+        let repositories = Repositories::new(&rack, &works.executor, &keep.store, &cache);
         Self {
             rack,
             works,
@@ -82,6 +85,7 @@ impl Asked {
             cache,
             packs,
             refreshes,
+            repositories,
             hooks,
             consoles,
             logs,
@@ -494,6 +498,22 @@ impl Operations for Asked {
     fn image_refresh(&self, name: &str) -> Answer<'_, ImageRefresh> {
         let outcome = self.refreshes.show(name);
         async move { outcome }.boxed()
+    }
+
+    fn repositories(&self) -> Answer<'_, Vec<RepositoryEntry>> {
+        self.repositories.all()
+    }
+
+    fn check_repository(&self, name: &str) -> Answer<'_, RepositoryCheck> {
+        self.repositories.check(name)
+    }
+
+    fn lock_repository(&self, name: &str, by: &str) -> Answer<'_, String> {
+        self.repositories.lock(name, by)
+    }
+
+    fn unlock_repository(&self, name: &str) -> Answer<'_, String> {
+        self.repositories.unlock(name)
     }
 
     fn export_sizes(&self) -> Answer<'_, ExportSizes> {

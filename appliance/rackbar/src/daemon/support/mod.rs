@@ -124,6 +124,7 @@ impl Support<'_> {
         bundle.json("services.json", &self.rack.services())?;
         bundle.json("leases.json", &self.rack.leases())?;
         bundle.json("webhooks.json", &self.hooks.list()?)?;
+        bundle.json("repositories.json", &*self.executor.repositories())?;
         for (name, run) in &runs {
             bundle.json(&format!("runs/{name}.json"), run)?;
         }

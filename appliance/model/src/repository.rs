@@ -1,0 +1,65 @@
+//! Package repositories of the site's own, and the state of one that was locked.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Timestamp};
+
+/// What kind of repository it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum RepositoryKind {
+    /// Debian packages, with an `InRelease` that is signed.
+    #[default]
+    Deb,
+}
+
+/// The state of a repository that was recorded. Machines get this one until it is locked again, whatever its origin has.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct RepositoryLock {
+    /// Its name in the site file.
+    pub name: String,
+    /// Its kind.
+    pub kind: RepositoryKind,
+    /// URL of the folder that has `dists` and `pool`.
+    pub url: String,
+    /// Suite.
+    pub suite: String,
+    /// Components.
+    pub components: Vec<String>,
+    /// Debian's names of the architectures.
+    pub architectures: Vec<String>,
+    /// SHA-256 of the certificates as the site file had them.
+    pub keys: Digest,
+    /// When its publisher made it, in seconds since 1970.
+    pub date: u64,
+    /// SHA-256 of its `InRelease`.
+    pub release: Digest,
+    /// Fingerprint of the certificate that signed it.
+    pub signer: String,
+    /// The lists of packages that are kept here, by their paths below the suite.
+    pub indexes: Vec<LockedIndex>,
+    /// How many packages they list.
+    pub packages: u64,
+    /// When it was locked.
+    pub locked: Timestamp,
+    /// Who locked it.
+    pub by: String,
+}
+
+/// A list of packages that a lock keeps.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct LockedIndex {
+    /// Path below the suite, such as `main/binary-amd64/Packages.xz`.
+    pub path: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its SHA-256.
+    pub sha256: Digest,
+}

@@ -1,0 +1,182 @@
+//! Records of locked repositories: the lock, the signed list it was made of, and the lists of packages that list names.
+//!
+//! `Table::Repositories` holds `NAME` (JSON) and `NAME/SHA256` (a list as it came). All of a lock is written in one commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rackbar_model::{Digest, RepositoryLock};
+use rackbar_store::{Store, StoreError, Table};
+use rackbar_trust::sha256;
+use serde::{Deserialize, Serialize};
+
+/// A locked repository with all that is kept of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// The lock.
+    pub lock: RepositoryLock,
+    /// Its `InRelease` as it came.
+    pub release: String,
+    /// What of that is signed, as it was judged when it was locked.
+    pub text: String,
+    /// Lists of packages by their paths below the suite; those of the lock that are not here could not be read.
+    pub lists: BTreeMap<String, Vec<u8>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    lock: RepositoryLock,
+    release: String,
+    text: String,
+}
+
+/// All that are locked. What is damaged is left out, and the log says so.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn load(store: &Store) -> Result<Vec<Kept>, StoreError> {
+    let (mut records, mut lists) = (Vec::new(), BTreeMap::new());
+    for (key, value) in store.list(Table::Repositories)? {
+        let key = String::from_utf8_lossy(&key).into_owned();
+        if key.contains('/') {
+            lists.insert(key, value);
+            continue;
+        }
+        match serde_json::from_slice::<Record>(&value) {
+            Ok(record) if sha256(record.release.as_bytes()) == record.lock.release.0 => records.push(record),
+            Ok(_) | Err(_) => tracing::warn!(repository = key, "a lock in the store makes no sense; lock it again"),
+        }
+    }
+    let kept = |record: Record| {
+        let found = record.lock.indexes.iter().filter_map(|index| {
+            let bytes = lists.get(&format!("{}/{}", record.lock.name, index.sha256))?;
+            let whole = Digest(sha256(bytes)) == index.sha256;
+            if !whole {
+                tracing::warn!(
+                    repository = record.lock.name,
+                    path = index.path,
+                    "a kept list is damaged"
+                );
+            }
+            whole.then(|| (index.path.clone(), bytes.clone()))
+        });
+        Kept {
+            lists: found.collect(),
+            lock: record.lock,
+            release: record.release,
+            text: record.text,
+        }
+    };
+    Ok(records.into_iter().map(kept).collect())
+}
+
+/// Writes a lock down in the place of the one of its name.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn keep(store: &Store, kept: &Kept) -> Result<(), StoreError> {
+    let name = &kept.lock.name;
+    let record = Record {
+        lock: kept.lock.clone(),
+        release: kept.release.clone(),
+        text: kept.text.clone(),
+    };
+    let record = serde_json::to_vec(&record).map_err(|error| StoreError::Failed(error.to_string()))?;
+    let list = |bytes: &Vec<u8>| format!("{name}/{}", Digest(sha256(bytes)));
+    let lists: Vec<(String, &[u8])> = kept
+        .lists
+        .values()
+        .map(|bytes| (list(bytes), bytes.as_slice()))
+        .collect();
+    let new: BTreeSet<&str> = lists.iter().map(|(key, _)| key.as_str()).collect();
+    let old = keys(store, name)?;
+    let gone = old.iter().filter(|key| !new.contains(key.as_str()) && *key != name);
+    let mut all: Vec<(&[u8], Option<&[u8]>)> = vec![(name.as_bytes(), Some(record.as_slice()))];
+    all.extend(gone.map(|key| (key.as_bytes(), None)));
+    all.extend(lists.iter().map(|(key, bytes)| (key.as_bytes(), Some(*bytes))));
+    store.put_all(Table::Repositories, &all)
+}
+
+/// Takes a lock back, with all that is kept of it.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn forget(store: &Store, name: &str) -> Result<(), StoreError> {
+    let old = keys(store, name)?;
+    let all: Vec<(&[u8], Option<&[u8]>)> = old.iter().map(|key| (key.as_bytes(), None)).collect();
+    store.put_all(Table::Repositories, &all)
+}
+
+/// Keys of all that is kept of a repository.
+fn keys(store: &Store, name: &str) -> Result<Vec<String>, StoreError> {
+    let all = store.list(Table::Repositories)?.into_iter();
+    let all = all.map(|(key, _)| String::from_utf8_lossy(&key).into_owned());
+    Ok(all
+        .filter(|key| key == name || key.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rackbar_model::{LockedIndex, RepositoryKind, Timestamp};
+    use rackbar_store::Options;
+
+    fn kept(name: &str, release: &str, list: &[u8]) -> Kept {
+        let path = "main/binary-amd64/Packages".to_owned();
+        Kept {
+            lock: RepositoryLock {
+                name: name.into(),
+                kind: RepositoryKind::Deb,
+                url: "http://a.example/debian".into(),
+                suite: "stable".into(),
+                components: vec!["main".into()],
+                architectures: vec!["amd64".into()],
+                keys: Digest([1; 32]),
+                date: 7,
+                release: Digest(sha256(release.as_bytes())),
+                signer: "AB".into(),
+                indexes: vec![LockedIndex {
+                    path: path.clone(),
+                    bytes: list.len() as u64,
+                    sha256: Digest(sha256(list)),
+                }],
+                packages: 1,
+                locked: Timestamp(9),
+                by: "ada".into(),
+            },
+            release: release.into(),
+            text: release.into(),
+            lists: [(path, list.to_vec())].into(),
+        }
+    }
+
+    #[test]
+    fn a_lock_is_what_was_written_last_and_leaves_nothing_when_it_goes() {
+        let store = Store::in_memory(Options::default()).unwrap();
+        let (one, two, other) = (kept("a", "one", b"1"), kept("a", "two", b"2"), kept("a.b", "x", b"1"));
+        for lock in [&one, &other, &two] {
+            keep(&store, lock).unwrap();
+        }
+        assert_eq!(load(&store).unwrap(), [two, other.clone()]);
+        assert_eq!(
+            store.list(Table::Repositories).unwrap().len(),
+            4,
+            "the list of the first is gone"
+        );
+        forget(&store, "a").unwrap();
+        assert_eq!(load(&store).unwrap(), [other]);
+        assert_eq!(store.list(Table::Repositories).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_damaged_is_left_out() {
+        let store = Store::in_memory(Options::default()).unwrap();
+        let one = kept("a", "one", b"1");
+        keep(&store, &one).unwrap();
+        let key = format!("a/{}", one.lock.indexes[0].sha256);
+        store.put(Table::Repositories, key.as_bytes(), b"other").unwrap();
+        assert!(load(&store).unwrap()[0].lists.is_empty());
+        store.put(Table::Repositories, b"a", b"{}").unwrap();
+        assert_eq!(load(&store).unwrap(), []);
+    }
+}

@@ -1,0 +1,84 @@
+//! Repositories of the site: what an installed system is told of them, and whether each is locked.
+
+use rackbar_model::{Digest, OsFile, OsSetup, RepositoryKind, RepositoryLock};
+use rackbar_os_files::apt::{AptSource, direct, source};
+use rackbar_trust::sha256;
+
+use super::node::Case;
+use crate::OwnService;
+use crate::site::Repository;
+
+/// What of a repository the lock is not of any more, in words; `None` when the lock is of what the site file says.
+pub fn lock_differs(lock: &RepositoryLock, wanted: &Repository) -> Option<String> {
+    let parts = [
+        ("kind", lock.kind == wanted.kind),
+        ("url", lock.url == wanted.url),
+        ("suite", lock.suite == wanted.suite),
+        ("components", lock.components == wanted.components),
+        ("architectures", lock.architectures == wanted.architectures),
+        ("keys", lock.keys == Digest(sha256(wanted.keys.as_bytes()))),
+    ];
+    let other: Vec<&str> = parts.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
+    (!other.is_empty()).then(|| other.join(", "))
+}
+
+impl Case<'_> {
+    /// Adds to a setup what its system needs to get packages from the role's repositories.
+    pub(super) fn repositories(&self, setup: &mut OsSetup) -> Result<(), String> {
+        if self.role.repositories.is_empty() {
+            return Ok(());
+        }
+        let ours = |proxy: &String| {
+            self.facts
+                .appliance
+                .iter()
+                .any(|own| OwnService::Proxy.at(*own) == *proxy)
+        };
+        let Some(proxy) = setup.proxy.clone().filter(ours) else {
+            return Err(format!(
+                "role {} has repositories, which the appliance's proxy serves, and no network of the role uses that: set \
+                 `proxy = \"own\"` at one of them in the site file",
+                self.role_name
+            ));
+        };
+        let mut files: Vec<OsFile> = Vec::new();
+        for name in &self.role.repositories {
+            files.extend(self.repository(name, &proxy)?);
+        }
+        let host = proxy.trim_start_matches("http://");
+        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+        files.push(direct(host.trim_matches(['[', ']'])).map_err(|error| error.to_string())?);
+        // Files of the role itself come behind: they have the last word.
+        setup.files.splice(0..0, files);
+        Ok(())
+    }
+
+    fn repository(&self, name: &String, proxy: &str) -> Result<[OsFile; 2], String> {
+        let Some(wanted) = self.site.repository.get(name) else {
+            return Err(format!("role {}: the site has no repository {name}", self.role_name));
+        };
+        let Some(lock) = self.facts.repositories.get(name) else {
+            return Err(format!(
+                "repository {name} is not locked, so nobody knows what would be installed from it: `rackbar repository lock \
+                 {name}` records the state that it has now"
+            ));
+        };
+        if let Some(what) = lock_differs(lock, wanted) {
+            return Err(format!(
+                "the lock of repository {name} is of another {what} than the site file says: `rackbar repository lock {name}` \
+                 locks what it says now"
+            ));
+        }
+        match wanted.kind {
+            RepositoryKind::Deb => source(&AptSource {
+                name,
+                url: &format!("{proxy}/repository/{name}"),
+                suite: &wanted.suite,
+                components: &wanted.components,
+                architectures: &wanted.architectures,
+                keys: &wanted.keys,
+            })
+            .map_err(|error| error.to_string()),
+        }
+    }
+}

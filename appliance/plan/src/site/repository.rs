@@ -1,0 +1,92 @@
+//! Repositories of the site: their texts, and what roles say of them.
+
+use std::collections::BTreeSet;
+
+use rackbar_upstream::Keyring;
+
+use super::formats::Refusal;
+use super::semantics::Checker;
+
+/// Certificates that signatures can be judged by, in the form that apt reads too.
+pub(super) fn certificates(text: &str) -> Result<(), Refusal> {
+    Keyring::read(text.as_bytes()).map_err(|error| Refusal::from(error.to_string()))?;
+    if text.trim_start().starts_with("-----BEGIN PGP PUBLIC KEY BLOCK-----") {
+        return Ok(());
+    }
+    Err(Refusal::from(
+        "these certificates are not in ASCII armor from their first line on".to_owned(),
+    ))
+}
+
+/// A folder of a web server, without anything that would end up in logs.
+pub(super) fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let Some((host, path)) = rest.map(|rest| rest.split_once('/').unwrap_or((rest, ""))) else {
+        return false;
+    };
+    let plain = |b: u8| b.is_ascii_graphic() && !b"\"\\?#@<>^`{|}".contains(&b);
+    let port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    let named = match host.rsplit_once(':').filter(|_| !host.ends_with(']')) {
+        Some((name, number)) => is_host(name) && port(number),
+        None => is_host(host),
+    };
+    named && text.len() <= 500 && path.bytes().all(plain) && !path.split('/').any(|part| part == "..")
+}
+
+fn is_host(text: &str) -> bool {
+    let inside = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    match inside {
+        Some(inside) => inside.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => super::formats::is_domain(text) || text.parse::<std::net::Ipv4Addr>().is_ok(),
+    }
+}
+
+/// A folder of `dists`, or a component: `stable`, `stable/updates`.
+pub(super) fn is_suite(text: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    text.len() <= 100 && text.split('/').all(part)
+}
+
+/// Debian's name of an architecture.
+pub(super) fn is_architecture(text: &str) -> bool {
+    (1..=40).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+}
+
+impl Checker<'_, '_, '_> {
+    /// Repositories, and roles that name them.
+    pub(super) fn repositories(&mut self) {
+        let site = self.site;
+        for (name, one) in &site.repository {
+            self.name(&["repository", name], name);
+            for (field, list) in [("components", &one.components), ("architectures", &one.architectures)] {
+                let path = ["repository", name, field];
+                if list.is_empty() {
+                    self.add(&path, "names none", Some("leave it out for the usual one".to_owned()));
+                }
+                let once: BTreeSet<&String> = list.iter().collect();
+                if once.len() < list.len() {
+                    self.add(&path, "names one twice", None);
+                }
+            }
+        }
+        for (role_name, role) in &site.role {
+            let mut seen = BTreeSet::new();
+            for (index, name) in role.repositories.iter().enumerate() {
+                let index = index.to_string();
+                let path = ["role", role_name, "repositories", &index];
+                self.refers(&path, "repository", name, site.repository.keys().map(String::as_str));
+                if !seen.insert(name) {
+                    self.add(&path, "is named twice", None);
+                }
+            }
+        }
+    }
+}

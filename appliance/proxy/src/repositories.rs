@@ -1,0 +1,192 @@
+//! Repositories whose state was locked, under `/repository/NAME/`: what a lock names and nothing else, whatever the origin has.
+//!
+//! The signed list and the lists of packages are kept by whoever locked and given to us; packages come from cache, data pack
+//! or origin, and each must have the digest that the lock's own list promises.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use http::HeaderMap;
+use rackbar_model::Digest;
+
+use crate::Proxy;
+use crate::fetch::{Ask, Upstream};
+use crate::proxy::CacheError;
+use crate::rules::cache_control::CacheControl;
+use crate::rules::target::{Url, mirror_key, mirror_of, plain};
+use crate::settings::Mode;
+
+/// A locked repository as it is served.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Locked {
+    /// Its name in `/repository/NAME/`.
+    pub name: String,
+    /// URL of the folder that is locked.
+    pub url: String,
+    /// The origin serves lists by their digests too.
+    pub by_hash: bool,
+    /// Files that are kept, by their paths below the URL.
+    pub documents: BTreeMap<String, Arc<[u8]>>,
+    /// Digests of all other files of the locked state, by their paths below the URL.
+    pub promises: HashMap<String, Digest>,
+    /// Other names of files: `.../by-hash/SHA256/HEX` and the like, each with the path it stands for.
+    pub aliases: HashMap<String, String>,
+}
+
+/// What a path of a locked repository is.
+pub(crate) enum Found {
+    /// A file that is kept.
+    Document(Arc<[u8]>),
+    /// A file of the locked state that has to be had.
+    Ask(Box<Ask>),
+    /// Nothing of it; in words.
+    Nothing(String),
+}
+
+/// Those that are served.
+#[derive(Default)]
+pub(crate) struct Repositories(RwLock<HashMap<String, Arc<Locked>>>);
+
+/// A document of an origin.
+pub struct Document {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The origin gave none just now: this is what was stored at that time, in seconds since 1970.
+    pub stored: Option<u64>,
+}
+
+impl Proxy {
+    /// Serves these repositories from now on, and no others.
+    pub fn set_repositories(&self, all: impl IntoIterator<Item = Locked>) {
+        let all = all.into_iter().map(|one| (one.name.clone(), Arc::new(one)));
+        *self.repositories.0.write().unwrap_or_else(PoisonError::into_inner) = all.collect();
+    }
+
+    /// What a path of a repository is.
+    pub(crate) fn of_repository(&self, name: &str, path: &str) -> Found {
+        let all = self.repositories.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(locked) = all.get(name).cloned() else {
+            return Found::Nothing(format!(
+                "no repository {name:?} is locked here: `rackbar repository list` shows which are, and `rackbar repository \
+                 lock NAME` locks one"
+            ));
+        };
+        drop(all);
+        let key = mirror_key(name, path);
+        let path = plain(mirror_of(&key).map_or("", |(_, path)| path));
+        let path = locked.aliases.get(&path).unwrap_or(&path);
+        if let Some(bytes) = locked.documents.get(path) {
+            return Found::Document(bytes.clone());
+        }
+        let (Some(digest), Some(base)) = (locked.promises.get(path), Url::parse(&locked.url)) else {
+            return Found::Nothing(format!(
+                "{path} is no part of the state that repository {name} is locked to; `rackbar repository check {name}` says \
+                 what a new lock would bring"
+            ));
+        };
+        let mut places = vec![base.join(path)];
+        if let Some(hashed) = hashed(path, digest).filter(|_| locked.by_hash) {
+            places.insert(0, base.join(&hashed));
+        }
+        let key = base.join(path).to_string();
+        Found::Ask(Box::new(self.strict(key, name, places, Some(*digest))))
+    }
+
+    fn strict(&self, key: String, name: &str, places: Vec<Url>, expected: Option<Digest>) -> Ask {
+        let upstream = |(index, url)| Upstream {
+            url,
+            trusted: true,
+            index,
+        };
+        Ask {
+            key,
+            // No mirror has a name with a space: redirections are followed as for one, and no ranking is kept.
+            mirror: Some(format!("repository {name}")),
+            upstreams: places.into_iter().enumerate().map(upstream).collect(),
+            // Nothing of a client goes to the origin, and what has the right digest needs no asking, whatever a client says.
+            headers: Ask::forwarded(&HeaderMap::new(), &self.via),
+            wanted: CacheControl::default(),
+            expected,
+            strict: true,
+        }
+    }
+
+    /// A file below a URL that the operator wrote down: what the origin has now, or what is stored where it cannot be asked.
+    /// With a digest only the content that has it, and from the place that is named by the digest where `by_hash` says so.
+    ///
+    /// # Errors
+    /// When it is not to be had, or has more than `most` bytes.
+    pub async fn document(
+        self: &Arc<Self>,
+        folder: &str,
+        path: &str,
+        expected: Option<(Digest, bool)>,
+        most: u64,
+    ) -> Result<Document, CacheError> {
+        let base = Url::parse(folder).ok_or_else(|| CacheError::Key(folder.to_owned()))?;
+        let mut places = vec![base.join(path)];
+        let key = base.join(path).to_string();
+        if let Some(hashed) = expected.and_then(|(digest, by_hash)| hashed(path, &digest).filter(|_| by_hash)) {
+            places.insert(0, base.join(&hashed));
+        }
+        let digest = expected.map(|(digest, _)| digest);
+        let ask = self.strict(key.clone(), "", places, digest);
+        let right = |found: &Digest| digest.is_none_or(|wanted| wanted == *found);
+        let offline = self.settings().mode == Mode::Offline;
+        let here = self.stored(&ask, &ask.headers).0;
+        let here = here.filter(|entry| entry.record.status == 200 && right(&entry.object.digest));
+        let (entry, stale) = match here {
+            Some(entry) if digest.is_some() => (Some(entry), false),
+            Some(entry) if offline => (Some(entry), true),
+            None if offline => {
+                return Err(CacheError::Fetch(format!(
+                    "{key} is in neither the cache nor a data pack, and the proxy is offline; `rackbar cache mode online` lets \
+                     it ask"
+                )));
+            }
+            _ => {
+                let stale = self.fetch(ask.clone()).await?;
+                let found = self.stored(&ask, &ask.headers).0;
+                // That there is none is kept for a while too.
+                if let Some(status) = found
+                    .as_ref()
+                    .map(|entry| entry.record.status)
+                    .filter(|status| *status != 200)
+                {
+                    return Err(CacheError::Fetch(format!("{key}: the origin answers {status}")));
+                }
+                (found.filter(|entry| right(&entry.object.digest)), stale)
+            }
+        };
+        let entry = entry.ok_or_else(|| {
+            CacheError::Fetch(format!(
+                "{key}: what the origin gave was not kept; it is too large for the cache, or not what its digest says"
+            ))
+        })?;
+        if entry.record.size > most {
+            return Err(CacheError::Fetch(format!("{key} is longer than {most} bytes")));
+        }
+        let stored = stale.then_some(entry.record.response_time);
+        let bytes = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut entry.object.reader()?, &mut bytes)
+                .map_err(|error| CacheError::Fetch(format!("{}: {error}", entry.record.key)))?;
+            Ok::<_, CacheError>(bytes)
+        });
+        let bytes = bytes.await.map_err(|error| CacheError::Fetch(error.to_string()))??;
+        // Read from a disk, perhaps out of a pack.
+        if !right(&Digest(rackbar_trust::sha256(&bytes))) {
+            return Err(CacheError::Fetch(format!(
+                "{key} is damaged where it is stored; `rackbar cache verify` takes it out"
+            )));
+        }
+        Ok(Document { bytes, stored })
+    }
+}
+
+/// The place of a list by its digest, beside its name.
+fn hashed(path: &str, digest: &Digest) -> Option<String> {
+    let (folder, _) = path.rsplit_once('/')?;
+    path.starts_with("dists/")
+        .then(|| format!("{folder}/by-hash/SHA256/{digest}"))
+}

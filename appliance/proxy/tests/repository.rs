@@ -1,0 +1,113 @@
+//! A locked repository: what its lock names is served, by whatever name clients use for it, and nothing else is.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod common;
+
+use std::sync::atomic::Ordering;
+
+use common::apt::hex;
+use common::*;
+use rackbar_model::Digest;
+use rackbar_proxy::{Locked, Mode};
+
+const LIST: &str = "dists/stable/main/binary-amd64/Packages.gz";
+const DEB: &str = "pool/a_1_all.deb";
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest(rackbar_trust::sha256(bytes))
+}
+
+/// A lock that keeps `InRelease` alone, and promises a list and a package.
+fn locked(origin: &Origin, list: &[u8], deb: &[u8]) -> Locked {
+    let alias = format!("dists/stable/main/binary-amd64/by-hash/SHA512/{}", "ab".repeat(64));
+    Locked {
+        name: "ours".into(),
+        url: origin.url("/own/"),
+        by_hash: true,
+        documents: [("dists/stable/InRelease".to_owned(), b"signed".as_slice().into())].into(),
+        promises: [(LIST.to_owned(), digest(list)), (DEB.to_owned(), digest(deb))].into(),
+        aliases: [(alias, LIST.to_owned())].into(),
+    }
+}
+
+/// Without the proxy in between: as apt asks for what is marked DIRECT.
+fn direct(under: &Under, at: &str) -> (u16, Vec<u8>) {
+    let target = format!("/repository/ours/{at}");
+    let all = under.raw(&format!(
+        "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    ));
+    let text = String::from_utf8_lossy(&all).into_owned();
+    let status = text.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    (status, under.get(&target))
+}
+
+#[test]
+fn a_lock_is_served_as_it_was_made_and_nothing_beside_it() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let (list, deb) = (bytes(5_000, 3), bytes(200_000, 5));
+    let under = under(folder.path(), settings(&[&origin]));
+    let proxy = under.handle.proxy();
+    assert_eq!(direct(&under, DEB).0, 404, "nothing is locked yet");
+    proxy.set_repositories([locked(&origin, &list, &deb)]);
+    // The origin has moved on, and still has the old list under its digest.
+    origin.put("/own/dists/stable/InRelease", doc(b"newer".to_vec()));
+    origin.put(&format!("/own/{LIST}"), doc(b"newer".to_vec()));
+    let hashed = format!("/own/dists/stable/main/binary-amd64/by-hash/SHA256/{}", hex(&list));
+    origin.put(&hashed, doc(list.clone()));
+    origin.put(&format!("/own/{DEB}"), doc(deb.clone()));
+    origin.put("/own/pool/b_1_all.deb", doc(deb.clone()));
+
+    assert_eq!(direct(&under, "dists/stable/InRelease"), (200, b"signed".to_vec()));
+    assert!(direct(&under, LIST) == (200, list.clone()));
+    let long = format!("dists/stable/main/binary-amd64/by-hash/SHA512/{}", "ab".repeat(64));
+    assert!(direct(&under, &long) == (200, list));
+    assert!(direct(&under, DEB) == (200, deb.clone()));
+    assert!(direct(&under, "pool/../pool/a%5f1_all.deb") == (200, deb));
+    for other in [
+        "pool/b_1_all.deb",
+        "dists/stable/Release",
+        "",
+        "../../etc/passwd",
+        "dists/stable/InRelease?x",
+    ] {
+        assert_eq!(direct(&under, other).0, 404, "{other}");
+    }
+    assert_eq!(origin.requests("/own/pool/b_1_all.deb"), 0);
+    assert_eq!(origin.requests("/own/dists/stable/InRelease"), 0);
+    let posted =
+        under.raw("POST /repository/ours/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    assert!(posted.starts_with(b"HTTP/1.1 405"));
+    let head =
+        under.raw("HEAD /repository/ours/dists/stable/InRelease HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let head = String::from_utf8(head).unwrap();
+    assert!(
+        head.contains("content-length: 6") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+    proxy.set_repositories([]);
+    assert_eq!(direct(&under, "dists/stable/InRelease").0, 404);
+}
+
+#[test]
+fn another_content_than_was_locked_is_given_to_nobody_not_even_offline() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let (deb, wrong) = (bytes(200_000, 5), bytes(200_000, 7));
+    let under = under(folder.path(), settings(&[&origin]));
+    let proxy = under.handle.proxy();
+    proxy.set_repositories([locked(&origin, b"", &deb)]);
+    origin.put(&format!("/own/{DEB}"), doc(wrong.clone()));
+    let (_, body) = direct(&under, DEB);
+    assert!(body.len() < wrong.len(), "never the whole of it");
+    // Others may have it: the repository's own URL is no locked one, and what they got is stored under it.
+    let url = origin.url(&format!("/own/{DEB}"));
+    assert!(under.get(&url) == wrong);
+    wait("it is stored", || under.stored(&url));
+    proxy.set_mode(Mode::Offline);
+    assert_eq!(direct(&under, DEB).0, 504);
+    proxy.set_mode(Mode::Online);
+    origin.put(&format!("/own/{DEB}"), doc(deb.clone()));
+    assert!(direct(&under, DEB) == (200, deb.clone()));
+    proxy.set_mode(Mode::Offline);
+    origin.down.store(true, Ordering::SeqCst);
+    assert!(direct(&under, DEB) == (200, deb));
+}

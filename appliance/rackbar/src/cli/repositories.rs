@@ -1,0 +1,137 @@
+//! `rackbar repository ...`
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use rackbar_control::client::Client;
+use rackbar_control::operations::{RepositoryCheck, RepositoryDone, RepositoryEntry};
+use rackbar_model::{Severity, Timestamp};
+
+use super::{output, segment};
+
+/// What to do with repositories.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the repositories of the site file, and what each is locked to
+    List,
+    /// Show one with its lock
+    Show {
+        /// Its name in the site file
+        name: String,
+    },
+    /// Lock a repository to the state that its origin has now
+    #[command(after_help = "Examples:\n  rackbar repository lock ours\n\n\
+        Its InRelease must be signed by a certificate that the site file names. Machines whose role names the repository get \
+        this state from the appliance until it is locked again, whatever its origin has; plans that were made before are stale.")]
+    Lock {
+        /// Its name in the site file
+        name: String,
+    },
+    /// Take a lock back: machines can get nothing from the repository until it is locked again
+    Unlock {
+        /// Its name
+        name: String,
+    },
+    /// Say whether the origin has another state by now, and what a new lock would bring; changes nothing
+    Check {
+        /// Its name in the site file
+        name: String,
+    },
+}
+
+/// Runs one of them.
+pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()> {
+    let at = |name: &str, what: &str| format!("/api/v1/repositories/{}{what}", segment(name));
+    match command {
+        Command::List => list(client, as_json).await,
+        Command::Show { name } => {
+            let entry: RepositoryEntry = client.get(&at(name, "")).await?;
+            if as_json {
+                return output::json(&entry);
+            }
+            show(&entry);
+            Ok(())
+        }
+        Command::Lock { name } => done(&client.put(&at(name, "/lock"), &serde_json::json!({})).await?, as_json),
+        Command::Unlock { name } => {
+            client.delete(&at(name, "/lock")).await?;
+            eprintln!("repository {name} is not locked any more");
+            Ok(())
+        }
+        Command::Check { name } => {
+            let check: RepositoryCheck = client.get(&at(name, "/check")).await?;
+            if as_json {
+                return output::json(&check);
+            }
+            println!("{}", output::plain(&check.words));
+            Ok(())
+        }
+    }
+}
+
+fn done(answer: &[u8], as_json: bool) -> Result<()> {
+    let answer: RepositoryDone = serde_json::from_slice(answer).context("the appliance's answer")?;
+    if as_json {
+        return output::json(&answer);
+    }
+    eprintln!("{}", output::plain(&answer.done));
+    Ok(())
+}
+
+fn date(seconds: u64) -> String {
+    Timestamp(seconds.saturating_mul(1000)).to_string()
+}
+
+/// How it stands, and how bad that is.
+fn state(entry: &RepositoryEntry) -> (String, Severity) {
+    match (&entry.lock, &entry.differs, entry.in_site) {
+        (None, ..) => ("not locked".to_owned(), Severity::Warning),
+        (Some(_), Some(what), _) => (format!("lock it again: its {what} changed"), Severity::Warning),
+        (Some(_), None, false) => ("locked, not in the site file".to_owned(), Severity::Warning),
+        (Some(lock), None, true) => (format!("locked to {}", date(lock.date)), Severity::Info),
+    }
+}
+
+async fn list(client: &Client, as_json: bool) -> Result<()> {
+    let all: Vec<RepositoryEntry> = client.list("/api/v1/repositories").await?;
+    if as_json {
+        return output::json(&all);
+    }
+    let mut table = output::table(&["NAME", "URL", "SUITE", "ROLES", "PACKAGES", "STATE"]);
+    for entry in &all {
+        let (words, severity) = state(entry);
+        let packages = entry.lock.as_ref().map(|lock| lock.packages.to_string());
+        table.add_row(vec![
+            entry.name.clone().into(),
+            output::plain(&entry.url).into(),
+            entry.suite.clone().into(),
+            entry.roles.join(", ").into(),
+            packages.unwrap_or_default().into(),
+            output::severity(output::plain(&words), severity),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn show(entry: &RepositoryEntry) {
+    let line = |what: &str, text: &str| println!("{what:<14}{}", output::plain(text));
+    line("name", &entry.name);
+    line("url", &entry.url);
+    line("suite", &entry.suite);
+    entry.keys.iter().for_each(|key| line("may sign", key));
+    line("roles", &entry.roles.join(", "));
+    line("state", &state(entry).0);
+    let Some(lock) = &entry.lock else { return };
+    line("components", &lock.components.join(", "));
+    line("architectures", &lock.architectures.join(", "));
+    line("packages", &lock.packages.to_string());
+    line("InRelease", &lock.release.to_string());
+    line("signed by", &lock.signer);
+    line("locked", &format!("{} by {}", lock.locked, lock.by));
+    for index in &lock.indexes {
+        line(
+            "list",
+            &format!("{} {} ({} bytes)", index.sha256, index.path, index.bytes),
+        );
+    }
+}

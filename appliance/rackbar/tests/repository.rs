@@ -1,0 +1,302 @@
+//! The story of an operator with a package repository of their own: the real daemon, the real command line, an origin on
+//! loopback that signs with the real gpg, and the real apt of a machine.
+
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
+
+mod apart;
+#[path = "../../proxy/tests/common/mod.rs"]
+mod common;
+#[path = "../../upstream/tests/common/mod.rs"]
+mod gnupg;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use apart::{Appliance, OURS};
+use common::apt::{Apt, hex};
+use common::{Doc, Origin, bytes};
+use gnupg::Gpg;
+use serde_json::Value;
+
+const DAY: u64 = 86_400;
+const LIST: &str = "main/binary-amd64/Packages.gz";
+
+fn config(proxy: &str) -> String {
+    format!(
+        "version = 1\n[[network]]\nname = \"rack\"\nrole = \"rack\"\ninterface = \"rack0\"\naddress = \"{OURS}/24\"\n\
+         dhcp = \"off\"\nproxy = \"{proxy}\"\n"
+    )
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// As a Release writes it.
+fn date(at: u64) -> String {
+    let mut said = Command::new("date");
+    said.args(["-u", "-d", &format!("@{at}"), "+%a, %d %b %Y %H:%M:%S UTC"])
+        .env("LC_ALL", "C");
+    let said = String::from_utf8(said.output().unwrap().stdout).unwrap();
+    said.trim_end().to_owned()
+}
+
+/// A package made by dpkg-deb: its control text and its bytes.
+fn package(folder: &Path, name: &str, version: &str) -> (String, Vec<u8>) {
+    let deb = folder.join(format!("{name}-{version}.deb"));
+    let root = folder.join(format!("{name}-{version}"));
+    std::fs::create_dir_all(root.join("DEBIAN")).unwrap();
+    let control = format!(
+        "Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n"
+    );
+    std::fs::write(root.join("DEBIAN/control"), &control).unwrap();
+    std::fs::write(root.join("payload"), bytes(100_000, version.len() as u64 + 11)).unwrap();
+    // A version is made once: made again it would have other times in it.
+    if deb.exists() {
+        return (control, std::fs::read(deb).unwrap());
+    }
+    let made = Command::new("dpkg-deb")
+        .args(["--root-owner-group", "-Znone", "-b"])
+        .arg(&root)
+        .arg(&deb)
+        .output();
+    assert!(made.unwrap().status.success());
+    (control, std::fs::read(deb).unwrap())
+}
+
+/// A publisher with a key that the site file names, and another.
+struct Publisher {
+    gpg: Gpg,
+    origin: Origin,
+    folder: tempfile::TempDir,
+    at: u64,
+}
+
+impl Publisher {
+    fn new() -> Self {
+        let (gpg, at) = (Gpg::new(), now() - 30 * DAY);
+        gpg.key(at - DAY, "publisher", "ed25519", "sign", "never", &[]);
+        gpg.key(at - DAY, "stranger", "ed25519", "sign", "never", &[]);
+        let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+        Self {
+            gpg,
+            origin,
+            folder,
+            at,
+        }
+    }
+
+    fn keys(&self) -> String {
+        String::from_utf8(self.gpg.export(self.at, "publisher")).unwrap()
+    }
+
+    fn put(&self, path: &str, body: impl Into<Vec<u8>>) {
+        let doc = Doc {
+            body: body.into(),
+            ..Doc::default()
+        };
+        self.origin.put(&format!("/debian/{path}"), doc);
+    }
+
+    fn take_away(&self, path: &str) {
+        self.origin.docs.lock().unwrap().remove(&format!("/debian/{path}"));
+    }
+
+    /// Publishes these packages, and no others, a day later than before; gives the signed list.
+    fn publish(&mut self, key: &str, packages: &[(&str, &str)]) -> Vec<u8> {
+        self.at += DAY;
+        let mut list = String::new();
+        for (name, version) in packages {
+            let (control, deb) = package(self.folder.path(), name, version);
+            let path = format!("pool/{name}_{version}_all.deb");
+            list.push_str(&format!(
+                "{control}Filename: {path}\nSize: {}\nSHA256: {}\n\n",
+                deb.len(),
+                hex(&deb)
+            ));
+            self.put(&path, deb);
+        }
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(list.as_bytes()).unwrap();
+        let packed = packed.finish().unwrap();
+        // The plain list is named and not there, as in most archives.
+        let release = format!(
+            "Origin: x\nSuite: stable\nCodename: stable\nDate: {}\nArchitectures: amd64 all\nComponents: main\n\
+             Acquire-By-Hash: yes\nSHA256:\n {} {} {LIST}\n {} {} main/binary-amd64/Packages\n",
+            date(self.at),
+            hex(&packed),
+            packed.len(),
+            hex(list.as_bytes()),
+            list.len()
+        );
+        let signed = self.gpg.clearsign(self.at, &[key], &[], &release);
+        self.put(&format!("dists/stable/{LIST}"), packed.clone());
+        let hashed = format!("dists/stable/main/binary-amd64/by-hash/SHA256/{}", hex(&packed));
+        self.put(&hashed, packed);
+        self.put("dists/stable/InRelease", signed.clone());
+        signed
+    }
+
+    fn site(&self) -> String {
+        let (url, keys) = (self.origin.url("/debian"), self.keys());
+        format!(
+            "version = 1\n[repository.ours]\nurl = \"{url}\"\nsuite = \"stable\"\nkeys = '''\n{keys}'''\n\
+             [network.rack]\nsubnet = \"10.10.0.0/24\"\nproxy = \"own\"\n[role.web]\nos = \"d\"\nrepositories = [\"ours\"]\n\
+             [[role.web.network]]\nname = \"lan\"\nnetwork = \"rack\"\n"
+        )
+    }
+
+    /// What a new machine's apt says of the newest version of a package, and the package as it got it.
+    fn installs(&self, machine: &str, name: &str) -> Result<(String, Vec<u8>), String> {
+        let source = format!("http://{OURS}:3128/repository/ours");
+        let apt = Apt::new(self.folder.path().join(machine), &source, None);
+        let keys = apt.folder.join("etc/ours.asc");
+        std::fs::write(&keys, self.keys()).unwrap();
+        let line = format!("deb [signed-by={}] {source} stable main\n", keys.display());
+        std::fs::write(apt.folder.join("etc/sources.list"), line).unwrap();
+        let (good, text) = apt.run(&["update"]);
+        if !good || text.contains("W:") || text.contains("E:") {
+            return Err(text);
+        }
+        let (good, text) = apt.run(&["download", name]);
+        if !good {
+            return Err(text);
+        }
+        let got = std::fs::read_dir(apt.folder.join("got"))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
+        let file = got.file_name().into_string().unwrap();
+        Ok((file, std::fs::read(got.path()).unwrap()))
+    }
+
+    fn deb(&self, name: &str, version: &str) -> Vec<u8> {
+        std::fs::read(self.folder.path().join(format!("{name}-{version}.deb"))).unwrap()
+    }
+}
+
+fn shown(appliance: &Appliance) -> Value {
+    serde_json::from_str(&appliance.well(&["repository", "show", "ours", "--json"])).unwrap()
+}
+
+#[test]
+fn machines_get_what_a_repository_is_locked_to_until_it_is_locked_again() {
+    let appliance = Appliance::start(&config("own"), "");
+    let mut publisher = Publisher::new();
+    let first = publisher.publish("publisher", &[("tool", "1.0"), ("other", "1.0")]);
+    let none = appliance.refused(&["repository", "lock", "ours"]);
+    assert!(none.contains("has no repository \"ours\""), "{none}");
+    let site = appliance.file("site.toml", publisher.site());
+    appliance.well(&["site", "set", &site]);
+    appliance.until("listening on 10.10.0.1:3128");
+    let list = appliance.well(&["repository", "list"]);
+    assert!(
+        list.contains("ours") && list.contains("web") && list.contains("not locked"),
+        "{list}"
+    );
+    let unlocked = publisher.installs("early", "tool").unwrap_err();
+    assert!(unlocked.contains("404"), "{unlocked}");
+
+    let locked = appliance.well(&["repository", "lock", "ours"]);
+    assert!(
+        locked.contains("ours is locked to stable") && locked.contains("2 packages"),
+        "{locked}"
+    );
+    let entry = shown(&appliance);
+    assert_eq!(entry["lock"]["release"], hex(&first), "{entry}");
+    assert_eq!(entry["lock"]["signer"], entry["keys"][0], "{entry}");
+    assert_eq!(entry["lock"]["indexes"][0]["path"], LIST, "{entry}");
+    let got = publisher.installs("one", "tool").unwrap();
+    assert_eq!(got, ("tool_1.0_all.deb".to_owned(), publisher.deb("tool", "1.0")));
+
+    // The origin moves on: the old list and one of the old packages are gone there.
+    publisher.publish("publisher", &[("tool", "2.0"), ("new", "1.0"), ("other", "1.0")]);
+    publisher.take_away("pool/tool_1.0_all.deb");
+    let got = publisher.installs("two", "tool").unwrap();
+    assert_eq!(got, ("tool_1.0_all.deb".to_owned(), publisher.deb("tool", "1.0")));
+    let check = appliance.well(&["repository", "check", "ours"]);
+    assert!(check.contains("bring 1 packages, take away 0 and change 1"), "{check}");
+    assert_eq!(
+        shown(&appliance)["lock"]["release"],
+        hex(&first),
+        "a check changes nothing"
+    );
+
+    let again = appliance.well(&["repository", "lock", "ours"]);
+    assert!(
+        again.contains("in place of the state before") && again.contains("3 packages"),
+        "{again}"
+    );
+    let got = publisher.installs("three", "tool").unwrap();
+    assert_eq!(got, ("tool_2.0_all.deb".to_owned(), publisher.deb("tool", "2.0")));
+    let check = appliance.well(&["repository", "check", "ours"]);
+    assert!(check.contains("is locked to what its origin has"), "{check}");
+
+    only_what_is_proven_is_locked(&appliance, &mut publisher, &first);
+    what_is_locked_is_served_without_the_origin(&appliance, &publisher);
+}
+
+/// Each of these must leave the lock alone, and say URL, reason and what to do.
+fn only_what_is_proven_is_locked(appliance: &Appliance, publisher: &mut Publisher, old: &[u8]) {
+    let before = shown(appliance)["lock"]["release"].clone();
+    let refused = |words: &[&str]| {
+        let said = appliance.refused(&["repository", "lock", "ours"]);
+        for words in [&["/debian/dists/stable"], words].concat() {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert_eq!(shown(appliance)["lock"]["release"], before);
+    };
+    let was = publisher.at;
+    publisher.publish("stranger", &[("tool", "3.0")]);
+    refused(&["not among those that are trusted", "a new key"]);
+    publisher.at = was;
+    let signed = publisher.publish("publisher", &[("tool", "3.0")]);
+    let text = String::from_utf8(signed.clone()).unwrap();
+    publisher.put("dists/stable/InRelease", text.replace("Origin: x", "Origin: y"));
+    refused(&["does not fit the text"]);
+    publisher.put("dists/stable/InRelease", old);
+    refused(&["an old one is being given out", "repository unlock ours"]);
+    publisher.take_away("dists/stable/InRelease");
+    refused(&["404"]);
+
+    // The signed list is right and the list of packages is another, wherever it is asked for.
+    publisher.put("dists/stable/InRelease", signed);
+    let paths: Vec<String> = publisher.origin.docs.lock().unwrap().keys().cloned().collect();
+    for path in paths.iter().filter(|path| path.contains("binary-amd64")) {
+        publisher.put(path.trim_start_matches("/debian/"), "other");
+    }
+    refused(&["try again later"]);
+}
+
+/// Offline, after the proxy started anew, and with an origin that is gone; and a package that is not what was locked never.
+fn what_is_locked_is_served_without_the_origin(appliance: &Appliance, publisher: &Publisher) {
+    publisher.put("pool/other_1.0_all.deb", publisher.deb("tool", "2.0"));
+    let wrong = publisher.installs("wrong", "other").unwrap_err();
+    assert!(wrong.contains("E:"), "{wrong}");
+    publisher.origin.down.store(true, Ordering::SeqCst);
+    appliance.well(&["cache", "mode", "offline"]);
+    let got = publisher.installs("offline", "tool").unwrap();
+    assert_eq!(got.1, publisher.deb("tool", "2.0"));
+    appliance.file("rackbar.toml", config("off"));
+    appliance.until("no network wants it");
+    let stopped = appliance.refused(&["repository", "lock", "ours"]);
+    assert!(stopped.contains("the proxy does not run"), "{stopped}");
+    appliance.file("rackbar.toml", config("own"));
+    appliance.until("listening on 10.10.0.1:3128");
+    let got = publisher.installs("anew", "tool").unwrap();
+    assert_eq!(got.1, publisher.deb("tool", "2.0"));
+
+    let site = publisher.site().replace("stable", "testing");
+    let site = appliance.file("site.toml", site);
+    appliance.well(&["site", "set", &site]);
+    let list = appliance.well(&["repository", "list"]);
+    assert!(list.contains("lock it again: its suite changed"), "{list}");
+    appliance.well(&["repository", "unlock", "ours"]);
+    assert!(publisher.installs("late", "tool").is_err());
+    let gone = appliance.refused(&["repository", "unlock", "ours"]);
+    assert!(gone.contains("is not locked"), "{gone}");
+}
