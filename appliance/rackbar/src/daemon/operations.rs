@@ -13,10 +13,10 @@ use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     Answer, Body, BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry,
-    EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog, ImagePin, ImageRefresh, ImageStanding,
-    LogLine, LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder,
-    PackState, PlanRequest, PutProgram, Refused, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake,
-    StorageOrder, StorageState, Verdict, WebhookEntry,
+    EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog, HardwareProfile, ImagePin, ImageRefresh,
+    ImageStanding, LogLine, LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile,
+    PackOrder, PackState, PlanRequest, ProfileSignature, PutProgram, Refused, RuleMatch, RuleTry, SecretsLock,
+    SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, Node, ProgramEntry, Upstream};
 use rackbar_orchestrator::executor::{Executor, Expected, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -31,6 +31,7 @@ use super::handoff::{self, HandOff};
 
 use super::keep::Keep;
 use super::packs::Packs;
+use super::profiles::ProfileDoor;
 use super::refresh::Refreshes;
 use super::refusals::{of_bmc, of_commit, of_image, of_node, of_plan, of_program, of_verify};
 use super::support::Support;
@@ -50,6 +51,7 @@ pub(super) struct Asked {
     common: Common,
     cache: CacheDoor,
     packs: Packs,
+    profiles: ProfileDoor,
     refreshes: Refreshes,
     hooks: HookDoor,
     consoles: Arc<Consoles>,
@@ -63,7 +65,7 @@ impl Asked {
         keep: Keep,
         common: Common,
         logs: Option<Arc<LogStore>>,
-        (cache, packs): (CacheDoor, Packs),
+        (cache, packs, profiles): (CacheDoor, Packs, ProfileDoor),
         hooks: HookDoor,
     ) -> Self {
         let consoles = Arc::new(Consoles::new(rack.clone(), keep.folder.join("console")));
@@ -81,6 +83,7 @@ impl Asked {
             common,
             cache,
             packs,
+            profiles,
             refreshes,
             hooks,
             consoles,
@@ -427,6 +430,16 @@ impl Operations for Asked {
 
     fn pack_file(&self, name: &str) -> Answer<'_, PackFile> {
         self.packs.clone().give(name.to_owned()).boxed()
+    }
+
+    fn hardware_profiles(&self) -> Answer<'_, Vec<HardwareProfile>> {
+        let list = self.profiles.list();
+        async move { Ok(list) }.boxed()
+    }
+
+    fn sign_profile(&self, text: String) -> Answer<'_, ProfileSignature> {
+        let signed = self.profiles.sign(&text);
+        async move { signed }.boxed()
     }
 
     fn put_image(&self, image: NewImage) -> Answer<'_, ImageEntry> {
