@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use hall::{Hall, PATIENCE};
 use rackbar_vrack::seat::{MachinePower as _, PowerState};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// `rackbar events --follow`, and the lines that it prints.
 struct Followed {
@@ -78,13 +78,38 @@ fn events_are_printed_as_they_happen_while_power_is_switched() {
     assert!(event["seq"].as_u64().is_some_and(|seq| seq > 0), "{event}");
     assert!(event["text"].as_str().is_some_and(|text| !text.is_empty()), "{event}");
 
-    hall.ask(&["node", "power", node, "on"]).well();
+    let answer = hall.ask(&["node", "power", node, "on", "--json"]).well();
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer, json!({ "way": "bmc" }));
     followed.until("the next order", |line| line.contains("on asked by admin"));
+    is_traced_for_programs(&hall, node);
     hall.until("it is on", |hall| (now(hall) == PowerState::On).then_some(()));
 
     let unknown = hall.ask(&["node", "power", "nobody", "on"]).failed(3);
     assert!(unknown.contains("nobody"), "{unknown}");
     hall.ask(&["node", "power", node, "sideways"]).failed(2);
+}
+
+/// A program gets the timeline whole: the verdict, and each event with its words.
+fn is_traced_for_programs(hall: &Hall, node: &str) {
+    let trace = hall.ask(&["node", "trace", node, "--json"]).well();
+    let trace: Value = serde_json::from_str(&trace).unwrap();
+    assert_eq!(trace["name"], node, "{trace}");
+    assert!(
+        trace["verdict"].as_str().is_some_and(|verdict| !verdict.is_empty()),
+        "{trace}"
+    );
+    let items = trace["items"].as_array().unwrap();
+    let place = |part: &str| {
+        let told = |item: &Value| item["text"].as_str().is_some_and(|text| text.contains(part));
+        items
+            .iter()
+            .position(told)
+            .unwrap_or_else(|| panic!("nothing of {part:?}: {trace}"))
+    };
+    assert!(place("off asked by admin") < place("on asked by admin"), "{trace}");
+    let numbers: Vec<u64> = items.iter().filter_map(|item| item["seq"].as_u64()).collect();
+    assert!(numbers.len() == items.len() && numbers.is_sorted(), "{trace}");
 }
 
 fn now(hall: &Hall) -> PowerState {

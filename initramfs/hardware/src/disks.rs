@@ -218,6 +218,7 @@ mod tests {
         assert_eq!((disks[1].size_bytes, disks[1].rotational), (1 << 20, true));
         assert_eq!(disks[1].model.as_deref(), Some("QEMU HARDDISK"));
         assert_eq!(disks[1].wwn.as_deref(), Some("naa.5000c500a1b2c3d4"));
+        assert_eq!(disks[0].wwn.as_deref(), Some("eui.0025385b01234567"));
         assert_eq!(disks[2].model, None);
     }
 }

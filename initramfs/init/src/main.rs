@@ -15,6 +15,7 @@ mod grow;
 mod medium;
 mod mounts;
 mod power;
+mod privileges;
 mod report;
 mod restart;
 mod services;

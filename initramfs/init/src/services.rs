@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use rackbar_hardware::cmdline::Arguments;
 
 use crate::capture;
+use crate::privileges::{Capability, Privileges};
 use crate::report::{self, say};
 use crate::restart::Restarts;
 use crate::sys;
@@ -27,7 +28,19 @@ pub(crate) struct Spec {
     mirror: bool,
     /// It draws on the console that init's own lines go to.
     covers: bool,
+    privileges: Privileges,
 }
+
+/// What the daemon does as root: it serves low ports, sets the network up, takes packs and disks into use, sets the clock.
+const DAEMON: &[Capability] = &[
+    Capability::DacReadSearch,
+    Capability::NetBindService,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::SysAdmin,
+    Capability::SysResource,
+    Capability::SysTime,
+];
 
 /// What this machine is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +82,8 @@ pub(crate) fn specs(role: Role, consoles: &[Console]) -> Vec<Spec> {
             arguments: Vec::new(),
             mirror: true,
             covers: false,
+            // It installs systems, mends installed ones by scripts of their operators, starts their kernels.
+            privileges: Privileges::Most,
         }];
     }
     let program = "/bin/rackbar";
@@ -78,6 +93,7 @@ pub(crate) fn specs(role: Role, consoles: &[Console]) -> Vec<Spec> {
         arguments: vec!["daemon".to_owned(), "--pack-devices".to_owned()],
         mirror: false,
         covers: false,
+        privileges: Privileges::Only(DAEMON),
     };
     let screens = consoles.iter().map(|console| {
         // tty0 is whichever terminal is in front; the first one is at start.
@@ -89,6 +105,8 @@ pub(crate) fn specs(role: Role, consoles: &[Console]) -> Vec<Spec> {
             arguments,
             mirror: false,
             covers: console.preferred,
+            // What it reads, draws on and signals belongs to its own user.
+            privileges: Privileges::Only(&[]),
         }
     });
     std::iter::once(daemon).chain(screens).collect()
@@ -268,6 +286,7 @@ impl Spec {
         let (reader, writer) = std::io::pipe()?;
         let mut command = Command::new(self.program);
         sys::unblock_signals(&mut command);
+        self.privileges.leave(&mut command)?;
         let child = command
             .args(&self.arguments)
             .env_clear()

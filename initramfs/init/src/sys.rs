@@ -41,6 +41,23 @@ pub(crate) fn unblock_signals(command: &mut Command) {
     }
 }
 
+/// Lets the command start without these capabilities in its bounding set, so that it never has them, and with
+/// `no_new_privs` set (prctl(2)).
+pub(crate) fn drop_capabilities(command: &mut Command, dropped: Vec<u8>) {
+    // SAFETY: between fork and exec only prctl is called, which is a bare system call and allocates nothing; the list was
+    // made before and is only read.
+    unsafe {
+        command.pre_exec(move || {
+            for number in &dropped {
+                let number = libc::c_ulong::from(*number);
+                Errno::result(libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0))?;
+            }
+            Errno::result(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+            Ok(())
+        });
+    }
+}
+
 /// Sets a watchdog's time-out in seconds; the driver may choose another, which is returned (WDIOC_SETTIMEOUT).
 pub(crate) fn watchdog_timeout(watchdog: &File, seconds: u32) -> io::Result<u32> {
     // _IOWR('W', 6, int)

@@ -187,6 +187,32 @@ fn a_service_that_is_killed_comes_back_and_orphans_are_reaped() {
     assert!(said.contains("agent ended by SIGKILL"), "{said}");
 }
 
+/// A line of `proc_pid_status(5)`.
+fn status(lines: &[String], name: &str) -> String {
+    let line = lines.iter().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("no {name} in {lines:?}"))
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn a_service_starts_without_what_it_never_needs_and_has_no_way_back_to_it() {
+    let machine =
+        Machine::start("cat /proc/self/status > /state/told && mv /state/told /state/status; exec sleep 1000");
+    wait("the service told its rights", || {
+        machine.state("status").exists().then_some(())
+    });
+    let lines = machine.left("status");
+    assert_eq!(status(&lines, "NoNewPrivs"), "1");
+    let bounds = u64::from_str_radix(&status(&lines, "CapBnd"), 16).unwrap();
+    let effective = u64::from_str_radix(&status(&lines, "CapEff"), 16).unwrap();
+    // An agent's: CAP_SYS_ADMIN and CAP_NET_ADMIN are there; CAP_SYS_PTRACE, CAP_MAC_ADMIN and CAP_BPF are not.
+    for (number, there) in [(21, 1), (12, 1), (19, 0), (33, 0), (39, 0)] {
+        assert_eq!(bounds >> number & 1, there, "capability {number} of {bounds:x}");
+        assert_eq!(effective >> number & 1, there, "capability {number} of {effective:x}");
+    }
+}
+
 #[test]
 fn a_restart_lets_the_service_end_in_order_and_switching_off_is_told_from_it() {
     // What reboot(2) does to a PID namespace: the parent sees PID 1 end by SIGHUP for a restart, by SIGINT for power off.

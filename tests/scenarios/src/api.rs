@@ -61,6 +61,8 @@ pub struct Worded {
 /// A machine's timeline.
 #[derive(Debug, Deserialize)]
 pub struct Timeline {
+    /// The machine's name.
+    pub name: String,
     /// The verdict on its last boot.
     pub verdict: String,
     /// What happened, oldest first.

@@ -63,8 +63,12 @@ fn identity(inventory: &Inventory, config: &MachineConfig) -> Result<()> {
 
 fn processor_and_memory(inventory: &Inventory, config: &MachineConfig) -> Result<()> {
     let cpu = &inventory.cpu;
-    let cpus = u16::try_from(config.cpus)?;
-    ensure!((cpu.sockets, cpu.cores, cpu.threads) == (1, cpus, cpus), "{cpu:?}");
+    let are = &config.processors;
+    let (cores, threads) = (are.sockets * are.cores, are.logical());
+    ensure!(
+        [cpu.sockets, cpu.cores, cpu.threads].map(u32::from) == [are.sockets, cores, threads],
+        "{cpu:?} of {are:?}"
+    );
     ensure!(cpu.model.is_some() && cpu.arch.as_deref() == Some("x86_64"), "{cpu:?}");
     ensure!(cpu.flags.iter().any(|flag| flag == "aes"), "{cpu:?}");
     let memory = &inventory.memory;
@@ -76,11 +80,22 @@ fn processor_and_memory(inventory: &Inventory, config: &MachineConfig) -> Result
     );
     let modules: u64 = memory.modules.iter().map(|module| module.size_bytes).sum();
     ensure!(modules == whole, "modules {:?}", memory.modules);
-    ensure!(
-        memory.modules.iter().all(|module| !module.slot.is_empty()),
-        "{:?}",
-        memory.modules
-    );
+    for module in &memory.modules {
+        // QEMU's are of the type that the standard calls RAM, and nothing more exact.
+        ensure!(
+            !module.slot.is_empty() && module.kind.as_deref() == Some("RAM"),
+            "{module:?}"
+        );
+        if let Some(printed) = &config.modules {
+            ensure!(
+                module.manufacturer.as_ref() == Some(&printed.manufacturer)
+                    && module.part.as_ref() == Some(&printed.part)
+                    && module.serial.as_ref() == Some(&printed.serial)
+                    && module.speed_mts == Some(u32::from(printed.speed_mts)),
+                "{module:?} and not {printed:?}"
+            );
+        }
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use rackbar_vrack::machine::DiskBus;
 use rackbar_vrack::rack::RackFile;
 use rackbar_vrack::seat::{MachinePower, PowerAction};
 
-use crate::{operator, page};
+use crate::{boot_order, operator, page};
 
 /// A role for every machine, on its smallest disk.
 const SITE: &str = r#"
@@ -121,6 +121,7 @@ async fn a_bios_and_a_uefi_machine_get_debian_and_are_ready() -> Result<()> {
     page::proves(&cli, &called).await?;
     operator::hands_over_to_ansible(&cli, &called).await?;
     operator::keeps_hands_off(&cli, &called[0]).await?;
+    boot_order::is_put_right(&stage, &cli, names[0], names[1]).await?;
     // As wanted now: planning again finds nothing to do.
     let again = stage.api.plan(&PlanRequest::default()).await?;
     ensure!(again.actions.is_empty(), "a second plan would do {:#?}", again.actions);

@@ -1,6 +1,6 @@
 //! Nodes that boot by iPXE where the site wants that: with the site's own script, and under UEFI.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rackbar_model::FirmwareMode;
 use rackbar_scenarios::{Stage, rack_file};
 
@@ -48,6 +48,56 @@ async fn nodes_boot_by_ipxe_with_the_sites_script() -> Result<()> {
             console.contains("THE SITE SPEAKS FIRST"),
             "{name}'s console shows nothing of the site's script:\n{console}"
         );
+    }
+    stage.end().await;
+    Ok(())
+}
+
+/// What the site has a BIOS machine do: the iPXE of its adapter's ROM goes on to Debian's, which shows a menu.
+const TO_UNDIONLY: &str = r#"
+[[boot.script]]
+text = """
+#!ipxe
+iseq ${net0/chip} undionly && goto mine ||
+echo ROM ${net0/chip} GOES ON
+chain tftp://${net0/dhcp-server}/undionly.kpxe || exit
+:mine
+menu THE MENU OF RACK SEVEN
+item disk Boot from its disk
+item rackbar Inspect it with Rackbar
+choose --timeout 1500 --default rackbar what && goto ${what} || exit
+:disk
+exit
+"""
+"#;
+
+/// iPXE as Debian builds it, over the adapter's own driver: for adapters that have no iPXE in their ROM it is all there is. The
+/// menu's default is taken when nobody chooses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bios_machine_boots_by_undionly_with_the_sites_menu() -> Result<()> {
+    let mut file = rack_file("demo")?;
+    file.nodes.truncate(1);
+    let stage = Stage::set_with(file, |text| text + TO_UNDIONLY).await?;
+    stage.start_appliance().await?;
+    stage.power_on("n1").await?;
+    let node = stage.until_discovered("n1").await?;
+    let timeline = stage.timeline(&node).await?;
+    let texts: Vec<&str> = timeline.iter().map(|item| item.text.as_str()).collect();
+    let at = |from: usize, part: &str| {
+        let rest = texts.get(from..).unwrap_or_default();
+        let place = rest.iter().position(|text| text.contains(part));
+        place
+            .map(|at| from + at)
+            .with_context(|| format!("no {part:?} in its place: {texts:#?}"))
+    };
+    // The ROM's script, its iPXE, the script for that one, and the kernel.
+    let rom = at(0, "script sent")?;
+    let undionly = at(rom, "undionly.kpxe sent")?;
+    let script = at(undionly, "script sent")?;
+    at(script, "vmlinuz sent")?;
+    let console = stage.console("n1")?;
+    for part in ["GOES ON", "THE MENU OF RACK SEVEN", "Inspect it with Rackbar"] {
+        ensure!(console.contains(part), "no {part:?} on its console:\n{console}");
     }
     stage.end().await;
     Ok(())

@@ -14,7 +14,9 @@ use rackbar_messages::BootReport;
 use rackbar_model::{BootStage, MacAddr};
 use rackbar_trust::{Secret, Signer, SigningKey};
 use rackbar_vrack::host::{Host, HostConfig, Ipv4};
-use rackbar_vrack::machine::{Disk, DiskBus, Firmware, Governor, Machine, MachineConfig, Nic, NicModel, Wire};
+use rackbar_vrack::machine::{
+    Disk, DiskBus, Firmware, Governor, Machine, MachineConfig, Nic, NicModel, Processors, Wire,
+};
 use rackbar_vrack::seat::{BootDevice, Identity, MachinePower, PowerAction};
 use rackbar_vrack::site::{BootRule, DhcpServer, DhcpSettings, Files, RouterAdvertiser, TftpServer, WebServer};
 use rackbar_vrack::switch::{PortConfig, Switch, SwitchConfig};
@@ -107,7 +109,8 @@ fn machine(directory: &Path, firmware: Firmware, switch: &Switch) -> Result<Mach
         name: "n1".into(),
         directory: directory.into(),
         memory_mib: 256,
-        cpus: 1,
+        modules: None,
+        processors: Processors::one_socket(1),
         firmware,
         identity: Identity {
             manufacturer: text("maker"),
@@ -129,6 +132,7 @@ fn machine(directory: &Path, firmware: Firmware, switch: &Switch) -> Result<Mach
         cdrom: false,
         kcs: None,
         tpm: false,
+        display: false,
         watchdog: false,
         boot_order: vec![BootDevice::Network, BootDevice::Disk],
     };

@@ -3,6 +3,7 @@
 mod alone;
 mod bad_file;
 mod bmc_ways;
+mod boot_order;
 mod demo;
 mod erased;
 mod firmware;

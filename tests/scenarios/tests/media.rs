@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rackbar_scenarios::{Stage, eventually};
+use rackbar_vrack::machine::Machine;
 use rackbar_vrack::rack::RackFile;
 use rackbar_vrack::seat::{MachinePower as _, PowerAction, PowerState};
+
+use crate::shipped::is_kernels;
 
 /// From the press of the button to a machine without power: services have ten seconds each, and need less than one.
 const DOWN: Duration = Duration::from_secs(180);
@@ -108,6 +111,40 @@ impl Data {
     }
 }
 
+/// A person in front of it, without a serial cable: who this is and that it works are on the display, and its keyboard leads
+/// to the kernel's log and back.
+async fn is_worked_on_at_its_display(stage: &Stage) -> Result<()> {
+    let machine = &stage.appliance.machine;
+    let fingerprint = stage.api.pin().context("no certificate was seen")?;
+    let address = stage.rack.file().appliance.rack_address.to_string();
+    let status = format!("Fingerprint  {fingerprint}");
+    display(
+        machine,
+        &["Rackbar", &status, &address, "dhcp", "tftp", "http", "l log"],
+        " Log: ",
+    )
+    .await?;
+    machine.press("l").await?;
+    let log = display(machine, &[" Log: kernel ", "q back", "> ["], " Events ").await?;
+    ensure!(log.lines().any(is_kernels), "no line of the kernel's log:\n{log}");
+    machine.press("q").await?;
+    display(machine, &[" Events ", "p power off"], " Log: ").await?;
+    Ok(())
+}
+
+/// Waits until the display shows all of `parts` and not `gone`, and gives what it shows.
+async fn display(machine: &Machine, parts: &[&str], gone: &str) -> Result<String> {
+    let look = || async {
+        let screen = machine.text_screen().await.map_err(|error| error.to_string())?;
+        match parts.iter().find(|part| !screen.contains(*part)) {
+            Some(part) => Err(format!("no {part:?}:\n{screen}")),
+            None if screen.contains(gone) => Err(format!("still {gone:?}:\n{screen}")),
+            None => Ok(screen),
+        }
+    };
+    eventually(&format!("the display shows {parts:?}"), Duration::from_secs(60), look).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn appliance_boots_from_a_cd() -> Result<()> {
     boots("iso-cd", "uefi").await
@@ -123,13 +160,15 @@ async fn appliance_boots_by_ipxe_under_uefi() -> Result<()> {
     boots("ipxe", "uefi").await
 }
 
-/// And, when its kernel hangs, is reset by the watchdog that init feeds.
+/// And is read and worked on at its display and keyboard; and, when its kernel hangs, is reset by the watchdog that init feeds.
 #[tokio::test(flavor = "multi_thread")]
 async fn appliance_boots_by_ipxe_under_bios() -> Result<()> {
     // A kernel that panics restarts by itself where it was told so; this one is told nothing and stands still.
-    let hangs = "watchdog = true\nkernel_arguments = \"rackbar.watchdog=30 unknown_nmi_panic panic=0\"\n";
+    let hangs =
+        "display = true\nwatchdog = true\nkernel_arguments = \"rackbar.watchdog=30 unknown_nmi_panic panic=0\"\n";
     let stage = serves("ipxe", "bios", hangs).await?;
     let machine = &stage.appliance.machine;
+    is_worked_on_at_its_display(&stage).await?;
     let console = machine.console();
     let text = String::from_utf8_lossy(&std::fs::read(console.log_path())?).into_owned();
     ensure!(

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rackbar_browser::Browser;
 use rackbar_model::{Inventory, Node};
 use rackbar_scenarios::Stage;
+use rackbar_scenarios::api::Timeline;
 use rackbar_scenarios::cli::Cli;
 
 /// For a command and for a page, on a machine that emulates five others.
@@ -91,6 +92,14 @@ async fn on_the_command_line(cli: &Cli, node: &Node) -> Result<()> {
             ensure!(trace.contains(step), "nothing of {step:?} in:\n{trace}");
         }
     }
+    let json = cli.run(&["node", "trace", &node.name, "--json"], LIMIT).await?;
+    let trace: Timeline = serde_json::from_str(&json).with_context(|| format!("not a timeline: {json}"))?;
+    ensure!(trace.name == node.name && !trace.verdict.is_empty(), "{json}");
+    let position = |part: &str| trace.items.iter().position(|item| item.text.contains(part));
+    let (asked, agent) = (position("DHCP: discover"), position("agent"));
+    ensure!(asked.is_some() && asked < agent, "{asked:?}, {agent:?} of {json}");
+    let numbers = trace.items.iter().map(|item| item.event.seq);
+    ensure!(numbers.is_sorted(), "not in order: {json}");
     Ok(())
 }
 

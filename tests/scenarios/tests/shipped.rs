@@ -5,6 +5,8 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rackbar_image::audit;
+use rackbar_image::modules::List;
 use rackbar_scenarios::api::Api;
 use rackbar_scenarios::times::Told;
 use rackbar_scenarios::{SERVING, eventually, media, rack_file};
@@ -37,6 +39,15 @@ pub(crate) fn screen_since(appliance: &Appliance, start: usize) -> Result<String
     Ok(terminal.screen().contents())
 }
 
+/// A line of the kernel's log as init keeps it: its level, the seconds since the kernel started, and the text.
+pub(crate) fn is_kernels(line: &str) -> bool {
+    let level = line.strip_prefix('<').and_then(|rest| rest.split_once("> ["));
+    level.is_some_and(|(level, rest)| {
+        let seconds = rest.split_once("] ").map(|(time, _)| time.trim().parse::<f64>());
+        matches!(level.as_bytes(), [b'0'..=b'7']) && matches!(seconds, Some(Ok(_)))
+    })
+}
+
 /// Types `keys` and waits until the screen is as wanted, and gives it.
 async fn typed(appliance: &Appliance, keys: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
     appliance.machine.console().write(keys.as_bytes());
@@ -67,10 +78,8 @@ async fn is_read_on_its_screen(appliance: &Appliance, api: &Api) -> Result<()> {
     ] {
         ensure!(screen.contains(part), "no {part:?}:\n{screen}");
     }
-    typed(appliance, "l", |screen| {
-        screen.contains(" Log: ") && screen.contains("q back")
-    })
-    .await?;
+    let log = |screen: &str| screen.contains(" Log: kernel ") && screen.contains("q back");
+    typed(appliance, "l", |screen| log(screen) && screen.lines().any(is_kernels)).await?;
     typed(appliance, "q", status).await?;
 
     // The token opens the API. Once it is put away, no key brings it back.
@@ -98,6 +107,12 @@ async fn leases(rack: &Rack, name: &str) -> Result<()> {
         "{bound:?}"
     );
     Ok(())
+}
+
+/// The userland is ours alone: of what the media start from, every file is on a list, and every listed one is there.
+#[test]
+fn every_file_of_the_built_media_is_on_a_list() -> Result<()> {
+    audit::folder(&media()?, &List::shipped()?)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use rackbar_model::MacAddr;
 use rackbar_vrack::host::{Host, HostConfig, Ipv4};
-use rackbar_vrack::machine::{Disk, DiskBus, Firmware, Governor, Machine, MachineConfig, Nic, NicModel, Wire};
+use rackbar_vrack::machine::{
+    Disk, DiskBus, Firmware, Governor, Machine, MachineConfig, Nic, NicModel, Processors, Wire,
+};
 use rackbar_vrack::seat::{BootDevice, BootOverride, Identity, MachinePower, PowerAction, PowerState};
 use rackbar_vrack::site::{BootRule, DhcpServer, DhcpSettings, Files, RouterAdvertiser, TftpServer, WebServer};
 use rackbar_vrack::switch::{PortConfig, Switch, SwitchConfig};
@@ -81,7 +83,8 @@ fn machine_with(directory: &Path, firmware: Firmware, switch: &Switch, bus: Disk
         name: "n1".into(),
         directory: directory.into(),
         memory_mib: 256,
-        cpus: 1,
+        modules: None,
+        processors: Processors::one_socket(1),
         firmware,
         identity: Identity {
             manufacturer: "Rackbar, Inc.".into(),
@@ -108,6 +111,7 @@ fn machine_with(directory: &Path, firmware: Firmware, switch: &Switch, bus: Disk
         cdrom: true,
         kcs: None,
         tpm: false,
+        display: false,
         watchdog: false,
         boot_order: vec![BootDevice::Network, BootDevice::Disk],
     };

@@ -440,31 +440,7 @@ impl Daemon {
         if source.changed() {
             self.reload(source).await;
         }
-        // An uplink that got or lost its address, or a rack network whose DHCP server answered at last.
-        let leased = self.networks.leased();
-        let dynamic = |one: &Placed| !self.options.no_network_setup && self.is_dynamic(one);
-        let changes: Vec<_> = self
-            .placed
-            .iter()
-            .enumerate()
-            .filter(|(_, one)| dynamic(one))
-            .map(|(n, one)| {
-                (
-                    n,
-                    leased
-                        .iter()
-                        .find(|(network, _)| *network == one.network)
-                        .map(|(_, found)| *found),
-                )
-            })
-            .filter(|(n, found)| self.placed.get(*n).is_some_and(|one| one.address != *found))
-            .collect();
-        let changed = !changes.is_empty();
-        for (n, found) in changes {
-            if let Some(one) = self.placed.get_mut(n) {
-                one.address = found;
-            }
-        }
+        let changed = !self.options.no_network_setup && block_in_place(|| self.follow_leases());
         block_in_place(|| {
             if changed {
                 if !self.options.no_network_setup {
@@ -495,10 +471,17 @@ impl Daemon {
         self.https_boot.follow(&self.config, addresses, documents).await;
     }
 
-    /// True for a network whose address is a DHCP server's to give.
-    fn is_dynamic(&self, one: &Placed) -> bool {
-        let address = self.config.networks.get(one.network).map(|network| network.address);
-        address == Some(crate::config::Address::Dhcp)
+    /// An uplink that got or lost its address, or a rack network whose DHCP server answered at last. True when an address
+    /// of ours is another one now. Where machines have addresses of ours already, ours stays: they know us by it.
+    fn follow_leases(&mut self) -> bool {
+        let beside = self.services.beside_others();
+        for one in &mut self.placed {
+            let network = self.config.networks.get(one.network);
+            if network.is_some_and(|network| beside.contains(&network.name)) {
+                self.networks.ask_again(&self.config, one);
+            }
+        }
+        self.networks.follow_leases(&mut self.placed)
     }
 
     async fn reload(&mut self, source: &mut Source) {

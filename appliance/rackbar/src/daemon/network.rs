@@ -183,6 +183,57 @@ impl Networks {
         }
     }
 
+    /// Asks for an address again where we took our own because no DHCP server answered in time, and one is heard now: a
+    /// switch port that spanning tree held for half a minute looks like a network without a server.
+    pub(super) fn ask_again(&mut self, config: &Config, one: &mut Placed) {
+        let address = config.networks.get(one.network).map(|network| network.address);
+        if !matches!(address, Some(Address::DhcpOr(..))) || self.asks(one.network) {
+            return;
+        }
+        let links = Netlink::open()
+            .and_then(|mut netlink| netlink.links())
+            .unwrap_or_default();
+        let here = |link: &&Link| one.link.as_ref().is_some_and(|at| at.index == link.index);
+        if let Some(link) = links.iter().find(here) {
+            tracing::info!(
+                interface = link.name,
+                "another DHCP server is heard: asking it for our address"
+            );
+            self.ask(one.network, link, one);
+        }
+    }
+
+    fn asks(&self, network: usize) -> bool {
+        self.clients.iter().any(|client| client.network == network)
+    }
+
+    /// Follows what DHCP servers gave us and took from us. True when an address of ours is another one now.
+    pub(super) fn follow_leases(&mut self, placed: &mut [Placed]) -> bool {
+        let leased = self.leased();
+        let mut changed = false;
+        for one in placed {
+            if !self.asks(one.network) {
+                continue;
+            }
+            let found = leased.iter().find(|(network, _)| *network == one.network);
+            let found = found.map(|(_, address)| *address);
+            let own = one.link.as_ref().zip(one.address);
+            let own = own.map(|(link, (address, length))| (link.index, address, length));
+            // Our own address for a network without a server stays until the server has given another.
+            let stands_in = own.filter(|own| self.ours.contains(own));
+            if found == one.address || found.is_none() && stands_in.is_some() {
+                continue;
+            }
+            if let Some(own) = stands_in {
+                self.ours.remove(&own);
+                take_away(own);
+            }
+            one.address = found;
+            changed = true;
+        }
+        changed
+    }
+
     fn wait_for_lease(&self, network: usize) -> Option<(Ipv4Addr, u8)> {
         let deadline = Instant::now() + LEASE_PATIENCE;
         while Instant::now() < deadline {
@@ -256,6 +307,18 @@ impl Client {
             lease,
             thread: Some(thread),
         })
+    }
+}
+
+fn take_away((link, address, length): (u32, Ipv4Addr, u8)) {
+    let prefix = Prefix {
+        address: address.into(),
+        length,
+    };
+    if let Err(error) = Netlink::open().and_then(|mut netlink| netlink.remove_address(link, prefix))
+        && !error.is_settled()
+    {
+        tracing::warn!(%error, "an address of ours could not be taken away");
     }
 }
 

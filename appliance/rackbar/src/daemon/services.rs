@@ -213,6 +213,16 @@ impl Services {
         }
     }
 
+    /// Names of the networks where another DHCP server is heard and we only add boot information, and nobody has an address
+    /// of ours.
+    pub(super) fn beside_others(&self) -> Vec<String> {
+        let networks = self.dhcp.as_ref().map(DhcpHandle::networks).unwrap_or_default();
+        let beside = networks.into_iter().filter(|network| {
+            network.role == rackbar_dhcp::Role::Proxy && network.foreign.is_some() && network.free == network.pool
+        });
+        beside.map(|network| network.name).collect()
+    }
+
     /// The counters in the Prometheus text format.
     pub(super) fn counters(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         let metrics = self.common.metrics.clone();

@@ -34,6 +34,8 @@ const MAX_MANIFEST: usize = 64 << 10;
 const LINK_MILLIS: u64 = 8_000;
 /// A report that does not get through must not hold the boot up.
 const REPORT_PATIENCE_MILLIS: u64 = 1_500;
+/// Why it failed is worth more than the seconds: nobody may be in front of the screen that says it.
+const FAILURE_PATIENCE_MILLIS: u64 = 5_000;
 const PATIENCE_MILLIS: u64 = 15_000;
 
 /// Why one way did not lead to a boot. How far it came decides which of several reasons is told.
@@ -239,7 +241,7 @@ struct Session {
     clock: Clock,
     mac: MacAddr,
     attempt: u64,
-    /// False after a report was lost: the next would only cost time.
+    /// False after a report was lost: the next of progress would only cost time.
     reports: bool,
 }
 
@@ -333,8 +335,9 @@ impl Session {
         self.client.as_mut().ok_or_else(gone)
     }
 
-    /// Tells the appliance how far we are, if it listens.
+    /// Tells the appliance how far we are, if it listens. A failure is told also where earlier reports were lost.
     fn report(&mut self, stage: BootStage) {
+        let failed = matches!(stage, BootStage::Failed { .. });
         let report = BootReport {
             version: PROTOCOL_VERSION,
             mac: self.mac,
@@ -342,12 +345,16 @@ impl Session {
             stage,
         };
         let (Some(client), Ok(body)) = (
-            self.client.as_mut().filter(|_| self.reports),
+            self.client.as_mut().filter(|_| self.reports || failed),
             postcard::to_allocvec(&report),
         ) else {
             return;
         };
-        client.transport().patience_millis = REPORT_PATIENCE_MILLIS;
+        client.transport().patience_millis = if failed {
+            FAILURE_PATIENCE_MILLIS
+        } else {
+            REPORT_PATIENCE_MILLIS
+        };
         self.reports = client.post("/boot/v1/report", &body).is_ok();
         client.transport().patience_millis = PATIENCE_MILLIS;
     }

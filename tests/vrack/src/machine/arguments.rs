@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::config::{Disk, DiskBus, Firmware, MachineConfig, NicModel, Wire};
-use crate::seat::{BootDevice, BootEntry, BootOverride, Identity};
+use crate::seat::{BootDevice, BootEntry, BootOverride};
 
 /// Debian's OVMF; the variables are copied per machine.
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -51,10 +51,8 @@ pub(super) fn arguments(config: &MachineConfig, start: &Start<'_>) -> Vec<OsStri
     // Memory for translated code, taken as it fills. A node that is only discovered fits into 32 MiB; an installed system
     // that starts does not, is translated over and over, and takes a quarter longer. More than this gains nothing.
     line.add("-accel", "tcg,tb-size=128");
-    // RDRAND: without it the guest's first random number waits a second for jitter.
-    line.add("-cpu", "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq");
+    processors(&mut line, config);
     line.add("-m", config.memory_mib.to_string());
-    line.add("-smp", config.cpus.to_string());
     line.add("-boot", "strict=on");
     line.add(
         "-qmp",
@@ -64,7 +62,7 @@ pub(super) fn arguments(config: &MachineConfig, start: &Start<'_>) -> Vec<OsStri
     line.add("-serial", "chardev:con");
     line.add("-device", "virtio-rng-pci");
     firmware(&mut line, config);
-    smbios(&mut line, &config.identity, config.firmware.is_uefi());
+    smbios(&mut line, config);
     nics(&mut line, config, start);
     disks(&mut line, config, start);
     bays(&mut line, config);
@@ -83,6 +81,10 @@ pub(super) fn arguments(config: &MachineConfig, start: &Start<'_>) -> Vec<OsStri
         );
         line.add("-tpmdev", "emulator,id=tpm0,chardev=tpm");
         line.add("-device", "tpm-crb,tpmdev=tpm0");
+    }
+    // Last, so that no other device is in another slot for it. No window: it is read and typed on through QMP.
+    if config.display {
+        line.add("-device", "VGA");
     }
     if config.watchdog {
         line.add("-device", "i6300esb");
@@ -134,7 +136,32 @@ fn firmware(line: &mut Line, config: &MachineConfig) {
     }
 }
 
-fn smbios(line: &mut Line, id: &Identity, uefi: bool) {
+fn processors(line: &mut Line, config: &MachineConfig) {
+    let are = config.processors;
+    // RDRAND: without it the guest's first random number waits a second for jitter. The usual one is AMD's, which tells of
+    // threads by an extension that QEMU does not emulate; Linux would take them for cores.
+    line.add(
+        "-cpu",
+        if are.threads > 1 {
+            "Nehalem,+rdrand,+aes,+pclmulqdq"
+        } else {
+            "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq"
+        },
+    );
+    line.add(
+        "-smp",
+        format!(
+            "{},sockets={},cores={},threads={}",
+            are.logical(),
+            are.sockets,
+            are.cores,
+            are.threads
+        ),
+    );
+}
+
+fn smbios(line: &mut Line, config: &MachineConfig) {
+    let (id, uefi) = (&config.identity, config.firmware.is_uefi());
     let text = |value: &str| value.replace(',', ",,");
     let maker = text(&id.manufacturer);
     line.add(
@@ -166,6 +193,18 @@ fn smbios(line: &mut Line, id: &Identity, uefi: bool) {
             text(&id.asset_tag)
         ),
     );
+    if let Some(modules) = &config.modules {
+        line.add(
+            "-smbios",
+            format!(
+                "type=17,manufacturer={},part={},serial={},speed={}",
+                text(&modules.manufacturer),
+                text(&modules.part),
+                text(&modules.serial),
+                modules.speed_mts
+            ),
+        );
+    }
 }
 
 fn nics(line: &mut Line, config: &MachineConfig, start: &Start<'_>) {

@@ -101,13 +101,55 @@ pub struct Disk {
 
 impl Disk {
     /// The world-wide name the guest sees: NAA 5 (T10 SPC-4, 7.8.6.6.5) under a company number that no maker has, the
-    /// rest from the serial number. Only SATA: QEMU's other disks have none, or make their own.
+    /// rest from the serial number. Only SATA: QEMU's other disks have none, or make their own, and Linux
+    /// believes no name that an NVMe controller of QEMU tells (`NVME_QUIRK_BOGUS_NID`).
     pub fn wwn(&self) -> Option<u64> {
         // FNV-1a: the same serial number gives the same name in every run.
         let fold = |sum: u64, octet: u8| (sum ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3);
         let sum = self.serial.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
         (self.bus == DiskBus::Sata).then_some(0x5525_4000_0000_0000 | (sum & 0xf_ffff_ffff))
     }
+}
+
+/// Processors: sockets with cores with threads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Processors {
+    /// Sockets, all with a processor in them.
+    pub sockets: u32,
+    /// Cores of each socket.
+    pub cores: u32,
+    /// Threads of each core; two are what makers call Hyper-Threading or SMT.
+    pub threads: u32,
+}
+
+impl Processors {
+    /// One socket with `cores` cores of one thread each.
+    pub fn one_socket(cores: u32) -> Self {
+        Self {
+            sockets: 1,
+            cores,
+            threads: 1,
+        }
+    }
+
+    /// Logical processors, all sockets.
+    pub fn logical(&self) -> u32 {
+        self.sockets * self.cores * self.threads
+    }
+}
+
+/// What is printed on the memory modules, and how fast they are (SMBIOS 3.6, section 7.18).
+#[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryModules {
+    /// Maker.
+    pub manufacturer: String,
+    /// Part number.
+    pub part: String,
+    /// Serial number.
+    pub serial: String,
+    /// Speed in MT/s.
+    pub speed_mts: u16,
 }
 
 /// A machine.
@@ -119,8 +161,10 @@ pub struct MachineConfig {
     pub directory: PathBuf,
     /// RAM in MiB.
     pub memory_mib: u32,
-    /// Virtual CPUs.
-    pub cpus: u32,
+    /// What its memory modules say of themselves; `None`: nothing.
+    pub modules: Option<MemoryModules>,
+    /// Processors.
+    pub processors: Processors,
     /// Firmware.
     pub firmware: Firmware,
     /// What SMBIOS says.
@@ -137,6 +181,9 @@ pub struct MachineConfig {
     pub kcs: Option<PathBuf>,
     /// A TPM 2.0, by swtpm.
     pub tpm: bool,
+    /// A VGA display and its keyboard, for [`crate::machine::Machine::text_screen`]; the firmware speaks on it and on the
+    /// serial port.
+    pub display: bool,
     /// A watchdog, Intel's 6300ESB, which resets the machine.
     pub watchdog: bool,
     /// Order of the boot device classes.

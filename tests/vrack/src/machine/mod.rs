@@ -5,6 +5,7 @@ mod arguments;
 mod bays;
 mod children;
 mod config;
+mod display;
 mod nvram;
 mod process;
 mod snapshot;
@@ -20,7 +21,7 @@ use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-pub use config::{Disk, DiskBus, Firmware, MachineConfig, Nic, NicModel, Wire};
+pub use config::{Disk, DiskBus, Firmware, MachineConfig, MemoryModules, Nic, NicModel, Processors, Wire};
 pub use snapshot::Snapshot;
 
 use crate::console::Console;

@@ -9,7 +9,7 @@ use rackbar_model::MacAddr;
 use super::build::{APPLIANCE, SITE, mac, plain_nic, site_address};
 use super::{ApplianceFirmware, Medium, Rack};
 use crate::host::{Host, HostConfig, Ipv4};
-use crate::machine::{Disk, DiskBus, Firmware, Machine, MachineConfig, Wire};
+use crate::machine::{Disk, DiskBus, Firmware, Machine, MachineConfig, Processors, Wire};
 use crate::seat::{BootDevice, Identity, MachinePower};
 use crate::site::{BootRule, DhcpServer, DhcpSettings, Files, RouterAdvertiser, TftpServer, WebServer};
 use crate::switch::{PortConfig, PortId, PortMode, SpanningTree};
@@ -116,7 +116,8 @@ impl Appliance {
             name: "appliance".into(),
             directory: directory.to_path_buf(),
             memory_mib: file.memory_mib,
-            cpus: file.cpus,
+            modules: None,
+            processors: Processors::one_socket(file.cpus),
             firmware: match file.firmware {
                 ApplianceFirmware::Uefi => Firmware::UefiPxe,
                 ApplianceFirmware::Bios => Firmware::BiosIpxe,
@@ -128,6 +129,7 @@ impl Appliance {
             cdrom: file.medium == Medium::IsoCd,
             kcs: None,
             tpm: false,
+            display: file.display,
             watchdog: file.watchdog,
             boot_order: match file.medium {
                 Medium::IsoCd => vec![BootDevice::Cdrom],

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rackbar_model::MacAddr;
 
-use super::{BMC_PASSWORD, BMC_USERNAME, Node, NodeFile, NodeFirmware, Rack, switching};
+use super::{BMC_PASSWORD, BMC_USERNAME, Node, NodeFile, NodeFirmware, Rack, hardware, switching};
 use crate::host::{Host, HostConfig, Ipv4};
 use crate::machine::{Disk, Firmware, Machine, MachineConfig, Nic, NicModel, Wire};
 use crate::seat::{BmcSeat, BmcStarter, Identity};
@@ -36,7 +36,8 @@ pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&B
         name: file.name.clone(),
         directory: rack.directory().to_path_buf(),
         memory_mib: file.memory_mib,
-        cpus: file.cpus,
+        modules: file.modules.clone(),
+        processors: hardware::processors(file),
         firmware: match file.firmware {
             NodeFirmware::BiosIpxe => Firmware::BiosIpxe,
             NodeFirmware::UefiPxe => Firmware::UefiPxe,
@@ -49,6 +50,7 @@ pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&B
         cdrom: true,
         kcs: bmc.map(|_| kcs.clone()),
         tpm: file.tpm,
+        display: false,
         watchdog: false,
         boot_order: file.boot.clone(),
     };

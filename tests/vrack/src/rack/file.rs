@@ -7,8 +7,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::hardware;
 use super::switching::{self, SwitchFile};
-use crate::machine::{DiskBus, NicModel};
+use crate::machine::{DiskBus, MemoryModules, NicModel};
 use crate::seat::BootDevice;
 use crate::switch::SpanningTree;
 
@@ -130,6 +131,8 @@ pub struct ApplianceFile {
     pub bmc_address: Ipv4Addr,
     /// One port carries the rack and the BMC VLAN, both tagged, in place of an access port for each.
     pub trunk: bool,
+    /// A VGA display and a keyboard, beside the serial console.
+    pub display: bool,
     /// A hardware watchdog, which resets it.
     pub watchdog: bool,
     /// More arguments for its kernel; only where iPXE's script names them.
@@ -147,6 +150,7 @@ impl Default for ApplianceFile {
             rack_address: Ipv4Addr::new(10, 77, 10, 1),
             bmc_address: Ipv4Addr::new(10, 77, 20, 1),
             trunk: false,
+            display: false,
             watchdog: false,
             kernel_arguments: String::new(),
         }
@@ -191,9 +195,17 @@ pub struct NodeFile {
     /// RAM in MiB.
     #[serde(default = "node_memory")]
     pub memory_mib: u32,
-    /// Virtual CPUs.
+    /// What its memory modules say of themselves.
+    pub modules: Option<MemoryModules>,
+    /// Virtual CPUs, as the kernel counts them.
     #[serde(default = "one")]
     pub cpus: u32,
+    /// Sockets that they are spread over.
+    #[serde(default = "one")]
+    pub sockets: u32,
+    /// How many of them are threads of one core.
+    #[serde(default = "one")]
+    pub threads: u32,
     /// SMBIOS UUID; made from the name when left out. Two nodes may share one: that happens on real boards.
     pub uuid: Option<String>,
     /// SMBIOS system serial number; made from the name when left out.
@@ -397,6 +409,7 @@ impl RackFile {
             }
         }
         switching::check(node)?;
+        hardware::check(node)?;
         if node.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count() > 5 {
             return Err("more than five SATA disks".into());
         }

@@ -6,6 +6,7 @@ mod build;
 pub mod control;
 mod directory;
 mod file;
+mod hardware;
 mod switching;
 mod telling;
 

@@ -1,0 +1,185 @@
+//! Addresses that other DHCP servers give the appliance itself: on its uplink, and on a rack network that nobody
+//! described. The servers are Debian's dnsmasq and BusyBox's udhcpd.
+
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
+
+mod behind;
+
+use std::path::Path;
+use std::process::Stdio;
+
+use behind::{Appliance, Net, Running, ip, text};
+
+/// As an appliance does that was told nothing, on the one interface of its namespace.
+const TOLD_NOTHING: &str = r#"version = 1
+name = "rackbar"
+[[network]]
+name = "rack"
+role = "rack"
+interface = "rack0"
+address = "dhcp, else 10.10.0.1/24"
+dhcp = "auto"
+pool = ["10.10.0.100-10.10.0.199"]
+"#;
+
+const UPLINK: &str = r#"version = 1
+name = "rackbar"
+[[network]]
+name = "house"
+role = "uplink"
+interface = "rack0"
+address = "dhcp"
+[[network]]
+name = "rack"
+role = "rack"
+interface = "rack1"
+address = "10.10.0.1/24"
+dhcp = "off"
+dns = "own"
+"#;
+
+/// Debian's dnsmasq on the router.
+fn dnsmasq(net: &Net, more: &[&str]) -> Running {
+    let mut command = net.command("router", "dnsmasq");
+    command.args([
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--pid-file=",
+        "--user=root",
+    ]);
+    command.args([
+        "--leasefile-ro",
+        "--interface=up0",
+        "--except-interface=lo",
+        "--bind-interfaces",
+    ]);
+    command
+        .args(["--no-resolv", "--no-hosts"])
+        .args(more)
+        .stdin(Stdio::null());
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    Running(quiet.spawn().unwrap())
+}
+
+const ADDRESSES: [&str; 3] = [
+    "--port=0",
+    "--dhcp-authoritative",
+    "--dhcp-range=10.78.0.100,10.78.0.150,2m",
+];
+
+/// Our addresses on an interface, as the kernel has them.
+fn addresses(net: &Net, interface: &str) -> Vec<String> {
+    let said = net.run("server", "ip", &["-4", "-o", "addr", "show", "dev", interface]);
+    let address = |line: &str| line.split_whitespace().nth(3).map(str::to_owned);
+    text(&said).lines().filter_map(address).collect()
+}
+
+fn leased(net: &Net) -> bool {
+    let found = addresses(net, "rack0");
+    found.len() == 1 && found[0].starts_with("10.78.0.1") && found[0].ends_with("/24")
+}
+
+/// What the page of services says of DHCP.
+fn dhcp(appliance: &Appliance<'_>) -> String {
+    let said = appliance.ask(&["service", "status"]);
+    let line = said.lines().find(|line| line.contains("dhcp"));
+    line.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn beside_a_dhcp_server_an_appliance_told_nothing_takes_an_address_and_only_adds_boot_information() {
+    let net = Net::bare();
+    let _server = dnsmasq(&net, &ADDRESSES);
+    let appliance = Appliance::start_with(&net, TOLD_NOTHING, &[]);
+    assert!(
+        appliance.log().contains("rackbar: serving rack 10.78.0.1"),
+        "{}",
+        appliance.log()
+    );
+    assert!(leased(&net), "{:?}", addresses(&net, "rack0"));
+    appliance.until("it stands beside the server", || {
+        dhcp(&appliance).contains("adding boot information on rack")
+    });
+}
+
+/// Spanning tree holds a port for half a minute, or the server starts after us: silence was taken for a network without
+/// one.
+#[test]
+fn a_dhcp_server_that_is_heard_late_gives_the_appliance_its_address_after_all() {
+    let net = Net::bare();
+    let appliance = Appliance::start_with(&net, TOLD_NOTHING, &[]);
+    assert_eq!(addresses(&net, "rack0"), ["10.10.0.1/24"]);
+    appliance.until("it serves as nobody else does", || {
+        dhcp(&appliance).contains("as the DHCP server")
+    });
+    let _server = dnsmasq(&net, &ADDRESSES);
+    appliance.until("it has an address of the server's network and no other", || {
+        leased(&net)
+    });
+    appliance.until("it stands beside the server", || {
+        dhcp(&appliance).contains("adding boot information on rack")
+    });
+    // Who boots is sent to where we are now.
+    let ours = addresses(&net, "rack0")[0].trim_end_matches("/24").to_owned();
+    let file = net.run(
+        "router",
+        "curl",
+        &["-s", "-m", "10", &format!("tftp://{ours}/undionly.kpxe")],
+    );
+    assert_eq!(text(&file), "what stands for undionly.kpxe");
+}
+
+#[test]
+fn an_uplink_takes_address_route_and_resolver_from_a_dhcp_server_and_gives_them_up_with_the_lease() {
+    let net = Net::bare();
+    let ours = net.name("server");
+    ip(&format!("-n {ours} link add rack1 type veth peer name nobody"));
+    ip(&format!("-n {ours} link set nobody up"));
+    let _names = dnsmasq(&net, &["--address=/up.test/192.0.2.7"]);
+    let folder = tempfile::tempdir().unwrap();
+    let server = udhcpd(&net, folder.path());
+    let appliance = Appliance::start_with(&net, UPLINK, &[]);
+    appliance.until("the uplink has an address", || {
+        addresses(&net, "rack0") == ["10.78.0.77/24"]
+    });
+    let way = || net.routes("default");
+    let is_set = |routes: &[String]| routes.len() == 1 && routes[0].starts_with("default via 10.78.0.254 dev rack0");
+    appliance.until("the way out is set", || is_set(&way()));
+    assert!(way()[0].contains("metric 1024"), "{:?}", way());
+    // A name that only the server's resolver knows.
+    let asked = ["+short", "+time=1", "+tries=1", "@10.10.0.1", "up.test"];
+    appliance.until("names are asked of the uplink's resolver", || {
+        text(&net.run("server", "dig", &asked)).trim() == "192.0.2.7"
+    });
+
+    drop(server);
+    appliance.until("the lease is over", || {
+        addresses(&net, "rack0").is_empty() && way().is_empty()
+    });
+    assert_eq!(
+        addresses(&net, "rack1"),
+        ["10.10.0.1/24"],
+        "the rack's own address is not its server's to take"
+    );
+    let _server = udhcpd(&net, folder.path());
+    appliance.until("it is asked again", || {
+        addresses(&net, "rack0") == ["10.78.0.77/24"] && is_set(&way())
+    });
+}
+
+/// BusyBox's server on the router: its leases last seconds.
+fn udhcpd(net: &Net, folder: &Path) -> Running {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let settings = format!(
+        "start 10.78.0.77\nend 10.78.0.77\ninterface up0\nmin_lease 4\nlease_file {}\npidfile {}\noption subnet \
+         255.255.255.0\noption router 10.78.0.254\noption dns 10.78.0.254\noption lease 6\n",
+        at("leases"),
+        at("pid")
+    );
+    std::fs::write(at("conf"), settings).unwrap();
+    std::fs::write(at("leases"), "").unwrap();
+    let mut command = net.command("router", "busybox");
+    command.args(["udhcpd", "-f"]).arg(at("conf")).stdin(Stdio::null());
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    Running(quiet.spawn().unwrap())
+}
