@@ -13,8 +13,6 @@
 mod matching;
 mod profile;
 
-use std::path::Path;
-
 use profile::{Match, Profile, Stated};
 
 /// What a machine says about itself; text as it says it, empty when it says nothing.
@@ -127,6 +125,30 @@ pub struct Applied {
     pub source: String,
 }
 
+impl Applied {
+    fn of(profile: &Profile) -> Self {
+        Self {
+            name: profile.name.clone(),
+            source: profile.source.clone(),
+        }
+    }
+}
+
+fn read(file: &str, text: &str) -> Result<Profile, Error> {
+    toml::from_str(text).map_err(|error| Error::Unreadable {
+        file: file.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// Says whether a text is a profile as it is written; not whether what it extends is there.
+///
+/// # Errors
+/// [`Error::Unreadable`] with line and field.
+pub fn look(file: &str, text: &str) -> Result<Applied, Error> {
+    read(file, text).map(|profile| Applied::of(&profile))
+}
+
 /// A set of profiles.
 #[derive(Clone, Debug, Default)]
 pub struct Profiles(Vec<Profile>);
@@ -176,37 +198,16 @@ impl Profiles {
     ///
     /// # Errors
     /// When it cannot be read, would fit every machine, or extends what is not there.
-    pub fn add(&mut self, file: &str, text: &str) -> Result<(), Error> {
-        let unreadable = |error: toml::de::Error| Error::Unreadable {
-            file: file.to_owned(),
-            reason: error.to_string(),
-        };
-        self.take(file, toml::from_str(text).map_err(unreadable)?)
+    pub fn add(&mut self, file: &str, text: &str) -> Result<Applied, Error> {
+        let profile = read(file, text)?;
+        let applied = Applied::of(&profile);
+        self.take(file, profile)?;
+        Ok(applied)
     }
 
-    /// Adds every `*.toml` of a folder, by name; a folder that is not there adds nothing.
-    ///
-    /// # Errors
-    /// As [`Self::add`], or when a file cannot be read.
-    pub fn add_folder(&mut self, folder: &Path) -> Result<(), Error> {
-        let unreadable = |path: &Path, error: std::io::Error| Error::Unreadable {
-            file: path.display().to_string(),
-            reason: error.to_string(),
-        };
-        let entries = match std::fs::read_dir(folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(|error| unreadable(folder, error))?,
-        };
-        let mut paths: Vec<_> = entries
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .collect();
-        paths.retain(|path| path.extension().is_some_and(|kind| kind == "toml"));
-        paths.sort();
-        for path in paths {
-            let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
-            self.add(&path.display().to_string(), &text)?;
-        }
-        Ok(())
+    /// All profiles, those that only stand for others to extend included, in the order in which they were added.
+    pub fn list(&self) -> Vec<Applied> {
+        self.0.iter().map(Applied::of).collect()
     }
 
     fn take(&mut self, file: &str, profile: Profile) -> Result<(), Error> {
@@ -260,10 +261,7 @@ impl Profiles {
             for profile in line {
                 verdict.quirks.lay(&profile.quirks);
             }
-            verdict.profiles.push(Applied {
-                name: profile.name.clone(),
-                source: profile.source.clone(),
-            });
+            verdict.profiles.push(Applied::of(profile));
         }
         verdict
     }
@@ -404,27 +402,6 @@ mod tests {
         let verdict = profiles.judge(&subject("Supermicro", "SYS-1029P"));
         assert!(verdict.quirks.reset_needs_force_off && verdict.quirks.boot_override_mode_required);
         assert_eq!(verdict.profiles[0].source, "seen in rack 4");
-    }
-
-    #[test]
-    fn a_sites_folder_is_read_and_may_be_absent() {
-        let folder = std::env::temp_dir().join(format!("rackbar-profiles-{}", std::process::id()));
-        let mut profiles = Profiles::default();
-        profiles.add_folder(&folder).unwrap();
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(
-            folder.join("a.toml"),
-            "name='a'\nsource='x'\n[match]\nmodel='m'\n[quirks]\nipmi_suite=3\n",
-        )
-        .unwrap();
-        std::fs::write(folder.join("notes.txt"), "not a profile").unwrap();
-        let read = profiles.add_folder(&folder);
-        std::fs::write(folder.join("b.toml"), "name='b'\n").unwrap();
-        let error = profiles.clone().add_folder(&folder).unwrap_err().to_string();
-        std::fs::remove_dir_all(&folder).unwrap();
-        read.unwrap();
-        assert_eq!(profiles.judge(&subject("", "M")).quirks.ipmi_suite, Some(3));
-        assert!(error.contains("b.toml") && error.contains("source"), "{error}");
     }
 
     #[test]

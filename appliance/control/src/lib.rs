@@ -15,6 +15,7 @@ pub mod operations;
 mod packs;
 mod page;
 mod places;
+mod profiles;
 mod programs;
 mod repositories;
 mod saved;

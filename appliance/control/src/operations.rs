@@ -24,6 +24,7 @@ pub use crate::packs::{
     PackOrder, PackPick, PackState, RefreshState, RetiredImage, TrustedKey,
 };
 pub use crate::places::{BootControl, BootServer, BootWaiter};
+pub use crate::profiles::{HardwareProfile, ProfileSignature, ProfileToSign};
 pub use crate::programs::{NewProgram, PutProgram};
 pub use crate::repositories::{RepositoryCheck, RepositoryDone, RepositoryEntry};
 pub use crate::saved::ExportSizes;
@@ -490,6 +491,14 @@ pub trait Operations: Send + Sync + 'static {
     /// A data pack as a file.
     fn pack_file(&self, _name: &str) -> Answer<'_, PackFile> {
         none("data packs")
+    }
+    /// The hardware profiles that were read at the start, in force or not.
+    fn hardware_profiles(&self) -> Answer<'_, Vec<HardwareProfile>> {
+        none("hardware profiles")
+    }
+    /// Signs a hardware profile with the appliance's key.
+    fn sign_profile(&self, _text: String) -> Answer<'_, ProfileSignature> {
+        none("hardware profiles")
     }
     /// The caching proxy as a whole.
     fn cache(&self) -> Answer<'_, CacheState> {

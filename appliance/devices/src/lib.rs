@@ -36,7 +36,7 @@ pub use error::{Cause, Error, Interface};
 pub use health::{Health, HealthState, LogLine, Sensor};
 pub use identity::{BmcIdentity, BmcUser, BootOption, BootOverride, BootTarget, LanSettings, MediaDrive};
 pub use probe::{IpmiPresence, ProbeReport, RedfishRoot, probe};
-pub use rackbar_hw_profiles::Profiles;
+pub use rackbar_hw_profiles::{Applied as AppliedProfile, Profiles, look as look_at_profile};
 
 /// How patient we are with a BMC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

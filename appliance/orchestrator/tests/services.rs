@@ -54,6 +54,7 @@ fn spec(service: OwnService, own: Option<IpAddr>, at: &[String]) -> ServiceSpec 
         own,
         at: at.to_vec(),
         networks: vec!["lan".into()],
+        unasked: false,
     }
 }
 
@@ -249,6 +250,56 @@ async fn a_time_server_of_others_must_follow_a_clock_and_what_is_no_answer_is_no
         echo.reason.contains("no answer within"),
         "an echo was taken for an answer: {echo:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_others_that_drops_our_questions_is_refused_with_what_to_do_or_left_unasked() {
+    // It is there, for others: what we send arrives and is not answered.
+    let firewall = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let asked = Asked::new(Reach {
+        dns_port: firewall.local_addr().unwrap().port(),
+        ..Reach::default()
+    });
+    let dns = spec(OwnService::Dns, None, &["127.0.0.1".to_owned()]);
+    let failure = asked.carry_out(dns.clone()).await.result.unwrap_err();
+    assert!(
+        failure.again && failure.reason.contains("no answer within 5 s"),
+        "{failure:?}"
+    );
+    for part in [
+        "firewall",
+        "unasked = [\"dns\"]",
+        "network.lan",
+        "checks on the systems",
+    ] {
+        assert!(failure.advice.contains(part), "no {part}: {failure:?}");
+    }
+    let mut question = [0; 64];
+    while firewall.try_recv(&mut question).is_ok() {}
+
+    let told = ServiceSpec { unasked: true, ..dns };
+    let done = asked.carry_out(told.clone()).await;
+    let summary = done.result.unwrap().summary;
+    assert!(
+        summary.contains("dns at 127.0.0.1 is not asked from here, as the site says"),
+        "{summary}"
+    );
+    assert!(done.learned.is_empty(), "it was not seen to serve");
+    assert!(firewall.try_recv(&mut question).is_err(), "nothing was sent");
+    let log = ServiceSpec {
+        service: OwnService::Syslog,
+        ..told
+    };
+    let summary = asked.carry_out(log).await.result.unwrap().summary;
+    assert!(summary.contains("lost unseen"), "{summary}");
+    // A host that says no is no firewall, and hears nothing of one.
+    let closed = Asked::new(Reach {
+        dns_port: closed(),
+        ..Reach::default()
+    });
+    let dns = spec(OwnService::Dns, None, &["127.0.0.1".to_owned()]);
+    let failure = closed.carry_out(dns).await.result.unwrap_err();
+    assert!(!failure.advice.contains("firewall"), "{failure:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,9 @@ pub struct ServiceSpec {
     pub at: Vec<String>,
     /// Names of the site's networks whose systems are told.
     pub networks: Vec<String>,
+    /// The site says that the appliance cannot ask it: something on the way lets systems through and not us.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub unasked: bool,
 }
 
 impl ServiceSpec {
@@ -28,6 +31,7 @@ impl ServiceSpec {
         let at = self.at.join(", ");
         match self.own {
             Some(_) => format!("own at {at}"),
+            None if self.unasked => format!("external at {at}, not asked from here"),
             None => format!("external at {at}"),
         }
     }

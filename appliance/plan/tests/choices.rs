@@ -21,6 +21,14 @@ fn the_root_disk_is_the_one_that_fits_or_none() {
     nameless.serial = None;
     let mut four_k = disk("K", 8, DiskBus::Nvme);
     four_k.sector_bytes = 4096;
+    // What a controller's ports are told by; the second has nothing else, and so has its double.
+    let (first, second) = ("pci-0000:00:1f.2-ata-1", "pci-0000:00:1f.2-ata-2");
+    let (mut port, mut bare) = (disk("P", 8, DiskBus::Sata), disk("", 8, DiskBus::Sata));
+    (port.by_path, bare.by_path, bare.serial) = (Some(first.into()), Some(second.into()), None);
+    let mut double = bare.clone();
+    (double.name, double.size_bytes) = ("double".into(), 16 << 30);
+    let mut fork = disk("Q", 16, DiskBus::Sata);
+    fork.by_path = Some(first.into());
     let mut twin = disk("N", 8, DiskBus::Nvme);
     twin.name = "twin".into();
     // Intent, disks, and either the serials chosen or parts of the refusal.
@@ -49,6 +57,42 @@ fn the_root_disk_is_the_one_that_fits_or_none() {
             "{ bus = 'nvme' }",
             vec![&sata],
             Err(vec!["none fits", "not on the bus nvme"]),
+        ),
+        (
+            "{ by_path = 'pci-0000:00:1f.2-ata-1' }",
+            vec![&port, &bare, &sata],
+            Ok(vec!["P"]),
+        ),
+        (
+            "{ by_path = 'pci-0000:00:1f.2-ata-3' }",
+            vec![&port, &bare, &sata],
+            Err(vec![
+                "none fits",
+                "path is pci-0000:00:1f.2-ata-1, not pci-0000:00:1f.2-ata-3",
+                "path is unknown",
+            ]),
+        ),
+        (
+            "{ by_path = 'pci-0000:00:1f.2-ata-1' }",
+            vec![&port, &fork],
+            Err(vec!["2 fit"]),
+        ),
+        (
+            "{ by_path = 'pci-0000:00:1f.2-ata-1', pick = 'smallest' }",
+            vec![&port, &fork],
+            Ok(vec!["P"]),
+        ),
+        (
+            "{ by_path = 'pci-0000:00:1f.2-ata-1', max_gib = 4 }",
+            vec![&port],
+            Err(vec!["none fits", "larger than 4 GiB"]),
+        ),
+        // Chosen by its size, and then found by nothing but its path.
+        ("{ pick = 'smallest' }", vec![&bare, &sata], Ok(vec![])),
+        (
+            "{ pick = 'smallest' }",
+            vec![&bare, &double],
+            Err(vec!["none fits", "no serial and no WWN, and the path of double"]),
         ),
         ("{ serial = 'X' }", vec![&sata], Err(vec!["serial is S, not X"])),
         ("{ model = 'model 16' }", vec![&nvme, &sata], Ok(vec!["S"])),

@@ -218,3 +218,53 @@ proptest! {
         }
     }
 }
+
+/// Disks of one controller: some with a path, some of them with the same.
+fn ports() -> impl Strategy<Value = Vec<Disk>> {
+    let one = (prop::option::of(0u8..3), 8u64..20, any::<bool>());
+    prop::collection::vec(one, 0..5).prop_map(|ports| {
+        let disks = ports.into_iter().enumerate().map(|(index, (port, gib, named))| {
+            let mut disk = disk(&format!("S{index}"), gib, DiskBus::Sata);
+            disk.by_path = port.map(|port| format!("pci-0000:00:1f.2-ata-{port}"));
+            disk.serial = disk.serial.filter(|_| named);
+            disk
+        });
+        disks.collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_root_disk_by_path_is_the_one_at_that_path_or_none(disks in ports(), mirror: bool) {
+        let root = format!("{{ by_path = 'pci-0000:00:1f.2-ata-1', mirror = {mirror} }}");
+        // Only the chosen disk is emptied: others need no name then.
+        let text = SITE.replace("ROOT", &root).replace("erase_disks = \"all\"", "erase_disks = \"root\"");
+        let parsed = Site::parse(&text);
+        // A mirror of two is never of one path: the site file itself is wrong.
+        prop_assert_eq!(parsed.is_err(), mirror);
+        if mirror {
+            return Ok(());
+        }
+        let site = parsed.expect("it is right");
+        let wanted = Some("pci-0000:00:1f.2-ata-1".to_owned());
+        let there: Vec<Disk> = disks.iter().filter(|disk| disk.by_path == wanted).cloned().collect();
+        let made = plan(&site, &facts(vec![node(0, disks.clone())]), &Scope::default(), Timestamp(1));
+        let targets = made.actions.iter().find_map(|action| match &action.kind {
+            ActionKind::WriteImage { target, .. } => Some(target.disks().to_vec()),
+            _ => None,
+        });
+        match &there[..] {
+            [one] => {
+                let targets = targets.unwrap_or_else(|| panic!("{:?} of {disks:?}", made.refused));
+                prop_assert_eq!(targets.len(), 1);
+                prop_assert_eq!((&targets[0].by_path, &targets[0].serial), (&one.by_path, &one.serial));
+            }
+            _ => {
+                prop_assert!(targets.is_none(), "{targets:?} of {disks:?}");
+                let reasons = format!("{:?}", made.refused);
+                let sizes = disks.iter().all(|disk| reasons.contains(&format!("{}.0 GiB", disk.size_bytes >> 30)));
+                prop_assert!(sizes, "every candidate is listed: {reasons}");
+            }
+        }
+    }
+}

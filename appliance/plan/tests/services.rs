@@ -251,3 +251,41 @@ fn a_site_without_services_and_a_role_in_memory_plan_none() {
     assert!(!plan.is_empty() && services(&plan).is_empty(), "{:?}", ids(&plan));
     assert!(plan.inputs.services.is_empty());
 }
+
+#[test]
+fn what_the_site_says_is_unasked_is_planned_so_unless_another_network_lets_it_be_asked() {
+    let text = SITE.replace("proxy = \"own\"", "proxy = \"own\"\nunasked = [\"ntp\"]");
+    let facts = rack(1);
+    let spec = |site: &Site| {
+        let plan = all(site, &facts);
+        let ntp = services(&plan)
+            .into_iter()
+            .find(|action| action.id.0.ends_with("/ntp"))
+            .cloned();
+        let action = ntp.expect("the checks need it");
+        let ActionKind::Service(spec) = action.kind else {
+            unreachable!()
+        };
+        (spec.unasked, spec.wanted(), action.reason)
+    };
+    let (unasked, wanted, _) = spec(&own_site(&text));
+    assert!(
+        !unasked && !wanted.contains("not asked"),
+        "network fast may be asked: {wanted}"
+    );
+    let both = text.replace("syslog = ", "unasked = [\"ntp\", \"syslog\"]\nsyslog = ");
+    let (unasked, wanted, reason) = spec(&own_site(&both));
+    assert!(unasked && wanted.ends_with("not asked from here"), "{wanted}");
+    assert!(reason.contains("cannot ask it"), "{reason}");
+    // That it was missed once, before the site said so, keeps no plan busy.
+    let mut seen = rack(0);
+    saw(&mut seen, OwnService::Syslog, &["10.20.0.9:514"], false, "no answer");
+    assert!(services(&all(&own_site(&both), &seen)).is_empty());
+    assert_eq!(services(&all(&own_site(&text), &seen)).len(), 1);
+    for (wrong, words) in [("dns", "the appliance's own"), ("syslog", "is off")] {
+        let text = SITE.replace("proxy = \"own\"", &format!("proxy = \"own\"\nunasked = [\"{wrong}\"]"));
+        let problems = Site::parse_for(&text, &OwnService::ALL.into()).unwrap_err();
+        let told = problems.iter().any(|problem| problem.to_string().contains(words));
+        assert!(told, "{problems:?}");
+    }
+}

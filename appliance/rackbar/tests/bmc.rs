@@ -202,3 +202,78 @@ fn profiles_of_a_site_rule_its_bmcs_and_one_that_cannot_be_read_is_told() {
     }
     assert!(!given_back(&Hall::open()), "without the profile too");
 }
+
+#[test]
+fn a_signed_profile_counts_only_as_it_was_signed_and_by_whom_is_shown() {
+    let ours = "name = \"ours\"\nsource = \"seen in our hall\"\n[match]\nmanufacturer = \"virtual*\"\n\
+                [quirks]\nsession_given_back = true\n";
+    // Somebody else's appliance signs it.
+    let maker = Hall::open();
+    let file = maker.folder.path().join("ours.toml");
+    std::fs::write(&file, ours).unwrap();
+    maker.ask(&["profile", "sign", &file.display().to_string()]).well();
+    let signature = std::fs::read_to_string(maker.folder.path().join("ours.toml.sig")).unwrap();
+    let key = signature.split(' ').nth(1).unwrap().to_owned();
+    assert!(
+        maker.ask(&["pack", "list"]).well().contains(&key),
+        "the key that it shows"
+    );
+    assert!(
+        maker.audit().contains("sign hardware profile ours"),
+        "{}",
+        maker.audit()
+    );
+    let none = maker.ask(&["profile", "sign", "/nonexistent"]).failed(1);
+    assert!(none.contains("/nonexistent"), "{none}");
+
+    let here = |text: &str, trust: &str| {
+        let (text, signature) = (text.to_owned(), signature.clone());
+        let trust = format!("\n[packs]\ntrust = [{trust}]\n[profiles]\nsigned_only = true\n");
+        Hall::prepared_with(&trust, move |folder| {
+            let profiles = folder.join("hw-profiles");
+            std::fs::create_dir(&profiles).unwrap();
+            std::fs::write(profiles.join("ours.toml"), text).unwrap();
+            std::fs::write(profiles.join("ours.toml.sig"), signature).unwrap();
+        })
+    };
+    let listed = |hall: &Hall| {
+        let list = hall.json(&["profile", "list"]);
+        let list = list.as_array().unwrap().clone();
+        assert!(
+            list.iter()
+                .filter(|one| one["place"] == "shipped")
+                .all(|one| one["in_use"] == true)
+        );
+        list.into_iter().find(|one| one["name"] == "ours").unwrap()
+    };
+    let trusted = here(ours, &format!("\"{key}\""));
+    let shown = listed(&trusted);
+    assert_eq!(
+        (&shown["in_use"], shown["key"].as_str()),
+        (&true.into(), Some(key.as_str())),
+        "{shown}"
+    );
+    assert_eq!(shown["signer"], "named in rackbar.toml");
+    assert!(given_back(&trusted), "{:?}", trusted.bmc.requests());
+    let table = trusted.ask(&["profile", "list"]).well();
+    assert!(table.contains("in force") && table.contains(&key[..16]), "{table}");
+
+    let changed = here(&ours.replace("our hall", "our hell"), &format!("\"{key}\""));
+    let shown = listed(&changed);
+    assert_eq!(shown["in_use"], false, "{shown}");
+    assert!(
+        shown["why_not"].as_str().unwrap().contains("changed or damaged after"),
+        "{shown}"
+    );
+    assert!(!given_back(&changed));
+    let events = changed.ask(&["events", "--json"]).well();
+    assert!(
+        events.contains("ours.toml") && events.contains("the others are"),
+        "{events}"
+    );
+
+    let stranger = here(ours, "");
+    let shown = listed(&stranger);
+    assert!(shown["why_not"].as_str().unwrap().contains("does not trust"), "{shown}");
+    assert!(!given_back(&stranger));
+}

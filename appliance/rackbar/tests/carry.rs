@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Appliance, rackbar};
@@ -73,117 +73,147 @@ fn too_large() -> Vec<u8> {
     out
 }
 
+/// Two appliances, and what the first one saved.
+struct Move {
+    first: Appliance,
+    second: Appliance,
+    words: String,
+    tool: String,
+    // Behind the daemons, which it outlives so.
+    folder: tempfile::TempDir,
+}
+
+impl Move {
+    /// The first has a program and a pinned image; the second another image of that name, and one of its own.
+    fn begin() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Appliance::start(&folder.path().join("first"));
+        let (words, tool) = (first.file("pass", WORDS), program(folder.path()));
+        let tiny = first.file("tiny.raw", disk(IMAGE, 1));
+        first.ask(&["program", "add", &tool]).well();
+        first
+            .ask(&["os", "add", &tiny, "--name", "tiny", "--user", "anna"])
+            .well();
+        first.ask(&["os", "pin", "tiny"]).well();
+        let second = Appliance::start(&folder.path().join("second"));
+        let other = second.file("other.raw", disk(1 << 20, 2));
+        for name in ["tiny", "other"] {
+            second.ask(&["os", "add", &other, "--name", name]).well();
+        }
+        Self {
+            folder,
+            first,
+            second,
+            words,
+            tool,
+        }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Saves the first one's state as this file; gives what was said before.
+    fn save(&self, name: &str, more: &[&str]) -> (String, String) {
+        let file = self.at(name).display().to_string();
+        let arguments = [&["export", &file, "--passphrase-file", &self.words], more].concat();
+        let said = self.first.ask(&arguments);
+        let words = said.err.clone();
+        said.well();
+        (file, words)
+    }
+
+    /// Puts a file into the second one.
+    fn put(&self, file: &str, token: &Path) -> common::Said {
+        self.second
+            .by(token, &["import", file, "--passphrase-file", &self.words], "")
+    }
+
+    fn lists(&self, token: &Path) -> [Value; 2] {
+        [["os", "list"], ["program", "list"]].map(|what| json(&self.second, token, &what))
+    }
+}
+
 #[test]
 fn programs_and_images_travel_with_the_state_and_are_used_where_it_is_put_in() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    let first = Appliance::start(&at("first"));
-    let words = first.file("pass", WORDS);
-    let tool = program(folder.path());
-    let tiny = first.file("tiny.raw", disk(IMAGE, 1));
-    first.ask(&["program", "add", &tool]).well();
-    first
-        .ask(&["os", "add", &tiny, "--name", "tiny", "--user", "anna"])
-        .well();
-    first.ask(&["os", "pin", "tiny"]).well();
-    let saved = at("saved").display().to_string();
-    let before = first.memory();
-    let said = first.ask(&["export", &saved, "--passphrase-file", &words]);
+    let mut both = Move::begin();
+    let before = both.first.memory();
+    let (saved, said) = both.save("saved", &[]);
     assert!(
-        said.err.contains("1 programs") && said.err.contains("1 images (168 MB)"),
-        "{said:?}"
+        said.contains("1 program (") && said.contains("1 image (168 MB)"),
+        "{said}"
     );
-    said.well();
-    assert!(first.memory() < before + GROWTH, "{} from {before}", first.memory());
-    let whole = std::fs::read(&saved).unwrap();
-    assert!(whole.len() > IMAGE);
-    let small = at("small").display().to_string();
-    let said = first.ask(&["export", &small, "--passphrase-file", &words, "--without-images"]);
-    assert!(said.err.contains("are left out"), "{said:?}");
-    said.well();
+    let grown = both.first.memory().saturating_sub(before);
+    assert!(grown < GROWTH, "{grown}");
+    assert!(std::fs::metadata(&saved).unwrap().len() > IMAGE as u64);
+    let (small, said) = both.save("small", &["--without-images"]);
+    assert!(said.contains("left out: 1 image"), "{said}");
     assert!(std::fs::metadata(&small).unwrap().len() < IMAGE as u64 / 4);
 
-    let mut second = Appliance::start(&at("second"));
-    let (own, token) = (second.fingerprint().to_owned(), second.run_folder().join("admin-token"));
-    let other = second.file("other.raw", disk(1 << 20, 2));
-    for name in ["tiny", "other"] {
-        second.ask(&["os", "add", &other, "--name", name]).well();
-    }
-    let was = json(&second, &token, &["os", "list"]);
-    // Damaged in the image and in the program, cut off, too large, and no state at all: each changes nothing.
-    let tried = second.file("tried", "");
-    let mut last = whole.clone();
-    let end = last.len() - (1 << 20);
-    last[end] ^= 1;
-    let mut middle = whole.clone();
-    let elf = std::fs::read(&tool).unwrap();
-    let start = middle.windows(64).position(|part| part == &elf[..64]).unwrap();
-    middle[start + 100] ^= 1;
-    for (file, code, complaint) in [
-        (&last[..], 1, "damaged: its digest does not fit"),
-        (&middle, 1, "damaged: its digest does not fit"),
-        (&whole[..IMAGE / 2], 1, "ends too early"),
-        (&too_large(), 6, "can be used here"),
-        (b"no state at all, but a letter", 1, "no export of Rackbar"),
-    ] {
-        std::fs::write(&tried, file).unwrap();
-        let said = second
-            .ask(&["import", &tried, "--passphrase-file", &words])
-            .failed(code);
-        assert!(said.contains(complaint), "{complaint}: {said}");
-        assert_eq!(json(&second, &token, &["os", "list"]), was, "{complaint}");
-        assert_eq!(
-            json(&second, &token, &["program", "list"]),
-            serde_json::json!([]),
-            "{complaint}"
-        );
-        assert!(!at("second/data/import").exists(), "{complaint}");
-    }
-    assert_eq!(second.fingerprint(), own);
-
-    let before = second.memory();
-    let said = second.ask(&["import", &saved, "--passphrase-file", &words]);
+    let (before, own) = (both.second.memory(), both.second.run_folder().join("admin-token"));
+    let said = both.put(&saved, &own);
     assert!(said.err.contains("with 1 program and 1 image"), "{said:?}");
     said.well();
-    assert!(second.memory() < before + GROWTH, "{} from {before}", second.memory());
-    second.await_service();
-    assert_eq!(second.fingerprint(), first.fingerprint());
-    let token = first.run_folder().join("admin-token");
-    let (list, there) = (
-        json(&second, &token, &["os", "list"]),
-        json(&first, &token, &["os", "list"]),
+    let grown = both.second.memory().saturating_sub(before);
+    assert!(grown < GROWTH, "{grown}");
+    both.second.await_service();
+    assert_eq!(both.second.fingerprint(), both.first.fingerprint());
+    let token = both.first.run_folder().join("admin-token");
+    let [images, programs] = both.lists(&token);
+    assert_eq!(names(&images), ["other", "tiny"]);
+    let there = json(&both.first, &token, &["os", "list"]);
+    assert_eq!(images[1], there[0], "all that is kept of it came along");
+    assert!(
+        images[1]["pinned"].is_string() && images[1]["user"] == "anna",
+        "{images}"
     );
-    assert_eq!(names(&list), ["other", "tiny"]);
-    assert_eq!(list[1], there[0], "all that is kept of it came along");
-    assert!(list[1]["pinned"].is_string() && list[1]["user"] == "anna", "{list}");
-    assert_eq!(
-        json(&second, &token, &["program", "list"]),
-        json(&first, &token, &["program", "list"])
+    assert_eq!(programs, json(&both.first, &token, &["program", "list"]));
+    let content = format!(
+        "second/data/programs/{}.program",
+        programs[0]["sha256"].as_str().unwrap()
     );
-    let sha256 = json(&second, &token, &["program", "list"])[0]["sha256"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert_eq!(
-        std::fs::read(at("second/data/programs").join(format!("{sha256}.program"))).unwrap(),
-        elf
-    );
+    let elf = std::fs::read(&both.tool).unwrap();
+    assert_eq!(std::fs::read(both.at(&content)).unwrap(), elf);
     // Put to use: a pack is made of the image, which is read through for that.
-    let pack = at("tiny.pack").display().to_string();
-    second
-        .by(
-            &token,
-            &["pack", "create", "moved", "--image", "tiny", "--to", &pack],
-            "",
-        )
-        .well();
-    rackbar(folder.path(), &["pack", "verify", &pack], "").well();
-    assert!(!at("second/data/import").exists());
+    let pack = both.at("tiny.pack").display().to_string();
+    let making = ["pack", "create", "moved", "--image", "tiny", "--to", &pack];
+    both.second.by(&token, &making, "").well();
+    rackbar(both.folder.path(), &["pack", "verify", &pack], "").well();
+    assert!(!both.at("second/data/import").exists());
 
     // A state without images leaves those alone that are there.
-    second
-        .by(&token, &["import", &small, "--passphrase-file", &words], "")
-        .well();
-    second.await_service();
-    assert_eq!(names(&json(&second, &token, &["os", "list"])), ["other", "tiny"]);
+    both.put(&small, &token).well();
+    both.second.await_service();
+    assert_eq!(both.lists(&token)[0], images);
+}
+
+#[test]
+fn a_state_that_is_damaged_cut_or_has_no_room_changes_nothing_here() {
+    let both = Move::begin();
+    let (saved, _) = both.save("saved", &[]);
+    let (whole, elf) = (std::fs::read(&saved).unwrap(), std::fs::read(&both.tool).unwrap());
+    let (own, was) = (both.second.fingerprint(), both.second.run_folder().join("admin-token"));
+    let before = both.lists(&was);
+    let flipped = |at: usize| {
+        let mut file = whole.clone();
+        file[at] ^= 1;
+        file
+    };
+    let program = whole.windows(64).position(|part| part == &elf[..64]).unwrap();
+    let tried = both.at("tried").display().to_string();
+    for (file, code, complaint) in [
+        (flipped(whole.len() - (1 << 20)), 1, "damaged: its digest does not fit"),
+        (flipped(program + 100), 1, "damaged: its digest does not fit"),
+        (whole[..IMAGE / 2].to_vec(), 1, "ends too early"),
+        (too_large(), 6, "can be used here"),
+        (b"no state at all, but a letter".to_vec(), 1, "no export of Rackbar"),
+    ] {
+        std::fs::write(&tried, file).unwrap();
+        let said = both.put(&tried, &was).failed(code);
+        assert!(said.contains(complaint), "{complaint}: {said}");
+        assert_eq!(both.lists(&was), before, "{complaint}");
+        assert!(!both.at("second/data/import").exists(), "{complaint}");
+    }
+    assert_eq!(both.second.fingerprint(), own);
+    assert!(!both.at("second/data/rackbar.before-import").exists());
 }

@@ -8,6 +8,7 @@
 //! After a restart each file's size is compared at once and its digest in the background. What is not what it was
 //! goes to `broken/` and is no longer served; [`Images::problems`] says so.
 
+mod carried;
 mod detect;
 mod installer;
 mod mounted;
@@ -27,7 +28,6 @@ use std::thread::JoinHandle;
 use rackbar_model::{Digest, ImageEntry, ImageFormat};
 
 use crate::budget::is_memory;
-use crate::carry::{Carried, IMAGES};
 use crate::keep::{self, Mib};
 use crate::{Artifact, Artifacts};
 use installer::{digests, parts};
@@ -216,19 +216,6 @@ impl Shared {
         self.folder.join(format!("{name}.json"))
     }
 
-    /// Where what is kept of an entry may be.
-    fn records_of(&self, entry: &ImageEntry, held: bool) -> Vec<PathBuf> {
-        if held {
-            return vec![self.held(entry)];
-        }
-        let beside = |ending: &str| self.folder.join(format!("{}.{ending}", entry.name));
-        vec![
-            beside(standing::ENDING),
-            beside(upkeep::ENDING),
-            self.record(&entry.name),
-        ]
-    }
-
     /// Opens an entry's file and serves it.
     fn serve(&self, entry: &ImageEntry) -> Result<(), ImageError> {
         let path = self.data_of(entry);
@@ -350,26 +337,6 @@ impl Images {
     /// Bytes taken, uploads under way included, and bytes that may be taken in all.
     pub fn space(&self) -> (u64, u64) {
         (self.shared.state().used(), self.shared.budget)
-    }
-
-    /// All images of our own with all that is kept of them, those that only runs under way need included, open to be carried
-    /// elsewhere. Images in data packs are not among them.
-    ///
-    /// # Errors
-    /// When one cannot be opened or read.
-    pub fn carried(&self) -> Result<Vec<Carried>, ImageError> {
-        let state = self.shared.state();
-        let mut all = Vec::new();
-        let held = state.held.iter().map(|entry| (entry, true));
-        for (entry, held) in state.entries.values().map(|entry| (entry, false)).chain(held) {
-            let data = self.shared.data_of(entry);
-            let content = Carried::content(IMAGES, &data, entry.bytes, entry.sha256);
-            all.push(content.map_err(ImageError::io("open", &data))?);
-            for path in self.shared.records_of(entry, held) {
-                all.extend(Carried::record(IMAGES, &path).map_err(ImageError::io("read", &path))?);
-            }
-        }
-        Ok(all)
     }
 
     /// What was found wrong with images since the start, a sentence each.

@@ -16,6 +16,7 @@ mod packs;
 mod paging;
 mod plans;
 mod problem;
+mod profiles;
 mod programs;
 mod proof;
 mod refresh;
@@ -114,6 +115,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(images::list))
         .routes(routes!(images::put, images::remove))
         .routes(routes!(images::set_standing))
+        .routes(routes!(profiles::list))
+        .routes(routes!(profiles::sign))
         .routes(routes!(programs::list))
         .routes(routes!(programs::put, programs::remove))
         .routes(routes!(refresh::set_upstream))

@@ -65,6 +65,7 @@ fn service() -> Action {
             own: None,
             at: vec![at.clone()],
             networks: vec!["lan".into()],
+            unasked: false,
         }),
         changes: vec![Change {
             what: "dns service".into(),

@@ -275,12 +275,14 @@ async fn services(State(context): State<Context>, Viewer(user): Viewer, headers:
     let services = view::service_rows(&context.rack, false);
     // The services are told also where this cannot be.
     let boot = context.operations.boot_control().await.ok();
+    let profiles = context.operations.hardware_profiles().await.unwrap_or_default();
     render(
         "services.html",
         context! {
             page => "services",
             services => shown(&services),
             boot => shown(&boot),
+            profiles => shown(&profiles),
             ..frame(&context, &headers, &user)
         },
     )

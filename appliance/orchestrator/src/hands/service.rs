@@ -28,6 +28,8 @@ const ADDRESSES: usize = 4;
 enum Miss {
     /// It could not be asked from here.
     NoWay(String),
+    /// It was asked, and nothing at all came back: it is off, or something on the way drops the question.
+    Silent,
     /// It was asked.
     Missing(String),
 }
@@ -36,13 +38,17 @@ impl Miss {
     fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::NetworkUnreachable => Self::NoWay("the appliance has no route to it".into()),
+            ErrorKind::TimedOut => Self::Silent,
             ErrorKind::ConnectionRefused => Self::Missing("nothing listens there".into()),
             _ => Self::Missing(error.to_string()),
         }
     }
 
-    fn silent() -> Self {
-        Self::Missing(format!("no answer within {} s", ASK.as_secs()))
+    fn says(&self) -> String {
+        match self {
+            Self::NoWay(why) | Self::Missing(why) => why.clone(),
+            Self::Silent => format!("no answer within {} s", ASK.as_secs()),
+        }
     }
 }
 
@@ -51,6 +57,7 @@ impl Appliance {
     pub(super) async fn service(&self, task: &mut Task, spec: &ServiceSpec) -> Done {
         match spec.own {
             Some(address) => self.own_service(task, spec, address).await,
+            None if spec.unasked => unasked(spec),
             None => self.external_service(task, spec).await,
         }
     }
@@ -104,7 +111,7 @@ impl Appliance {
         for (number, at) in spec.at.iter().cloned().enumerate() {
             asked.spawn(async move {
                 let answer = timeout(ASK, ask(service, &at, ports)).await;
-                (number, at, answer.unwrap_or_else(|_| Err(Miss::silent())))
+                (number, at, answer.unwrap_or(Err(Miss::Silent)))
             });
         }
         let mut answers = asked.join_all().await;
@@ -144,7 +151,7 @@ fn judged(spec: &ServiceSpec, answers: &[(String, Result<String, Miss>)]) -> Don
     let name = spec.service.name();
     let line = |(at, answer): &(String, Result<String, Miss>)| match answer {
         Ok(says) => format!("{at}: {says}"),
-        Err(Miss::NoWay(why) | Miss::Missing(why)) => format!("{at}: {why}"),
+        Err(miss) => format!("{at}: {}", miss.says()),
     };
     let lines: Vec<String> = answers.iter().map(line).collect();
     let there: Vec<&str> = answers
@@ -154,7 +161,7 @@ fn judged(spec: &ServiceSpec, answers: &[(String, Result<String, Miss>)]) -> Don
         .collect();
     let missing = answers
         .iter()
-        .filter(|(_, answer)| matches!(answer, Err(Miss::Missing(_))));
+        .filter(|(_, answer)| matches!(answer, Err(Miss::Missing(_) | Miss::Silent)));
     if !there.is_empty() {
         let seen = ServiceSeen {
             serves: true,
@@ -166,6 +173,7 @@ fn judged(spec: &ServiceSpec, answers: &[(String, Result<String, Miss>)]) -> Don
             .unchanged()
             .and(Learned::Service(seen));
     }
+    let silent = answers.iter().any(|(_, answer)| matches!(answer, Err(Miss::Silent)));
     if missing.count() == 0 {
         let summary = format!("{name} could not be asked from here, so the systems' own checks must show it");
         return Done::well(summary).with_details(lines).unchanged();
@@ -173,7 +181,39 @@ fn judged(spec: &ServiceSpec, answers: &[(String, Result<String, Miss>)]) -> Don
     let says = format!("missing when it was last asked: {}", lines.join("; "));
     let seen = ServiceSeen { serves: false, says };
     let reason = format!("{name} is not there: {}", lines.join("; "));
-    Done::failed(reason, advice(spec), true).and(Learned::Service(seen))
+    let advice = if silent { of_silence(spec) } else { advice(spec) };
+    Done::failed(reason, advice, true).and(Learned::Service(seen))
+}
+
+/// What to do when nothing at all comes back, which a firewall that knows the systems and not us does as well.
+fn of_silence(spec: &ServiceSpec) -> String {
+    let name = spec.service.name();
+    let network = spec.networks.first().map_or("NAME", String::as_str);
+    format!(
+        "{}. If a firewall lets the systems ask it and not the appliance, let the appliance through, or write \
+         unasked = [\"{name}\"] into network.{network} of the site file: {}",
+        advice(spec),
+        shown_by(spec.service)
+    )
+}
+
+/// What shows that a service is there when we do not ask it.
+const fn shown_by(service: OwnService) -> &'static str {
+    match service {
+        OwnService::Syslog => "then nothing asks it, and what the systems log may be lost unseen",
+        OwnService::Dns | OwnService::Ntp | OwnService::Proxy => "then the checks on the systems show it",
+    }
+}
+
+/// The site says that we cannot ask it: neither there nor missing.
+fn unasked(spec: &ServiceSpec) -> Done {
+    let name = spec.service.name();
+    let summary = format!(
+        "{name} at {} is not asked from here, as the site says: {}",
+        spec.at.join(", "),
+        shown_by(spec.service)
+    );
+    Done::well(summary).unchanged()
 }
 
 /// Asks one server, as systems are told of it.
@@ -393,6 +433,7 @@ mod tests {
             own: None,
             at: vec!["a".into(), "b".into()],
             networks: vec!["lan".into()],
+            unasked: false,
         };
         let answers = |list: Vec<Result<String, Miss>>| {
             let named = list

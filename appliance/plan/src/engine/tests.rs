@@ -19,6 +19,7 @@ pub(super) fn service(id: &str) -> Action {
         own: None,
         at: vec!["10.0.0.2".into()],
         networks: vec!["lan".into()],
+        unasked: false,
     };
     Action {
         node: None,

@@ -111,22 +111,7 @@ fn fits(root: &Root, disk: &Disk, disks: &[Disk], image: &ImageEntry) -> Result<
     if portable && !named {
         return Err("removable, USB and memory-card disks are taken only when named by serial".to_owned());
     }
-    if disk.serial.is_none() && disk.wwn.is_none() && disk.by_path.is_none() {
-        return Err("it has neither serial, WWN nor path: it could not be told from another".to_owned());
-    }
-    // Two kernel devices with one serial are two paths to one disk, or a maker who numbers nothing: writing either is a
-    // gamble, and mirroring one onto the other destroys it.
-    let twin = |other: &&Disk| {
-        !std::ptr::eq(*other, disk)
-            && (other.wwn.is_some() && other.wwn == disk.wwn
-                || other.serial.is_some() && other.serial == disk.serial && other.model == disk.model)
-    };
-    if let Some(twin) = disks.iter().find(twin) {
-        return Err(format!(
-            "it has the serial or WWN of {} too: two paths to one disk?",
-            twin.name
-        ));
-    }
+    told_apart(root, disk, disks)?;
     let needed = if image.installer.is_some() {
         INSTALLED
     } else {
@@ -148,6 +133,47 @@ fn fits(root: &Root, disk: &Disk, disks: &[Disk], image: &ImageEntry) -> Result<
     }
     if disk.health.as_ref().is_some_and(|health| !health.ok) && !named {
         return Err("the disk itself reports that it is failing".to_owned());
+    }
+    Ok(())
+}
+
+/// Why a disk could be taken for another one, or another one for it.
+fn told_apart(root: &Root, disk: &Disk, disks: &[Disk]) -> Result<(), String> {
+    if disk.serial.is_none() && disk.wwn.is_none() && disk.by_path.is_none() {
+        return Err("it has neither serial, WWN nor path: it could not be told from another".to_owned());
+    }
+    // Two kernel devices with one serial are two paths to one disk, or a maker who numbers nothing: writing either is a
+    // gamble, and mirroring one onto the other destroys it.
+    let twin = |other: &&Disk| {
+        !std::ptr::eq(*other, disk)
+            && (other.wwn.is_some() && other.wwn == disk.wwn
+                || other.serial.is_some() && other.serial == disk.serial && other.model == disk.model)
+    };
+    if let Some(twin) = disks.iter().find(twin) {
+        return Err(format!(
+            "it has the serial or WWN of {} too: two paths to one disk?",
+            twin.name
+        ));
+    }
+    // One that only its path tells must have that path alone: whoever writes it looks it up by that.
+    // And who names a path means one disk, not the one of two that happens to have a serial.
+    let nameless = |disk: &Disk| disk.serial.is_none() && disk.wwn.is_none();
+    let beside = |other: &&Disk| {
+        !std::ptr::eq(*other, disk)
+            && other.by_path == disk.by_path
+            && (nameless(disk) || root.by_path.is_some() && nameless(other))
+    };
+    if let Some(other) = disks.iter().find(beside) {
+        if !nameless(disk) {
+            return Err(format!(
+                "its path is that of {} too, which has no serial and no WWN",
+                other.name
+            ));
+        }
+        return Err(format!(
+            "it has no serial and no WWN, and the path of {} too: it could not be told from it",
+            other.name
+        ));
     }
     Ok(())
 }

@@ -65,6 +65,8 @@ fn spec(name: &str, network: &Network, service: OwnService, facts: &Facts) -> Op
     };
     Some(ServiceSpec {
         service,
+        // What is ours needs no asking over the network.
+        unasked: own.is_none() && network.unasked.contains(&service),
         own,
         at,
         networks: vec![name.to_owned()],
@@ -99,6 +101,8 @@ impl<'a> Services<'a> {
                 match places.iter_mut().enumerate().find(|(_, place)| same(place)) {
                     Some((at, place)) => {
                         place.spec.networks.push(name.clone());
+                        // One network that does not mind is enough to ask.
+                        place.spec.unasked &= spec.unasked;
                         of_network.insert((name.as_str(), service), at);
                     }
                     None => {
@@ -180,6 +184,8 @@ impl<'a> Services<'a> {
         let mut actions = Vec::new();
         for (at, place) in self.places.iter().enumerate() {
             let seen = self.facts.seen.get(&(place.spec.service, place.spec.at.clone()));
+            // What was seen before the site said so says nothing any more.
+            let seen = seen.filter(|_| !place.spec.unasked);
             let gone = whole && seen.is_some_and(|seen| !seen.serves);
             if self.needed.contains(&at) || gone {
                 let observed = seen.map(|seen| seen.says.clone());
@@ -200,7 +206,9 @@ impl<'a> Services<'a> {
 fn action(place: &Place, observed: Option<String>, needed: bool) -> Action {
     let kind = ActionKind::Service(place.spec.clone());
     let used = place.spec.used();
-    let reason = if needed {
+    let reason = if needed && place.spec.unasked {
+        format!("{used}: the site says that the appliance cannot ask it, so the checks on the systems show it")
+    } else if needed {
         format!("{used}: it is proved before what needs it begins")
     } else {
         format!("{used}, and it was seen not to serve")

@@ -118,6 +118,7 @@ impl Checker<'_, '_, '_> {
             for (service, wanted) in services_of(network) {
                 self.service(name, service, wanted);
             }
+            self.unasked(name, network);
         }
     }
 
@@ -172,6 +173,25 @@ impl Checker<'_, '_, '_> {
                 &path,
                 format!("the range holds the gateway {gateway}"),
                 Some("begin behind it".to_owned()),
+            );
+        }
+    }
+
+    /// Only what is another's can be left unasked.
+    fn unasked(&mut self, name: &str, network: &Network) {
+        for service in &network.unasked {
+            let wanted = services_of(network).into_iter().find(|(one, _)| one == service);
+            let Some((_, wanted)) = wanted else { continue };
+            let what = match wanted {
+                Service::External(_) => continue,
+                Service::Own => "the appliance's own",
+                Service::Off => "off",
+            };
+            let service = service.name();
+            self.add(
+                &["network", name, "unasked"],
+                format!("`{service}` of this network is {what}: only an external service can be left unasked"),
+                Some(format!("take `{service}` out")),
             );
         }
     }

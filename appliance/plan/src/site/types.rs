@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::handoff::Handoff;
 use super::values::{Addresses, Attribute, Service};
-use crate::RestartWay;
+use crate::{OwnService, RestartWay};
 
 fn ssh_keys(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": { "type": "string", "format": "ssh-key" } })
@@ -187,6 +187,10 @@ pub struct Network {
     /// Syslog server over UDP: `host:port`, `"own"` or `"off"`.
     #[serde(default)]
     pub syslog: Service,
+    /// External services of this network that the appliance does not ask itself, because something on the way lets the
+    /// systems through and not it. The checks on the systems show them; of a log collector nothing does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unasked: Vec<OwnService>,
 }
 
 /// What a node is for: either `os` or `memory`.

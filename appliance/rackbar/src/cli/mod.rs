@@ -15,6 +15,7 @@ mod nodes;
 mod output;
 mod packs;
 mod plans;
+mod profiles;
 mod programs;
 mod proof;
 mod refresh;
@@ -134,6 +135,9 @@ pub enum Command {
     /// Carry operating systems and packages to where there is no network
     #[command(subcommand)]
     Pack(packs::Command),
+    /// See how machines of a kind are treated, and whose word that is
+    #[command(subcommand)]
+    Profile(profiles::Command),
     /// See the webhooks, and give them secrets
     #[command(subcommand)]
     Webhook(webhooks::Command),
@@ -226,6 +230,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Audit(options) => tokens::audit(&client, options, global.json).await,
         Command::Cache(command) => cache::run(&client, command, global.json).await,
         Command::Pack(command) => packs::run(&client, command, global.json).await,
+        Command::Profile(command) => profiles::run(&client, command, global.json).await,
         Command::Webhook(command) => webhooks::run(&client, command, global.json).await,
         Command::Lease(command) => services::leases(&client, command, global.json).await,
         Command::Service(command) => services::services(&client, command, global.json).await,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 use rackbar_control::client::Client;
-use rackbar_control::operations::ExportSizes;
+use rackbar_control::operations::{ExportSizes, count};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
@@ -149,13 +149,16 @@ pub async fn export(client: &Client, options: &Export) -> Result<()> {
 /// Says what will come.
 fn tell(sizes: &ExportSizes, images: bool) {
     let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
-    let program = format!("{} programs ({} MB)", sizes.programs, megabytes(sizes.program_bytes));
-    let image = format!("{} images ({} MB)", sizes.images, megabytes(sizes.image_bytes));
+    let named = |number: u64, one, many| count(usize::try_from(number).unwrap_or(usize::MAX), one, many);
+    let program = named(sizes.programs, "program", "programs");
+    let program = format!("{program} ({} MB)", megabytes(sizes.program_bytes));
+    let image = named(sizes.images, "image", "images");
+    let image = format!("{image} ({} MB)", megabytes(sizes.image_bytes));
     let store = megabytes(sizes.store_bytes);
     if images {
-        eprintln!("the state (at most {store} MB) with {program} and {image}; --without-images leaves these out");
+        eprintln!("the state (at most {store} MB) with {program} and {image}; --without-images leaves images out");
     } else {
-        eprintln!("the state (at most {store} MB) with {program}; {image} are left out");
+        eprintln!("the state (at most {store} MB) with {program}; left out: {image}");
     }
     if !sizes.images_in_packs.is_empty() {
         let names: Vec<_> = sizes.images_in_packs.iter().map(|name| output::plain(name)).collect();

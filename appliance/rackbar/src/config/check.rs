@@ -111,6 +111,7 @@ impl Checker<'_> {
             log: self.log(&raw.syslog),
             proxy: self.proxy(&raw.proxy),
             packs: self.packs(&raw.packs),
+            signed_profiles_only: raw.profiles.signed_only,
             webhooks: self.webhooks(&raw.webhook),
             admin_token,
         }

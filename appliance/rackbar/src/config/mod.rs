@@ -49,8 +49,10 @@ pub(crate) struct Config {
     pub(crate) time: Time,
     pub(crate) log: Log,
     pub(crate) proxy: Proxy,
-    /// Keys whose data packs are taken besides our own.
+    /// Keys whose data packs and signed hardware profiles are taken besides our own.
     pub(crate) packs: Vec<rackbar_packs::Key>,
+    /// Hardware profiles of the site that nobody trusted has signed are not in force.
+    pub(crate) signed_profiles_only: bool,
     pub(crate) webhooks: Vec<Hook>,
     /// SHA-256 of the admin token's text.
     pub(crate) admin_token: Option<Digest>,

@@ -1,4 +1,4 @@
-//! `[packs]`: whose data packs are taken besides our own.
+//! `[packs]`: whose data packs and signed hardware profiles are taken besides our own; `[profiles]`: whether others are.
 
 use rackbar_packs::Key;
 use serde::Deserialize;
@@ -12,6 +12,15 @@ use super::check::Checker;
 pub(super) struct RawPacks {
     #[serde(default)]
     trust: Vec<Spanned<String>>,
+}
+
+/// The section `[profiles]` as it is written.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawProfiles {
+    /// Hardware profiles of the site count only when somebody trusted has signed them.
+    #[serde(default)]
+    pub(super) signed_only: bool,
 }
 
 impl Checker<'_> {

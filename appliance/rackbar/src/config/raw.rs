@@ -34,6 +34,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) packs: super::packs::RawPacks,
     #[serde(default)]
+    pub(super) profiles: super::packs::RawProfiles,
+    #[serde(default)]
     pub(super) webhook: Vec<super::webhook::RawWebhook>,
 }
 

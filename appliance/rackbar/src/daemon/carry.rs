@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, stream};
 use rackbar_artifacts::Programs;
 use rackbar_artifacts::carry::{self, Carried, IMAGES, PROGRAMS};
 use rackbar_artifacts::images::Images;
-use rackbar_control::operations::{Body, ExportSizes, Refused};
+use rackbar_control::operations::{Body, ExportSizes, Refused, count};
 use rackbar_model::{EventKind, Severity};
 use rackbar_store::{Attached, Attachments, ExportInfo, LockState, Outgoing, Store, StoreError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -248,17 +248,14 @@ fn before(store: &Path) -> PathBuf {
 }
 
 fn in_words(info: &ExportInfo, before: &Path) -> String {
-    let count = |ending: &str, one: &str| {
-        let count = info.files.iter().filter(|file| file.name.ends_with(ending)).count();
-        format!("{count} {one}{}", if count == 1 { "" } else { "s" })
-    };
+    let of = |ending: &str| info.files.iter().filter(|file| file.name.ends_with(ending)).count();
     format!(
         "the state that Rackbar {} saved at {} is taken, with {} and {}, and the appliance starts anew with it; what was \
          there before is kept as {}, programs and images that were here stay where none of the same name came",
         info.appliance,
         info.at,
-        count(".program", "program"),
-        count(".image", "image"),
+        count(of(".program"), "program", "programs"),
+        count(of(".image"), "image", "images"),
         before.display()
     )
 }

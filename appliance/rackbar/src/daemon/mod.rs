@@ -17,6 +17,7 @@ mod network;
 mod operations;
 mod options;
 mod packs;
+mod profiles;
 mod refresh;
 mod refusals;
 mod repositories;
@@ -45,6 +46,7 @@ use rackbar_orchestrator::{Devices, Options as RackOptions, Rack, bmc, ways};
 use rackbar_services::EventSink as _;
 use rackbar_services::syslog::LogStore;
 use rackbar_store::Store;
+use rackbar_trust::Signer as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -57,9 +59,10 @@ use network::{Networks, Placed};
 use operations::Asked;
 pub(crate) use options::Options;
 use packs::Packs;
+use profiles::ProfileDoor;
 use resolv::Resolv;
 use services::{Ports, Services, status};
-use setup::{anew, check, credentials, open_store, place, profiles, start_log};
+use setup::{anew, check, credentials, open_store, place, start_log};
 use site::Site;
 use source::{Loaded, Source};
 use storage::Storage;
@@ -144,6 +147,7 @@ struct Daemon {
     works: Works,
     cache: cache::Cache,
     packs: Packs,
+    profiles: ProfileDoor,
     /// The kernel's command line.
     kernel: String,
     webhooks: Webhooks,
@@ -177,9 +181,13 @@ impl Daemon {
         let logs = block_in_place(|| logs::open(&rack, &options.data, &config));
         let services = block_in_place(|| Services::new(rack.clone(), &site, &options.boot_files, ports, logs.clone()));
         services.introduce(&config, &placed);
-        let (profiles, told) = profiles(&options.config, &options.data)?;
-        told.into_iter().for_each(|event| rack.event(None, event));
-        let devices = Arc::new(Devices::new(Vec::new(), profiles, store.clone()).of(&rack));
+        let kernel = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let ours = rackbar_packs::Key(site.signer.public_key());
+        let judge = profiles::Judge::new(&packs::trusted(ours, &config, &kernel), config.signed_profiles_only);
+        let read = block_in_place(|| profiles::load(&profiles::folders(&options.config, &options.data), &judge))?;
+        read.told.into_iter().for_each(|event| rack.event(None, event));
+        let profiles = ProfileDoor::new(read.list, site.signer.clone());
+        let devices = Arc::new(Devices::new(Vec::new(), read.profiles, store.clone()).of(&rack));
         let access = Arc::new(Access::open(store.clone())?);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -219,7 +227,8 @@ impl Daemon {
             webhooks: Webhooks::new(rack.clone(), store.clone(), &config.name),
             cache,
             packs,
-            kernel: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
+            kernel,
+            profiles,
             https_boot: HttpsBoot::new(
                 store.clone(),
                 rack.clone(),
@@ -294,7 +303,7 @@ impl Daemon {
                 keep,
                 self.services.common(),
                 self.logs.clone(),
-                (self.cache.door(), self.packs.clone()),
+                (self.cache.door(), self.packs.clone(), self.profiles.clone()),
                 self.webhooks.door(),
             )),
             access: self.access.clone(),

@@ -2,6 +2,7 @@
 //!
 //! The executor waits for the disk, so it is asked from threads that may.
 
+mod answers;
 mod hardware;
 mod places;
 
@@ -13,17 +14,19 @@ use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     Answer, Body, BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry,
-    EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog, ImagePin, ImageRefresh, ImageStanding,
-    LogLine, LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder,
-    PackState, PlanRequest, PutProgram, Refused, RepositoryCheck, RepositoryEntry, RuleMatch, RuleTry, SecretsLock,
-    SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
+    EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog, HardwareProfile, ImagePin, ImageRefresh,
+    ImageStanding, LogLine, LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile,
+    PackOrder, PackState, PlanRequest, ProfileSignature, PutProgram, Refused, RepositoryCheck, RepositoryEntry,
+    RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
-use rackbar_model::{ImageEntry, Node, ProgramEntry, Upstream};
-use rackbar_orchestrator::executor::{Executor, Expected, Install, OrderError, PlanRequest as Wanted, RunOrder};
+use rackbar_model::{ImageEntry, ProgramEntry, Upstream};
+use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
 use rackbar_orchestrator::{Consoles, Rack};
 use rackbar_plan::{Plan, PlanId, Run, RunId, Site};
 use rackbar_services::Common;
 use rackbar_services::syslog::LogStore;
+
+use answers::{expected, no_report, node, text, the_run};
 
 use super::cache::{self, CacheDoor};
 use super::carry::{self, Along};
@@ -31,6 +34,7 @@ use super::handoff::{self, HandOff};
 
 use super::keep::Keep;
 use super::packs::Packs;
+use super::profiles::ProfileDoor;
 use super::refresh::Refreshes;
 use super::refusals::{of_bmc, of_commit, of_image, of_node, of_plan, of_program, of_verify};
 use super::repositories::Repositories;
@@ -51,6 +55,7 @@ pub(super) struct Asked {
     common: Common,
     cache: CacheDoor,
     packs: Packs,
+    profiles: ProfileDoor,
     refreshes: Refreshes,
     repositories: Repositories,
     hooks: HookDoor,
@@ -65,7 +70,7 @@ impl Asked {
         keep: Keep,
         common: Common,
         logs: Option<Arc<LogStore>>,
-        (cache, packs): (CacheDoor, Packs),
+        (cache, packs, profiles): (CacheDoor, Packs, ProfileDoor),
         hooks: HookDoor,
     ) -> Self {
         let consoles = Arc::new(Consoles::new(rack.clone(), keep.folder.join("console")));
@@ -84,6 +89,7 @@ impl Asked {
             common,
             cache,
             packs,
+            profiles,
             refreshes,
             repositories,
             hooks,
@@ -159,40 +165,6 @@ impl Asked {
         let none = || Refused::Unavailable("there is no place for programs; the events say why".into());
         self.works.programs.clone().ok_or_else(none)
     }
-}
-
-fn node(rack: &Rack, name: &str) -> Result<Arc<Node>, Refused> {
-    rack.node(name)
-        .ok_or_else(|| Refused::NotFound(format!("there is no node {name:?}")))
-}
-
-fn no_report() -> Refused {
-    Refused::NotFound("no checks were run yet: `rackbar verify` runs them".into())
-}
-
-/// An expected machine as the API shows it.
-fn expected(one: Expected) -> ExpectedMachine {
-    let missing = one.shortfall();
-    let machine = one.machine;
-    let by = [
-        ("serial", machine.serial),
-        ("MAC address", machine.mac),
-        ("BMC", machine.bmc_mac),
-    ];
-    let by = by
-        .into_iter()
-        .filter_map(|(what, value)| Some(format!("{what} {}", value?)));
-    ExpectedMachine {
-        name: machine.name,
-        known_by: by.collect::<Vec<_>>().join(", "),
-        role: machine.role,
-        node: one.node.map(|node| node.name.clone()),
-        missing,
-    }
-}
-
-fn text(report: &rackbar_verify::SignedReport) -> String {
-    String::from_utf8_lossy(&report.to_bytes()).into_owned()
 }
 
 impl Operations for Asked {
@@ -431,6 +403,16 @@ impl Operations for Asked {
 
     fn pack_file(&self, name: &str) -> Answer<'_, PackFile> {
         self.packs.clone().give(name.to_owned()).boxed()
+    }
+
+    fn hardware_profiles(&self) -> Answer<'_, Vec<HardwareProfile>> {
+        let list = self.profiles.list();
+        async move { Ok(list) }.boxed()
+    }
+
+    fn sign_profile(&self, text: String) -> Answer<'_, ProfileSignature> {
+        let signed = self.profiles.sign(&text);
+        async move { signed }.boxed()
     }
 
     fn put_image(&self, image: NewImage) -> Answer<'_, ImageEntry> {
@@ -690,10 +672,4 @@ impl Operations for Asked {
         let (node, tool) = (node.to_owned(), tool.to_owned());
         self.hand_off(move |view| view.revoke(&node, &tool))
     }
-}
-
-fn the_run(executor: &Executor, id: RunId) -> Result<Arc<Run>, Refused> {
-    executor
-        .run(id)
-        .ok_or_else(|| Refused::NotFound(format!("there is no run {id}")))
 }

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use rackbar_devices::Profiles;
+use anyhow::Result;
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::Rack;
 use rackbar_services::EventSink as _;
@@ -67,29 +66,6 @@ pub(super) fn open_store(folder: &Path) -> Result<(Store, Vec<EventKind>)> {
             severity: Severity::Error,
         }],
     ))
-}
-
-/// Name of the folders with a site's own hardware profiles.
-const PROFILES: &str = "hw-profiles";
-
-/// The shipped hardware profiles, over them the site's own: those beside the configuration, then those beside the store.
-/// A profile that cannot be used is told, and the others count without it.
-///
-/// # Errors
-/// Never in a build whose tests passed.
-pub(super) fn profiles(config: &Path, data: &Path) -> Result<(Profiles, Vec<EventKind>)> {
-    let mut profiles = Profiles::shipped().context("the hardware profiles cannot be read")?;
-    let mut told = Vec::new();
-    for folder in [config.with_file_name(PROFILES), data.join(PROFILES)] {
-        if let Err(error) = profiles.add_folder(&folder) {
-            told.push(EventKind::Config {
-                source: folder.display().to_string(),
-                outcome: format!("this profile and those behind it are not in force: {error}"),
-                severity: Severity::Error,
-            });
-        }
-    }
-    Ok((profiles, told))
 }
 
 /// The configured credentials, with passwords read from their files.

@@ -164,12 +164,17 @@ impl Hall {
 
     /// The same, with something put into its folder, where the configuration lies, before the daemon starts.
     pub(crate) fn prepared(put: impl FnOnce(&std::path::Path)) -> Self {
+        Self::prepared_with("", put)
+    }
+
+    /// The same, with more in its configuration.
+    pub(crate) fn prepared_with(more: &str, put: impl FnOnce(&std::path::Path)) -> Self {
         let (net, folder) = (Net::new(), tempfile::tempdir().unwrap());
         put(folder.path());
         let machine = Arc::new(Pretend::new(PowerState::On));
         let serial = Console::new(&folder.path().join("serial.log")).unwrap();
         let (bmc, end) = start_bmc(&net, machine.clone(), serial.clone());
-        let daemon = start_daemon(&net, folder.path());
+        let daemon = start_daemon(&net, folder.path(), more);
         let mut hall = Self {
             daemon,
             folder,
@@ -326,9 +331,9 @@ fn start_bmc(net: &Net, machine: Arc<Pretend>, console: Console) -> (Arc<BmcStat
     (started.recv_timeout(PATIENCE).unwrap(), end)
 }
 
-fn start_daemon(net: &Net, folder: &std::path::Path) -> Child {
+fn start_daemon(net: &Net, folder: &std::path::Path, more: &str) -> Child {
     let path = |name: &str| folder.join(name);
-    std::fs::write(path("rackbar.toml"), CONFIG).unwrap();
+    std::fs::write(path("rackbar.toml"), format!("{CONFIG}{more}")).unwrap();
     let log = std::fs::File::create(path("log")).unwrap();
     let mut command = net.command("server", RACKBAR);
     command

@@ -320,4 +320,6 @@ fn failed_read_back(disk: &Disk) -> JobFailure {
 }
 
 #[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
 mod tests;

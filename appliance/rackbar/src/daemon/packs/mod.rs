@@ -137,6 +137,18 @@ impl Known {
     }
 }
 
+/// The keys whose signature counts here, each with why: our own, those of the configuration, and those that the kernel's
+/// command line names.
+pub(super) fn trusted(ours: Key, config: &Config, kernel: &str) -> Vec<(Key, &'static str)> {
+    let mut all = vec![(ours, "this appliance's own")];
+    all.extend(config.packs.iter().map(|key| (*key, "named in rackbar.toml")));
+    let named = kernel
+        .split_ascii_whitespace()
+        .filter_map(|word| word.strip_prefix(ARGUMENT));
+    all.extend(named.filter_map(|key| Some((key.parse().ok()?, "named by the boot medium"))));
+    all
+}
+
 impl Packs {
     /// With nothing looked at yet.
     pub(super) fn new(start: Start<'_>) -> Self {
@@ -163,13 +175,7 @@ impl Packs {
     /// The first look is waited for, since a run that is taken up again may need an image of a pack. Those that follow have
     /// a thread of their own: a stick that dies keeps whoever reads it waiting for as long as the kernel tries.
     pub(super) fn follow(&self, config: &Config, kernel: &str) {
-        let ours = Key(self.0.signer.public_key());
-        let mut all = vec![(ours, "this appliance's own")];
-        all.extend(config.packs.iter().map(|key| (*key, "named in rackbar.toml")));
-        let named = kernel
-            .split_ascii_whitespace()
-            .filter_map(|word| word.strip_prefix(ARGUMENT));
-        all.extend(named.filter_map(|key| Some((key.parse().ok()?, "named by the boot medium"))));
+        let all = trusted(Key(self.0.signer.public_key()), config, kernel);
         if self.0.looking.swap(true, Ordering::AcqRel) {
             return;
         }
