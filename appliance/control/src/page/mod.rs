@@ -8,6 +8,9 @@ mod hardware;
 mod plan_view;
 mod refresh;
 mod report;
+mod repositories;
+#[cfg(test)]
+mod repositories_tests;
 mod site;
 mod storage;
 #[cfg(test)]
@@ -49,6 +52,7 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
         .merge(works::router())
         .merge(hardware::router())
         .merge(refresh::router())
+        .merge(repositories::router())
         .merge(storage::router())
         .merge(tokens::router())
         .route_layer(middleware::from_fn_with_state(context.clone(), page_guard));

@@ -11,7 +11,7 @@ use rackbar_plan::Plan;
 use serde::Deserialize;
 
 use super::plan_view::{by_node, duration, run_state};
-use super::{Viewer, foreign_form, frame, graph, message, refresh, render, shown, trouble, view};
+use super::{Viewer, foreign_form, frame, graph, message, refresh, render, repositories, shown, trouble, view};
 use crate::Context;
 use crate::api::{
     AuditFilter, Deed, Problem, RunSummary, changes_of, commit_deed, destroyed, find_node, order_named, standing_deed,
@@ -286,7 +286,7 @@ async fn images(State(context): State<Context>, Viewer(user): Viewer, headers: H
         "images.html",
         context! {
             page => "images", images => shown(&images), sizes => shown(&sizes), refreshes => shown(&refreshes), packs => shown(&packs),
-            pack_sizes => shown(&pack_sizes), programs => shown(&programs), program_sizes => shown(&program_sizes),
+            repositories => shown(&repositories::rows(&context).await), pack_sizes => shown(&pack_sizes), programs => shown(&programs), program_sizes => shown(&program_sizes),
             ..frame(&context, &headers, &user)
         },
     )
