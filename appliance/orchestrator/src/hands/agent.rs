@@ -245,7 +245,11 @@ impl Appliance {
                     ));
                     details.extend(one.steps.iter().map(|step| format!("{}: {step}", one.disk)));
                 }
-                let summary = format!("{} disks emptied by {}", evidence.len(), method.name());
+                let disks = match evidence.len() {
+                    1 => "1 disk".to_owned(),
+                    count => format!("{count} disks"),
+                };
+                let summary = format!("{disks} emptied by {}", method.name());
                 Done::well(summary).with_details(details).and(Learned::Erased(evidence))
             }
             other => unexpected(other),
