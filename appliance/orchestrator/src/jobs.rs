@@ -192,7 +192,8 @@ impl Rack {
     /// Tells the agent that the end of a job was written down.
     pub(crate) fn noted(&self, node: NodeId, job: JobId) {
         if let Some(link) = self.agent(node) {
-            // A full channel: the agent says the end again at its next connection, and is told then.
+            // A full channel, or a connection that just ends: the agent then says the end again at each connection, which does no
+            // harm, and one that was to jump into another kernel is restarted by who waits for its system.
             let _ = link.send.try_send(ToAgent::Noted(job));
         }
     }

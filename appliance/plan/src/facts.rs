@@ -38,6 +38,13 @@ pub struct Facts {
     pub taken: BTreeSet<IpAddr>,
 }
 
+impl Facts {
+    /// True when this is the URL of the appliance's own proxy, at any of its addresses.
+    pub(crate) fn is_own_proxy(&self, url: &str) -> bool {
+        self.appliance.iter().any(|own| OwnService::Proxy.at(*own) == url)
+    }
+}
+
 /// A service the appliance can offer to installed systems.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

@@ -305,7 +305,7 @@ impl Session {
             ToAgent::Ask { id, ask } => self.obey(id, ask, facts, jobs).map_err(|error| error.to_string()),
             ToAgent::Noted(job) if jobs.noted(job) => {
                 say!("the installed kernel starts now");
-                end_machine(Signal::SIGTERM).map_err(|error| error.to_string())
+                end_machine(Signal::SIGQUIT).map_err(|error| error.to_string())
             }
             ToAgent::Noted(_) => Ok(()),
             ToAgent::Welcome(_) => Err("it welcomed us twice".to_owned()),

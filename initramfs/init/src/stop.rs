@@ -24,18 +24,30 @@ const PATIENCE_OTHERS: Duration = Duration::from_secs(2);
 pub(crate) enum End {
     /// Start again.
     Reboot,
+    /// Start the kernel that was put into memory (kexec), in place of a reset.
+    Jump,
     /// Switch off.
     PowerOff,
 }
 
 impl End {
     /// The meaning of a signal to PID 1, as in busybox and sysvinit: SIGTERM and SIGINT (which the kernel sends for
-    /// Ctrl-Alt-Del) restart, SIGUSR1 (halt) and SIGUSR2 switch off.
+    /// Ctrl-Alt-Del) restart, SIGUSR1 (halt) and SIGUSR2 switch off. SIGQUIT is ours: only who loaded a kernel and wants it
+    /// started sends it. Any other restart resets the machine, whatever somebody loaded before and gave up.
     pub(crate) fn of(signal: Signal) -> Option<Self> {
         match signal {
             Signal::SIGTERM | Signal::SIGINT => Some(Self::Reboot),
+            Signal::SIGQUIT => Some(Self::Jump),
             Signal::SIGUSR1 | Signal::SIGUSR2 => Some(Self::PowerOff),
             _ => None,
+        }
+    }
+
+    /// What reboot(2) is told where there is no kernel to jump to.
+    const fn mode(self) -> RebootMode {
+        match self {
+            Self::Reboot | Self::Jump => RebootMode::RB_AUTOBOOT,
+            Self::PowerOff => RebootMode::RB_POWER_OFF,
         }
     }
 }
@@ -46,6 +58,7 @@ pub(crate) fn signals() -> SigSet {
         Signal::SIGCHLD,
         Signal::SIGTERM,
         Signal::SIGINT,
+        Signal::SIGQUIT,
         Signal::SIGUSR1,
         Signal::SIGUSR2,
     ]
@@ -55,10 +68,10 @@ pub(crate) fn signals() -> SigSet {
 
 /// Takes the machine down; comes back only when the kernel refuses.
 pub(crate) fn take_down(end: End, services: &mut Services, watchdog: &mut Watchdog) {
-    let doing = if end == End::Reboot {
-        "restarting"
-    } else {
-        "switching off"
+    let doing = match end {
+        End::Reboot => "restarting",
+        End::Jump => "leaving for the kernel that was loaded",
+        End::PowerOff => "switching off",
     };
     say!("{doing}");
     watchdog.last_turn();
@@ -70,24 +83,17 @@ pub(crate) fn take_down(end: End, services: &mut Services, watchdog: &mut Watchd
     unmount("/data");
     unmount("/esp");
     // A kernel that is jumped to does not know that it has a watchdog to feed.
-    let jump = end == End::Reboot && kernel_is_loaded();
-    if end == End::PowerOff || jump {
+    if end != End::Reboot {
         watchdog.disarm();
     }
-    let mode = match end {
-        End::Reboot if jump => RebootMode::RB_KEXEC,
-        End::Reboot => RebootMode::RB_AUTOBOOT,
-        End::PowerOff => RebootMode::RB_POWER_OFF,
-    };
     say!("file systems are unmounted, goodbye");
     sync();
-    let Err(error) = reboot(mode);
+    if end == End::Jump {
+        let Err(error) = reboot(RebootMode::RB_KEXEC);
+        say!("the kernel does not start the one that was loaded ({error}): restarting through the firmware");
+    }
+    let Err(error) = reboot(end.mode());
     say!("the kernel refuses to go down: {error}; it is safe to switch off by hand");
-}
-
-/// True when somebody has put another kernel into memory, to be jumped to in place of a reset (kexec).
-fn kernel_is_loaded() -> bool {
-    std::fs::read("/sys/kernel/kexec_loaded").is_ok_and(|text| text.starts_with(b"1"))
 }
 
 /// SIGTERM, then SIGKILL to every process that is left.
@@ -137,11 +143,7 @@ pub(crate) fn last_stand() -> ! {
                 sync();
                 unmount("/data");
                 unmount("/esp");
-                let _ = reboot(if end == End::Reboot {
-                    RebootMode::RB_AUTOBOOT
-                } else {
-                    RebootMode::RB_POWER_OFF
-                });
+                let _ = reboot(end.mode());
             }
             Ok(None) => {}
             Err(_) => std::thread::sleep(Duration::from_secs(1)),

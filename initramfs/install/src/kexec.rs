@@ -11,7 +11,7 @@ use nix::libc;
 use rackbar_messages::JobReport;
 use rackbar_model::RootTarget;
 
-use crate::control::{fault, refuse};
+use crate::control::refuse;
 use crate::setup::Tree;
 use crate::target::Installed;
 use crate::{Machine, Result};
@@ -30,8 +30,12 @@ pub(crate) fn load(machine: &Machine, target: &RootTarget) -> Result<JobReport> 
     let arguments = arguments(&tree, &kernel)?;
     let open = |name: &str| {
         let path = format!("/boot/{name}");
-        tree.file(&path)
-            .ok_or_else(|| fault(format!("{path} cannot be opened"), ""))
+        tree.file(&path).ok_or_else(|| {
+            refuse(
+                format!("{path} cannot be opened"),
+                "restart through the firmware instead",
+            )
+        })
     };
     let kernel = open(&kernel)?;
     let initrd = initrd.map(|name| open(&name)).transpose()?;

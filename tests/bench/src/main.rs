@@ -37,7 +37,7 @@ struct Arguments {
     /// Seconds of load per figure.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// Rounds in which servers of cache, dns and ntp take turns.
+    /// Rounds in which servers of http, cache, dns and ntp take turns.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Be one of our services, for a run of this program. Takes the folder with its files.
@@ -86,7 +86,7 @@ fn services(arguments: &Arguments, wanted: impl Fn(&str) -> bool) -> Result<Vec<
         rows.extend(tftp::measure(&net)?);
     }
     if wanted("http") {
-        rows.extend(http::measure(&net, arguments.seconds)?);
+        rows.extend(http::measure(&net, arguments.seconds, arguments.rounds)?);
     }
     if wanted("cache") {
         rows.extend(cache::measure(&net, arguments.seconds, arguments.rounds)?);

@@ -80,16 +80,12 @@ impl BootDesk for Desk {
 
 /// Serves until killed.
 pub(crate) fn run(service: &str, folder: &Path) -> Result<()> {
+    if service == "http" {
+        return boot_http(folder);
+    }
     let store = Store::open(folder.join(format!("{service}.redb")))?;
     let journal = Arc::new(Journal(store));
     let common = Common::new(Arc::clone(&journal) as Arc<dyn EventSink>);
-    let files = || -> Result<Arc<Artifacts>> {
-        let artifacts = Artifacts::new();
-        for name in ["large", "boot"] {
-            artifacts.add_file(name, &folder.join("files").join(name))?;
-        }
-        Ok(Arc::new(artifacts))
-    };
     match service {
         "dhcp" => {
             let _handle = dhcp::start(addresses(), journal, common)?;
@@ -121,21 +117,11 @@ pub(crate) fn run(service: &str, folder: &Path) -> Result<()> {
         "tftp" => {
             let config = tftp::TftpConfig {
                 listen: vec!["10.88.0.1:69".parse()?],
-                artifacts: files()?,
+                artifacts: files(folder)?,
                 names: vec!["boot".into()],
                 limits: tftp::TftpLimits::default(),
             };
             let _handle = tftp::start(config, common)?;
-            wait()
-        }
-        "http" => {
-            let config = http::HttpConfig {
-                listen: vec!["10.88.0.1:80".parse()?],
-                artifacts: files()?,
-                desk: Arc::new(Desk),
-                limits: http::HttpLimits::default(),
-            };
-            let _handle = http::start(config, Common::new(Arc::new(Nowhere)))?;
             wait()
         }
         "cache" => {
@@ -186,6 +172,26 @@ pub(crate) fn run(service: &str, folder: &Path) -> Result<()> {
     }
 }
 
+/// Boot HTTP alone: events are dropped, and nothing else of it is stored.
+fn boot_http(folder: &Path) -> Result<()> {
+    let config = http::HttpConfig {
+        listen: vec!["10.88.0.1:80".parse()?],
+        artifacts: files(folder)?,
+        desk: Arc::new(Desk),
+        limits: http::HttpLimits::default(),
+    };
+    let _handle = http::start(config, Common::new(Arc::new(Nowhere)))?;
+    wait()
+}
+
+fn files(folder: &Path) -> Result<Arc<Artifacts>> {
+    let artifacts = Artifacts::new();
+    for name in ["large", "boot"] {
+        artifacts.add_file(name, &folder.join("files").join(name))?;
+    }
+    Ok(Arc::new(artifacts))
+}
+
 /// Reached through a relay, as in a data hall: no ARP probe, which the others are told to leave out too.
 fn addresses() -> dhcp::DhcpConfig {
     let pool = Range {
@@ -206,7 +212,7 @@ fn addresses() -> dhcp::DhcpConfig {
     }
 }
 
-fn wait() -> Result<()> {
+fn wait() -> ! {
     loop {
         std::thread::park();
     }

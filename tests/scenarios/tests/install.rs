@@ -161,10 +161,10 @@ async fn they_boot_their_disks_without_us(stage: &Stage, names: &[&str]) -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_of_two_disks_is_installed_and_whole() -> Result<()> {
+async fn a_mirror_of_two_disks_is_installed_and_jumped_into() -> Result<()> {
     let site = SITE.replace(
         r#"root = { pick = "smallest" }"#,
-        r#"root = { media = "ssd", mirror = true }"#,
+        "root = { media = \"ssd\", mirror = true }\nrestart = \"kexec\"",
     );
     let two_alike = |file: &mut RackFile| {
         let node = &mut file.nodes[0];
@@ -173,9 +173,18 @@ async fn a_mirror_of_two_disks_is_installed_and_whole() -> Result<()> {
         node.disks = vec![disk.clone(), disk];
     };
     let stage = prepared(&["n2"], two_alike, &site).await?;
+    let starts = || anyhow::Ok(stage.console("n2")?.matches("BdsDxe: starting").count());
+    let before = starts()?;
+    ensure!(before > 0, "the firmware does not tell what it starts");
     let (_, id) = commit_all(&stage.api).await?;
     let run = until_done(&stage.api, id, READY).await?;
     all_ready(&stage, &["n2"]).await?;
+    let jumped = done(&run, "/restart")?;
+    ensure!(jumped.contains("the installed kernel starts"), "{jumped}");
+    ensure!(
+        starts()? == before,
+        "the firmware was gone through once more, in place of a jump into the installed kernel"
+    );
     let verified = run.actions.iter().find(|(name, _)| name.0.ends_with("/verify"));
     let said = format!("{verified:?}");
     ensure!(

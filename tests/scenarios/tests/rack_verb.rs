@@ -20,7 +20,7 @@ const RACK: &str = "name = \"verbs\"\ndescription = \"one machine to try the ver
 const SOON: Duration = Duration::from_secs(180);
 
 /// The built `xtask`: what `cargo xtask test` runs as, or what Cargo built beside this test.
-fn program() -> Result<PathBuf> {
+pub(crate) fn program() -> Result<PathBuf> {
     if let Some(program) = std::env::var_os("RACKBAR_XTASK") {
         return Ok(program.into());
     }

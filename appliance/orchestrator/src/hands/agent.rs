@@ -10,7 +10,7 @@ use rackbar_model::{
     BurnIn, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, PowerState, RootTarget, SecretText,
 };
 use rackbar_plan::site::Enrol;
-use rackbar_plan::{Progress, RestartWay, StepSpec};
+use rackbar_plan::{Progress, StepSpec};
 use rackbar_ssh::HostKeyPair;
 use rackbar_store::Table;
 use tokio::sync::watch;
@@ -23,16 +23,16 @@ use crate::jobs::AskError;
 use crate::power::power_now;
 
 /// Time an agent whose connection broke needs to come back in the same boot.
-const COMES_BACK: Duration = Duration::from_secs(30);
+pub(super) const COMES_BACK: Duration = Duration::from_secs(30);
 
 /// Time between two orders to boot from the network: firmware with much memory takes minutes to its first packet.
 const NETBOOT_AGAIN: Duration = Duration::from_secs(8 * 60);
 
 /// Time a machine takes to shut our agent down.
-const GOES_DOWN: Duration = Duration::from_secs(120);
+pub(super) const GOES_DOWN: Duration = Duration::from_secs(120);
 
 /// What to do where nobody can switch a machine on but a person.
-const BY_HAND: &str = "switch it on or press its reset button, and let it boot from the network";
+pub(super) const BY_HAND: &str = "switch it on or press its reset button, and let it boot from the network";
 
 impl Appliance {
     /// Has the agent do `work`, and makes words of what it says.
@@ -417,62 +417,6 @@ impl Appliance {
             details.push(format!("its BMC did not take the boot order: {reason}"));
         }
         Done::well(summary).with_details(details)
-    }
-
-    /// Leaves our agent.
-    pub(super) async fn restart(&self, task: &mut Task, node: NodeId, way: RestartWay, target: &RootTarget) -> Done {
-        if task.taken_up || task.attempt > 1 {
-            // It may be on its way already; an agent that only lost its connection is back soon.
-            let back = tokio::time::timeout(COMES_BACK, self.rack.await_agent(node)).await;
-            if back.is_err() {
-                return Done::well("the machine has left our agent");
-            }
-        }
-        let Some(link) = self.rack.agent(node) else {
-            return Done::failed(
-                "its agent is not connected, so it cannot be restarted in good order",
-                BY_HAND,
-                true,
-            );
-        };
-        let asked = match way {
-            RestartWay::Kexec => {
-                let target = target.clone();
-                match self.job(task, node, Work::Kexec { target }).await {
-                    Ok(JobReport::Jumping) => Ok(()),
-                    other => return unexpected(other),
-                }
-            }
-            RestartWay::Firmware => link.try_ask(Ask::Reboot).await,
-        };
-        if let Err(AskError::Refused(reason)) = asked {
-            return Done::failed(
-                format!("the agent could not restart the machine: {reason}"),
-                BY_HAND,
-                true,
-            );
-        }
-        let deadline = Instant::now() + GOES_DOWN;
-        while let Some(now) = self.rack.agent(node) {
-            if now.boot != link.boot {
-                let reason = "it came back into our agent instead of its own system";
-                let advice = "look at its boot order: the network is in front of the disk, and its network boot program \
-                              did not go on to the disk";
-                return Done::failed(reason, advice, true);
-            }
-            if Instant::now() >= deadline {
-                let reason = format!(
-                    "it was told to restart and still runs our agent after {} s",
-                    GOES_DOWN.as_secs()
-                );
-                return Done::failed(reason, BY_HAND, true);
-            }
-            tokio::time::sleep(self.reach.look.min(Duration::from_millis(500))).await;
-        }
-        Done::well(match way {
-            RestartWay::Kexec => "the installed kernel starts",
-            RestartWay::Firmware => "it restarts through its firmware",
-        })
     }
 
     /// Addresses at which the installed system may be, the likeliest first.

@@ -10,6 +10,7 @@ mod bmc_setup;
 mod enrol;
 mod installer;
 mod password;
+mod restart;
 mod service;
 mod ssh;
 

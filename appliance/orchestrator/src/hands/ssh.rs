@@ -10,6 +10,7 @@ use rackbar_ssh::{Program, Session, SshError};
 use rackbar_verify::{Context, NodeReport, OverSsh, Reach, Seen, ThroughAgent, Wanted};
 
 use super::agent::unexpected;
+use super::restart::Leaving;
 use super::{Appliance, Done, Learned, Task};
 
 /// Time for one try of a connection with its login.
@@ -67,6 +68,7 @@ impl Appliance {
 
     /// Waits until the installed system answers with its host key and lets us in.
     pub(super) async fn reachable(&self, task: &mut Task, node: NodeId) -> Done {
+        let mut leaving = Leaving::new(self.rack.agent(node).as_ref(), task.taken_up);
         loop {
             let last = match self.connect(task, node, None).await {
                 Ok((session, address)) => {
@@ -88,7 +90,9 @@ impl Appliance {
             if !failure.again {
                 return last;
             }
-            if self.rack.agent(node).is_some() {
+            if let Some(link) = self.rack.agent(node)
+                && !leaving.is(&link).await
+            {
                 let reason = "it runs our agent and not its own system";
                 return Done::failed(reason, "look at its boot order and its timeline", true);
             }

@@ -11,7 +11,7 @@ use super::network::{Pool, Selectors, Wanted, account};
 use crate::rules::{Binding, shortfall};
 use crate::site::problem::did_you_mean;
 use crate::site::{Enrol, EraseDisks, MemoryRole, Role, Site};
-use crate::{Action, ActionKind, Change, DEBIAN_MIRROR, Facts, Installed, NodeFacts, OwnService, SetupDigest};
+use crate::{Action, ActionKind, Change, DEBIAN_MIRROR, Facts, Installed, NodeFacts, SetupDigest};
 
 /// What came of looking at a node.
 pub(super) enum Decision {
@@ -219,16 +219,10 @@ impl Case<'_> {
         let Some(installer) = &image.installer else {
             return Ok(());
         };
-        let ours = |proxy: &String| {
-            self.facts
-                .appliance
-                .iter()
-                .any(|own| OwnService::Proxy.at(*own) == *proxy)
-        };
         let mirror = match installer.system {
             InstallerSystem::Debian => DEBIAN_MIRROR,
         };
-        let missing = if !setup.proxy.as_ref().is_some_and(ours) {
+        let missing = if !setup.proxy.as_ref().is_some_and(|url| self.facts.is_own_proxy(url)) {
             "no network of the role uses the appliance's proxy: set `proxy = \"own\"` at one of them in the site file"
                 .to_owned()
         } else if !self.facts.mirrors.contains(mirror) {

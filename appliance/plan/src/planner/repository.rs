@@ -5,7 +5,6 @@ use rackbar_os_files::apt::{AptSource, direct, source};
 use rackbar_trust::sha256;
 
 use super::node::Case;
-use crate::OwnService;
 use crate::site::Repository;
 
 /// What of a repository the lock is not of any more, in words; `None` when the lock is of what the site file says.
@@ -28,13 +27,7 @@ impl Case<'_> {
         if self.role.repositories.is_empty() {
             return Ok(());
         }
-        let ours = |proxy: &String| {
-            self.facts
-                .appliance
-                .iter()
-                .any(|own| OwnService::Proxy.at(*own) == *proxy)
-        };
-        let Some(proxy) = setup.proxy.clone().filter(ours) else {
+        let Some(proxy) = setup.proxy.clone().filter(|url| self.facts.is_own_proxy(url)) else {
             return Err(format!(
                 "role {} has repositories, which the appliance's proxy serves, and no network of the role uses that: set \
                  `proxy = \"own\"` at one of them in the site file",

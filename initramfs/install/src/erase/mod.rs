@@ -15,6 +15,7 @@ use rackbar_model::{DiskBus, DiskRef, EraseEvidence, EraseMethod, Timestamp};
 use crate::control::{Control, io, refuse};
 use crate::disk::{Buffer, Chosen, Disk, MIB, ioctl, is_zero, release, resolve};
 use crate::{Machine, Result};
+use nvme::Standing;
 
 /// Places that are read back after overwriting, besides both ends.
 const SAMPLES: u64 = 1024;
@@ -39,11 +40,12 @@ pub(crate) fn erase(machine: &Machine, disks: &[DiskRef], method: EraseMethod, c
         let stopped = release(machine, &disk)?;
         chosen.push((wanted, disk, stopped));
     }
+    let all: Vec<Chosen> = chosen.iter().map(|(_, disk, _)| disk.clone()).collect();
     let mut evidence = Vec::new();
     for (wanted, disk, mut steps) in chosen {
         control.check()?;
         let began = now();
-        steps.extend(erase_one(&disk, method, control)?);
+        steps.extend(erase_one(&disk, &all, method, control)?);
         evidence.push(EraseEvidence {
             disk: wanted.clone(),
             model: disk.info.model.clone(),
@@ -56,23 +58,31 @@ pub(crate) fn erase(machine: &Machine, disks: &[DiskRef], method: EraseMethod, c
     Ok(JobReport::Erased(evidence))
 }
 
-/// Empties one disk; gives what was done.
-pub(crate) fn erase_one(chosen: &Chosen, method: EraseMethod, control: &Control) -> Result<Vec<String>> {
+/// Empties one disk of all that the job is for; gives what was done.
+pub(crate) fn erase_one(
+    chosen: &Chosen,
+    all: &[Chosen],
+    method: EraseMethod,
+    control: &Control,
+) -> Result<Vec<String>> {
     let disk = Disk::open(&chosen.path).map_err(io(format_args!("opening {}", chosen.path.display())))?;
     let name = &chosen.info.name;
     control.begin(format!("emptying {name} ({})", method.name()), disk.bytes());
-    let mut steps = signatures::wipe(&disk, name)?;
+    let mut steps = Vec::new();
     match method {
-        EraseMethod::Signatures => {}
-        EraseMethod::Discard => steps.push(discard(&disk, name)?),
+        EraseMethod::Signatures => steps.extend(signatures::wipe(&disk, name)?),
+        EraseMethod::Discard => {
+            steps.extend(signatures::wipe(&disk, name)?);
+            steps.push(discard(&disk, name)?);
+        }
         EraseMethod::Sanitize | EraseMethod::Crypto if chosen.info.bus == DiskBus::Nvme => {
-            let before = Remembered::of(&disk, name, control)?;
-            let crypto = method == EraseMethod::Crypto;
-            steps.extend(nvme::sanitize(disk.file(), name, crypto, control)?);
-            steps.push(before.is_gone(&disk, name, control)?);
+            steps.extend(by_itself(&disk, chosen, all, method == EraseMethod::Crypto, control)?);
         }
         EraseMethod::Sanitize | EraseMethod::Crypto => return Err(cannot(chosen, method)),
-        EraseMethod::Overwrite => steps.extend(overwrite(&disk, name, control)?),
+        EraseMethod::Overwrite => {
+            steps.extend(signatures::wipe(&disk, name)?);
+            steps.extend(overwrite(&disk, name, control)?);
+        }
     }
     disk.sync().map_err(io(format_args!("writing out {name}")))?;
     if disk.is_block() {
@@ -80,6 +90,49 @@ pub(crate) fn erase_one(chosen: &Chosen, method: EraseMethod, control: &Control)
     }
     steps.push(signatures::verify(&disk, name)?);
     Ok(steps)
+}
+
+/// An NVMe disk that erases itself. After a failed sanitize operation it takes nothing but another one: there is nothing to
+/// wipe or to remember then.
+fn by_itself(disk: &Disk, chosen: &Chosen, all: &[Chosen], crypto: bool, control: &Control) -> Result<Vec<String>> {
+    let name = &chosen.info.name;
+    let erased = namespaces(chosen, all)?;
+    let sanitize = || nvme::sanitize(disk.file(), name, crypto, &erased, control);
+    match nvme::standing(disk.file(), name, control)? {
+        Standing::Usable => {
+            let mut steps = signatures::wipe(disk, name)?;
+            let before = Remembered::of(disk, name, control)?;
+            steps.extend(sanitize()?);
+            steps.push(before.is_gone(disk, name, control)?);
+            Ok(steps)
+        }
+        Standing::Failed => {
+            let mut steps = vec![format!(
+                "{name}: a sanitize operation had failed before, so that nothing could be read for comparison"
+            )];
+            steps.extend(sanitize()?);
+            steps.extend(signatures::wipe(disk, name)?);
+            Ok(steps)
+        }
+    }
+}
+
+/// Namespaces of a disk's controller that are among those to be emptied.
+fn namespaces(chosen: &Chosen, all: &[Chosen]) -> Result<Vec<u32>> {
+    let controller = controller(&chosen.info.name);
+    let mine = all
+        .iter()
+        .filter(|other| self::controller(&other.info.name) == controller);
+    mine.map(|other| {
+        let file = std::fs::File::open(&other.path).map_err(io(format_args!("opening {}", other.path.display())))?;
+        nvme::namespace(&file, &other.info.name)
+    })
+    .collect()
+}
+
+/// `nvme0` of `nvme0n1`.
+fn controller(name: &str) -> &str {
+    name.rsplit_once('n').map_or(name, |(controller, _)| controller)
 }
 
 /// SATA and SAS disks have such commands too (ACS-4 SANITIZE DEVICE, SECURITY ERASE UNIT; SBC-4 SANITIZE). They lock a

@@ -24,6 +24,8 @@ struct Abilities {
     format: bool,
     /// FNA: bit 2, the format can be a cryptographic erase; bit 0 or 1, it touches all namespaces.
     format_attributes: u8,
+    /// NN: the highest namespace number there may be.
+    namespaces: u32,
 }
 
 impl Abilities {
@@ -32,6 +34,7 @@ impl Abilities {
             sanitize: u32::from_le_bytes(identify.get(328..332)?.try_into().ok()?),
             format: *identify.get(256)? & 2 != 0,
             format_attributes: *identify.get(524)?,
+            namespaces: u32::from_le_bytes(identify.get(516..520)?.try_into().ok()?),
         })
     }
 }
@@ -54,21 +57,103 @@ impl Status {
     }
 }
 
-/// Erases a disk by its own means; gives what it answered.
-pub(super) fn sanitize(disk: &File, name: &str, crypto: bool, control: &Control) -> Result<Vec<String>> {
-    let mut identify = vec![0; 4096];
+/// What can be asked of a disk before it is erased.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// It reads and writes.
+    Usable,
+    /// A sanitize operation of it failed: it aborts everything but another one (5.24.1).
+    Failed,
+}
+
+/// How a disk stands. One that is sanitizing itself, which an attempt that was cut off leaves behind, aborts reads and writes
+/// until it is done, so that is waited for.
+pub(super) fn standing(disk: &File, name: &str, control: &Control) -> Result<Standing> {
+    if abilities(disk, name)?.sanitize == 0 {
+        return Ok(Standing::Usable);
+    }
+    let under_way = "begun before";
+    let status = status(disk, name)?;
+    if status.state == 2 {
+        // How it ends is seen below.
+        let _ = wait(disk, name, under_way, control);
+        control.check()?;
+    }
+    Ok(match self::status(disk, name)?.state {
+        3 => Standing::Failed,
+        _ => Standing::Usable,
+    })
+}
+
+fn status(disk: &File, name: &str) -> Result<Status> {
+    let log = nvme_log(disk, 0x81, 20).map_err(io(format_args!("asking {name} how far it is")))?;
+    Status::parse(&log).ok_or_else(|| fault(format!("the sanitize log of {name} is too short"), ""))
+}
+
+fn abilities(disk: &File, name: &str) -> Result<Abilities> {
+    // CNS 1: the controller.
+    let identify = identify(disk, 0, 1).map_err(io(format_args!("asking {name} what it can do")))?;
+    Abilities::parse(&identify).ok_or_else(|| fault(format!("{name} said nothing of what it can do"), ""))
+}
+
+fn identify(disk: &File, namespace: u32, cns: u32) -> std::io::Result<Vec<u8>> {
+    let mut answer = vec![0; 4096];
     let ask = NvmeAdmin {
         opcode: 0x06,
-        // CNS 1: the controller.
-        cdw: [1, 0],
+        namespace,
+        cdw: [cns, 0],
         timeout_millis: 15_000,
-        ..NvmeAdmin::default()
     };
-    ask.send(disk, &mut identify)
-        .map_err(io(format_args!("asking {name} what it can do")))?;
-    let can = Abilities::parse(&identify).ok_or_else(|| fault(format!("{name} said nothing of what it can do"), ""))?;
+    ask.send(disk, &mut answer)?;
+    Ok(answer)
+}
+
+/// Refuses what would take other namespaces of the controller with it: they are disks of their own, which nobody named.
+fn touches_no_other(disk: &File, name: &str, can: Abilities, words: &str, erased: &[u32]) -> Result<()> {
+    // Controllers of NVMe 1.0, which know no list, have one.
+    if can.namespaces <= 1 {
+        return Ok(());
+    }
+    // CNS 2: active namespaces above the one that is given.
+    let list = identify(disk, 0, 2).map_err(io(format_args!("asking {name} for its controller's namespaces")))?;
+    let others = spared(&list, erased);
+    if others.is_empty() {
+        return Ok(());
+    }
+    let others: Vec<String> = others.iter().map(u32::to_string).collect();
+    Err(refuse(
+        format!(
+            "{words} of {name} erases every namespace of its controller, and namespace {} is not among the disks that are to be \
+             emptied",
+            others.join(", ")
+        ),
+        "name its disks as well, or choose discard or overwrite",
+    ))
+}
+
+/// The namespaces of an Active Namespace ID list (5.17.2.3) that nobody asked to erase.
+fn spared(list: &[u8], erased: &[u32]) -> Vec<u32> {
+    let (numbers, _) = list.as_chunks::<4>();
+    let active = numbers.iter().map(|bytes| u32::from_le_bytes(*bytes));
+    active
+        .take_while(|number| *number != 0)
+        .filter(|number| !erased.contains(number))
+        .collect()
+}
+
+/// Erases a disk by its own means; gives what it answered. `erased` are the namespaces of its controller that the same job
+/// empties, its own among them.
+pub(super) fn sanitize(
+    disk: &File,
+    name: &str,
+    crypto: bool,
+    erased: &[u32],
+    control: &Control,
+) -> Result<Vec<String>> {
+    let can = abilities(disk, name)?;
     match action(can, crypto) {
         Some(Action::Sanitize(kind, words)) => {
+            touches_no_other(disk, name, can, "a sanitize operation", erased)?;
             let command = NvmeAdmin {
                 opcode: 0x84,
                 cdw: [kind, 0],
@@ -81,6 +166,9 @@ pub(super) fn sanitize(disk: &File, name: &str, crypto: bool, control: &Control)
             wait(disk, name, words, control)
         }
         Some(Action::Format(kind, words)) => {
+            if can.format_attributes & 3 != 0 {
+                touches_no_other(disk, name, can, "Format NVM", erased)?;
+            }
             let command = NvmeAdmin {
                 opcode: 0x80,
                 namespace: namespace(disk, name)?,
@@ -132,8 +220,7 @@ fn action(can: Abilities, crypto: bool) -> Option<Action> {
 fn wait(disk: &File, name: &str, words: &str, control: &Control) -> Result<Vec<String>> {
     control.begin(format!("sanitizing {name} ({words})"), 65_536);
     loop {
-        let log = nvme_log(disk, 0x81, 20).map_err(io(format_args!("asking {name} how far it is")))?;
-        let status = Status::parse(&log).ok_or_else(|| fault("the sanitize log is too short", ""))?;
+        let status = status(disk, name)?;
         match status.state {
             1 | 4 => {
                 return Ok(vec![format!(
@@ -155,7 +242,7 @@ fn wait(disk: &File, name: &str, words: &str, control: &Control) -> Result<Vec<S
 }
 
 /// The namespace behind a block device.
-fn namespace(disk: &File, name: &str) -> Result<u32> {
+pub(super) fn namespace(disk: &File, name: &str) -> Result<u32> {
     use std::os::fd::AsRawFd;
     // _IO('N', 0x40)
     const NVME_IOCTL_ID: nix::libc::c_ulong = 0x4e40;
@@ -167,15 +254,8 @@ fn namespace(disk: &File, name: &str) -> Result<u32> {
 
 /// The LBA format a namespace has now (Identify Namespace, FLBAS), placed as Format NVM wants it.
 fn format_in_use(disk: &File, name: &str) -> Result<u32> {
-    let mut identify = vec![0; 4096];
-    let ask = NvmeAdmin {
-        opcode: 0x06,
-        namespace: namespace(disk, name)?,
-        cdw: [0, 0],
-        timeout_millis: 15_000,
-    };
-    ask.send(disk, &mut identify)
-        .map_err(io(format_args!("asking {name} for its format")))?;
+    let identify =
+        identify(disk, namespace(disk, name)?, 0).map_err(io(format_args!("asking {name} for its format")))?;
     let flbas = u32::from(identify.get(26).copied().unwrap_or(0));
     // Bit 4: metadata at the end of the data; bits 5 and 6: the upper part of the index.
     Ok(flbas & 0x1f | (flbas >> 5 & 3) << 12)
@@ -191,6 +271,7 @@ mod tests {
             sanitize,
             format,
             format_attributes,
+            namespaces: 1,
         };
         assert_eq!(
             action(can(3, true, 4), true),
@@ -211,13 +292,29 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_nobody_named_is_spared() {
+        let list = |numbers: &[u32]| -> Vec<u8> {
+            let mut list: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            list.resize(4096, 0);
+            list
+        };
+        assert!(spared(&list(&[1]), &[1]).is_empty());
+        assert_eq!(spared(&list(&[1, 2, 5]), &[1]), [2, 5]);
+        assert!(spared(&list(&[1, 2]), &[2, 1]).is_empty());
+        // A list that is full has no end but its own.
+        assert_eq!(spared(&[7, 0, 0, 0, 9], &[]), [7]);
+    }
+
+    #[test]
     fn answers_are_read_where_the_standard_has_them() {
         let mut identify = vec![0; 4096];
         identify[256] = 2;
         identify[328] = 0b110;
         identify[524] = 4;
+        identify[516..520].copy_from_slice(&32u32.to_le_bytes());
         let can = Abilities::parse(&identify).unwrap();
         assert_eq!((can.sanitize, can.format, can.format_attributes), (6, true, 4));
+        assert_eq!(can.namespaces, 32);
         assert_eq!(Abilities::parse(&[0; 100]), None);
         assert_eq!(
             Status::parse(&[0, 0x80, 0x0a, 0]).unwrap(),

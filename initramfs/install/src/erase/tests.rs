@@ -47,7 +47,7 @@ fn whole_disk_signatures_are_gone_as_wipefs_sees_it() {
         let (_folder, path) = disk();
         run(program, arguments, &path);
         assert_ne!(wipefs(&path), "", "{program}");
-        let steps = erase_one(&chosen(&path), EraseMethod::Signatures, &Control::default()).unwrap();
+        let steps = erase_one(&chosen(&path), &[], EraseMethod::Signatures, &Control::default()).unwrap();
         assert!(steps.iter().any(|step| step.contains("held")), "{steps:?}");
         assert_eq!(wipefs(&path), "", "{program}");
     }
@@ -64,7 +64,7 @@ fn signatures_inside_old_partitions_do_not_come_back() {
     file.write_all_at(&crate::probe::MD_MAGIC, second + crate::probe::md_at_end(100 << 20)[0])
         .unwrap();
     file.write_all_at(&[7; 4096], BYTES - (200 << 10)).unwrap();
-    let steps = erase_one(&chosen(&path), EraseMethod::Signatures, &Control::default()).unwrap();
+    let steps = erase_one(&chosen(&path), &[], EraseMethod::Signatures, &Control::default()).unwrap();
     let text = steps.join("\n");
     assert!(
         text.contains("old partition 1 (LVM2_member)") && text.contains("old partition 2 (linux_raid_member)"),
@@ -86,7 +86,7 @@ fn an_overwritten_disk_is_all_zero() {
     for place in 0..400 {
         file.write_all_at(&[0x5a; 5000], place << 20 | 0x777).unwrap();
     }
-    let steps = erase_one(&chosen(&path), EraseMethod::Overwrite, &Control::default()).unwrap();
+    let steps = erase_one(&chosen(&path), &[], EraseMethod::Overwrite, &Control::default()).unwrap();
     assert!(
         steps.iter().any(|step| step.contains("read back, all zero")),
         "{steps:?}"
@@ -98,7 +98,7 @@ fn an_overwritten_disk_is_all_zero() {
 fn what_a_disk_cannot_do_is_refused_and_not_replaced() {
     let (_folder, path) = disk();
     for method in [EraseMethod::Sanitize, EraseMethod::Crypto, EraseMethod::Discard] {
-        let failure = erase_one(&chosen(&path), method, &Control::default()).unwrap_err();
+        let failure = erase_one(&chosen(&path), &[], method, &Control::default()).unwrap_err();
         assert!(failure.advice.contains("overwrite"), "{failure:?}");
     }
 }
