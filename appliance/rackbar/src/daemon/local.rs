@@ -260,13 +260,7 @@ fn is_own(
     (address, inside): (Ipv4Addr, Ipv4Addr),
     service: OwnService,
 ) -> bool {
-    let said = match service {
-        OwnService::Dns => &network.dns,
-        OwnService::Ntp => &network.ntp,
-        OwnService::Syslog => &network.syslog,
-        OwnService::Proxy => &network.proxy,
-    };
-    match said {
+    match word(network, service) {
         Service::Own => true,
         Service::Off => false,
         Service::External(list) => list.contains(&address),
@@ -275,19 +269,33 @@ fn is_own(
     }
 }
 
+/// The configuration's word for a service.
+fn word(network: &Network, service: OwnService) -> &Service {
+    match service {
+        OwnService::Dns => &network.dns,
+        OwnService::Ntp => &network.ntp,
+        OwnService::Syslog => &network.syslog,
+        OwnService::Proxy => &network.proxy,
+    }
+}
+
 fn said_by(site: &rackbar_plan::Site, address: Ipv4Addr, service: OwnService) -> bool {
-    let here = site
-        .network
-        .values()
-        .filter(|network| network.subnet.contains(&IpAddr::V4(address)));
-    here.into_iter().any(|network| {
-        let said = match service {
-            OwnService::Dns => &network.dns,
-            OwnService::Ntp => &network.ntp,
-            OwnService::Syslog => &network.syslog,
-            OwnService::Proxy => &network.proxy,
-        };
-        *said == rackbar_plan::site::Service::Own
+    words_of(site, address, service).any(|said| *said == rackbar_plan::site::Service::Own)
+}
+
+/// The site file's words for a service on the networks that an address is in.
+fn words_of(
+    site: &rackbar_plan::Site,
+    address: Ipv4Addr,
+    service: OwnService,
+) -> impl Iterator<Item = &rackbar_plan::site::Service> {
+    let all = site.network.values();
+    let here = all.filter(move |network| network.subnet.contains(&IpAddr::V4(address)));
+    here.map(move |network| match service {
+        OwnService::Dns => &network.dns,
+        OwnService::Ntp => &network.ntp,
+        OwnService::Syslog => &network.syslog,
+        OwnService::Proxy => &network.proxy,
     })
 }
 
@@ -345,12 +353,28 @@ fn syslog_config(config: &Config, around: &Around<'_>, ours: &Ours) -> SyslogCon
     }
 }
 
-/// What DHCP tells clients of a service: our own address, the external ones, or nothing.
-pub(super) fn told(service: &Service, own: Ipv4Addr) -> Vec<Ipv4Addr> {
-    match service {
+/// What DHCP tells clients of a service on a network with `inside` among its addresses: our address there, `own`, those of
+/// others, or nothing. Where the configuration does not say it, the site file does, as for who serves there.
+pub(super) fn told(
+    network: &Network,
+    site: Option<&rackbar_plan::Site>,
+    (own, inside): (Ipv4Addr, Ipv4Addr),
+    service: OwnService,
+) -> Vec<Ipv4Addr> {
+    match word(network, service) {
         Service::Own => vec![own],
         Service::External(list) => list.clone(),
-        Service::Off | Service::Unsaid => Vec::new(),
+        Service::Off => Vec::new(),
+        Service::Unsaid if site.is_some_and(|site| said_by(site, inside, service)) => vec![own],
+        Service::Unsaid => {
+            // DHCP can tell addresses alone: names are for systems that are installed.
+            let others = site.into_iter().flat_map(|site| words_of(site, inside, service));
+            let lists = others.filter_map(|said| match said {
+                rackbar_plan::site::Service::External(list) => Some(list),
+                _ => None,
+            });
+            lists.flatten().filter_map(|text| text.parse().ok()).collect()
+        }
     }
 }
 

@@ -340,7 +340,9 @@ impl Daemon {
                     );
                 }
             }
-            self.services.apply(&self.config, &self.placed);
+            let site = self.works.executor.site();
+            let site = site.as_deref().map(|one| &one.site);
+            self.services.apply(&self.config, &self.placed, site);
             if let Err(error) = self.site.set_addresses(&services::addresses(&self.placed)) {
                 tracing::error!(error = format!("{error:#}"), "the certificate could not be made");
             }
@@ -447,7 +449,9 @@ impl Daemon {
                 if !self.options.no_network_setup {
                     self.networks.route(&self.config, &mut self.placed);
                 }
-                self.services.apply(&self.config, &self.placed);
+                let site = self.works.executor.site();
+                let site = site.as_deref().map(|one| &one.site);
+                self.services.apply(&self.config, &self.placed, site);
                 if let Err(error) = self.site.set_addresses(&services::addresses(&self.placed)) {
                     tracing::error!(error = format!("{error:#}"), "the certificate could not be made");
                 }

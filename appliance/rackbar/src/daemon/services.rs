@@ -11,6 +11,7 @@ use rackbar_artifacts::Artifacts;
 use rackbar_dhcp::{InterfaceId, Mode, Range, ReservedFor, UnknownClients};
 use rackbar_model::{ClientArch, ServiceStatus, Severity, Timestamp};
 use rackbar_orchestrator::{self as orchestrator, Desk, DeskOptions, Rack, Settings};
+use rackbar_plan::OwnService;
 use rackbar_services::dhcp::{self, DhcpConfig, DhcpHandle};
 use rackbar_services::http::{self, Documents, HttpConfig, HttpHandle, HttpLimits};
 use rackbar_services::ra::{self, RaConfig, RaHandle};
@@ -22,7 +23,7 @@ use super::boot;
 use super::local::{Around, Local, told};
 use super::network::Placed;
 use super::site::Site;
-use crate::config::{Config, Dhcp, OUR_PROGRAMS, Remote, Role, Service, Unknown};
+use crate::config::{Config, Dhcp, OUR_PROGRAMS, Remote, Role, Unknown};
 
 /// Ports of the services that firmware does not dictate.
 #[derive(Clone, Copy, Debug)]
@@ -101,14 +102,15 @@ impl Services {
         self.rack.configure(settings(config, placed, self.ports));
     }
 
-    /// Puts a configuration in force.
-    pub(super) fn apply(&mut self, config: &Config, placed: &[Placed]) {
+    /// Puts a configuration in force; `site` is the site file's word for what `config` does not say.
+    pub(super) fn apply(&mut self, config: &Config, placed: &[Placed], site: Option<&rackbar_plan::Site>) {
         self.rack.configure(settings(config, placed, self.ports));
         let ours: Vec<_> = rack_addresses(config, placed).collect();
         boot::serve_site(&self.rack, &self.artifacts, config);
         boot::serve_disc(&self.rack, &self.artifacts, &ours, self.ports.http.port());
-        self.wanted = (dhcp_config(config, placed, self.ports), ra_config(config, placed));
-        let (dhcp, ra) = self.wanted.clone();
+        let dhcp = dhcp_config(config, placed, self.ports, site);
+        self.wanted = (dhcp.clone(), ra_config(config, placed));
+        let ra = self.wanted.1.clone();
         self.limit(config);
         if let Some(handle) = &self.dhcp {
             let result = handle.reconfigure(dhcp);
@@ -155,9 +157,16 @@ impl Services {
         }
     }
 
-    /// Puts DNS and the like in force, whose names and networks follow the rack and the site.
+    /// Puts DNS and the like in force, whose names and networks follow the rack and the site, and lets DHCP tell of them.
     pub(super) fn follow(&mut self, config: &Config, around: &Around<'_>) {
         self.local.follow(config, around);
+        let site = around.executor.site();
+        let dhcp = dhcp_config(config, around.placed, self.ports, site.as_deref().map(|one| &one.site));
+        if dhcp != self.wanted.0 {
+            self.wanted.0 = dhcp.clone();
+            let result = self.dhcp.as_ref().map(|handle| handle.reconfigure(dhcp));
+            self.told("dhcp", result.and_then(Result::err));
+        }
     }
 
     /// Starts what is not running.
@@ -348,7 +357,7 @@ fn ra_config(config: &Config, placed: &[Placed]) -> RaConfig {
     }
 }
 
-fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports) -> DhcpConfig {
+fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports, site: Option<&rackbar_plan::Site>) -> DhcpConfig {
     let mut interfaces = Vec::new();
     let mut networks = Vec::new();
     for one in placed {
@@ -361,6 +370,7 @@ fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports) -> DhcpConfig {
         if network.role == Role::Uplink || network.dhcp == Dhcp::Off {
             continue;
         }
+        let said = network;
         if !interfaces.contains(&link.name) {
             interfaces.push(link.name.clone());
         }
@@ -368,7 +378,9 @@ fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports) -> DhcpConfig {
             id: InterfaceId(link.index),
             mac: link.mac,
         };
-        networks.push(dhcp_network(config, network, Some(interface), server, (server, length)));
+        let mut network = dhcp_network(config, network, Some(interface), server, (server, length));
+        tell(&mut network, config, said, site);
+        networks.push(network);
     }
     for remote in &config.remotes {
         let Some(gate) = gate(remote, placed) else { continue };
@@ -379,7 +391,9 @@ fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports) -> DhcpConfig {
         if !interfaces.contains(&link.name) {
             interfaces.push(link.name.clone());
         }
-        networks.push(dhcp_network(config, &remote.network, None, server, remote.subnet));
+        let mut network = dhcp_network(config, &remote.network, None, server, remote.subnet);
+        tell(&mut network, config, &remote.network, site);
+        networks.push(network);
     }
     let unknown = match config.clients.unknown {
         Unknown::Enrol => UnknownClients::Enrol,
@@ -445,18 +459,26 @@ fn dhcp_network(
         })
         .collect();
     out.gateways = network.gateway.into_iter().collect();
-    out.dns = told(&network.dns, server);
-    out.ntp = told(&network.ntp, server);
-    out.log = told(&network.syslog, server);
     out.domain.clone_from(&network.domain);
-    if out.domain.is_none() && network.dns == Service::Own {
-        // Without it clients would look for short names nowhere.
-        let domain = super::names::domain(config, None).to_string();
-        out.domain = Some(domain.trim_end_matches('.').to_owned());
-    }
     out.lease_seconds = network.lease_seconds;
     out.ways.clone_from(&config.boot.negotiate);
     out
+}
+
+/// Lets DHCP tell a network's clients of DNS, time and logs, as they are wanted there.
+fn tell(
+    out: &mut rackbar_dhcp::Network,
+    config: &Config,
+    said: &crate::config::Network,
+    site: Option<&rackbar_plan::Site>,
+) {
+    let of = |service| told(said, site, (out.server, out.address), service);
+    (out.dns, out.ntp, out.log) = (of(OwnService::Dns), of(OwnService::Ntp), of(OwnService::Syslog));
+    if out.domain.is_none() && out.dns.contains(&out.server) {
+        // Without it clients would look for short names nowhere.
+        let domain = super::names::domain(config, site.and_then(|site| site.domain.as_deref())).to_string();
+        out.domain = Some(domain.trim_end_matches('.').to_owned());
+    }
 }
 
 /// All addresses we have, for the certificate.
@@ -497,13 +519,13 @@ mod tests {
     #[test]
     fn the_default_serves_its_pool_alone_and_only_adds_boot_information_beside_others() {
         let config = crate::config::check(crate::config::DEFAULT, &crate::config::no_files).unwrap();
-        let alone = dhcp_config(&config, &placed([10, 10, 0, 1]), PORTS);
+        let alone = dhcp_config(&config, &placed([10, 10, 0, 1]), PORTS, None);
         assert_eq!(alone.interfaces, ["eth0"]);
         assert_eq!(
             (alone.engine.networks[0].mode, alone.engine.networks[0].pools.len()),
             (Mode::Auto, 1)
         );
-        let guest = dhcp_config(&config, &placed([192, 168, 7, 9]), PORTS);
+        let guest = dhcp_config(&config, &placed([192, 168, 7, 9]), PORTS, None);
         assert_eq!(
             (guest.engine.networks[0].mode, guest.engine.networks[0].pools.len()),
             (Mode::Proxy, 0)
@@ -512,7 +534,7 @@ mod tests {
             address: None,
             ..placed([0; 4]).remove(0)
         };
-        assert!(dhcp_config(&config, &[nowhere], PORTS).interfaces.is_empty());
+        assert!(dhcp_config(&config, &[nowhere], PORTS, None).interfaces.is_empty());
     }
 
     #[test]
