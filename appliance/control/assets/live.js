@@ -27,10 +27,12 @@
   const slowly = () => { timer ??= setTimeout(refresh, 900); };
   const source = new EventSource(`/api/v1/events/stream?after=${document.body.dataset.after || ""}`);
   source.addEventListener("event", soon);
-  // A run tells of progress that is no event. Its stream ends with it, and must then not be taken up again.
+  // A run tells of progress that is no event, and messages of machines are none. The stream of a run ends with it, and must
+  // then not be taken up again.
   const stream = document.getElementById("live")?.dataset.stream;
   if (stream) {
     const run = new EventSource(stream);
+    run.addEventListener("log", slowly);
     run.addEventListener("run", (message) => { slowly(); if (JSON.parse(message.data).ended) run.close(); });
   }
   source.addEventListener("open", soon);

@@ -20,8 +20,8 @@ pub use crate::hardware::{
     SensorReading, check_url,
 };
 pub use crate::packs::{
-    CatalogueEntry, ImagePin, ImageRefresh, ImageStanding, ImageStandingDone, NewPack, PackDone, PackEntry, PackFile,
-    PackOrder, PackPick, PackState, RefreshState, RetiredImage, TrustedKey,
+    CatalogueEntry, ImagePin, ImageRefresh, ImageStanding, ImageStandingDone, NewPack, PackDone, PackEntry,
+    PackFile, PackOrder, PackPick, PackState, RefreshState, RetiredImage, TrustedKey,
 };
 pub use crate::places::{BootControl, BootServer, BootWaiter};
 pub use crate::profiles::{HardwareProfile, ProfileSignature, ProfileToSign};
@@ -293,8 +293,24 @@ pub struct LogQuery {
     pub since_seconds: Option<u64>,
     /// Only behind this number, the oldest first; without it, the newest.
     pub after: Option<u64>,
+    /// Only before this number, the newest of those.
+    pub before: Option<u64>,
     /// At most so many, 1 to 10000; 100 when left out.
     pub limit: Option<u16>,
+}
+
+/// What one look into the logs found. It looks at a part of a large log; `more` says that there is more to look at, which
+/// another question with `position` does.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct LogPage {
+    /// The messages, oldest first.
+    pub items: Vec<LogLine>,
+    /// How far it looked: for `after` of the next question when this one had `after`, else for its `before`.
+    pub position: u64,
+    /// There are messages that it did not look at.
+    pub more: bool,
+    /// Number of the newest message of all: for `after` of whoever wants what comes from now on.
+    pub newest: u64,
 }
 
 /// A log message that a machine sent.
@@ -597,8 +613,8 @@ pub trait Operations: Send + Sync + 'static {
     fn set_boot(&self, _node: &str, _request: BootRequest, _by: &str) -> Answer<'_, BootState> {
         none("boot override")
     }
-    /// Log messages that machines sent, oldest first.
-    fn logs(&self, _query: LogQuery) -> Answer<'_, Vec<LogLine>> {
+    /// Log messages that machines sent, as far as one look goes.
+    fn logs(&self, _query: LogQuery) -> Answer<'_, LogPage> {
         none("logs")
     }
     /// The rack as an Ansible inventory (`--list`).

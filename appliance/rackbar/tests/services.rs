@@ -205,6 +205,130 @@ fn services_follow_the_configuration_and_the_site_while_they_run() {
     assert!(is_closed(&rack, "@10.10.0.1"));
 }
 
+/// A program in the daemon's namespace that goes on, its output in a file; it ends with its value.
+struct Background {
+    child: Child,
+    out: PathBuf,
+}
+
+impl Background {
+    fn start(rack: &Rack, name: &str, program: &str, args: &[&str]) -> Self {
+        let out = rack.path(name);
+        let child = Command::new("nsenter")
+            .args(["-t", &rack.daemon.id().to_string(), "-n", program])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(&out).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, out }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.out).unwrap()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn logs_are_followed_as_they_come_and_a_broken_stream_goes_on_without_a_gap() {
+    let rack = Rack::start("syslog = \"own\"");
+    let send = |text: &str| {
+        let sent = rack.exec("logger", &["-n", "10.10.0.1", "-P", "514", "-T", "-t", "app", text]);
+        assert!(sent.status.success(), "{sent:?}");
+    };
+    let token = std::fs::read_to_string(rack.path("run/admin-token")).unwrap();
+    let stream = |name: &str, query: &str, last: Option<&str>| {
+        let bearer = format!("Authorization: Bearer {}", token.trim());
+        let url = format!("https://10.10.0.1/api/v1/logs/stream{query}");
+        let resumed = format!("Last-Event-ID: {}", last.unwrap_or_default());
+        Background::start(&rack, name, "curl", &["-skN", "-H", &bearer, "-H", &resumed, &url])
+    };
+    send("one apple");
+    send("two pears");
+    rack.wait("both are kept", || rack.rackbar(&["log"]).contains("two pears"));
+    let all = stream("all", "?after=0", None);
+    let apples = stream("apples", "?after=0&grep=APPLE", None);
+    rack.wait("what is there comes", || all.said().contains("two pears"));
+    send("three apples");
+    rack.wait("what comes is told", || {
+        all.said().contains("three apples") && apples.said().contains("three apples")
+    });
+    assert!(
+        apples.said().contains("one apple") && !apples.said().contains("pears"),
+        "{}",
+        apples.said()
+    );
+    let said = all.said();
+    let last = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("id:"))
+        .next_back()
+        .unwrap()
+        .trim();
+    drop(all);
+    send("four plums");
+    let resumed = stream("resumed", "", Some(last));
+    rack.wait("it goes on behind what was seen", || {
+        resumed.said().contains("four plums")
+    });
+    assert!(!resumed.said().contains("apple"), "{}", resumed.said());
+
+    // The command line: what was there, then what comes.
+    let follower = {
+        let ready = std::fs::read_to_string(rack.path("out")).unwrap();
+        let (fingerprint, token) = (ready.trim().rsplit(' ').next().unwrap(), rack.path("run/admin-token"));
+        let to = [
+            "--endpoint",
+            "10.10.0.1",
+            "--fingerprint",
+            fingerprint,
+            "--token-file",
+            token.to_str().unwrap(),
+        ];
+        let args = ["log", "--follow", "--grep", "apple", "--limit", "1"];
+        Background::start(&rack, "follower", RACKBAR, &[&to[..], &args].concat())
+    };
+    rack.wait("the newest that fits is shown", || {
+        follower.said().contains("three apples")
+    });
+    send("five apples");
+    rack.wait("the follower hears of it", || follower.said().contains("five apples"));
+    let said = follower.said();
+    assert!(!said.contains("one apple") && !said.contains("plums"), "{said}");
+    assert_eq!(said.matches("three apples").count(), 1, "{said}");
+
+    // The page names the stream, with what it asked for and where it stands; without a script it is still.
+    let (form, jar) = (rack.path("form"), rack.path("jar"));
+    std::fs::write(&form, format!("token={}", token.trim())).unwrap();
+    let (form, jar) = (format!("@{}", form.display()), jar.display().to_string());
+    let page = |path: &str, more: &[&str]| {
+        let url = format!("https://10.10.0.1{path}");
+        let said = rack.exec(
+            "curl",
+            &[&["-sSkL", "-b", &jar, "-c", &jar], more, &[url.as_str()]].concat(),
+        );
+        String::from_utf8(said.stdout).unwrap()
+    };
+    page("/login", &["-d", &form]);
+    let html = page("/logs?node=&severity=debug&grep=five+apples", &[]);
+    assert!(html.contains("five apples") && !html.contains("plums"), "{html}");
+    let place = html
+        .split("data-stream=\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .unwrap();
+    let place = place.replace("&amp;", "&").replace("&#x2f;", "/");
+    assert!(place.starts_with("/api/v1/logs/stream?after=5"), "{place}");
+    assert!(place.ends_with("&severity=debug&grep=five%20apples"), "{place}");
+}
+
 #[test]
 fn a_service_that_cannot_listen_says_who_holds_the_port_and_comes_when_it_is_free() {
     let rack = Rack::start("");

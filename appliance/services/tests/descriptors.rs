@@ -15,7 +15,7 @@ use common::{Sink, wait_until};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use rackbar_dns::Zones;
 use rackbar_services::dns::{self, DnsConfig};
-use rackbar_services::syslog::{self, LogStore, SyslogConfig};
+use rackbar_services::syslog::{self, LogStore, Start, SyslogConfig};
 use rackbar_syslog::Filter;
 use socket2::{Domain, Socket, Type};
 
@@ -95,7 +95,12 @@ fn services_rest_when_there_is_no_descriptor_and_take_who_waited_when_there_is()
         took < Duration::from_millis(500),
         "syslog used the processor for {took:?}"
     );
-    let kept = || store.read(&Filter::default(), None, 10).unwrap();
+    let kept = || {
+        store
+            .search(&Filter::default(), Start::Before(None), 10)
+            .unwrap()
+            .records
+    };
     wait_until("the line that waited", || {
         kept().iter().any(|line| line.text.contains("it waited"))
     });

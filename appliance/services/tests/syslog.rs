@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::netns::Net;
 use common::{Sink, wait_until};
 use rackbar_services::Common;
-use rackbar_services::syslog::{LogStore, SyslogConfig, SyslogHandle, start};
+use rackbar_services::syslog::{LogStore, Start, SyslogConfig, SyslogHandle, start};
 use rackbar_syslog::{Filter, Level, Record};
 
 const US: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -46,7 +46,8 @@ fn case(config: SyslogConfig) -> Case {
 
 impl Case {
     fn records(&self) -> Vec<Record> {
-        self.store.read(&Filter::default(), None, 10_000).unwrap()
+        let found = self.store.search(&Filter::default(), Start::Before(None), 10_000);
+        found.unwrap().records
     }
 
     fn logger(&self, args: &[&str]) {

@@ -139,7 +139,7 @@ pub(crate) async fn stream(
 }
 
 /// The number of the last event that the caller has seen, from the header of whoever resumes a stream.
-fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get("last-event-id") else {
         return Ok(None);
     };

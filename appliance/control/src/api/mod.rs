@@ -153,6 +153,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(services::services))
         .routes(routes!(services::boot))
         .routes(routes!(logs::list))
+        .routes(routes!(logs::stream))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
 }

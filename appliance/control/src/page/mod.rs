@@ -303,15 +303,47 @@ async fn logs(
     let said = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
     (query.node, query.severity, query.grep) = (said(query.node), said(query.severity), said(query.grep));
     query.limit = Some(query.limit.unwrap_or(200).min(1000));
-    let (lines, trouble) = match context.operations.logs(query.clone()).await {
-        Ok(lines) => (lines, None),
-        Err(refused) => (Vec::new(), Some(refused.to_string())),
+    let (found, trouble) = match context.operations.logs(query.clone()).await {
+        Ok(found) => (found, None),
+        Err(refused) => (crate::operations::LogPage::default(), Some(refused.to_string())),
     };
-    let lines: Vec<_> = lines.into_iter().rev().collect();
+    let lines: Vec<_> = found.items.iter().rev().collect();
+    let path = |path: &str, place: (&str, u64)| log_path(path, &query, place);
+    let older = found.more.then(|| path("/logs", ("before", found.position)));
+    // Who looks at the newest sees what comes; an older page stays as it is.
+    let newest = query.before.is_none() && query.after.is_none() && trouble.is_none();
+    let stream = newest.then(|| path("/api/v1/logs/stream", ("after", found.newest)));
     render(
         "logs.html",
-        context! { page => "logs", lines => shown(&lines), query => shown(&query), trouble, ..frame(&context, &headers, &user) },
+        context! {
+            page => "logs", lines => shown(&lines), query => shown(&query), trouble, older, stream,
+            ..frame(&context, &headers, &user)
+        },
     )
+}
+
+/// A path that asks for the messages of a query, from a place on.
+fn log_path(path: &str, query: &crate::operations::LogQuery, (name, place): (&str, u64)) -> String {
+    let fields = [
+        ("node", &query.node),
+        ("severity", &query.severity),
+        ("grep", &query.grep),
+    ];
+    let mut out = format!("{path}?{name}={place}");
+    for (name, value) in fields {
+        for (first, byte) in value.iter().flat_map(|text| text.bytes().enumerate()) {
+            if first == 0 {
+                out += &format!("&{name}=");
+            }
+            // Everything but letters and digits as RFC 3986 section 2.1 has it.
+            if byte.is_ascii_alphanumeric() {
+                out.push(char::from(byte));
+            } else {
+                out += &format!("%{byte:02X}");
+            }
+        }
+    }
+    out
 }
 
 async fn log_in_form(State(context): State<Context>) -> Response {

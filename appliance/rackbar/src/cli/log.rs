@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use rackbar_control::client::Client;
-use rackbar_control::operations::LogLine;
+use rackbar_control::client::{Client, ClientError};
+use rackbar_control::operations::{LogLine, LogPage};
 use rackbar_model::Severity;
-use serde::Deserialize;
 
 use super::{output, segment};
 
-/// Between two looks for new messages.
-const LOOK: Duration = Duration::from_millis(500);
 /// After the appliance did not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
@@ -57,14 +54,9 @@ fn age(text: &str) -> Result<u64, String> {
     seconds.ok_or_else(|| format!("{text:?} is no age: write 90s, 15m, 2h or 3d"))
 }
 
-#[derive(Deserialize)]
-struct Items {
-    items: Vec<LogLine>,
-}
-
 /// Prints messages.
 pub async fn run(client: &Client, options: &Options, as_json: bool) -> Result<()> {
-    let mut query = format!("/api/v1/logs?limit={}", options.limit);
+    let mut query = String::new();
     let fields = [
         ("node", &options.node),
         ("severity", &options.severity),
@@ -79,36 +71,50 @@ pub async fn run(client: &Client, options: &Options, as_json: bool) -> Result<()
         .since
         .map(|seconds| format!("&since_seconds={seconds}"))
         .unwrap_or_default();
-    let mut last = 0;
-    let first: Items = client.get(&format!("{query}{since}")).await?;
-    for line in &first.items {
-        last = last.max(line.seq);
+    let (lines, mut last) = newest(client, &format!("{query}{since}"), usize::from(options.limit)).await?;
+    for line in &lines {
         print(line, as_json)?;
     }
     if !options.follow {
         return Ok(());
     }
-    if last == 0 {
-        // Nothing fitted so far: from the newest of all on.
-        let newest: Items = client.get("/api/v1/logs?limit=1").await?;
-        last = newest.items.last().map_or(0, |line| line.seq);
-    }
     loop {
-        match client.get::<Items>(&format!("{query}&after={last}")).await {
-            Ok(more) => {
-                for line in &more.items {
-                    last = last.max(line.seq);
-                    print(line, as_json)?;
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-            Err(error @ rackbar_control::client::ClientError::Refused { .. }) => return Err(error.into()),
-            Err(error) => {
-                eprintln!("{error}; trying again");
-                tokio::time::sleep(AGAIN_AFTER).await;
-            }
+        match follow(client, &query, &mut last, as_json).await {
+            Ok(()) => eprintln!("the appliance ended the stream; taking it up again"),
+            // What is refused would be refused again, such as a token that is gone.
+            Err(error) if matches!(error.downcast_ref(), Some(ClientError::Refused { .. })) => return Err(error),
+            Err(error) => eprintln!("{error:#}; trying again"),
         }
+        tokio::time::sleep(AGAIN_AFTER).await;
     }
+}
+
+/// The newest messages, oldest first, from as many looks as it takes; and the number behind which what comes is new.
+async fn newest(client: &Client, query: &str, limit: usize) -> Result<(Vec<LogLine>, u64)> {
+    let (mut lines, mut newest, mut place) = (Vec::new(), None, String::new());
+    loop {
+        let left = limit - lines.len();
+        let page: LogPage = client.get(&format!("/api/v1/logs?limit={left}{query}{place}")).await?;
+        newest.get_or_insert(page.newest);
+        lines = [page.items, lines].concat();
+        if !page.more || lines.len() >= limit {
+            return Ok((lines, newest.unwrap_or_default()));
+        }
+        place = format!("&before={}", page.position);
+    }
+}
+
+async fn follow(client: &Client, query: &str, last: &mut u64, as_json: bool) -> Result<()> {
+    let mut stream = client
+        .follow(&format!("/api/v1/logs/stream?after={last}{query}"))
+        .await?;
+    while let Some(line) = stream.next().await? {
+        let line: LogLine = serde_json::from_str(&line)?;
+        print(&line, as_json)?;
+        // Not the greater of both: logs that went with the power begin their numbers anew.
+        *last = line.seq;
+    }
+    Ok(())
 }
 
 fn print(line: &LogLine, as_json: bool) -> Result<()> {

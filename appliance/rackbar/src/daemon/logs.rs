@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rackbar_control::operations::{LogLine, LogQuery, Refused};
+use rackbar_control::operations::{LogLine, LogPage, LogQuery, Refused};
 use rackbar_model::{EventKind, LeaseState, Node, NodeId, Severity, Timestamp};
 use rackbar_orchestrator::{Executor, Rack};
 use rackbar_services::EventSink as _;
-use rackbar_services::syslog::LogStore;
+use rackbar_services::syslog::{LogStore, Start};
 use rackbar_syslog::{Filter, Record};
 
 use crate::config::Config;
@@ -33,12 +33,7 @@ pub(super) fn open(rack: &Rack, data: &Path, config: &Config) -> Option<Arc<LogS
 }
 
 /// Answers a question. Waits for the disk.
-pub(super) fn search(
-    store: &LogStore,
-    executor: &Executor,
-    rack: &Rack,
-    query: &LogQuery,
-) -> Result<Vec<LogLine>, Refused> {
+pub(super) fn search(store: &LogStore, executor: &Executor, rack: &Rack, query: &LogQuery) -> Result<LogPage, Refused> {
     let owners = owners(executor, rack);
     let sources = match &query.node {
         None => None,
@@ -67,9 +62,22 @@ pub(super) fn search(
         grep: query.grep.clone(),
     };
     let limit = usize::from(query.limit.unwrap_or(100).clamp(1, 10_000));
-    let records = store.read(&filter, query.after, limit);
-    let records = records.map_err(|error| Refused::Internal(format!("the logs cannot be read: {error}")))?;
-    Ok(records.into_iter().map(|record| line(record, &owners)).collect())
+    let start = match (query.after, query.before) {
+        (Some(_), Some(_)) => {
+            let words = "after and before go in different directions: give one of them";
+            return Err(Refused::Invalid(words.into()));
+        }
+        (Some(after), None) => Start::After(after),
+        (None, before) => Start::Before(before),
+    };
+    let found = store.search(&filter, start, limit);
+    let found = found.map_err(|error| Refused::Internal(format!("the logs cannot be read: {error}")))?;
+    Ok(LogPage {
+        items: found.records.into_iter().map(|record| line(record, &owners)).collect(),
+        position: found.position,
+        more: found.more,
+        newest: found.newest,
+    })
 }
 
 fn line(record: Record, owners: &HashMap<IpAddr, Arc<Node>>) -> LogLine {

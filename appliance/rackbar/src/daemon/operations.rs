@@ -15,7 +15,7 @@ use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     Answer, Body, BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry,
     EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog, HardwareProfile, ImagePin, ImageRefresh,
-    ImageStanding, LogLine, LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile,
+    ImageStanding, LogPage, LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile,
     PackOrder, PackState, PlanRequest, ProfileSignature, PutProgram, Refused, RepositoryCheck, RepositoryEntry,
     RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
@@ -629,7 +629,7 @@ impl Operations for Asked {
         async move { hardware::set_boot(&self.rack, &*found?, request, &by).await }.boxed()
     }
 
-    fn logs(&self, query: LogQuery) -> Answer<'_, Vec<LogLine>> {
+    fn logs(&self, query: LogQuery) -> Answer<'_, LogPage> {
         let store = self.logs.clone();
         self.ask(move |executor, rack| {
             let missing = || Refused::Unavailable("logs cannot be kept here; an event says why".into());

@@ -17,7 +17,7 @@ use crate::bind::{self, StartError};
 use crate::poll::Poller;
 use crate::running::{Running, StatusCell, lock};
 
-pub use store::LogStore;
+pub use store::{Found, LogStore, Start};
 use worker::{Order, Worker};
 
 const SERVICE: &str = "syslog";

@@ -17,12 +17,62 @@ use crate::running::lock;
 
 /// Segments that the budget is cut into: the oldest goes as a whole.
 const SEGMENTS: u64 = 16;
-/// Smallest segment.
+/// Smallest and largest segment: one is read as a whole, whatever the budget.
 const SMALLEST: u64 = 256 << 10;
+const LARGEST: u64 = 16 << 20;
+/// Bytes of segments that one search reads, so that a rare word in a large log costs no request more than a moment.
+const WORK: u64 = 32 << 20;
 /// Records in memory.
 const TAIL: usize = 2048;
 /// Most records of one answer.
 const MOST: usize = 10_000;
+
+/// Where a search begins, and which way it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// With the first record behind this number, towards newer ones.
+    After(u64),
+    /// With the last record before this number, or the newest, towards older ones.
+    Before(Option<u64>),
+}
+
+/// What a search found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// The records, oldest first.
+    pub records: Vec<Record>,
+    /// How far it looked: everything behind [`Start::After`] up to this number, or everything before [`Start::Before`] from
+    /// this number on. The next search of its kind begins there.
+    pub position: u64,
+    /// There are records that it did not look at.
+    pub more: bool,
+    /// Number of the newest record of all when it began; 0 when there is none.
+    pub newest: u64,
+}
+
+impl Found {
+    /// The first `limit` that fit of records in their order, which end before `next`.
+    fn forward(all: impl Iterator<Item = Record>, filter: &Filter, limit: usize, next: u64) -> Self {
+        let mut all = all.peekable();
+        let (mut records, mut position) = (Vec::new(), next.saturating_sub(1));
+        while let Some(record) = all.next() {
+            let seq = record.seq;
+            if filter.fits(&record) {
+                records.push(record);
+            }
+            if records.len() >= limit && all.peek().is_some() {
+                position = seq;
+                break;
+            }
+        }
+        Self {
+            records,
+            position,
+            more: all.peek().is_some(),
+            newest: next.saturating_sub(1),
+        }
+    }
+}
 
 struct Segment {
     first: u64,
@@ -42,6 +92,8 @@ struct Inner {
 pub struct LogStore {
     folder: PathBuf,
     inner: Mutex<Inner>,
+    /// [`WORK`].
+    work: u64,
 }
 
 impl LogStore {
@@ -85,6 +137,7 @@ impl LogStore {
         let store = Self {
             folder: folder.to_owned(),
             inner: Mutex::new(inner),
+            work: WORK,
         };
         store.set_budget(budget);
         Ok(store)
@@ -134,54 +187,120 @@ impl LogStore {
         Ok(())
     }
 
-    /// The newest `limit` records that fit, oldest first; with `after`, the first ones behind that number instead.
+    /// Records that fit, oldest first, `limit` at most: those behind a number, or the newest before one. A search reads
+    /// [`WORK`] bytes of the disk at most, or one segment; [`Found::more`] says whether it ended before it was through.
     ///
     /// # Errors
     /// When the disk cannot be read.
-    pub fn read(&self, filter: &Filter, after: Option<u64>, limit: usize) -> io::Result<Vec<Record>> {
-        let limit = limit.min(MOST);
-        let wanted = |record: &Record| filter.fits(record) && after.is_none_or(|after| record.seq > after);
-        let firsts: Vec<u64> = {
+    pub fn search(&self, filter: &Filter, start: Start, limit: usize) -> io::Result<Found> {
+        let limit = limit.clamp(1, MOST);
+        let (next, segments) = {
             let inner = lock(&self.inner);
+            let behind = match start {
+                // A number that was not given yet is of a store that is gone.
+                Start::After(after) if after >= inner.next => Some(0),
+                Start::After(after) => Some(after),
+                Start::Before(_) => None,
+            };
             let begin = inner.tail.front().map_or(inner.next, |record| record.seq);
-            if after.is_some_and(|after| after.saturating_add(1) >= begin) {
-                return Ok(inner
-                    .tail
-                    .iter()
-                    .filter(|one| wanted(one))
-                    .take(limit)
-                    .cloned()
-                    .collect());
+            if let Some(after) = behind.filter(|after| after.saturating_add(1) >= begin) {
+                let later = inner.tail.iter().filter(|one| one.seq > after).cloned();
+                return Ok(Found::forward(later, filter, limit, inner.next));
             }
-            inner.segments.iter().map(|one| one.first).collect()
+            let segments: Vec<_> = inner.segments.iter().map(|one| (one.first, one.bytes)).collect();
+            (inner.next, segments)
         };
-        match after {
-            Some(after) => {
-                let mut out = Vec::new();
-                for (n, first) in firsts.iter().enumerate() {
-                    // A segment whose successor begins at or before the number has nothing behind it.
-                    if firsts.get(n + 1).is_some_and(|next| *next <= after.saturating_add(1)) || out.len() >= limit {
-                        continue;
-                    }
-                    out.extend(self.segment(*first)?.into_iter().filter(wanted));
-                }
-                out.truncate(limit);
-                Ok(out)
+        match start {
+            Start::After(after) => self.forward(filter, if after >= next { 0 } else { after }, limit, next, &segments),
+            Start::Before(before) => self.backward(filter, before.unwrap_or(next).min(next), limit, next, &segments),
+        }
+    }
+
+    fn forward(
+        &self,
+        filter: &Filter,
+        after: u64,
+        limit: usize,
+        next: u64,
+        segments: &[(u64, u64)],
+    ) -> io::Result<Found> {
+        let (mut records, mut read) = (Vec::new(), 0u64);
+        for (n, (first, bytes)) in segments.iter().enumerate() {
+            let end = segments.get(n + 1).map_or(next, |(first, _)| *first);
+            // A segment whose successor begins at or before the number has nothing behind it.
+            if end <= after.saturating_add(1) {
+                continue;
             }
-            None => {
-                let mut out: VecDeque<Record> = VecDeque::new();
-                for first in firsts.iter().rev() {
-                    let mut found: VecDeque<Record> = self.segment(*first)?.into_iter().filter(wanted).collect();
-                    found.extend(out);
-                    out = found;
-                    if out.len() >= limit {
-                        break;
-                    }
-                }
-                let spare = out.len().saturating_sub(limit);
-                Ok(out.into_iter().skip(spare).collect())
+            if read > 0 && read.saturating_add(*bytes) > self.work {
+                return Ok(Found {
+                    records,
+                    position: first.saturating_sub(1),
+                    more: true,
+                    newest: next.saturating_sub(1),
+                });
+            }
+            read = read.saturating_add((*bytes).max(1));
+            // What came since this search began is for the next one.
+            let later = self.segment(*first)?.into_iter();
+            let part = Found::forward(
+                later.filter(|one| one.seq > after && one.seq < end),
+                filter,
+                limit - records.len(),
+                end,
+            );
+            records.extend(part.records);
+            if part.more || records.len() >= limit {
+                return Ok(Found {
+                    records,
+                    position: part.position,
+                    more: part.position.saturating_add(1) < next,
+                    newest: next.saturating_sub(1),
+                });
             }
         }
+        Ok(Found {
+            records,
+            position: next.saturating_sub(1),
+            more: false,
+            newest: next.saturating_sub(1),
+        })
+    }
+
+    fn backward(
+        &self,
+        filter: &Filter,
+        before: u64,
+        limit: usize,
+        next: u64,
+        segments: &[(u64, u64)],
+    ) -> io::Result<Found> {
+        let (mut newest_first, mut read, mut position) = (Vec::new(), 0u64, before);
+        let mut more = false;
+        for (first, bytes) in segments.iter().rev().filter(|(first, _)| *first < before) {
+            more = read > 0 && read.saturating_add(*bytes) > self.work || newest_first.len() >= limit;
+            if more {
+                break;
+            }
+            read = read.saturating_add((*bytes).max(1));
+            let whole = self.segment(*first)?;
+            // The segment may have gone meanwhile, and every older one with it.
+            position = *first;
+            let mut older = whole.into_iter().rev().filter(|one| one.seq < before);
+            let wanted = older.by_ref().filter(|one| filter.fits(one));
+            newest_first.extend(wanted.take(limit - newest_first.len()));
+            let last = newest_first.last().map(|one: &Record| one.seq);
+            if let Some(seq) = last.filter(|_| newest_first.len() >= limit && older.next().is_some()) {
+                (position, more) = (seq, true);
+                break;
+            }
+        }
+        newest_first.reverse();
+        Ok(Found {
+            records: newest_first,
+            position,
+            more,
+            newest: next.saturating_sub(1),
+        })
     }
 
     /// The whole records of a segment; none when it went meanwhile.
@@ -212,7 +331,7 @@ impl Inner {
     }
 
     fn segment_bytes(&self) -> u64 {
-        (self.budget / SEGMENTS).max(SMALLEST)
+        (self.budget / SEGMENTS).clamp(SMALLEST, LARGEST)
     }
 
     fn write(&mut self, folder: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -274,8 +393,14 @@ mod tests {
     }
 
     fn texts(store: &LogStore, after: Option<u64>, limit: usize) -> Vec<String> {
-        let records = store.read(&Filter::default(), after, limit).unwrap();
-        records.into_iter().map(|record| record.text).collect()
+        let start = after.map_or(Start::Before(None), Start::After);
+        let found = store.search(&Filter::default(), start, limit).unwrap();
+        found.records.into_iter().map(|record| record.text).collect()
+    }
+
+    fn newest(store: &LogStore, limit: usize) -> Vec<Record> {
+        let found = store.search(&Filter::default(), Start::Before(None), limit);
+        found.unwrap().records
     }
 
     #[test]
@@ -317,19 +442,73 @@ mod tests {
             assert!(on_disk <= budget && on_disk == store.bytes(), "{on_disk}");
         }
         assert!(store.bytes() > budget / 2);
-        let records = store.read(&Filter::default(), None, 5).unwrap();
+        let records = newest(&store, 5);
         assert_eq!(
             records.iter().map(|one| one.seq).collect::<Vec<_>>(),
             [19_996, 19_997, 19_998, 19_999, 20_000]
         );
         // From far back: what is still there, in order and without a gap.
-        let records = store.read(&Filter::default(), Some(0), 10_000).unwrap();
+        let records = store
+            .search(&Filter::default(), Start::After(0), 10_000)
+            .unwrap()
+            .records;
         assert!(records.len() > 4000 && records.windows(2).all(|two| two[0].seq + 1 == two[1].seq));
         store.set_budget(budget / 4);
         assert!(store.bytes() <= budget / 4);
         drop(store);
         let store = LogStore::open(folder.path(), budget).unwrap();
         append(&store, &["after"]);
-        assert_eq!(store.read(&Filter::default(), None, 1).unwrap()[0].seq, 20_001);
+        assert_eq!(newest(&store, 1)[0].seq, 20_001);
+    }
+
+    #[test]
+    fn a_search_for_a_rare_word_reads_a_part_at_a_time_and_misses_nothing_either_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = LogStore::open(folder.path(), 8 << 20).unwrap();
+        store.work = 1 << 20;
+        let line = "x".repeat(1000);
+        // The rare word at the very beginning, in the middle and at the end of four times the work of one search.
+        for part in 0..8 {
+            append(&store, &["rare"]);
+            while store.bytes() < (part + 1) * store.work / 2 {
+                append(&store, &[line.as_str(); 100]);
+            }
+        }
+        append(&store, &["rare"]);
+        let filter = Filter {
+            grep: Some("RARE".into()),
+            ..Filter::default()
+        };
+        let numbers = |found: &Found| found.records.iter().map(|one| one.seq).collect::<Vec<_>>();
+        let (mut forward, mut after, mut looks) = (Vec::new(), 0, 0);
+        loop {
+            let found = store.search(&filter, Start::After(after), 100).unwrap();
+            forward.extend(numbers(&found));
+            assert!(found.position > after || !found.more, "{found:?}");
+            (after, looks) = (found.position, looks + 1);
+            if !found.more {
+                assert_eq!(found.position, found.newest);
+                break;
+            }
+        }
+        assert!(forward.len() == 9 && looks >= 4, "{forward:?} in {looks} looks");
+        let (mut backward, mut before, mut looks) = (Vec::new(), None, 0);
+        loop {
+            // Two at a time: the limit ends a look as well as the work does.
+            let found = store.search(&filter, Start::Before(before), 2).unwrap();
+            backward.extend(numbers(&found).into_iter().rev());
+            assert!(before.is_none_or(|before| found.position < before), "{found:?}");
+            (before, looks) = (Some(found.position), looks + 1);
+            if !found.more {
+                break;
+            }
+        }
+        backward.reverse();
+        assert!(backward == forward && looks >= 4, "{backward:?} in {looks} looks");
+        // Who stands at the end reads nothing, and a number of another store begins anew.
+        let found = store.search(&filter, Start::After(after), 100).unwrap();
+        assert_eq!((found.records.len(), found.position, found.more), (0, after, false));
+        let anew = store.search(&filter, Start::After(after + 1), 1).unwrap();
+        assert_eq!((numbers(&anew), anew.more), (vec![1], true));
     }
 }

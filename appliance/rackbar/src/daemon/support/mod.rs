@@ -8,7 +8,7 @@ use std::path::Path;
 use rackbar_control::operations::Refused;
 use rackbar_model::{Node, Timestamp};
 use rackbar_orchestrator::{Executor, Rack};
-use rackbar_services::syslog::LogStore;
+use rackbar_services::syslog::{LogStore, Start};
 use rackbar_store::Table;
 use rackbar_syslog::Filter;
 use serde::Serialize;
@@ -255,7 +255,10 @@ impl Support<'_> {
             since: None,
             grep: None,
         };
-        let records = logs.read(&all, None, LOG_LINES).map_err(|error| internal(&error))?;
+        let records = logs
+            .search(&all, Start::Before(None), LOG_LINES)
+            .map_err(|error| internal(&error))?
+            .records;
         let line = |record: &rackbar_syslog::Record| {
             json!({ "seq": record.seq, "at": Timestamp(record.at), "from": record.source.to_string(),
                 "severity": record.level.to_string(), "host": record.host, "program": record.program,
