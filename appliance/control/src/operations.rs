@@ -20,7 +20,7 @@ pub use crate::hardware::{
     SensorReading, check_url,
 };
 pub use crate::packs::{
-    CatalogueEntry, ImagePin, ImageRefresh, ImageStanding, ImageStandingDone, NewPack, PackDone, PackEntry,
+    CatalogueEntry, ImagePin, ImageRefresh, ImageStanding, ImageStandingDone, NewPack, Offline, PackDone, PackEntry,
     PackFile, PackOrder, PackPick, PackState, RefreshState, RetiredImage, TrustedKey,
 };
 pub use crate::places::{BootControl, BootServer, BootWaiter};

@@ -12,8 +12,7 @@ pub struct CatalogueEntry {
     /// What is known of it.
     #[serde(flatten)]
     pub image: ImageEntry,
-    /// The data pack it lies in; left out for one that lies on the appliance itself. Either way installing it needs no
-    /// uplink.
+    /// The data pack it lies in; left out for one that lies on the appliance itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pack: Option<String>,
     /// No new plan takes it; left out for one that new plans may take.
@@ -28,6 +27,36 @@ pub struct CatalogueEntry {
     /// Since when it stays as it is; left out for one that may be refreshed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Timestamp>,
+    /// Whether a machine gets it with the uplink cut.
+    #[serde(default)]
+    pub offline: Offline,
+    /// What is missing here or not known, where `offline` is not `yes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_lacks: Option<String>,
+}
+
+/// Whether all that an entry itself needs is on the appliance or in its data packs. What the site file adds, such as
+/// packages, is not looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Offline {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+    /// A part is, and nobody knows whether that is all.
+    #[default]
+    Unknown,
+}
+
+impl std::fmt::Display for Offline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Unknown => "unknown",
+        })
+    }
 }
 
 /// Whether an image stays as it is.

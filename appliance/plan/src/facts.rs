@@ -21,6 +21,8 @@ pub struct Facts {
     pub images: BTreeMap<String, ImageEntry>,
     /// Images of it that no new plan takes, each with the one that takes its place where that was said.
     pub retired: BTreeMap<String, Option<String>>,
+    /// Images of it that need the uplink while the appliance asks nobody outside, each with what is missing.
+    pub out_of_reach: BTreeMap<String, String>,
     /// The users' programs that steps may name, by name.
     pub programs: BTreeMap<String, ProgramEntry>,
     /// The site's repositories that are locked, by name.

@@ -92,6 +92,12 @@ fn an_installer_without_a_way_to_its_archive_or_on_a_small_disk_is_refused_in_wo
     bare.mirrors.clear();
     let refused = refusal(&all(&site(SITE), &bare)).to_owned();
     assert!(refused.contains("[[proxy.mirror]] called debian"), "{refused}");
+    let mut offline = known(one(1));
+    let installer = offline.images.values().find(|image| image.installer.is_some()).unwrap();
+    let missing = "its index is not here".to_owned();
+    offline.out_of_reach.insert(installer.name.clone(), missing);
+    let refused = refusal(&all(&site(SITE), &offline)).to_owned();
+    assert!(refused.contains("proxy is offline: its index is not here"), "{refused}");
     let small = node(1, vec![disk("SN1", 2, DiskBus::Sata)]);
     let refused = refusal(&all(&site(SITE), &known(facts(vec![small])))).to_owned();
     assert!(refused.contains("smaller"), "{refused}");

@@ -432,6 +432,7 @@ impl Operations for Office {
             "name": "debian-11", "format": "raw", "sha256": "00".repeat(32), "bytes": 512, "disk_bytes": 512, "arch": "x86_64",
             "source": HOSTILE, "licence": HOSTILE, "user": "root", "added": rackbar_model::Timestamp(0),
             "retired": {"since": rackbar_model::Timestamp(0), "instead": HOSTILE},
+            "offline": "no", "offline_lacks": "cannot reach",
             "upstream": {"kind": "sums", "sums": HOSTILE, "file": HOSTILE, "keys": HOSTILE},
         }));
         ready(Ok(vec![image.unwrap()])).boxed()

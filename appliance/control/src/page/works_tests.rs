@@ -480,6 +480,7 @@ async fn page_refreshes_an_image_and_keeps_one_as_it_is() {
         "max=\"100\" value=\"40\"",
         "/images/debian-11/refresh",
         "/images/debian-11/pin",
+        "cannot reach\">no</td>",
     ] {
         assert!(html.contains(words), "no {words:?} in\n{html}");
     }

@@ -87,6 +87,7 @@ impl Inner {
             images,
             retired,
             programs,
+            out_of_reach: locked(&self.out_of_reach).clone(),
             repositories: (*locked(&self.repositories)).as_ref().clone(),
             services: self.services.clone(),
             seen: self.seen(book, &appliance),

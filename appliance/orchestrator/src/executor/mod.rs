@@ -94,6 +94,8 @@ pub(crate) struct Inner {
     /// When attempts began, for the times that events tell.
     clocks: Mutex<HashMap<(u64, String), Timestamp>>,
     repositories: Mutex<Locks>,
+    /// Images that cannot be installed now, each with what is missing.
+    out_of_reach: Mutex<BTreeMap<String, String>>,
     messages: Sender<Message>,
     runtime: Handle,
 }
@@ -185,6 +187,7 @@ impl Executor {
             settings: Mutex::new(settings::Watch::new(parts.settings_look)),
             clocks: Mutex::default(),
             repositories: Mutex::new(Arc::new(locks.collect())),
+            out_of_reach: Mutex::default(),
             messages,
             runtime: Handle::current(),
         });

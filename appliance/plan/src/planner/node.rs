@@ -230,6 +230,11 @@ impl Case<'_> {
                 "the proxy has no mirror of it: name its URL in rackbar.toml as the upstream of a [[proxy.mirror]] called \
                  {mirror}"
             )
+        } else if let Some(missing) = self.facts.out_of_reach.get(&image.name) {
+            return Err(format!(
+                "{} cannot be installed while the proxy is offline: {missing}; or `rackbar cache mode online`",
+                image.name
+            ));
         } else {
             return Ok(());
         };

@@ -170,13 +170,15 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
         return output::json(&images);
     }
     let mut table = output::table(&[
-        "NAME", "FORMAT", "MB", "ARCH", "USER", "SOURCE", "LICENCE", "ADDED", "PACK", "RETIRED", "PINNED", "SHA-256",
+        "NAME", "FORMAT", "MB", "ARCH", "USER", "SOURCE", "LICENCE", "ADDED", "PACK", "RETIRED", "PINNED", "OFFLINE",
+        "SHA-256",
     ]);
     for CatalogueEntry {
         image,
         pack,
         retired,
         pinned,
+        offline,
         ..
     } in &images
     {
@@ -201,6 +203,7 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
                 }) => format!("take {}", output::plain(instead)),
             },
             pinned.map_or_else(String::new, |_| "yes".to_owned()),
+            offline.to_string(),
             image.sha256.to_string().chars().take(16).collect(),
         ]);
     }

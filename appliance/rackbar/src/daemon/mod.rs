@@ -14,6 +14,7 @@ mod local;
 mod logs;
 mod names;
 mod network;
+mod offline;
 mod operations;
 mod options;
 mod packs;
@@ -385,6 +386,10 @@ impl Daemon {
         };
         self.services.follow(&self.config, &around);
         self.cache.follow(&self.config, &around);
+        let proxy = self.cache.door().open();
+        let proxy = proxy.as_ref().map(|(proxy, _)| &**proxy);
+        let lacking = offline::out_of_reach(proxy, self.works.images.as_deref());
+        self.works.executor.set_out_of_reach(lacking);
         self.packs.follow(&self.config, &self.kernel);
         // Where the network is not ours to set up, neither is this.
         if !self.options.no_network_setup {

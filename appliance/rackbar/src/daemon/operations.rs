@@ -381,8 +381,12 @@ impl Operations for Asked {
     }
 
     fn images(&self) -> Answer<'_, Vec<CatalogueEntry>> {
-        let images = Self::images(self);
-        async move { Ok(super::uploads::catalogue(&*images?)) }.boxed()
+        let (images, proxy) = (Self::images(self), self.cache.open());
+        // Waits for whoever holds the catalogue, and looks through the whole cache.
+        self.ask(move |_, _| {
+            let archives = super::offline::Archives::look(proxy.as_ref().map(|(proxy, _)| &**proxy));
+            Ok(super::uploads::catalogue(&*images?, &archives))
+        })
     }
 
     fn packs(&self) -> Answer<'_, PackState> {

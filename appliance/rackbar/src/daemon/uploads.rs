@@ -14,6 +14,7 @@ use rackbar_control::operations::{
 use rackbar_model::{Digest, ImageEntry};
 use rackbar_orchestrator::executor::Executor;
 
+use super::offline::Archives;
 use super::refusals::{of_image, of_program};
 
 /// Bytes that are read on behind a refusal: what somebody may have taken for a program. A connection that is closed on a
@@ -23,8 +24,8 @@ const HEARD_OUT: u64 = 2 * LARGEST;
 /// Time for that.
 const HEARING: Duration = Duration::from_secs(20);
 
-/// What can be installed, and what of it lies in a data pack.
-pub(super) fn catalogue(images: &Images) -> Vec<CatalogueEntry> {
+/// What can be installed, what of it lies in a data pack, and what needs the uplink as far as that is known.
+pub(super) fn catalogue(images: &Images, archives: &Archives) -> Vec<CatalogueEntry> {
     let mut retired = images.retired();
     let entry = |entry: Arc<ImageEntry>| {
         // What is kept of an entry of ours is not said of one in a pack with its name.
@@ -33,7 +34,10 @@ pub(super) fn catalogue(images: &Images) -> Vec<CatalogueEntry> {
             None => images.upkeep(&entry.name),
             Some(_) => Upkeep::default(),
         };
+        let (offline, offline_lacks) = archives.judge(&entry);
         CatalogueEntry {
+            offline,
+            offline_lacks,
             retired: retired.remove(&entry.name).map(|retired| RetiredImage {
                 since: retired.since,
                 instead: retired.instead,
