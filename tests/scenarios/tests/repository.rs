@@ -9,6 +9,7 @@ mod publisher;
 use anyhow::{Context, Result, ensure};
 use publisher::Publisher;
 use rackbar_scenarios::cli::Cli;
+use rackbar_scenarios::eventually;
 use rackbar_scenarios::install::{READY, commit_all, until_done};
 use rackbar_vrack::host::Ipv4;
 use rackbar_vrack::rack::neighbour;
@@ -89,7 +90,9 @@ async fn an_installed_machine_gets_packages_of_a_locked_repository_and_newer_one
     stage.api.upload(&rackbar_scenarios::install::light_image()?).await?;
     stage.api.set_site(&site).await?;
     let cli = Cli::new(&stage).await?;
-    let locked = cli.run(&["repository", "lock", "ours"], SOON).await?;
+    // The site has just told the proxy to run.
+    let lock = || cli.run(&["repository", "lock", "ours"], SOON);
+    let locked = eventually("the repository is locked", SOON, lock).await?;
     ensure!(locked.contains("1 packages"), "{locked}");
     // The origin moves on before the machine has asked for anything.
     publisher.publish("publisher", &[("tool", "2.0"), ("newer", "1.0")]);

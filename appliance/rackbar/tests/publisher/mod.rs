@@ -36,7 +36,12 @@ fn package(folder: &Path, name: &str, version: &str) -> (String, Vec<u8>) {
         "Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n"
     );
     std::fs::write(root.join("DEBIAN/control"), &control).unwrap();
-    std::fs::write(root.join("payload"), bytes(100_000, version.len() as u64 + 11)).unwrap();
+    // Two packages with one file of the same path could not be installed together.
+    std::fs::write(
+        root.join(format!("payload-of-{name}")),
+        bytes(100_000, version.len() as u64 + 11),
+    )
+    .unwrap();
     // A version is made once: made again it would have other times in it.
     if deb.exists() {
         return (control, std::fs::read(deb).unwrap());
