@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
 use rackbar_model::{Digest, Severity};
+use tokio::sync::Semaphore;
 
 use crate::fetch::{Ask, Flights, How, Phase, Upstream};
 use crate::index;
@@ -77,11 +78,12 @@ pub struct Verified {
     pub damaged: u64,
 }
 
-/// The mirror that a URL belongs to, with the path there.
-pub(crate) fn mirrored<'a>(settings: &'a Settings, url: &'a Url) -> Option<(&'a str, &'a str)> {
+/// The mirror that a URL belongs to, with the path there, and the number of the upstream it lies below.
+pub(crate) fn mirrored<'a>(settings: &'a Settings, url: &'a Url) -> Option<(&'a str, &'a str, usize)> {
     settings.mirrors.iter().find_map(|mirror| {
-        let path = mirror.upstreams.iter().find_map(|base| url.below(base))?;
-        Some((mirror.name.as_str(), path))
+        let mut bases = mirror.upstreams.iter().enumerate();
+        let (index, path) = bases.find_map(|(index, base)| Some((index, url.below(base)?)))?;
+        Some((mirror.name.as_str(), path, index))
     })
 }
 
@@ -103,6 +105,10 @@ pub struct Proxy {
     told_of_room: AtomicU64,
     /// Keys whose content, of a size nobody knew, did not fit, with the time until when they are passed on unstored.
     too_large: Mutex<VecDeque<(String, u64)>>,
+    /// Indexes that came are read one after the other: reading one may take a hundred MiB.
+    learning: Arc<Semaphore>,
+    /// Held by whoever reads all indexes there are.
+    learning_all: Mutex<()>,
 }
 
 impl Proxy {
@@ -129,6 +135,8 @@ impl Proxy {
             began: Instant::now(),
             told_of_room: AtomicU64::new(0),
             too_large: Mutex::default(),
+            learning: Arc::new(Semaphore::new(1)),
+            learning_all: Mutex::default(),
         };
         proxy.set(settings);
         Ok(Arc::new(proxy))
@@ -205,7 +213,17 @@ impl Proxy {
         let wanted = entry.record.status == 200 && index::kind_of(&entry.record.key).is_some();
         if wanted {
             let (proxy, entry) = (self.clone(), entry.clone());
-            drop(tokio::task::spawn_blocking(move || proxy.learn_now(&entry)));
+            tokio::spawn(async move {
+                // Whoever waits here holds no thread, so that contents go on being stored meanwhile.
+                let turn = proxy.learning.clone().acquire_owned().await;
+                drop(
+                    tokio::task::spawn_blocking(move || {
+                        proxy.learn_now(&entry);
+                        drop(turn);
+                    })
+                    .await,
+                );
+            });
         }
     }
 
@@ -237,6 +255,7 @@ impl Proxy {
 
     /// Reads all indexes of packages that are stored: at the start, and when a pack came. Blocks while it reads.
     pub fn learn_all(&self) {
+        let _turn = self.learning_all.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.store.entries();
         // What came later speaks last.
         all.sort_by_key(|entry| entry.record.response_time);
@@ -248,7 +267,8 @@ impl Proxy {
     /// What a URL that a client names is asked for with.
     pub(crate) fn ask_url(&self, url: &Url, client: &HeaderMap) -> Result<Ask, Refusal> {
         let settings = self.settings();
-        let of_mirror = mirrored(&settings, url).and_then(|(name, path)| self.ask_mirror(name, path, client));
+        let of_mirror =
+            mirrored(&settings, url).and_then(|(name, path, named)| self.ask_upstream(name, path, named, client));
         if let Some(ask) = of_mirror {
             return Ok(ask);
         }
@@ -259,12 +279,18 @@ impl Proxy {
             url: url.clone(),
             trusted: false,
             index: 0,
+            named: true,
         }];
         Ok(self.ask(key, None, upstreams, client))
     }
 
     /// What a path of a mirror is asked for with; `None` when there is no such mirror.
     pub(crate) fn ask_mirror(&self, name: &str, path: &str, client: &HeaderMap) -> Option<Ask> {
+        self.ask_upstream(name, path, 0, client)
+    }
+
+    /// The same for a client that named the upstream with this number.
+    fn ask_upstream(&self, name: &str, path: &str, named: usize, client: &HeaderMap) -> Option<Ask> {
         let settings = self.settings();
         let mirror = settings.mirrors.iter().find(|mirror| mirror.name == name)?;
         let key = mirror_key(name, path);
@@ -273,6 +299,7 @@ impl Proxy {
             url: url.join(path),
             trusted: true,
             index,
+            named: index == named,
         };
         let upstreams = mirror.upstreams.iter().enumerate().map(upstream).collect();
         Some(self.ask(key.clone(), Some(name.to_owned()), upstreams, client))

@@ -97,6 +97,7 @@ impl Proxy {
             url,
             trusted: true,
             index,
+            named: true,
         };
         Ask {
             key,

@@ -17,7 +17,7 @@ use crate::Proxy;
 use crate::fetch::Ask;
 use crate::origin::{Body, OriginError};
 use crate::rules::conditional::strip_hop_by_hop;
-use crate::rules::freshness::{Judged, invalidates};
+use crate::rules::freshness::invalidates;
 use crate::rules::status::{CacheStatus, Forward};
 use crate::settings::Mode;
 use crate::wire::Head;
@@ -29,12 +29,12 @@ const BODY_MOST: u64 = 1 << 20;
 const SILENT: Duration = Duration::from_secs(60);
 
 /// Answers a request with another method than GET, or a GET with a body.
-pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, ask: Ask) -> io::Result<Next> {
+pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, mut ask: Ask) -> io::Result<Next> {
     if head.method == Method::HEAD {
         let offline = proxy.settings().mode == Mode::Offline;
         let found = proxy.stored(&ask, &head.headers).0;
         let now = crate::now();
-        if let Some(entry) = found.filter(|entry| offline || entry.fresh.judge(&ask.wanted, now) == Judged::Fresh) {
+        if let Some(entry) = found.filter(|entry| offline || entry.is_fresh(&ask.wanted, now)) {
             let status = CacheStatus::Hit(entry.fresh.left(now));
             if let Some(next) = answer::entry_to(proxy, client, head, &entry, status).await? {
                 return Ok(next);
@@ -54,10 +54,15 @@ pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, 
         )
         .await;
     }
+    if !head.method.is_safe() {
+        // It goes where the client said, and nowhere else.
+        ask.upstreams.retain(|upstream| upstream.named);
+    }
     let body = body(client, head).await?;
     let (status, next) = asked(proxy, client, head, &ask, body, "method").await?;
     if invalidates(&head.method, status) {
-        proxy.store.remove(&ask.key);
+        // What a mirror has is not a client's to remove, and no pin either.
+        proxy.store.invalidate(&ask.key, ask.mirror.is_some());
     }
     Ok(next)
 }
@@ -106,7 +111,7 @@ async fn asked(
             .uri(upstream.url.to_string())
             .body(full);
         let Ok(mut request) = request else { continue };
-        *request.headers_mut() = end_to_end(ask, head);
+        *request.headers_mut() = upstream.headers(&end_to_end(ask, head));
         match proxy.origins.send(upstream.trusted, request).await {
             Ok(answer) => {
                 proxy.metrics.origin_requests.inc();

@@ -33,7 +33,8 @@ use http::HeaderMap;
 use rackbar_model::{Digest, Severity};
 
 use crate::Tell;
-use crate::rules::freshness::Freshness;
+use crate::rules::cache_control::CacheControl;
+use crate::rules::freshness::{Freshness, Judged};
 use crate::rules::target::is_index;
 use crate::rules::vary::fits;
 
@@ -58,6 +59,8 @@ pub struct Entry {
     pub(crate) used: AtomicU64,
     pub(crate) hits: AtomicU64,
     pub(crate) pinned: AtomicBool,
+    /// A request changed what it answers (RFC 9111 section 4.4): it has to be validated, however fresh it would be.
+    invalid: AtomicBool,
     /// Status line and headers as every answer from the store begins, made once.
     pub(crate) prelude: Vec<u8>,
 }
@@ -80,6 +83,7 @@ impl Entry {
             pack,
             hits: AtomicU64::new(0),
             pinned: AtomicBool::new(false),
+            invalid: AtomicBool::new(false),
             record,
         }
     }
@@ -97,6 +101,11 @@ impl Entry {
     /// It is never evicted.
     pub fn pinned(&self) -> bool {
         self.pinned.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may answer a request without the origin's word, `now` in seconds since 1970.
+    pub(crate) fn is_fresh(&self, wanted: &CacheControl, now: u64) -> bool {
+        !self.invalid.load(Ordering::Relaxed) && self.fresh.judge(wanted, now) == Judged::Fresh
     }
 
     pub(crate) fn touch(&self) {
@@ -266,11 +275,16 @@ impl Store {
         }
     }
 
-    /// Removes everything stored under a key, pins aside; how many answers that were.
-    pub fn remove(&self, key: &str) -> usize {
+    /// Takes note that what is stored under a key may hold no longer: what `keep` or a pin spares is asked for anew before
+    /// it is next served, until then it stays; the rest is removed.
+    pub(crate) fn invalidate(&self, key: &str, keep: bool) {
         let mut state = self.state();
-        let Some(all) = state.entries.remove(key) else { return 0 };
-        let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(|entry| entry.pack.is_some());
+        let Some(all) = state.entries.remove(key) else { return };
+        let spared = |entry: &Arc<Entry>| keep || entry.pinned() || entry.pack.is_some();
+        let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(spared);
+        for entry in &kept {
+            entry.invalid.store(true, Ordering::Relaxed);
+        }
         if !kept.is_empty() {
             state.entries.insert(key.into(), kept);
         }
@@ -278,7 +292,6 @@ impl Store {
             let _ = std::fs::remove_file(self.entry_path(&entry.record));
             self.let_go(&mut state, &entry.object);
         }
-        gone.len()
     }
 
     /// Notes that one entry less has an object, and removes its file when that was the last. A client that reads it has
@@ -293,7 +306,21 @@ impl Store {
         if state.objects.remove(&object.digest).is_some() {
             state.used = state.used.saturating_sub(object.size);
             let _ = std::fs::remove_file(path);
+            // A descriptor that stays would keep its blocks on the disk.
+            self.close(&object.digest);
         }
+    }
+
+    /// Closes the file of an object of our own; whoever reads it now has it to the end.
+    fn close(&self, digest: &Digest) {
+        let mut queue = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.retain(|open| {
+            let other = open.digest != *digest;
+            if !other {
+                open.close();
+            }
+            other
+        });
     }
 
     /// Hashes an object and removes it with all its entries when it is not what it was.
@@ -356,6 +383,12 @@ impl Store {
             return Ok(open);
         }
         let open = object.open().inspect_err(|_| drop(self.drop_object(object)))?;
+        // It may have been let go since: then it is open for this reader and nobody else.
+        let state = self.state();
+        if !state.objects.contains_key(&object.digest) {
+            object.close();
+            return Ok(open);
+        }
         let mut queue = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         queue.push_back(object.clone());
         while queue.len() > OPEN_MOST {

@@ -121,6 +121,7 @@ impl Spool {
             .and_then(|()| std::fs::rename(&self.path, &path));
         put.map_err(StoreError::io("keep", &path))?;
         self.sealed = true;
+        self.store.close(&digest);
         match self.store.find_digest(&digest) {
             Some(object) if object.whole.get() == Some(&true) => Ok(object),
             _ => Ok(Arc::new(
