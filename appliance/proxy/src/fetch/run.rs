@@ -32,8 +32,8 @@ const SMALL_WITHIN: Duration = Duration::from_secs(10);
 const ROUNDS: u32 = 2;
 
 /// An answer, whose it is, and when it was asked for.
-pub(super) struct Answer {
-    pub(super) response: Response<Incoming>,
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
     pub(super) upstream: Upstream,
     pub(super) asked_at: u64,
 }
@@ -101,7 +101,7 @@ impl Proxy {
     }
 
     /// The first answer that is none of an upstream in trouble; else the last one there was.
-    pub(super) async fn first_answer(&self, ask: &Ask, headers: &HeaderMap) -> Result<Answer, OriginError> {
+    pub(crate) async fn first_answer(&self, ask: &Ask, headers: &HeaderMap) -> Result<Answer, OriginError> {
         let mut last = Err(OriginError::Failed("there is no upstream".into()));
         for round in 0..ROUNDS {
             for upstream in self.ranked(ask) {

@@ -203,7 +203,7 @@ async fn lead_to(
         return pass::own(proxy, client, head, ask, word).await;
     };
     match private.await {
-        Ok(response) => pass::response(proxy, client, head, response, word).await,
+        Ok(response) => pass::response(proxy, client, head, ask, response, word).await,
         Err(_) => pass::own(proxy, client, head, ask, word).await,
     }
 }
