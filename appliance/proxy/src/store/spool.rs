@@ -45,6 +45,7 @@ impl Spool {
     /// # Errors
     /// When there is no room, or no file can be made.
     pub fn begin(store: &Arc<Store>, size: Option<u64>) -> Result<Self, SpoolError> {
+        store.writable()?;
         let reserved = size.unwrap_or(STEP);
         let room = vec![store.reserve(reserved)?];
         let path = store.arriving();
