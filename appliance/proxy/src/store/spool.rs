@@ -45,6 +45,7 @@ impl Spool {
     /// # Errors
     /// When there is no room, or no file can be made.
     pub fn begin(store: &Arc<Store>, size: Option<u64>) -> Result<Self, SpoolError> {
+        store.writable()?;
         let reserved = size.unwrap_or(STEP);
         let room = vec![store.reserve(reserved)?];
         let path = store.arriving();
@@ -121,6 +122,7 @@ impl Spool {
             .and_then(|()| std::fs::rename(&self.path, &path));
         put.map_err(StoreError::io("keep", &path))?;
         self.sealed = true;
+        self.store.close(&digest);
         match self.store.find_digest(&digest) {
             Some(object) if object.whole.get() == Some(&true) => Ok(object),
             _ => Ok(Arc::new(
