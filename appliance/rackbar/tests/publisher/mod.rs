@@ -83,8 +83,10 @@ impl Publisher {
     }
 
     pub fn put(&self, path: &str, body: impl Into<Vec<u8>>) {
+        let body = body.into();
         let doc = Doc {
-            body: body.into(),
+            headers: vec![("ETag".into(), format!("\"{}\"", hex(&body)))],
+            body,
             ..Doc::default()
         };
         self.origin.put(&format!("/debian/{path}"), doc);
