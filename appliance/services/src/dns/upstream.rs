@@ -89,7 +89,11 @@ impl Upstreams {
             let _ = answers.send((slot, answer));
             waker.wake();
         };
-        std::thread::Builder::new().name("dns-tcp".into()).spawn(work).map(drop)
+        let thread = std::thread::Builder::new().name("dns-tcp".into()).spawn(work);
+        // Without a thread nobody else gives the place back.
+        thread.map(drop).inspect_err(|_| {
+            self.streams.fetch_sub(1, Ordering::AcqRel);
+        })
     }
 }
 
