@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::{TOKEN, sha256, start};
 use rackbar_control::client::ClientError;
+use rackbar_control::{Role, Token};
 use rackbar_model::{EventKind, MacAddr, Node, Severity};
 use rackbar_services::EventSink;
 use serde_json::{Value, json};
@@ -220,4 +221,43 @@ fn every_operation_is_in_the_documentation_and_nothing_else_is() {
     assert!(missing.is_empty(), "docs/api.md does not name: {missing:#?}");
     let gone: Vec<_> = told.difference(&there).filter(|one| one.contains("/api/")).collect();
     assert!(gone.is_empty(), "docs/api.md names what there is not: {gone:#?}");
+}
+
+#[tokio::test]
+async fn an_open_stream_ends_with_the_token_that_opened_it() {
+    let server = start().await;
+    let by_socket = server.local();
+    let admin = server.client();
+    let now = rackbar_model::Timestamp::default();
+    let (text, _) = server.access.create("anna", Role::Viewer, "admin", now).unwrap();
+    let viewer = server.client_with(server.pin, &text);
+    let mut streams = Vec::new();
+    for client in [&viewer, &admin, &by_socket] {
+        streams.push(client.follow("/api/v1/events/stream?after=0").await.unwrap());
+    }
+    let [of_viewer, of_admin, of_root] = streams.as_mut_slice() else {
+        panic!("three streams")
+    };
+    let soon = |stream| tokio::time::timeout(Duration::from_secs(10), until_end(stream));
+    server.access.revoke("anna").unwrap();
+    soon(of_viewer).await.expect("the stream of a revoked token ends");
+    server.access.set_tokens(vec![Token {
+        name: "admin".into(),
+        sha256: sha256(b"another"),
+        role: Role::Admin,
+    }]);
+    soon(of_admin).await.expect("the stream of a replaced token ends");
+    // Root's own goes on.
+    server.rack.event(None, note("still there"));
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(10), of_root.next());
+        if next.await.unwrap().unwrap().unwrap().contains("still there") {
+            break;
+        }
+    }
+    server.handle.stop().await;
+}
+
+async fn until_end(stream: &mut rackbar_control::client::EventStream) {
+    while stream.next().await.unwrap().is_some() {}
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use socket2::Socket;
 
 /// Token of the waker in every set.
 pub(crate) const WAKE: u64 = u64::MAX;
@@ -81,6 +82,50 @@ impl Poller {
             ready.push((event.data(), event.events()));
         }
         Ok(())
+    }
+}
+
+/// Between an accept that found no descriptor free and the next try.
+const REST: Duration = Duration::from_secs(1);
+
+/// Listeners out of descriptors: newcomers wait in their queues, and nobody asks for them for a second, instead of spinning
+/// on an accept that fails while the listener stays ready.
+#[derive(Default)]
+pub(crate) struct Rest(Option<Instant>);
+
+impl Rest {
+    /// When the listeners are to be looked at again; none while they do not rest.
+    pub(crate) const fn deadline(&self) -> Option<Instant> {
+        self.0
+    }
+
+    /// Lets the listeners rest when `error` of an accept says that there is no descriptor; any other is of that one client.
+    pub(crate) fn after<'a>(
+        &mut self,
+        error: &io::Error,
+        service: &str,
+        listeners: impl Iterator<Item = (&'a Socket, u64)>,
+        poller: &Poller,
+    ) {
+        if !matches!(error.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE)) {
+            return;
+        }
+        if self.0.replace(Instant::now() + REST).is_none() {
+            tracing::warn!("{service}: out of file descriptors; new connections wait");
+        }
+        for (listener, token) in listeners {
+            let _ = poller.modify(listener, EpollFlags::empty(), token);
+        }
+    }
+
+    /// Lets the listeners be asked again when they have rested.
+    pub(crate) fn end<'a>(&mut self, listeners: impl Iterator<Item = (&'a Socket, u64)>, poller: &Poller) {
+        if self.0.is_some_and(|until| until <= Instant::now()) {
+            self.0 = None;
+            for (listener, token) in listeners {
+                let _ = poller.modify(listener, EpollFlags::EPOLLIN, token);
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 
+use super::lasting::LetIn;
 use super::nodes::find;
 use super::{Deed, Problem};
 use crate::Context;
@@ -50,7 +51,8 @@ pub(crate) async fn record(State(context): State<Context>, Path(name): Path<Stri
     Ok((head, record).into_response())
 }
 
-/// Types the body on the console, byte by byte as it comes. Somebody must look on at it.
+/// Types the body on the console, byte by byte as it comes, as long as the caller's token is valid. Somebody must look on
+/// at it.
 #[utoipa::path(
     post, path = "/api/v1/nodes/{node}/console", tag = "nodes",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -60,11 +62,12 @@ pub(crate) async fn record(State(context): State<Context>, Path(name): Path<Stri
 pub(crate) async fn type_in(
     State(context): State<Context>,
     Path(name): Path<String>,
+    Extension(by): Extension<LetIn>,
     body: Body,
 ) -> Result<Response, Problem> {
     let node = find(&context, &name)?;
     let id = node.id.to_string();
-    let mut pieces = body.into_data_stream();
+    let mut pieces = body.into_data_stream().take_until(Box::pin(by.end(&context)));
     // The connection may break off: what was typed until then was typed.
     while let Some(Ok(piece)) = pieces.next().await {
         context.operations.type_in(&id, piece.to_vec()).await?;

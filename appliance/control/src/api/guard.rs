@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use rackbar_model::EventKind;
 
 use super::Problem;
+use super::lasting::{LetIn, bounded};
 use super::problem::Told;
 use crate::Context;
 use crate::auth::{Holder, Role};
@@ -70,19 +71,21 @@ fn refusal(caller: &Holder, needed: Role) -> Problem {
     ))
 }
 
-fn identify(context: &Context, request: &Request) -> Option<Holder> {
+fn identify(context: &Context, request: &Request) -> Option<(Holder, LetIn)> {
     if request.extensions().get::<Local>().is_some() {
-        return Some(Holder {
+        let root = Holder {
             name: "console".into(),
             role: Role::Admin,
-        });
+        };
+        return Some((root, LetIn(None)));
     }
-    context.access.identify(request.headers())
+    let pass = context.access.pass(request.headers())?;
+    Some((context.access.holder(pass)?, LetIn(Some(pass))))
 }
 
 /// In front of the API.
 pub(super) async fn api_guard(State(context): State<Context>, mut request: Request, next: Next) -> Response {
-    let Some(caller) = identify(&context, &request) else {
+    let Some((caller, by)) = identify(&context, &request) else {
         return Problem::unauthorized().into_response();
     };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -99,6 +102,7 @@ pub(super) async fn api_guard(State(context): State<Context>, mut request: Reque
         None
     };
     request.extensions_mut().insert(Caller(caller.clone()));
+    request.extensions_mut().insert(by);
     let looking = looks(&method, &path);
     let answer = async move {
         let response = match refused {
@@ -109,7 +113,7 @@ pub(super) async fn api_guard(State(context): State<Context>, mut request: Reque
             let change = change(&caller.name, &method, &path, &response);
             record(&context, change).await;
         }
-        response
+        bounded(response, context, by)
     };
     if looking {
         answer.await
@@ -127,12 +131,13 @@ async fn to_its_end(change: impl Future<Output = Response> + Send + 'static) -> 
 
 /// In front of the page: who has not logged in is led to the form.
 pub(crate) async fn page_guard(State(context): State<Context>, mut request: Request, next: Next) -> Response {
-    let Some(caller) = identify(&context, &request) else {
+    let Some((caller, by)) = identify(&context, &request) else {
         return Redirect::to("/login").into_response();
     };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let needed = needed(&method, &path);
     request.extensions_mut().insert(Caller(caller.clone()));
+    request.extensions_mut().insert(by);
     let looking = method.is_safe();
     let answer = async move {
         let response = if caller.role < needed {
@@ -149,7 +154,7 @@ pub(crate) async fn page_guard(State(context): State<Context>, mut request: Requ
             let change = change(&caller.name, &method, &path, &response);
             record(&context, change).await;
         }
-        response
+        bounded(response, context, by)
     };
     if looking {
         answer.await

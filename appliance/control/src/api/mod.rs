@@ -10,6 +10,7 @@ mod handoff;
 mod hardware;
 mod health;
 mod images;
+mod lasting;
 mod logs;
 mod nodes;
 mod packs;

@@ -17,6 +17,7 @@ pub(crate) const TOKEN: &str = "an admin token of the tests";
 
 pub(crate) struct Server {
     pub(crate) rack: Rack,
+    pub(crate) access: Arc<Access>,
     pub(crate) handle: Handle,
     pub(crate) pin: Digest,
     pub(crate) folder: tempfile::TempDir,
@@ -62,15 +63,16 @@ pub(crate) async fn start() -> Server {
         fingerprint: "00".repeat(32),
         volatile: true,
     };
+    let access = Arc::new(Access::new(vec![Token {
+        name: "admin".into(),
+        sha256: sha256(TOKEN.as_bytes()),
+        role: Role::Admin,
+    }]));
     let context = Context {
         rack: rack.clone(),
         about: Arc::new(about),
         operations: Arc::new(()),
-        access: Arc::new(Access::new(vec![Token {
-            name: "admin".into(),
-            sha256: sha256(TOKEN.as_bytes()),
-            role: Role::Admin,
-        }])),
+        access: access.clone(),
         counters: Arc::new(|| "rackbar_test_total 7\n".to_owned()),
     };
     let folder = tempfile::tempdir().unwrap();
@@ -84,6 +86,7 @@ pub(crate) async fn start() -> Server {
     let handle = serve(context, listeners).await.unwrap();
     Server {
         rack,
+        access,
         handle,
         pin,
         folder,

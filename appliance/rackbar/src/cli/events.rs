@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use rackbar_control::client::Client;
+use rackbar_control::client::{Client, ClientError};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -58,6 +58,10 @@ pub async fn run(client: &Client, options: &Options, as_json: bool) -> Result<()
     loop {
         match follow(client, &node, &mut last, as_json).await {
             Ok(()) => eprintln!("the appliance ended the stream; taking it up again"),
+            // The token is gone, or may not: asking again would not change that.
+            Err(error) if matches!(error.downcast_ref(), Some(ClientError::Refused { status: 401 | 403, .. })) => {
+                return Err(error);
+            }
             Err(error) => eprintln!("{error:#}; trying again"),
         }
         tokio::time::sleep(AGAIN_AFTER).await;

@@ -20,6 +20,26 @@ const STREAMS: usize = 32;
 /// Longer than the forwarder waits.
 const PATIENCE: Duration = Duration::from_secs(4);
 
+/// A question over TCP that is under way. It is so until it ends in whatever way, also where it never got a thread.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(taken: &Arc<AtomicUsize>) -> Option<Self> {
+        let place = |taken: usize| (taken < STREAMS).then_some(taken + 1);
+        let had = taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, place);
+        had.ok().map(|_| Self(taken.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A question over TCP, to be done on a thread of its own.
+type Work = Box<dyn FnOnce() + Send>;
+
 pub(super) struct Upstreams {
     tries: HashMap<u64, UdpSocket>,
     answers: mpsc::Sender<(u64, Option<Vec<u8>>)>,
@@ -46,7 +66,9 @@ impl Upstreams {
         poller: &Poller,
     ) -> io::Result<()> {
         if transport == Transport::Tcp {
-            return self.stream(slot, upstream, message);
+            return self.stream(slot, upstream, message, |work| {
+                std::thread::Builder::new().name("dns-tcp".into()).spawn(work).map(drop)
+            });
         }
         let any: SocketAddr = match upstream {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -76,24 +98,22 @@ impl Upstreams {
         }
     }
 
-    fn stream(&self, slot: u64, upstream: SocketAddr, message: Vec<u8>) -> io::Result<()> {
-        if self.streams.fetch_add(1, Ordering::AcqRel) >= STREAMS {
-            self.streams.fetch_sub(1, Ordering::AcqRel);
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        }
-        let (answers, waker, streams) = (self.answers.clone(), self.waker.clone(), self.streams.clone());
-        let work = move || {
+    fn stream(
+        &self,
+        slot: u64,
+        upstream: SocketAddr,
+        message: Vec<u8>,
+        spawn: impl FnOnce(Work) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let place = Place::take(&self.streams).ok_or(io::ErrorKind::QuotaExceeded)?;
+        let (answers, waker) = (self.answers.clone(), self.waker.clone());
+        spawn(Box::new(move || {
             let answer = exchange(upstream, &message).ok();
-            streams.fetch_sub(1, Ordering::AcqRel);
+            drop(place);
             // Fails only when the service has stopped.
             let _ = answers.send((slot, answer));
             waker.wake();
-        };
-        let thread = std::thread::Builder::new().name("dns-tcp".into()).spawn(work);
-        // Without a thread nobody else gives the place back.
-        thread.map(drop).inspect_err(|_| {
-            self.streams.fetch_sub(1, Ordering::AcqRel);
-        })
+        }))
     }
 }
 
@@ -109,4 +129,40 @@ fn exchange(upstream: SocketAddr, message: &[u8]) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; usize::from(u16::from_be_bytes(head))];
     stream.read_exact(&mut answer)?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_that_gets_no_thread_takes_no_place_from_the_next() {
+        let poller = Poller::new().unwrap();
+        let (sender, answers) = mpsc::channel();
+        let upstreams = Upstreams::new(sender, poller.waker());
+        let nobody: SocketAddr = (Ipv4Addr::LOCALHOST, 9).into();
+        for slot in 0..2 * STREAMS as u64 {
+            let refused = upstreams.stream(slot, nobody, vec![0; 12], |_| Err(io::ErrorKind::WouldBlock.into()));
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::WouldBlock, "slot {slot}");
+        }
+        // As many as there are places, and one more waits for none.
+        let mut works = Vec::new();
+        let mut ask = |slot| {
+            upstreams.stream(slot, nobody, vec![0; 12], |work| {
+                works.push(work);
+                Ok(())
+            })
+        };
+        for slot in 0..STREAMS as u64 {
+            ask(slot).unwrap();
+        }
+        assert_eq!(ask(99).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        // Nobody listens there: each ends with no answer, and its place is free.
+        works.into_iter().for_each(|work| work());
+        assert_eq!(
+            answers.try_iter().filter(|(_, answer)| answer.is_none()).count(),
+            STREAMS
+        );
+        upstreams.stream(100, nobody, vec![0; 12], |_| Ok(())).unwrap();
+    }
 }

@@ -15,7 +15,7 @@ use super::upstream::Upstreams;
 use super::{DnsConfig, Pair};
 use crate::Common;
 use crate::mmsg::{self, Outbound, Receiver};
-use crate::poll::{Poller, WAKE};
+use crate::poll::{Poller, Rest, WAKE};
 use crate::running::{StopFlag, lock};
 
 /// Kinds of tokens, in their upper half.
@@ -55,6 +55,7 @@ pub(super) struct Worker {
     zones: Arc<Zones>,
     pairs: HashMap<u64, Pair>,
     next: u64,
+    rest: Rest,
     receiver: Receiver,
     replies: Vec<Outbound>,
     streams: Streams,
@@ -92,6 +93,7 @@ impl Worker {
             zones: Arc::default(),
             pairs: HashMap::new(),
             next: 0,
+            rest: Rest::default(),
             receiver: Receiver::new(QUERY),
             replies: Vec::new(),
             streams: Streams::default(),
@@ -113,7 +115,11 @@ impl Worker {
                 .forwarder
                 .deadline()
                 .map(|at| self.begun + Duration::from_millis(at));
-            let deadline = tries.into_iter().chain(self.streams.deadline()).min();
+            let deadline = tries
+                .into_iter()
+                .chain(self.streams.deadline())
+                .chain(self.rest.deadline())
+                .min();
             if let Err(error) = self.poller.wait(deadline, &mut ready) {
                 tracing::error!(%error, "DNS: waiting for packets failed");
                 return;
@@ -128,6 +134,8 @@ impl Worker {
                 }
             }
             self.streams.expire(&self.poller);
+            let listeners = self.pairs.iter().map(|(id, pair)| (&pair.tcp, TCP | id));
+            self.rest.end(listeners, &self.poller);
             let (now, mut out) = (self.now(), Vec::new());
             self.forwarder.expire(now, &mut out);
             self.carry_out(out);
@@ -228,8 +236,12 @@ impl Worker {
 
     fn accept(&mut self, listener: u64) {
         let Some(pair) = self.pairs.get(&listener) else { return };
+        let listeners = self.pairs.iter().map(|(id, pair)| (&pair.tcp, TCP | id));
         for _ in 0..64 {
-            let Ok((socket, _)) = pair.tcp.accept() else { return };
+            let (socket, _) = match pair.tcp.accept() {
+                Ok(taken) => taken,
+                Err(error) => return self.rest.after(&error, "DNS", listeners, &self.poller),
+            };
             let stream = TcpStream::from(socket);
             if let Err(error) = self.streams.open(stream, &self.poller) {
                 tracing::debug!(%error, "DNS: a connection was not taken");

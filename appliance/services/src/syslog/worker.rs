@@ -17,7 +17,7 @@ use super::{Pair, SyslogConfig};
 use crate::Common;
 use crate::dns::is_near;
 use crate::mmsg::Receiver;
-use crate::poll::{Poller, WAKE};
+use crate::poll::{Poller, Rest, WAKE};
 use crate::running::{StatusCell, StopFlag, lock, now};
 
 const UDP: u64 = 1 << 56;
@@ -58,6 +58,7 @@ pub(super) struct Worker {
     pairs: HashMap<u64, Pair>,
     streams: HashMap<u64, Stream>,
     next: u64,
+    rest: Rest,
     receiver: Receiver,
     senders: Senders,
     batch: Vec<(IpAddr, Message)>,
@@ -85,6 +86,7 @@ impl Worker {
             pairs: HashMap::new(),
             streams: HashMap::new(),
             next: 0,
+            rest: Rest::default(),
             receiver: Receiver::new(DATAGRAM),
             senders: Senders::default(),
             batch: Vec::new(),
@@ -96,7 +98,12 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut ready = Vec::new();
         while !self.stop.is_set() {
-            let deadline = self.sync.into_iter().chain(self.senders.deadline()).min();
+            let deadline = self
+                .sync
+                .into_iter()
+                .chain(self.senders.deadline())
+                .chain(self.rest.deadline())
+                .min();
             if let Err(error) = self.poller.wait(deadline, &mut ready) {
                 tracing::error!(%error, "syslog: waiting for messages failed");
                 return;
@@ -109,6 +116,8 @@ impl Worker {
                     _ => self.stream(token & !KIND),
                 }
             }
+            let listeners = self.pairs.iter().map(|(id, pair)| (&pair.tcp, TCP | id));
+            self.rest.end(listeners, &self.poller);
             self.tell_losses(false);
             self.keep();
             if self.sync.is_some_and(|at| at <= Instant::now()) {
@@ -175,8 +184,12 @@ impl Worker {
 
     fn accept(&mut self, listener: u64) {
         let Some(pair) = self.pairs.get(&listener) else { return };
+        let listeners = self.pairs.iter().map(|(id, pair)| (&pair.tcp, TCP | id));
         for _ in 0..64 {
-            let Ok((socket, peer)) = pair.tcp.accept() else { return };
+            let (socket, peer) = match pair.tcp.accept() {
+                Ok(taken) => taken,
+                Err(error) => return self.rest.after(&error, "syslog", listeners, &self.poller),
+            };
             let Some(from) = peer.as_socket().map(|peer| peer.ip()) else {
                 continue;
             };

@@ -4,10 +4,13 @@
 //! and lie in the store. Tokens are 256 random bits, kept only as SHA-256, so neither the store nor a core dump gives one away. A session
 //! cookie is `HttpOnly`, `Secure`, `SameSite=Strict`; forms of the page carry a value derived from it besides, so that a
 //! page of another origin cannot act in its name.
+//!
+//! A session is of one token's text, not of its name: whoever has another text is somebody else. What lasts longer than a
+//! moment (a stream of events, a console) asks [`Access::end_of`] when it has to end.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
@@ -16,6 +19,7 @@ use rackbar_store::{Store, StoreError, Table};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use utoipa::ToSchema;
 
 /// Name of the page's session cookie. The prefix makes browsers insist on `Secure` and on this very host (RFC 6265bis).
@@ -24,6 +28,8 @@ const COOKIE: &str = "__Host-rackbar";
 const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// More people than ever look at one rack; the oldest session goes first.
 const MAX_SESSIONS: usize = 256;
+/// How often it is looked whether a session's time is over while something lasts that it allowed.
+const RECHECK: Duration = Duration::from_secs(15);
 
 /// What the holder of a token may do; each role may what the ones before it may.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
@@ -108,8 +114,18 @@ pub(crate) struct Holder {
     pub(crate) role: Role,
 }
 
+/// By what somebody was let in; never a token's or a cookie's text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pass {
+    /// The token of this digest.
+    Token(Digest),
+    /// The session whose cookie has this digest.
+    Session(Digest),
+}
+
 struct Session {
-    name: String,
+    /// The digest of the token that it was begun with.
+    token: Digest,
     begun: Instant,
 }
 
@@ -121,6 +137,8 @@ pub struct Access {
     made: Mutex<Vec<Made>>,
     store: Option<Store>,
     sessions: Mutex<HashMap<Digest, Session>>,
+    /// Tells those who wait that a token or a session may be gone.
+    changed: watch::Sender<()>,
 }
 
 /// Prefix of a made token's key among the store's secrets.
@@ -149,6 +167,7 @@ impl Access {
             made: Mutex::default(),
             store: None,
             sessions: Mutex::default(),
+            changed: watch::Sender::new(()),
         }
     }
 
@@ -172,8 +191,8 @@ impl Access {
     }
 
     fn end_orphans(&self) {
-        let names: Vec<String> = self.list().into_iter().map(|entry| entry.name).collect();
-        lock(&self.sessions).retain(|_, session| names.contains(&session.name));
+        lock(&self.sessions).retain(|_, session| self.of_token(session.token).is_some());
+        self.changed.send_replace(());
     }
 
     /// All tokens, by name.
@@ -258,10 +277,9 @@ impl Access {
             .map_err(|e| TokenError::Store(e.to_string()))
     }
 
-    /// The token's holder.
-    fn holder(&self, text: &str) -> Option<Holder> {
+    /// The holder of the token of this digest.
+    fn of_token(&self, sha256: Digest) -> Option<Holder> {
         // Comparing digests leaks nothing of use: an attacker cannot choose a digest's prefix.
-        let sha256 = sha256(text.trim());
         let configured = lock(&self.tokens).iter().find(|t| t.sha256 == sha256).map(|t| Holder {
             name: t.name.clone(),
             role: t.role,
@@ -276,35 +294,46 @@ impl Access {
         })
     }
 
-    /// What the holder of that name may do now.
-    fn role_of(&self, name: &str) -> Option<Role> {
-        let configured = lock(&self.tokens).iter().find(|t| t.name == name).map(|t| t.role);
-        configured.or_else(|| lock(&self.made).iter().find(|t| t.name == name).map(|t| t.role))
+    /// By what a request with these headers is let in, if it is.
+    pub(crate) fn pass(&self, headers: &HeaderMap) -> Option<Pass> {
+        let pass = match headers.get(header::AUTHORIZATION) {
+            Some(value) => {
+                let (scheme, text) = value.to_str().ok()?.split_once(' ')?;
+                let bearer = scheme.eq_ignore_ascii_case("bearer");
+                bearer.then(|| Pass::Token(sha256(text.trim())))?
+            }
+            None => Pass::Session(sha256(&session_cookie(headers)?)),
+        };
+        self.holder(pass).map(|_| pass)
     }
 
-    /// Who sends a request with these headers, by token or by session.
-    pub(crate) fn identify(&self, headers: &HeaderMap) -> Option<Holder> {
-        if let Some(value) = headers.get(header::AUTHORIZATION) {
-            let (scheme, text) = value.to_str().ok()?.split_once(' ')?;
-            return if scheme.eq_ignore_ascii_case("bearer") {
-                self.holder(text)
-            } else {
-                None
-            };
-        }
-        let cookie = session_cookie(headers)?;
-        let name = {
-            let mut sessions = lock(&self.sessions);
-            sessions.retain(|_, session| session.begun.elapsed() < SESSION_LIFE);
-            sessions.get(&sha256(&cookie))?.name.clone()
+    /// Who was let in so, and what they may do now; `None` when the token or the session is gone.
+    pub(crate) fn holder(&self, pass: Pass) -> Option<Holder> {
+        let token = match pass {
+            Pass::Token(token) => token,
+            Pass::Session(cookie) => {
+                let mut sessions = lock(&self.sessions);
+                sessions.retain(|_, session| session.begun.elapsed() < SESSION_LIFE);
+                sessions.get(&cookie)?.token
+            }
         };
-        let role = self.role_of(&name)?;
-        Some(Holder { name, role })
+        self.of_token(token)
+    }
+
+    /// Returns when what somebody was let in by is good no longer: at once when a token is revoked or replaced or a session
+    /// ends, within [`RECHECK`] when its time is over.
+    pub(crate) async fn end_of(self: Arc<Self>, pass: Pass) {
+        let mut changed = self.changed.subscribe();
+        while self.holder(pass).is_some() {
+            // Whichever comes first: both only mean that it is time to look again.
+            let _ = tokio::time::timeout(RECHECK, changed.changed()).await;
+        }
     }
 
     /// Begins a session for the holder of `token`; gives the `Set-Cookie` value.
     pub(crate) fn log_in(&self, token: &str) -> Option<String> {
-        let name = self.holder(token)?.name;
+        let token = sha256(token.trim());
+        self.of_token(token)?;
         let text = random()?;
         let mut sessions = lock(&self.sessions);
         if sessions.len() >= MAX_SESSIONS
@@ -315,7 +344,7 @@ impl Access {
         sessions.insert(
             sha256(&text),
             Session {
-                name,
+                token,
                 begun: Instant::now(),
             },
         );
@@ -329,6 +358,7 @@ impl Access {
     pub(crate) fn log_out(&self, headers: &HeaderMap) -> String {
         if let Some(cookie) = session_cookie(headers) {
             lock(&self.sessions).remove(&sha256(&cookie));
+            self.changed.send_replace(());
         }
         format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Strict")
     }
@@ -379,117 +409,4 @@ pub(crate) fn form_key(headers: &HeaderMap) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::http::HeaderValue;
-
-    fn access() -> Access {
-        Access::new(vec![Token {
-            name: "admin".into(),
-            sha256: sha256("secret"),
-            role: Role::Admin,
-        }])
-    }
-
-    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
-    }
-
-    #[test]
-    fn a_bearer_token_identifies_its_holder_and_another_does_not() {
-        let access = access();
-        assert_eq!(
-            access
-                .identify(&headers(header::AUTHORIZATION, "Bearer secret"))
-                .map(|holder| holder.name)
-                .as_deref(),
-            Some("admin")
-        );
-        for wrong in ["Bearer Secret", "Bearer ", "Basic secret", "secret"] {
-            assert_eq!(access.identify(&headers(header::AUTHORIZATION, wrong)), None, "{wrong}");
-        }
-        assert_eq!(access.identify(&HeaderMap::new()), None);
-    }
-
-    #[test]
-    fn a_session_lasts_from_log_in_to_log_out() {
-        let access = access();
-        assert_eq!(access.log_in("wrong"), None);
-        let cookie = access.log_in("secret").unwrap();
-        for flag in ["HttpOnly", "Secure", "SameSite=Strict"] {
-            assert!(cookie.contains(flag), "{cookie}");
-        }
-        let sent = headers(
-            header::COOKIE,
-            &format!("other=1; {}", cookie.split(';').next().unwrap()),
-        );
-        let holder = access.identify(&sent).unwrap();
-        assert_eq!((holder.name.as_str(), holder.role), ("admin", Role::Admin));
-        assert!(form_key(&sent).is_some());
-        access.log_out(&sent);
-        assert_eq!(access.identify(&sent), None);
-    }
-
-    #[test]
-    fn a_token_that_is_taken_away_ends_its_sessions() {
-        let access = access();
-        let cookie = access.log_in("secret").unwrap();
-        let sent = headers(header::COOKIE, cookie.split(';').next().unwrap());
-        access.set_tokens(Vec::new());
-        assert_eq!(access.identify(&sent), None);
-    }
-
-    #[test]
-    fn sessions_are_bounded() {
-        let access = access();
-        let first = access.log_in("secret").unwrap();
-        for _ in 0..MAX_SESSIONS {
-            access.log_in("secret").unwrap();
-        }
-        assert_eq!(lock(&access.sessions).len(), MAX_SESSIONS);
-        assert_eq!(
-            access.identify(&headers(header::COOKIE, first.split(';').next().unwrap())),
-            None
-        );
-    }
-
-    #[test]
-    fn a_made_token_works_until_it_is_revoked_and_survives_a_restart() {
-        let store = Store::in_memory(Default::default()).unwrap();
-        let access = Access::open(store.clone()).unwrap();
-        let (text, entry) = access
-            .create("anna", Role::Viewer, "admin", Timestamp::default())
-            .unwrap();
-        assert_eq!((entry.role, entry.by.as_str()), (Role::Viewer, "admin"));
-        assert!(matches!(
-            access.create("anna", Role::Admin, "admin", Timestamp::default()),
-            Err(TokenError::Taken(_))
-        ));
-        for bad in ["", "Anna", "a b", "1a", "admin", "console", &"a".repeat(65)] {
-            assert!(
-                access.create(bad, Role::Viewer, "admin", Timestamp::default()).is_err(),
-                "{bad}"
-            );
-        }
-        let secrets = store.list(Table::Secrets).unwrap();
-        assert!(
-            secrets
-                .iter()
-                .all(|(_, value)| !String::from_utf8_lossy(value).contains(&text)),
-            "the text of a token lies in the store"
-        );
-
-        let again = Access::open(store.clone()).unwrap();
-        let sent = headers(header::AUTHORIZATION, &format!("Bearer {text}"));
-        let holder = again.identify(&sent).unwrap();
-        assert_eq!((holder.name.as_str(), holder.role), ("anna", Role::Viewer));
-        let cookie = again.log_in(&text).unwrap();
-        let session = headers(header::COOKIE, cookie.split(';').next().unwrap());
-        assert_eq!(again.identify(&session).unwrap().role, Role::Viewer);
-        again.revoke("anna").unwrap();
-        assert_eq!(again.identify(&sent), None);
-        assert_eq!(again.identify(&session), None);
-        assert!(matches!(again.revoke("anna"), Err(TokenError::Unknown(_))));
-        assert!(Access::open(store).unwrap().list().is_empty());
-    }
-}
+mod tests;
