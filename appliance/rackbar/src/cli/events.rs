@@ -59,7 +59,12 @@ pub async fn run(client: &Client, options: &Options, as_json: bool) -> Result<()
         match follow(client, &node, &mut last, as_json).await {
             Ok(()) => eprintln!("the appliance ended the stream; taking it up again"),
             // The token is gone, or may not: asking again would not change that.
-            Err(error) if matches!(error.downcast_ref(), Some(ClientError::Refused { status: 401 | 403, .. })) => {
+            Err(error)
+                if matches!(
+                    error.downcast_ref(),
+                    Some(ClientError::Refused { status: 401 | 403, .. })
+                ) =>
+            {
                 return Err(error);
             }
             Err(error) => eprintln!("{error:#}; trying again"),
