@@ -16,7 +16,7 @@ use crate::index;
 use crate::metrics::Metrics;
 use crate::mirrors::Mirrors;
 use crate::origin::Origins;
-use crate::promises::Promises;
+use crate::promises::{MOST, Promises};
 use crate::repositories::Repositories;
 use crate::rules::cache_control::CacheControl;
 use crate::rules::destination::Refusal;
@@ -230,21 +230,33 @@ impl Proxy {
         if entry.pack.is_some() && self.store.check(&entry.object).is_err() {
             return;
         }
+        let mut lost = 0u64;
         let read = entry
             .object
             .reader()
             .map_err(|error| error.to_string())
             .and_then(|bytes| {
                 let read = index::read(&kind, bytes, &mut |path, digest| {
-                    self.promises.add(&format!("{root}{path}"), digest);
+                    lost += u64::from(!self.promises.add(&format!("{root}{path}"), digest));
                 });
                 read.map_err(|error| error.to_string())
             });
+        self.tell_of_lost(&entry.record.key, lost);
         if let Err(error) = read {
             (self.tell)(
                 Severity::Warning,
                 format!("{} cannot be read as an index: {error}", entry.record.key),
             );
+        }
+    }
+
+    fn tell_of_lost(&self, key: &str, lost: u64) {
+        if lost > 0 {
+            let text = format!(
+                "{lost} files that {key} names are not held to its digests: {MOST} are known already, and no more are kept; the \
+                 package managers check them all the same"
+            );
+            (self.tell)(Severity::Warning, text);
         }
     }
 

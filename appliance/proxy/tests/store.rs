@@ -149,6 +149,23 @@ fn content(folder: &Path) -> Vec<(String, u64)> {
     out
 }
 
+/// `name`: what of the folder cannot be read.
+fn passes_through_and_touches_nothing(folder: &Path, origin: &Origin, name: &str, body: &[u8]) {
+    let before = content(folder);
+    let shut = under(folder, settings(&[origin]));
+    let trouble = shut.handle.proxy().trouble().unwrap();
+    assert!(
+        trouble.contains(name) && trouble.contains("passes through"),
+        "{trouble}"
+    );
+    assert_eq!(*shut.told.lock().unwrap(), [trouble]);
+    assert!(shut.get(&origin.url("/debian/a")) == body, "{name}: it passes through");
+    assert!(shut.handle.proxy().list().is_empty());
+    assert!(shut.handle.proxy().unpin("mirror:debian/a").is_err());
+    shut.handle.stop();
+    assert_eq!(content(folder), before, "{name}: nothing was touched");
+}
+
 #[test]
 fn a_disk_that_gives_errors_at_the_start_costs_nothing_that_is_stored_or_pinned() {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
@@ -201,19 +218,7 @@ fn a_disk_that_gives_errors_at_the_start_costs_nothing_that_is_stored_or_pinned(
     ];
     for (name, spoil, heal) in cases {
         spoil();
-        let before = content(folder.path());
-        let shut = under(folder.path(), settings(&[&origin]));
-        let trouble = shut.handle.proxy().trouble().unwrap();
-        assert!(
-            trouble.contains(name) && trouble.contains("passes through"),
-            "{trouble}"
-        );
-        assert_eq!(*shut.told.lock().unwrap(), [trouble]);
-        assert!(shut.get(&url) == body, "{name}: it passes through");
-        assert!(shut.handle.proxy().list().is_empty());
-        assert!(shut.handle.proxy().unpin("mirror:debian/a").is_err());
-        shut.handle.stop();
-        assert_eq!(content(folder.path()), before, "{name}: nothing was touched");
+        passes_through_and_touches_nothing(folder.path(), &origin, name, &body);
         heal();
     }
     origin.down.store(true, std::sync::atomic::Ordering::SeqCst);

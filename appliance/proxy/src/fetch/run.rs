@@ -213,8 +213,10 @@ impl Proxy {
         if entry.pack.is_some() {
             return Phase::Entry(self.store.freshen(entry, record), How::Validated);
         }
-        match self.store.insert(record, entry.object.clone()) {
-            Ok(new) => Phase::Entry(new, How::Validated),
+        match self.store.renew(entry, record) {
+            Ok(Some(new)) => Phase::Entry(new, How::Validated),
+            // It was evicted meanwhile: whoever reads it finds that out, and asks for it anew.
+            Ok(None) => Phase::Entry(entry.clone(), How::Validated),
             Err(error) => {
                 (self.tell)(Severity::Warning, error.to_string());
                 Phase::Entry(entry.clone(), How::Validated)

@@ -41,7 +41,7 @@ pub use evict::{NoRoom, Reservation};
 pub use object::{Object, Place, Reader};
 pub use record::Record;
 pub(crate) use record::pairs;
-pub use spool::{Spool, SpoolError};
+pub use spool::{Held, Spool, SpoolError};
 
 /// Why something could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +102,7 @@ struct State {
     /// Objects of our own. A content that a pack has too is counted here only for our own copy: each comes and goes
     /// without the other.
     objects: HashMap<Digest, Arc<Object>>,
-    /// How many entries have an object of our own.
+    /// How many entries, and contents that are about to be one's, have an object of our own.
     users: HashMap<Digest, usize>,
     /// Bytes of objects of our own.
     used: u64,
@@ -111,6 +111,17 @@ struct State {
     /// Bytes promised to what arrives.
     reserved: u64,
     pins: pins::Pins,
+}
+
+impl State {
+    /// Notes one more that has an object of our own.
+    fn take(&mut self, object: &Arc<Object>) {
+        if !self.objects.contains_key(&object.digest) {
+            self.used = self.used.saturating_add(object.size);
+            self.objects.insert(object.digest, object.clone());
+        }
+        *self.users.entry(object.digest).or_default() += 1;
+    }
 }
 
 /// Open files at most; more are closed, the longest open first.
@@ -229,11 +240,7 @@ impl Store {
             .pinned
             .store(state.pins.covers(&entry.record.key), Ordering::Relaxed);
         if entry.object.own().is_some() {
-            if !state.objects.contains_key(&entry.object.digest) {
-                state.used = state.used.saturating_add(entry.object.size);
-                state.objects.insert(entry.object.digest, entry.object.clone());
-            }
-            *state.users.entry(entry.object.digest).or_default() += 1;
+            state.take(&entry.object);
             state.weight = state.weight.saturating_add(entry.weight());
         }
         let all = state.entries.entry(entry.record.key.as_str().into()).or_default();
@@ -426,3 +433,6 @@ impl Store {
 fn make_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)
 }
+
+#[cfg(test)]
+mod tests;
