@@ -305,6 +305,7 @@ impl Inner {
                 if let Some(live) = book.live.remove(&run) {
                     self.run_ended(book, &live);
                     book.ended.insert(run, Arc::new(live.engine.run().clone()));
+                    book.forget_old_runs();
                 }
             }
         }

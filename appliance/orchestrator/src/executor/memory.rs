@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::types::{PlanRequest, SavedSite};
 
 /// Ended runs that are kept.
-const RUNS_KEPT: usize = 32;
+pub(super) const RUNS_KEPT: usize = 32;
 
 /// What we know of a node beyond what it shows itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -129,6 +129,13 @@ pub(super) fn head_entry(run: &Run, request: Option<&PlanRequest>) -> Entry {
         excluded: run.excluded.clone(),
     };
     entry(run_key(run.id, "head"), &head)
+}
+
+/// Forgets a run: all that is kept of it.
+pub(super) fn no_run_entries(run: &Run) -> impl Iterator<Item = Entry> {
+    let actions = run.actions.keys().map(|action| format!("do/{action}"));
+    let parts = ["plan", "head"].into_iter().map(str::to_owned).chain(actions);
+    parts.map(|what| (run_key(run.id, &what), None))
 }
 
 /// Forgets how an action stood.
