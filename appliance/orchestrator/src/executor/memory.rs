@@ -80,6 +80,8 @@ struct Head {
     takes: BTreeMap<NodeId, RunId>,
     #[serde(default)]
     superseded: BTreeMap<NodeId, RunId>,
+    #[serde(default)]
+    held: bool,
     /// What a run that waits was planned for: it may have to be planned anew.
     #[serde(default)]
     request: Option<PlanRequest>,
@@ -120,6 +122,7 @@ pub(super) fn head_entry(run: &Run, request: Option<&PlanRequest>) -> Entry {
     let head = Head {
         takes: run.takes.clone(),
         superseded: run.superseded.clone(),
+        held: run.held,
         request: request.cloned(),
         by: run.by.clone(),
         began: run.began,
@@ -240,6 +243,7 @@ fn whole(id: RunId, parts: Parts) -> Option<(Run, Option<PlanRequest>)> {
     run.excluded = head.excluded;
     run.takes = head.takes;
     run.superseded = head.superseded;
+    run.held = head.held;
     run.actions.extend(parts.stands);
     Some((run, head.request))
 }
