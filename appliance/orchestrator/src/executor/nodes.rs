@@ -135,6 +135,13 @@ pub(super) fn drift(before: &Ready, now: &Ready) -> Vec<String> {
 }
 
 impl Book {
+    /// True when people took the node out of the run: it was recovered, or hands are off. What still ends there, and be it
+    /// well, changes nothing about what they ordered. A run that took the node over is another matter.
+    fn taken_out(&self, run: RunId, node: NodeId) -> bool {
+        let run = self.live.get(&run).map(|live| live.engine.run());
+        run.is_some_and(|run| run.excluded.contains_key(&node) && !run.superseded.contains_key(&node))
+    }
+
     /// Changes what is known of a node, and has it written.
     pub(super) fn work(&mut self, node: NodeId, change: impl FnOnce(&mut NodeWork)) {
         let work = self.work.entry(node).or_default();
@@ -165,8 +172,10 @@ impl Inner {
             book.work(node, |work| take(work, learned, run, now));
         }
         let well = done.result.is_ok();
+        let taken_out = book.taken_out(run, node);
         book.work(node, |work| match &action.kind {
-            ActionKind::BootOrder { .. } | ActionKind::Installer { .. } if well => {
+            // A machine that was recovered meanwhile is to boot our agent.
+            ActionKind::BootOrder { .. } | ActionKind::Installer { .. } if well && !taken_out => {
                 work.boots_disk = work.installed.is_some();
             }
             ActionKind::BiosSettings { attributes } | ActionKind::BiosVerify { attributes } => {
@@ -319,7 +328,9 @@ impl Inner {
 
     /// Everything of the run is done on a node.
     fn all_done(&self, book: &mut Book, run: RunId, node: NodeId, proved: bool, memory: bool) {
-        if proved || memory {
+        if book.taken_out(run, node) {
+            self.back(book, node, &format!("run {run} is done, and nobody waits for it"));
+        } else if proved || memory {
             let mark = self.rack.node_by_id(node).map(|node| hardware(&node, now()));
             book.work(node, |work| work.ready = mark);
             let reason = if proved {

@@ -94,7 +94,7 @@ impl<'a> Planner<'a> {
     fn bind(&mut self, rules: &Rules<'a>) -> Vec<Bound<'a>> {
         let mut bound = Vec::new();
         for node in self.facts.nodes.iter().filter(|node| self.scope.holds(node.node.id)) {
-            if let Some(reason) = hands_off(&node.node.state) {
+            if let Some(reason) = hands_off(node) {
                 self.left_out.push(said(node, reason.to_owned()));
                 continue;
             }
@@ -365,9 +365,11 @@ fn said(node: &NodeFacts, reason: String) -> Refusal {
 }
 
 /// Why a node is not to be touched at all.
-const fn hands_off(state: &NodeState) -> Option<&'static str> {
-    match state {
-        NodeState::Maintenance => Some("in maintenance: hands off until that is ended"),
+fn hands_off(node: &NodeFacts) -> Option<&'static str> {
+    let maintenance = "in maintenance: hands off until that is ended";
+    match node.node.state {
+        _ if node.maintenance => Some(maintenance),
+        NodeState::Maintenance => Some(maintenance),
         NodeState::HandedOver => Some("handed over to another owner"),
         NodeState::Enrolled
         | NodeState::Inspecting

@@ -66,7 +66,7 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
             Some(node) => {
                 let binding = rules.bind(node);
                 let (role, hostname) = (binding.role.as_deref().unwrap_or_default(), binding.hostname.as_deref());
-                if super::hands_off(&node.node.state).is_some()
+                if super::hands_off(node).is_some()
                     || seen(node, role, site.role.get(role), hostname.unwrap_or_default()) != *digest
                 {
                     out.extend(differences(plan, site, facts, node, actions));
