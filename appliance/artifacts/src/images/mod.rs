@@ -12,6 +12,7 @@ mod carried;
 mod detect;
 mod installer;
 mod mounted;
+mod quarantine;
 mod standing;
 mod swap;
 mod upkeep;
@@ -39,9 +40,6 @@ pub use mounted::PackedImage;
 pub use standing::Retired;
 pub use upkeep::Upkeep;
 pub use upload::Upload;
-
-/// Where files go whose content is no longer what the record says.
-const BROKEN: &str = "broken";
 
 /// What the sender of an image says about it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -194,6 +192,8 @@ struct State {
     /// Numbers the temporary files.
     uploads: u64,
     problems: Vec<String>,
+    /// Files out of use that could not be moved away.
+    stuck: HashSet<PathBuf>,
 }
 
 impl State {
@@ -250,28 +250,6 @@ impl Shared {
         for other in state.entries.values().chain(&state.held).filter(|entry| same(entry)) {
             let _ = self.serve(other);
         }
-    }
-
-    /// Takes a file out of use and says why.
-    fn quarantine(&self, name: &str, why: &str) {
-        let mut state = self.state();
-        let mut data = self.data(name);
-        if let Some(entry) = state.entries.remove(name) {
-            data = self.data_of(&entry);
-            self.withdraw(&state, &entry);
-        }
-        let broken = self.folder.join(BROKEN);
-        let moved =
-            std::fs::create_dir_all(&broken).and_then(|()| std::fs::rename(data, broken.join(format!("{name}.image"))));
-        // Without its record the file would be taken for a broken upload at the next start, which is right as well.
-        let _ = std::fs::remove_file(self.record(name));
-        let place = match moved {
-            Ok(()) => format!("it lies in {} now", broken.display()),
-            Err(error) => format!("and it cannot be moved to {} ({error})", broken.display()),
-        };
-        state
-            .problems
-            .push(format!("image {name} is out of use: {why}; {place}. Add it again."));
     }
 
     /// Hashes one file and compares. `None` when asked to stop.

@@ -71,7 +71,7 @@ impl Shared {
         let found = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let images = found.map(|entry| entry.path());
         for path in images.filter(|path| path.extension().is_some_and(|ending| ending == "image")) {
-            if !known.contains(&path) {
+            if !known.contains(&path) && !state.stuck.contains(&path) {
                 // One that cannot be removed takes room, and is tried again at the next start.
                 let _ = std::fs::remove_file(path);
             }

@@ -190,3 +190,55 @@ fn a_record_of_a_pin_that_makes_no_sense_leaves_the_entry_pinned() {
         images.problems()
     );
 }
+
+#[test]
+fn a_swapped_image_whose_record_is_damaged_is_put_aside_and_not_deleted() {
+    // In whatever way the record is wrong: it makes no sense, or says another size than the file has.
+    for damage in ["{", "size"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (raw(10, 1), raw(20, 2));
+        let used = HashSet::from([digest(&one)]);
+        {
+            let (images, _) = open(folder.path(), ROOM);
+            let first = add(&images, NAME, &one).unwrap();
+            upload(&images, &two).replace(None, &first, &used).unwrap();
+            add(&images, "debian-12-other", &one).unwrap();
+        }
+        let record = folder.path().join(format!("{NAME}.json"));
+        let text = std::fs::read_to_string(&record).unwrap();
+        let wrong = text.replace(&(20 * 512).to_string(), "7");
+        std::fs::write(&record, if damage == "size" { &wrong } else { damage }).unwrap();
+        let (images, artifacts) = open(folder.path(), ROOM);
+        images.settle();
+        let image = format!("{NAME}@{}.image", digest(&two));
+        let aside = folder.path().join("broken").join(&image);
+        assert_eq!(std::fs::read(&aside).unwrap(), two, "{damage}");
+        let problems = images.problems().join(" ");
+        assert!(problems.contains(&aside.display().to_string()), "{problems}");
+        assert!(!record.exists() && images.get(NAME).is_none());
+        // What a run needs goes on, and so does whoever has a similar name.
+        assert!(images.exact(NAME, digest(&one)).is_some() && artifacts.get(&digest(&one)).is_some());
+        assert!(images.get("debian-12-other").is_some());
+    }
+}
+
+#[test]
+fn what_cannot_be_put_aside_stays_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (images, _) = open(folder.path(), ROOM);
+        add(&images, NAME, &raw(10, 1)).unwrap();
+    }
+    std::fs::write(folder.path().join(format!("{NAME}.json")), "{").unwrap();
+    // In the way of the folder for what is broken.
+    std::fs::write(folder.path().join("broken"), "").unwrap();
+    for _ in 0..2 {
+        let (images, _) = open(folder.path(), ROOM);
+        assert!(
+            images.problems()[0].contains("cannot be moved"),
+            "{:?}",
+            images.problems()
+        );
+        assert!(folder.path().join(format!("{NAME}.image")).exists());
+    }
+}

@@ -170,7 +170,7 @@ fn damage_is_found_after_a_restart() {
     assert_eq!(names, ["whole"]);
     assert_eq!(files(folder.path()), ["broken", "whole.image", "whole.json"]);
     assert_eq!(
-        files(&folder.path().join(BROKEN)),
+        files(&folder.path().join("broken")),
         ["flipped.image", "recordless.image", "shorter.image"]
     );
     let problems = images.problems().join("\n");
