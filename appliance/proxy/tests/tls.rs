@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod common;
+mod tls_origin;
 
-use common::tls::TlsOrigin;
 use common::*;
 use http::Version;
 use rackbar_proxy::rules::destination::Destinations;
 use rackbar_proxy::rules::target::Url;
 use rackbar_proxy::{Mirror, Settings, authorities};
+use tls_origin::TlsOrigin;
 
 /// A mirror of this origin under each of these names.
 fn mirrors(origin: &TlsOrigin, hosts: &[&str], roots: Vec<Vec<u8>>) -> Settings {

@@ -2,7 +2,6 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part")]
 
 pub mod apt;
-pub mod tls;
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
