@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rackbar_model::{CheckResult, EraseEvidence, NodeId, OsSetup, Timestamp};
+use rackbar_model::{CheckResult, CheckStatus, EraseEvidence, NodeId, OsSetup, Timestamp};
 use rackbar_plan::{ActionId, Plan, Run, RunId, RunState, Stand};
 use rackbar_store::{Store, StoreError, Table};
 use rackbar_verify::NodeReport;
@@ -52,6 +52,18 @@ pub(super) struct NodeWork {
     pub(super) erased: Vec<EraseEvidence>,
     /// What its hardware bore, or did not, when it was last burnt in.
     pub(super) burned_in: Vec<CheckResult>,
+}
+
+impl NodeWork {
+    /// Why its hardware is not to be trusted: what it did not bear when it was last burnt in.
+    pub(super) fn did_not_bear(&self) -> Option<String> {
+        let failed = |one: &&CheckResult| one.status == CheckStatus::Failed;
+        let bad = self.burned_in.iter().find(failed)?;
+        Some(format!(
+            "its hardware did not bear the last burn-in: {}: {}; {}, then exercise it again (`rackbar burn-in`)",
+            bad.id, bad.observed, bad.advice
+        ))
+    }
 }
 
 /// What a node was when its checks passed.

@@ -178,6 +178,8 @@ impl Inner {
             ActionKind::BootOrder { .. } | ActionKind::Installer { .. } if well && !taken_out => {
                 work.boots_disk = work.installed.is_some();
             }
+            // What its hardware did not bear is not ready, whatever its checks said before.
+            ActionKind::BurnIn(_) if work.did_not_bear().is_some() => work.ready = None,
             ActionKind::BiosSettings { attributes } | ActionKind::BiosVerify { attributes } => {
                 let new = attributes.iter().map(|(name, value)| (name.clone(), value.clone()));
                 work.wanted_bios.extend(new);
@@ -330,6 +332,14 @@ impl Inner {
     fn all_done(&self, book: &mut Book, run: RunId, node: NodeId, proved: bool, memory: bool) {
         if book.taken_out(run, node) {
             self.back(book, node, &format!("run {run} is done, and nobody waits for it"));
+        } else if let Some(reason) = book.work.get(&node).and_then(NodeWork::did_not_bear) {
+            let failure = FailedIn {
+                during: NodeState::Configuring.name().to_owned(),
+                reason: reason.clone(),
+                retry: None,
+            };
+            book.work(node, |work| work.ready = None);
+            self.rack.hold(node, NodeState::Failed(failure), &reason);
         } else if proved || memory {
             let mark = self.rack.node_by_id(node).map(|node| hardware(&node, now()));
             book.work(node, |work| work.ready = mark);
@@ -352,7 +362,7 @@ impl Inner {
         };
         let state = if work.is_some_and(|work| work.maintenance.is_some()) {
             NodeState::Maintenance
-        } else if work.is_some_and(|work| work.ready.is_some()) {
+        } else if work.is_some_and(|work| self.is_back(book, &shown, work)) {
             NodeState::Ready
         } else if shown.inventory.is_some() {
             NodeState::Discovered
@@ -360,6 +370,13 @@ impl Inner {
             NodeState::Enrolled
         };
         self.rack.hold(node, state, reason);
+    }
+
+    /// True when a node that was ready is what it was then: one that was to run its own system, and is in our agent for
+    /// something that was given up, is not.
+    fn is_back(&self, book: &Book, shown: &Node, work: &NodeWork) -> bool {
+        let in_agent = stays_in_memory(book, shown.role.as_deref());
+        work.ready.is_some() && (work.installed.is_none() || work.boots_disk || in_agent)
     }
 
     pub(super) fn show_progress(&self, book: &Book, run: RunId, action: &ActionId, progress: &Progress) {
@@ -441,7 +458,13 @@ fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
             }
         }
         Learned::Erased(evidence) => work.erased = evidence,
-        Learned::BurnedIn(results) => work.burned_in = results,
+        Learned::BurnedIn(results) => {
+            // What was proved before is told together with it.
+            if let Some(report) = &mut work.report {
+                report.burned_in.clone_from(&results);
+            }
+            work.burned_in = results;
+        }
         Learned::Checked(report) => work.report = Some(*report),
         // Of no node: it is taken where the attempt's end is.
         Learned::Service(_) => {}

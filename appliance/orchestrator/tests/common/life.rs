@@ -326,13 +326,12 @@ impl Life {
     pub fn install(&self, node: NodeId) -> Arc<rackbar_plan::Plan> {
         let request = PlanRequest {
             nodes: Some(vec![node]),
-            reinstall: false,
-            rotate_passwords: false,
             install: Some(Install {
                 os: "debian-12".into(),
                 ssh_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGv0 me".into()],
                 ..Install::default()
             }),
+            ..PlanRequest::default()
         };
         let plan = self.executor.plan(&request).unwrap();
         assert!(plan.refused.is_empty() && !plan.actions.is_empty(), "{plan:#?}");

@@ -4,6 +4,7 @@
 //! unique, batches within a role, barriers between roles, and the services that their systems are told of ([`services`]). A plan for one node ([`Scope::nodes`]) therefore costs
 //! that node and one pass over the bound addresses, whatever the size of the site.
 
+mod burn_in;
 mod chain;
 mod disk;
 mod firmware;
@@ -43,6 +44,10 @@ pub use view::NodeView;
 pub fn plan(site: &Site, facts: &Facts, scope: &Scope, now: Timestamp) -> Plan {
     let rules = Rules::new(site);
     let mut planner = Planner::new(site, facts, scope);
+    if let Some(wanted) = scope.burn_in {
+        planner.exercise(&rules, wanted);
+        return planner.finish(now);
+    }
     let bound = planner.bind(&rules);
     planner.outside = Outside::new(site, facts, scope, &rules, &bound);
     planner.decide(&bound);

@@ -136,8 +136,7 @@ fn differences(plan: &Plan, site: &Site, facts: &Facts, node: &NodeFacts, action
     let id = node.node.id;
     let scope = Scope {
         nodes: Some(vec![id]),
-        reinstall: plan.scope.reinstall,
-        rotate_passwords: plan.scope.rotate_passwords,
+        ..plan.scope.clone()
     };
     let fresh = super::plan(site, facts, &scope, plan.made);
     let name = name(actions);
