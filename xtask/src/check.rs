@@ -18,6 +18,9 @@ pub(crate) fn run() -> Result<()> {
         "clippy",
         "--workspace",
         "--all-targets",
+        // No target of "all": its manifest keeps it out of tests by default.
+        "--test",
+        "scenarios",
         "--features",
         "rackbar-fuzz/libfuzzer",
     ];

@@ -82,6 +82,9 @@ fn record(folder: &Path, suite: &str, image: &OsImage, packages: &[String]) -> R
     };
     let tell = Arc::new(|_, text| eprintln!("pack: {text}"));
     let handle = rackbar_proxy::start(&folder.join("cache"), settings, tell).context("starting the proxy")?;
+    if let Some(trouble) = handle.proxy().trouble() {
+        bail!("{trouble}");
+    }
     let address = handle
         .addresses()
         .first()

@@ -39,7 +39,16 @@ impl Project {
     }
 }
 
-/// The cargo that runs us.
+/// The cargo that runs us, with the environment it was started in. What it adds for us, the name, version and folder of this
+/// very package, ring's build script asks cargo to watch: with it there, ring and all that uses it would be compiled anew each
+/// time a person's own cargo and ours take turns.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
 }

@@ -12,6 +12,11 @@ use crate::project::cargo;
 use crate::setup::{self, Need};
 use crate::step::step;
 
+/// Everything but the scenarios, whose manifest leaves them out.
+const QUICK: [&str; 2] = ["test", "--workspace"];
+/// Of the whole workspace too: alone, its packages would have other features and be compiled again.
+const SCENARIOS: [&str; 4] = ["test", "--workspace", "--test", "scenarios"];
+
 /// Options of the verb.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -55,7 +60,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     // long, for no gain.
     let mut scenarios = cargo();
     scenarios
-        .args(["test", "-p", "rackbar-scenarios", "--", "--test-threads=2"])
+        .args(SCENARIOS)
+        .args(["--", "--test-threads=2"])
         .args(&arguments.scenario);
     scenarios
         // Of a failed story its words matter: a backtrace through an executor hides them.
@@ -83,13 +89,11 @@ fn systems() -> [os_image::Arguments; 3] {
 /// Runs all tests but the scenarios. Many of them wait, for a time limit or for a peer, and leave the processors to the
 /// build of the media that the scenarios need.
 fn quick(media: bool) -> Result<()> {
-    let tests = |more: &[&str]| {
-        let mut command = cargo();
-        command.args(["test", "--workspace", "--exclude", "rackbar-scenarios"]);
-        command.args(more);
-        command
-    };
-    step("compiling the tests", &mut tests(&["--no-run", "--quiet"]))?;
+    let compile = |what, tests: &[&str]| step(what, cargo().args(tests).args(["--no-run", "--quiet"]));
+    compile("compiling the tests", &QUICK)?;
+    if media {
+        compile("compiling the scenarios", &SCENARIOS)?;
+    }
     let build = || {
         let systems = systems();
         let verbs = systems.iter().map(os_image::Arguments::words);
@@ -97,7 +101,7 @@ fn quick(media: bool) -> Result<()> {
         Beside::start("boot media and systems to install", verbs)
     };
     let build = media.then(build).transpose()?;
-    let told = step("unit, property and service tests", &mut tests(&[]));
+    let told = step("unit, property and service tests", cargo().args(QUICK));
     let built = build.map_or(Ok(()), Beside::finish);
     told.and(built)
 }

@@ -62,7 +62,7 @@ pub enum CacheOrder {
     },
     /// Hash every stored content, and drop what is damaged.
     Verify,
-    /// Whether origins are asked, until the configuration changes or the appliance starts anew.
+    /// Whether origins are asked, until the configured mode changes or the appliance starts anew.
     Mode {
         /// `online`, `offline` or `recording`.
         mode: String,

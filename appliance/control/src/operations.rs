@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream};
-use rackbar_model::{Digest, DiskIntent, ImageEntry, ImageFormat, ProgramEntry, Timestamp, Upstream};
+use rackbar_model::{BurnIn, Digest, DiskIntent, ImageEntry, ImageFormat, ProgramEntry, Timestamp, Upstream};
 use rackbar_plan::{Plan, Run};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -157,6 +157,8 @@ pub struct PlanRequest {
     pub rotate_passwords: bool,
     /// Without roles: install this on the named machines.
     pub install: Option<Install>,
+    /// Nothing but this: exercise the hardware of the named machines for so long, and take them back to what they were.
+    pub burn_in: Option<BurnIn>,
 }
 
 /// The simple way: one operating system on the named machines.

@@ -240,13 +240,15 @@ async fn an_open_stream_ends_with_the_token_that_opened_it() {
     };
     let soon = |stream| tokio::time::timeout(Duration::from_secs(10), until_end(stream));
     server.access.revoke("anna").unwrap();
-    soon(of_viewer).await.expect("the stream of a revoked token ends");
+    let ended = soon(of_viewer).await;
+    ended.expect("the stream of a revoked token ends").unwrap();
     server.access.set_tokens(vec![Token {
         name: "admin".into(),
         sha256: sha256(b"another"),
         role: Role::Admin,
     }]);
-    soon(of_admin).await.expect("the stream of a replaced token ends");
+    let ended = soon(of_admin).await;
+    ended.expect("the stream of a replaced token ends").unwrap();
     // Root's own goes on.
     server.rack.event(None, note("still there"));
     loop {
@@ -258,6 +260,7 @@ async fn an_open_stream_ends_with_the_token_that_opened_it() {
     server.handle.stop().await;
 }
 
-async fn until_end(stream: &mut rackbar_control::client::EventStream) {
-    while stream.next().await.unwrap().is_some() {}
+async fn until_end(stream: &mut rackbar_control::client::EventStream) -> Result<(), ClientError> {
+    while stream.next().await?.is_some() {}
+    Ok(())
 }

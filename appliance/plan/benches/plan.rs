@@ -135,7 +135,7 @@ fn one_node_of(bencher: Bencher, count: u16) {
     let scope = Scope {
         nodes: Some(vec![common::id(count / 2)]),
         reinstall: false,
-        rotate_passwords: false,
+        ..Scope::default()
     };
     bencher.bench_local(|| plan(&site, &facts, &scope, Timestamp(0)));
 }

@@ -117,6 +117,9 @@ pub struct Scope {
     pub reinstall: bool,
     /// Give BMCs new passwords of their machines' own, also those that have one.
     pub rotate_passwords: bool,
+    /// Nothing but this: exercise the hardware, and take the nodes back to what they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burn_in: Option<BurnIn>,
 }
 
 impl Scope {

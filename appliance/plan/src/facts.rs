@@ -93,6 +93,8 @@ pub struct NodeFacts {
     pub node: Arc<Node>,
     /// Role bound by hand; goes before rules and expected machines.
     pub role: Option<String>,
+    /// Hands off, by our own record: the state that the node shows may be on its way there.
+    pub maintenance: bool,
     /// Firmware attributes as last read through the BMC; `None` when they were not.
     pub bios: Option<BTreeMap<String, String>>,
     /// Its BMC answers and we can log in.
@@ -116,6 +118,7 @@ impl NodeFacts {
         Self {
             node,
             role: None,
+            maintenance: false,
             bios: None,
             bmc: false,
             installed: None,

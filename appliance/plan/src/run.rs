@@ -55,6 +55,9 @@ pub struct Run {
     #[serde(default)]
     #[cfg_attr(feature = "utoipa", schema(value_type = BTreeMap<String, u64>))]
     pub superseded: BTreeMap<NodeId, RunId>,
+    /// It was paused while it waited for earlier runs: it begins paused.
+    #[serde(default)]
+    pub held: bool,
 }
 
 impl Run {
@@ -72,6 +75,7 @@ impl Run {
             excluded: BTreeMap::new(),
             takes: BTreeMap::new(),
             superseded: BTreeMap::new(),
+            held: false,
             plan,
         }
     }

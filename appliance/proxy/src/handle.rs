@@ -14,7 +14,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::settings::Settings;
-use crate::store::StoreError;
 use crate::{Proxy, Tell, serve};
 
 /// Connections that wait to be taken.
@@ -23,9 +22,6 @@ const BACKLOG: i32 = 1024;
 /// Why the proxy cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The store cannot be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
     /// The system gives no threads.
     #[error("proxy: no threads to run on: {0}")]
     Threads(std::io::Error),
@@ -41,10 +37,10 @@ pub struct Handle {
     listeners: Mutex<BTreeMap<SocketAddr, JoinHandle<()>>>,
 }
 
-/// Opens the store in `folder` and serves.
+/// Opens the store in `folder` and serves; without a store where that cannot be opened: see [`Proxy::trouble`].
 ///
 /// # Errors
-/// When the store cannot be opened, or one of the addresses not be listened on.
+/// When one of the addresses cannot be listened on, or there are no threads.
 pub fn start(folder: &Path, settings: Settings, tell: Tell) -> Result<Handle, StartError> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -54,7 +50,7 @@ pub fn start(folder: &Path, settings: Settings, tell: Tell) -> Result<Handle, St
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
-    let proxy = Proxy::open(folder, settings.clone(), tell)?;
+    let proxy = Proxy::open(folder, settings.clone(), tell);
     let learning = proxy.clone();
     runtime.spawn_blocking(move || learning.learn_all());
     let handle = Handle {

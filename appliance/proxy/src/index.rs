@@ -16,6 +16,9 @@ const UNPACKED_MOST: u64 = 1 << 30;
 const LINE_MOST: u64 = 64 << 10;
 /// So does a tag or text of XML longer than this; change logs are the longest that are met.
 const PIECE_MOST: usize = 4 << 20;
+/// Memory in KiB that unpacking an xz file may take: its head names the dictionary, up to 4 GiB, and whoever sends an index
+/// chooses it. `xz -9` needs 65 MiB.
+const XZ_KIB: u32 = 96 << 10;
 
 /// What kind of index a key names.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,7 +73,7 @@ fn unpacked(input: impl Read, to: &mut dyn FnMut(&mut dyn Read) -> io::Result<()
     let magic: Vec<u8> = input.fill_buf()?.iter().take(6).copied().collect();
     match magic.as_slice() {
         [0x1f, 0x8b, ..] => to(&mut flate2::bufread::MultiGzDecoder::new(input)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => to(&mut lzma_rust2::XzReader::new(input, true)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => to(&mut lzma_rust2::XzReader::new_mem_limit(input, true, XZ_KIB)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
             let unpacked = ruzstd::decoding::StreamingDecoder::new(input);
             to(&mut unpacked.map_err(|error| io::Error::other(error.to_string()))?)
@@ -366,6 +369,40 @@ mod tests {
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(text.as_bytes()).unwrap();
         assert_eq!(all(&Kind::Packages, &gz.finish().unwrap()), one("pool/a.deb"));
+    }
+
+    /// `Filename: pool/a.deb` and its digest as `xz -0` packs it, its head asking for a dictionary by this code (`.xz` file
+    /// format, section 5.3.1).
+    fn xz(dictionary: u8) -> Vec<u8> {
+        let packed = "fd377a585a0000016922de36020021010c0000008f98419ce0005d00265d00231a49866a3555a5f8ae3654f5706825bf5c7bc1d519c60a\
+                      bd5d4996756c1249125b6fb03d60000000478d06a300013e5ea5d290ed9042990d010000000001595a";
+        let digit = |at: usize| u8::from_str_radix(&packed[at..at + 2], 16).unwrap();
+        let mut all: Vec<u8> = (0..packed.len()).step_by(2).map(digit).collect();
+        // After 12 bytes of the stream's header: the block header's size in words, flags, and LZMA2 with one property.
+        let length = (usize::from(all[12]) + 1) * 4;
+        let at = 12
+            + all[12..12 + length]
+                .windows(2)
+                .position(|two| two == [0x21, 1])
+                .unwrap()
+            + 2;
+        all[at] = dictionary;
+        let end = 12 + length - 4;
+        let mut crc = flate2::Crc::new();
+        crc.update(&all[12..end]);
+        all[end..end + 4].copy_from_slice(&crc.sum().to_le_bytes());
+        all
+    }
+
+    #[test]
+    fn an_xz_file_that_asks_for_more_memory_than_packing_ever_needs_is_refused() {
+        // 64 MiB, as `xz -9` has it.
+        assert_eq!(all(&Kind::Packages, &xz(28)), one("pool/a.deb"));
+        for dictionary in [30, 39, 40] {
+            let mut found = 0;
+            let read = read(&Kind::Packages, xz(dictionary).as_slice(), &mut |_, _| found += 1);
+            assert!(read.is_err() && found == 0, "{dictionary}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod handle;
 pub mod index;
 mod metrics;
 mod mirrors;
+mod operate;
 pub mod origin;
 mod packs;
 mod promises;
@@ -38,8 +39,9 @@ use rackbar_model::Severity;
 
 pub use handle::{Handle, StartError, start};
 pub use metrics::{Counter, Metrics, Sample};
+pub use operate::{CacheError, Item, Verified};
 pub use packs::{Pick, Picked};
-pub use proxy::{CacheError, Item, Proxy, Verified};
+pub use proxy::Proxy;
 pub use repositories::{Document, Locked};
 pub use settings::{Mirror, Mode, Settings, authorities};
 

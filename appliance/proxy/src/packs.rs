@@ -107,7 +107,7 @@ impl Proxy {
         let settings = self.settings();
         let url = Url::parse(key);
         let of_mirror = url.as_ref().and_then(|url| mirrored(&settings, url));
-        of_mirror.map_or_else(|| key.to_owned(), |(name, path)| mirror_key(name, path))
+        of_mirror.map_or_else(|| key.to_owned(), |(name, path, _)| mirror_key(name, path))
     }
 }
 

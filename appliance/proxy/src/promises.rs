@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rackbar_model::Digest;
 
-const MOST: usize = 1_000_000;
+/// So many are kept.
+pub(crate) const MOST: usize = 1_000_000;
 
 #[derive(Default)]
 pub(crate) struct Promises {
@@ -16,12 +17,15 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    pub(crate) fn add(&self, key: &str, digest: Digest) {
+    /// False when there are too many, so that this one is not kept.
+    pub(crate) fn add(&self, key: &str, digest: Digest) -> bool {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let hash = self.seed.hash_one(crate::rules::target::plain(key));
-        if all.len() < MOST || all.contains_key(&hash) {
+        let kept = all.len() < MOST || all.contains_key(&hash);
+        if kept {
             all.insert(hash, digest);
         }
+        kept
     }
 
     pub(crate) fn of(&self, key: &str) -> Option<Digest> {

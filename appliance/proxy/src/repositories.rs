@@ -11,7 +11,7 @@ use rackbar_model::Digest;
 
 use crate::Proxy;
 use crate::fetch::{Ask, Upstream};
-use crate::proxy::CacheError;
+use crate::operate::CacheError;
 use crate::rules::cache_control::CacheControl;
 use crate::rules::target::{Url, mirror_key, mirror_of, plain};
 use crate::settings::Mode;
@@ -97,6 +97,7 @@ impl Proxy {
             url,
             trusted: true,
             index,
+            named: true,
         };
         Ask {
             key,

@@ -65,6 +65,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Bytes of objects of our own.
     pub budget: u64,
+    /// Bytes of memory that stored answers may take, contents aside: the keys and headers of what is stored.
+    pub entries_memory: u64,
     /// Where clients may be led.
     pub rule: Destinations,
     /// Certificates (DER) of authorities to trust besides the public ones. Read at the start.
@@ -82,6 +84,7 @@ impl Default for Settings {
             mirrors: Vec::new(),
             mode: Mode::Online,
             budget: 8 << 30,
+            entries_memory: 256 << 20,
             rule: Destinations::default(),
             roots: Vec::new(),
             stale_if_unreachable: 7 * 24 * 3600,

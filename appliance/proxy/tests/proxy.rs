@@ -409,3 +409,36 @@ fn answers_for_one_user_and_other_methods_pass_through_and_are_not_kept() {
     assert_eq!(origin.requests("/debian/private"), 2);
     assert!(under.handle.proxy().list().is_empty());
 }
+
+#[test]
+fn a_mode_that_was_ordered_stays_until_the_settings_have_another() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let under = under(folder.path(), settings(&[&origin]));
+    let proxy = under.handle.proxy();
+    let mode = || (proxy.settings().mode, proxy.ordered_mode());
+    assert_eq!(mode(), (Mode::Online, None));
+    proxy.set_mode(Mode::Offline);
+    let other = Settings {
+        budget: 1 << 20,
+        listen: vec![under.address],
+        ..settings(&[&origin])
+    };
+    under.handle.reconfigure(other.clone()).unwrap();
+    assert_eq!(mode(), (Mode::Offline, Some(Mode::Offline)));
+    assert_eq!(proxy.usage().1, 1 << 20, "the rest of the settings is in force");
+    assert!(under.told.lock().unwrap().is_empty());
+    let recording = Settings {
+        mode: Mode::Recording,
+        ..other.clone()
+    };
+    under.handle.reconfigure(recording).unwrap();
+    assert_eq!(mode(), (Mode::Recording, None));
+    let told = under.told.lock().unwrap().clone();
+    assert_eq!(
+        told,
+        ["the proxy was ordered to be offline; its settings now make it recording"]
+    );
+    under.handle.reconfigure(other).unwrap();
+    assert_eq!(mode(), (Mode::Online, None));
+    assert_eq!(under.told.lock().unwrap().len(), 1);
+}

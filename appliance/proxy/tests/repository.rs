@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use common::apt::hex;
 use common::*;
 use rackbar_model::Digest;
-use rackbar_proxy::{Locked, Mode};
+use rackbar_proxy::{Locked, Mode, Settings};
 
 const LIST: &str = "dists/stable/main/binary-amd64/Packages.gz";
 const DEB: &str = "pool/a_1_all.deb";
@@ -107,7 +107,66 @@ fn another_content_than_was_locked_is_given_to_nobody_not_even_offline() {
     proxy.set_mode(Mode::Online);
     origin.put(&format!("/own/{DEB}"), doc(deb.clone()));
     assert!(direct(&under, DEB) == (200, deb.clone()));
+    wait("the right one is stored", || {
+        let all = proxy.list();
+        all.iter().any(|item| item.key == url && item.digest == digest(&deb))
+    });
     proxy.set_mode(Mode::Offline);
     origin.down.store(true, Ordering::SeqCst);
     assert!(direct(&under, DEB) == (200, deb));
+}
+
+#[test]
+fn another_content_than_was_promised_is_refused_also_where_nothing_can_be_stored() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let (deb, list) = (bytes(200_000, 5), bytes(5_000, 3));
+    let (wrong, short) = (bytes(200_000, 7), bytes(5_000, 9));
+    // Neither fits into the cache.
+    let full = Settings {
+        budget: 1_000,
+        ..settings(&[&origin])
+    };
+    let under = under(folder.path(), full);
+    under.handle.proxy().set_repositories([locked(&origin, &list, &deb)]);
+    let hashed = format!("/own/dists/stable/main/binary-amd64/by-hash/SHA256/{}", hex(&list));
+    let mirrored = format!("/debian/by-hash/SHA256/{}", hex(&deb));
+    let put = |deb: &[u8], list: &[u8], chunked| {
+        for (path, body) in [
+            (format!("/own/{DEB}"), deb),
+            (hashed.clone(), list),
+            (mirrored.clone(), deb),
+        ] {
+            let body = doc(body.to_vec());
+            origin.put(&path, Doc { chunked, ..body });
+        }
+    };
+    let ways: [&[&str]; 3] = [&[], &["-X", "GET", "-d", "body"], &["-r", "0-99"]];
+    let place = |path: &str| format!("http://{}/repository/ours/{path}", under.address);
+    let (own, list_at, mirror) = (place(DEB), place(LIST), origin.url(&mirrored));
+    for way in ways {
+        let ask = |url: &str| {
+            let (status, _, body) = match url.contains("/repository/") {
+                true => under.curl(&[&["--noproxy", "*"], way].concat(), url),
+                false => under.curl(way, url),
+            };
+            (status, body)
+        };
+        for chunked in [false, true] {
+            put(&wrong, &short, chunked);
+            for (url, size) in [(&own, deb.len()), (&mirror, deb.len())] {
+                let (status, body) = ask(url);
+                assert!(status == 0 && body.len() < size, "{way:?} {url}: {status}");
+            }
+            let (status, text) = ask(&list_at);
+            let text = String::from_utf8_lossy(&text).into_owned();
+            assert!(status == 502 && text.contains("promised"), "{way:?}: {status} {text}");
+            put(&deb, &list, chunked);
+            for (url, right) in [(&own, &deb), (&mirror, &deb), (&list_at, &list)] {
+                let (status, body) = ask(url);
+                assert!(status == 200 && body == *right, "{way:?} {url}: {status}");
+            }
+        }
+    }
+    let told = under.told.lock().unwrap();
+    assert!(told.iter().any(|text| text.ends_with("was promised: it is refused")));
 }

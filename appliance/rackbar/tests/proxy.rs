@@ -6,7 +6,7 @@ mod apart;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apart::{Appliance, OURS};
 
@@ -82,6 +82,19 @@ fn the_proxy_follows_the_file_and_the_site_and_its_cache_is_ruled_by_the_command
         "{missed}"
     );
     assert!(get("/mirror/m/b").ends_with("hello"));
+
+    // What was ordered outlives a change of anything else, and the proxy's own end.
+    let more = format!("[[proxy.mirror]]\nname = \"n\"\nupstream = [\"{upstream}\"]\n");
+    appliance.file("rackbar.toml", config(&upstream, "proxy = \"own\"") + &more);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !get("/mirror/n/a").starts_with("HTTP/1.1 504") {
+        assert!(Instant::now() < deadline, "the new mirror is not known, or not offline");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    appliance.file("rackbar.toml", config(&upstream, "proxy = \"off\""));
+    appliance.until("no network wants it");
+    appliance.file("rackbar.toml", config(&upstream, "proxy = \"own\""));
+    appliance.until("listening on 10.10.0.1:3128, offline");
     appliance.well(&["cache", "mode", "online"]);
     appliance.well(&["cache", "unpin", "mirror:m/b"]);
     let wrong = appliance.refused(&["cache", "pin", "no key"]);

@@ -21,6 +21,10 @@ use crate::{ClientKey, SshError, keys};
 /// machine that lost its power says nothing either.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// Time a machine has to take a TCP connection. Who waits longer for one that just starts waits for the kernel's later repeats,
+/// which are 8 and 16 s apart, and misses the moment in which it is up.
+const ANSWERS: Duration = Duration::from_secs(5);
+
 /// Time to begin a script on a connection that stands.
 const START: Duration = Duration::from_secs(30);
 
@@ -190,7 +194,10 @@ impl Session {
         key: &ClientKey,
         wanted: PublicKey,
     ) -> Result<Self, SshError> {
-        let (stream, socket) = open(addr).await.map_err(|error| unreachable(addr, &error))?;
+        let opened = timeout(ANSWERS, open(addr))
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        let (stream, socket) = opened.map_err(|error| unreachable(addr, &error))?;
         let pinned = Pinned { addr, wanted };
         let other_kind = pinned.other("a machine without any Ed25519 host key".into());
         let mut handle = client::connect_stream(Arc::new(config()), stream, pinned)
@@ -521,6 +528,11 @@ async fn open(addr: SocketAddr) -> std::io::Result<(TcpStream, Socket)> {
 fn unreachable(addr: SocketAddr, error: &std::io::Error) -> SshError {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => SshError::Refused(addr),
+        std::io::ErrorKind::TimedOut => SshError::TimedOut {
+            addr,
+            what: "answer at all",
+            limit: ANSWERS,
+        },
         _ => SshError::Unreachable {
             addr,
             reason: error.to_string(),

@@ -1,20 +1,15 @@
 //! Machines whose boot order was put wrong again, as an update of firmware or a hand in its setup does: seen by the checks,
 //! planned, and put right on the machine, whose system stays as it is.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use rackbar_plan::Plan;
+use rackbar_scenarios::Stage;
 use rackbar_scenarios::cli::Cli;
 use rackbar_scenarios::install::{PlanRequest, READY, until_done};
-use rackbar_scenarios::{Stage, eventually};
 use rackbar_vrack::seat::{BootDevice, MachinePower as _, PowerAction};
 
-use crate::install::all_ready;
+use crate::install::{all_ready, boots_its_disk};
 use crate::operator::SOON;
-
-/// One restart and its checks.
-const BACK: Duration = Duration::from_secs(300);
 
 /// Two machines that are ready boot the network first from now on. The one with UEFI is restarted, as its system sees the
 /// order that the firmware had at its start; what the BMC of the other says counts at once.
@@ -26,7 +21,8 @@ pub(crate) async fn is_put_right(stage: &Stage, cli: &Cli, bios: &str, uefi: &st
         order.sort_by_key(|entry| entry.device != BootDevice::Network);
         machine.set_boot_order(order).await?;
     }
-    restarts_into_its_disk(stage, uefi).await?;
+    // The network is in front, and our network boot sends the machine on to its disk.
+    boots_its_disk(stage, uefi, PowerAction::Reset).await?;
     let mut called = Vec::new();
     for name in [bios, uefi] {
         called.push(stage.node(name).await?.context("known")?.name);
@@ -59,22 +55,6 @@ pub(crate) async fn is_put_right(stage: &Stage, cli: &Cli, bios: &str, uefi: &st
         );
     }
     Ok(())
-}
-
-/// The network is in front, and our network boot sends the machine on to its disk.
-async fn restarts_into_its_disk(stage: &Stage, name: &str) -> Result<()> {
-    let logins = || anyhow::Ok(stage.console(name)?.matches("login:").count());
-    let before = logins()?;
-    stage.rack.power(name, PowerAction::Reset).await?;
-    let up = || async {
-        let now = logins().map_err(|error| error.to_string())?;
-        if now > before {
-            Ok(())
-        } else {
-            Err(format!("{now} login prompts"))
-        }
-    };
-    eventually(&format!("{name} boots its disk by way of the network"), BACK, up).await
 }
 
 fn only_puts_the_disk_first(plan: &Plan) -> Result<()> {

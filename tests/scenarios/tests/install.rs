@@ -15,7 +15,7 @@ use rackbar_vrack::seat::{MachinePower, PowerAction};
 use crate::{boot_order, operator, page};
 
 /// A role for every machine, on its smallest disk.
-const SITE: &str = r#"
+pub(crate) const SITE: &str = r#"
 version = 1
 domain = "stories.test"
 
@@ -136,63 +136,26 @@ async fn they_boot_their_disks_without_us(stage: &Stage, names: &[&str]) -> Resu
     for name in names {
         let machine = stage.rack.node(name).context("a machine of this rack")?;
         machine.machine.act(PowerAction::ForceOff).await?;
-        let before = stage.console(name)?.matches("login:").count();
-        machine.machine.act(PowerAction::On).await?;
-        let up = || async {
-            let now = stage
-                .console(name)
-                .map_err(|error| error.to_string())?
-                .matches("login:")
-                .count();
-            if now > before {
-                Ok(())
-            } else {
-                Err(format!("{now} login prompts"))
-            }
-        };
-        eventually(
-            &format!("{name} boots its disk with the appliance off"),
-            Duration::from_secs(240),
-            up,
-        )
-        .await?;
+        boots_its_disk(stage, name, PowerAction::On).await?;
     }
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_of_two_disks_is_installed_and_jumped_into() -> Result<()> {
-    let site = SITE.replace(
-        r#"root = { pick = "smallest" }"#,
-        "root = { media = \"ssd\", mirror = true }\nrestart = \"kexec\"",
-    );
-    let two_alike = |file: &mut RackFile| {
-        let node = &mut file.nodes[0];
-        let mut disk = node.disks[0].clone();
-        disk.serial = None;
-        node.disks = vec![disk.clone(), disk];
+/// A machine is switched on, or reset, and comes to its login prompt.
+pub(crate) async fn boots_its_disk(stage: &Stage, name: &str, by: PowerAction) -> Result<()> {
+    let machine = stage.rack.node(name).context("a machine of this rack")?;
+    let logins = || anyhow::Ok(stage.console(name)?.matches("login:").count());
+    let before = logins()?;
+    machine.machine.act(by).await?;
+    let up = || async {
+        let now = logins().map_err(|error| error.to_string())?;
+        if now > before {
+            Ok(())
+        } else {
+            Err(format!("{now} login prompts"))
+        }
     };
-    let stage = prepared(&["n2"], two_alike, &site).await?;
-    let starts = || anyhow::Ok(stage.console("n2")?.matches("BdsDxe: starting").count());
-    let before = starts()?;
-    ensure!(before > 0, "the firmware does not tell what it starts");
-    let (_, id) = commit_all(&stage.api).await?;
-    let run = until_done(&stage.api, id, READY).await?;
-    all_ready(&stage, &["n2"]).await?;
-    let jumped = done(&run, "/restart")?;
-    ensure!(jumped.contains("the installed kernel starts"), "{jumped}");
-    ensure!(
-        starts()? == before,
-        "the firmware was gone through once more, in place of a jump into the installed kernel"
-    );
-    let verified = run.actions.iter().find(|(name, _)| name.0.ends_with("/verify"));
-    let said = format!("{verified:?}");
-    ensure!(
-        said.contains("is raid1"),
-        "the proof does not speak of the mirror: {said}"
-    );
-    stage.end().await;
-    Ok(())
+    eventually(&format!("{name} boots its disk"), Duration::from_secs(300), up).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -368,7 +331,7 @@ async fn a_bonded_machine_is_installed_mended_in_rescue_and_goes_back_to_work() 
 }
 
 /// What an action that is done said.
-fn done(run: &Run, kind: &str) -> Result<String> {
+pub(crate) fn done(run: &Run, kind: &str) -> Result<String> {
     let stand = run.actions.iter().find(|(name, _)| name.0.ends_with(kind));
     let (_, stand) = stand.with_context(|| format!("the run has no {kind}: {}", in_short(run)))?;
     let Stand::Done { outcome, .. } = stand else {

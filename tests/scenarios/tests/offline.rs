@@ -1,7 +1,7 @@
 //! A rack with no uplink at all: everything comes from one ISO.
 
 #[path = "../../../appliance/proxy/tests/common/mod.rs"]
-mod common;
+pub(crate) mod common;
 
 use std::collections::HashMap;
 use std::fs::File;

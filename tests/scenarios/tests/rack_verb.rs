@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rackbar_scenarios::install::READY;
 use rackbar_scenarios::{DISCOVERED, SERVING, eventually, media, times};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
@@ -268,10 +269,10 @@ async fn the_second_terminal_does_what_it_says(terminal: &Terminal) -> Result<()
     Ok(())
 }
 
-/// The shipped rack as CI would run it: it ends by itself, says what it found and how long that took, and keeps its
-/// record where that is asked.
+/// The shipped rack as CI would run it, to its end: it ends by itself, says what it found, how long that took and what was
+/// proven, and keeps its record where that is asked.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_headless_run_of_the_demo_rack_ends_by_itself_and_keeps_its_record() -> Result<()> {
+async fn a_headless_run_of_the_demo_rack_ends_with_a_signed_report_and_keeps_its_record() -> Result<()> {
     let _time = times::Told::begin();
     let terminal = Terminal::open()?;
     let media = media()?.display().to_string();
@@ -280,8 +281,8 @@ async fn a_headless_run_of_the_demo_rack_ends_by_itself_and_keeps_its_record() -
     ensure!(!unknown.status.success() && said.contains("demo, mixed"), "{said}");
 
     // No rack is named: it is the demo.
-    let mut rack = terminal.start(&["--nodes", "1", "--discover", "--headless", "--keep", "--image", &media])?;
-    rack.until("taking the rack down", SERVING + DISCOVERED).await?;
+    let mut rack = terminal.start(&["--nodes", "1", "--headless", "--keep", "--image", &media])?;
+    rack.until("taking the rack down", SERVING + DISCOVERED + READY).await?;
     let ended = tokio::time::timeout(SOON, rack.child.wait()).await;
     let ended = ended.with_context(|| format!("it does not end:\n{}", rack.printed()))??;
     rack.until("kept: ", SOON).await?;
@@ -289,16 +290,20 @@ async fn a_headless_run_of_the_demo_rack_ends_by_itself_and_keeps_its_record() -
     ensure!(ended.success(), "{ended}:\n{printed}");
     let line = printed
         .lines()
-        .find(|line| line.contains("discovered ") && line.contains("VR000001"));
+        .find(|line| line.contains("ready ") && line.contains("VR000001"));
     let line = line.with_context(|| format!("no table:\n{printed}"))?;
     ensure!(line.contains(" n1 ") && line.contains("Bios"), "{line}");
     ensure!(!printed.contains("n2: switched on"), "more than one node:\n{printed}");
     for words in [
         "appliance, power-on to serving:",
-        "whole rack, power-on of the appliance",
+        "whole rack, power-on of the appliance to the last machine discovered:",
+        "whole rack, power-on of the appliance to ready:",
+        "1 of 1 nodes as wanted",
+        "pass  os.identity",
     ] {
         ensure!(printed.contains(words), "no {words:?}:\n{printed}");
     }
+    the_report_proves_itself(&printed).await?;
     let left = terminal.left()?;
     let [kept] = left.as_slice() else {
         anyhow::bail!("kept: {left:?}")
@@ -311,5 +316,18 @@ async fn a_headless_run_of_the_demo_rack_ends_by_itself_and_keeps_its_record() -
         "still there: {:?}",
         terminal.processes()?
     );
+    Ok(())
+}
+
+/// The file that the run left is checked by the command line alone, without the rack.
+async fn the_report_proves_itself(printed: &str) -> Result<()> {
+    let line = printed.lines().find_map(|line| line.strip_prefix("signed report: "));
+    let report = line.with_context(|| format!("no report:\n{printed}"))?;
+    let mut check = Command::new(media()?.join("rackbar"));
+    let output = check.args(["report", "check", report]).output().await?;
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let said = said.concat();
+    let proven = said.contains(" 0 failed") && said.contains("unchanged since it was signed");
+    ensure!(output.status.success() && proven, "{}: {said}", output.status);
     Ok(())
 }

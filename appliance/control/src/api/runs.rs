@@ -55,6 +55,8 @@ pub(crate) struct RunSummary {
     pub(crate) ended: Option<Timestamp>,
     /// How it stands.
     pub(crate) state: RunState,
+    /// It waits for earlier runs and was paused meanwhile: it begins paused.
+    pub(crate) held: bool,
     /// How its actions stand.
     pub(crate) actions: Counts,
 }
@@ -78,6 +80,7 @@ impl From<&Run> for RunSummary {
             began: run.began,
             ended: run.ended,
             state: run.state,
+            held: run.held,
             actions: counts,
         }
     }
@@ -117,8 +120,8 @@ pub(crate) async fn show(
     Ok(tagged(&headers, context.operations.run(id).await?.as_ref()))
 }
 
-/// Pauses, resumes or cancels a run. What is under way is not broken off by a pause; the answer is the run as it then
-/// stands.
+/// Pauses, resumes or cancels a run. What is under way is not broken off by a pause, and a run that waits for another begins
+/// paused; the answer is the run as it then stands.
 #[utoipa::path(
     post, path = "/api/v1/runs/{run}/{order}", tag = "runs",
     params(("run" = u64, Path), ("order" = String, Path, description = "`pause`, `resume` or `cancel`")),

@@ -177,6 +177,7 @@ pub(super) fn run(node: NodeId) -> Run {
         excluded: Default::default(),
         takes: Default::default(),
         superseded: Default::default(),
+        held: false,
     }
 }
 

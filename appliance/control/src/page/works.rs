@@ -87,6 +87,7 @@ async fn make_plan(State(context): State<Context>, headers: HeaderMap, Form(form
         reinstall: form.reinstall.is_some(),
         rotate_passwords: false,
         install,
+        burn_in: None,
     };
     match context.operations.plan(request).await {
         Ok(plan) => {

@@ -305,6 +305,7 @@ impl Inner {
                 if let Some(live) = book.live.remove(&run) {
                     self.run_ended(book, &live);
                     book.ended.insert(run, Arc::new(live.engine.run().clone()));
+                    book.forget_old_runs();
                 }
             }
         }
@@ -320,7 +321,15 @@ impl Inner {
                 Severity::Warning,
             ),
             (RunState::Going, None) => ("going", "it goes on".into(), Severity::Info),
-            (RunState::Waiting, None) => ("waiting", super::takeover::waits_for(run), Severity::Info),
+            (RunState::Waiting, None) => {
+                let how = if run.held {
+                    "it will begin paused"
+                } else {
+                    "it will begin by itself"
+                };
+                let waits = super::takeover::waits_for(run);
+                ("waiting", format!("{how}{waits}"), Severity::Info)
+            }
             (RunState::Superseded, _) => ("superseded", outcome_words(run), Severity::Info),
             (RunState::Paused, None) => (
                 "paused",

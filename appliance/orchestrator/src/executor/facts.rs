@@ -28,6 +28,7 @@ impl Inner {
         let work = book.work.get(&node.id).cloned().unwrap_or_default();
         let mut facts = NodeFacts::new(node);
         facts.bmc = facts.node.bmc_address.is_some() && answers;
+        facts.maintenance = work.maintenance.is_some();
         facts.role = work.role;
         facts.bios = work.bios;
         facts.installed = work.installed;

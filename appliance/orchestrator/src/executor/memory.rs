@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rackbar_model::{CheckResult, EraseEvidence, NodeId, OsSetup, Timestamp};
+use rackbar_model::{CheckResult, CheckStatus, EraseEvidence, NodeId, OsSetup, Timestamp};
 use rackbar_plan::{ActionId, Plan, Run, RunId, RunState, Stand};
 use rackbar_store::{Store, StoreError, Table};
 use rackbar_verify::NodeReport;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::types::{PlanRequest, SavedSite};
 
 /// Ended runs that are kept.
-const RUNS_KEPT: usize = 32;
+pub(super) const RUNS_KEPT: usize = 32;
 
 /// What we know of a node beyond what it shows itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -54,6 +54,18 @@ pub(super) struct NodeWork {
     pub(super) burned_in: Vec<CheckResult>,
 }
 
+impl NodeWork {
+    /// Why its hardware is not to be trusted: what it did not bear when it was last burnt in.
+    pub(super) fn did_not_bear(&self) -> Option<String> {
+        let failed = |one: &&CheckResult| one.status == CheckStatus::Failed;
+        let bad = self.burned_in.iter().find(failed)?;
+        Some(format!(
+            "its hardware did not bear the last burn-in: {}: {}; {}, then exercise it again (`rackbar burn-in`)",
+            bad.id, bad.observed, bad.advice
+        ))
+    }
+}
+
 /// What a node was when its checks passed.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -80,6 +92,8 @@ struct Head {
     takes: BTreeMap<NodeId, RunId>,
     #[serde(default)]
     superseded: BTreeMap<NodeId, RunId>,
+    #[serde(default)]
+    held: bool,
     /// What a run that waits was planned for: it may have to be planned anew.
     #[serde(default)]
     request: Option<PlanRequest>,
@@ -120,6 +134,7 @@ pub(super) fn head_entry(run: &Run, request: Option<&PlanRequest>) -> Entry {
     let head = Head {
         takes: run.takes.clone(),
         superseded: run.superseded.clone(),
+        held: run.held,
         request: request.cloned(),
         by: run.by.clone(),
         began: run.began,
@@ -129,6 +144,13 @@ pub(super) fn head_entry(run: &Run, request: Option<&PlanRequest>) -> Entry {
         excluded: run.excluded.clone(),
     };
     entry(run_key(run.id, "head"), &head)
+}
+
+/// Forgets a run: all that is kept of it.
+pub(super) fn no_run_entries(run: &Run) -> impl Iterator<Item = Entry> {
+    let actions = run.actions.keys().map(|action| format!("do/{action}"));
+    let parts = ["plan", "head"].into_iter().map(str::to_owned).chain(actions);
+    parts.map(|what| (run_key(run.id, &what), None))
 }
 
 /// Forgets how an action stood.
@@ -233,6 +255,7 @@ fn whole(id: RunId, parts: Parts) -> Option<(Run, Option<PlanRequest>)> {
     run.excluded = head.excluded;
     run.takes = head.takes;
     run.superseded = head.superseded;
+    run.held = head.held;
     run.actions.extend(parts.stands);
     Some((run, head.request))
 }

@@ -127,6 +127,15 @@ impl Book {
         live.engine.run().plan.actions.get(live.position(action)?).cloned()
     }
 
+    /// Lets go of the oldest ended runs beyond those that are kept, here and in the store: an appliance whose machines are
+    /// checked daily for years would grow with each.
+    fn forget_old_runs(&mut self) {
+        while self.ended.len() > memory::RUNS_KEPT {
+            let Some((_, run)) = self.ended.pop_first() else { break };
+            self.unwritten.extend(memory::no_run_entries(&run));
+        }
+    }
+
     /// The run that works on a node.
     fn busy(&self, node: NodeId) -> Option<RunId> {
         let works = |live: &&Live| live.open(node);

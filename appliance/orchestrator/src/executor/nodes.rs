@@ -135,6 +135,13 @@ pub(super) fn drift(before: &Ready, now: &Ready) -> Vec<String> {
 }
 
 impl Book {
+    /// True when people took the node out of the run: it was recovered, or hands are off. What still ends there, and be it
+    /// well, changes nothing about what they ordered. A run that took the node over is another matter.
+    fn taken_out(&self, run: RunId, node: NodeId) -> bool {
+        let run = self.live.get(&run).map(|live| live.engine.run());
+        run.is_some_and(|run| run.excluded.contains_key(&node) && !run.superseded.contains_key(&node))
+    }
+
     /// Changes what is known of a node, and has it written.
     pub(super) fn work(&mut self, node: NodeId, change: impl FnOnce(&mut NodeWork)) {
         let work = self.work.entry(node).or_default();
@@ -165,10 +172,14 @@ impl Inner {
             book.work(node, |work| take(work, learned, run, now));
         }
         let well = done.result.is_ok();
+        let taken_out = book.taken_out(run, node);
         book.work(node, |work| match &action.kind {
-            ActionKind::BootOrder { .. } | ActionKind::Installer { .. } if well => {
+            // A machine that was recovered meanwhile is to boot our agent.
+            ActionKind::BootOrder { .. } | ActionKind::Installer { .. } if well && !taken_out => {
                 work.boots_disk = work.installed.is_some();
             }
+            // What its hardware did not bear is not ready, whatever its checks said before.
+            ActionKind::BurnIn(_) if work.did_not_bear().is_some() => work.ready = None,
             ActionKind::BiosSettings { attributes } | ActionKind::BiosVerify { attributes } => {
                 let new = attributes.iter().map(|(name, value)| (name.clone(), value.clone()));
                 work.wanted_bios.extend(new);
@@ -319,7 +330,17 @@ impl Inner {
 
     /// Everything of the run is done on a node.
     fn all_done(&self, book: &mut Book, run: RunId, node: NodeId, proved: bool, memory: bool) {
-        if proved || memory {
+        if book.taken_out(run, node) {
+            self.back(book, node, &format!("run {run} is done, and nobody waits for it"));
+        } else if let Some(reason) = book.work.get(&node).and_then(NodeWork::did_not_bear) {
+            let failure = FailedIn {
+                during: NodeState::Configuring.name().to_owned(),
+                reason: reason.clone(),
+                retry: None,
+            };
+            book.work(node, |work| work.ready = None);
+            self.rack.hold(node, NodeState::Failed(failure), &reason);
+        } else if proved || memory {
             let mark = self.rack.node_by_id(node).map(|node| hardware(&node, now()));
             book.work(node, |work| work.ready = mark);
             let reason = if proved {
@@ -341,7 +362,7 @@ impl Inner {
         };
         let state = if work.is_some_and(|work| work.maintenance.is_some()) {
             NodeState::Maintenance
-        } else if work.is_some_and(|work| work.ready.is_some()) {
+        } else if work.is_some_and(|work| self.is_back(book, &shown, work)) {
             NodeState::Ready
         } else if shown.inventory.is_some() {
             NodeState::Discovered
@@ -349,6 +370,13 @@ impl Inner {
             NodeState::Enrolled
         };
         self.rack.hold(node, state, reason);
+    }
+
+    /// True when a node that was ready is what it was then: one that was to run its own system, and is in our agent for
+    /// something that was given up, is not.
+    fn is_back(&self, book: &Book, shown: &Node, work: &NodeWork) -> bool {
+        let in_agent = stays_in_memory(book, shown.role.as_deref());
+        work.ready.is_some() && (work.installed.is_none() || work.boots_disk || in_agent)
     }
 
     pub(super) fn show_progress(&self, book: &Book, run: RunId, action: &ActionId, progress: &Progress) {
@@ -430,7 +458,13 @@ fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
             }
         }
         Learned::Erased(evidence) => work.erased = evidence,
-        Learned::BurnedIn(results) => work.burned_in = results,
+        Learned::BurnedIn(results) => {
+            // What was proved before is told together with it.
+            if let Some(report) = &mut work.report {
+                report.burned_in.clone_from(&results);
+            }
+            work.burned_in = results;
+        }
         Learned::Checked(report) => work.report = Some(*report),
         // Of no node: it is taken where the attempt's end is.
         Learned::Service(_) => {}

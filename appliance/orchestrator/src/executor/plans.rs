@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rackbar_model::{Digest, EventKind, Severity};
+use rackbar_model::{BurnIn, Digest, EventKind, Severity};
 use rackbar_plan::planner::{self, INSTALL_ROLE};
 use rackbar_plan::rules::Rules;
 use rackbar_plan::{Facts, OwnService, Plan, RuleTrace, Scope, Site, SiteProblem, is_of_system};
@@ -160,7 +160,22 @@ pub(super) fn scope(request: &PlanRequest) -> Scope {
         nodes: request.nodes.clone(),
         reinstall: request.reinstall || request.install.is_some(),
         rotate_passwords: request.rotate_passwords,
+        burn_in: request.burn_in,
     }
+}
+
+/// The site that a burn-in is planned from: none is needed.
+fn burn_in(base: Option<&Site>, wanted: &BurnIn, request: &PlanRequest) -> Result<Site, PlanError> {
+    if request.install.is_some() || request.reinstall || request.rotate_passwords {
+        return Err(PlanError::BurnInAlone);
+    }
+    if *wanted == BurnIn::default() {
+        return Err(PlanError::BurnsNothing);
+    }
+    if request.nodes.as_ref().is_none_or(Vec::is_empty) {
+        return Err(PlanError::NoNodes);
+    }
+    Ok(base.cloned().unwrap_or_default())
 }
 
 impl Inner {
@@ -168,6 +183,9 @@ impl Inner {
     pub(super) fn basis(&self, book: &super::Book, request: &PlanRequest) -> Result<(Site, Facts), PlanError> {
         let mut facts = self.facts(book);
         let base = book.site.as_ref().map(|site| &site.site);
+        if let Some(wanted) = &request.burn_in {
+            return Ok((burn_in(base, wanted, request)?, facts));
+        }
         let Some(install) = &request.install else {
             return Ok((base.ok_or(PlanError::NoSite)?.clone(), facts));
         };

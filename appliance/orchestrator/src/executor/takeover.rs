@@ -213,6 +213,7 @@ impl Inner {
         fresh.takes.clone_from(&run.takes);
         fresh.excluded.clone_from(&run.excluded);
         fresh.superseded.clone_from(&run.superseded);
+        fresh.held = run.held;
         let engine = Engine::new(fresh, self.bounds.clone()).map_err(|error| error.to_string())?;
         let request = book.live.get_mut(&run.id).and_then(|live| live.request.take());
         let mut live = Live::new(engine, request);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rackbar_model::{Digest, DiskIntent, NodeId, Timestamp};
+use rackbar_model::{BurnIn, Digest, DiskIntent, NodeId, Timestamp};
 use rackbar_plan::{RunId, Site, SiteProblem};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,9 @@ pub struct PlanRequest {
     pub rotate_passwords: bool,
     /// Install this without a role; `nodes` must then be given.
     pub install: Option<Install>,
+    /// Exercise the hardware of `nodes`, which must then be given, and take them back to what they were. Nothing else is
+    /// planned then.
+    pub burn_in: Option<BurnIn>,
 }
 
 /// Simple mode: an operating system on a machine, without any site file.
@@ -69,8 +72,16 @@ pub enum PlanError {
     )]
     NoSite,
     /// Simple mode names no nodes.
-    #[error("an install without roles needs the nodes it is for")]
+    #[error("an install without roles, and a burn-in, need the nodes they are for: name them")]
     NoNodes,
+    /// A burn-in together with something else.
+    #[error(
+        "a burn-in is a plan of its own: leave reinstall, new passwords and installs out, and plan them afterwards"
+    )]
+    BurnInAlone,
+    /// A burn-in of no part.
+    #[error("a burn-in of 0 seconds exercises nothing: give processors, memory or disks some time")]
+    BurnsNothing,
     /// There is no such node.
     #[error("there is no node {0}")]
     NoSuchNode(NodeId),

@@ -1,5 +1,7 @@
 //! Leaving our agent for the installed system: through the firmware, or by a jump into its kernel (kexec).
 
+use std::time::Duration;
+
 use rackbar_messages::{Ask, JobReport, Work};
 use rackbar_model::{NodeId, RootTarget};
 use rackbar_plan::RestartWay;
@@ -76,7 +78,7 @@ impl Appliance {
                 );
                 return Done::failed(reason, BY_HAND, true);
             }
-            tokio::time::sleep(self.reach.look.min(std::time::Duration::from_millis(500))).await;
+            tokio::time::sleep(self.reach.look.min(Duration::from_millis(500))).await;
         }
         Done::well(summary)
     }
@@ -93,6 +95,17 @@ pub(super) struct Leaving {
     told: bool,
 }
 
+/// What to make of an agent that is there while the installed system is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Seen {
+    /// It leaves.
+    Leaves,
+    /// It should have left by now, and is to be told once more, by another way.
+    Lingers,
+    /// It is another boot of the machine, or it does not leave.
+    Stays,
+}
+
 impl Leaving {
     /// Of what is connected now.
     pub(super) fn new(link: Option<&AgentLink>, taken_up: bool) -> Self {
@@ -107,17 +120,68 @@ impl Leaving {
     /// True when this agent is still to be waited for. An order to jump that was lost with the appliance is made good by a
     /// restart through the firmware, once.
     pub(super) async fn is(&mut self, link: &AgentLink) -> bool {
-        let waited = self.since.elapsed();
-        if self.boot.is_none() && self.late && waited < COMES_BACK {
-            self.boot = Some(link.boot);
+        match self.look(link.boot, self.since.elapsed()) {
+            Seen::Leaves => true,
+            Seen::Lingers => {
+                // Refused or gone: the next look shows what became of it.
+                let _ = link.try_ask(Ask::Reboot).await;
+                true
+            }
+            Seen::Stays => false,
         }
-        if self.boot != Some(link.boot) || waited >= GOES_DOWN {
-            return false;
+    }
+
+    fn look(&mut self, boot: [u8; 32], waited: Duration) -> Seen {
+        if self.boot.is_none() && self.late && waited < COMES_BACK {
+            self.boot = Some(boot);
+        }
+        if self.boot != Some(boot) || waited >= GOES_DOWN {
+            return Seen::Stays;
         }
         if waited >= COMES_BACK && !std::mem::replace(&mut self.told, true) {
-            // Refused or gone: the next look shows what became of it.
-            let _ = link.try_ask(Ask::Reboot).await;
+            return Seen::Lingers;
         }
-        true
+        Seen::Leaves
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: [u8; 32] = [1; 32];
+    const NEW: [u8; 32] = [2; 32];
+    const SOON: Duration = Duration::from_millis(1);
+
+    fn leaving(boot: Option<[u8; 32]>, late: bool) -> Leaving {
+        Leaving {
+            boot,
+            ..Leaving::new(None, late)
+        }
+    }
+
+    #[test]
+    fn an_agent_that_did_not_hear_that_it_may_jump_is_told_to_restart_once() {
+        let mut leaving = leaving(Some(OLD), false);
+        let seen = [SOON, COMES_BACK - SOON, COMES_BACK, COMES_BACK + SOON, GOES_DOWN];
+        assert_eq!(
+            seen.map(|waited| leaving.look(OLD, waited)),
+            [Seen::Leaves, Seen::Leaves, Seen::Lingers, Seen::Leaves, Seen::Stays]
+        );
+    }
+
+    #[test]
+    fn another_boot_of_our_agent_is_no_leaving() {
+        assert_eq!(leaving(Some(OLD), false).look(NEW, SOON), Seen::Stays);
+        assert_eq!(leaving(None, false).look(NEW, SOON), Seen::Stays);
+    }
+
+    #[test]
+    fn after_a_restart_of_the_appliance_the_agent_may_come_back_before_it_leaves() {
+        let mut late = leaving(None, true);
+        assert_eq!(late.look(OLD, COMES_BACK - SOON), Seen::Leaves);
+        assert_eq!(late.look(OLD, COMES_BACK), Seen::Lingers);
+        assert_eq!(late.look(NEW, COMES_BACK + SOON), Seen::Stays);
+        assert_eq!(leaving(None, true).look(OLD, COMES_BACK), Seen::Stays);
     }
 }

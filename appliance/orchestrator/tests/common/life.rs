@@ -47,8 +47,12 @@ pub struct Sim {
     pub wake: Notify,
     /// Those end well when they are given up: they were past the point where they could stop.
     pub ends_well: Mutex<bool>,
+    /// Kinds that wait for `wake` and then do what they are told.
+    pub gate: Mutex<Option<&'static str>>,
     /// Hands that write images and set systems up for real, where a test has a machine for that.
     pub real: Mutex<Option<Arc<Appliance>>>,
+    /// What those hands do in place of that.
+    pub real_kinds: Mutex<Option<Vec<&'static str>>>,
     /// How often a life looks at firmware attributes, when not as seldom as an appliance.
     pub settings_look: Mutex<Option<Duration>>,
     /// Attempts under way on each node, and the most there ever were.
@@ -76,6 +80,13 @@ impl Drop for AtWork<'_> {
 }
 
 impl Sim {
+    fn is_real(&self, kind: &ActionKind) -> bool {
+        match &*self.real_kinds.lock().unwrap() {
+            Some(kinds) => kinds.contains(&kind.name()),
+            None => matches!(kind, ActionKind::WriteImage { .. } | ActionKind::Setup { .. }),
+        }
+    }
+
     /// Attempts that were ever at work on one node at once.
     pub fn most_at_once(&self) -> usize {
         self.at_work.lock().unwrap().1
@@ -87,7 +98,7 @@ impl Hands for Sim {
         Box::pin(async move {
             let action = task.action().unwrap().clone();
             let real = self.real.lock().unwrap().clone();
-            if let Some(real) = real.filter(|_| is_real(&action.kind)) {
+            if let Some(real) = real.filter(|_| self.is_real(&action.kind)) {
                 return real.carry_out(task).await;
             }
             let _at_work = action.node.map(|node| AtWork::new(self, node));
@@ -109,6 +120,11 @@ impl Hands for Sim {
                 let (serves, says) = (false, why.to_owned());
                 let seen = Learned::Service(ServiceSeen { serves, says });
                 return Done::failed(why, "start it", true).and(seen);
+            }
+            if *self.gate.lock().unwrap() == Some(action.kind.name()) {
+                let woken = self.wake.notified();
+                self.stopped.notify_one();
+                woken.await;
             }
             if *self.hang.lock().unwrap() == Some(action.kind.name()) {
                 self.stopped.notify_one();
@@ -179,14 +195,15 @@ impl Hands for Sim {
         })
     }
 
+    fn noted(&self, node: NodeId, job: JobId) {
+        let real = self.real.lock().unwrap().clone();
+        real.into_iter().for_each(|real| real.noted(node, job));
+    }
+
     fn settled(&self, node: NodeId, run: RunId, kind: &ActionKind, well: bool) {
         let real = self.real.lock().unwrap().clone();
         real.into_iter().for_each(|real| real.settled(node, run, kind, well));
     }
-}
-
-const fn is_real(kind: &ActionKind) -> bool {
-    matches!(kind, ActionKind::WriteImage { .. } | ActionKind::Setup { .. })
 }
 
 const fn is_service(kind: &ActionKind) -> bool {
@@ -309,13 +326,12 @@ impl Life {
     pub fn install(&self, node: NodeId) -> Arc<rackbar_plan::Plan> {
         let request = PlanRequest {
             nodes: Some(vec![node]),
-            reinstall: false,
-            rotate_passwords: false,
             install: Some(Install {
                 os: "debian-12".into(),
                 ssh_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGv0 me".into()],
                 ..Install::default()
             }),
+            ..PlanRequest::default()
         };
         let plan = self.executor.plan(&request).unwrap();
         assert!(plan.refused.is_empty() && !plan.actions.is_empty(), "{plan:#?}");
@@ -326,6 +342,18 @@ impl Life {
         let plan = self.install(node);
         let name = self.rack.node(&node.to_string()).unwrap().name.clone();
         self.executor.commit(&plan.id, &[name], "test").unwrap()
+    }
+
+    /// The run when nothing of it will change any more.
+    pub async fn run_ended(&self, run: RunId) -> Arc<rackbar_plan::Run> {
+        let ended = || self.executor.run(run).filter(|run| run.ended.is_some());
+        until("the run has ended", ended).await
+    }
+
+    /// An installed machine whose checks passed.
+    pub async fn make_ready(&self, node: NodeId) {
+        let run = self.run_ended(self.commit(node)).await;
+        assert_eq!(run.state, rackbar_plan::RunState::Done, "{:?}", run.actions);
     }
 
     pub fn state(&self, node: NodeId) -> String {

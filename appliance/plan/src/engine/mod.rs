@@ -144,7 +144,7 @@ pub enum Input {
         /// The later run.
         by: RunId,
     },
-    /// The earlier runs have let go: a run in [`RunState::Waiting`] goes.
+    /// The earlier runs have let go: a run in [`RunState::Waiting`] goes, or is paused where that was ordered meanwhile.
     Begin,
     /// A run in [`RunState::Waiting`] cannot begin any more.
     Drop {
@@ -310,11 +310,17 @@ impl Engine {
             Input::Resume if self.run.state == RunState::Paused && self.run.cancelled.is_none() => {
                 self.turn(RunState::Going, out);
             }
+            // Paused before it begins, it begins paused: who wants nothing new begun does not mean "unless it may soon".
+            Input::Pause if self.run.state == RunState::Waiting => self.hold(true, out),
+            Input::Resume if self.run.state == RunState::Waiting => self.hold(false, out),
             Input::Pause | Input::Resume => {}
             Input::Cancel { by } => self.cancel(now, &by, out),
             Input::Exclude { node, reason } => self.exclude(now, node, reason, out),
             Input::Supersede { nodes, by } => self.supersede(now, &nodes, by, out),
-            Input::Begin if self.run.state == RunState::Waiting => self.turn(RunState::Going, out),
+            Input::Begin if self.run.state == RunState::Waiting => {
+                let held = std::mem::take(&mut self.run.held);
+                self.turn(if held { RunState::Paused } else { RunState::Going }, out);
+            }
             Input::Drop { reason } if self.run.state == RunState::Waiting => self.give_all_up(now, None, &reason, out),
             Input::Begin | Input::Drop { .. } => {}
         }
@@ -329,6 +335,14 @@ impl Engine {
     fn turn(&mut self, state: RunState, out: &mut Vec<Output>) {
         self.run.state = state;
         out.push(Output::JournalRun);
+    }
+
+    /// Whether a run that waits begins paused.
+    fn hold(&mut self, held: bool, out: &mut Vec<Output>) {
+        if self.run.held != held && self.run.cancelled.is_none() {
+            self.run.held = held;
+            out.push(Output::JournalRun);
+        }
     }
 
     fn action(&self, position: usize) -> Option<&Action> {

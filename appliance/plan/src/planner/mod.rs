@@ -4,6 +4,7 @@
 //! unique, batches within a role, barriers between roles, and the services that their systems are told of ([`services`]). A plan for one node ([`Scope::nodes`]) therefore costs
 //! that node and one pass over the bound addresses, whatever the size of the site.
 
+mod burn_in;
 mod chain;
 mod disk;
 mod firmware;
@@ -43,6 +44,10 @@ pub use view::NodeView;
 pub fn plan(site: &Site, facts: &Facts, scope: &Scope, now: Timestamp) -> Plan {
     let rules = Rules::new(site);
     let mut planner = Planner::new(site, facts, scope);
+    if let Some(wanted) = scope.burn_in {
+        planner.exercise(&rules, wanted);
+        return planner.finish(now);
+    }
     let bound = planner.bind(&rules);
     planner.outside = Outside::new(site, facts, scope, &rules, &bound);
     planner.decide(&bound);
@@ -94,7 +99,7 @@ impl<'a> Planner<'a> {
     fn bind(&mut self, rules: &Rules<'a>) -> Vec<Bound<'a>> {
         let mut bound = Vec::new();
         for node in self.facts.nodes.iter().filter(|node| self.scope.holds(node.node.id)) {
-            if let Some(reason) = hands_off(&node.node.state) {
+            if let Some(reason) = hands_off(node) {
                 self.left_out.push(said(node, reason.to_owned()));
                 continue;
             }
@@ -365,9 +370,11 @@ fn said(node: &NodeFacts, reason: String) -> Refusal {
 }
 
 /// Why a node is not to be touched at all.
-const fn hands_off(state: &NodeState) -> Option<&'static str> {
-    match state {
-        NodeState::Maintenance => Some("in maintenance: hands off until that is ended"),
+fn hands_off(node: &NodeFacts) -> Option<&'static str> {
+    let maintenance = "in maintenance: hands off until that is ended";
+    match node.node.state {
+        _ if node.maintenance => Some(maintenance),
+        NodeState::Maintenance => Some(maintenance),
         NodeState::HandedOver => Some("handed over to another owner"),
         NodeState::Enrolled
         | NodeState::Inspecting

@@ -31,7 +31,7 @@ impl<'a> Outside<'a> {
         }
         for node in &facts.nodes {
             let state = &node.node.state;
-            let planned = scope.holds(node.node.id) && hands_off(state).is_none();
+            let planned = scope.holds(node.node.id) && hands_off(node).is_none();
             if planned || matches!(state, NodeState::Ready | NodeState::HandedOver) {
                 continue;
             }

@@ -66,7 +66,7 @@ pub fn stale(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
             Some(node) => {
                 let binding = rules.bind(node);
                 let (role, hostname) = (binding.role.as_deref().unwrap_or_default(), binding.hostname.as_deref());
-                if super::hands_off(&node.node.state).is_some()
+                if super::hands_off(node).is_some()
                     || seen(node, role, site.role.get(role), hostname.unwrap_or_default()) != *digest
                 {
                     out.extend(differences(plan, site, facts, node, actions));
@@ -136,8 +136,7 @@ fn differences(plan: &Plan, site: &Site, facts: &Facts, node: &NodeFacts, action
     let id = node.node.id;
     let scope = Scope {
         nodes: Some(vec![id]),
-        reinstall: plan.scope.reinstall,
-        rotate_passwords: plan.scope.rotate_passwords,
+        ..plan.scope.clone()
     };
     let fresh = super::plan(site, facts, &scope, plan.made);
     let name = name(actions);

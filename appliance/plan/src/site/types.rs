@@ -216,7 +216,8 @@ pub struct Role {
     /// Firmware attributes to set through the BMC: names and values as the machine's own registry has them.
     #[serde(default)]
     pub bios: BTreeMap<String, Attribute>,
-    /// How the machine leaves our agent for the installed system.
+    /// How the machine leaves our agent for the installed system: through its firmware, or by a jump into the system's own kernel
+    /// (kexec), which saves the firmware's minutes. A system that cannot be jumped into is started through the firmware.
     #[serde(default)]
     pub restart: RestartWay,
     /// Network interfaces of the installed system. None: it keeps what its image does, most often DHCP.

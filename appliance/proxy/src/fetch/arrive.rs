@@ -279,8 +279,8 @@ impl Proxy {
         };
         let store = self.store.clone();
         let kept = tokio::task::spawn_blocking(move || {
-            let object = spool.seal(digest)?;
-            store.insert(record, object)
+            let held = spool.seal(digest)?;
+            store.insert(record, held.object.clone())
         });
         let error: String = match kept.await {
             Ok(Ok(entry)) => {

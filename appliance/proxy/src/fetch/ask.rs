@@ -21,6 +21,9 @@ const OURS: [&str; 10] = [
     "x-forwarded-for",
 ];
 
+/// Fields by which a client proves who it is.
+const SECRETS: [&str; 2] = ["authorization", "cookie"];
+
 /// One place to ask.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Upstream {
@@ -30,6 +33,34 @@ pub struct Upstream {
     pub trusted: bool,
     /// Its number among the upstreams of its mirror.
     pub index: usize,
+    /// It is the one that the client named, or the first of the mirror it named: no other is told what the client proves
+    /// itself with.
+    pub named: bool,
+}
+
+impl Upstream {
+    /// Where this one leads: trusted and told a client's secrets only as long as it is the same origin (RFC 6454 section 4).
+    pub fn led(self, url: Url) -> Self {
+        let place = url.host == self.url.host && url.port == self.url.port;
+        let same = place && url.https == self.url.https;
+        Self {
+            trusted: self.trusted && place,
+            named: self.named && same,
+            url,
+            ..self
+        }
+    }
+
+    /// The fields that it is sent of those of a request.
+    pub fn headers(&self, all: &HeaderMap) -> HeaderMap {
+        let mut headers = all.clone();
+        if !self.named {
+            for name in SECRETS {
+                headers.remove(name);
+            }
+        }
+        headers
+    }
 }
 
 /// What is asked for.

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use rackbar_model::Severity;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::{Ask, Flight, How, Landing, Phase, Small, Upstream};
 use crate::Proxy;
@@ -24,12 +25,15 @@ const REDIRECTS: usize = 5;
 /// An origin's error is passed on up to this size.
 const SMALL: usize = 64 << 10;
 
+/// Within so long it has to be whole: everybody who asks for the same waits for it.
+const SMALL_WITHIN: Duration = Duration::from_secs(10);
+
 /// Rounds over all upstreams that cannot be reached.
 const ROUNDS: u32 = 2;
 
 /// An answer, whose it is, and when it was asked for.
-pub(super) struct Answer {
-    pub(super) response: Response<Incoming>,
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
     pub(super) upstream: Upstream,
     pub(super) asked_at: u64,
 }
@@ -91,13 +95,13 @@ impl Proxy {
                 Some(selecting) => self.arrive(ask, answer, selecting, flight, lead).await,
                 None => Some(private(answer.response, lead, "vary")),
             },
-            Err(_) if status >= 400 => Some(small(answer.response).await),
+            Err(_) if status >= 400 => Some(small(answer.response, &answer.upstream).await),
             Err(why) => Some(private(answer.response, lead, why.word())),
         }
     }
 
     /// The first answer that is none of an upstream in trouble; else the last one there was.
-    pub(super) async fn first_answer(&self, ask: &Ask, headers: &HeaderMap) -> Result<Answer, OriginError> {
+    pub(crate) async fn first_answer(&self, ask: &Ask, headers: &HeaderMap) -> Result<Answer, OriginError> {
         let mut last = Err(OriginError::Failed("there is no upstream".into()));
         for round in 0..ROUNDS {
             for upstream in self.ranked(ask) {
@@ -162,12 +166,7 @@ impl Proxy {
                 }
                 Some(url) => {
                     // An upstream may lead us anywhere but to where clients may not go either.
-                    let same = url.host == at.url.host && url.port == at.url.port;
-                    at = Upstream {
-                        trusted: at.trusted && same,
-                        url,
-                        ..at
-                    };
+                    at = at.led(url);
                 }
             }
         }
@@ -214,8 +213,10 @@ impl Proxy {
         if entry.pack.is_some() {
             return Phase::Entry(self.store.freshen(entry, record), How::Validated);
         }
-        match self.store.insert(record, entry.object.clone()) {
-            Ok(new) => Phase::Entry(new, How::Validated),
+        match self.store.renew(entry, record) {
+            Ok(Some(new)) => Phase::Entry(new, How::Validated),
+            // It was evicted meanwhile: whoever reads it finds that out, and asks for it anew.
+            Ok(None) => Phase::Entry(entry.clone(), How::Validated),
             Err(error) => {
                 (self.tell)(Severity::Warning, error.to_string());
                 Phase::Entry(entry.clone(), How::Validated)
@@ -228,7 +229,7 @@ fn get(upstream: &Upstream, headers: &HeaderMap) -> Result<Request<Body>, Origin
     let empty: Body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
     let request = Request::get(upstream.url.to_string()).body(empty);
     let mut request = request.map_err(|error| OriginError::Failed(error.to_string()))?;
-    *request.headers_mut() = headers.clone();
+    *request.headers_mut() = upstream.headers(headers);
     Ok(request)
 }
 
@@ -242,22 +243,37 @@ pub(super) fn private(
     Phase::Private(why)
 }
 
-async fn small(response: Response<Incoming>) -> Phase {
-    let (parts, mut body) = response.into_parts();
+/// Takes an origin's error in, for all who wait. What breaks off, or comes too slowly, is nobody's answer.
+async fn small(response: Response<Incoming>, from: &Upstream) -> Phase {
+    let (parts, body) = response.into_parts();
+    let failed = |status, why: &str| Phase::Failed(status, format!("{}: the answer {why}", from.url).into());
+    let body = match timeout(SMALL_WITHIN, content(body)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => return failed(502, &format!("{} broke off: {error}", parts.status)),
+        Err(_) => {
+            let within = SMALL_WITHIN.as_secs();
+            return failed(504, &format!("{} was not whole within {within} s", parts.status));
+        }
+    };
+    let mut headers = parts.headers;
+    strip_hop_by_hop(&mut headers);
+    Phase::Small(Arc::new(Small {
+        status: parts.status.as_u16(),
+        headers,
+        body,
+    }))
+}
+
+/// A content of up to [`SMALL`] bytes; nothing of a longer one.
+async fn content(mut body: Incoming) -> Result<Bytes, hyper::Error> {
     let mut content = BytesMut::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        let data = frame.into_data().unwrap_or_default();
+    while let Some(frame) = body.frame().await {
+        let data = frame?.into_data().unwrap_or_default();
         if content.len() + data.len() > SMALL {
             content.clear();
             break;
         }
         content.extend_from_slice(&data);
     }
-    let mut headers = parts.headers;
-    strip_hop_by_hop(&mut headers);
-    Phase::Small(Arc::new(Small {
-        status: parts.status.as_u16(),
-        headers,
-        body: content.freeze(),
-    }))
+    Ok(content.freeze())
 }

@@ -108,6 +108,12 @@ fn explained(error: &(dyn std::error::Error + 'static)) -> OriginError {
         if let Some(refusal) = at.downcast_ref::<Refusal>() {
             return OriginError::Refused(refusal.clone());
         }
+        if let Some(error @ rustls::Error::InvalidCertificate(_)) = at.downcast_ref() {
+            return OriginError::Failed(format!(
+                "{error}; when an authority of your own signed it, name that one by authority in the [proxy] section of \
+                 rackbar.toml"
+            ));
+        }
         // An io::Error hides what it was made of from `source`.
         let inside = at.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         let next = inside

@@ -12,7 +12,6 @@ use super::head::{Length, Tail, head as write_head, prelude};
 use super::{Client, Next, fail, pass};
 use crate::fetch::{Arriving, Ask, End, How, Phase, Small};
 use crate::rules::conditional::{not_modified, range_holds};
-use crate::rules::freshness::Judged;
 use crate::rules::range::ByteRange;
 use crate::rules::status::{CacheStatus, Forward};
 use crate::rules::vary::fits;
@@ -80,7 +79,7 @@ fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
             _ => There::Ask(None, why),
         };
     };
-    let fresh = entry.fresh.judge(&ask.wanted, now()) == Judged::Fresh;
+    let fresh = entry.is_fresh(&ask.wanted, now());
     // A content whose digest is promised cannot be stale: the name and the digest belong together.
     let proved = ask.expected == Some(entry.object.digest) && !ask.wanted.no_cache;
     if (fresh || proved) && right(&entry) {
@@ -204,7 +203,7 @@ async fn lead_to(
         return pass::own(proxy, client, head, ask, word).await;
     };
     match private.await {
-        Ok(response) => pass::response(proxy, client, head, response, word).await,
+        Ok(response) => pass::response(proxy, client, head, ask, response, word).await,
         Err(_) => pass::own(proxy, client, head, ask, word).await,
     }
 }

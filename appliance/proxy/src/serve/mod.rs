@@ -138,7 +138,9 @@ async fn request(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, from: Soc
         Wanted::Nothing(status, why) => {
             if status == 403 {
                 proxy.metrics.refused.inc();
-                tracing::info!(%from, target = head.target, why, "a client was refused");
+                // A query may have a secret in it.
+                let target = head.target.split('?').next().unwrap_or_default();
+                tracing::info!(%from, target, why, "a client was refused");
             }
             fail(proxy, client, head, status, &why).await
         }

@@ -4,20 +4,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use rackbar_model::{Digest, Severity};
+use rackbar_trust::Sha256;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
 use super::head::{Length, Tail, head as write_head, prelude};
 use super::{Client, Next, answer, fail};
 use crate::Proxy;
-use crate::fetch::Ask;
+use crate::fetch::{Ask, HELD_BACK};
 use crate::origin::{Body, OriginError};
 use crate::rules::conditional::strip_hop_by_hop;
-use crate::rules::freshness::{Judged, invalidates};
+use crate::rules::freshness::invalidates;
 use crate::rules::status::{CacheStatus, Forward};
 use crate::settings::Mode;
 use crate::wire::Head;
@@ -29,12 +31,12 @@ const BODY_MOST: u64 = 1 << 20;
 const SILENT: Duration = Duration::from_secs(60);
 
 /// Answers a request with another method than GET, or a GET with a body.
-pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, ask: Ask) -> io::Result<Next> {
+pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, mut ask: Ask) -> io::Result<Next> {
     if head.method == Method::HEAD {
         let offline = proxy.settings().mode == Mode::Offline;
         let found = proxy.stored(&ask, &head.headers).0;
         let now = crate::now();
-        if let Some(entry) = found.filter(|entry| offline || entry.fresh.judge(&ask.wanted, now) == Judged::Fresh) {
+        if let Some(entry) = found.filter(|entry| offline || entry.is_fresh(&ask.wanted, now)) {
             let status = CacheStatus::Hit(entry.fresh.left(now));
             if let Some(next) = answer::entry_to(proxy, client, head, &entry, status).await? {
                 return Ok(next);
@@ -54,10 +56,15 @@ pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, 
         )
         .await;
     }
+    if !head.method.is_safe() {
+        // It goes where the client said, and nowhere else.
+        ask.upstreams.retain(|upstream| upstream.named);
+    }
     let body = body(client, head).await?;
     let (status, next) = asked(proxy, client, head, &ask, body, "method").await?;
     if invalidates(&head.method, status) {
-        proxy.store.remove(&ask.key);
+        // What a mirror has is not a client's to remove, and no pin either.
+        proxy.store.invalidate(&ask.key, ask.mirror.is_some());
     }
     Ok(next)
 }
@@ -70,9 +77,10 @@ pub(super) async fn own(
     ask: &Ask,
     why: &'static str,
 ) -> io::Result<Next> {
-    asked(proxy, client, head, ask, Bytes::new(), why)
-        .await
-        .map(|(_, next)| next)
+    match proxy.first_answer(ask, &end_to_end(ask, head)).await {
+        Ok(answer) => response(proxy, client, head, ask, answer.response, why).await,
+        Err(error) => unanswered(proxy, client, head, ask, &error).await.map(|(_, next)| next),
+    }
 }
 
 async fn body(client: &mut Client, head: &Head) -> io::Result<Bytes> {
@@ -106,12 +114,12 @@ async fn asked(
             .uri(upstream.url.to_string())
             .body(full);
         let Ok(mut request) = request else { continue };
-        *request.headers_mut() = end_to_end(ask, head);
+        *request.headers_mut() = upstream.headers(&end_to_end(ask, head));
         match proxy.origins.send(upstream.trusted, request).await {
             Ok(answer) => {
                 proxy.metrics.origin_requests.inc();
                 let status = answer.status().as_u16();
-                return Ok((status, response(proxy, client, head, answer, why).await?));
+                return Ok((status, response(proxy, client, head, ask, answer, why).await?));
             }
             // Whether a request that changes something arrived is not known: it is not sent again.
             Err(error) if !head.method.is_safe() => {
@@ -121,19 +129,38 @@ async fn asked(
             Err(error) => last = error,
         }
     }
+    unanswered(proxy, client, head, ask, &last).await
+}
+
+async fn unanswered(
+    proxy: &Proxy,
+    client: &mut Client,
+    head: &Head,
+    ask: &Ask,
+    error: &OriginError,
+) -> io::Result<(u16, Next)> {
     proxy.metrics.origin_failures.inc();
-    let status = if matches!(last, OriginError::Refused(_)) {
+    let status = if matches!(error, OriginError::Refused(_)) {
         403
     } else {
         502
     };
-    let next = fail(proxy, client, head, status, &format!("{}: {last}", ask.key)).await?;
+    let next = fail(proxy, client, head, status, &format!("{}: {error}", ask.key)).await?;
     Ok((status, next))
 }
 
-/// The client's fields with its conditions and ranges, which nobody answers here.
+/// The digest that the answer to this request must have.
+fn promised(ask: &Ask, head: &Head) -> Option<Digest> {
+    ask.expected.filter(|_| head.method == Method::GET)
+}
+
+/// The client's fields with its conditions and ranges, which nobody answers here. Whose digest is promised is asked for
+/// whole: no part of it could be proved.
 fn end_to_end(ask: &Ask, head: &Head) -> HeaderMap {
     let mut headers = ask.headers.clone();
+    if promised(ask, head).is_some() {
+        return headers;
+    }
     for name in [
         "range",
         "if-range",
@@ -154,11 +181,17 @@ pub(super) async fn response(
     proxy: &Arc<Proxy>,
     client: &mut Client,
     head: &Head,
+    ask: &Ask,
     answer: Response<Incoming>,
     why: &'static str,
 ) -> io::Result<Next> {
     let (parts, body) = answer.into_parts();
     let status = parts.status.as_u16();
+    let promised = promised(ask, head);
+    if promised.is_some() && status != 200 && parts.status.is_success() {
+        let text = format!("{}: the origin answers {status} where the whole was asked for", ask.key);
+        return fail(proxy, client, head, 502, &text).await;
+    }
     let announced = parts
         .headers
         .get("content-length")
@@ -173,64 +206,141 @@ pub(super) async fn response(
         None if head.http10 => Length::UntilClose,
         None => Length::Chunked,
     };
-    let forward = if why == "method" {
-        Forward::Method
-    } else {
-        Forward::Bypass
-    };
-    let detail = Some(why).filter(|why| *why != "method");
-    let said = CacheStatus::Forwarded {
-        why: forward,
-        status: Some(status),
-        stored: false,
-        collapsed: false,
-        detail,
-    };
-    let tail = Tail {
-        length,
-        age: None,
-        cache_status: Some(said.to_string()),
-        via: proxy.via.to_str().unwrap_or_default(),
-        range: None,
-        keep_alive: head.keep_alive && length != Length::UntilClose,
-    };
     let mut out = prelude(status, &headers);
     if let Some(range) = range {
         out.extend_from_slice(&[b"content-range: ", range.as_bytes(), b"\r\n"].concat());
     }
-    client.write(&write_head(&out, &tail)).await?;
+    let tail = Tail {
+        length,
+        age: None,
+        cache_status: Some(said(status, why).to_string()),
+        via: proxy.via.to_str().unwrap_or_default(),
+        range: None,
+        keep_alive: head.keep_alive && length != Length::UntilClose,
+    };
+    let out = write_head(&out, &tail);
     if bare {
+        client.write(&out).await?;
         return Ok(Next::Request);
     }
-    content(proxy, client, body, length).await
+    match promised.filter(|_| status == 200) {
+        Some(digest) => proved(proxy, client, head, ask, (body, length), (out, digest)).await,
+        None => {
+            client.write(&out).await?;
+            content(proxy, client, body, length).await
+        }
+    }
 }
 
-/// Passes a content on while it comes; the client sees an end that is none as a connection that broke.
-async fn content(proxy: &Proxy, client: &mut Client, mut body: Incoming, length: Length) -> io::Result<Next> {
-    let mut sent = 0u64;
-    loop {
-        let data = match timeout(SILENT, body.frame()).await {
-            Ok(None) => break,
-            Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-            Ok(Some(Err(_))) | Err(_) => return Ok(Next::Cut),
-        };
-        if data.is_empty() {
-            continue;
-        }
-        sent = sent.saturating_add(data.len() as u64);
-        if length == Length::Chunked {
-            client.write_more(format!("{:x}\r\n", data.len()).as_bytes()).await?;
-            client.write_more(&data).await?;
-            client.write(b"\r\n").await?;
+fn said(status: u16, why: &'static str) -> CacheStatus {
+    CacheStatus::Forwarded {
+        why: if why == "method" {
+            Forward::Method
         } else {
-            client.write(&data).await?;
-        }
-        proxy.metrics.client_bytes.add(data.len() as u64);
+            Forward::Bypass
+        },
+        status: Some(status),
+        stored: false,
+        collapsed: false,
+        detail: Some(why).filter(|why| *why != "method"),
     }
+}
+
+/// The next piece of a content; `Err` when it broke off, or nothing came.
+async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, ()> {
+    match timeout(SILENT, body.frame()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(frame))) => Ok(Some(frame.into_data().unwrap_or_default())),
+        Ok(Some(Err(_))) | Err(_) => Err(()),
+    }
+}
+
+async fn send(proxy: &Proxy, client: &mut Client, data: &[u8], length: Length) -> io::Result<()> {
+    if data.is_empty() {
+        return Ok(());
+    }
+    if length == Length::Chunked {
+        client.write_more(format!("{:x}\r\n", data.len()).as_bytes()).await?;
+        client.write_more(data).await?;
+        client.write(b"\r\n").await?;
+    } else {
+        client.write(data).await?;
+    }
+    proxy.metrics.client_bytes.add(data.len() as u64);
+    Ok(())
+}
+
+/// After so many bytes of content, all that came.
+async fn end(client: &mut Client, sent: u64, length: Length) -> io::Result<Next> {
     match length {
         Length::Chunked => client.write(b"0\r\n\r\n").await.map(|()| Next::Request),
         Length::Known(length) if sent != length => Ok(Next::Cut),
         Length::UntilClose => Ok(Next::Close),
         Length::Known(_) | Length::None => Ok(Next::Request),
     }
+}
+
+/// Passes a content on while it comes; the client sees an end that is none as a connection that broke.
+async fn content(proxy: &Proxy, client: &mut Client, mut body: Incoming, length: Length) -> io::Result<Next> {
+    let mut sent = 0u64;
+    loop {
+        let Ok(data) = piece(&mut body).await else {
+            return Ok(Next::Cut);
+        };
+        let Some(data) = data else {
+            return end(client, sent, length).await;
+        };
+        sent = sent.saturating_add(data.len() as u64);
+        send(proxy, client, &data, length).await?;
+    }
+}
+
+/// The same for a content whose digest is promised: its last bytes, and the head before them when these are all, are held
+/// back until it has proved right.
+async fn proved(
+    proxy: &Proxy,
+    client: &mut Client,
+    head: &Head,
+    ask: &Ask,
+    (mut body, length): (Incoming, Length),
+    (mut out, promised): (Vec<u8>, Digest),
+) -> io::Result<Next> {
+    let most = usize::try_from(HELD_BACK).unwrap_or(usize::MAX);
+    let (mut hash, mut held, mut came) = (Sha256::new(), BytesMut::new(), 0u64);
+    loop {
+        let Ok(data) = piece(&mut body).await else {
+            let text = format!("{}: what the origin sends broke off", ask.key);
+            return if out.is_empty() {
+                Ok(Next::Cut)
+            } else {
+                fail(proxy, client, head, 502, &text).await
+            };
+        };
+        let Some(data) = data else { break };
+        hash.update(&data);
+        came = came.saturating_add(data.len() as u64);
+        held.extend_from_slice(&data);
+        if held.len() > most {
+            client.write_more(&std::mem::take(&mut out)).await?;
+            let ready = held.split_to(held.len() - most);
+            send(proxy, client, &ready, length).await?;
+        }
+    }
+    let found = Digest(hash.finish());
+    if found != promised {
+        let text = format!(
+            "{} has SHA-256 {found} where {promised} was promised: it is refused",
+            ask.key
+        );
+        proxy.metrics.mismatches.inc();
+        (proxy.tell)(Severity::Error, text.clone());
+        return if out.is_empty() {
+            Ok(Next::Cut)
+        } else {
+            fail(proxy, client, head, 502, &text).await
+        };
+    }
+    client.write_more(&out).await?;
+    send(proxy, client, &held, length).await?;
+    end(client, came, length).await
 }

@@ -1,9 +1,11 @@
 //! Keeping to the byte budget: what was not used for longest goes first, pinned things never.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::sys::statvfs::statvfs;
+use rackbar_model::{Digest, Severity};
 
 use super::{Entry, State, Store};
 
@@ -73,29 +75,75 @@ impl Store {
         })
     }
 
-    /// Evicts at least `missing` bytes, or nothing.
+    /// Evicts at least `missing` bytes, or nothing. What would free nothing, since something pinned has the same content, is
+    /// left.
     fn evict(&self, state: &mut State, missing: u64, possible: bool) -> bool {
-        let may_go = |entry: &&Arc<Entry>| !entry.pinned() && entry.object.own().is_some();
-        let mut going: Vec<Arc<Entry>> = state.entries.values().flatten().filter(may_go).cloned().collect();
-        let evictable: u64 = going.iter().map(|entry| entry.object.size).sum();
+        let mut going = may_go(state);
+        let mut going_by_content: HashMap<Digest, usize> = HashMap::new();
+        for entry in &going {
+            *going_by_content.entry(entry.object.digest).or_default() += 1;
+        }
+        going_by_content.retain(|digest, count| state.users.get(digest) == Some(count));
+        let sizes = going_by_content.keys().filter_map(|digest| state.objects.get(digest));
+        let evictable: u64 = sizes.map(|object| object.size).sum();
         if !possible || evictable < missing {
             return false;
         }
-        going.sort_by_key(|entry| entry.used());
+        going.retain(|entry| going_by_content.contains_key(&entry.object.digest));
         let before = state.used;
         for entry in going {
             if before.saturating_sub(state.used) >= missing {
                 return true;
             }
-            let _ = std::fs::remove_file(self.entry_path(&entry.record));
-            if let Some(all) = state.entries.get_mut(entry.record.key.as_str()) {
-                all.retain(|other| !Arc::ptr_eq(other, &entry));
-                if all.is_empty() {
-                    state.entries.remove(entry.record.key.as_str());
-                }
-            }
-            self.let_go(state, &entry.object);
+            self.drop_entry(state, &entry);
         }
         before.saturating_sub(state.used) >= missing
     }
+
+    /// Has what was not used for longest go until what is left has room in memory; pinned things and `spared` stay.
+    pub(super) fn bound(&self, spared: Option<&Arc<Entry>>) {
+        let most = self.memory.load(Ordering::Relaxed);
+        let mut state = self.state();
+        if state.weight <= most {
+            return;
+        }
+        // Some more than is necessary, so that not each of many that come sorts all there are.
+        let aim = most - most / 16;
+        for entry in may_go(&state) {
+            if state.weight <= aim {
+                break;
+            }
+            if spared.is_none_or(|spared| !Arc::ptr_eq(spared, &entry)) {
+                self.drop_entry(&mut state, &entry);
+            }
+        }
+        drop(state);
+        if !self.told_of_entries.swap(true, Ordering::Relaxed) {
+            let text = format!(
+                "cache: its answers are so many that their names and headers do not fit into {} MiB of memory: those not used \
+                 for longest go",
+                most >> 20
+            );
+            (self.tell)(Severity::Warning, text);
+        }
+    }
+
+    fn drop_entry(&self, state: &mut State, entry: &Arc<Entry>) {
+        let _ = std::fs::remove_file(self.entry_path(&entry.record));
+        if let Some(all) = state.entries.get_mut(entry.record.key.as_str()) {
+            all.retain(|other| !Arc::ptr_eq(other, entry));
+            if all.is_empty() {
+                state.entries.remove(entry.record.key.as_str());
+            }
+        }
+        self.leave(state, entry);
+    }
+}
+
+/// What may be evicted, what was not used for longest first.
+fn may_go(state: &State) -> Vec<Arc<Entry>> {
+    let free = |entry: &&Arc<Entry>| !entry.pinned() && entry.object.own().is_some();
+    let mut going: Vec<Arc<Entry>> = state.entries.values().flatten().filter(free).cloned().collect();
+    going.sort_by_key(|entry| entry.used());
+    going
 }

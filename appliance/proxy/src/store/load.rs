@@ -1,6 +1,8 @@
 //! Opening a store: clearing what a power cut left and reading what is whole.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,14 +21,14 @@ impl Store {
             let folder = self.folder.join(name);
             std::fs::create_dir_all(&folder).map_err(StoreError::io("make", &folder))?;
         }
-        for path in files(&self.folder.join("arriving")) {
+        for path in files(&self.folder.join("arriving"))? {
             std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
         }
-        self.state().pins = pins::Pins::read(&self.folder.join("pins"));
-        let objects = self.objects();
+        self.state().pins = pins::Pins::read(&self.folder.join("pins"))?;
+        let objects = self.objects()?;
         let mut dropped = 0;
-        for path in files_below(&self.folder.join("entries")) {
-            if !self.load_entry(&path, &objects) {
+        for path in files_below(&self.folder.join("entries"))? {
+            if !self.load_entry(&path, &objects)? {
                 dropped += 1;
                 let _ = std::fs::remove_file(&path);
             }
@@ -39,6 +41,7 @@ impl Store {
         {
             let _ = std::fs::remove_file(path);
         }
+        self.bound(None);
         if dropped > 0 {
             let text = format!(
                 "cache: {dropped} stored answers were not whole after the last stop and are gone; they will be fetched again"
@@ -49,27 +52,29 @@ impl Store {
     }
 
     /// Files of objects by their names, with sizes.
-    fn objects(&self) -> HashMap<Digest, (PathBuf, u64)> {
-        let all = files_below(&self.folder.join("objects")).into_iter();
-        let known = all.filter_map(|path| {
-            let digest = path.file_name()?.to_str()?.parse().ok()?;
-            let size = path.metadata().ok()?.len();
-            Some((digest, (path, size)))
-        });
-        known.collect()
+    fn objects(&self) -> Result<HashMap<Digest, (PathBuf, u64)>, StoreError> {
+        let mut known = HashMap::new();
+        for path in files_below(&self.folder.join("objects"))? {
+            let digest = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+            let Some(digest) = digest else { continue };
+            if let Some(meta) = look(&path)? {
+                known.insert(digest, (path, meta.len()));
+            }
+        }
+        Ok(known)
     }
 
-    fn load_entry(&self, path: &Path, objects: &HashMap<Digest, (PathBuf, u64)>) -> bool {
-        let Ok(meta) = path.metadata() else { return false };
-        let record = (meta.len() <= ENTRY_MOST)
-            .then(|| std::fs::read(path).ok())
-            .flatten()
-            .and_then(|bytes| Record::from_bytes(&bytes));
-        let Some(record) = record.filter(|record| self.entry_path(record) == path) else {
-            return false;
-        };
+    /// Takes in what one file says; false when it is not whole, or what it is about is not there.
+    fn load_entry(&self, path: &Path, objects: &HashMap<Digest, (PathBuf, u64)>) -> Result<bool, StoreError> {
+        let Some(meta) = look(path)? else { return Ok(false) };
+        if meta.len() > ENTRY_MOST {
+            return Ok(false);
+        }
+        let bytes = std::fs::read(path).map_err(StoreError::io("read", path))?;
+        let record = Record::from_bytes(&bytes).filter(|record| self.entry_path(record) == path);
+        let Some(record) = record else { return Ok(false) };
         let Some((place, _)) = objects.get(&record.digest).filter(|(_, size)| *size == record.size) else {
-            return false;
+            return Ok(false);
         };
         let object = self.find_digest(&record.digest);
         let object =
@@ -81,23 +86,40 @@ impl Store {
             Ordering::Relaxed,
         );
         self.put(Arc::new(entry));
-        true
+        Ok(true)
     }
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path())
-        .filter(|path| path.is_file())
-        .collect()
+/// What there is at a path. A disk that gives an error is another thing than nothing: whoever took it for that would delete
+/// all that is well.
+fn look(path: &Path) -> Result<Option<Metadata>, StoreError> {
+    match path.metadata() {
+        Ok(meta) => Ok(Some(meta)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
 }
 
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .flat_map(|path| files(&path))
-        .collect()
+/// What is in a folder and is such a thing.
+fn inside(folder: &Path, wanted: fn(&Metadata) -> bool) -> Result<Vec<PathBuf>, StoreError> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(StoreError::io("read", folder))? {
+        let path = entry.map_err(StoreError::io("read", folder))?.path();
+        if look(&path)?.is_some_and(|meta| wanted(&meta)) {
+            out.push(path);
+        }
+    }
+    Ok(out)
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    inside(folder, Metadata::is_file)
+}
+
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut out = Vec::new();
+    for below in inside(folder, Metadata::is_dir)? {
+        out.extend(files(&below)?);
+    }
+    Ok(out)
 }

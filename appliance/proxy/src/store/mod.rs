@@ -13,6 +13,7 @@
 //! names it is; an entry without its object is dropped at the start. What was read from disk at the start is hashed
 //! before it is first served.
 
+mod entry;
 mod evict;
 mod load;
 mod mount;
@@ -33,77 +34,14 @@ use http::HeaderMap;
 use rackbar_model::{Digest, Severity};
 
 use crate::Tell;
-use crate::rules::freshness::Freshness;
-use crate::rules::target::is_index;
 use crate::rules::vary::fits;
 
+pub use entry::Entry;
 pub use evict::{NoRoom, Reservation};
 pub use object::{Object, Place, Reader};
 pub use record::Record;
 pub(crate) use record::pairs;
-pub use spool::{Spool, SpoolError};
-
-/// An answer that is stored.
-pub struct Entry {
-    /// What it answers and how.
-    pub record: Record,
-    /// Headers, without those that mean something between neighbours only.
-    pub headers: HeaderMap,
-    /// Its age and lifetime.
-    pub fresh: Freshness,
-    /// Its content.
-    pub object: Arc<Object>,
-    /// Name of the data pack it came with.
-    pub pack: Option<Arc<str>>,
-    pub(crate) used: AtomicU64,
-    pub(crate) hits: AtomicU64,
-    pub(crate) pinned: AtomicBool,
-    /// Status line and headers as every answer from the store begins, made once.
-    pub(crate) prelude: Vec<u8>,
-}
-
-impl Entry {
-    pub(crate) fn new(record: Record, object: Arc<Object>, pack: Option<Arc<str>>) -> Self {
-        let headers = record.header_map();
-        let fresh = Freshness::of(
-            &headers,
-            record.request_time,
-            record.response_time,
-            is_index(&record.key),
-        );
-        Self {
-            prelude: crate::serve::head::prelude(record.status, &headers),
-            used: AtomicU64::new(millis()),
-            headers,
-            fresh,
-            object,
-            pack,
-            hits: AtomicU64::new(0),
-            pinned: AtomicBool::new(false),
-            record,
-        }
-    }
-
-    /// Answers given from it since the start.
-    pub fn hits(&self) -> u64 {
-        self.hits.load(Ordering::Relaxed)
-    }
-
-    /// When it was used last, in milliseconds since 1970: seconds would not tell what to evict first.
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// It is never evicted.
-    pub fn pinned(&self) -> bool {
-        self.pinned.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn touch(&self) {
-        self.used.store(millis(), Ordering::Relaxed);
-        self.hits.fetch_add(1, Ordering::Relaxed);
-    }
-}
+pub use spool::{Held, Spool, SpoolError};
 
 /// Why something could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +62,9 @@ pub enum StoreError {
     /// The content in a data pack is not what the pack's index says.
     #[error("object {0} is damaged in the data pack {1}; it is out of use, and the pack should be copied again")]
     DamagedPack(Digest, Arc<str>),
+    /// The folder could not be read at the start.
+    #[error("{0}")]
+    Shut(String),
 }
 
 impl StoreError {
@@ -137,6 +78,11 @@ impl StoreError {
 pub struct Store {
     folder: PathBuf,
     budget: AtomicU64,
+    /// Bytes of memory that entries may take.
+    memory: AtomicU64,
+    /// Why nothing is stored: the folder is not ours to write then.
+    trouble: Option<String>,
+    told_of_entries: AtomicBool,
     serial: AtomicU64,
     state: Mutex<State>,
     /// Held by whoever changes the list of pins and writes it.
@@ -156,27 +102,61 @@ struct State {
     /// Objects of our own. A content that a pack has too is counted here only for our own copy: each comes and goes
     /// without the other.
     objects: HashMap<Digest, Arc<Object>>,
-    /// How many entries have an object of our own.
+    /// How many entries, and contents that are about to be one's, have an object of our own.
     users: HashMap<Digest, usize>,
     /// Bytes of objects of our own.
     used: u64,
+    /// Bytes of memory that entries of our own take.
+    weight: u64,
     /// Bytes promised to what arrives.
     reserved: u64,
     pins: pins::Pins,
+}
+
+impl State {
+    /// Notes one more that has an object of our own.
+    fn take(&mut self, object: &Arc<Object>) {
+        if !self.objects.contains_key(&object.digest) {
+            self.used = self.used.saturating_add(object.size);
+            self.objects.insert(object.digest, object.clone());
+        }
+        *self.users.entry(object.digest).or_default() += 1;
+    }
 }
 
 /// Open files at most; more are closed, the longest open first.
 const OPEN_MOST: usize = 512;
 
 impl Store {
-    /// Opens the store in `folder`, clearing what a power cut left.
+    /// Opens the store in `folder`, clearing what a power cut left. `budget`: bytes of contents; `memory`: bytes of what is
+    /// kept in memory of each answer.
     ///
     /// # Errors
-    /// When the folder cannot be made or read.
-    pub fn open(folder: &Path, budget: u64, tell: Tell) -> Result<Self, StoreError> {
-        let store = Self {
+    /// When the folder cannot be made, or something in it not be read: what is there may be well, and is left alone.
+    pub fn open(folder: &Path, budget: u64, memory: u64, tell: Tell) -> Result<Self, StoreError> {
+        let store = Self::empty(folder, None, tell);
+        store.set_limits(budget, memory);
+        store.load()?;
+        Ok(store)
+    }
+
+    /// One that stores nothing, has nothing, and touches nothing in `folder`.
+    pub(crate) fn shut(folder: &Path, why: &StoreError, tell: Tell) -> Self {
+        let text = format!(
+            "nothing is stored, and nothing that was stored is served: {why}. Everything passes through, and what is in {} is \
+             left as it is. See to its disk, or remove what cannot be read; then start the appliance anew",
+            folder.display()
+        );
+        Self::empty(folder, Some(text), tell)
+    }
+
+    fn empty(folder: &Path, trouble: Option<String>, tell: Tell) -> Self {
+        Self {
             folder: folder.to_owned(),
-            budget: AtomicU64::new(budget),
+            budget: AtomicU64::new(0),
+            memory: AtomicU64::new(0),
+            trouble,
+            told_of_entries: AtomicBool::new(false),
             serial: AtomicU64::new(0),
             state: Mutex::default(),
             pinning: Mutex::default(),
@@ -184,9 +164,16 @@ impl Store {
             packs: AtomicBool::new(false),
             open: Mutex::default(),
             tell,
-        };
-        store.load()?;
-        Ok(store)
+        }
+    }
+
+    /// Why nothing is stored.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.clone()
+    }
+
+    fn writable(&self) -> Result<(), StoreError> {
+        self.trouble.clone().map_or(Ok(()), |why| Err(StoreError::Shut(why)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -229,9 +216,10 @@ impl Store {
         (state.entries.values().map(Vec::len).sum(), state.objects.len())
     }
 
-    /// Changes the budget; what is above it goes with the next arrival.
-    pub fn set_budget(&self, budget: u64) {
+    /// Changes the budget, and the memory for entries; what is above them goes with the next arrival.
+    pub fn set_limits(&self, budget: u64, memory: u64) {
         self.budget.store(budget, Ordering::Relaxed);
+        self.memory.store(memory, Ordering::Relaxed);
     }
 
     /// Stores an answer whose content is `object`, in place of an earlier one for the same requests.
@@ -242,6 +230,7 @@ impl Store {
         let written = self.write_entry(&record);
         let entry = Arc::new(Entry::new(record, object, None));
         self.put(entry.clone());
+        self.bound(Some(&entry));
         written.map(|()| entry)
     }
 
@@ -251,34 +240,43 @@ impl Store {
             .pinned
             .store(state.pins.covers(&entry.record.key), Ordering::Relaxed);
         if entry.object.own().is_some() {
-            if !state.objects.contains_key(&entry.object.digest) {
-                state.used = state.used.saturating_add(entry.object.size);
-                state.objects.insert(entry.object.digest, entry.object.clone());
-            }
-            *state.users.entry(entry.object.digest).or_default() += 1;
+            state.take(&entry.object);
+            state.weight = state.weight.saturating_add(entry.weight());
         }
         let all = state.entries.entry(entry.record.key.as_str().into()).or_default();
         let same = |other: &Arc<Entry>| other.record.selecting == entry.record.selecting && other.pack == entry.pack;
         let replaced = all.iter().position(same).map(|at| all.swap_remove(at));
         all.push(entry);
         if let Some(old) = replaced {
-            self.let_go(&mut state, &old.object);
+            self.leave(&mut state, &old);
         }
     }
 
-    /// Removes everything stored under a key, pins aside; how many answers that were.
-    pub fn remove(&self, key: &str) -> usize {
+    /// Takes note that what is stored under a key may hold no longer: what `keep` or a pin spares is asked for anew before
+    /// it is next served, until then it stays; the rest is removed.
+    pub(crate) fn invalidate(&self, key: &str, keep: bool) {
         let mut state = self.state();
-        let Some(all) = state.entries.remove(key) else { return 0 };
-        let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(|entry| entry.pack.is_some());
+        let Some(all) = state.entries.remove(key) else { return };
+        let spared = |entry: &Arc<Entry>| keep || entry.pinned() || entry.pack.is_some();
+        let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(spared);
+        for entry in &kept {
+            entry.invalid.store(true, Ordering::Relaxed);
+        }
         if !kept.is_empty() {
             state.entries.insert(key.into(), kept);
         }
         for entry in &gone {
             let _ = std::fs::remove_file(self.entry_path(&entry.record));
-            self.let_go(&mut state, &entry.object);
+            self.leave(&mut state, entry);
         }
-        gone.len()
+    }
+
+    /// Takes an entry that is no longer listed out of the account.
+    fn leave(&self, state: &mut State, entry: &Entry) {
+        if entry.object.own().is_some() {
+            state.weight = state.weight.saturating_sub(entry.weight());
+        }
+        self.let_go(state, &entry.object);
     }
 
     /// Notes that one entry less has an object, and removes its file when that was the last. A client that reads it has
@@ -293,7 +291,21 @@ impl Store {
         if state.objects.remove(&object.digest).is_some() {
             state.used = state.used.saturating_sub(object.size);
             let _ = std::fs::remove_file(path);
+            // A descriptor that stays would keep its blocks on the disk.
+            self.close(&object.digest);
         }
+    }
+
+    /// Closes the file of an object of our own; whoever reads it now has it to the end.
+    fn close(&self, digest: &Digest) {
+        let mut queue = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.retain(|open| {
+            let other = open.digest != *digest;
+            if !other {
+                open.close();
+            }
+            other
+        });
     }
 
     /// Hashes an object and removes it with all its entries when it is not what it was.
@@ -318,16 +330,20 @@ impl Store {
     /// entries. Gives the pack's name when it lay in one.
     fn drop_object(&self, object: &Arc<Object>) -> Option<Arc<str>> {
         let mut state = self.state();
-        let mut pack = None;
+        let (mut pack, mut weight) = (None, 0u64);
         for all in state.entries.values_mut() {
             for entry in all.iter().filter(|entry| entry.object.same(object)) {
                 match &entry.pack {
                     Some(name) => pack = Some(name.clone()),
-                    None => drop(std::fs::remove_file(self.entry_path(&entry.record))),
+                    None => {
+                        weight = weight.saturating_add(entry.weight());
+                        drop(std::fs::remove_file(self.entry_path(&entry.record)));
+                    }
                 }
             }
             all.retain(|entry| !entry.object.same(object));
         }
+        state.weight = state.weight.saturating_sub(weight);
         state.entries.retain(|_, all| !all.is_empty());
         if object.own().is_some() {
             state.users.remove(&object.digest);
@@ -356,6 +372,12 @@ impl Store {
             return Ok(open);
         }
         let open = object.open().inspect_err(|_| drop(self.drop_object(object)))?;
+        // It may have been let go since: then it is open for this reader and nobody else.
+        let state = self.state();
+        if !state.objects.contains_key(&object.digest) {
+            object.close();
+            return Ok(open);
+        }
         let mut queue = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         queue.push_back(object.clone());
         while queue.len() > OPEN_MOST {
@@ -392,6 +414,7 @@ impl Store {
 
     /// Writes a small file whole or not at all.
     fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        self.writable()?;
         let beside = self.arriving();
         let written = (|| {
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
@@ -407,11 +430,9 @@ impl Store {
     }
 }
 
-fn millis() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
 fn make_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What is never evicted: keys, and prefixes that end in `*`.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -11,14 +12,14 @@ use super::{Store, StoreError};
 pub(super) struct Pins(BTreeSet<String>);
 
 impl Pins {
-    pub(super) fn read(path: &Path) -> Self {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        Self(
-            text.lines()
-                .filter(|line| !line.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        )
+    /// Reads the list; there is none at first.
+    pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            text => text.map_err(StoreError::io("read", path))?,
+        };
+        let lines = text.lines().filter(|line| !line.is_empty());
+        Ok(Self(lines.map(str::to_owned).collect()))
     }
 
     pub(super) fn covers(&self, key: &str) -> bool {
@@ -57,7 +58,7 @@ impl Store {
 
     /// Notes that a key is to be pinned, which [`Self::pin_noted`] does. False when it is already.
     pub(crate) fn note_pin(&self, key: &str) -> bool {
-        if self.state().pins.covers(key) {
+        if self.trouble.is_some() || self.state().pins.covers(key) {
             return false;
         }
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);

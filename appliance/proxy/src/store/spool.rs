@@ -10,7 +10,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use rackbar_model::Digest;
 use rackbar_trust::Sha256;
 
-use super::{NoRoom, Object, Place, Reservation, Store, StoreError, make_parent};
+use super::{Entry, NoRoom, Object, Place, Record, Reservation, Store, StoreError, make_parent};
 
 /// Room is asked for in such steps when the origin does not say how much will come.
 const STEP: u64 = 8 << 20;
@@ -45,6 +45,7 @@ impl Spool {
     /// # Errors
     /// When there is no room, or no file can be made.
     pub fn begin(store: &Arc<Store>, size: Option<u64>) -> Result<Self, SpoolError> {
+        store.writable()?;
         let reserved = size.unwrap_or(STEP);
         let room = vec![store.reserve(reserved)?];
         let path = store.arriving();
@@ -107,26 +108,61 @@ impl Spool {
         Digest(self.hash.clone().finish())
     }
 
-    /// Makes it an object: synced, under its digest. From then on the reservation is the object's.
+    /// Makes it an object: synced, under its digest. From then on the reservation is the object's. It stays for as long as
+    /// what is given is kept, and then for as long as an entry has it.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn seal(mut self, digest: Digest) -> Result<Arc<Object>, StoreError> {
+    pub fn seal(mut self, digest: Digest) -> Result<Held, StoreError> {
         let path = self.store.object_path(&digest);
+        let ready = self.file.sync_all().and_then(|()| make_parent(&path));
+        ready.map_err(StoreError::io("keep", &path))?;
+        // Whoever lets the same content go meanwhile would remove this file for the old one.
+        let mut state = self.store.state();
         // The same content may be there already, but it is this one that was just hashed: it takes the old one's place.
-        let put = self
-            .file
-            .sync_all()
-            .and_then(|()| make_parent(&path))
-            .and_then(|()| std::fs::rename(&self.path, &path));
-        put.map_err(StoreError::io("keep", &path))?;
+        std::fs::rename(&self.path, &path).map_err(StoreError::io("keep", &path))?;
         self.sealed = true;
-        match self.store.find_digest(&digest) {
-            Some(object) if object.whole.get() == Some(&true) => Ok(object),
-            _ => Ok(Arc::new(
-                Object::new(digest, self.written, Place::Own(path)).known_whole(),
-            )),
+        self.store.close(&digest);
+        let object = match state.objects.get(&digest) {
+            Some(object) if object.whole.get() == Some(&true) => object.clone(),
+            _ => Arc::new(Object::new(digest, self.written, Place::Own(path)).known_whole()),
+        };
+        state.take(&object);
+        drop(state);
+        let store = self.store.clone();
+        Ok(Held { store, object })
+    }
+}
+
+/// An object that is not let go of, whatever becomes of the entries that have it.
+pub struct Held {
+    store: Arc<Store>,
+    /// The object.
+    pub object: Arc<Object>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.store.state();
+        self.store.let_go(&mut state, &self.object);
+    }
+}
+
+impl Store {
+    /// Puts other fields in place of an entry's, when its object is still there; `None` when it was let go of.
+    ///
+    /// # Errors
+    /// As [`Self::insert`].
+    pub(crate) fn renew(self: &Arc<Self>, entry: &Entry, record: Record) -> Result<Option<Arc<Entry>>, StoreError> {
+        let mut state = self.state();
+        if !state.objects.contains_key(&entry.object.digest) {
+            return Ok(None);
         }
+        state.take(&entry.object);
+        drop(state);
+        let (store, object) = (self.clone(), entry.object.clone());
+        let held = Held { store, object };
+        self.insert(record, held.object.clone()).map(Some)
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Doc {
     pub slow: Option<usize>,
     /// Says no length; ends with the connection or in chunks.
     pub chunked: bool,
+    /// Sent as it is, head and all, in place of an answer; the connection ends after it, or is held open without a word.
+    pub raw: Option<(String, bool)>,
 }
 
 /// An HTTP/1.1 origin on loopback.
@@ -129,6 +131,13 @@ fn serve(
             out.write_all(b"HTTP/1.1 404 Not Found\r\nCache-Control: max-age=600\r\nContent-Length: 5\r\n\r\nnone\n")?;
             continue;
         };
+        if let Some((answer, held)) = &doc.raw {
+            out.write_all(answer.as_bytes())?;
+            if *held {
+                let _ = reader.read(&mut [0]);
+            }
+            return Ok(());
+        }
         let field = |name: &str| {
             let line = head
                 .lines()
@@ -191,6 +200,14 @@ fn serve(
         if doc.chunked {
             out.write_all(b"0\r\n\r\n")?;
         }
+    }
+}
+
+/// An answer as it is, after which the connection ends.
+pub fn raw(answer: &str) -> Doc {
+    Doc {
+        raw: Some((answer.to_owned(), false)),
+        ..Doc::default()
     }
 }
 

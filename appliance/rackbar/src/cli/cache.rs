@@ -40,7 +40,7 @@ pub enum Command {
     },
     /// Hash every stored content; what is damaged is dropped and fetched again when it is asked for
     Verify,
-    /// Show the mode, or change it until the configuration changes or the appliance starts anew
+    /// Show the mode, or change it until the configured mode changes or the appliance starts anew
     #[command(after_help = "Examples:\n  rackbar cache mode\n  rackbar cache mode offline\n\n\
         offline: no origin is asked; what is stored is served, and a miss is a 504 that names what to pin.\n\
         recording: as online, and what is served is pinned.")]

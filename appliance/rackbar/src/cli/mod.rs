@@ -3,6 +3,7 @@
 //! 5 the appliance could not be reached, 6 it does not go together with how things are now, such as a plan that no longer
 //! fits or lacks consent.
 
+mod burn_in;
 mod cache;
 mod connect;
 mod console;
@@ -90,6 +91,8 @@ pub enum Command {
     Commit(plans::Commit),
     /// Install an operating system without a site file
     Install(plans::InstallOptions),
+    /// Exercise the hardware of machines, and take them back to what they were
+    BurnIn(burn_in::Options),
     /// See, pause and cancel what is under way
     #[command(subcommand)]
     Run(runs::Command),
@@ -214,6 +217,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Plan(options) => plans::plan(&client, options, global.json).await,
         Command::Commit(options) => plans::commit(&client, options, global.json).await,
         Command::Install(options) => plans::install(&client, options, global.json).await,
+        Command::BurnIn(options) => burn_in::run(&client, options, global.json).await,
         Command::Run(command) => runs::run(&client, command, global.json).await,
         Command::Os(command) => images::run(&client, command, global.json).await,
         Command::Program(command) => programs::run(&client, command, global.json).await,

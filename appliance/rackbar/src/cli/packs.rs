@@ -88,7 +88,7 @@ pub struct Create {
 }
 
 /// `30s`, `90m`, `2h`, `1d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time; write 30s, 90m, 2h or 1d");
     let at = text
         .len()

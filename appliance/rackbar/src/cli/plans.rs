@@ -132,7 +132,7 @@ pub async fn plan(client: &Client, options: &Options, as_json: bool) -> Result<(
         nodes: options.nodes.clone(),
         reinstall: options.reinstall,
         rotate_passwords: options.rotate_passwords,
-        install: None,
+        ..PlanRequest::default()
     };
     let plan = make(client, &request).await?;
     if as_json {
@@ -267,15 +267,26 @@ pub async fn install(client: &Client, options: &InstallOptions, as_json: bool) -
     let request = PlanRequest {
         nodes: options.nodes.clone(),
         reinstall: options.reinstall,
-        rotate_passwords: false,
         install: Some(Install {
             os: options.os.clone(),
             disk: options.disk.clone(),
             mirror: options.mirror,
             ssh_keys,
         }),
+        ..PlanRequest::default()
     };
-    let plan = make(client, &request).await?;
+    at_once(client, &request, &options.yes_destroy, options.detach, as_json).await
+}
+
+/// Makes a plan, shows it, and carries it out.
+pub(super) async fn at_once(
+    client: &Client,
+    request: &PlanRequest,
+    yes_destroy: &[String],
+    detach: bool,
+    as_json: bool,
+) -> Result<()> {
+    let plan = make(client, request).await?;
     if !as_json {
         show(&plan, &names(client).await?);
     }
@@ -286,8 +297,8 @@ pub async fn install(client: &Client, options: &InstallOptions, as_json: bool) -
             Err(Failed("no machine could be planned for".into()).into())
         };
     }
-    let consent = consent(client, &plan, &options.yes_destroy).await?;
-    start(client, &plan, consent, options.detach, as_json).await
+    let consent = consent(client, &plan, yes_destroy).await?;
+    start(client, &plan, consent, detach, as_json).await
 }
 
 /// What is destroyed, by machine; asked for on a terminal when it was not named.

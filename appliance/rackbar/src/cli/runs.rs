@@ -70,13 +70,21 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
     }
 }
 
+/// Said of a run that was paused while it waits for another.
+const HELD: &str = ", and begins paused (`rackbar run resume` lets it begin by itself)";
+
 async fn order(client: &Client, run: u64, order: &str, as_json: bool) -> Result<()> {
     let answer = client.post(&format!("/api/v1/runs/{run}/{order}"), &json!({})).await?;
     let answer: Value = serde_json::from_slice(&answer)?;
     if as_json {
         return output::json(&answer);
     }
-    eprintln!("run {run} is {}", answer["state"].as_str().unwrap_or(order));
+    let held = if answer["held"].as_bool() == Some(true) {
+        HELD
+    } else {
+        ""
+    };
+    eprintln!("run {run} is {}{held}", answer["state"].as_str().unwrap_or(order));
     Ok(())
 }
 
@@ -147,9 +155,10 @@ async fn show(client: &Client, run: u64, as_json: bool) -> Result<()> {
         return output::json(&run);
     }
     println!(
-        "run {}, {}, plan {}, by {}, begun {}",
+        "run {}, {}{}, plan {}, by {}, begun {}",
         run.id,
         state(run.state),
+        if run.held { HELD } else { "" },
         run.plan.id,
         output::plain(&run.by),
         run.began

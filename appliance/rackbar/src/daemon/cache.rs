@@ -12,7 +12,7 @@ use rackbar_model::{EventKind, ServiceStatus, Severity, Timestamp};
 use rackbar_orchestrator::Rack;
 use rackbar_plan::OwnService;
 use rackbar_proxy::rules::destination::Destinations;
-use rackbar_proxy::{CacheError, Handle, Locked, Proxy, Settings};
+use rackbar_proxy::{CacheError, Handle, Locked, Mode, Proxy, Settings};
 use rackbar_services::EventSink as _;
 
 use super::local::{Around, addresses};
@@ -106,6 +106,8 @@ pub(super) struct Cache {
     folder: PathBuf,
     handle: Option<Handle>,
     wanted: Option<Settings>,
+    /// The mode that was ordered of the one that was closed, and the configured one it stands in for.
+    ordered: Option<(Mode, Mode)>,
     trouble: Option<String>,
     door: CacheDoor,
 }
@@ -117,6 +119,7 @@ impl Cache {
             folder: data.join(FOLDER),
             handle: None,
             wanted: None,
+            ordered: None,
             trouble: None,
             door: CacheDoor::default(),
         }
@@ -164,8 +167,12 @@ impl Cache {
     fn start(&mut self, settings: Settings) -> Result<(), String> {
         std::fs::create_dir_all(&self.folder).map_err(|error| format!("{}: {error}", self.folder.display()))?;
         let rack = self.rack.clone();
+        let mode = settings.mode;
         let tell = move |severity, text| rack.event(None, EventKind::Note { text, severity });
         let handle = rackbar_proxy::start(&self.folder, settings, Arc::new(tell)).map_err(|error| error.to_string())?;
+        if let Some((_, mode)) = self.ordered.take().filter(|(configured, _)| *configured == mode) {
+            handle.proxy().set_mode(mode);
+        }
         let rack = self.rack.clone();
         let watch = move |client, target: &str, status| rack.archive_answered(client, target, status);
         handle.proxy().set_watch(Arc::new(watch));
@@ -183,16 +190,18 @@ impl Cache {
         };
         let listening: Vec<String> = handle.addresses().iter().map(ToString::to_string).collect();
         let mode = handle.proxy().settings().mode;
-        status(
-            "proxy",
-            format!("listening on {}, {mode}", listening.join(", ")),
-            Severity::Info,
-        )
+        let listening = format!("listening on {}, {mode}", listening.join(", "));
+        match handle.proxy().trouble() {
+            Some(trouble) => status("proxy", format!("{listening}; {trouble}"), Severity::Error),
+            None => status("proxy", listening, Severity::Info),
+        }
     }
 
     fn close(&mut self) {
         self.door.set(None);
         if let Some(handle) = self.handle.take() {
+            let ordered = handle.proxy().ordered_mode();
+            self.ordered = self.wanted.as_ref().map(|settings| settings.mode).zip(ordered);
             handle.stop();
             self.rack.set_serving(OwnService::Proxy, []);
             self.rack.set_service(status(
@@ -320,7 +329,7 @@ pub(super) async fn order(proxy: Arc<Proxy>, order: CacheOrder) -> Result<String
             let mode = mode.parse().map_err(Refused::Invalid)?;
             proxy.set_mode(mode);
             Ok(format!(
-                "the proxy is {mode}, until the configuration changes or the appliance starts anew"
+                "the proxy is {mode}, until mode in the [proxy] section of rackbar.toml changes or the appliance starts anew"
             ))
         }
     }

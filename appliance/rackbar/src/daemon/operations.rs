@@ -241,6 +241,7 @@ impl Operations for Asked {
                     mirror: install.mirror,
                     ssh_keys: install.ssh_keys,
                 }),
+                burn_in: request.burn_in,
             };
             executor.plan(&wanted).map_err(of_plan)
         })

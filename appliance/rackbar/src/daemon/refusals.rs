@@ -11,7 +11,9 @@ pub(super) fn of_plan(error: PlanError) -> Refused {
     match error {
         PlanError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
         PlanError::NoSite => Refused::Conflict(error.to_string()),
-        PlanError::NoNodes | PlanError::Install(_) => Refused::Invalid(error.to_string()),
+        PlanError::NoNodes | PlanError::BurnInAlone | PlanError::BurnsNothing | PlanError::Install(_) => {
+            Refused::Invalid(error.to_string())
+        }
     }
 }
 

@@ -1,0 +1,246 @@
+//! What an operator does with the cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use rackbar_model::{Digest, Severity};
+
+use crate::fetch::{Ask, How, Phase};
+use crate::metrics::Sample;
+use crate::rules::target::{Url, mirror_of};
+use crate::settings::Mode;
+use crate::store::{Entry, StoreError};
+use crate::{Proxy, now};
+
+/// Why an operation on the cache was not done; a sentence each.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The key is none.
+    #[error(
+        "{0:?} is neither a URL nor mirror:NAME/PATH of a mirror in the [proxy] section of rackbar.toml, nor either of them with * \
+         at its end"
+    )]
+    Key(String),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It could not be fetched.
+    #[error("{0}")]
+    Fetch(String),
+}
+
+/// A stored answer as an operator sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item {
+    /// What it answers.
+    pub key: String,
+    /// SHA-256 of its content.
+    pub digest: Digest,
+    /// Bytes of its content.
+    pub size: u64,
+    /// When it came or was last found to hold, in seconds since 1970.
+    pub stored: u64,
+    /// When it was used last.
+    pub used: u64,
+    /// Answers given from it since the start.
+    pub hits: u64,
+    /// It is never evicted.
+    pub pinned: bool,
+    /// For how many seconds more it is fresh; negative when stale.
+    pub fresh_seconds: i64,
+    /// The data pack it lies in.
+    pub pack: Option<String>,
+}
+
+/// What a look at all objects found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Verified {
+    /// Objects that are what they were.
+    pub whole: u64,
+    /// Objects that were not, and are gone: they will be fetched again.
+    pub damaged: u64,
+}
+
+impl Proxy {
+    fn ask_key(&self, key: &str) -> Result<Ask, CacheError> {
+        let none = HeaderMap::new();
+        let wrong = || CacheError::Key(key.to_owned());
+        match mirror_of(key) {
+            Some((name, path)) => self.ask_mirror(name, path, &none).ok_or_else(wrong),
+            None => {
+                let url = Url::parse(key).ok_or_else(wrong)?;
+                self.ask_url(&url, &none)
+                    .map_err(|refusal| CacheError::Fetch(refusal.to_string()))
+            }
+        }
+    }
+
+    /// All stored answers, sorted by key.
+    pub fn list(&self) -> Vec<Item> {
+        let now = now();
+        let item = |entry: &Arc<Entry>| Item {
+            key: entry.record.key.clone(),
+            digest: entry.record.digest,
+            size: entry.record.size,
+            stored: entry.record.response_time,
+            used: entry.used() / 1000,
+            hits: entry.hits(),
+            pinned: entry.pinned(),
+            fresh_seconds: entry.fresh.left(now),
+            pack: entry.pack.as_deref().map(str::to_owned),
+        };
+        self.store.entries().iter().map(item).collect()
+    }
+
+    /// Keys and prefixes that are never evicted.
+    pub fn pins(&self) -> Vec<String> {
+        self.store.pins()
+    }
+
+    /// Pins what was served in the recording mode and is not pinned yet. Blocks while it writes.
+    pub(crate) fn pin_noted(&self) {
+        if let Err(error) = self.store.pin_noted() {
+            (self.tell)(
+                Severity::Warning,
+                format!("what was served while recording is not pinned yet: {error}"),
+            );
+        }
+    }
+
+    /// Bytes of objects, and the budget for them.
+    pub fn usage(&self) -> (u64, u64) {
+        self.store.usage()
+    }
+
+    /// Pins a key, fetching it when it is not stored, or a prefix that ends in `*`. How many stored answers it covers.
+    ///
+    /// # Errors
+    /// When it is no key, cannot be written, or cannot be fetched; it stays pinned in the last case.
+    pub async fn pin(self: &Arc<Self>, pattern: &str) -> Result<usize, CacheError> {
+        if let Some(start) = pattern.strip_suffix('*') {
+            let sound = start.starts_with("mirror:") || start.starts_with("http://") || start.starts_with("https://");
+            if !sound || start.contains(['\n', '\r']) {
+                return Err(CacheError::Key(pattern.to_owned()));
+            }
+            return Ok(self.store.pin(pattern, true)?);
+        }
+        let ask = self.ask_key(pattern)?;
+        let covered = self.store.pin(&ask.key, true)?;
+        if covered > 0 {
+            return Ok(covered);
+        }
+        self.fetch(ask).await?;
+        Ok(1)
+    }
+
+    /// Takes a pin back. How many stored answers it covered.
+    ///
+    /// # Errors
+    /// When the list of pins cannot be written.
+    pub fn unpin(&self, pattern: &str) -> Result<usize, CacheError> {
+        let key = self.ask_key(pattern).map_or_else(|_| pattern.to_owned(), |ask| ask.key);
+        let covered = self.store.pin(&key, false)?;
+        if key != pattern {
+            self.store.pin(pattern, false)?;
+        }
+        Ok(covered)
+    }
+
+    /// Asks the origin whether what is stored still holds, and fetches it when it does not, or is not stored.
+    ///
+    /// # Errors
+    /// When it is no key, or no origin answers.
+    pub async fn refresh(self: &Arc<Self>, key: &str) -> Result<(), CacheError> {
+        let ask = self.ask_key(key)?;
+        self.fetch(ask).await.map(drop)
+    }
+
+    /// Has the origin asked; true when it gave nothing, and what was stored before stands in for it.
+    pub(crate) async fn fetch(self: &Arc<Self>, ask: Ask) -> Result<bool, CacheError> {
+        if self.settings().mode == Mode::Offline {
+            return Err(CacheError::Fetch(format!(
+                "{}: the proxy is offline and asks no origin; `rackbar cache mode online` lets it",
+                ask.key
+            )));
+        }
+        let stale = self.stored(&ask, &ask.headers).0;
+        let seat = self.flights.board(&ask.flight());
+        let mut phases = seat.flight.phase.subscribe();
+        if let Some(lead) = seat.lead {
+            let (name, flight) = (ask.flight(), seat.flight.clone());
+            tokio::spawn(self.clone().fly(name, flight, ask.clone(), stale, lead));
+        }
+        let fail = |text: String| Err(CacheError::Fetch(format!("{}: {text}", ask.key)));
+        loop {
+            let phase = phases.borrow_and_update().clone();
+            match phase {
+                Phase::Entry(_, how) => return Ok(how == How::StaleIfError),
+                Phase::Small(small) => return fail(format!("the origin answers {}", small.status)),
+                Phase::Private(why) => return fail(format!("it is not to be stored: {why}")),
+                Phase::Failed(_, why) => return fail(why.to_string()),
+                Phase::Arriving(arriving) => {
+                    let mut progress = arriving.progress.subscribe();
+                    let end = progress
+                        .wait_for(|progress| progress.end != crate::fetch::End::Open)
+                        .await;
+                    if end.is_ok_and(|progress| progress.end == crate::fetch::End::Whole) {
+                        // Kept or not, the flight is over then.
+                        while self.flights.is_flying(&ask.flight(), &seat.flight) {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                        return Ok(false);
+                    }
+                }
+                Phase::Asking => {}
+            }
+            if phases.changed().await.is_err() {
+                return fail("the fetch was given up".into());
+            }
+        }
+    }
+
+    /// Hashes every object. Damaged ones are dropped. Blocks while it reads all there is.
+    pub fn verify(&self) -> Verified {
+        let mut out = Verified::default();
+        let mut seen = std::collections::HashSet::new();
+        for entry in self.store.entries() {
+            if seen.insert(entry.object.digest) {
+                match self.store.check(&entry.object) {
+                    Ok(()) => out.whole += 1,
+                    Err(_) => out.damaged += 1,
+                }
+            }
+        }
+        out
+    }
+
+    /// All counters, and how full the store is.
+    pub fn samples(&self) -> Vec<Sample> {
+        let (used, budget) = self.store.usage();
+        let (entries, objects) = self.store.counts();
+        let gauge = |name, help, value| Sample {
+            name,
+            help,
+            gauge: true,
+            value,
+        };
+        let mut all = self.metrics.samples();
+        all.extend([
+            gauge("rackbar_proxy_store_bytes", "Bytes of stored contents.", used),
+            gauge(
+                "rackbar_proxy_store_budget_bytes",
+                "Bytes that stored contents may take.",
+                budget,
+            ),
+            gauge("rackbar_proxy_store_entries", "Stored answers.", entries as u64),
+            gauge("rackbar_proxy_store_objects", "Stored contents.", objects as u64),
+            gauge(
+                "rackbar_proxy_fetches",
+                "Fetches under way.",
+                self.flights.count() as u64,
+            ),
+        ]);
+        all
+    }
+}

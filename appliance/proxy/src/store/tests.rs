@@ -1,0 +1,65 @@
+//! What becomes of an object that is let go of at the moment when another has need of it.
+
+use super::*;
+
+fn store(folder: &Path) -> Arc<Store> {
+    let store = Store::open(folder, 1 << 20, 1 << 20, Arc::new(|_, _| {}));
+    Arc::new(store.unwrap())
+}
+
+fn sealed(store: &Arc<Store>, key: &str, content: &[u8]) -> (Record, Held) {
+    let mut spool = Spool::begin(store, Some(content.len() as u64)).unwrap();
+    spool.write(content).unwrap();
+    let digest = spool.digest();
+    let record = Record {
+        key: key.into(),
+        selecting: Vec::new(),
+        status: 200,
+        headers: Vec::new(),
+        request_time: 1,
+        response_time: 1,
+        digest,
+        size: content.len() as u64,
+    };
+    (record, spool.seal(digest).unwrap())
+}
+
+#[test]
+fn a_content_that_came_again_outlives_the_entry_that_had_it_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let (first, held) = sealed(&store, "http://a/1", b"same");
+    let path = store.object_path(&first.digest);
+    store.insert(first, held.object.clone()).unwrap();
+    drop(held);
+    let (second, held) = sealed(&store, "http://a/2", b"same");
+    store.invalidate("http://a/1", false);
+    assert_eq!((std::fs::read(&path).unwrap(), store.usage().0), (b"same".to_vec(), 4));
+    store.insert(second, held.object.clone()).unwrap();
+    drop(held);
+    assert_eq!((std::fs::read(&path).unwrap(), store.usage().0), (b"same".to_vec(), 4));
+    store.invalidate("http://a/2", false);
+    assert_eq!((path.exists(), store.usage().0, store.counts()), (false, 0, (0, 0)));
+    // What is never made an entry's goes too.
+    drop(sealed(&store, "http://a/3", b"other"));
+    assert_eq!((store.usage().0, store.counts()), (0, (0, 0)));
+}
+
+#[test]
+fn an_entry_that_was_let_go_is_not_stored_again_when_the_origin_says_that_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let (record, held) = sealed(&store, "http://a/1", b"content");
+    let entry = store.insert(record.clone(), held.object.clone()).unwrap();
+    drop(held);
+    let later = |time| Record {
+        response_time: time,
+        ..record.clone()
+    };
+    let renewed = store.renew(&entry, later(2)).unwrap().unwrap();
+    assert_eq!((store.counts(), store.usage().0), ((1, 1), 7));
+    store.invalidate("http://a/1", false);
+    assert!(store.renew(&renewed, later(3)).unwrap().is_none());
+    assert_eq!((store.counts(), store.usage().0), ((0, 0), 0));
+    assert!(!store.entry_path(&record).exists() && !store.object_path(&record.digest).exists());
+}

@@ -1,0 +1,133 @@
+//! Origins that break their word, and requests that change something: what clients get then, and what stays stored.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::*;
+use rackbar_proxy::Mirror;
+use rackbar_proxy::rules::target::Url;
+
+#[test]
+fn an_error_that_stops_in_the_middle_holds_nobody_and_is_not_called_whole() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let head = "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\n";
+    origin.put("/debian/broken", raw(&format!("{head}no")));
+    let silent = Doc {
+        raw: Some((head.to_owned(), true)),
+        ..Doc::default()
+    };
+    origin.put("/debian/silent", silent);
+    let under = under(folder.path(), settings(&[&origin]));
+    let (status, _, text) = under.curl(&[], &origin.url("/debian/broken"));
+    let text = String::from_utf8(text).unwrap();
+    assert!(status == 502 && text.contains("broke off"), "{status} {text}");
+    let began = Instant::now();
+    let (under, origin) = (&under, &origin);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..3)
+            .map(|_| scope.spawn(move || under.curl(&[], &origin.url("/debian/silent"))))
+            .collect();
+        for one in all {
+            let (status, _, text) = one.join().unwrap();
+            let text = String::from_utf8(text).unwrap();
+            assert!(status == 504 && text.contains("not whole within"), "{status} {text}");
+        }
+    });
+    assert!(began.elapsed() < Duration::from_secs(25));
+    assert_eq!(origin.requests("/debian/silent"), 1, "they wait for one fetch");
+}
+
+#[test]
+fn a_request_that_changes_something_invalidates_and_spares_what_is_pinned_or_a_mirrors() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let under = under(folder.path(), settings(&[&origin]));
+    let proxy = under.handle.proxy().clone();
+    let paths = ["/own/plain", "/own/pinned", "/debian/mirrored"];
+    let key = |path: &str| match path.strip_prefix("/debian/") {
+        Some(rest) => format!("mirror:debian/{rest}"),
+        None => origin.url(path),
+    };
+    for path in paths {
+        origin.put(path, doc(path.into()));
+        assert_eq!(under.get(&origin.url(path)), path.as_bytes());
+        wait("it is stored", || under.stored(&key(path)));
+    }
+    let pinned = under.handle.block_on(proxy.pin(&origin.url("/own/pinned")));
+    assert_eq!(pinned.unwrap(), 1);
+    for path in paths {
+        for method in ["DELETE", "POST"] {
+            let (status, head, _) = under.curl(&["-X", method], &origin.url(path));
+            assert!(status == 200 && head.contains("fwd=method"), "{head}");
+            let there = origin.seen.lock().unwrap();
+            assert!(there.iter().any(|head| head.starts_with(&format!("{method} {path} "))));
+        }
+    }
+    let kept: Vec<bool> = paths.iter().map(|path| under.stored(&key(path))).collect();
+    assert_eq!(kept, [false, true, true]);
+    for path in paths {
+        // Fresh for an hour, but for what was asked in between: the origin has the word once, and not again after it.
+        let before = origin.requests(path);
+        for _ in 0..2 {
+            assert_eq!(under.get(&origin.url(path)), path.as_bytes());
+            wait("it is stored", || under.stored(&key(path)));
+        }
+        assert_eq!(origin.requests(path), before + 1, "{path}");
+    }
+    // An origin that refuses has changed nothing.
+    let refuses = raw("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    origin.put("/own/plain", refuses);
+    assert_eq!(under.curl(&["-X", "DELETE"], &origin.url("/own/plain")).0, 403);
+    assert_eq!(under.get(&origin.url("/own/plain")), b"/own/plain");
+}
+
+#[test]
+fn what_a_client_proves_itself_with_goes_to_the_origin_it_named_alone() {
+    let (first, second, third) = (Origin::start(), Origin::start(), Origin::start());
+    let folder = tempfile::tempdir().unwrap();
+    let origins = [&first, &second, &third];
+    let mut two = settings(&origins);
+    let upstream = |origin: &Origin| Url::parse(&origin.url("/debian")).unwrap();
+    two.mirrors = vec![Mirror {
+        name: "debian".into(),
+        upstreams: vec![upstream(&first), upstream(&second)],
+    }];
+    let under = under(folder.path(), two);
+    let elsewhere = third.url("/elsewhere");
+    let leads = format!("HTTP/1.1 302 Found\r\nLocation: {elsewhere}\r\nContent-Length: 0\r\n\r\n");
+    first.put("/debian/led", raw(&leads));
+    third.put("/elsewhere", doc(b"public".to_vec()));
+    second.put("/debian/late", doc(b"here".to_vec()));
+    second.put("/debian/form", doc(b"done".to_vec()));
+    let secrets = ["-H", "Authorization: Basic c2VjcmV0", "-H", "Cookie: id=secret"];
+    let told = |origin: &Origin, path: &str| -> Vec<bool> {
+        let secret = |head: &String| {
+            let head = head.to_ascii_lowercase();
+            let count = ["authorization:", "cookie:"]
+                .iter()
+                .filter(|name| head.contains(**name))
+                .count();
+            assert_ne!(count, 1, "{head}");
+            count == 2
+        };
+        let seen = origin.seen.lock().unwrap();
+        let here = |head: &&String| head.split(' ').nth(1) == Some(path);
+        seen.iter().filter(here).map(secret).collect()
+    };
+    let (status, _, got) = under.curl(&secrets, &first.url("/debian/led"));
+    assert_eq!((status, got.as_slice()), (200, b"public".as_slice()));
+    assert_eq!(told(&first, "/debian/led"), [true]);
+    assert_eq!(told(&third, "/elsewhere"), [false]);
+    // The first upstream of the mirror does not have it, and the second is another's.
+    let (status, _, got) = under.curl(&secrets, &first.url("/debian/late"));
+    assert_eq!((status, got.as_slice()), (200, b"here".as_slice()));
+    assert_eq!(told(&first, "/debian/late"), [true]);
+    assert_eq!(told(&second, "/debian/late"), [false]);
+    // Of what changes something only the origin that was named hears.
+    let post = [&secrets[..], &["-X", "POST"]].concat();
+    let (status, _, got) = under.curl(&post, &second.url("/debian/form"));
+    assert_eq!((status, got.as_slice()), (200, b"done".as_slice()));
+    assert_eq!(told(&second, "/debian/form"), [true]);
+    assert!(told(&first, "/debian/form").is_empty());
+}
