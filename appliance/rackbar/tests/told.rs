@@ -59,7 +59,9 @@ impl Told {
 
     fn get(&self, name: &str) -> String {
         let values = self.0.lines().filter_map(|line| line.split_once('='));
-        let mut found = values.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+        let mut found = values
+            .filter(|(key, _)| *key == name)
+            .map(|(_, value)| value.to_owned());
         found.next_back().unwrap_or_default()
     }
 
