@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     site: Mutex<(Arc<Site>, HttpLimits)>,
     common: Common,
     clients: Mutex<HashMap<IpAddr, usize>>,
+    /// When a thread last had a newcomer that no place was free for.
+    waited: Mutex<Option<Instant>>,
 }
 
 impl Shared {
@@ -40,6 +42,7 @@ impl Shared {
             site: Mutex::new((site, limits)),
             common,
             clients: Mutex::default(),
+            waited: Mutex::default(),
         }
     }
 
@@ -68,6 +71,12 @@ impl Shared {
 
     fn leave_place(&self) {
         self.common.metrics.http_connections.dec();
+    }
+
+    /// Whether a newcomer waits, at whichever thread's listener: the place it needs may be kept at another thread's.
+    fn is_waited_for(&self, now: Instant) -> bool {
+        // A thread with somebody waiting says so at each of its sweeps; the threads' sweeps are not in step.
+        lock(&self.waited).is_some_and(|at| now < at + 2 * SWEEP)
     }
 
     /// Gives the place that was taken to a connection of `peer`; `false` when it has too many, and then the place is free.
@@ -245,6 +254,9 @@ impl Worker {
 
     fn rest(&mut self, rest: bool) {
         self.resting = rest;
+        if rest {
+            *lock(&self.shared.waited) = Some(Instant::now());
+        }
         let interest = if rest { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
         for (_, listener, token) in &self.listeners {
             let _ = self.poller.modify(listener, interest, *token);
@@ -331,7 +343,7 @@ impl Worker {
         }
         self.next_sweep = now + SWEEP;
         self.date = http_date(SystemTime::now());
-        let (waited_for, idle) = (self.resting, self.limits.timeouts.idle);
+        let (waited_for, idle) = (self.shared.is_waited_for(now), self.limits.timeouts.idle);
         if self.resting {
             self.rest(false);
         }
