@@ -322,8 +322,11 @@ fn a_place_that_is_only_kept_goes_to_one_who_waits() {
                 };
                 let server = server(limits);
                 let mut kept = server.connect();
-                kept.write_all(b"GET /boot/v1/loader.efi HTTP/1.1\r\n\r\n").unwrap();
-                assert_eq!(answer(&mut kept).2, b"MZ loader");
+                // Twice: its silence then begins later than its thread took it in and found all places taken.
+                for _ in 0..2 {
+                    kept.write_all(b"GET /boot/v1/loader.efi HTTP/1.1\r\n\r\n").unwrap();
+                    assert_eq!(answer(&mut kept).2, b"MZ loader");
+                }
                 // Long before the minute is over that an idle connection has else: reading here gives up earlier.
                 let mut next = server.connect();
                 next.write_all(b"GET /boot/v1/loader.efi HTTP/1.1\r\n\r\n").unwrap();
