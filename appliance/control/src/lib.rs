@@ -17,6 +17,7 @@ mod page;
 mod places;
 mod profiles;
 mod programs;
+mod registrations;
 mod repositories;
 mod saved;
 mod server;

@@ -26,6 +26,7 @@ pub use crate::packs::{
 pub use crate::places::{BootControl, BootServer, BootWaiter};
 pub use crate::profiles::{HardwareProfile, ProfileSignature, ProfileToSign};
 pub use crate::programs::{NewProgram, PutProgram};
+pub use crate::registrations::{RegistrationEntry, RegistrationState, RegistrationToken};
 pub use crate::repositories::{RepositoryCheck, RepositoryDone, RepositoryEntry};
 pub use crate::saved::ExportSizes;
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
@@ -537,6 +538,14 @@ pub trait Operations: Send + Sync + 'static {
     /// Gives a webhook a secret, a random one when none is given; gives its text.
     fn set_webhook_secret(&self, _name: &str, _secret: Option<String>) -> Answer<'_, String> {
         none("webhooks")
+    }
+    /// Services of ready machines in a registry outside.
+    fn registrations(&self) -> Answer<'_, RegistrationState> {
+        none("registrations")
+    }
+    /// Keeps the token for the registry that the site names, or forgets it.
+    fn set_registration_token(&self, _token: Option<String>) -> Answer<'_, ()> {
+        none("registrations")
     }
     /// What an export would hold.
     fn export_sizes(&self) -> Answer<'_, ExportSizes> {

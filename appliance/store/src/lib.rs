@@ -81,6 +81,8 @@ pub enum Table {
     Webhooks,
     /// Locked repositories by name: the record, and each of its lists of packages.
     Repositories,
+    /// What was registered for machines in registries of services elsewhere.
+    Registrations,
 }
 
 /// A key and its value.

@@ -45,6 +45,7 @@ const WORK: Bytes = TableDefinition::new("work");
 const FIRMWARE: Bytes = TableDefinition::new("firmware");
 const WEBHOOKS: Bytes = TableDefinition::new("webhooks");
 const REPOSITORIES: Bytes = TableDefinition::new("repositories");
+const REGISTRATIONS: Bytes = TableDefinition::new("registrations");
 
 const fn definition(table: Table) -> Bytes {
     match table {
@@ -56,12 +57,13 @@ const fn definition(table: Table) -> Bytes {
         Table::Firmware => FIRMWARE,
         Table::Webhooks => WEBHOOKS,
         Table::Repositories => REPOSITORIES,
+        Table::Registrations => REGISTRATIONS,
     }
 }
 
 /// Tables of an export by their numbers there; a number is never given to another table. A new [`Table`] goes to the end.
 /// The lock is not among them: an export has its own.
-const NUMBERED: [Bytes; 11] = [
+const NUMBERED: [Bytes; 12] = [
     LEASES,
     NODES,
     INVENTORIES,
@@ -73,6 +75,7 @@ const NUMBERED: [Bytes; 11] = [
     FIRMWARE,
     WEBHOOKS,
     REPOSITORIES,
+    REGISTRATIONS,
 ];
 pub(crate) const SECRETS_NUMBER: u8 = 3;
 const EVENTS_NUMBER: u8 = 100;

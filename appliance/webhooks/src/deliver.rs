@@ -6,13 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, header};
 use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rackbar_model::{Event, Timestamp};
+use rackbar_outward::{Client, client, deepest};
 use rackbar_store::{Store, StoreError, Table};
-use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -64,7 +60,7 @@ pub struct Deliverer {
     site: String,
     store: Store,
     report: Report,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client,
     standing: Standing,
 }
 
@@ -238,41 +234,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         .ok()?
         .duration_since(SystemTime::now())
         .ok()
-}
-
-/// The cause at the bottom: the layers above only say that a connection failed.
-fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut at = error;
-    while let Some(next) = at.source() {
-        at = next;
-    }
-    at.to_string()
-}
-
-fn client(roots: &[Vec<u8>]) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
-    let mut trusted = rustls::RootCertStore::empty();
-    if roots.is_empty() {
-        trusted.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    trusted.add_parsable_certificates(roots.iter().map(|der| CertificateDer::from(der.clone())));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    // ring has both versions of TLS, so that there is always one in common.
-    #[expect(clippy::expect_used, reason = "only a provider without any cipher suite fails here")]
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring has cipher suites")
-        .with_root_certificates(trusted)
-        .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .build();
-    Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(1)
-        .pool_timer(TokioTimer::new())
-        .build(connector)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -30,13 +30,14 @@ pub(crate) struct Deed(pub(crate) String);
 /// Requests that send a body and yet change nothing.
 const LOOKS: [&str; 3] = ["/api/v1/site/check", "/api/v1/site/diff", "/api/v1/site/rules/test"];
 /// What only an admin may, in any way.
-const ADMIN: [&str; 6] = [
+const ADMIN: [&str; 7] = [
     "/api/v1/tokens",
     "/tokens",
     "/api/v1/export",
     "/api/v1/import",
     "/api/v1/secrets",
     "/api/v1/support-bundle",
+    "/api/v1/registrations/token",
 ];
 
 fn looks(method: &Method, path: &str) -> bool {
@@ -232,6 +233,8 @@ mod tests {
             (Method::GET, "/api/v1/tokensmith", Role::Viewer),
             (Method::GET, "/api/v1/webhooks", Role::Viewer),
             (Method::PUT, "/api/v1/webhooks/chat/secret", Role::Admin),
+            (Method::GET, "/api/v1/registrations", Role::Viewer),
+            (Method::PUT, "/api/v1/registrations/token", Role::Admin),
         ] {
             assert_eq!(needed(&method, path), role, "{method} {path}");
         }

@@ -21,6 +21,7 @@ mod profiles;
 mod programs;
 mod proof;
 mod refresh;
+mod registrations;
 mod repositories;
 mod runs;
 mod secrets;
@@ -147,6 +148,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(cache::entries))
         .routes(routes!(packs::list, packs::order))
         .routes(routes!(packs::show, packs::put, packs::remove))
+        .routes(routes!(registrations::show))
+        .routes(routes!(registrations::set_token))
         .routes(routes!(webhooks::list))
         .routes(routes!(webhooks::set_secret))
         .routes(routes!(services::leases))

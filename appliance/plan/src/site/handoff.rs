@@ -77,11 +77,9 @@ pub struct Consul {
     /// Datacentre to register in; the registry's own when not given.
     #[serde(default)]
     pub datacenter: Option<String>,
-    /// File on the appliance with the CA certificates (PEM) its certificate is checked against; the public ones when not
-    /// given.
+    /// Certificates (PEM) of the authorities its own is checked against; the public ones when not given.
     #[serde(default)]
-    #[schemars(extend("format" = "path"))]
-    pub ca_file: Option<String>,
+    pub authority: Vec<String>,
 }
 
 /// A Ceph cluster.
@@ -252,6 +250,19 @@ impl Checker<'_, '_, '_> {
             if let Some(network) = network {
                 let networks = site.network.keys().map(String::as_str);
                 self.refers(&["handoff", "ceph", field], "network", network, networks);
+            }
+        }
+        let datacenter = handoff.consul.as_ref().and_then(|consul| consul.datacenter.as_ref());
+        let sound =
+            |name: &String| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+        if datacenter.is_some_and(|name| !sound(name)) {
+            let message = "is no name of a datacentre: letters, digits, - and _";
+            self.add(&["handoff", "consul", "datacenter"], message, None);
+        }
+        for (index, pem) in handoff.consul.iter().flat_map(|consul| &consul.authority).enumerate() {
+            if !(pem.contains("-----BEGIN CERTIFICATE-----") && pem.contains("-----END CERTIFICATE-----")) {
+                let message = "is no certificate: write it from -----BEGIN CERTIFICATE----- to the end";
+                self.add(&["handoff", "consul", "authority", &index.to_string()], message, None);
             }
         }
         self.urls();

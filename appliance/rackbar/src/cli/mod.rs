@@ -20,6 +20,7 @@ mod profiles;
 mod programs;
 mod proof;
 mod refresh;
+mod registrations;
 mod repositories;
 mod runs;
 mod secrets;
@@ -141,6 +142,9 @@ pub enum Command {
     /// See how machines of a kind are treated, and whose word that is
     #[command(subcommand)]
     Profile(profiles::Command),
+    /// See which services are registered elsewhere, and give the registry's token
+    #[command(subcommand)]
+    Registration(registrations::Command),
     /// See the webhooks, and give them secrets
     #[command(subcommand)]
     Webhook(webhooks::Command),
@@ -235,6 +239,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Cache(command) => cache::run(&client, command, global.json).await,
         Command::Pack(command) => packs::run(&client, command, global.json).await,
         Command::Profile(command) => profiles::run(&client, command, global.json).await,
+        Command::Registration(command) => registrations::run(&client, command, global.json).await,
         Command::Webhook(command) => webhooks::run(&client, command, global.json).await,
         Command::Lease(command) => services::leases(&client, command, global.json).await,
         Command::Service(command) => services::services(&client, command, global.json).await,

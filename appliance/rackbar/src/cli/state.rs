@@ -86,12 +86,17 @@ pub struct Ansible {
     host: Option<String>,
 }
 
-/// The passphrase in a file; `-` is standard input. Never an argument: those are seen by every process.
+/// The passphrase in a file; `-` is standard input.
 pub(super) fn passphrase(file: &Path) -> Result<String> {
-    let from = || format!("reading the passphrase from {}", file.display());
+    secret(file, "passphrase")
+}
+
+/// What is secret, in a file; `-` is standard input. Never an argument: those are seen by every process.
+pub(super) fn secret(file: &Path, what: &str) -> Result<String> {
+    let from = || format!("reading the {what} from {}", file.display());
     let text = if file == Path::new("-") {
         if std::io::stdin().is_terminal() {
-            eprint!("Passphrase (it is shown as you type): ");
+            eprint!("The {what} (it is shown as you type): ");
         }
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).with_context(from)?;
@@ -102,7 +107,7 @@ pub(super) fn passphrase(file: &Path) -> Result<String> {
     let text = text.trim_end_matches(['\n', '\r']);
     ensure!(
         text.is_ascii() && !text.is_empty(),
-        "the passphrase must be ASCII and not empty"
+        "the {what} must be ASCII and not empty"
     );
     Ok(text.to_owned())
 }

@@ -21,6 +21,7 @@ mod packs;
 mod profiles;
 mod refresh;
 mod refusals;
+mod registrations;
 mod repositories;
 mod resolv;
 mod routes;
@@ -61,6 +62,7 @@ use operations::Asked;
 pub(crate) use options::Options;
 use packs::Packs;
 use profiles::ProfileDoor;
+use registrations::Registrations;
 use resolv::Resolv;
 use services::{Ports, Services, status};
 use setup::{anew, check, credentials, open_store, place, start_log};
@@ -152,6 +154,7 @@ struct Daemon {
     /// The kernel's command line.
     kernel: String,
     webhooks: Webhooks,
+    registrations: Registrations,
     resolv: Resolv,
     access: Arc<Access>,
     api: Option<rackbar_control::Handle>,
@@ -226,6 +229,7 @@ impl Daemon {
         let mut daemon = Self {
             resolv: Resolv::new("/etc/resolv.conf"),
             webhooks: Webhooks::new(rack.clone(), store.clone(), &config.name),
+            registrations: Registrations::start(&rack, store.clone(), works.executor.clone(), &config.name),
             cache,
             packs,
             kernel,
@@ -305,7 +309,7 @@ impl Daemon {
                 self.services.common(),
                 self.logs.clone(),
                 (self.cache.door(), self.packs.clone(), self.profiles.clone()),
-                self.webhooks.door(),
+                (self.webhooks.door(), self.registrations.door()),
             )),
             access: self.access.clone(),
             counters: self.cache.door().counters_after(self.services.counters()),
@@ -532,6 +536,7 @@ impl Daemon {
             cache,
             packs,
             webhooks,
+            registrations,
             ..
         } = self;
         stop.send_replace(true);
@@ -540,6 +545,7 @@ impl Daemon {
         }
         https_boot.stop().await;
         webhooks.stop().await;
+        registrations.stop().await;
         while tasks.join_next().await.is_some() {}
         block_in_place(|| {
             // What is under way is taken up by the next start.

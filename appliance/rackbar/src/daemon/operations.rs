@@ -16,8 +16,9 @@ use rackbar_control::operations::{
     Answer, Body, BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry,
     EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog, HardwareProfile, ImagePin, ImageRefresh,
     ImageStanding, LogPage, LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile,
-    PackOrder, PackState, PlanRequest, ProfileSignature, PutProgram, Refused, RepositoryCheck, RepositoryEntry,
-    RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
+    PackOrder, PackState, PlanRequest, ProfileSignature, PutProgram, Refused, RegistrationState, RepositoryCheck,
+    RepositoryEntry, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict,
+    WebhookEntry,
 };
 use rackbar_model::{ImageEntry, ProgramEntry, Upstream};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -37,6 +38,7 @@ use super::packs::Packs;
 use super::profiles::ProfileDoor;
 use super::refresh::Refreshes;
 use super::refusals::{of_bmc, of_commit, of_image, of_node, of_plan, of_program, of_verify};
+use super::registrations::RegistryDoor;
 use super::repositories::Repositories;
 use super::support::Support;
 use super::uploads::{stand, take_in, take_in_program};
@@ -59,6 +61,7 @@ pub(super) struct Asked {
     refreshes: Refreshes,
     repositories: Repositories,
     hooks: HookDoor,
+    registry: RegistryDoor,
     consoles: Arc<Consoles>,
     logs: Option<Arc<LogStore>>,
 }
@@ -71,7 +74,7 @@ impl Asked {
         common: Common,
         logs: Option<Arc<LogStore>>,
         (cache, packs, profiles): (CacheDoor, Packs, ProfileDoor),
-        hooks: HookDoor,
+        (hooks, registry): (HookDoor, RegistryDoor),
     ) -> Self {
         let consoles = Arc::new(Consoles::new(rack.clone(), keep.folder.join("console")));
         consoles.record_where_wanted();
@@ -93,6 +96,7 @@ impl Asked {
             refreshes,
             repositories,
             hooks,
+            registry,
             consoles,
             logs,
         }
@@ -340,6 +344,16 @@ impl Operations for Asked {
     fn set_webhook_secret(&self, name: &str, secret: Option<String>) -> Answer<'_, String> {
         let (hooks, name) = (self.hooks.clone(), name.to_owned());
         self.ask(move |_, _| hooks.set_secret(&name, secret))
+    }
+
+    fn registrations(&self) -> Answer<'_, RegistrationState> {
+        let registry = self.registry.clone();
+        self.ask(move |_, _| registry.state())
+    }
+
+    fn set_registration_token(&self, token: Option<String>) -> Answer<'_, ()> {
+        let registry = self.registry.clone();
+        self.ask(move |_, _| registry.set_token(token.as_deref()))
     }
 
     fn cache(&self) -> Answer<'_, CacheState> {
