@@ -57,7 +57,7 @@ fn services_of_a_ready_machine_are_registered_by_the_site_and_taken_out_by_it() 
     std::fs::write(folder.path().join("rackbar.toml"), CONFIG).unwrap();
     let data = folder.path().join("data");
     std::fs::create_dir_all(&data).unwrap();
-    let store = Store::open(&data.join("rackbar.redb")).unwrap();
+    let store = Store::open(data.join("rackbar.redb")).unwrap();
     store.save_node(
         ID.parse().unwrap(),
         serde_json::to_vec(&json!({ "node": ready() })).unwrap(),
