@@ -107,8 +107,18 @@ fn recorded(folder: &Path, file: &Path) -> (String, String, Vec<u8>) {
     assert!(home.refused(&create).contains("choose another name"));
     let whole = home.well(&["pack", "verify", "kit"]);
     assert!(whole.contains("is whole"), "{whole}");
+    let stored = file_beside(&file, "stored.pack");
+    home.well(&["cache", "export", &stored]);
     let key = json(&home, &["pack", "list"])["key"].as_str().unwrap().to_owned();
+    let packs = json(&home, &["pack", "list"])["packs"].as_array().unwrap().len();
+    assert_eq!(packs, 1, "what the cache had is in the file alone");
+    let twice = home.refused(&["cache", "export", &file]);
+    assert!(twice.contains("has a data pack \"kit\" already"), "{twice}");
     (upstream, key, repository.deb)
+}
+
+fn file_beside(file: &str, name: &str) -> String {
+    Path::new(file).with_file_name(name).display().to_string()
 }
 
 /// What a pack brings is there: the image over boot HTTP, packages for apt, and a clear answer for what it has not.
@@ -164,6 +174,13 @@ fn a_pack_recorded_by_apt_is_the_only_source_of_another_appliance_without_an_upl
     away.well(&["pack", "remove", "kit"]);
     assert_eq!(json(&away, &["os", "list"]).as_array().unwrap().len(), 0);
     assert_eq!(curl(&format!("{}/dists/stable/Release", mirror())).0, 504);
+
+    // What the proxy had stored, saved and put in as such.
+    let stored = file_beside(&file, "stored.pack");
+    assert!(away.well(&["cache", "import", &stored]).contains("in use"));
+    let apt = Apt::new(folder.path().join("stored"), &mirror(), None);
+    assert!(apt.update_and_download() == deb);
+    away.well(&["pack", "remove", "stored"]);
 
     // On a stick it needs no import; damaged, it is not used, and says why.
     let mut content = std::fs::read(&file).unwrap();

@@ -1,5 +1,6 @@
 //! `rackbar cache ...`
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -8,7 +9,7 @@ use indicatif::ProgressBar;
 use rackbar_control::client::Client;
 use rackbar_control::operations::{CacheDone, CacheEntry, CacheOrder, CacheState};
 
-use super::output;
+use super::{output, packs};
 
 /// What to do with the cache.
 #[derive(Debug, Subcommand)]
@@ -48,6 +49,29 @@ pub enum Command {
         /// The new one
         mode: Option<Mode>,
     },
+    /// Save what is pinned, or all that is stored, as a file
+    #[command(after_help = "Examples:\n  rackbar cache export site-a.pack\n  \
+        rackbar cache export updates.pack --all --only mirror:debian/\n\n\
+        The file is a data pack, signed by the appliance, named as the file without its ending; nothing of it stays there. \
+        `rackbar pack create` makes packs with images too.")]
+    Export {
+        /// The file to make
+        file: PathBuf,
+        /// Also what is not pinned
+        #[arg(long)]
+        all: bool,
+        /// Only keys that begin so; may be given more than once
+        #[arg(long, value_name = "START")]
+        only: Vec<String>,
+    },
+    /// Put such a file into an appliance, which then serves it as if it had been stored there
+    #[command(after_help = "Examples:\n  rackbar cache import site-a.pack\n\n\
+        It is checked while it comes, and taken when `[packs] trust` has the key that signed it. `rackbar pack remove` takes it \
+        out again.")]
+    Import {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 /// Whether origins are asked.
@@ -66,6 +90,10 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
     let order = match command {
         Command::List { only } => return list(client, only.as_deref(), as_json).await,
         Command::Mode { mode: None } => return mode(client, as_json).await,
+        Command::Export { file, all, only } => {
+            return packs::export_cache(client, file, !all, only.clone(), as_json).await;
+        }
+        Command::Import { file } => return packs::import(client, file, as_json).await,
         Command::Pin { key } => CacheOrder::Pin { key: key.clone() },
         Command::Unpin { key } => CacheOrder::Unpin { key: key.clone() },
         Command::Refresh { key } => CacheOrder::Refresh { key: key.clone() },

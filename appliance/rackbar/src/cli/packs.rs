@@ -207,7 +207,44 @@ async fn create(client: &Client, options: &Create, as_json: bool) -> Result<()> 
     }
 }
 
-async fn import(client: &Client, file: &Path, as_json: bool) -> Result<()> {
+/// Saves what the proxy has stored as a pack in a file, and keeps none on the appliance.
+///
+/// # Errors
+/// When the file's name is none of a pack, or exists as one on the appliance, and what making and saving one may fail at.
+pub async fn export_cache(client: &Client, file: &Path, pinned: bool, only: Vec<String>, as_json: bool) -> Result<()> {
+    let name = file
+        .file_stem()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
+        .to_owned();
+    let state: PackState = client.get("/api/v1/packs").await?;
+    if state.packs.iter().any(|pack| pack.name == name) {
+        bail!(
+            "the appliance has a data pack {name:?} already: name the file otherwise, or save that one with `rackbar pack export`"
+        );
+    }
+    let options = Create {
+        name: name.clone(),
+        note: "what the caching proxy had stored".into(),
+        image: Vec::new(),
+        from_cache: true,
+        only,
+        pinned,
+        used_within: None,
+        to: Some(file.to_owned()),
+    };
+    let made = create(client, &options, as_json).await;
+    // Whether it could be saved or not: nobody asked for one on the appliance.
+    let removed = client.delete(&format!("/api/v1/packs/{}", segment(&name))).await;
+    made?;
+    removed.map(drop).map_err(Into::into)
+}
+
+/// Puts the pack in a file into the appliance.
+///
+/// # Errors
+/// When the file is no whole pack, or the appliance does not take it.
+pub async fn import(client: &Client, file: &Path, as_json: bool) -> Result<()> {
     let shown = file.display().to_string();
     // What is no pack, or cut off, is said before anything is sent.
     let pack = Pack::look(file).with_context(|| shown.clone())?;
