@@ -153,3 +153,38 @@ fn only_the_named_machines_are_touched() {
     );
     assert_eq!(plan.actions.len(), 2);
 }
+
+#[test]
+fn of_a_role_with_a_batch_only_so_many_are_away_from_their_work_at_once() {
+    let site = site(&WORKER.replace("os = \"debian-12\"", "os = \"debian-12\"\nbatch = 2"));
+    let mut rack = Facts::default();
+    for number in 1..=5 {
+        rack.nodes.extend(one(number).nodes);
+    }
+    for node in &mut rack.nodes {
+        change(node, |node| node.agent_connected = true);
+    }
+    let plan = burn_in(&site, &rack);
+    let needs = |number: u16| {
+        let id = format!("node-{number:03}/agent");
+        let first = plan.actions.iter().find(|action| action.id.0 == id).unwrap();
+        first.needs.iter().map(|id| id.0.clone()).collect::<Vec<_>>()
+    };
+    for number in [1, 2] {
+        assert!(needs(number).is_empty(), "the first two begin at once");
+    }
+    for number in 3..=5 {
+        assert_eq!(needs(number), [format!("node-{:03}/burn-in", number - 2)]);
+    }
+    // One that is at work in another run takes a place.
+    change(&mut rack.nodes[0], |node| node.state = NodeState::Provisioning);
+    let others = rack.nodes[1..].iter().map(|node| node.node.id).collect();
+    let scope = Scope {
+        nodes: Some(others),
+        burn_in: Some(WANTED),
+        ..Scope::default()
+    };
+    let plan = rackbar_plan::plan(&site, &rack, &scope, Timestamp(1));
+    let first = plan.actions.iter().filter(|action| action.needs.is_empty()).count();
+    assert_eq!(first, 1, "{:?}", ids(&plan));
+}

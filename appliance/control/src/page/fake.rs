@@ -304,7 +304,14 @@ impl Operations for Office {
     }
 
     fn plan(&self, request: PlanRequest) -> Answer<'_, Arc<Plan>> {
-        self.ask(format!("plan {:?} reinstall {}", request.nodes, request.reinstall));
+        let burn_in = request
+            .burn_in
+            .map(|one| [one.cpu_seconds, one.memory_seconds, one.disk_seconds]);
+        let burn_in = burn_in.map_or_else(String::new, |seconds| format!(" burn-in {seconds:?}"));
+        self.ask(format!(
+            "plan {:?} reinstall {}{burn_in}",
+            request.nodes, request.reinstall
+        ));
         ready(Ok(Arc::new(plan(self.node().0)))).boxed()
     }
 

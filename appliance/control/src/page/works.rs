@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use minijinja::{Value, context};
-use rackbar_model::NodeId;
+use rackbar_model::{BurnIn, NodeId};
 use rackbar_plan::Plan;
 use serde::Deserialize;
 
@@ -63,6 +63,24 @@ struct PlanForm {
     mirror: Option<String>,
     #[serde(default)]
     ssh_key: String,
+    /// Minutes for each part, for a burn-in.
+    burn_cpu: Option<u32>,
+    burn_memory: Option<u32>,
+    burn_disk: Option<u32>,
+}
+
+impl PlanForm {
+    fn burn_in(&self) -> Option<BurnIn> {
+        let seconds = |minutes: Option<u32>| minutes.unwrap_or_default().saturating_mul(60);
+        let asked = [self.burn_cpu, self.burn_memory, self.burn_disk]
+            .iter()
+            .any(Option::is_some);
+        asked.then(|| BurnIn {
+            cpu_seconds: seconds(self.burn_cpu),
+            memory_seconds: seconds(self.burn_memory),
+            disk_seconds: seconds(self.burn_disk),
+        })
+    }
 }
 
 /// The words of a list that a person typed.
@@ -87,7 +105,7 @@ async fn make_plan(State(context): State<Context>, headers: HeaderMap, Form(form
         reinstall: form.reinstall.is_some(),
         rotate_passwords: false,
         install,
-        burn_in: None,
+        burn_in: form.burn_in(),
     };
     match context.operations.plan(request).await {
         Ok(plan) => {

@@ -497,3 +497,20 @@ async fn page_refreshes_an_image_and_keeps_one_as_it_is() {
     let asked = office.asked.lock().unwrap().clone();
     assert_eq!(asked, ["refresh debian-11", "debian-11 ImagePin { pinned: true }"]);
 }
+
+#[tokio::test]
+async fn page_plans_a_burn_in_in_minutes() {
+    let (context, office, name) = office().await;
+    let cookie = log_in(&context).await;
+    let key = form_key(&context, &cookie).await;
+    let page = text(ask(&context, "GET", "/runs", Some(&cookie), "").await).await;
+    assert!(page.contains("name=\"burn_memory\""), "{page}");
+    let form = format!("form_key={key}&nodes={name}&burn_cpu=0&burn_memory=120&burn_disk=5");
+    let made = ask(&context, "POST", "/plans", Some(&cookie), &form).await;
+    assert_eq!(made.status(), StatusCode::SEE_OTHER);
+    let asked = office.asked.lock().unwrap().clone();
+    assert!(
+        asked.iter().any(|one| one.ends_with("burn-in [0, 7200, 300]")),
+        "{asked:?}"
+    );
+}

@@ -1,27 +1,43 @@
 //! Burn-in by command: the named nodes are taken into our agent, exercised, and taken back to what they were.
 
+use std::collections::HashMap;
+
 use rackbar_model::{BurnIn, NodeState};
 
 use super::chain::{Because, Chain};
+use super::outside::Outside;
 use super::{Planner, hands_off, said, seen};
 use crate::rules::Rules;
 use crate::site::Role;
-use crate::{Action, ActionKind, NodeFacts, SetupDigest};
+use crate::{Action, ActionId, ActionKind, NodeFacts, SetupDigest};
 
 impl<'a> Planner<'a> {
     /// Plans nothing but the burn-in `wanted` for the nodes of the scope. It needs no role and destroys nothing: disks are
     /// read only. Installed machines leave our agent again for their own system, and their checks prove that they are back.
+    /// Of a role with a batch never more than so many are away from their work at once.
     pub(super) fn exercise(&mut self, rules: &Rules<'a>, wanted: BurnIn) {
-        for node in self.facts.nodes.iter().filter(|node| self.scope.holds(node.node.id)) {
+        let scoped = self.facts.nodes.iter().filter(|node| self.scope.holds(node.node.id));
+        let bound: Vec<_> = scoped.map(|node| (node, rules.bind(node))).collect();
+        let roles = bound.iter().filter_map(|(_, binding)| binding.role.as_deref());
+        self.outside = Outside::new(self.site, self.facts, self.scope, rules, roles);
+        let mut ends: HashMap<String, Vec<ActionId>> = HashMap::new();
+        for (node, binding) in bound {
             if let Some(reason) = hands_off(node) {
                 self.left_out.push(said(node, reason.to_owned()));
                 continue;
             }
-            let binding = rules.bind(node);
             let name = binding.role.as_deref().unwrap_or_default();
             let role = self.site.role.get(name);
-            match chain(node, role, wanted) {
-                Ok(mut actions) => {
+            let room = role.map_or(Ok(None), |role| self.outside.room(name, role));
+            match room.and_then(|room| Ok((room, chain(node, role, wanted)?))) {
+                Ok((room, mut actions)) => {
+                    let ends = ends.entry(name.to_owned()).or_default();
+                    // Rolling: the node that is so many places ahead in its role is back at work first.
+                    let ahead = room.and_then(|room| ends.get(ends.len().checked_sub(room)?));
+                    if let (Some(ahead), Some(first)) = (ahead, actions.first_mut()) {
+                        first.needs.push(ahead.clone());
+                    }
+                    ends.extend(actions.last().map(|action| action.id.clone()));
                     let hostname = binding.hostname.as_deref().unwrap_or_default();
                     self.inputs.insert(node.node.id, seen(node, name, role, hostname));
                     self.actions.append(&mut actions);

@@ -49,7 +49,7 @@ pub fn plan(site: &Site, facts: &Facts, scope: &Scope, now: Timestamp) -> Plan {
         return planner.finish(now);
     }
     let bound = planner.bind(&rules);
-    planner.outside = Outside::new(site, facts, scope, &rules, &bound);
+    planner.outside = Outside::new(site, facts, scope, &rules, bound.iter().map(|node| node.role));
     planner.decide(&bound);
     planner.finish(now)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rackbar_model::NodeState;
 
-use super::{Bound, hands_off};
+use super::hands_off;
 use crate::rules::Rules;
 use crate::site::{Role, Site};
 use crate::{Facts, Scope};
@@ -18,10 +18,16 @@ const LISTED: usize = 5;
 pub(super) struct Outside<'a>(BTreeMap<String, Vec<(&'a str, &'a NodeState)>>);
 
 impl<'a> Outside<'a> {
-    /// Looks at the roles that the planned nodes depend on; costs nothing where there are none.
-    pub(super) fn new(site: &Site, facts: &'a Facts, scope: &Scope, rules: &Rules<'_>, bound: &[Bound<'_>]) -> Self {
+    /// Looks at what these roles, those of the planned nodes, depend on; costs nothing where that is nothing.
+    pub(super) fn new<'r>(
+        site: &Site,
+        facts: &'a Facts,
+        scope: &Scope,
+        rules: &Rules<'_>,
+        roles: impl Iterator<Item = &'r str>,
+    ) -> Self {
         let mut wanted: BTreeSet<&str> = BTreeSet::new();
-        for (name, role) in bound.iter().filter_map(|node| site.role.get_key_value(node.role)) {
+        for (name, role) in roles.filter_map(|role| site.role.get_key_value(role)) {
             wanted.extend(role.after.iter().map(String::as_str));
             wanted.extend(role.batch.map(|_| name.as_str()));
         }
