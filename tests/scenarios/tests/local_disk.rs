@@ -134,6 +134,7 @@ fn machine(directory: &Path, firmware: Firmware, switch: &Switch) -> Result<Mach
         tpm: false,
         display: false,
         watchdog: false,
+        clock: None,
         boot_order: vec![BootDevice::Network, BootDevice::Disk],
     };
     Ok(Machine::new(config, Governor::for_this_machine())?)

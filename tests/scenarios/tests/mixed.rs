@@ -22,10 +22,33 @@ async fn unequal_machines_are_discovered_with_all_that_is_in_them() -> Result<()
         println!("{name} is {}: {}", node.name, node.verdict);
         stage.until_complete(name).await?;
     }
+    a_clock_from_a_warehouse_is_right(&stage, "nobmc").await?;
     a_disk_comes_and_goes(&stage, "trunk").await?;
     let node = stage.node("intel").await?.context("not known")?;
     has_the_intel_driver(node.inventory.as_ref().context("no inventory")?)?;
     stage.end().await;
+    Ok(())
+}
+
+/// A machine that believes to be in 2001, when no certificate of ours was good yet, has come as far as every other one, and
+/// both its clocks were set.
+async fn a_clock_from_a_warehouse_is_right(stage: &Stage, name: &str) -> Result<()> {
+    let console = stage.console(name)?;
+    let told = console
+        .lines()
+        .find(|line| line.contains("the clock was ") && line.contains(" s off"));
+    let told = told.with_context(|| format!("nothing tells of its clock: {console}"))?;
+    let off = told
+        .split("the clock was ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let off: f64 = off.context("no number")?.parse()?;
+    // More than twenty years.
+    ensure!(off > 20.0 * 365.0 * 86_400.0, "{told}");
+    let machine = &stage.rack.node(name).context("no such machine")?.machine;
+    // The appliance's own clock may be as old as the snapshot that it was restored from, and no older than its program.
+    let shown = machine.clock().await?;
+    ensure!(shown > "2026-01-01T00:00:00Z".parse()?, "its clock shows {shown}");
     Ok(())
 }
 

@@ -113,6 +113,7 @@ fn machine_with(directory: &Path, firmware: Firmware, switch: &Switch, bus: Disk
         tpm: false,
         display: false,
         watchdog: false,
+        clock: None,
         boot_order: vec![BootDevice::Network, BootDevice::Disk],
     };
     Machine::new(config, Governor::for_this_machine()).unwrap()

@@ -53,6 +53,11 @@ pub(super) fn arguments(config: &MachineConfig, start: &Start<'_>) -> Vec<OsStri
     line.add("-accel", "tcg,tb-size=128");
     processors(&mut line, config);
     line.add("-m", config.memory_mib.to_string());
+    if let Some(clock) = config.clock {
+        // In whole seconds and without the zone, which QEMU takes for UTC.
+        let shown: String = clock.to_string().chars().take("2001-09-09T01:46:40".len()).collect();
+        line.add("-rtc", format!("base={shown}"));
+    }
     line.add("-boot", "strict=on");
     line.add(
         "-qmp",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rackbar_model::MacAddr;
+use rackbar_model::{MacAddr, Timestamp};
 
 use crate::seat::{BootDevice, Identity};
 
@@ -186,6 +186,8 @@ pub struct MachineConfig {
     pub display: bool,
     /// A watchdog, Intel's 6300ESB, which resets the machine.
     pub watchdog: bool,
+    /// What its clock shows when it is switched on; `None`: the time.
+    pub clock: Option<Timestamp>,
     /// Order of the boot device classes.
     pub boot_order: Vec<BootDevice>,
 }

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rackbar_model::Timestamp;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -198,6 +199,29 @@ impl Machine {
             .filter(|drive| drive.get("device").and_then(serde_json::Value::as_str) == Some(&name))
             .find_map(|drive| drive.pointer("/stats/wr_bytes")?.as_u64())
             .ok_or_else(|| io::Error::other(format!("{} has no disk {disk}", self.inner.config.name)))
+    }
+
+    /// What its clock shows that runs while it is off.
+    ///
+    /// # Errors
+    /// When the machine is off, or QEMU does not tell.
+    pub async fn clock(&self) -> io::Result<Timestamp> {
+        let qmp = self.qmp().await.ok_or_else(|| io::Error::other("the machine is off"))?;
+        let asked = json!({ "path": "/machine", "property": "rtc-time" });
+        let told = qmp.execute("qom-get", asked).await?;
+        // `struct tm` (C, 7.27.1): years since 1900, months since January.
+        let part = |name: &str| told.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
+        let text = format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+            part("tm_year") + 1900,
+            part("tm_mon") + 1,
+            part("tm_mday"),
+            part("tm_hour"),
+            part("tm_min"),
+            part("tm_sec")
+        );
+        text.parse()
+            .map_err(|_| io::Error::other(format!("QEMU tells no time: {told}")))
     }
 
     /// Waits until the machine is in a state.

@@ -131,6 +131,7 @@ impl Appliance {
             tpm: false,
             display: file.display,
             watchdog: file.watchdog,
+            clock: None,
             boot_order: match file.medium {
                 Medium::IsoCd => vec![BootDevice::Cdrom],
                 Medium::Ipxe => vec![BootDevice::Network],

@@ -48,6 +48,7 @@ pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&B
         tpm: file.tpm,
         display: false,
         watchdog: false,
+        clock: file.clock,
         boot_order: file.boot.clone(),
     };
     let machine = Machine::new(config, rack.governor.clone())?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use rackbar_model::Timestamp;
 use serde::Deserialize;
 
 use super::hardware;
@@ -206,6 +207,8 @@ pub struct NodeFile {
     /// How many of them are threads of one core.
     #[serde(default = "one")]
     pub threads: u32,
+    /// What its clock shows when it is switched on, as `2001-09-09T01:46:40Z`; the time when left out.
+    pub clock: Option<Timestamp>,
     /// SMBIOS UUID; made from the name when left out. Two nodes may share one: that happens on real boards.
     pub uuid: Option<String>,
     /// SMBIOS system serial number; made from the name when left out.
