@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rackbar_model::Digest;
 use rackbar_plan::{Run, RunId, RunState, Stand};
 use rackbar_scenarios::cli::Cli;
 use rackbar_scenarios::install::{self, Image, PlanRequest, READY, commit_all, is_ready, until_done};
@@ -341,7 +340,7 @@ pub(crate) fn done(run: &Run, kind: &str) -> Result<String> {
 }
 
 /// Waits until an action of this kind is under way, `done` per cent of it.
-async fn until_under_way(stage: &Stage, id: RunId, kind: &str, percent: u64) -> Result<()> {
+pub(crate) async fn until_under_way(stage: &Stage, id: RunId, kind: &str, percent: u64) -> Result<()> {
     let there = || async {
         let run = stage.api.run(id).await.map_err(|error| format!("{error:#}"))?;
         let is_there = |(name, stand): (&rackbar_plan::ActionId, &Stand)| match stand {
@@ -358,62 +357,6 @@ async fn until_under_way(stage: &Stage, id: RunId, kind: &str, percent: u64) -> 
         }
     };
     eventually(&format!("{kind} is under way"), Duration::from_secs(240), there).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_power_cut_in_the_middle_of_writing_recovers() -> Result<()> {
-    let stage = prepared(&["n1"], |_| {}, "version = 1\n").await?;
-    stage.api.upload(&install::light_image()?).await?;
-    let name = stage.node("n1").await?.context("known")?.name;
-    let cli = Cli::new(&stage).await?;
-    operator::installs_simply(&cli, &name).await?;
-    let run = stage.node("n1").await?.context("known")?.run;
-    let id = RunId(run.context("it is worked on")?);
-    until_under_way(&stage, id, "/os.write", 30).await?;
-    let machine = stage.rack.node("n1").context("n1")?;
-    machine.machine.cut_power().await?;
-    // Nobody takes away meanwhile what the run began with, or puts something else in its place.
-    let (folder, began_with) = (tempfile::tempdir()?, install::light_image()?);
-    let refused = cli.run(&["os", "remove", "debian-12"], operator::SOON).await;
-    let words = format!("{:#}", refused.err().context("an image was removed from under a run")?);
-    ensure!(words.contains("debian-12") && words.contains("run"), "{words}");
-    let refused = stage.api.upload(&another(folder.path(), &began_with)?).await;
-    let words = format!("{:#}", refused.err().context("an image was replaced under a run")?);
-    ensure!(words.contains("409") && words.contains("remove it first"), "{words}");
-    let run = until_done(&stage.api, id, READY).await?;
-    all_ready(&stage, &["n1"]).await?;
-    let installed = stage
-        .node("n1")
-        .await?
-        .context("known")?
-        .installed
-        .context("installed")?;
-    ensure!(
-        installed.sha256 == began_with.sha256,
-        "the machine has {} in place of what its plan was made for",
-        installed.sha256
-    );
-    let written = run.actions.iter().find(|(name, _)| name.0.ends_with("/os.write"));
-    let Some((_, Stand::Done { tries, .. })) = written else {
-        anyhow::bail!("os.write stands as {written:?}");
-    };
-    println!("ready after a power cut; the image was written in {tries} tries");
-    stage.end().await;
-    Ok(())
-}
-
-/// An image of the same name that boots nothing: whoever gets it is not ready.
-fn another(folder: &std::path::Path, image: &Image) -> Result<Image> {
-    let mut raw = vec![0; 1 << 20];
-    raw[510..512].copy_from_slice(&[0x55, 0xaa]);
-    let path = folder.join("another.img");
-    std::fs::write(&path, &raw)?;
-    let sha256 = Digest(rackbar_trust::sha256(&raw));
-    Ok(Image {
-        path,
-        sha256,
-        ..image.clone()
-    })
 }
 
 /// The machines of [`SITE`] are for something else now, and their system belongs on the other disk.
@@ -543,57 +486,6 @@ async fn a_cloud_image_takes_its_nocloud_seed_and_is_ready() -> Result<()> {
     all_ready(&stage, &["n1"]).await?;
     stage.end().await;
     Ok(())
-}
-
-/// The kinds of action at whose begin the appliance loses its power, in the order of the graph.
-const BOUNDARIES: [&str; 5] = ["/disk.erase", "/os.write", "/os.setup", "/restart", "/verify"];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_appliance_killed_at_action_boundaries_still_brings_the_rack_to_ready() -> Result<()> {
-    let stage = prepared(&["n1"], |_| {}, SITE).await?;
-    let (_, id) = commit_all(&stage.api).await?;
-    let mut cuts = 0;
-    for kind in BOUNDARIES {
-        if !reached(&stage, id, kind).await? {
-            continue;
-        }
-        stage.appliance.machine.cut_power().await?;
-        stage
-            .start_appliance()
-            .await
-            .with_context(|| format!("after the cut at {kind}"))?;
-        cuts += 1;
-    }
-    let run = until_done(&stage.api, id, READY).await?;
-    ensure!(cuts >= 3, "only {cuts} power cuts hit the run");
-    all_ready(&stage, &["n1"]).await?;
-    let lost = run
-        .plan
-        .actions
-        .iter()
-        .filter(|action| !run.actions.contains_key(&action.id));
-    ensure!(lost.count() == 0, "an action was lost: {run:#?}");
-    println!("{cuts} power cuts of the appliance during one run, and ready");
-    stage.end().await;
-    Ok(())
-}
-
-/// Waits until an action of this kind has begun. False when it had ended before anybody looked.
-async fn reached(stage: &Stage, id: RunId, kind: &str) -> Result<bool> {
-    let begun = || async {
-        let run = stage.api.run(id).await.map_err(|error| format!("{error:#}"))?;
-        let stand = run
-            .actions
-            .iter()
-            .find(|(name, _)| name.0.ends_with(kind))
-            .map(|(_, stand)| stand);
-        match stand {
-            Some(Stand::Running(_)) => Ok(true),
-            Some(Stand::Waiting | Stand::Again { .. }) if run.state == RunState::Going => Err(in_short(&run)),
-            _ => Ok(false),
-        }
-    };
-    eventually(&format!("{kind} begins"), Duration::from_secs(300), begun).await
 }
 
 fn in_short(run: &Run) -> String {

@@ -29,3 +29,4 @@ mod seen;
 mod shipped;
 mod storage;
 mod trunk;
+mod writing;

@@ -184,6 +184,42 @@ async fn faults_hold_lose_and_cut() {
     assert_eq!(next(&b).await, frame(BROADCAST, mac(1), b"again"));
 }
 
+/// What a host gets of a text that another gives on this port.
+async fn fetched(server: &Host, client: &Host, port: u16, text: &'static [u8]) -> Vec<u8> {
+    let mut listener = server.listen(port, 4).unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(text).await.unwrap();
+        stream.shutdown().await.unwrap();
+    });
+    let mut stream = client
+        .connect(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), port))
+        .await
+        .unwrap();
+    let mut got = Vec::new();
+    timeout(DEADLINE, stream.read_to_end(&mut got)).await.unwrap().unwrap();
+    got
+}
+
+#[tokio::test]
+async fn one_bit_from_a_web_server_is_another_and_tcp_does_not_notice() {
+    let text = vec![0x55; 100_000].leak();
+    let switch = switch();
+    let (server, client) = (host(&switch, 1, 10), host(&switch, 2, 10));
+    switch.set_fault(client.port(), Fault::flips_after(50_000));
+    assert_eq!(fetched(&server, &client, 8080, text).await, text, "another port's");
+    let got = fetched(&server, &client, 80, text).await;
+    let other: Vec<usize> = (0..text.len()).filter(|at| got.get(*at) != text.get(*at)).collect();
+    assert_eq!((got.len(), other), (text.len(), vec![50_000]));
+    assert_eq!(got[50_000], 0x54);
+    let counters = switch.counters(client.port());
+    assert_eq!(
+        (counters.garbled, counters.lost),
+        (1, 0),
+        "once, and nothing was sent again"
+    );
+}
+
 #[tokio::test]
 async fn hosts_talk_tcp_and_udp_and_the_relay_reaches_them() -> io::Result<()> {
     let switch = switch();

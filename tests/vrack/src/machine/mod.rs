@@ -23,7 +23,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use config::{Disk, DiskBus, Firmware, MachineConfig, MemoryModules, Nic, NicModel, Processors, Wire};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, sparse_copy};
 
 use crate::console::Console;
 use crate::qmp::{Event, Qmp};

@@ -120,7 +120,10 @@ impl Machine {
 }
 
 /// Copies only what a file holds: disk images here are mostly holes.
-fn sparse_copy(from: &Path, to: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn sparse_copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut source = File::open(from)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", from.display())))?;
     let mut target = File::create(to)?;

@@ -429,21 +429,30 @@ fn deliver(port: &PortState, vlan: u16, data: &Arc<[u8]>, delay: Duration, now: 
         return port.block();
     }
     let Some(held) = port.suffer() else { return };
-    if port.faulty.load(Relaxed) && locked(&port.fault).fault.no_proxy_offers && fault::is_proxy_offer(data) {
+    let Some(data) = arrives(port, data) else {
         port.tally.lost.fetch_add(1, Relaxed);
         return;
-    }
-    port.record(Direction::Out, tag, vlan, data);
+    };
+    port.record(Direction::Out, tag, vlan, &data);
     let delay = delay + held;
     let due = (!delay.is_zero()).then(|| now + delay);
-    send(
-        port,
-        Frame {
-            tag,
-            data: Arc::clone(data),
-        },
-        due,
-    );
+    send(port, Frame { tag, data }, due);
+}
+
+/// What arrives of a frame at the device, as far as that depends on what is in it; `None` when it does not.
+fn arrives(port: &PortState, data: &Arc<[u8]>) -> Option<Arc<[u8]>> {
+    if !port.faulty.load(Relaxed) {
+        return Some(Arc::clone(data));
+    }
+    let mut state = locked(&port.fault);
+    if state.fault.no_proxy_offers && fault::is_proxy_offer(data) {
+        return None;
+    }
+    let Some(other) = state.garbles(data) else {
+        return Some(Arc::clone(data));
+    };
+    port.tally.garbled.fetch_add(1, Relaxed);
+    Some(other)
 }
 
 fn send(port: &PortState, frame: Frame, due: Option<Instant>) {

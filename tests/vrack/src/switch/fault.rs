@@ -1,6 +1,9 @@
 //! How a link misbehaves. Loss is drawn from a seeded generator, so a run can be repeated.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::flip;
 
 /// What is wrong with a link, both directions alike.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -16,6 +19,9 @@ pub struct Fault {
     pub cut: bool,
     /// DHCP answers without an address (ProxyDHCP) do not reach the device: firmware that ignores them.
     pub no_proxy_offers: bool,
+    /// One bit of what the device gets from web servers over plain HTTP (TCP port 80, IPv4) is another, once: of the octet
+    /// after so many. Checksums fit all the same.
+    pub flips_after: Option<u64>,
 }
 
 impl Fault {
@@ -40,6 +46,14 @@ impl Fault {
     pub fn no_proxy_offers() -> Self {
         Self {
             no_proxy_offers: true,
+            ..Self::default()
+        }
+    }
+
+    /// A line on which one bit is another, after so many octets from web servers.
+    pub fn flips_after(octets: u64) -> Self {
+        Self {
+            flips_after: Some(octets),
             ..Self::default()
         }
     }
@@ -69,6 +83,9 @@ impl Fault {
         if self.no_proxy_offers {
             words.push("no proxy offers".to_owned());
         }
+        if let Some(octets) = self.flips_after {
+            words.push(format!("one bit another after {octets} octets by HTTP"));
+        }
         if words.is_empty() {
             words.push("no fault".to_owned());
         }
@@ -81,6 +98,9 @@ impl Fault {
 pub(super) struct FaultState {
     pub(super) fault: Fault,
     random: u64,
+    /// Octets from web servers that passed while one bit of them was still to be another.
+    passed: u64,
+    flipped: bool,
 }
 
 impl FaultState {
@@ -88,7 +108,19 @@ impl FaultState {
         Self {
             fault,
             random: fault.seed,
+            passed: 0,
+            flipped: false,
         }
+    }
+
+    /// What arrives in place of a frame to the device, where that is not what was sent.
+    pub(super) fn garbles(&mut self, frame: &[u8]) -> Option<Arc<[u8]>> {
+        let after = self.fault.flips_after.filter(|_| !self.flipped)?;
+        let at = usize::try_from(after.saturating_sub(self.passed)).ok()?;
+        self.passed = self.passed.saturating_add(flip::carried(frame) as u64);
+        let arrived = flip::flipped(frame, at)?;
+        self.flipped = true;
+        Some(arrived.into())
     }
 
     /// Draws whether this frame is lost.

@@ -9,6 +9,7 @@ mod capture;
 mod fabric;
 mod fault;
 mod fdb;
+mod flip;
 mod lacp;
 mod lag;
 mod link;

@@ -30,6 +30,8 @@ pub struct Counters {
     pub overflowed: u64,
     /// Frames a fault took.
     pub lost: u64,
+    /// Frames to the device of which a fault made others.
+    pub garbled: u64,
 }
 
 #[derive(Default)]
@@ -42,6 +44,7 @@ pub(super) struct Tally {
     pub(super) blocked: AtomicU64,
     pub(super) overflowed: AtomicU64,
     pub(super) lost: AtomicU64,
+    pub(super) garbled: AtomicU64,
 }
 
 impl Tally {
@@ -56,6 +59,7 @@ impl Tally {
             blocked: read(&self.blocked),
             overflowed: read(&self.overflowed),
             lost: read(&self.lost),
+            garbled: read(&self.garbled),
         }
     }
 }
