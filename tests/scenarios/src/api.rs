@@ -12,9 +12,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use rackbar_model::{Event, Lease, Node, NodeId};
 use ring::digest::{SHA256, digest};
@@ -263,27 +263,105 @@ impl Api {
         limit: Duration,
     ) -> Result<(u16, Bytes)> {
         let exchange = async {
-            let tcp = TcpStream::connect(self.address).await?;
-            let name = ServerName::IpAddress(self.address.ip().into());
-            let tls = self.tls.connect(name, tcp).await?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
-            // Ends with the sender; its error, if any, is also the request's.
-            tokio::spawn(connection);
-            let mut request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header("host", self.address.to_string())
-                .header("authorization", format!("Bearer {}", self.token));
-            for (name, value) in headers {
-                request = request.header(*name, value);
-            }
-            let response = sender.send_request(request.body(body)?).await?;
+            let Answering {
+                response,
+                sender: _sender,
+            } = self.ask(method, path, headers, body).await?;
             let status = response.status().as_u16();
             Ok((status, response.into_body().collect().await?.to_bytes()))
         };
         tokio::time::timeout(limit, exchange)
             .await
             .with_context(|| format!("{} did not answer", self.address))?
+    }
+
+    /// A request on a connection of its own, as far as the head of its answer.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: UnsyncBoxBody<Bytes, std::io::Error>,
+    ) -> Result<Answering> {
+        let tcp = TcpStream::connect(self.address).await?;
+        let name = ServerName::IpAddress(self.address.ip().into());
+        let tls = self.tls.connect(name, tcp).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await?;
+        // Ends with the sender; its error, if any, is also the request's.
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", self.address.to_string())
+            .header("authorization", format!("Bearer {}", self.token));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = sender.send_request(request.body(body)?).await?;
+        Ok(Answering { response, sender })
+    }
+
+    /// Follows the appliance's events: those after one, and then as they happen; without one, those that happen from now on.
+    ///
+    /// # Errors
+    /// When the appliance does not answer, or refuses.
+    pub async fn follow(&self, after: Option<u64>) -> Result<Live> {
+        let after = after.map(|after| format!("?after={after}")).unwrap_or_default();
+        let path = format!("/api/v1/events/stream{after}");
+        let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+        let answer = tokio::time::timeout(LIMIT, self.ask(Method::GET, &path, &[], body)).await;
+        let Answering { response, sender } = answer.with_context(|| format!("{} did not answer", self.address))??;
+        ensure!(response.status() == 200, "GET {path}: {}", response.status());
+        Ok(Live {
+            body: response.into_body(),
+            _sender: sender,
+            come: Vec::new(),
+        })
+    }
+}
+
+/// An answer whose body is on its way, over a connection that lasts as long as its sender.
+struct Answering {
+    response: Response<Incoming>,
+    sender: http1::SendRequest<UnsyncBoxBody<Bytes, std::io::Error>>,
+}
+
+/// Events as they happen (Server-Sent Events).
+pub struct Live {
+    body: Incoming,
+    _sender: http1::SendRequest<UnsyncBoxBody<Bytes, std::io::Error>>,
+    /// What came and was not taken yet.
+    come: Vec<u8>,
+}
+
+impl Live {
+    /// The next event; waits until there is one.
+    ///
+    /// # Errors
+    /// When the appliance ends the stream, or goes.
+    pub async fn next(&mut self) -> Result<Worded> {
+        loop {
+            if let Some(event) = self.taken()? {
+                return Ok(event);
+            }
+            let frame = self.body.frame().await.context("the appliance ended its events")?;
+            if let Some(data) = frame.context("the appliance's events")?.data_ref() {
+                self.come.extend_from_slice(data);
+            }
+        }
+    }
+
+    /// The first event that came whole; what is none (a sign of life) is passed over.
+    fn taken(&mut self) -> Result<Option<Worded>> {
+        while let Some(end) = self.come.windows(2).position(|two| two == b"\n\n") {
+            let block: Vec<u8> = self.come.drain(..end + 2).collect();
+            let text = String::from_utf8_lossy(&block);
+            if let Some(data) = text.lines().find_map(|line| line.strip_prefix("data:")) {
+                let event = serde_json::from_str(data).with_context(|| format!("reading the event {data}"))?;
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -11,6 +11,7 @@ mod https;
 mod install;
 mod installer;
 mod ipxe;
+mod killed;
 mod local_disk;
 mod media;
 mod mirror;
