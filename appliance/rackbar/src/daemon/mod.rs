@@ -65,7 +65,7 @@ use profiles::ProfileDoor;
 use registrations::Registrations;
 use resolv::Resolv;
 use services::{Ports, Services, status};
-use setup::{anew, check, credentials, open_store, place, start_log};
+use setup::{anew, check, give_logins, open_store, place, start_log};
 use site::Site;
 use source::{Loaded, Source};
 use storage::Storage;
@@ -192,6 +192,8 @@ impl Daemon {
         read.told.into_iter().for_each(|event| rack.event(None, event));
         let profiles = ProfileDoor::new(read.list, site.signer.clone());
         let devices = Arc::new(Devices::new(Vec::new(), read.profiles, store.clone()).of(&rack));
+        // Before anybody asks a BMC: machines that are known are looked at, and runs taken up, at once.
+        give_logins(&devices, &rack, &config);
         let access = Arc::new(Access::open(store.clone())?);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -352,9 +354,6 @@ impl Daemon {
                 tracing::error!(error = format!("{error:#}"), "the certificate could not be made");
             }
         });
-        let accepted = self.config.bmc.accept_certificates.clone();
-        self.devices
-            .set_credentials(credentials(&self.rack, &self.config), accepted);
         self.admit();
         loaded.keep(&self.store);
         loaded.events.into_iter().for_each(|event| self.rack.event(None, event));
@@ -518,6 +517,7 @@ impl Daemon {
             self.placed = place(&self.options, &mut self.networks, &loaded.config);
         }
         self.config = loaded.config.clone();
+        give_logins(&self.devices, &self.rack, &self.config);
         self.in_force(loaded).await;
     }
 

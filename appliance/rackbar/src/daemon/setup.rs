@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use rackbar_model::{EventKind, Severity};
-use rackbar_orchestrator::Rack;
+use rackbar_orchestrator::{Devices, Rack};
 use rackbar_services::EventSink as _;
 use rackbar_store::{Store, StoreError};
 use tokio::task::block_in_place;
@@ -68,8 +68,13 @@ pub(super) fn open_store(folder: &Path) -> Result<(Store, Vec<EventKind>)> {
     ))
 }
 
+/// Has BMCs asked with the logins of a configuration from now on.
+pub(super) fn give_logins(devices: &Devices, rack: &Rack, config: &Config) {
+    devices.set_credentials(credentials(rack, config), config.bmc.accept_certificates.clone());
+}
+
 /// The configured credentials, with passwords read from their files.
-pub(super) fn credentials(rack: &Rack, config: &Config) -> Vec<rackbar_devices::Credentials> {
+fn credentials(rack: &Rack, config: &Config) -> Vec<rackbar_devices::Credentials> {
     let mut found = Vec::new();
     for one in &config.bmc.credentials {
         let password = match &one.password {
