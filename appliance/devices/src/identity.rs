@@ -102,19 +102,6 @@ pub struct BootOption {
     pub enabled: bool,
 }
 
-/// A user of a BMC, as IPMI numbers them.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BmcUser {
-    /// Slot.
-    pub slot: u8,
-    /// Name.
-    pub name: String,
-    /// May log in.
-    pub enabled: bool,
-    /// May do everything.
-    pub administrator: bool,
-}
-
 /// Network settings of a BMC.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LanSettings {

@@ -12,6 +12,7 @@
 //!
 //! Differences between makers are data (`rackbar-hw-profiles`); no maker's name stands in this code.
 
+mod account;
 mod address;
 mod bios;
 mod bmc;
@@ -27,6 +28,7 @@ mod tls;
 
 use std::time::Duration;
 
+pub use account::{AccountChange, AccountRole, BmcAccount, NewAccount};
 pub use address::{BmcAddress, Credentials, Fingerprint, ParseFingerprintError};
 pub use bios::{Applies, BiosAttribute, BiosAttributes, BiosKind, BiosRule, Staged};
 pub use bmc::{Bmc, Capability, Choice, Turn};
@@ -34,7 +36,7 @@ pub use budget::Budget;
 pub use console::SolStream;
 pub use error::{Cause, Error, Interface};
 pub use health::{Health, HealthState, LogLine, Sensor};
-pub use identity::{BmcIdentity, BmcUser, BootOption, BootOverride, BootTarget, LanSettings, MediaDrive};
+pub use identity::{BmcIdentity, BootOption, BootOverride, BootTarget, LanSettings, MediaDrive};
 pub use probe::{IpmiPresence, ProbeReport, RedfishRoot, probe};
 pub use rackbar_hw_profiles::{Applied as AppliedProfile, Profiles, look as look_at_profile};
 

@@ -12,8 +12,8 @@ use crate::error::{Error, Interface};
 use crate::ipmi::Ipmi;
 use crate::redfish::Redfish;
 use crate::{
-    BiosAttributes, BmcIdentity, BmcUser, BootOption, BootOverride, BootTarget, Health, LanSettings, LogLine,
-    MediaDrive, Sensor, Staged,
+    AccountChange, BiosAttributes, BmcAccount, BmcIdentity, BootOption, BootOverride, BootTarget, Health, LanSettings,
+    LogLine, MediaDrive, Sensor, Staged,
 };
 
 /// What a BMC can be asked for, as far as the choice of a way goes.
@@ -83,7 +83,8 @@ pub(super) enum Ask {
     Sensors,
     EventLog(usize),
     Health,
-    Users,
+    Accounts,
+    Account(AccountChange),
     Lan,
     SetLan(LanSettings),
     Clock,
@@ -96,6 +97,7 @@ impl fmt::Debug for Ask {
         match self {
             Self::Power(button) => write!(f, "power: {button:?}"),
             Self::Password(user, _) => write!(f, "password of {user}"),
+            Self::Account(change) => write!(f, "account {}", change.name()),
             other => write!(f, "{:?}", other.capability()),
         }
     }
@@ -109,7 +111,7 @@ impl Ask {
             Self::GetBoot | Self::SetBoot(..) | Self::BootUrl(_) => Capability::BootOnce,
             Self::BootOrder | Self::BootFirst(..) => Capability::BootOrder,
             Self::Bios | Self::StageBios(_) | Self::StagedBios => Capability::Bios,
-            Self::Password(..) | Self::Users => Capability::Accounts,
+            Self::Password(..) | Self::Accounts | Self::Account(_) => Capability::Accounts,
             Self::Media | Self::InsertMedia(_) | Self::EjectMedia => Capability::Media,
             Self::Sensors | Self::Health => Capability::Sensors,
             Self::EventLog(_) => Capability::EventLog,
@@ -133,12 +135,14 @@ impl Ask {
         )
     }
 
-    /// Done twice it is as done once. A machine that is reset twice is not; and who set a password and asks again with the
-    /// old one is a stranger.
+    /// Done twice it is as done once. A machine that is reset twice is not; who set a password and asks again with the
+    /// old one is a stranger; and an account that was made is refused the second time.
     pub(super) const fn may_be_repeated(&self) -> bool {
         !matches!(
             self,
-            Self::Power(Button::Shutdown | Button::Cycle | Button::Reset) | Self::Password(..)
+            Self::Power(Button::Shutdown | Button::Cycle | Button::Reset)
+                | Self::Password(..)
+                | Self::Account(AccountChange::Add(_) | AccountChange::Remove(_))
         )
     }
 
@@ -146,7 +150,7 @@ impl Ask {
     pub(super) const fn needs_quirks(&self) -> bool {
         !matches!(
             self,
-            Self::PowerState | Self::GetBoot | Self::Users | Self::Lan | Self::SetLan(_)
+            Self::PowerState | Self::GetBoot | Self::Accounts | Self::Lan | Self::SetLan(_)
         )
     }
 }
@@ -176,7 +180,7 @@ pub(super) enum Answer {
     Sensors(Vec<Sensor>),
     Log(Vec<LogLine>),
     Health(Health),
-    Users(Vec<BmcUser>),
+    Accounts(Vec<BmcAccount>),
     Lan(LanSettings),
     /// `None`: nobody set it since the BMC started.
     Clock(Option<Timestamp>),
@@ -217,8 +221,10 @@ impl Ways {
             Ask::Health => Answer::Health(way.health().await?),
             Ask::Clock => Answer::Clock(way.clock().await?),
             Ask::SetClock(now) => way.set_clock(*now).await.map(|()| done)?,
+            Ask::Accounts => Answer::Accounts(way.accounts().await?),
+            Ask::Account(change) => way.change_account(change).await.map(|()| done)?,
             // Through the oldest interface, which all of them still have.
-            Ask::Users | Ask::Lan | Ask::SetLan(_) => return Err(way.leaves_to_ipmi(&format!("{ask:?}"))),
+            Ask::Lan | Ask::SetLan(_) => return Err(way.leaves_to_ipmi(&format!("{ask:?}"))),
         })
     }
 
@@ -236,7 +242,8 @@ impl Ways {
             Ask::Sensors => Answer::Sensors(way.sensors().await?),
             Ask::EventLog(limit) => Answer::Log(way.event_log(*limit).await?),
             Ask::Health => Answer::Health(way.health().await?),
-            Ask::Users => Answer::Users(way.users().await?),
+            Ask::Accounts => Answer::Accounts(way.accounts().await?),
+            Ask::Account(change) => way.change_account(change).await.map(|()| done)?,
             Ask::Lan => Answer::Lan(way.lan().await?),
             Ask::SetLan(wanted) => way.set_lan(wanted).await.map(|()| done)?,
             Ask::Clock => Answer::Clock(way.clock().await?),

@@ -11,8 +11,8 @@ use crate::error::{Cause, Error, Interface};
 use crate::ipmi::Ipmi;
 use crate::redfish::Redfish;
 use crate::{
-    BiosAttributes, BmcUser, BootOption, BootTarget, Credentials, Health, LanSettings, LogLine, MediaDrive, Sensor,
-    SolStream, Staged,
+    AccountChange, BiosAttributes, BmcAccount, BootOption, BootTarget, Credentials, Health, LanSettings, LogLine,
+    MediaDrive, Sensor, SolStream, Staged,
 };
 
 /// Takes the one answer that fits, or says that another came.
@@ -194,12 +194,24 @@ impl Bmc {
         self.ask(Ask::SetClock(now)).await.map(drop)
     }
 
-    /// The users by their IPMI slots. IPMI alone.
+    /// The accounts, by their numbers in the BMC; empty slots are left out.
     ///
     /// # Errors
-    /// As [`Self::identify`].
-    pub async fn users(&self) -> Result<Vec<BmcUser>, Error> {
-        expect!(self, Ask::Users, Answer::Users)
+    /// As [`Self::identify`], or [`Cause::Unsupported`] where neither way tells them.
+    pub async fn accounts(&self) -> Result<Vec<BmcAccount>, Error> {
+        expect!(self, Ask::Accounts, Answer::Accounts)
+    }
+
+    /// Makes, enables, disables or removes an account, and reads that back. An account that was made has also proven
+    /// its password; one that does not is taken away again. Over Redfish (DSP0268 `ManagerAccount`) or IPMI (sections
+    /// 22.26 to 22.30). What is so already is no change.
+    ///
+    /// # Errors
+    /// As [`Self::accounts`]; [`Cause::NotAllowed`], and nothing sent, where the account is the one that this BMC is
+    /// spoken to with or the last administrator that can log in, or where it cannot be made; [`Cause::NotSeen`] when the
+    /// BMC took the change but does not show it. After [`Cause::Unanswered`] it may have been carried out.
+    pub async fn change_account(&self, change: &AccountChange) -> Result<(), Error> {
+        self.ask(Ask::Account(change.clone())).await.map(drop)
     }
 
     /// The BMC's own network settings. IPMI alone.

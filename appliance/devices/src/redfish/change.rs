@@ -24,17 +24,22 @@ impl Redfish {
         self.follow(&format!("POST {path}"), reply).await
     }
 
-    /// Changes a resource, guarded by its entity tag: read, then `If-Match`. When somebody changed it in between
+    /// As [`Self::guarded`], with PATCH.
+    pub(super) async fn patch_only(&mut self, path: &str, body: &Value) -> Result<Reply, Error> {
+        self.guarded(&Method::PATCH, path, Some(body)).await
+    }
+
+    /// Changes or removes a resource, guarded by its entity tag: read, then `If-Match`. When somebody changed it in between
     /// (412) it is read anew; firmware that gives a weak tag and takes only strong ones (RFC 9110 section 8.8.3 lets it
     /// compare strongly) then gets it without the `W/`. A BMC that wants a tag (428) but gives none gets `*`.
-    pub(super) async fn patch_only(&mut self, path: &str, body: &Value) -> Result<Reply, Error> {
+    pub(super) async fn guarded(&mut self, method: &Method, path: &str, body: Option<&Value>) -> Result<Reply, Error> {
         let mut tag = if self.quirks.etag_broken {
             None
         } else {
             self.tag(path).await?
         };
         for attempt in 0..TAGS {
-            let refused = match self.request(&Method::PATCH, path, tag.clone(), Some(body)).await {
+            let refused = match self.request(method, path, tag.clone(), body).await {
                 Err(Error {
                     cause: Cause::Refused { code, .. },
                     ..
@@ -56,7 +61,7 @@ impl Redfish {
         let words =
             "the entity tag is refused again and again; if this firmware always does, its profile needs etag_broken";
         Err(self.error(
-            format!("PATCH {path}"),
+            format!("{method} {path}"),
             Cause::Refused {
                 code: 412,
                 message: words.to_owned(),
@@ -93,7 +98,7 @@ impl Redfish {
     /// Follows a 202 (DSP0266 section 12.1.2): the task monitor answers 202 until the end, or the body is a task whose
     /// state tells. The change was taken: a BMC that is silent or busy now is asked again, and whatever is not seen in
     /// the end must not look as if nothing had begun.
-    async fn follow(&mut self, name: &str, reply: Reply) -> Result<(), Error> {
+    pub(super) async fn follow(&mut self, name: &str, reply: Reply) -> Result<(), Error> {
         let Some(monitor) = monitor(&reply) else { return Ok(()) };
         let start = Instant::now();
         loop {

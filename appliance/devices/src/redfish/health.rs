@@ -145,12 +145,7 @@ impl Redfish {
                     _ => lines.extend(line(&member)),
                 }
             }
-            let pointer = page
-                .get("Members@odata.nextLink")
-                .or_else(|| page.get("@odata.nextLink"));
-            next = pointer
-                .and_then(|next| next.as_str().or_else(|| next.get("@odata.id")?.as_str()))
-                .and_then(view::own_path);
+            next = view::next_page(&page);
         }
         lines.extend(self.linked(links, limit).await?);
         Ok(lines)

@@ -55,7 +55,7 @@ impl Http {
         }
     }
 
-    pub(crate) fn pin(&self) -> &Pin {
+    pub(crate) const fn pin(&self) -> &Arc<Pin> {
         &self.pin
     }
 

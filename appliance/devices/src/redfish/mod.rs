@@ -4,7 +4,7 @@
 //!  http      one connection           login     sessions, Basic authentication
 //!  change    PATCH with entity tags, actions, tasks
 //!  system    identity, power, one-time boot      order     the lasting boot order, HTTP boot
-//!  firmware  BIOS attributes          account   passwords        media    virtual media
+//!  firmware  BIOS attributes          account   accounts         media    virtual media
 //!  health    sensors, event logs      view      reading JSON that may be of any shape
 //! ```
 
@@ -70,6 +70,13 @@ impl Redfish {
             system: None,
             rules: None,
         }
+    }
+
+    /// The same BMC for somebody else, over a connection of its own.
+    fn twin(&self, credentials: Credentials) -> Self {
+        let mut twin = Self::new(self.address, self.timing, credentials, Arc::clone(self.http.pin()));
+        twin.treat(self.quirks.clone());
+        twin
     }
 
     /// Treats this BMC as its profiles say, from now on.

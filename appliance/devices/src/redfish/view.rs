@@ -44,6 +44,14 @@ pub(crate) fn members(collection: &Value) -> Vec<String> {
     members.filter_map(|member| link(member, "")).collect()
 }
 
+/// Path of the page after this one of a collection (DSP0266, "Members@odata.nextLink"); old firmware leaves the first word out.
+pub(crate) fn next_page(collection: &Value) -> Option<String> {
+    let next = collection
+        .get("Members@odata.nextLink")
+        .or_else(|| collection.get("@odata.nextLink"))?;
+    own_path(next.as_str().or_else(|| next.get("@odata.id")?.as_str())?)
+}
+
 /// The power state. States in between count as the one they leave: "PoweringOn" is not on yet.
 pub(crate) fn power(system: &Value) -> PowerState {
     match system

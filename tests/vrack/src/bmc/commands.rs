@@ -10,7 +10,7 @@ use rackbar_ipmi::command::user::{
     AuthCapabilities, ChannelInfo, PasswordAction, SetPassword, THIS_CHANNEL, UserAccess, decode_name,
 };
 use rackbar_ipmi::command::{number, user};
-use rackbar_ipmi::{Completion, NetFn, Privilege, Request, Response, Secret};
+use rackbar_ipmi::{Completion, NetFn, Privilege, Request, Response};
 use rackbar_model::MacAddr;
 
 use super::sensors::SENSORS;
@@ -270,13 +270,7 @@ fn users(state: &BmcState, command: u8, data: &[u8]) -> Data {
                 inner.accounts.remove(&slot);
                 return Ok(Vec::new());
             }
-            let fresh = Account {
-                name: name.clone(),
-                password: Secret::from_padded(&[]),
-                enabled: false,
-                privilege: Privilege::User,
-            };
-            inner.accounts.entry(slot).or_insert(fresh).name = name;
+            inner.accounts.entry(slot).or_insert_with(Account::nobody).name = name;
             Ok(Vec::new())
         }
         number::SET_USER_PASSWORD => set_password(state, data),
@@ -286,6 +280,10 @@ fn users(state: &BmcState, command: u8, data: &[u8]) -> Data {
 
 fn set_password(state: &BmcState, data: &[u8]) -> Data {
     let wanted = sound(SetPassword::decode(data))?;
+    let kept = state.kept(wanted.password.clone());
+    if wanted.action == PasswordAction::Test && state.faults().no_password_test {
+        return Err(Completion::INVALID_FIELD);
+    }
     let mut inner = state.inner();
     let account = inner.accounts.get_mut(&wanted.user).ok_or(Completion::NOT_PRESENT)?;
     match wanted.action {
@@ -295,7 +293,7 @@ fn set_password(state: &BmcState, data: &[u8]) -> Data {
         PasswordAction::Set if wanted.password.padded().get(SHORTEST - 1) == Some(&0) => {
             return Err(Completion::INVALID_FIELD);
         }
-        PasswordAction::Set => account.password = wanted.password,
+        PasswordAction::Set => account.password = kept,
         // 80h: the password does not fit (section 22.30).
         PasswordAction::Test if account.password.padded() != wanted.password.padded() => return Err(Completion(0x80)),
         PasswordAction::Test => {}

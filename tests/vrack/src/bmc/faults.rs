@@ -31,6 +31,15 @@ pub struct Faults {
     pub stale_etags: u32,
     /// Gives entity tags that it then does not take.
     pub wrong_etag: bool,
+    /// Gives no entity tags.
+    pub no_etags: bool,
+    /// Has fixed slots for accounts over Redfish, as IPMI has: empty ones are members without a name, nothing is posted
+    /// or deleted there.
+    pub fixed_slots: bool,
+    /// Takes passwords and keeps others.
+    pub spoils_passwords: bool,
+    /// Knows no test of a password over IPMI.
+    pub no_password_test: bool,
     /// Has no Redfish service: every path is 404.
     pub no_redfish: bool,
     /// Has no sessions: only Basic authentication works.
@@ -53,6 +62,10 @@ impl Faults {
         session_limit: None,
         stale_etags: 0,
         wrong_etag: false,
+        no_etags: false,
+        fixed_slots: false,
+        spoils_passwords: false,
+        no_password_test: false,
         no_redfish: false,
         no_sessions: false,
     };

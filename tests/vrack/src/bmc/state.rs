@@ -41,6 +41,18 @@ pub struct Account {
     pub privilege: Privilege,
 }
 
+impl Account {
+    /// What an empty slot shows.
+    pub(super) fn nobody() -> Self {
+        Self {
+            name: String::new(),
+            password: Secret::from_padded(&[]),
+            enabled: false,
+            privilege: Privilege::User,
+        }
+    }
+}
+
 /// The BMC's network settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lan {
@@ -229,6 +241,20 @@ impl BmcState {
     /// Adds or replaces an account.
     pub fn set_account(&self, slot: u8, account: Account) {
         self.inner().accounts.insert(slot, account);
+    }
+
+    /// An account, by its slot.
+    pub fn account(&self, slot: u8) -> Option<Account> {
+        self.inner().accounts.get(&slot).cloned()
+    }
+
+    /// The password that is kept of one that was set.
+    pub(super) fn kept(&self, secret: Secret) -> Secret {
+        if self.faults().spoils_passwords {
+            Secret::from_padded(b"spoilt")
+        } else {
+            secret
+        }
     }
 
     /// The network settings.

@@ -33,8 +33,14 @@ pub(super) fn is_action(path: &str) -> bool {
 }
 
 /// The changing methods a path takes, for `Allow`.
-pub(super) fn methods(path: &str) -> &'static str {
+pub(super) fn methods(path: &str, fixed_slots: bool) -> &'static str {
     let below = |parent: &str| path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'));
+    if fixed_slots && path == ACCOUNTS {
+        return "";
+    }
+    if fixed_slots && below(ACCOUNTS) {
+        return "PATCH";
+    }
     if is_action(path) || path == ACCOUNTS || path == SESSIONS {
         "POST"
     } else if below(ACCOUNTS) {
@@ -107,6 +113,9 @@ pub(super) async fn apply(state: &BmcState, method: &Method, path: &str, body: &
     }
     if *method == Method::DELETE {
         if let Some(slot) = slot(path) {
+            if state.faults().fixed_slots {
+                return None;
+            }
             return state.inner().accounts.remove(&slot).map(|_| Answer::empty());
         }
         let id: u32 = path.strip_prefix(SESSIONS)?.strip_prefix('/')?.parse().ok()?;
@@ -150,7 +159,7 @@ fn failed(error: &std::io::Error) -> Answer {
 }
 
 async fn post(state: &BmcState, path: &str, body: &Value) -> Option<Answer> {
-    if path == ACCOUNTS {
+    if path == ACCOUNTS && !state.faults().fixed_slots {
         return Some(new_account(state, body));
     }
     let (_, action) = path.rsplit_once("/Actions/").filter(|_| is_action(path))?;
@@ -363,7 +372,7 @@ fn privilege(body: &Value) -> Option<Result<Privilege, Answer>> {
     Some(known.ok_or_else(|| not_in_list(wanted, "RoleId")))
 }
 
-fn secret(body: &Value) -> Option<Result<Secret, Answer>> {
+fn secret(state: &BmcState, body: &Value) -> Option<Result<Secret, Answer>> {
     let password = text(body, "Password")?.as_bytes();
     // At most IPMI's limit; a longer one would work here and lock IPMI out.
     let words = format!(
@@ -371,6 +380,7 @@ fn secret(body: &Value) -> Option<Result<Secret, Answer>> {
         Secret::MAX
     );
     let fits = Secret::new(password).filter(|_| password.len() >= SHORTEST);
+    let fits = fits.map(|secret| state.kept(secret));
     Some(fits.ok_or_else(|| Answer::error(400, "PropertyValueFormatError", words, &["Password"])))
 }
 
@@ -383,7 +393,7 @@ fn new_account(state: &BmcState, body: &Value) -> Answer {
         Some(Err(answer)) => return answer,
         None => return missing("RoleId"),
     };
-    let password = match secret(body) {
+    let password = match secret(state, body) {
         Some(Ok(password)) => password,
         Some(Err(answer)) => return answer,
         None => return missing("Password"),
@@ -418,7 +428,9 @@ fn new_account(state: &BmcState, body: &Value) -> Answer {
 }
 
 fn patch_account(state: &BmcState, slot: u8, body: &Value) -> Option<Answer> {
-    let mut account = state.inner().accounts.get(&slot)?.clone();
+    let there = state.inner().accounts.get(&slot).cloned();
+    let empty = || state.faults().fixed_slots.then(Account::nobody);
+    let mut account = there.or_else(empty)?;
     for (key, value) in body.as_object().into_iter().flatten() {
         let changed = match key.as_str() {
             "UserName" => value.as_str().map(|name| name.clone_into(&mut account.name)),
@@ -430,7 +442,7 @@ fn patch_account(state: &BmcState, slot: u8, body: &Value) -> Option<Answer> {
                 }
                 Err(answer) => return Some(answer),
             },
-            "Password" => match secret(body)? {
+            "Password" => match secret(state, body)? {
                 Ok(password) => {
                     state.log(format!("Password of {} changed", account.name));
                     account.password = password;
@@ -444,7 +456,11 @@ fn patch_account(state: &BmcState, slot: u8, body: &Value) -> Option<Answer> {
             return Some(unknown(key));
         }
     }
-    state.inner().accounts.insert(slot, account);
+    if account.name.is_empty() {
+        state.inner().accounts.remove(&slot);
+    } else {
+        state.inner().accounts.insert(slot, account);
+    }
     Some(Answer::new(
         200,
         tree::resource(state, &format!("{ACCOUNTS}/{slot}")).unwrap_or_default(),

@@ -321,7 +321,8 @@ async fn dispatch(
         Some(answer) => as_task(state, method, answer),
         None if tree::resource(state, path).is_some() || change::is_action(path) => {
             let words = format!("The HTTP method {method} is not allowed on this resource.");
-            Answer::error(405, "OperationNotAllowed", words, &[]).with("allow", change::methods(path))
+            Answer::error(405, "OperationNotAllowed", words, &[])
+                .with("allow", change::methods(path, state.faults().fixed_slots))
         }
         None => Answer::not_found(path),
     }
@@ -369,15 +370,16 @@ fn read(state: &BmcState, path: &str, headers: &HeaderMap, head: bool) -> Answer
     if headers.get("if-none-match").and_then(|value| value.to_str().ok()) == Some(tag.as_str()) {
         return Answer::new(304, Value::Null).with("etag", tag);
     }
+    let methods = change::methods(path, state.faults().fixed_slots);
+    let allow = format!("GET, HEAD{}", if methods.is_empty() { "" } else { ", " }) + methods;
+    let answer = |body| Answer::new(200, if head { Value::Null } else { body }).with("allow", allow);
+    if state.faults().no_etags {
+        return answer(body);
+    }
     if let Some(map) = body.as_object_mut() {
         map.insert("@odata.etag".to_owned(), json!(tag));
     }
-    Answer::new(200, if head { Value::Null } else { body })
-        .with("etag", tag)
-        .with(
-            "allow",
-            format!("GET, HEAD{}", if change::methods(path).is_empty() { "" } else { ", " }) + change::methods(path),
-        )
+    answer(body).with("etag", tag)
 }
 
 /// The entity tag of a resource: what it says is what it is.

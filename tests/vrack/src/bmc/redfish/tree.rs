@@ -287,17 +287,19 @@ fn accounts(state: &BmcState, path: &str, rest: &[&str]) -> Option<Value> {
             "MaxPasswordLength": 20, "AccountLockoutThreshold": LOCK_AFTER, "AccountLockoutDuration": LOCK_FOR.as_secs(), "Accounts": link(&format!("{path}/Accounts")), "Roles": link(&format!("{path}/Roles"))}),
         ),
         ["Accounts"] => {
-            let members = state
-                .inner()
-                .accounts
-                .keys()
-                .map(|slot| format!("{path}/{slot}"))
-                .collect();
+            let slots: Vec<u8> = if state.faults().fixed_slots {
+                (1..=SLOTS).collect()
+            } else {
+                state.inner().accounts.keys().copied().collect()
+            };
+            let members = slots.iter().map(|slot| format!("{path}/{slot}")).collect();
             Some(collection(path, "ManagerAccountCollection", "Accounts", members))
         }
         ["Accounts", slot] => {
             let slot = slot.parse::<u8>().ok().filter(|slot| *slot <= SLOTS)?;
-            let account = state.inner().accounts.get(&slot)?.clone();
+            let there = state.inner().accounts.get(&slot).cloned();
+            let empty = || state.faults().fixed_slots.then(Account::nobody);
+            let account = there.or_else(empty)?;
             let locked = state.is_locked(&account.name);
             Some(
                 json!({"@odata.id": path, "@odata.type": "#ManagerAccount.v1_12_1.ManagerAccount",
