@@ -5,6 +5,7 @@
 //! The API follows RFC 9110 (HTTP), RFC 9457 (problems) and OpenAPI 3.1; `openapi.json` beside this crate is what it
 //! promises, and a test compares.
 
+mod accounts;
 mod api;
 mod auth;
 mod boot;

@@ -14,6 +14,9 @@ use rackbar_plan::{Plan, Run};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+pub use crate::accounts::{
+    AccountEntry, AccountList, AccountOrder, AccountRole, AccountSwitch, AccountsChanged, NewAccount,
+};
 pub use crate::cache::{CacheDone, CacheEntry, CacheOrder, CacheState};
 pub use crate::hardware::{
     BootRequest, BootSource, BootState, Condition, HardwareLog, HardwareLogLine, MediaDrive, MediaList, SensorList,
@@ -607,6 +610,14 @@ pub trait Operations: Send + Sync + 'static {
     /// The newest lines of the event log that a machine's BMC keeps, newest first.
     fn hardware_log(&self, _node: &str, _limit: u16) -> Answer<'_, HardwareLog> {
         none("hardware log")
+    }
+    /// The accounts on a machine's BMC.
+    fn accounts(&self, _node: &str) -> Answer<'_, AccountList> {
+        none("BMC accounts")
+    }
+    /// Makes, enables, disables or removes one; gives the accounts as they then are.
+    fn order_account(&self, _node: &str, _order: AccountOrder) -> Answer<'_, AccountsChanged> {
+        none("BMC accounts")
     }
     /// The virtual drives of a machine's BMC.
     fn media(&self, _node: &str) -> Answer<'_, MediaList> {

@@ -14,7 +14,9 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rackbar_devices::{BootOverride, BootTarget, Interface, LogLine, MediaDrive, Sensor, SolStream};
+use rackbar_devices::{
+    AccountChange, BmcAccount, BootOverride, BootTarget, Interface, LogLine, MediaDrive, Sensor, SolStream,
+};
 use rackbar_model::{
     EventKind, FirmwareMode, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, Timestamp,
     WitnessKind,
@@ -189,6 +191,16 @@ pub trait BmcDoor: Send + Sync + 'static {
 
     /// Logs in once with this user and password; when that works they are used from now on.
     fn verify_login<'a>(&'a self, _address: IpAddr, _user: &'a str, _password: &'a SecretText) -> Answer<'a, ()> {
+        cannot("accounts")
+    }
+
+    /// The accounts of the BMC.
+    fn accounts(&self, _address: IpAddr) -> Answer<'_, Told<Vec<BmcAccount>>> {
+        cannot("accounts")
+    }
+
+    /// Makes, enables, disables or removes an account, and reads that back; one that was made has proven its password.
+    fn change_account<'a>(&'a self, _address: IpAddr, _change: &'a AccountChange) -> Answer<'a, ()> {
         cannot("accounts")
     }
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use rackbar_devices::{
-    Bmc, BmcAddress, BmcIdentity, BootOverride, BootTarget, Capability, Cause, Credentials, Error, Fingerprint,
-    Interface, LogLine, MediaDrive, Profiles, Sensor, SolStream, Timing, probe,
+    AccountChange, Bmc, BmcAccount, BmcAddress, BmcIdentity, BootOverride, BootTarget, Capability, Cause, Credentials,
+    Error, Fingerprint, Interface, LogLine, MediaDrive, Profiles, Sensor, SolStream, Timing, probe,
 };
 use rackbar_model::{
     EventKind, FirmwareMode, MacAddr, NodeId, PowerAction, PowerState, SecretText, Severity, Timestamp,
@@ -396,6 +396,18 @@ impl BmcDoor for Devices {
             let what = bmc.event_log(limit).await?;
             Ok(told(&bmc, Capability::EventLog, what))
         })
+    }
+
+    fn accounts(&self, address: IpAddr) -> Answer<'_, Told<Vec<BmcAccount>>> {
+        Box::pin(async move {
+            let bmc = self.known(address).await?;
+            let what = bmc.accounts().await?;
+            Ok(told(&bmc, Capability::Accounts, what))
+        })
+    }
+
+    fn change_account<'a>(&'a self, address: IpAddr, change: &'a AccountChange) -> Answer<'a, ()> {
+        Box::pin(async move { Ok(self.known(address).await?.change_account(change).await?) })
     }
 
     fn media(&self, address: IpAddr) -> Answer<'_, Vec<MediaDrive>> {

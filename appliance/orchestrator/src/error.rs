@@ -15,6 +15,16 @@ pub enum PowerError {
     /// We do not know its BMC.
     #[error("{0} has no BMC that we know: give its BMC an address on a network of role `bmc`, or boot it once")]
     NoBmc(String),
+    /// An account of its BMC that must stay as it is.
+    #[error("account {account} on the BMC of {name} stays as it is: {why}")]
+    Kept {
+        /// The node.
+        name: String,
+        /// The account.
+        account: String,
+        /// Why, and what to do.
+        why: &'static str,
+    },
     /// No credential that is configured was taken by its BMC.
     #[error("the BMC of {name} at {address} refused, asked for {action}: {reason}; {advice}")]
     Refused {

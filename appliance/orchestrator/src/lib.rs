@@ -7,6 +7,7 @@
 
 pub mod agents;
 pub mod bmc;
+mod bmc_accounts;
 mod bmc_clock;
 mod bmc_login;
 pub mod desk;

@@ -51,9 +51,11 @@ fn needed(method: &Method, path: &str) -> Role {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     let secret = path.starts_with("/api/v1/webhooks/") && path.ends_with("/secret");
+    // A key to the machine that outlives the token it was made with. Before the console: an account may be called that.
+    let keys = path.starts_with("/api/v1/nodes/") && path.split('/').nth(5) == Some("accounts") && !method.is_safe();
     // It may take a disk's content away, and it stops every service for a moment.
     let moves = matches!(path, "/api/v1/storage" | "/storage") && !method.is_safe();
-    if secret || moves || ADMIN.iter().any(under) {
+    if secret || keys || moves || ADMIN.iter().any(under) {
         Role::Admin
     } else if path.starts_with("/api/v1/nodes/") && (path.ends_with("/console") || path.ends_with("/console/record")) {
         // Who looks on takes the console from whoever has it, and it may show what was typed at a prompt.
@@ -226,6 +228,11 @@ mod tests {
             (Method::POST, "/api/v1/secrets/bmc-logins", Role::Admin),
             (Method::GET, "/api/v1/nodes/n1/console", Role::Operator),
             (Method::GET, "/api/v1/nodes/n1/console/record", Role::Operator),
+            (Method::GET, "/api/v1/nodes/n1/accounts", Role::Viewer),
+            (Method::POST, "/api/v1/nodes/n1/accounts", Role::Admin),
+            (Method::PATCH, "/api/v1/nodes/n1/accounts/anna", Role::Admin),
+            (Method::DELETE, "/api/v1/nodes/n1/accounts/console", Role::Admin),
+            (Method::PATCH, "/api/v1/nodes/accounts", Role::Operator),
             (Method::POST, "/api/v1/support-bundle", Role::Admin),
             (Method::GET, "/api/v1/storage", Role::Viewer),
             (Method::POST, "/api/v1/storage", Role::Admin),

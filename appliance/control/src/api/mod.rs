@@ -1,5 +1,6 @@
 //! `/api/v1`: resources, and the handlers that give them.
 
+mod accounts;
 mod appliance;
 mod cache;
 mod changes;
@@ -96,6 +97,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(console::record))
         .routes(routes!(hardware::sensors))
         .routes(routes!(hardware::log))
+        .routes(routes!(accounts::list, accounts::add))
+        .routes(routes!(accounts::switch, accounts::remove))
         .routes(routes!(hardware::media, hardware::insert, hardware::eject))
         .routes(routes!(hardware::boot, hardware::set_boot))
         .routes(routes!(proof::node_report))

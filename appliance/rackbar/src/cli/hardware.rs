@@ -1,4 +1,4 @@
-//! `rackbar node sensors`, `log`, `media` and `boot`: a machine's hardware as its BMC sees it, its virtual drives and its
+//! `rackbar node sensors`, `log`, `account`, `media` and `boot`: a machine's hardware as its BMC sees it, its virtual drives and its
 //! next boot.
 
 use anyhow::Result;
@@ -8,7 +8,7 @@ use rackbar_control::operations::{BootRequest, BootSource, BootState, Condition,
 use rackbar_model::Severity;
 use serde_json::json;
 
-use super::{output, segment};
+use super::{accounts, output, segment};
 
 /// What to ask of a machine's BMC.
 #[derive(Debug, Subcommand)]
@@ -34,6 +34,9 @@ pub enum Command {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
         limit: u16,
     },
+    /// See and change the accounts on a machine's BMC
+    #[command(subcommand)]
+    Account(accounts::Command),
     /// See and fill the virtual drives of a machine's BMC
     #[command(subcommand)]
     Media(Media),
@@ -125,6 +128,7 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             let log: HardwareLog = asked(node, client.get(&path)).await?;
             if as_json { output::json(&log) } else { lines(&log) }
         }
+        Command::Account(command) => accounts::run(client, command, as_json).await,
         Command::Media(command) => media(client, command, as_json).await,
         Command::Boot {
             node,
@@ -149,12 +153,12 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
     }
 }
 
-fn path(node: &str, what: &str) -> String {
+pub(super) fn path(node: &str, what: &str) -> String {
     format!("/api/v1/nodes/{}/{what}", segment(node))
 }
 
 /// Waits for what a BMC takes its time for.
-async fn asked<T>(node: &str, answer: impl Future<Output = Result<T, ClientError>>) -> Result<T> {
+pub(super) async fn asked<T>(node: &str, answer: impl Future<Output = Result<T, ClientError>>) -> Result<T> {
     Ok(output::waiting(format!("the BMC of {node} is asked"), answer).await?)
 }
 

@@ -3,6 +3,7 @@
 //! 5 the appliance could not be reached, 6 it does not go together with how things are now, such as a plan that no longer
 //! fits or lacks consent.
 
+mod accounts;
 mod burn_in;
 mod cache;
 mod connect;

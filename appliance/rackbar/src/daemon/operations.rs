@@ -2,6 +2,7 @@
 //!
 //! The executor waits for the disk, so it is asked from threads that may.
 
+mod accounts;
 mod answers;
 mod hardware;
 mod places;
@@ -13,12 +14,12 @@ use futures_util::FutureExt as _;
 use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
-    Answer, Body, BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CatalogueEntry,
-    EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog, HardwareProfile, ImagePin, ImageRefresh,
-    ImageStanding, LogPage, LogQuery, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile,
-    PackOrder, PackState, PlanRequest, ProfileSignature, PutProgram, Refused, RegistrationState, RepositoryCheck,
-    RepositoryEntry, RuleMatch, RuleTry, SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict,
-    WebhookEntry,
+    AccountList, AccountOrder, AccountsChanged, Answer, Body, BootControl, BootRequest, BootState, CacheEntry,
+    CacheOrder, CacheState, CatalogueEntry, EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog,
+    HardwareProfile, ImagePin, ImageRefresh, ImageStanding, LogPage, LogQuery, MediaList, NewImage, NewPack,
+    NewProgram, Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, ProfileSignature,
+    PutProgram, Refused, RegistrationState, RepositoryCheck, RepositoryEntry, RuleMatch, RuleTry, SecretsLock,
+    SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, ProgramEntry, Upstream};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -626,6 +627,16 @@ impl Operations for Asked {
     fn hardware_log(&self, name: &str, limit: u16) -> Answer<'_, HardwareLog> {
         let found = node(&self.rack, name);
         async move { hardware::log(&self.rack, &*found?, limit).await }.boxed()
+    }
+
+    fn accounts(&self, name: &str) -> Answer<'_, AccountList> {
+        let found = node(&self.rack, name);
+        async move { accounts::list(&self.rack, &*found?).await }.boxed()
+    }
+
+    fn order_account(&self, name: &str, order: AccountOrder) -> Answer<'_, AccountsChanged> {
+        let found = node(&self.rack, name);
+        async move { accounts::order(&self.rack, &*found?, order).await }.boxed()
     }
 
     fn media(&self, name: &str) -> Answer<'_, MediaList> {

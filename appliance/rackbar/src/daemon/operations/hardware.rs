@@ -19,7 +19,7 @@ const fn condition(state: HealthState) -> Condition {
     }
 }
 
-fn address(node: &Node) -> String {
+pub(super) fn address(node: &Node) -> String {
     node.bmc_address.map(|address| address.to_string()).unwrap_or_default()
 }
 
