@@ -59,6 +59,10 @@ pub struct Quirks {
     pub ipmi_suite: Option<u8>,
     /// Longest password that works over IPMI, in bytes, where that is not 20.
     pub ipmi_password_bytes: Option<u8>,
+    /// Between two requests in the long run, in milliseconds, for a BMC that suffers from the usual pace.
+    pub request_pause_ms: Option<u16>,
+    /// Requests that may go at once after a rest.
+    pub request_burst: Option<u8>,
 }
 
 /// Lays each stated field over the present one.
@@ -74,7 +78,7 @@ impl Quirks {
         lay!(self, stated,
             flags: reset_needs_force_off, boot_override_mode_required, boot_override_at_settings, boot_order_refused,
                 boot_order_at_settings, etag_broken, basic_auth_only, session_given_back;
-            names: system, bios, bios_settings, http_boot_setting, ipmi_suite, ipmi_password_bytes);
+            names: system, bios, bios_settings, http_boot_setting, ipmi_suite, ipmi_password_bytes, request_pause_ms, request_burst);
     }
 }
 
@@ -288,7 +292,9 @@ fn over(below: Profile, above: Profile) -> Profile {
         bios_settings,
         http_boot_setting,
         ipmi_suite,
-        ipmi_password_bytes
+        ipmi_password_bytes,
+        request_pause_ms,
+        request_burst
     );
     Profile {
         matches: if above.matches == Match::default() {
@@ -342,9 +348,8 @@ mod tests {
     #[test]
     fn a_profile_starts_from_what_it_extends() {
         let mut profiles = Profiles::default();
-        let base = "name='board-family'\nsource='x'\nbase=true\n[quirks]\netag_broken=true\nipmi_suite=17\n";
-        let child =
-            "name='mine'\nsource='x'\nextends='board-family'\n[match]\nboard='ab-*'\n[quirks]\netag_broken=false\n";
+        let base = "name='board-family'\nsource='x'\nbase=true\n[quirks]\netag_broken=true\nipmi_suite=17\nrequest_pause_ms=250\nrequest_burst=4\n";
+        let child = "name='mine'\nsource='x'\nextends='board-family'\n[match]\nboard='ab-*'\n[quirks]\netag_broken=false\nrequest_burst=1\n";
         profiles.add("base.toml", base).unwrap();
         profiles.add("child.toml", child).unwrap();
         let machine = Subject {
@@ -355,6 +360,10 @@ mod tests {
         assert_eq!(
             (verdict.quirks.etag_broken, verdict.quirks.ipmi_suite),
             (false, Some(17))
+        );
+        assert_eq!(
+            (verdict.quirks.request_pause_ms, verdict.quirks.request_burst),
+            (Some(250), Some(1))
         );
         assert_eq!(verdict.profiles.len(), 1, "a base fits nothing by itself");
         for (text, why) in [

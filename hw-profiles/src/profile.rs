@@ -53,6 +53,10 @@ pub struct Stated {
     pub ipmi_suite: Option<u8>,
     /// See `Quirks`.
     pub ipmi_password_bytes: Option<u8>,
+    /// See `Quirks`.
+    pub request_pause_ms: Option<u16>,
+    /// See `Quirks`.
+    pub request_burst: Option<u8>,
 }
 
 /// A profile.

@@ -22,6 +22,7 @@ mod error;
 mod health;
 mod identity;
 mod ipmi;
+mod pace;
 mod probe;
 mod redfish;
 mod tls;

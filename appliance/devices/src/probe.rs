@@ -2,6 +2,7 @@
 //! RMCP presence ping.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use hyper::Method;
 use rackbar_ipmi::client::{Presence, presence, probes};
@@ -99,7 +100,7 @@ pub async fn probe(address: BmcAddress, timing: Timing) -> ProbeReport {
 }
 
 async fn redfish(address: BmcAddress, timing: Timing) -> Result<RedfishRoot, String> {
-    let mut http = Http::new(address, timing, Pin::new(None));
+    let mut http = Http::new(address, timing, Pin::new(None), Arc::default());
     let reply = http
         .send(&Method::GET, "/redfish/v1/", &[], None)
         .await

@@ -367,3 +367,31 @@ async fn a_clock_is_read_and_set_by_either_way() {
     assert!(matches!(refused.cause, Cause::NotAllowed(_)), "{refused}");
     assert!(refused.to_string().contains("NTP servers of its own"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_weak_bmc_is_asked_at_the_pace_of_its_profile_by_either_way() {
+    const PAUSE: Duration = Duration::from_millis(40);
+    let stand = stand(seat::PowerState::On).await;
+    let mut profiles = Profiles::shipped().unwrap();
+    let weak = "name='weak'\nsource='seen here'\n[match]\nmanufacturer='virtual'\n[quirks]\nrequest_pause_ms=40\n";
+    profiles.add("weak.toml", weak).unwrap();
+    let credentials = Credentials::new("admin", "secret");
+    let bmc = Arc::new(Bmc::new(stand.address, credentials, None, Arc::new(profiles), TIMING));
+    bmc.identify().await.unwrap();
+    let start = Instant::now();
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let bmc = Arc::clone(&bmc);
+            tokio::spawn(async move { bmc.power_state().await })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap(), PowerState::On);
+    }
+    // A request each, the first of them at once.
+    assert!(start.elapsed() >= PAUSE * 7, "{:?}", start.elapsed());
+    // Redfish is not asked for this; eight channels and six settings are.
+    let start = Instant::now();
+    bmc.lan().await.unwrap();
+    assert!(start.elapsed() >= PAUSE * 13, "{:?}", start.elapsed());
+}

@@ -5,7 +5,6 @@
 mod common;
 
 use common::bmcs::*;
-use common::*;
 use rackbar_devices::{AccountChange, AccountRole, NewAccount};
 use rackbar_orchestrator::PowerError;
 use rackbar_vrack::seat;

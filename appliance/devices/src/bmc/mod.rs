@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep};
 use crate::budget::Keeper;
 use crate::error::{Cause, Error, Interface};
 use crate::ipmi::Ipmi;
+use crate::pace::Pace;
 use crate::redfish::Redfish;
 use crate::tls::Pin;
 use crate::{BmcAddress, BmcIdentity, BootOverride, BootTarget, Budget, Credentials, Fingerprint, Timing};
@@ -67,6 +68,7 @@ pub struct Bmc {
     timing: Timing,
     profiles: Arc<Profiles>,
     pin: Arc<Pin>,
+    pace: Arc<Pace>,
     keeper: Keeper,
     told: Mutex<Told>,
     ways: tokio::sync::Mutex<Ways>,
@@ -103,9 +105,16 @@ impl Bmc {
         timing: Timing,
     ) -> Self {
         let pin = Pin::new(pinned);
+        let pace = Arc::new(Pace::default());
         let ways = Ways {
-            redfish: Redfish::new(address, timing, credentials.clone(), Arc::clone(&pin)),
-            ipmi: Ipmi::new(address, timing, credentials),
+            redfish: Redfish::new(
+                address,
+                timing,
+                credentials.clone(),
+                Arc::clone(&pin),
+                Arc::clone(&pace),
+            ),
+            ipmi: Ipmi::new(address, timing, credentials, Arc::clone(&pace)),
             chosen: None,
             redfish_again: None,
             judged: false,
@@ -116,6 +125,7 @@ impl Bmc {
             timing,
             profiles,
             pin,
+            pace,
             keeper,
             told,
             ways: tokio::sync::Mutex::new(ways),
@@ -449,6 +459,7 @@ impl Bmc {
         let verdict = self.profiles.judge(&subject);
         ways.redfish.treat(verdict.quirks.clone());
         ways.ipmi.treat(&verdict.quirks);
+        self.pace.treat(&verdict.quirks);
         ways.judged = true;
         self.with_told(|told| told.verdict = verdict);
         match ask {

@@ -1,6 +1,7 @@
 //! Firmware settings, boot order, accounts, media, sensors, logs and the console of a BMC.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rackbar_model::{FirmwareMode, Timestamp};
 use zeroize::Zeroizing;
@@ -105,7 +106,8 @@ impl Bmc {
             self.address,
             self.timing,
             credentials.clone(),
-            std::sync::Arc::clone(&self.pin),
+            Arc::clone(&self.pin),
+            Arc::clone(&self.pace),
         );
         redfish.treat(self.verdict().quirks);
         let mut proven = match ways.chosen {
@@ -114,7 +116,8 @@ impl Bmc {
         };
         // Where Redfish got as far as a refusal, the attempt is spent.
         if proven.as_ref().is_err_and(|error| error.cause.another_way_may_help()) {
-            proven = Ipmi::new(self.address, self.timing, credentials.clone()).prove().await;
+            let mut ipmi = Ipmi::new(self.address, self.timing, credentials.clone(), Arc::clone(&self.pace));
+            proven = ipmi.prove().await;
         }
         drop(in_flight);
         match &proven {
@@ -236,7 +239,13 @@ impl Bmc {
     /// As [`Self::identify`], or when the BMC has serial over LAN switched off.
     pub async fn console(&self) -> Result<SolStream, Error> {
         let credentials = self.ways.lock().await.ipmi.credentials();
-        crate::console::open(Ipmi::new(self.address, self.timing, credentials)).await
+        crate::console::open(Ipmi::new(
+            self.address,
+            self.timing,
+            credentials,
+            Arc::clone(&self.pace),
+        ))
+        .await
     }
 }
 

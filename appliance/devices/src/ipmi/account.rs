@@ -1,6 +1,8 @@
 //! Accounts and passwords (sections 22.26 to 22.30). IPMI has numbered slots, and no words for making or removing: an
 //! account is a slot with a name, a password and rights; without a name the slot is empty.
 
+use std::sync::Arc;
+
 use rackbar_ipmi::command::user::{self, PasswordAction, THIS_CHANNEL, UserAccess};
 use rackbar_ipmi::{CipherSuite, Privilege, Request, Secret};
 
@@ -194,7 +196,7 @@ impl Ipmi {
                 ..
             }) => {
                 let credentials = Credentials::new(new.name(), new.password());
-                let mut twin = Self::new(self.address, self.timing, credentials);
+                let mut twin = Self::new(self.address, self.timing, credentials, Arc::clone(&self.pace));
                 let suite = self.agreed.map_or(CipherSuite::Seventeen, |(suite, _)| suite);
                 let proven = twin.log_in_with(suite, privilege).await;
                 twin.close().await;

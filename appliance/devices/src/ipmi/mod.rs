@@ -11,6 +11,7 @@ mod lan;
 mod watch;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rackbar_hw_profiles::Quirks;
@@ -26,6 +27,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Cause, Error, Interface};
+use crate::pace::Pace;
 use crate::{BmcAddress, BmcIdentity, Credentials, Timing};
 
 /// BMCs end a silent session after 60 s, some a little earlier; a session older than this is not trusted.
@@ -49,10 +51,11 @@ pub(crate) struct Ipmi {
     /// The one suite it takes, and its longest password, where its profiles say so.
     suite_alone: Option<u8>,
     password_bytes: usize,
+    pace: Arc<Pace>,
 }
 
 impl Ipmi {
-    pub(crate) fn new(address: BmcAddress, timing: Timing, credentials: Credentials) -> Self {
+    pub(crate) fn new(address: BmcAddress, timing: Timing, credentials: Credentials, pace: Arc<Pace>) -> Self {
         Self {
             address,
             timing,
@@ -62,6 +65,7 @@ impl Ipmi {
             origin: Instant::now(),
             suite_alone: None,
             password_bytes: Secret::MAX,
+            pace,
         }
     }
 
@@ -152,6 +156,7 @@ impl Ipmi {
             next: Next::Nothing,
         };
         let long = || Cause::Unsupported("IPMI passwords have at most 20 bytes".to_owned());
+        self.pace.turn().await;
         let password = Secret::new(self.credentials.password().as_bytes()).ok_or_else(|| stop(long()))?;
         let config = Config {
             user: self.credentials.user.clone(),
@@ -199,6 +204,7 @@ impl Ipmi {
     pub(super) async fn command(&mut self, name: &str, request: Request, reads: bool) -> Result<Response, Error> {
         let mut again = reads;
         loop {
+            self.pace.turn().await;
             if self
                 .live
                 .as_ref()

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::error::Cause;
+use crate::pace::Pace;
 use crate::tls::Pin;
 use crate::{BmcAddress, Timing};
 
@@ -42,15 +43,17 @@ pub(crate) struct Http {
     address: BmcAddress,
     timing: Timing,
     pin: Arc<Pin>,
+    pace: Arc<Pace>,
     open: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Http {
-    pub(crate) const fn new(address: BmcAddress, timing: Timing, pin: Arc<Pin>) -> Self {
+    pub(crate) const fn new(address: BmcAddress, timing: Timing, pin: Arc<Pin>, pace: Arc<Pace>) -> Self {
         Self {
             address,
             timing,
             pin,
+            pace,
             open: None,
         }
     }
@@ -59,7 +62,11 @@ impl Http {
         &self.pin
     }
 
-    /// Sends one request. A connection that the BMC closed while idle is opened anew; a request that may have been
+    pub(crate) const fn pace(&self) -> &Arc<Pace> {
+        &self.pace
+    }
+
+    /// Sends one request, when it is its turn by the pace of this BMC. A connection that the BMC closed while idle is opened anew; a request that may have been
     /// carried out is not sent twice, and [`Cause::Unanswered`] says so.
     pub(crate) async fn send(
         &mut self,
@@ -68,6 +75,7 @@ impl Http {
         headers: &[(&'static str, String)],
         body: Option<&Value>,
     ) -> Result<Reply, Cause> {
+        self.pace.turn().await;
         let reused = self.open.as_ref().is_some_and(|open| !open.is_closed());
         match self.once(method, path, headers, body).await {
             Err(Lost { unsent, .. }) if reused && (unsent || *method == Method::GET) => {

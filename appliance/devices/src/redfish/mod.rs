@@ -32,6 +32,7 @@ use self::http::{Http, Reply};
 use self::login::Login;
 use crate::bios::Rules;
 use crate::error::{Cause, Error, Interface};
+use crate::pace::Pace;
 use crate::tls::Pin;
 use crate::{BmcAddress, Credentials, Timing};
 
@@ -57,8 +58,14 @@ pub(crate) struct Redfish {
 }
 
 impl Redfish {
-    pub(crate) fn new(address: BmcAddress, timing: Timing, credentials: Credentials, pin: Arc<Pin>) -> Self {
-        let http = Http::new(address, timing, pin);
+    pub(crate) fn new(
+        address: BmcAddress,
+        timing: Timing,
+        credentials: Credentials,
+        pin: Arc<Pin>,
+        pace: Arc<Pace>,
+    ) -> Self {
+        let http = Http::new(address, timing, pin, pace);
         let login = Login::None;
         Self {
             address,
@@ -74,7 +81,13 @@ impl Redfish {
 
     /// The same BMC for somebody else, over a connection of its own.
     fn twin(&self, credentials: Credentials) -> Self {
-        let mut twin = Self::new(self.address, self.timing, credentials, Arc::clone(self.http.pin()));
+        let mut twin = Self::new(
+            self.address,
+            self.timing,
+            credentials,
+            Arc::clone(self.http.pin()),
+            Arc::clone(self.http.pace()),
+        );
         twin.treat(self.quirks.clone());
         twin
     }
