@@ -48,7 +48,7 @@ fn a_serial_console_is_live_on_the_page_of_its_machine() {
         browser.run("return document.querySelector('script[src=\"/assets/live.js\"]') !== null;") == true
     };
     assert!(follows(&browser));
-    for page in ["sensors", "log", "media"] {
+    for page in ["sensors", "log", "accounts", "media"] {
         browser.go(&format!("{home}/nodes/{}/{page}", hall.node));
         assert!(!follows(&browser), "{page}");
     }
@@ -66,6 +66,7 @@ fn sensors_log_and_media_are_read_and_worked_on_a_phone_without_javascript() {
     for (page, words) in [
         ("sensors", "95 °C"),
         ("log", "Fan 2 stands still"),
+        ("accounts", "used by Rackbar"),
         ("media", "used by Rackbar"),
     ] {
         browser.go(&format!("{home}/nodes/{}/{page}", hall.node));

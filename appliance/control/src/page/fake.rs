@@ -13,10 +13,10 @@ use rackbar_plan::{
 };
 
 use crate::operations::{
-    Answer, BootControl, BootRequest, BootServer, BootState, BootWaiter, CatalogueEntry, Condition, Consent,
-    ExpectedMachine, HardwareLog, HardwareLogLine, ImagePin, ImageRefresh, MediaDrive, MediaList, Operations, Order,
-    PackEntry, PackState, PlanRequest, RefreshState, Refused, RuleMatch, RuleTry, SensorList, SensorReading,
-    SiteMistake, StorageDisk, StorageOrder, StorageState,
+    AccountEntry, AccountList, Answer, BootControl, BootRequest, BootServer, BootState, BootWaiter, CatalogueEntry,
+    Condition, Consent, ExpectedMachine, HardwareLog, HardwareLogLine, ImagePin, ImageRefresh, MediaDrive, MediaList,
+    Operations, Order, PackEntry, PackState, PlanRequest, RefreshState, Refused, RuleMatch, RuleTry, SensorList,
+    SensorReading, SiteMistake, StorageDisk, StorageOrder, StorageState,
 };
 
 /// What a hostile machine could call itself or its disk.
@@ -375,6 +375,30 @@ impl Operations for Office {
             items: vec![
                 sensor(HOSTILE, Some(95.0), Condition::Critical),
                 sensor("FAN1", None, Condition::Unknown),
+            ],
+        }))
+        .boxed()
+    }
+
+    fn accounts(&self, node: &str) -> Answer<'_, AccountList> {
+        self.ask(format!("accounts of {node}"));
+        let account = |id: &str, name: &str, enabled, locked| AccountEntry {
+            id: id.into(),
+            name: name.into(),
+            role: "operator".into(),
+            enabled,
+            locked,
+            ours: id == "2",
+        };
+        ready(Ok(AccountList {
+            node: self.node().1,
+            bmc: "10.20.0.100".into(),
+            way: "Redfish".into(),
+            why: HOSTILE.into(),
+            items: vec![
+                account("2", "admin", true, Some(false)),
+                account("3", HOSTILE, true, Some(true)),
+                account("4", "guest", false, None),
             ],
         }))
         .boxed()

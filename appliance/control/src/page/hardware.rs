@@ -19,6 +19,7 @@ use crate::operations::{BootRequest, BootSource, check_url};
 pub(super) fn router() -> Router<Context> {
     Router::new()
         .route("/nodes/{node}/sensors", get(sensors))
+        .route("/nodes/{node}/accounts", get(accounts))
         .route("/nodes/{node}/log", get(log))
         .route("/nodes/{node}/media", get(media).post(set_media))
         .route("/nodes/{node}/boot", post(set_boot))
@@ -43,6 +44,25 @@ async fn sensors(
         "sensors.html",
         context! { page => "rack", list => shown(&list), readings, ..frame(&context, &headers, &user) },
     )
+}
+
+async fn accounts(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+    Viewer(user): Viewer,
+    headers: HeaderMap,
+) -> Response {
+    let node = match find_node(&context, &name) {
+        Ok(node) => node,
+        Err(problem) => return trouble(&problem),
+    };
+    match context.operations.accounts(&node.id.to_string()).await {
+        Ok(list) => render(
+            "accounts.html",
+            context! { page => "rack", list => shown(&list), ..frame(&context, &headers, &user) },
+        ),
+        Err(refused) => trouble(&Problem::from(refused)),
+    }
 }
 
 async fn log(

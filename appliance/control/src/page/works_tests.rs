@@ -294,7 +294,16 @@ async fn page_of_sensors_and_hardware_log_is_one_of_its_own_and_defuses_what_a_b
         page(format!("/nodes/{name}/log?limit=0")).await.0,
         StatusCode::BAD_REQUEST
     );
-    assert_eq!(page("/nodes/nobody/sensors".into()).await.0, StatusCode::NOT_FOUND);
+    let (status, html) = page(format!("/nodes/{name}/accounts")).await;
+    assert_eq!(status, StatusCode::OK);
+    for words in ["used by Rackbar", "locked", "disabled", "over Redfish"] {
+        assert!(html.contains(words), "{words}: {html}");
+    }
+    assert!(!html.contains(HOSTILE), "{html}");
+    for what in ["sensors", "accounts"] {
+        let (status, _) = page(format!("/nodes/nobody/{what}")).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{what}");
+    }
 }
 
 #[tokio::test]
