@@ -18,8 +18,8 @@ use rackbar_control::operations::{
     CacheOrder, CacheState, CatalogueEntry, EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog,
     HardwareProfile, ImagePin, ImageRefresh, ImageStanding, LogPage, LogQuery, MediaList, NewImage, NewPack,
     NewProgram, Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, ProfileSignature,
-    PutProgram, Refused, RegistrationState, RepositoryCheck, RepositoryEntry, RuleMatch, RuleTry, SecretsLock,
-    SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
+    PutProgram, Refused, RegistrationState, RepositoryCheck, RepositoryEntry, RuleMatch, SecretsLock, SensorList,
+    SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, ProgramEntry, Upstream};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -28,7 +28,7 @@ use rackbar_plan::{Plan, PlanId, Run, RunId, Site};
 use rackbar_services::Common;
 use rackbar_services::syslog::LogStore;
 
-use answers::{expected, no_report, node, text, the_run};
+use answers::{expected, no_report, node, rule_match, text, the_run};
 
 use super::cache::{self, CacheDoor};
 use super::carry::{self, Along};
@@ -206,22 +206,7 @@ impl Operations for Asked {
         self.ask(move |executor, rack| {
             let traces = executor.test_rules(text.as_deref());
             let traces = traces.map_err(|problems| Refused::Mistakes(mistakes(problems)))?;
-            let one = |trace: rackbar_plan::RuleTrace| {
-                let found = rack.node(&trace.node.to_string());
-                let tried = trace.rules.into_iter().map(|one| RuleTry {
-                    rule: one.rule,
-                    fits: one.matched,
-                    why: one.why,
-                });
-                RuleMatch {
-                    node: found.map(|node| node.name.clone()).unwrap_or_default(),
-                    rule: trace.role.is_some().then_some(trace.decided),
-                    role: trace.role,
-                    name: trace.hostname,
-                    tried: tried.collect(),
-                }
-            };
-            Ok(traces.into_iter().map(one).collect())
+            Ok(traces.into_iter().map(|trace| rule_match(rack, trace)).collect())
         })
     }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use rackbar_control::operations::{ExpectedMachine, Refused};
+use rackbar_control::operations::{ExpectedMachine, Refused, RuleMatch, RuleTry};
 use rackbar_model::Node;
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::{Executor, Expected};
-use rackbar_plan::{Run, RunId};
+use rackbar_plan::{RuleTrace, Run, RunId};
 
 pub(super) fn node(rack: &Rack, name: &str) -> Result<Arc<Node>, Refused> {
     rack.node(name)
@@ -35,6 +35,23 @@ pub(super) fn expected(one: Expected) -> ExpectedMachine {
         role: machine.role,
         node: one.node.map(|node| node.name.clone()),
         missing,
+    }
+}
+
+/// What the rules decided on a machine, as the API shows it.
+pub(super) fn rule_match(rack: &Rack, trace: RuleTrace) -> RuleMatch {
+    let found = rack.node(&trace.node.to_string());
+    let tried = trace.rules.into_iter().map(|one| RuleTry {
+        rule: one.rule,
+        fits: one.matched,
+        why: one.why,
+    });
+    RuleMatch {
+        node: found.map(|node| node.name.clone()).unwrap_or_default(),
+        rule: trace.role.is_some().then_some(trace.decided),
+        role: trace.role,
+        name: trace.hostname,
+        tried: tried.collect(),
     }
 }
 
