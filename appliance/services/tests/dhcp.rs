@@ -238,11 +238,10 @@ fn beside_dnsmasq_it_only_adds_boot_information() {
     wait_until("it became a proxy", || {
         service.handle.networks().iter().all(|n| n.role == Role::Proxy)
     });
-    let status = service.handle.status().state;
-    assert!(
-        status.contains("adding boot information on rack beside the DHCP server 10.77.0.2"),
-        "{status}"
-    );
+    wait_until("its state says so", || {
+        let status = service.handle.status().state;
+        status.contains("adding boot information on rack beside the DHCP server 10.77.0.2")
+    });
 
     let script = client_script(&net);
     let config = net.path("dhclient.conf");

@@ -111,11 +111,11 @@ fn tftp_hpa_and_atftp_get_files_with_every_option() {
             _ => None,
         });
     assert_eq!(request, (Some(service.net.client_mac()), [10, 77, 0, 90].into()));
-    let done = service.sink.count(|kind| matches!(kind, EventKind::TftpDone { .. }));
-    assert_eq!(done as u64, service.common.metrics.tftp_done.get());
     wait_until("no transfer is left", || {
         service.common.metrics.tftp_transfers.get() == 0
     });
+    let done = service.sink.count(|kind| matches!(kind, EventKind::TftpDone { .. }));
+    assert_eq!(done as u64, service.common.metrics.tftp_done.get());
     service.handle.stop();
 }
 
@@ -178,8 +178,9 @@ fn machines_beyond_the_limit_of_transfers_wait_and_all_get_through() {
             socket.send_to(b"\0\x05\0\0enough\0", from).unwrap();
         }
     });
-    wait_until("nobody waits", || service.common.metrics.tftp_waiting.get() == 0);
-    assert!(service.common.busy.waiting().is_empty());
+    wait_until("nobody waits", || {
+        service.common.metrics.tftp_waiting.get() == 0 && service.common.busy.waiting().is_empty()
+    });
 }
 
 #[test]

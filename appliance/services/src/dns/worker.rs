@@ -286,6 +286,8 @@ impl Worker {
     }
 
     fn carry_out(&mut self, outputs: Vec<Output<Who>>) {
+        // Before the answers leave: whoever has one is counted.
+        self.count();
         let mut outputs = std::collections::VecDeque::from(outputs);
         while let Some(output) = outputs.pop_front() {
             match output {

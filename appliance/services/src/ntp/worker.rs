@@ -175,11 +175,12 @@ impl Worker {
                     bytes: bytes.to_vec(),
                 }));
             }
-            mmsg::send(socket.as_fd(), &replies);
+            // Before the answers leave: whoever has one is counted.
             let counters = self.server.counters();
             self.common.metrics.ntp_answered.set(counters.answered);
             self.common.metrics.ntp_kissed.set(counters.kissed);
             self.common.metrics.ntp_dropped.set(counters.dropped);
+            mmsg::send(socket.as_fd(), &replies);
         }
     }
 
