@@ -39,6 +39,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "--quick leaves the scenarios out: give one of --quick and --scenario"
     );
     setup::ensure(Need::Test)?;
+    let project = crate::project::Project::find()?;
+    if !arguments.quick {
+        // Before the media: where apt's lists are too old to fetch it from, they are refreshed, and a build of the media after
+        // that has other packages than one before.
+        setup::ensure(Need::OsImage)?;
+        os_image::ensure_installer(&project)?;
+    }
     if arguments.scenario.is_none() {
         quick(!arguments.quick)?;
     }
@@ -46,13 +53,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let media = image::ensure()?;
-    let project = crate::project::Project::find()?;
     let built = |arguments: os_image::Arguments| -> Result<std::path::PathBuf> {
         let image = os_image::ensure_built(&project, &arguments)?;
         Ok(image.path.with_extension("").with_extension("json"))
     };
     let [system, light, cloud] = systems().map(built);
-    os_image::ensure_installer(&project)?;
     let times = media.join("story-times");
     // Of an earlier run; that there is none is no error.
     let _ = std::fs::remove_file(&times);
