@@ -30,6 +30,7 @@ const SITE: &str = r#"
 version = 1
 [network.rack]
 subnet = "127.0.0.0/8"
+addresses = "127.0.1.20-127.0.1.60"
 proxy = "http://127.0.0.1:3128"
 [role.worker]
 os = "debian-12-installer"
@@ -387,6 +388,9 @@ async fn a_machine_is_installed_by_its_installer_and_nobody_else_gets_its_answer
         (installed.image.as_str(), installed.user.as_str()),
         ("debian-12-installer", "root")
     );
+    // Its address is its own: no later plan gives it to another, and it keeps it.
+    let given = [(node, vec![[127, 0, 1, 20].into()])];
+    assert_eq!(stage.executor.given_addresses(), given);
     let run = stage.executor.run(run_id).unwrap();
     assert!(
         run.actions.values().all(|stand| matches!(stand, Stand::Done { .. })),

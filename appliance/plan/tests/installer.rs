@@ -102,3 +102,15 @@ fn an_installer_without_a_way_to_its_archive_or_on_a_small_disk_is_refused_in_wo
     let refused = refusal(&all(&site(SITE), &known(facts(vec![small])))).to_owned();
     assert!(refused.contains("smaller"), "{refused}");
 }
+
+#[test]
+fn an_address_that_an_installer_gives_is_nobody_elses() {
+    let text = SITE.replace("proxy =", "addresses = \"10.10.0.50-10.10.0.60\"\nproxy =");
+    let facts = known(one(1));
+    let plan = all(&site(&text), &facts);
+    let mut leased = facts;
+    leased.taken.insert([10, 10, 0, 50].into());
+    let changed = rackbar_plan::stale(&plan, &site(&text), &leased);
+    let taken = "address 10.10.0.50, meant for worker-1, is taken by now";
+    assert!(changed.iter().any(|words| words.contains(taken)), "{changed:?}");
+}

@@ -332,19 +332,16 @@ pub(super) fn addresses(plan: &Plan, site: &Site) -> BTreeMap<NodeId, BTreeMap<S
     let mut found: BTreeMap<NodeId, BTreeMap<String, IpAddr>> = BTreeMap::new();
     for action in &plan.actions {
         let Some(node) = action.node else { continue };
-        let setup = match &action.kind {
-            ActionKind::Setup { setup, .. } => setup,
-            ActionKind::BmcSetUp {
-                network: Some(network), ..
-            } => {
-                let fixed = network
-                    .address
-                    .map(|fixed| (bmc_holder(&network.name), fixed.address.into()));
-                found.entry(node).or_default().extend(fixed);
-                continue;
-            }
-            _ => continue,
-        };
+        if let ActionKind::BmcSetUp {
+            network: Some(network), ..
+        } = &action.kind
+        {
+            let fixed = network
+                .address
+                .map(|fixed| (bmc_holder(&network.name), fixed.address.into()));
+            found.entry(node).or_default().extend(fixed);
+        }
+        let Some(setup) = action.kind.setup() else { continue };
         let given = setup.networks.iter().flat_map(|network| &network.addresses);
         for address in given.filter_map(|text| text.split('/').next()?.parse::<IpAddr>().ok()) {
             let home = site
