@@ -34,6 +34,7 @@ pub use crate::repositories::{RepositoryCheck, RepositoryDone, RepositoryEntry};
 pub use crate::saved::{ExportParts, ExportSizes};
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
+pub use crate::words::duration;
 
 /// What comes of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;
