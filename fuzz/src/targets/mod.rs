@@ -62,6 +62,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pack", packs::pack),
     ("program", packs::program),
     ("state-file", packs::state_file),
+    ("report-file", packs::report_file),
     ("image-content", images::content),
     ("openpgp", upstream::openpgp),
     ("upstream-list", upstream::list),
