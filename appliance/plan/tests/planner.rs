@@ -353,7 +353,7 @@ fn packages_of_a_role_come_before_its_steps_and_again_when_their_list_changes() 
         panic!("{packages:?}")
     };
     assert!(
-        step.script.contains("\nset -- nginx chrony\n") && step.user.is_empty(),
+        step.script.contains("\nset -- nginx chrony\n") && step.user == "debian",
         "{step:?}"
     );
     assert_eq!((packages.limits.seconds, packages.limits.tries), (1800, 3));
