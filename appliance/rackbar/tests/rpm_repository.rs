@@ -12,6 +12,7 @@ mod publisher;
 #[path = "publisher/rpm.rs"]
 mod rpm;
 
+use std::process::Command;
 use std::sync::atomic::Ordering;
 
 use apart::{Appliance, OURS};
@@ -50,6 +51,35 @@ impl RpmPublisher {
     }
 }
 
+/// A data file of which a lock has the digest alone: it has no room for it.
+const LARGE: &str = "repodata/large.bin";
+
+fn with_large(publisher: &RpmPublisher, repomd: &[u8]) -> Vec<u8> {
+    let large = vec![7; 65 << 20];
+    let data = format!(
+        "<data type=\"large\"><checksum type=\"sha256\">{}</checksum><location href=\"{LARGE}\"/><size>{}</size></data></repomd>",
+        hex(&large),
+        large.len()
+    );
+    publisher.put(LARGE, large);
+    let repomd = String::from_utf8_lossy(repomd).replace("</repomd>", &data).into_bytes();
+    publisher.sign("publisher", &repomd);
+    repomd
+}
+
+/// A file of the locked state as the appliance gives it: its length, or the status.
+fn served(path: &str) -> Result<usize, String> {
+    let url = format!("http://{OURS}:3128/repository/ours/{path}");
+    let output = Command::new("curl")
+        .args(["-sSf", "--noproxy", "*", &url])
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(output.stdout.len()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
 fn shown(appliance: &Appliance) -> Value {
     serde_json::from_str(&appliance.well(&["repository", "show", "ours", "--json"])).unwrap()
 }
@@ -59,6 +89,7 @@ fn dnf_and_zypper_get_what_an_rpm_repository_is_locked_to_while_its_origin_moves
     let appliance = Appliance::start(&config(), "");
     let mut publisher = RpmPublisher::new();
     let first = publisher.publish("publisher", &[("tool", "1.0"), ("other", "1.0")], &["--database"]);
+    let first = with_large(&publisher, &first);
     let site = appliance.file("site.toml", publisher.site());
     appliance.well(&["site", "set", &site]);
     appliance.until("listening on 10.10.0.1:3128");
@@ -91,6 +122,9 @@ fn dnf_and_zypper_get_what_an_rpm_repository_is_locked_to_while_its_origin_moves
         &["--xz"],
     );
     assert!(publisher.machine("two").dnf("tool").unwrap() == one);
+    assert_eq!(served(LARGE), Ok(65 << 20));
+    let other = served("repodata/comps.xml").unwrap_err();
+    assert!(other.contains("404"), "{other}");
     assert!(publisher.machine("three").zypper("tool").unwrap() == one);
     assert!(publisher.machine("four").dnf("new").is_err(), "no part of the lock");
     let check = appliance.well(&["repository", "check", "ours"]);

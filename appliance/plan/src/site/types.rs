@@ -255,7 +255,7 @@ pub struct Role {
     /// Files to write into the installed system.
     #[serde(default)]
     pub file: Vec<File>,
-    /// Names of the site's repositories whose packages the installed system can get with apt.
+    /// Names of the site's repositories whose packages the installed system can get with apt, dnf or zypper.
     #[serde(default)]
     pub repositories: Vec<String>,
     /// Your own steps, run over SSH once the installed system answers.

@@ -100,7 +100,13 @@ impl RpmPublisher {
         let top = format!("_topdir {}", top.display());
         ran(Command::new("rpmbuild").args(["-bb", "--define", &top]).arg(&spec));
         ran(Command::new("rpmsign")
-            .args(["--addsign", "--define", "_gpg_name publisher", "--define", "__gpg /usr/bin/gpg"])
+            .args([
+                "--addsign",
+                "--define",
+                "_gpg_name publisher",
+                "--define",
+                "__gpg /usr/bin/gpg",
+            ])
             .arg(&made)
             .env("GNUPGHOME", self.gpg.path()));
         made
