@@ -11,9 +11,9 @@ pub struct RepositoryEntry {
     pub name: String,
     /// Its kind.
     pub kind: RepositoryKind,
-    /// URL of the folder that has `dists` in it.
+    /// URL of the folder that has `dists` or `repodata` in it.
     pub url: String,
-    /// Suite.
+    /// Suite; empty for RPM packages, which have none.
     pub suite: String,
     /// Fingerprints of the certificates that may sign.
     pub keys: Vec<String>,

@@ -16,6 +16,8 @@ pub enum RepositoryKind {
     /// Debian packages, with an `InRelease` that is signed.
     #[default]
     Deb,
+    /// RPM packages, with a `repomd.xml` that is signed.
+    Rpm,
 }
 
 /// The state of a repository that was recorded. Machines get this one until it is locked again, whatever its origin has.
@@ -26,10 +28,13 @@ pub struct RepositoryLock {
     pub name: String,
     /// Its kind.
     pub kind: RepositoryKind,
-    /// URL of the folder that has `dists` and `pool`.
+    /// URL of the folder that has `dists` or `repodata`.
     pub url: String,
-    /// Suite.
+    /// Suite; empty for RPM packages, which have none.
     pub suite: String,
+    /// What its publisher calls this state, where it is RPM packages and has a name: `revision` in `repomd.xml`.
+    #[serde(default)]
+    pub revision: Option<String>,
     /// Components.
     pub components: Vec<String>,
     /// Debian's names of the architectures.
@@ -38,11 +43,11 @@ pub struct RepositoryLock {
     pub keys: Digest,
     /// When its publisher made it, in seconds since 1970.
     pub date: u64,
-    /// SHA-256 of its `InRelease`.
+    /// SHA-256 of its `InRelease` or `repomd.xml`.
     pub release: Digest,
     /// Fingerprint of the certificate that signed it.
     pub signer: String,
-    /// The lists of packages that are kept here, by their paths below the suite.
+    /// The lists of packages that are kept here, by their paths below the suite; of RPM packages below the URL.
     pub indexes: Vec<LockedIndex>,
     /// How many packages they list.
     pub packages: u64,
@@ -56,7 +61,7 @@ pub struct RepositoryLock {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct LockedIndex {
-    /// Path below the suite, such as `main/binary-amd64/Packages.xz`.
+    /// Path, such as `main/binary-amd64/Packages.xz` below a suite or `repodata/primary.xml.gz` below a URL.
     pub path: String,
     /// Its length in bytes.
     pub bytes: u64,

@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 pub struct Kept {
     /// The lock.
     pub lock: RepositoryLock,
-    /// Its `InRelease` as it came.
+    /// Its `InRelease` or `repomd.xml` as it came.
     pub release: String,
-    /// What of that is signed, as it was judged when it was locked.
+    /// What of an `InRelease` is signed, as it was judged when it was locked; of a `repomd.xml` that is all of it, and this is empty.
     pub text: String,
+    /// The signature beside a `repomd.xml`.
+    pub signature: Option<String>,
     /// Lists of packages by their paths below the suite; those of the lock that are not here could not be read.
     pub lists: BTreeMap<String, Vec<u8>>,
 }
@@ -27,6 +29,8 @@ struct Record {
     lock: RepositoryLock,
     release: String,
     text: String,
+    #[serde(default)]
+    signature: Option<String>,
 }
 
 /// All that are locked. What is damaged is left out, and the log says so.
@@ -64,6 +68,7 @@ pub fn load(store: &Store) -> Result<Vec<Kept>, StoreError> {
             lock: record.lock,
             release: record.release,
             text: record.text,
+            signature: record.signature,
         }
     };
     Ok(records.into_iter().map(kept).collect())
@@ -79,6 +84,7 @@ pub fn keep(store: &Store, kept: &Kept) -> Result<(), StoreError> {
         lock: kept.lock.clone(),
         release: kept.release.clone(),
         text: kept.text.clone(),
+        signature: kept.signature.clone(),
     };
     let record = serde_json::to_vec(&record).map_err(|error| StoreError::Failed(error.to_string()))?;
     let list = |bytes: &Vec<u8>| format!("{name}/{}", Digest(sha256(bytes)));
@@ -129,6 +135,7 @@ mod tests {
                 kind: RepositoryKind::Deb,
                 url: "http://a.example/debian".into(),
                 suite: "stable".into(),
+                revision: None,
                 components: vec!["main".into()],
                 architectures: vec!["amd64".into()],
                 keys: Digest([1; 32]),
@@ -146,6 +153,7 @@ mod tests {
             },
             release: release.into(),
             text: release.into(),
+            signature: Some("signed".into()),
             lists: [(path, list.to_vec())].into(),
         }
     }

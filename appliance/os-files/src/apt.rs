@@ -2,7 +2,7 @@
 
 use rackbar_model::OsFile;
 
-use crate::{BadSetup, Result};
+use crate::{BadSetup, Result, named_with_keys};
 
 /// Permission bits of files that everybody may read.
 const PUBLIC: u32 = 0o644;
@@ -37,30 +37,13 @@ pub fn source(one: &AptSource<'_>) -> Result<[OsFile; 2]> {
             "correct it in the site",
         )),
     };
-    word("name", one.name)?;
-    if one.name.contains('/') || one.name.starts_with('.') {
-        return Err(BadSetup::new(
-            format!("{:?} is no name of a repository", one.name),
-            "correct it in the site",
-        ));
-    }
+    named_with_keys(one.name, one.keys)?;
     word("URL", one.url)?;
     word("suite", one.suite)?;
     one.components.iter().try_for_each(|text| word("component", text))?;
     one.architectures
         .iter()
         .try_for_each(|text| word("architecture", text))?;
-    if !one
-        .keys
-        .trim_start()
-        .starts_with("-----BEGIN PGP PUBLIC KEY BLOCK-----")
-        || one.keys.contains('\0')
-    {
-        return Err(BadSetup::new(
-            format!("repository {}: its certificates are not in ASCII armor", one.name),
-            "write what `gpg --armor --export KEY` prints",
-        ));
-    }
     let keyring = format!("/etc/apt/keyrings/rackbar-{}.asc", one.name);
     let content = format!(
         "# Written by Rackbar: the state that this repository was locked to there.\nTypes: deb\nURIs: {}\nSuites: {}\n\

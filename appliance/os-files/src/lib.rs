@@ -6,6 +6,7 @@
 
 pub mod apt;
 pub mod network;
+pub mod rpm;
 pub mod text;
 
 /// A value of a setup that cannot be written down.
@@ -25,6 +26,27 @@ impl BadSetup {
             advice: advice.into(),
         }
     }
+}
+
+/// Whether a name can be part of a file's name, and certificates are a text in ASCII armor.
+///
+/// # Errors
+/// When not.
+fn named_with_keys(name: &str, keys: &str) -> Result<()> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(plain) {
+        return Err(BadSetup::new(
+            format!("{name:?} is no name of a repository"),
+            "correct it in the site",
+        ));
+    }
+    if !keys.trim_start().starts_with("-----BEGIN PGP PUBLIC KEY BLOCK-----") || keys.contains('\0') {
+        return Err(BadSetup::new(
+            format!("repository {name}: its certificates are not in ASCII armor"),
+            "write what `gpg --armor --export KEY` prints",
+        ));
+    }
+    Ok(())
 }
 
 /// What could be written down, or why not.

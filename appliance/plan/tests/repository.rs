@@ -50,11 +50,12 @@ fn lock(site: &Site) -> RepositoryLock {
     let wanted = &site.repository["ours"];
     RepositoryLock {
         name: "ours".into(),
-        kind: RepositoryKind::Deb,
+        kind: wanted.kind,
         url: wanted.url.clone(),
-        suite: wanted.suite.clone(),
-        components: wanted.components.clone(),
-        architectures: wanted.architectures.clone(),
+        suite: wanted.suite().to_owned(),
+        revision: None,
+        components: wanted.components(),
+        architectures: wanted.architectures(),
         keys: Digest(rackbar_trust::sha256(wanted.keys.as_bytes())),
         date: 1_700_000_000,
         release: Digest([1; 32]),
@@ -158,6 +159,24 @@ fn every_mistake_about_repositories_is_told_with_its_place() {
             "deb",
         ),
         (
+            with("suite = \"stable\"\n", ""),
+            "[repository",
+            "repository.ours",
+            "`suite` is missing",
+        ),
+        (
+            with("suite =", "kind = \"rpm\"\nsuite ="),
+            "suite =",
+            "repository.ours.suite",
+            "is of Debian packages",
+        ),
+        (
+            with("suite = \"stable\"", "kind = \"rpm\"\ncomponents = [\"main\"]"),
+            "components =",
+            "repository.ours.components",
+            "is of Debian packages",
+        ),
+        (
             with("PUBLIC KEY", "KEY"),
             "keys =",
             "repository.ours.keys",
@@ -181,8 +200,8 @@ fn every_mistake_about_repositories_is_told_with_its_place() {
     let site = site(&good);
     let ours = &site.repository["ours"];
     assert_eq!(
-        (ours.components.as_slice(), ours.architectures.as_slice()),
-        (&["main".to_owned()][..], &["amd64".to_owned()][..])
+        (ours.components(), ours.architectures()),
+        (vec!["main".to_owned()], vec!["amd64".to_owned()])
     );
 }
 
@@ -205,6 +224,32 @@ fn the_installed_system_is_told_of_the_appliance_and_of_the_keys() {
     let direct = content("/etc/apt/apt.conf.d/91rackbar-repositories");
     assert_eq!(direct, "Acquire::http::Proxy::10.10.0.9 \"DIRECT\";\n");
     assert_eq!(plan.inputs.repositories, [("ours".to_owned(), Digest([1; 32]))].into());
+}
+
+#[test]
+fn a_system_is_told_of_rpm_packages_in_the_words_of_dnf_and_zypper_and_apt_of_nothing() {
+    let site = site(&text().replace("suite = \"stable\"", "kind = \"rpm\""));
+    let plan = all(&site, &known(one(1), &site));
+    let files = &setup(&plan, "worker-1").files;
+    let content = |path: &str| &files.iter().find(|file| file.path == path).expect(path).content;
+    for folder in ["/etc/yum.repos.d", "/etc/zypp/repos.d"] {
+        let source = content(&format!("{folder}/rackbar-ours.repo"));
+        for line in [
+            "[rackbar-ours]",
+            "baseurl=http://10.10.0.9:3128/repository/ours/",
+            "gpgcheck=1",
+            "repo_gpgcheck=1",
+            "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-rackbar-ours",
+            "proxy=_none_",
+        ] {
+            assert!(source.lines().any(|found| found == line), "{line}: {source}");
+        }
+    }
+    assert_eq!(content("/etc/pki/rpm-gpg/RPM-GPG-KEY-rackbar-ours").trim(), KEYS.trim());
+    assert!(files.iter().all(|file| !file.path.starts_with("/etc/apt")), "{files:?}");
+    let mut debian = lock(&site);
+    debian.kind = RepositoryKind::Deb;
+    assert_eq!(lock_differs(&debian, &site.repository["ours"]).as_deref(), Some("kind"));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use quick_xml::events::{BytesStart, Event};
 use rackbar_model::Digest;
 
-/// An index longer than this unpacked is not read to its end.
-const UNPACKED_MOST: u64 = 1 << 30;
+/// An index longer than this unpacked, in bytes, is not read to its end. Fedora's largest has a fifth of it.
+pub const UNPACKED_MOST: u64 = 1 << 30;
 /// A line longer than this ends the reading.
 const LINE_MOST: u64 = 64 << 10;
 /// So does a tag or text of XML longer than this; change logs are the longest that are met.
@@ -67,8 +67,12 @@ pub fn read(kind: &Kind, input: impl Read, found: &mut dyn FnMut(&str, Digest)) 
     unpacked(input, &mut |input| plain(kind, input, found))
 }
 
-/// Gives what is in a packed file, or a plain file as it is.
-fn unpacked(input: impl Read, to: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>) -> io::Result<()> {
+/// Gives what is in a file that is packed with gzip, xz or Zstandard, or a plain file as it is. Memory is bounded whatever the file
+/// asks for.
+///
+/// # Errors
+/// When it is packed in another way, or `to` says so; what cannot be unpacked is an error of the reader that `to` gets.
+pub fn unpacked(input: impl Read, to: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>) -> io::Result<()> {
     let mut input = BufReader::with_capacity(64 << 10, input);
     let magic: Vec<u8> = input.fill_buf()?.iter().take(6).copied().collect();
     match magic.as_slice() {
@@ -78,6 +82,10 @@ fn unpacked(input: impl Read, to: &mut dyn FnMut(&mut dyn Read) -> io::Result<()
             let unpacked = ruzstd::decoding::StreamingDecoder::new(input);
             to(&mut unpacked.map_err(|error| io::Error::other(error.to_string()))?)
         }
+        [b'B', b'Z', b'h', ..] => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is packed with bzip2, and gzip, xz and Zstandard are read",
+        )),
         _ => to(&mut input),
     }
 }

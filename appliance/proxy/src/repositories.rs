@@ -15,6 +15,7 @@ use crate::operate::CacheError;
 use crate::rules::cache_control::CacheControl;
 use crate::rules::target::{Url, mirror_key, mirror_of, plain};
 use crate::settings::Mode;
+use crate::store::Entry;
 
 /// A locked repository as it is served.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -124,6 +125,48 @@ impl Proxy {
         expected: Option<(Digest, bool)>,
         most: u64,
     ) -> Result<Document, CacheError> {
+        let (entry, stale) = self.had(folder, path, expected, most).await?;
+        let (key, stored) = (entry.record.key.clone(), stale.then_some(entry.record.response_time));
+        let bytes = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut entry.object.reader()?, &mut bytes)
+                .map_err(|error| CacheError::Fetch(format!("{}: {error}", entry.record.key)))?;
+            Ok::<_, CacheError>(bytes)
+        });
+        let bytes = bytes.await.map_err(|error| CacheError::Fetch(error.to_string()))??;
+        // Read from a disk, perhaps out of a pack.
+        if expected.is_some_and(|(wanted, _)| wanted != Digest(rackbar_trust::sha256(&bytes))) {
+            return Err(CacheError::Fetch(format!(
+                "{key} is damaged where it is stored; `rackbar cache verify` takes it out"
+            )));
+        }
+        Ok(Document { bytes, stored })
+    }
+
+    /// Has a file below a URL that the operator wrote down in the cache, or in a data pack, with the content of this digest; gives
+    /// its length in bytes. It is in memory at no time.
+    ///
+    /// # Errors
+    /// When it is not to be had, or has more than `most` bytes.
+    pub async fn fetched(
+        self: &Arc<Self>,
+        folder: &str,
+        path: &str,
+        expected: Digest,
+        most: u64,
+    ) -> Result<u64, CacheError> {
+        let (entry, _) = self.had(folder, path, Some((expected, false)), most).await?;
+        Ok(entry.record.size)
+    }
+
+    /// The stored answer, and whether the origin gave none just now.
+    async fn had(
+        self: &Arc<Self>,
+        folder: &str,
+        path: &str,
+        expected: Option<(Digest, bool)>,
+        most: u64,
+    ) -> Result<(Arc<Entry>, bool), CacheError> {
         let base = Url::parse(folder).ok_or_else(|| CacheError::Key(folder.to_owned()))?;
         let mut places = vec![base.join(path)];
         let key = base.join(path).to_string();
@@ -167,21 +210,7 @@ impl Proxy {
         if entry.record.size > most {
             return Err(CacheError::Fetch(format!("{key} is longer than {most} bytes")));
         }
-        let stored = stale.then_some(entry.record.response_time);
-        let bytes = tokio::task::spawn_blocking(move || {
-            let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut entry.object.reader()?, &mut bytes)
-                .map_err(|error| CacheError::Fetch(format!("{}: {error}", entry.record.key)))?;
-            Ok::<_, CacheError>(bytes)
-        });
-        let bytes = bytes.await.map_err(|error| CacheError::Fetch(error.to_string()))??;
-        // Read from a disk, perhaps out of a pack.
-        if !right(&Digest(rackbar_trust::sha256(&bytes))) {
-            return Err(CacheError::Fetch(format!(
-                "{key} is damaged where it is stored; `rackbar cache verify` takes it out"
-            )));
-        }
-        Ok(Document { bytes, stored })
+        Ok((entry, stale))
     }
 }
 

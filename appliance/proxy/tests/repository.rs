@@ -74,6 +74,11 @@ fn a_lock_is_served_as_it_was_made_and_nothing_beside_it() {
     }
     assert_eq!(origin.requests("/own/pool/b_1_all.deb"), 0);
     assert_eq!(origin.requests("/own/dists/stable/InRelease"), 0);
+    // As a system asks that has us as its proxy for everything; the rest of us is reached by nobody this way.
+    let (status, head, body) = under.curl(&[], &format!("http://{}/repository/ours/{DEB}", under.address));
+    assert_eq!((status, body), (200, bytes(200_000, 5)), "{head}");
+    let (status, head, _) = under.curl(&[], &format!("http://{}/x", under.address));
+    assert_eq!(status, 403, "{head}");
     let posted =
         under.raw("POST /repository/ours/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     assert!(posted.starts_with(b"HTTP/1.1 405"));

@@ -7,6 +7,10 @@
 //! sums      lists of digests, as sha256sum and BSD's sha256 write them            pure
 //! archive   which lists of packages a set of components and architectures needs   pure
 //! release   Debian's Release: its date, its end, its list; and replays of it      pure
+//! repomd    the signed head of an RPM repository: its data files and its date     pure
+//! primary   its list of packages, one by one                                      pure
+//! rpm       what both say of a file, and where that may lie                       pure
+//! xml       what both are written in, bounded                                     pure
 //! ```
 //! Contracts: only text that a good signature covers is given out; nothing reads a clock, a file or a socket; no text, however
 //! hostile, makes anything here panic. Secrets are nowhere near: signatures are verified, none is made and nothing is
@@ -15,16 +19,24 @@
 mod archive;
 mod armor;
 mod keyring;
+mod primary;
 mod release;
+mod repomd;
+mod rpm;
 mod signed;
 mod sums;
+mod xml;
 
 pub use archive::PackageList;
 pub use armor::ArmorError;
 pub use keyring::{Keyring, KeyringError};
+pub use primary::{RpmPackage, read_primary};
 pub use release::{Accepted, Release, ReleaseError, ReplayError};
+pub use repomd::{RepoData, Repomd};
+pub use rpm::RpmError;
 pub use signed::{Refusal, Refused, Signed, cleartext, detached};
 pub use sums::{Sum, Sums, SumsError};
+pub use xml::XmlError;
 
 /// Bytes of a text that is signed, or of a list of digests. Debian's largest Release has a fifth of it.
 pub const MAX_TEXT: usize = 1 << 20;

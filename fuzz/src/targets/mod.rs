@@ -66,4 +66,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("image-content", images::content),
     ("openpgp", upstream::openpgp),
     ("upstream-list", upstream::list),
+    ("rpm-repomd", upstream::repomd),
+    ("rpm-primary", upstream::primary),
 ];

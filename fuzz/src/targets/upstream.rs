@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use rackbar_upstream::{Keyring, Release, Sums, cleartext, detached};
+use rackbar_upstream::{Keyring, MAX_AHEAD, Release, Repomd, Sums, cleartext, detached, read_primary};
 
 /// A key that has signed none of the inputs but one.
 const KEYS: &[u8] = include_bytes!("../../corpus/openpgp/keys");
@@ -41,4 +41,31 @@ pub(super) fn list(data: &[u8]) {
             "a digest of another length"
         );
     }
+}
+
+/// The head of an RPM repository.
+pub(super) fn repomd(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(repomd) = Repomd::read(text, NOW) else { return };
+    assert!(repomd.date <= NOW + MAX_AHEAD, "a date in the future");
+    assert!(repomd.primary().is_some(), "no list of packages");
+    repomd.data.iter().for_each(|data| inside(&data.path));
+}
+
+/// The list of packages of an RPM repository.
+pub(super) fn primary(data: &[u8]) {
+    let (mut count, mut words) = (0_u64, 0);
+    let read = read_primary(data, &mut |package| {
+        inside(&package.path);
+        assert!(!package.name.is_empty(), "a package without a name");
+        count += 1;
+        words += package.name.len() + package.path.len();
+    });
+    assert!(words <= data.len(), "more was read than there is");
+    assert!(read.is_err() || read == Ok(count), "packages were counted wrongly");
+}
+
+fn inside(path: &str) {
+    let leads_out = path.starts_with('/') || path.contains("://") || path.split('/').any(|part| part == "..");
+    assert!(!leads_out && !path.contains('%'), "{path} leads out");
 }

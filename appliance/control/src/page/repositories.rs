@@ -6,7 +6,7 @@ use axum::extract::{Extension, Form, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use rackbar_model::Timestamp;
+use rackbar_model::{RepositoryKind, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Viewer, foreign_form, message, trouble};
@@ -58,7 +58,10 @@ fn row(entry: RepositoryEntry) -> Row {
         roles: entry.roles.join(", "),
         name: entry.name,
         url: entry.url,
-        suite: entry.suite,
+        suite: match entry.kind {
+            RepositoryKind::Deb => entry.suite,
+            RepositoryKind::Rpm => "RPM packages".to_owned(),
+        },
         in_site: entry.in_site,
         differs: entry.differs,
     }

@@ -23,6 +23,7 @@ fn lock(name: &str) -> RepositoryLock {
         kind: RepositoryKind::Deb,
         url: format!("https://packages.test/{HOSTILE}"),
         suite: "stable".into(),
+        revision: None,
         components: vec!["main".into()],
         architectures: vec!["amd64".into()],
         keys: Digest([0; 32]),

@@ -2,6 +2,7 @@
 
 use rackbar_model::{Digest, OsFile, OsSetup, RepositoryKind, RepositoryLock};
 use rackbar_os_files::apt::{AptSource, direct, source};
+use rackbar_os_files::rpm::{self, RpmSource};
 use rackbar_trust::sha256;
 
 use super::node::Case;
@@ -12,9 +13,9 @@ pub fn lock_differs(lock: &RepositoryLock, wanted: &Repository) -> Option<String
     let parts = [
         ("kind", lock.kind == wanted.kind),
         ("url", lock.url == wanted.url),
-        ("suite", lock.suite == wanted.suite),
-        ("components", lock.components == wanted.components),
-        ("architectures", lock.architectures == wanted.architectures),
+        ("suite", lock.suite == wanted.suite()),
+        ("components", lock.components == wanted.components()),
+        ("architectures", lock.architectures == wanted.architectures()),
         ("keys", lock.keys == Digest(sha256(wanted.keys.as_bytes()))),
     ];
     let other: Vec<&str> = parts.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
@@ -38,15 +39,18 @@ impl Case<'_> {
         for name in &self.role.repositories {
             files.extend(self.repository(name, &proxy)?);
         }
-        let host = proxy.trim_start_matches("http://");
-        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-        files.push(direct(host.trim_matches(['[', ']'])).map_err(|error| error.to_string())?);
+        let of_debian = |name: &String| self.site.repository.get(name).map(|one| one.kind) == Some(RepositoryKind::Deb);
+        if self.role.repositories.iter().any(of_debian) {
+            let host = proxy.trim_start_matches("http://");
+            let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+            files.push(direct(host.trim_matches(['[', ']'])).map_err(|error| error.to_string())?);
+        }
         // Files of the role itself come behind: they have the last word.
         setup.files.splice(0..0, files);
         Ok(())
     }
 
-    fn repository(&self, name: &String, proxy: &str) -> Result<[OsFile; 2], String> {
+    fn repository(&self, name: &String, proxy: &str) -> Result<Vec<OsFile>, String> {
         let Some(wanted) = self.site.repository.get(name) else {
             return Err(format!("role {}: the site has no repository {name}", self.role_name));
         };
@@ -62,16 +66,19 @@ impl Case<'_> {
                  locks what it says now"
             ));
         }
-        match wanted.kind {
+        let (url, keys) = (&*format!("{proxy}/repository/{name}"), &*wanted.keys);
+        let files = match wanted.kind {
             RepositoryKind::Deb => source(&AptSource {
                 name,
-                url: &format!("{proxy}/repository/{name}"),
-                suite: &wanted.suite,
-                components: &wanted.components,
-                architectures: &wanted.architectures,
-                keys: &wanted.keys,
+                url,
+                suite: wanted.suite(),
+                components: &wanted.components(),
+                architectures: &wanted.architectures(),
+                keys,
             })
-            .map_err(|error| error.to_string()),
-        }
+            .map(Vec::from),
+            RepositoryKind::Rpm => rpm::source(&RpmSource { name, url, keys }).map(Vec::from),
+        };
+        files.map_err(|error| error.to_string())
     }
 }

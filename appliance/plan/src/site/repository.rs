@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use rackbar_model::RepositoryKind;
 use rackbar_upstream::Keyring;
 
 use super::formats::Refusal;
@@ -66,8 +67,24 @@ impl Checker<'_, '_, '_> {
         let site = self.site;
         for (name, one) in &site.repository {
             self.name(&["repository", name], name);
+            let (rpm, kind) = (one.kind == RepositoryKind::Rpm, "RPM packages have `kind = \"rpm\"`");
+            for field in ["suite", "components", "architectures"] {
+                let path = ["repository", name, field];
+                if rpm && self.is_written(&path) {
+                    let help = Some("leave it out".to_owned());
+                    self.add(
+                        &path,
+                        "is of Debian packages, and this repository has RPM packages",
+                        help,
+                    );
+                }
+            }
+            if !rpm && !self.is_written(&["repository", name, "suite"]) {
+                self.add(&["repository", name], "`suite` is missing", Some(kind.to_owned()));
+            }
             for (field, list) in [("components", &one.components), ("architectures", &one.architectures)] {
                 let path = ["repository", name, field];
+                let Some(list) = list else { continue };
                 if list.is_empty() {
                     self.add(&path, "names none", Some("leave it out for the usual one".to_owned()));
                 }

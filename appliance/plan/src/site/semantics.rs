@@ -40,6 +40,12 @@ pub(super) struct Checker<'a, 'p, 't> {
 }
 
 impl Checker<'_, '_, '_> {
+    /// Whether the file says something there, be it sound or not.
+    pub(super) fn is_written(&self, path: &[&str]) -> bool {
+        let found = path.iter().try_fold(self.tree, |tree, name| tree.get(name));
+        found.is_some()
+    }
+
     pub(super) fn add(&mut self, path: &[&str], message: impl Into<String>, suggestion: Option<String>) {
         let mut field = String::new();
         for part in path {

@@ -87,34 +87,51 @@ pub struct WantedSystem {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Repository {
-    /// Its kind: `"deb"`, Debian packages.
+    /// Its kind: `"deb"`, Debian packages, or `"rpm"`, RPM packages.
     #[serde(default)]
     pub kind: RepositoryKind,
-    /// `http` or `https` URL of the folder that has `dists` in it.
+    /// `http` or `https` URL of the folder that has `dists` in it, or `repodata` for RPM packages.
     #[schemars(extend("format" = "repository-url"))]
     pub url: String,
-    /// Suite, such as `"stable"`: a folder of `dists`.
+    /// Suite, such as `"stable"`: a folder of `dists`. Debian packages need one, and RPM packages have none.
+    #[serde(default)]
     #[schemars(extend("format" = "suite"))]
-    pub suite: String,
-    /// Components.
-    #[serde(default = "main_component")]
+    pub suite: Option<String>,
+    /// Components; `["main"]` when left out. Debian packages alone have them.
+    #[serde(default)]
     #[schemars(schema_with = "components")]
-    pub components: Vec<String>,
-    /// Debian's names of the architectures.
-    #[serde(default = "amd64")]
+    pub components: Option<Vec<String>>,
+    /// Debian's names of the architectures; `["amd64"]` when left out. Debian packages alone have them.
+    #[serde(default)]
     #[schemars(schema_with = "architectures")]
-    pub architectures: Vec<String>,
+    pub architectures: Option<Vec<String>>,
     /// OpenPGP certificates, one of which must have signed, in ASCII armor: what `gpg --armor --export KEY` prints.
     #[schemars(extend("format" = "openpgp"))]
     pub keys: String,
 }
 
-fn main_component() -> Vec<String> {
-    vec!["main".into()]
-}
+impl Repository {
+    /// Suite; empty where there is none.
+    pub fn suite(&self) -> &str {
+        self.suite.as_deref().unwrap_or_default()
+    }
 
-fn amd64() -> Vec<String> {
-    vec!["amd64".into()]
+    /// Components, the usual one where none is said; none of RPM packages.
+    pub fn components(&self) -> Vec<String> {
+        self.of_debian(self.components.as_ref(), "main")
+    }
+
+    /// Debian's names of the architectures, the usual one where none is said; none of RPM packages, whose list has all.
+    pub fn architectures(&self) -> Vec<String> {
+        self.of_debian(self.architectures.as_ref(), "amd64")
+    }
+
+    fn of_debian(&self, said: Option<&Vec<String>>, usual: &str) -> Vec<String> {
+        match self.kind {
+            RepositoryKind::Deb => said.cloned().unwrap_or_else(|| vec![usual.to_owned()]),
+            RepositoryKind::Rpm => Vec::new(),
+        }
+    }
 }
 
 fn components(_: &mut SchemaGenerator) -> Schema {
@@ -242,7 +259,7 @@ pub struct Role {
     /// Files to write into the installed system.
     #[serde(default)]
     pub file: Vec<File>,
-    /// Names of the site's repositories whose packages the installed system can get with apt.
+    /// Names of the site's repositories whose packages the installed system can get with apt, dnf or zypper.
     #[serde(default)]
     pub repositories: Vec<String>,
     /// Packages that the installed system gets, by its own package manager (apt, dnf or zypper), before the role's steps.

@@ -134,7 +134,8 @@ async fn request(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, from: Soc
     if head.method == Method::CONNECT {
         return tunnel::connect(proxy, client, head, from).await;
     }
-    match wanted(proxy, head) {
+    let ours = client.stream.local_addr().ok().and_then(|at| of_ours(&head.target, at));
+    match wanted(proxy, head, ours.as_deref().unwrap_or(&head.target)) {
         Wanted::Nothing(status, why) => {
             if status == 403 {
                 proxy.metrics.refused.inc();
@@ -152,8 +153,15 @@ async fn request(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, from: Soc
     }
 }
 
-fn wanted(proxy: &Proxy, head: &Head) -> Wanted {
-    if let Some(rest) = head.target.strip_prefix("/mirror/") {
+/// The path of a URL that names the very address its client is connected to. Systems that ask for everything by their proxy ask
+/// so for what the proxy itself has; no connection is made to ourselves.
+fn of_ours(target: &str, at: SocketAddr) -> Option<String> {
+    let url = Url::parse(target).filter(|url| !url.https && url.port == at.port())?;
+    (url.host.parse() == Ok(at.ip().to_canonical())).then_some(url.path)
+}
+
+fn wanted(proxy: &Proxy, head: &Head, target: &str) -> Wanted {
+    if let Some(rest) = target.strip_prefix("/mirror/") {
         let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
         if !head.method.is_safe() {
             return Wanted::Nothing(405, "a mirror can only be read".into());
@@ -163,7 +171,7 @@ fn wanted(proxy: &Proxy, head: &Head) -> Wanted {
             None => Wanted::Nothing(404, unknown_mirror(proxy, name)),
         };
     }
-    if let Some(rest) = head.target.strip_prefix("/repository/") {
+    if let Some(rest) = target.strip_prefix("/repository/") {
         let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
         if !head.method.is_safe() {
             return Wanted::Nothing(405, "a repository can only be read".into());

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use rackbar_control::client::Client;
 use rackbar_control::operations::{RepositoryCheck, RepositoryDone, RepositoryEntry};
-use rackbar_model::{Severity, Timestamp};
+use rackbar_model::{RepositoryKind, Severity, Timestamp};
 
 use super::{output, segment};
 
@@ -20,7 +20,7 @@ pub enum Command {
     },
     /// Lock a repository to the state that its origin has now
     #[command(after_help = "Examples:\n  rackbar repository lock ours\n\n\
-        Its InRelease must be signed by a certificate that the site file names. Machines whose role names the repository get \
+        Its InRelease, or the repomd.xml of RPM packages, must be signed by a certificate that the site file names. Machines whose role names the repository get \
         this state from the appliance until it is locked again, whatever its origin has; plans that were made before are stale.")]
     Lock {
         /// Its name in the site file
@@ -77,6 +77,14 @@ fn done(answer: &[u8], as_json: bool) -> Result<()> {
     Ok(())
 }
 
+/// As the site file has it.
+fn kind(kind: RepositoryKind) -> &'static str {
+    match kind {
+        RepositoryKind::Deb => "deb",
+        RepositoryKind::Rpm => "rpm",
+    }
+}
+
 fn date(seconds: u64) -> String {
     Timestamp(seconds.saturating_mul(1000)).to_string()
 }
@@ -96,12 +104,13 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
     if as_json {
         return output::json(&all);
     }
-    let mut table = output::table(&["NAME", "URL", "SUITE", "ROLES", "PACKAGES", "STATE"]);
+    let mut table = output::table(&["NAME", "KIND", "URL", "SUITE", "ROLES", "PACKAGES", "STATE"]);
     for entry in &all {
         let (words, severity) = state(entry);
         let packages = entry.lock.as_ref().map(|lock| lock.packages.to_string());
         table.add_row(vec![
             entry.name.clone().into(),
+            kind(entry.kind).into(),
             output::plain(&entry.url).into(),
             entry.suite.clone().into(),
             entry.roles.join(", ").into(),
@@ -117,15 +126,27 @@ fn show(entry: &RepositoryEntry) {
     let line = |what: &str, text: &str| println!("{what:<14}{}", output::plain(text));
     line("name", &entry.name);
     line("url", &entry.url);
-    line("suite", &entry.suite);
+    line("kind", kind(entry.kind));
+    if entry.kind == RepositoryKind::Deb {
+        line("suite", &entry.suite);
+    }
     entry.keys.iter().for_each(|key| line("may sign", key));
     line("roles", &entry.roles.join(", "));
     line("state", &state(entry).0);
     let Some(lock) = &entry.lock else { return };
-    line("components", &lock.components.join(", "));
-    line("architectures", &lock.architectures.join(", "));
+    let signed = match lock.kind {
+        RepositoryKind::Deb => {
+            line("components", &lock.components.join(", "));
+            line("architectures", &lock.architectures.join(", "));
+            "InRelease"
+        }
+        RepositoryKind::Rpm => {
+            line("revision", lock.revision.as_deref().unwrap_or("none"));
+            "repomd.xml"
+        }
+    };
     line("packages", &lock.packages.to_string());
-    line("InRelease", &lock.release.to_string());
+    line(signed, &lock.release.to_string());
     line("signed by", &lock.signer);
     line("locked", &format!("{} by {}", lock.locked, lock.by));
     for index in &lock.indexes {

@@ -1,7 +1,9 @@
 //! The site's package repositories in the daemon: locking them, saying what a new lock would bring, and having the proxy serve
 //! what they are locked to.
 
+mod deb;
 mod fetch;
+mod rpm;
 mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 use rackbar_control::operations::{Answer, Refused, RepositoryCheck, RepositoryEntry};
-use rackbar_model::{EventKind, RepositoryLock, Severity, Timestamp};
+use rackbar_model::{EventKind, RepositoryKind, RepositoryLock, Severity, Timestamp};
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::Executor;
 use rackbar_orchestrator::repositories::{self, Kept};
@@ -106,7 +108,7 @@ impl Repositories {
                 )?,
                 suite: wanted.map_or_else(
                     || lock.as_ref().map(|lock| lock.suite.clone()),
-                    |one| Some(one.suite.clone()),
+                    |one| Some(one.suite().to_owned()),
                 )?,
                 keys: ring.map(|ring| ring.fingerprints()).unwrap_or_default(),
                 in_site: wanted.is_some(),
@@ -146,7 +148,8 @@ impl Repositories {
     async fn found(&self, name: &str, by: &str) -> Result<(Found, Option<RepositoryLock>), Refused> {
         let wanted = self.wanted(name)?;
         let before = self.executor.repositories().get(name).cloned();
-        let same = |lock: &&RepositoryLock| lock.url == wanted.url && lock.suite == wanted.suite;
+        let same =
+            |lock: &&RepositoryLock| lock.kind == wanted.kind && lock.url == wanted.url && lock.suite == wanted.suite();
         let order = Order {
             name: name.to_owned(),
             by: by.to_owned(),
@@ -242,6 +245,15 @@ fn from_where(found: &Found) -> String {
     }
 }
 
+/// What a lock is to: its suite, or what the publisher calls the state.
+fn state(lock: &RepositoryLock) -> String {
+    match (&lock.revision, lock.kind) {
+        (_, RepositoryKind::Deb) => lock.suite.clone(),
+        (Some(revision), RepositoryKind::Rpm) => format!("revision {revision}"),
+        (None, RepositoryKind::Rpm) => "the state".to_owned(),
+    }
+}
+
 fn words(found: &Found, before: Option<&RepositoryLock>) -> String {
     let lock = &found.kept.lock;
     let again = match before {
@@ -252,7 +264,7 @@ fn words(found: &Found, before: Option<&RepositoryLock>) -> String {
     format!(
         "repository {} is locked to {} of {}{again}: {} packages, signed by {}{}",
         lock.name,
-        lock.suite,
+        state(lock),
         of_seconds(lock.date),
         lock.packages,
         lock.signer,
@@ -281,7 +293,7 @@ fn compared(found: &Found, before: Option<&RepositoryLock>, kept: Option<&Kept>)
     let words = match before {
         None => format!(
             "{name} is not locked; a lock would be to {} of {}, {} packages",
-            lock.suite,
+            state(lock),
             of_seconds(lock.date),
             lock.packages
         ),

@@ -3,19 +3,62 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use rackbar_model::Digest;
+use rackbar_model::{Digest, RepositoryKind};
 use rackbar_orchestrator::repositories::Kept;
 use rackbar_proxy::Locked;
 use rackbar_proxy::index::read_packages;
-use rackbar_upstream::Release;
+use rackbar_upstream::{Release, Repomd};
 
-use super::fetch::each_list;
+use super::deb::each_list;
+use super::rpm::{HEAD, SIGNATURE, each_package};
 
 /// What the proxy is given. The text was judged when it was locked, and its digest when it was read from the store.
 ///
 /// # Errors
 /// When a list cannot be read.
 pub(super) fn served(kept: &Kept) -> Result<Locked, String> {
+    match kept.lock.kind {
+        RepositoryKind::Deb => of_debian(kept),
+        RepositoryKind::Rpm => of_rpm(kept),
+    }
+}
+
+fn of_rpm(kept: &Kept) -> Result<Locked, String> {
+    let lock = &kept.lock;
+    let repomd = Repomd::read(&kept.release, u64::MAX).map_err(|error| error.to_string())?;
+    let mut documents: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
+    documents.insert(HEAD.to_owned(), kept.release.as_bytes().into());
+    let signature = kept.signature.as_deref().ok_or("its signature is not kept")?;
+    documents.insert(SIGNATURE.to_owned(), signature.as_bytes().into());
+    let lists = kept
+        .lists
+        .iter()
+        .map(|(path, bytes)| (path.clone(), bytes.as_slice().into()));
+    documents.extend(lists);
+    let mut promises: HashMap<String, Digest> = HashMap::new();
+    promises.extend(repomd.data.into_iter().map(|data| (data.path, Digest(data.sha256))));
+    let mut torn = None;
+    each_package(kept, &mut |package| {
+        let digest = Digest(package.sha256);
+        if promises.get(&package.path).is_some_and(|known| *known != digest) {
+            torn.get_or_insert_with(|| format!("{} is listed with two different digests", package.path));
+        }
+        promises.insert(package.path, digest);
+    })?;
+    match torn {
+        Some(torn) => Err(torn),
+        None => Ok(Locked {
+            name: lock.name.clone(),
+            url: lock.url.clone(),
+            by_hash: false,
+            documents,
+            promises,
+            aliases: HashMap::new(),
+        }),
+    }
+}
+
+fn of_debian(kept: &Kept) -> Result<Locked, String> {
     let lock = &kept.lock;
     let release = Release::read(&kept.text).map_err(|error| error.to_string())?;
     let suite = format!("dists/{}", lock.suite);

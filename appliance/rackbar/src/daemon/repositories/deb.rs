@@ -1,0 +1,152 @@
+//! The state of a Debian repository as its origin has it: fetched, its signature judged, its lists against their digests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rackbar_model::Digest;
+use rackbar_orchestrator::repositories::Kept;
+use rackbar_proxy::Proxy;
+use rackbar_proxy::index::read_packages;
+use rackbar_upstream::{Keyring, MAX_TEXT, PackageList, Release, ReleaseError, Signed, cleartext};
+
+use super::fetch::{Found, MOST, Order, Packages, add, blocking, counted, seconds};
+
+impl Order {
+    /// Fetches and judges.
+    ///
+    /// # Errors
+    /// What was wrong, with its URL and what to do.
+    pub(super) async fn of_debian(self, proxy: &Arc<Proxy>) -> Result<Found, String> {
+        let wanted = &self.wanted;
+        let path = format!("dists/{}/InRelease", wanted.suite());
+        let at = format!("{}/{path}", wanted.url.trim_end_matches('/'));
+        let file = proxy.document(&wanted.url, &path, None, MAX_TEXT as u64).await;
+        let file = file.map_err(|error| {
+            format!(
+                "{error}; look whether repository.{} of the site file has the right URL and suite",
+                self.name
+            )
+        })?;
+        let (bytes, keys, suite) = (file.bytes, wanted.keys.clone(), wanted.suite().to_owned());
+        let judged = blocking(move || judge(bytes, &keys, &suite));
+        let (text, signed, release) = judged.await.map_err(|error| format!("{at}: {error}"))?;
+        self.not_older(&at, release.date)?;
+        let lists = release.package_lists(&wanted.components(), &wanted.architectures());
+        let lists = lists.map_err(|error| {
+            format!(
+                "{at}: {error}; correct components and architectures of repository.{} in the site file",
+                self.name
+            )
+        })?;
+        let mut kept = BTreeMap::new();
+        let mut left = MOST;
+        for list in lists {
+            self.list(proxy, &release, list, &mut kept, &mut left).await?;
+        }
+        let lock = self.lock(release.date, None, &signed.signer, text.as_bytes(), &kept);
+        let found = Found {
+            kept: Kept {
+                lock,
+                release: text,
+                text: signed.text,
+                signature: None,
+                lists: kept,
+            },
+            stored: file.stored,
+        };
+        blocking(move || counted(found)).await
+    }
+
+    /// Fetches a list in every form that the origin has of it.
+    async fn list(
+        &self,
+        proxy: &Arc<Proxy>,
+        release: &Release,
+        list: PackageList,
+        kept: &mut BTreeMap<String, Vec<u8>>,
+        left: &mut u64,
+    ) -> Result<(), String> {
+        let (mut any, mut last) = (false, String::new());
+        let forms = list.packed.into_iter().chain(list.plain);
+        for (path, bytes, sum) in forms {
+            // The plain form is most often not there, and not wanted where there is another.
+            if any && path == list.path {
+                break;
+            }
+            if bytes > *left {
+                return Err(format!(
+                    "repository {}: its lists of packages have more than {} MiB, and a lock keeps no more; name fewer components \
+                     or architectures in the site file",
+                    self.name,
+                    MOST >> 20
+                ));
+            }
+            let below = format!("dists/{}/{path}", self.wanted.suite());
+            let expected = Some((Digest(sum), release.by_hash));
+            match proxy.document(&self.wanted.url, &below, expected, bytes).await {
+                Ok(document) if document.bytes.len() as u64 == bytes => {
+                    *left = left.saturating_sub(bytes);
+                    any = true;
+                    kept.insert(path, document.bytes);
+                }
+                Ok(document) => {
+                    last = format!(
+                        "{below} has {} bytes, and its Release says {bytes}",
+                        document.bytes.len()
+                    );
+                }
+                Err(error) => last = error.to_string(),
+            }
+        }
+        match any {
+            true => Ok(()),
+            false => Err(format!(
+                "{last}; the repository is being changed right now, or is not whole: try again later"
+            )),
+        }
+    }
+}
+
+/// The file as text, what of it is signed, and that read: by a trusted key, of this suite, and still counting.
+fn judge(bytes: Vec<u8>, keys: &str, suite: &str) -> Result<(String, Signed, Release), String> {
+    let keys = Keyring::read(keys.as_bytes()).map_err(|error| format!("the keys: {error}"))?;
+    let signed = cleartext(&bytes, &keys, seconds())
+        .map_err(|error| format!("{error}; if its publisher has a new key, write that into the site file"))?;
+    let release = Release::read(&signed.text).map_err(|error| error.to_string())?;
+    // A suite in a folder of its own is often called by that folder's name.
+    let names = [suite, suite.split('/').next().unwrap_or(suite)];
+    let judged = names.map(|name| release.judge(name, seconds()));
+    let [first, second] = judged;
+    match (first, second) {
+        (Err(ReleaseError::Suite { .. }), Ok(())) | (Ok(()), _) => {}
+        (Err(error), _) => return Err(error.to_string()),
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "it is no UTF-8 text".to_owned())?;
+    Ok((text, signed, release))
+}
+
+/// The packages of all lists that are kept.
+///
+/// # Errors
+/// When one cannot be read.
+pub(super) fn packages(kept: &Kept, all: &mut Packages) -> Result<(), String> {
+    for (path, bytes) in each_list(kept) {
+        let read = read_packages(bytes.as_slice(), &mut |one| {
+            add(all, (one.name, one.architecture), (one.version, one.digest));
+        });
+        read.map_err(|error| {
+            format!(
+                "the list {path} of repository {} cannot be read: {error}",
+                kept.lock.name
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// One form of every list.
+pub(super) fn each_list(kept: &Kept) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+    let bare = |path: &str| path.rsplit_once("Packages").map(|(folder, _)| folder.to_owned());
+    let mut seen = std::collections::BTreeSet::new();
+    kept.lists.iter().filter(move |(path, _)| seen.insert(bare(path)))
+}
