@@ -63,6 +63,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("program", packs::program),
     ("state-file", packs::state_file),
     ("image-content", images::content),
+    ("iso-tree", images::iso_tree),
     ("openpgp", upstream::openpgp),
     ("upstream-list", upstream::list),
 ];
