@@ -137,6 +137,24 @@ mod tests {
             (offline, words.unwrap())
         };
         assert!(matches!(said(&none), (Offline::No, words) if words.contains("no mirror called debian")));
+        // A disc with its packages needs nobody; one without is as well off as its archive.
+        let disc = |repositories: &[&str]| {
+            let mut disc = entry(true);
+            let one = disc.installer.as_mut().unwrap();
+            (one.system, one.release) = (InstallerSystem::Rocky, "9.4".into());
+            let repositories = repositories.iter().map(|name| (*name).to_owned()).collect();
+            one.disc = Some(rackbar_model::InstallerDisc { repositories });
+            disc
+        };
+        assert!(matches!(
+            archives(&[], &[]).judge(&disc(&["BaseOS"])),
+            (Offline::Yes, None)
+        ));
+        let none = archives(&["debian"], &[]).judge(&disc(&[]));
+        assert!(matches!(none, (Offline::No, Some(words)) if words.contains("no mirror called rocky")));
+        let index = "mirror:rocky/9/BaseOS/x86_64/os/repodata/repomd.xml";
+        let kept = archives(&["rocky"], &[(index, true)]).judge(&disc(&[]));
+        assert!(matches!(kept, (Offline::Unknown, Some(words)) if words.contains("kept here")));
         // Another release's index is no help.
         let other = archives(&["debian"], &[("mirror:debian/dists/trixie/InRelease", true)]);
         assert!(matches!(said(&other), (Offline::No, words) if words.contains(INDEX)));
