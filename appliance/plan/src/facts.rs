@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ServiceSeen, digest};
 
-/// The proxy's mirror that Debian's installer fetches from.
-pub const DEBIAN_MIRROR: &str = "debian";
-
 /// Everything a plan rests on besides the site.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Facts {

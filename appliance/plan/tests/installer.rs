@@ -4,7 +4,7 @@
 mod common;
 
 use common::{all, carried_out, disk, facts, ids, installer, node, one, refusal, site};
-use rackbar_model::{DiskBus, NodeState};
+use rackbar_model::{DiskBus, InstallerDisc, InstallerSystem, NodeState};
 use rackbar_plan::{ActionKind, Facts};
 
 const SITE: &str = r#"
@@ -78,6 +78,31 @@ fn an_installer_takes_the_place_of_image_and_identity_and_the_machine_leaves_it_
             .iter()
             .any(|action| action.kind.name() == "os.install")
     );
+}
+
+#[test]
+fn a_disc_with_its_packages_needs_neither_proxy_nor_mirror_and_one_without_needs_both() {
+    let without = SITE.replace("proxy = \"http://10.10.0.9:3128\"\n", "");
+    let disc = |repositories: &[&str], gib| {
+        let mut known = known(facts(vec![node(1, vec![disk("SN1", gib, DiskBus::Sata)])]));
+        known.mirrors.clear();
+        let entry = known.images.get_mut("debian-12-installer").unwrap();
+        let installer = entry.installer.as_mut().unwrap();
+        (installer.system, installer.release) = (InstallerSystem::Rocky, "9.4".into());
+        let repositories = repositories.iter().map(|name| (*name).to_owned()).collect();
+        installer.disc = Some(InstallerDisc { repositories });
+        known
+    };
+    let plan = all(&site(&without), &disc(&["AppStream", "BaseOS"], 20));
+    assert!(plan.refused.is_empty(), "{:?}", plan.refused);
+    assert!(plan.actions.iter().any(|action| action.kind.name() == "os.install"));
+    let refused = refusal(&all(&site(&without), &disc(&[], 20))).to_owned();
+    assert!(refused.contains("proxy = \"own\""), "{refused}");
+    let refused = refusal(&all(&site(SITE), &disc(&[], 20))).to_owned();
+    assert!(refused.contains("[[proxy.mirror]] called rocky"), "{refused}");
+    // Anaconda's partitions need more than Debian's.
+    let refused = refusal(&all(&site(&without), &disc(&["BaseOS"], 9))).to_owned();
+    assert!(refused.contains("smaller"), "{refused}");
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("state-file", packs::state_file),
     ("report-file", packs::report_file),
     ("image-content", images::content),
+    ("iso-tree", images::iso_tree),
     ("openpgp", upstream::openpgp),
     ("upstream-list", upstream::list),
     ("rpm-repomd", upstream::repomd),
