@@ -257,6 +257,16 @@ pub enum Work {
     },
     /// Tell how the running machine is: what checks ask of an installed system by script.
     Condition,
+    /// Change what may be changed of a system that was given its identity before: keys, clients' settings, time zone, files. It
+    /// keeps its host key, its machine ID and all that others wrote.
+    Adjust {
+        /// Where it lies.
+        target: RootTarget,
+        /// What it is to be; without host key and machine ID.
+        setup: OsSetup,
+        /// Files that were written before and are to go.
+        gone: Vec<String>,
+    },
 }
 
 /// What an agent sets on its BMC. `None` leaves a thing as it is.

@@ -18,4 +18,4 @@ pub use frame::{FrameError, MAX_FRAME, decode, encode, read_frame, write_frame};
 pub use loader::{BootFile, BootFileRole, BootManifest, BootReport, SignedManifest};
 
 /// The version both ends name first.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;

@@ -129,33 +129,42 @@ pub fn chrony_conf(old: &str) -> String {
 
 /// True when SELinux is in use by its `config` (selinux(8)): it enforces or tells what it would have refused.
 pub fn selinux(config: &str) -> bool {
-    let mode = config.lines().filter_map(|line| line.trim().strip_prefix("SELINUX="));
-    let mode = mode
-        .last()
-        .map(|mode| mode.trim().trim_matches('"').to_ascii_lowercase());
-    mode.is_some_and(|mode| mode == "enforcing" || mode == "permissive")
+    // Of one that is written twice the last counts.
+    let mut modes = config.lines().rev();
+    let mode = modes.find_map(|line| line.trim().strip_prefix("SELINUX="));
+    mode.map(|mode| mode.trim().trim_matches('"'))
+        .is_some_and(|mode| mode.eq_ignore_ascii_case("enforcing") || mode.eq_ignore_ascii_case("permissive"))
+}
+
+/// `/etc/sysconfig/proxy` without a proxy.
+pub fn without_sysconfig_proxy(old: &str) -> String {
+    const OURS: [&str; 3] = ["PROXY_ENABLED", "HTTP_PROXY", "HTTPS_PROXY"];
+    let others = |line: &&str| {
+        let name = line.split('=').next().unwrap_or_default().trim();
+        !OURS.contains(&name)
+    };
+    old.lines().filter(others).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// `/etc/sysconfig/proxy`, which SUSE's programs, zypper among them, read, with our proxy. Other settings stay.
 pub fn sysconfig_proxy(old: &str, proxy: &str) -> String {
-    const OURS: [&str; 3] = ["PROXY_ENABLED", "HTTP_PROXY", "HTTPS_PROXY"];
-    let ours = |line: &&str| {
-        let name = line.split('=').next().unwrap_or_default().trim();
-        !OURS.contains(&name)
-    };
-    let mut text: String = old.lines().filter(ours).flat_map(|line| [line, "\n"]).collect();
+    let mut text = without_sysconfig_proxy(old);
     text.push_str(&format!(
         "PROXY_ENABLED=\"yes\"\nHTTP_PROXY=\"{proxy}\"\nHTTPS_PROXY=\"{proxy}\"\n"
     ));
     text
 }
 
+/// dnf.conf without a proxy.
+pub fn without_dnf_proxy(old: &str) -> String {
+    let others = |line: &&str| !line.trim_start().starts_with("proxy=");
+    old.lines().filter(others).flat_map(|line| [line, "\n"]).collect()
+}
+
 /// dnf.conf with our proxy in its main section.
 pub fn dnf(old: &str, proxy: &str) -> String {
-    let kept: Vec<&str> = old
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("proxy="))
-        .collect();
+    let old = without_dnf_proxy(old);
+    let kept: Vec<&str> = old.lines().collect();
     let has_main = kept.iter().any(|line| line.trim() == "[main]");
     let mut text = if has_main {
         String::new()

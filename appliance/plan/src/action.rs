@@ -262,6 +262,9 @@ pub enum ActionKind {
         /// Tools it enrols itself at. Their secrets are made when the work is given out, and never are in a plan.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         enrol: Vec<Enrol>,
+        /// It was given one before, and keeps of it what this does not change: host key and machine ID, and what others wrote.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<Again>,
     },
     /// Make the disk the first boot device, in the firmware and through the BMC, and read back.
     BootOrder {
@@ -398,6 +401,14 @@ pub struct StepSpec {
     pub expect_status: i32,
     /// Text that its output must contain; `None` when any will do.
     pub expect_output: Option<String>,
+}
+
+/// What goes when a system is given another identity in the place of one that it has.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct Again {
+    /// Files that it was given before and is not to have any more.
+    pub gone: Vec<String>,
 }
 
 /// A static program of the appliance's store, as it was when the plan was made: another one under its name later is not

@@ -165,6 +165,9 @@ pub struct Installed {
     pub target: RootTarget,
     /// The identity it was given.
     pub setup: SetupDigest,
+    /// Paths of the files that it was given with it.
+    #[serde(default)]
+    pub files: Vec<String>,
     /// When it was installed.
     pub at: Timestamp,
     /// The user's steps that ended well since, by name, with their [`crate::planner::step_digest`].
@@ -181,12 +184,25 @@ pub struct Installed {
 #[serde(transparent)]
 pub struct SetupDigest(pub BTreeMap<String, Digest>);
 
+/// The parts that are changed in a system that is there, without emptying its disk.
+const IN_PLACE: [&str; 4] = [KEYS, "DNS, NTP, proxy, syslog", "time zone", "files"];
+
+/// The part that is about who logs in.
+const KEYS: &str = "account and SSH keys";
+
 impl SetupDigest {
+    /// Whether these parts can be changed in a system that is there; `same_account`: it is keys alone that differ, and not whose
+    /// they are.
+    pub fn in_place(differs: &[String], same_account: bool) -> bool {
+        let mut parts = differs.iter();
+        parts.all(|part| IN_PLACE.contains(&part.as_str()) && (same_account || part != KEYS))
+    }
+
     /// Of a setup.
     pub fn of(setup: &OsSetup) -> Self {
         let parts = [
             ("host name", digest::of(&(&setup.hostname, &setup.domain))),
-            ("account and SSH keys", digest::of(&(&setup.user, &setup.ssh_keys))),
+            (KEYS, digest::of(&(&setup.user, &setup.ssh_keys))),
             ("networks", digest::of(&setup.networks)),
             (
                 "DNS, NTP, proxy, syslog",

@@ -14,7 +14,7 @@ mod service;
 pub mod site;
 
 pub use action::{
-    Action, ActionId, ActionKind, BmcAddress, BmcNetwork, Change, Inputs, Layer, Limits, Plan, PlanId, Refusal,
+    Action, ActionId, ActionKind, Again, BmcAddress, BmcNetwork, Change, Inputs, Layer, Limits, Plan, PlanId, Refusal,
     RestartWay, Scope, StepProgram, StepSpec, Target,
 };
 pub use facts::{Facts, Installed, NodeFacts, OwnService, SetupDigest, bmc_holder, is_of_system};

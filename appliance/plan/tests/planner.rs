@@ -327,6 +327,82 @@ fn memory_roles_touch_no_disk() {
     assert_eq!(all(&site(&text), &facts).unchanged, [id(1)]);
 }
 
+/// An installed machine as people see it, which is where the account of its system stands.
+fn shown(user: &str) -> rackbar_model::Installed {
+    rackbar_model::Installed {
+        image: "debian-12".into(),
+        sha256: rackbar_model::Digest([1; 32]),
+        target: rackbar_model::RootTarget::Disk(rackbar_model::DiskRef::default()),
+        hostname: "node-001".into(),
+        user: user.into(),
+        host_key: "ssh-ed25519 AAAA".into(),
+        proved: true,
+        at: Timestamp(100),
+        run: 1,
+    }
+}
+
+#[test]
+fn keys_client_settings_time_zone_and_files_are_changed_in_place_and_nothing_else_is() {
+    let with = |more: &str| {
+        format!(
+            "{}{more}",
+            WORKER.replace("os = \"debian-12\"", "os = \"debian-12\"\nrepositories = []")
+        )
+    };
+    let file = |path: &str| format!("[[role.worker.file]]\npath = \"{path}\"\ncontent = \"x\"\n");
+    let before = with(&file("/etc/old"));
+    let mut facts = one(1);
+    let first = all(&site(&before), &facts);
+    carried_out(&mut facts, &first);
+    change(&mut facts.nodes[0], |node| node.installed = Some(shown("debian")));
+    let after = with(&file("/etc/new")).replace(
+        "repositories = []",
+        &format!("timezone = \"Europe/Berlin\"\nssh_keys = [\"{}\"]", common::KEY),
+    );
+    let plan = all(&site(&after), &facts);
+    assert_eq!(
+        ids(&plan),
+        ["agent", "os.setup", "boot.order", "restart", "os.reachable", "verify"].map(|name| format!("node-001/{name}"))
+    );
+    assert!(plan.destructive().is_empty());
+    let action = &plan.actions[1];
+    let ActionKind::Setup {
+        setup,
+        enrol,
+        again: Some(again),
+        ..
+    } = &action.kind
+    else {
+        panic!("{action:?}")
+    };
+    assert_eq!(again.gone, ["/etc/old"]);
+    assert!(
+        setup.machine_id.is_empty() && enrol.is_empty(),
+        "host key, machine ID and enrolments stay"
+    );
+    let changed: Vec<&str> = action.changes.iter().map(|change| change.what.as_str()).collect();
+    assert_eq!(changed, ["account and SSH keys", "files", "time zone", "/etc/old"]);
+    carried_out(&mut facts, &plan);
+    assert!(all(&site(&after), &facts).is_empty());
+    // A machine that runs its system is fetched into the agent.
+    let mut away = facts.clone();
+    change(&mut away.nodes[0], |node| node.agent_connected = false);
+    let plan = all(&site(&after.replace("Europe/Berlin", "Europe/Rome")), &away);
+    assert_eq!(ids(&plan)[0], "node-001/agent", "{:?}", ids(&plan));
+    away.nodes[0].bmc = false;
+    let refused = refusal(&all(&site(&after.replace("Europe/Berlin", "Europe/Rome")), &away)).to_owned();
+    assert!(refused.contains("no BMC to restart it"), "{refused}");
+    // Another account keeps what it has, and another name is another machine to everybody else.
+    for other in [
+        after.replace("timezone =", "user = \"anna\"\ntimezone ="),
+        after.replace("role = \"worker\"", "role = \"worker\"\nhostname = \"other\""),
+    ] {
+        let refused = refusal(&all(&site(&other), &facts)).to_owned();
+        assert!(refused.contains("--reinstall"), "{refused}");
+    }
+}
+
 #[test]
 fn packages_of_a_role_come_before_its_steps_and_again_when_their_list_changes() {
     let text = WORKER

@@ -212,6 +212,7 @@ fn name(work: &Work) -> String {
         Work::Erase { disks, method } => format!("emptying {} disks ({})", disks.len(), method.name()),
         Work::Write { image, .. } => format!("writing {}", image.name),
         Work::Setup { setup, .. } => format!("setting up {}", setup.hostname),
+        Work::Adjust { setup, .. } => format!("changing what {} was given", setup.hostname),
         Work::BootOrder { .. } => "setting the firmware's boot order".to_owned(),
         Work::Kexec { .. } => "loading the installed kernel".to_owned(),
         Work::BurnIn(_) => "exercising the hardware".to_owned(),

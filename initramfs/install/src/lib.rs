@@ -58,6 +58,7 @@ pub fn perform(machine: &Machine, work: &Work, control: &Control) -> Result<JobR
         Work::Erase { disks, method } => erase::erase(machine, disks, *method, control),
         Work::Write { target, image } => target::write(machine, target, image, control),
         Work::Setup { target, setup } => setup::setup(machine, target, setup, control),
+        Work::Adjust { target, setup, gone } => setup::adjust(machine, target, setup, gone, control),
         Work::Layout => Ok(JobReport::Layout(layout::read(machine))),
         Work::BootOrder { target, label } => efi::boot_order(machine, target, label),
         Work::Kexec { target } => kexec::load(machine, target),

@@ -424,6 +424,7 @@ fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
                 sha256,
                 target: target.clone(),
                 setup: SetupDigest::default(),
+                files: Vec::new(),
                 at: now,
                 steps: BTreeMap::new(),
                 checked: None,
@@ -441,15 +442,17 @@ fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
             });
         }
         Learned::SetUp { setup, host_key } => {
-            if let Some(installed) = &mut work.installed {
-                installed.setup = SetupDigest::of(&setup);
-            }
+            given(work, &setup);
             if let Some(shown) = &mut work.shown {
                 shown.hostname.clone_from(&setup.hostname);
                 shown.user = account(&setup);
                 shown.host_key = host_key;
                 shown.proved = false;
             }
+            work.setup = Some(*setup);
+        }
+        Learned::Adjusted(setup) => {
+            given(work, &setup);
             work.setup = Some(*setup);
         }
         Learned::Proved => {
@@ -468,6 +471,14 @@ fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
         Learned::Checked(report) => work.report = Some(*report),
         // Of no node: it is taken where the attempt's end is.
         Learned::Service(_) => {}
+    }
+}
+
+/// Notes what a system was given.
+fn given(work: &mut NodeWork, setup: &OsSetup) {
+    if let Some(installed) = &mut work.installed {
+        installed.setup = SetupDigest::of(setup);
+        installed.files = setup.files.iter().map(|file| file.path.clone()).collect();
     }
 }
 

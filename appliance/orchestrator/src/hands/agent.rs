@@ -10,7 +10,7 @@ use rackbar_model::{
     BurnIn, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, PowerState, RootTarget, SecretText,
 };
 use rackbar_plan::site::Enrol;
-use rackbar_plan::{Progress, StepSpec};
+use rackbar_plan::{Again, Progress, StepSpec};
 use rackbar_ssh::HostKeyPair;
 use rackbar_store::Table;
 use tokio::sync::watch;
@@ -349,6 +349,35 @@ impl Appliance {
                     setup: Box::new(setup.clone()),
                     host_key: pair.public,
                 };
+                Done::well(summary).with_details(paths).and(learned)
+            }
+            other => unexpected(other),
+        }
+    }
+
+    /// Another identity in the place of the one that the system has, whose host key stays.
+    pub(super) async fn adjust(
+        &self,
+        task: &mut Task,
+        node: NodeId,
+        target: &RootTarget,
+        setup: &OsSetup,
+        again: &Again,
+    ) -> Done {
+        let mut whole = setup.clone();
+        match self.key.public_openssh() {
+            Ok(own) => whole.ssh_keys.push(own),
+            Err(error) => return Done::failed(error.to_string(), "", false),
+        }
+        let work = Work::Adjust {
+            target: target.clone(),
+            setup: whole,
+            gone: again.gone.clone(),
+        };
+        match self.job(task, node, work).await {
+            Ok(JobReport::SetUp(paths)) => {
+                let summary = format!("{} files written or taken away", paths.len());
+                let learned = Learned::Adjusted(Box::new(setup.clone()));
                 Done::well(summary).with_details(paths).and(learned)
             }
             other => unexpected(other),

@@ -143,7 +143,15 @@ impl Appliance {
             ActionKind::WriteImage {
                 target, image, sha256, ..
             } => self.write_image(task, node, target, image, *sha256).await,
-            ActionKind::Setup { target, setup, enrol } => self.setup(task, node, target, setup, enrol).await,
+            ActionKind::Setup {
+                again: Some(again),
+                target,
+                setup,
+                ..
+            } => self.adjust(task, node, target, setup, again).await,
+            ActionKind::Setup {
+                target, setup, enrol, ..
+            } => self.setup(task, node, target, setup, enrol).await,
             ActionKind::BootOrder { target } => self.boot_order(task, node, target).await,
             ActionKind::Restart { way, target } => self.restart(task, node, *way, target).await,
             ActionKind::Reachable { .. } => self.reachable(task, node).await,

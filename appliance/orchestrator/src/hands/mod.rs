@@ -178,6 +178,8 @@ pub enum Learned {
         /// Public part of the host key.
         host_key: String,
     },
+    /// What the system was given is another now; its host key is as it was.
+    Adjusted(Box<OsSetup>),
     /// The installed system answered with its host key.
     Proved,
     /// Its checks were run.

@@ -172,6 +172,9 @@ impl Hands for Sim {
                         setup: setup.clone(),
                         host_key: "ssh-ed25519 AAAA".into(),
                     }),
+                ActionKind::Setup {
+                    setup, again: Some(_), ..
+                } => done.and(Learned::Adjusted(setup.clone())),
                 ActionKind::Setup { setup, .. } => done.and(Learned::SetUp {
                     setup: setup.clone(),
                     host_key: "ssh-ed25519 AAAA".into(),

@@ -11,7 +11,7 @@ use super::network::{Pool, Selectors, Wanted, account};
 use crate::rules::{Binding, shortfall};
 use crate::site::problem::did_you_mean;
 use crate::site::{Enrol, EraseDisks, MemoryRole, Role, Site};
-use crate::{Action, ActionKind, Change, Facts, Installed, NodeFacts, SetupDigest};
+use crate::{Action, ActionKind, Again, Change, Facts, Installed, NodeFacts, SetupDigest};
 
 /// What came of looking at a node.
 pub(super) enum Decision {
@@ -40,6 +40,8 @@ enum Work {
     Prove,
     /// The system stays; only these steps and the checks are left.
     Finish(Vec<String>),
+    /// The system stays and is given these parts of its identity anew; then these steps and the checks.
+    Adjust(Vec<String>, Vec<String>),
     /// From an empty disk on, for this reason.
     Install(String),
 }
@@ -191,27 +193,44 @@ impl Case<'_> {
                 self.reachable(&mut chain, image);
                 self.steps().push(None, &account(self.role, image), &mut chain)?;
             }
-            Work::Prove | Work::Finish(_) => {
-                let order = self.node.wrong_boot_order.as_deref();
-                let enters = firmware.needs_agent() || order.is_some();
-                if enters {
-                    self.agent_can_come()?;
-                }
-                firmware.push(self, &mut chain, order.map(|_| "our agent puts the disk first again"));
-                if enters || self.node.node.agent_connected {
-                    self.leave(&mut chain, target, "back to the installed system, which stays as it is");
-                }
+            Work::Adjust(differs, left) => {
+                self.agent_can_come()?;
+                firmware.push(
+                    self,
+                    &mut chain,
+                    Some("what the system was given is changed by our agent"),
+                );
+                self.adjust(&mut chain, target, setup, &differs);
                 self.reachable(&mut chain, image);
-                let left = if let Work::Finish(steps) = &work {
-                    steps.as_slice()
-                } else {
-                    &[]
-                };
-                self.steps().push(Some(left), &account(self.role, image), &mut chain)?;
+                self.steps().push(Some(&left), &account(self.role, image), &mut chain)?;
             }
+            Work::Prove => self.stays(&mut chain, target, image, firmware, &[])?,
+            Work::Finish(left) => self.stays(&mut chain, target, image, firmware, &left)?,
         }
         self.verify(&mut chain);
         Ok(chain.actions)
+    }
+
+    /// The system stays as it is, but for these steps; our agent is there for the firmware's sake alone.
+    fn stays(
+        &self,
+        chain: &mut Chain<'_>,
+        target: RootTarget,
+        image: &ImageEntry,
+        firmware: Firmware,
+        left: &[String],
+    ) -> Result<(), String> {
+        let order = self.node.wrong_boot_order.as_deref();
+        let enters = firmware.needs_agent() || order.is_some();
+        if enters {
+            self.agent_can_come()?;
+        }
+        firmware.push(self, chain, order.map(|_| "our agent puts the disk first again"));
+        if enters || self.node.node.agent_connected {
+            self.leave(chain, target, "back to the installed system, which stays as it is");
+        }
+        self.reachable(chain, image);
+        self.steps().push(Some(left), &account(self.role, image), chain)
     }
 
     /// An installer fetches packages, and a node has no way out but a mirror of the appliance's proxy.
@@ -357,14 +376,64 @@ impl Case<'_> {
             ));
         }
         let differs = installed.setup.differences(&SetupDigest::of(setup));
-        if !differs.is_empty() {
-            let differs = differs.join(", ");
-            return Err(format!(
-                "the installed system was given another identity ({differs}); that is not changed in place: plan with \
-                 --reinstall, which empties its disk, or put the site file back"
-            ));
+        if differs.is_empty() {
+            return self.rest(installed);
         }
-        self.rest(installed)
+        let same_account = self.node.node.installed.as_ref();
+        let same_account = same_account.is_some_and(|shown| shown.user == account(self.role, image));
+        // Where an installer put it, our agent does not know which of its partitions is the root.
+        if image.installer.is_none() && SetupDigest::in_place(&differs, same_account) {
+            let left = self.steps().left(&installed.steps)?;
+            return Ok(Work::Adjust(differs, left));
+        }
+        let differs = differs.join(", ");
+        Err(format!(
+            "the installed system was given another identity ({differs}); that is not changed in place: plan with \
+             --reinstall, which empties its disk, or put the site file back"
+        ))
+    }
+
+    /// Gives the system that is there another identity in place of the one it has.
+    fn adjust(&self, chain: &mut Chain<'_>, target: RootTarget, setup: OsSetup, differs: &[String]) {
+        let had = self
+            .node
+            .installed
+            .as_ref()
+            .map_or(&[][..], |installed| &installed.files);
+        let gone = had
+            .iter()
+            .filter(|path| !setup.files.iter().any(|file| file.path == **path));
+        let again = Again {
+            gone: gone.cloned().collect(),
+        };
+        let change = |part: &String| Change {
+            what: part.clone(),
+            observed: Some("as it was given before".to_owned()),
+            wanted: "as the site file says now".to_owned(),
+        };
+        let mut changes: Vec<Change> = differs.iter().map(change).collect();
+        changes.extend(again.gone.iter().map(|path| Change {
+            what: path.clone(),
+            observed: Some("written before".to_owned()),
+            wanted: "gone".to_owned(),
+        }));
+        let kind = ActionKind::Setup {
+            target: target.clone(),
+            setup: Box::new(OsSetup {
+                machine_id: String::new(),
+                ..setup
+            }),
+            enrol: Vec::new(),
+            again: Some(again),
+        };
+        let because = Because {
+            reason: "the system stays, with another identity: our agent writes it while the system is not running"
+                .to_owned(),
+            changes,
+            destroys: None,
+        };
+        chain.push(kind, because);
+        self.leave(chain, target, "back to the installed system");
     }
 
     fn rest(&self, installed: &Installed) -> Result<Work, String> {
@@ -442,6 +511,7 @@ impl Case<'_> {
             target: target.clone(),
             setup: Box::new(setup),
             enrol,
+            again: None,
         };
         chain.push(
             kind,

@@ -194,6 +194,7 @@ pub fn carried_out(facts: &mut Facts, plan: &Plan) {
                         sha256: *sha256,
                         target: target.clone(),
                         setup: SetupDigest::default(),
+                        files: Vec::new(),
                         at: Timestamp(100),
                         steps: Default::default(),
                         checked: None,
@@ -214,12 +215,16 @@ pub fn carried_out(facts: &mut Facts, plan: &Plan) {
                         sha256: *sha256,
                         target: target.clone(),
                         setup: SetupDigest::of(setup),
+                        files: Vec::new(),
                         at: Timestamp(100),
                         steps: Default::default(),
                         checked: None,
                     });
                 }
-                (ActionKind::Setup { setup, .. }, Some(installed)) => installed.setup = SetupDigest::of(setup),
+                (ActionKind::Setup { setup, .. }, Some(installed)) => {
+                    installed.setup = SetupDigest::of(setup);
+                    installed.files = setup.files.iter().map(|file| file.path.clone()).collect();
+                }
                 (ActionKind::Step(step) | ActionKind::Rescue { step, .. }, Some(installed)) => {
                     installed
                         .steps

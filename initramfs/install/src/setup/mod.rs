@@ -5,6 +5,7 @@
 //! other and cloud-init's own network are switched off, so that two never fight over an interface. With neither of them
 //! cloud-init gets the network from the seed.
 
+mod again;
 mod tree;
 
 use rackbar_messages::{JobFailure, JobReport};
@@ -16,6 +17,7 @@ use rackbar_os_files::text::{self, Account};
 use crate::control::{Control, refuse};
 use crate::target::Installed;
 use crate::{Machine, Result};
+pub(crate) use again::adjust;
 use tree::Rights;
 pub(crate) use tree::Tree;
 
@@ -24,11 +26,21 @@ const SEED: &str = "/var/lib/cloud/seed/nocloud";
 
 /// Gives the system on a target its identity.
 pub(crate) fn setup(machine: &Machine, target: &RootTarget, setup: &OsSetup, control: &Control) -> Result<JobReport> {
+    written(machine, target, control, |tree| apply(tree, setup))
+}
+
+/// Changes the system on a target, and tells which files were written.
+fn written(
+    machine: &Machine,
+    target: &RootTarget,
+    control: &Control,
+    change: impl FnOnce(&mut Tree) -> Result<()>,
+) -> Result<JobReport> {
     let installed = Installed::find(machine, target)?;
     control.check()?;
     let mounted = installed.mount(machine)?;
     let mut tree = Tree::open(mounted.path())?;
-    apply(&mut tree, setup)?;
+    change(&mut tree)?;
     let written = tree.written().to_vec();
     // The tree holds the file system's root open, and an open folder keeps it mounted.
     drop(tree);
@@ -73,20 +85,19 @@ impl Image {
     }
 }
 
+// Where clients read what is written for them, and nothing else is.
+const TIMESYNCD: &str = "/etc/systemd/timesyncd.conf.d/rackbar.conf";
+const CHRONY_SOURCES: &str = "/etc/chrony/sources.d/rackbar.sources";
+const CHRONY_CONF: &str = "/etc/chrony.d/rackbar.conf";
+const APT_PROXY: &str = "/etc/apt/apt.conf.d/90rackbar-proxy";
+const SYSLOG: &str = "/etc/rsyslog.d/90-rackbar.conf";
+
 const PUBLIC: Rights = Rights::root(0o644);
 const PRIVATE: Rights = Rights::root(0o600);
 
 /// Writes everything into a tree.
 fn apply(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
-    text::check(setup).map_err(bad_setup)?;
-    if !tree.exists("/etc/passwd") {
-        return Err(refuse(
-            "the root file system has no /etc/passwd: it is no installed system",
-            "look whether the image's root partition is its last one",
-        ));
-    }
-    let image = Image::look(tree);
-    let bases = network::arrange(setup).map_err(bad_setup)?;
+    let (image, bases) = looked_at(tree, setup)?;
     names(tree, setup)?;
     networks(tree, setup, &bases, image)?;
     services(tree, setup, image)?;
@@ -94,10 +105,27 @@ fn apply(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
     if image.cloud_init {
         seed(tree, setup, &bases)?;
     }
-    for file in &setup.files {
-        tree.write(&file.path, &file.content, Rights::root(file.mode & 0o7777))?;
-    }
+    files(tree, setup)?;
     labels(tree)
+}
+
+/// What there is to give an identity to, and its interfaces.
+fn looked_at(tree: &Tree, setup: &OsSetup) -> Result<(Image, Vec<Base>)> {
+    text::check(setup).map_err(bad_setup)?;
+    if !tree.exists("/etc/passwd") {
+        return Err(refuse(
+            "the root file system has no /etc/passwd: it is no installed system",
+            "look whether the image's root partition is its last one",
+        ));
+    }
+    let bases = network::arrange(setup).map_err(bad_setup)?;
+    Ok((Image::look(tree), bases))
+}
+
+/// The files of the role.
+fn files(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
+    let mut all = setup.files.iter();
+    all.try_for_each(|file| tree.write(&file.path, &file.content, Rights::root(file.mode & 0o7777)))
 }
 
 /// Has SELinux label the file system at its first start, where the image has it in use. What was written here has no labels, as
@@ -126,18 +154,19 @@ fn names(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
             tree.link("/var/lib/dbus/machine-id", "/etc/machine-id")?;
         }
     }
-    if let Some(zone) = &setup.timezone {
-        let file = format!("/usr/share/zoneinfo/{zone}");
-        if !tree.exists(&file) {
-            return Err(refuse(
-                format!("the image has no time zone {zone}"),
-                "correct the time zone, or add tzdata to the image",
-            ));
-        }
-        tree.link("/etc/localtime", &format!("..{file}"))?;
-        tree.write("/etc/timezone", &format!("{zone}\n"), PUBLIC)?;
+    setup.timezone.as_ref().map_or(Ok(()), |zone| timezone(tree, zone))
+}
+
+fn timezone(tree: &mut Tree, zone: &str) -> Result<()> {
+    let file = format!("/usr/share/zoneinfo/{zone}");
+    if !tree.exists(&file) {
+        return Err(refuse(
+            format!("the image has no time zone {zone}"),
+            "correct the time zone, or add tzdata to the image",
+        ));
     }
-    Ok(())
+    tree.link("/etc/localtime", &format!("..{file}"))?;
+    tree.write("/etc/timezone", &format!("{zone}\n"), PUBLIC)
 }
 
 fn networks(tree: &mut Tree, setup: &OsSetup, bases: &[Base], image: Image) -> Result<()> {
@@ -225,7 +254,7 @@ fn services(tree: &mut Tree, setup: &OsSetup, image: Image) -> Result<()> {
                 "add rsyslog to the image, or leave the syslog server out",
             ));
         }
-        tree.write("/etc/rsyslog.d/90-rackbar.conf", &format!("*.* @{server}\n"), PUBLIC)?;
+        tree.write(SYSLOG, &format!("*.* @{server}\n"), PUBLIC)?;
         // An image may have it without starting it. Its socket, to which journald hands messages on, asks for the alias.
         enable(tree, "rsyslog.service", "multi-user.target.wants")?;
         enable_as(tree, "rsyslog.service", "syslog.service")?;
@@ -240,7 +269,7 @@ fn time(tree: &mut Tree, setup: &OsSetup, image: Image) -> Result<()> {
     }
     if image.timesyncd {
         let content = format!("[Time]\nNTP={}\n", setup.ntp.join(" "));
-        tree.write("/etc/systemd/timesyncd.conf.d/rackbar.conf", &content, PUBLIC)?;
+        tree.write(TIMESYNCD, &content, PUBLIC)?;
         if !image.chrony {
             enable(tree, "systemd-timesyncd.service", "sysinit.target.wants")?;
         }
@@ -252,9 +281,9 @@ fn time(tree: &mut Tree, setup: &OsSetup, image: Image) -> Result<()> {
 /// nothing.
 fn chrony(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
     if tree.exists("/etc/chrony") {
-        return tree.write("/etc/chrony/sources.d/rackbar.sources", &text::chrony(setup), PUBLIC);
+        return tree.write(CHRONY_SOURCES, &text::chrony(setup), PUBLIC);
     }
-    tree.write("/etc/chrony.d/rackbar.conf", &text::chrony(setup), PUBLIC)?;
+    tree.write(CHRONY_CONF, &text::chrony(setup), PUBLIC)?;
     let old = tree.read("/etc/chrony.conf").unwrap_or_default();
     tree.write("/etc/chrony.conf", &text::chrony_conf(&old), PUBLIC)
 }
@@ -263,7 +292,7 @@ fn chrony(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
 fn packages(tree: &mut Tree, proxy: &str, image: Image) -> Result<()> {
     if image.apt {
         let content = format!("Acquire::http::Proxy \"{proxy}\";\nAcquire::https::Proxy \"{proxy}\";\n");
-        tree.write("/etc/apt/apt.conf.d/90rackbar-proxy", &content, PUBLIC)?;
+        tree.write(APT_PROXY, &content, PUBLIC)?;
     }
     if image.dnf {
         let old = tree.read("/etc/dnf/dnf.conf").unwrap_or_default();

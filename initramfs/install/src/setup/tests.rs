@@ -270,3 +270,85 @@ fn an_image_with_selinux_dnf_or_zypper_gets_labels_time_and_proxy_where_its_prog
          HTTPS_PROXY=\"http://10.0.0.1:3142\"\n"
     );
 }
+
+#[test]
+fn an_identity_is_changed_and_what_others_wrote_stays() {
+    if !is_root() {
+        return;
+    }
+    let (folder, mut tree) = image(&[
+        "lib/systemd/systemd-networkd",
+        "lib/systemd/systemd-timesyncd",
+        "usr/sbin/rsyslogd",
+        "usr/share/zoneinfo/Etc/UTC",
+        "etc/apt/sources.list",
+        "etc/dnf/dnf.conf",
+    ]);
+    let mut setup = sample();
+    setup.ssh_host_key = SecretText(host_key().0);
+    setup.syslog = Some("10.0.0.1".into());
+    apply(&mut tree, &setup).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let read = |name: &str| std::fs::read_to_string(path(name)).ok();
+    let before = ["etc/ssh/ssh_host_ed25519_key", "etc/machine-id", "etc/hostname"].map(read);
+    std::fs::write(path("etc/apt/sources.list.d-own"), "mine").unwrap();
+
+    let next = OsSetup {
+        machine_id: String::new(),
+        ssh_keys: vec!["ssh-ed25519 BBBB new@x".into()],
+        ssh_host_key: SecretText::default(),
+        dns: vec!["10.0.0.9".parse().unwrap()],
+        ntp: Vec::new(),
+        proxy: None,
+        syslog: None,
+        timezone: None,
+        files: vec![OsFile {
+            path: "/etc/issue".into(),
+            content: "new\n".into(),
+            mode: 0o644,
+        }],
+        ..sample()
+    };
+    for _ in 0..2 {
+        again::apply(&mut tree, &next, &["/etc/motd".into()]).unwrap();
+    }
+    assert_eq!(
+        read("home/debian/.ssh/authorized_keys").unwrap(),
+        "ssh-ed25519 BBBB new@x\n"
+    );
+    assert!(read("etc/resolv.conf").unwrap().contains("nameserver 10.0.0.9"));
+    for gone in [
+        "etc/motd",
+        "etc/apt/apt.conf.d/90rackbar-proxy",
+        "etc/systemd/timesyncd.conf.d/rackbar.conf",
+        "etc/rsyslog.d/90-rackbar.conf",
+    ] {
+        assert!(!path(gone).exists(), "{gone}");
+    }
+    assert!(!read("etc/dnf/dnf.conf").unwrap().contains("proxy="));
+    assert_eq!(read("etc/timezone").unwrap(), "Etc/UTC\n");
+    assert_eq!(read("etc/issue").unwrap(), "new\n");
+    assert_eq!(read("etc/apt/sources.list.d-own").unwrap(), "mine");
+    assert_eq!(
+        ["etc/ssh/ssh_host_ed25519_key", "etc/machine-id", "etc/hostname"].map(read),
+        before
+    );
+}
+
+/// cloud-init reads the network of its seed once, so another name server in it would be heard by nobody.
+#[test]
+fn name_servers_that_nobody_would_read_are_refused_and_keys_are_not() {
+    if !is_root() {
+        return;
+    }
+    let (folder, mut tree) = image(&["usr/bin/cloud-init"]);
+    apply(&mut tree, &sample()).unwrap();
+    let mut next = sample();
+    next.ssh_keys = vec!["ssh-ed25519 BBBB new@x".into()];
+    again::apply(&mut tree, &next, &[]).unwrap();
+    next.dns = vec!["10.0.0.9".parse().unwrap()];
+    let refused = again::apply(&mut tree, &next, &[]).unwrap_err();
+    assert!(refused.reason.contains("cloud-init"), "{refused:?}");
+    let keys = std::fs::read_to_string(folder.path().join("home/debian/.ssh/authorized_keys"));
+    assert_eq!(keys.unwrap(), "ssh-ed25519 BBBB new@x\n");
+}

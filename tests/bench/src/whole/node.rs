@@ -190,7 +190,7 @@ fn report(work: Work) -> JobReport {
             millis: 1_000,
             steps: vec!["GPT moved to the end of the disk".into()],
         },
-        Work::Setup { .. } => JobReport::SetUp(vec!["/etc/hostname".into()]),
+        Work::Setup { .. } | Work::Adjust { .. } => JobReport::SetUp(vec!["/etc/hostname".into()]),
         Work::Kexec { .. } => JobReport::Jumping,
         Work::BurnIn(_) => JobReport::BurnedIn(Vec::new()),
         Work::Layout => JobReport::Layout(Vec::new()),
