@@ -7,6 +7,7 @@
 
 mod budget;
 pub mod carry;
+mod disc;
 pub mod images;
 mod keep;
 pub mod programs;
@@ -23,6 +24,7 @@ use rackbar_boot::{KeySlotError, fill_key_slot, is_site_name};
 use rackbar_model::Digest;
 use rackbar_trust::{Sha256, sha256};
 
+use disc::Disc;
 pub use images::{ImageError, ImageMeta, Images, Upload};
 pub use programs::{ProgramError, Programs};
 
@@ -130,7 +132,7 @@ impl Artifact {
         &self.name
     }
 
-    /// SHA-256 of the whole content.
+    /// SHA-256 of the whole content; of a file on a disc that of the disc.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -230,6 +232,8 @@ struct Maps {
     by_name: HashMap<String, Arc<Artifact>>,
     /// The site's own, apart from ours: no name of theirs can hide one of ours.
     of_site: HashMap<String, Arc<Artifact>>,
+    /// Discs by the digest of the whole.
+    discs: HashMap<Digest, Arc<Disc>>,
 }
 
 /// All boot files of the appliance. Shared between the services; files can be added while they run.
@@ -355,10 +359,26 @@ impl Artifacts {
         maps.by_digest.insert(artifact.digest, Arc::new(artifact));
     }
 
-    /// Takes back what [`Self::serve`] did. A transfer under way holds the file and finishes.
+    /// Makes the files of a disc reachable by its digest and their paths.
+    fn serve_disc(&self, disc: Disc) {
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        maps.discs.insert(disc.digest(), Arc::new(disc));
+    }
+
+    /// The file at `path` of the disc with this digest, served from where it lies there. The path is looked up among those
+    /// that the disc itself has. Of such a file no digest is known: [`Artifact::digest`] is the disc's.
+    pub fn on_disc(&self, disc: &Digest, path: &str) -> Option<Arc<Artifact>> {
+        let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
+        let disc = maps.discs.get(disc).cloned()?;
+        drop(maps);
+        disc.file(path).map(Arc::new)
+    }
+
+    /// Takes back what [`Self::serve`] and [`Self::serve_disc`] did. A transfer under way holds the file and finishes.
     fn withdraw(&self, digest: &Digest) {
         let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
         maps.by_digest.remove(digest);
+        maps.discs.remove(digest);
     }
 
     fn insert(&self, artifact: Artifact) -> Arc<Artifact> {

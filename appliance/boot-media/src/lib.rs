@@ -1,5 +1,5 @@
 //! Writers of what firmware boots from: FAT volumes and ISO 9660 discs. They need no outside program, write to a file or
-//! to memory alike, and the same files give the same bytes.
+//! to memory alike, and the same files give the same bytes. And a reader of discs of others ([`tree`]).
 //!
 //! `cargo xtask image` writes the appliance's own media with them, the appliance the disc of its loader
 //! ([`iso::bytes`]) that BMCs put into their virtual drives.
@@ -7,6 +7,7 @@
 pub mod epoch;
 pub mod fat;
 pub mod iso;
+pub mod tree;
 
 use std::io;
 

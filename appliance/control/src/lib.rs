@@ -24,6 +24,7 @@ mod saved;
 mod server;
 mod storage;
 mod webhooks;
+mod words;
 
 use std::sync::Arc;
 

@@ -31,9 +31,10 @@ pub use crate::profiles::{HardwareProfile, ProfileSignature, ProfileToSign};
 pub use crate::programs::{NewProgram, PutProgram};
 pub use crate::registrations::{RegistrationEntry, RegistrationState, RegistrationToken};
 pub use crate::repositories::{RepositoryCheck, RepositoryDone, RepositoryEntry, RepositoryFetch};
-pub use crate::saved::ExportSizes;
+pub use crate::saved::{ExportParts, ExportSizes};
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
+pub use crate::words::duration;
 
 /// What comes of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;
@@ -555,8 +556,8 @@ pub trait Operations: Send + Sync + 'static {
     fn export_sizes(&self) -> Answer<'_, ExportSizes> {
         none("export")
     }
-    /// The whole state as one file, sealed with a passphrase, with images or without. It is made while it is read.
-    fn export(&self, _passphrase: String, _images: bool) -> Answer<'_, Body> {
+    /// The whole state as one file, sealed with a passphrase, with these parts. It is made while it is read.
+    fn export(&self, _passphrase: String, _parts: ExportParts) -> Answer<'_, Body> {
         none("export")
     }
     /// Puts a state file in the place of this appliance's own; gives what was taken, in words.

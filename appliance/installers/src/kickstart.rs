@@ -41,9 +41,48 @@ pub struct RedHat {
     pub version: u8,
     /// The installation tree: the folder with `.treeinfo` and `images/`.
     pub tree: Url,
-    /// Repositories besides the tree's own, such as AppStream: name and URL. The installed system keeps them.
+    /// Repositories besides the tree's own, such as AppStream: name and URL. The installed system keeps them, unless the
+    /// tree is `near`.
     pub repositories: Vec<(String, Url)>,
+    /// The tree of the installer's own image, where that of the packages is another.
+    pub stage2: Option<Url>,
+    /// Tree and repositories are the appliance's: the installer asks there without the proxy, which is for the installed
+    /// system alone.
+    pub near: bool,
+    /// Folder below which the installer asks for the name of each step that it begins ([`RED_HAT_STEPS`]) and of what went
+    /// wrong ([`FAILURES`]); ends with `/` and holds a token.
+    pub steps: Option<Url>,
 }
+
+impl RedHat {
+    /// The proxy that the installer itself asks through.
+    fn proxy(&self, install: &Install) -> Result<Option<Url>> {
+        Ok(check::proxy(AT, install)?.filter(|_| !self.near))
+    }
+
+    /// Lines of a script that tell of a step. That nobody hears it stops nothing.
+    fn tells(&self, step: &str) -> Option<String> {
+        let url = shell(&self.steps.as_ref()?.file(step));
+        let words = "curl --silent --show-error --max-time 20 --retry 3 --output /dev/null";
+        Some(format!("{words} {url} || true\n"))
+    }
+
+    /// Lines that tell of a failure when the script ends with one.
+    fn tells_failure(&self, failure: &str) -> String {
+        let tells = self.tells(failure);
+        tells.map_or_else(String::new, |tells| {
+            format!("rackbar_failed() {{\n{tells}}}\ntrap 'test \"$?\" = 0 || rackbar_failed' EXIT\n")
+        })
+    }
+}
+
+/// The steps that an installer tells of, in order: it has its answers and begins, the disk has its partitions, the packages
+/// are on it.
+pub const RED_HAT_STEPS: [&str; 3] = ["started", "partitioned", "base"];
+
+/// What an installer tells of that went wrong: it did not find the disks that were planned, the installed system could not be
+/// set up, it gave up.
+pub const FAILURES: [&str; 3] = ["failed-disks", "failed-setup", "failed"];
 
 /// Renders the kickstart file.
 pub(crate) fn render(install: &Install, system: &RedHat) -> Result<Rendered> {
@@ -56,7 +95,7 @@ pub(crate) fn render(install: &Install, system: &RedHat) -> Result<Rendered> {
     accounts(&mut file, install)?;
     disk(&mut file, install)?;
     packages(&mut file, install);
-    scripts(&mut file, install, &bases)?;
+    scripts(&mut file, install, system, &bases)?;
     let mut arguments = vec![
         format!("inst.ks={}", install.answers.file("ks.cfg")),
         format!("inst.repo={}", system.tree.as_str()),
@@ -64,9 +103,12 @@ pub(crate) fn render(install: &Install, system: &RedHat) -> Result<Rendered> {
         "ip=dhcp".to_owned(),
         "inst.text".to_owned(),
     ];
+    if let Some(stage2) = &system.stage2 {
+        arguments.push(format!("inst.stage2={}", stage2.as_str()));
+    }
     let ports = bases.iter().flat_map(|base| &base.ports);
     arguments.extend(ports.map(|port| format!("ifname={}:{}", port.name, port.mac)));
-    if let Some(proxy) = check::proxy(AT, install)? {
+    if let Some(proxy) = system.proxy(install)? {
         arguments.push(format!("inst.proxy={}", proxy.as_str()));
     }
     let files = ["images/pxeboot/vmlinuz", "images/pxeboot/initrd.img"];
@@ -158,7 +200,7 @@ fn option(name: &str, value: &str) -> Result<String> {
 }
 
 fn source(file: &mut File, install: &Install, system: &RedHat) -> Result<()> {
-    let proxy = match check::proxy(AT, install)? {
+    let proxy = match system.proxy(install)? {
         Some(proxy) => vec![option("proxy", proxy.as_str())?],
         None => Vec::new(),
     };
@@ -168,11 +210,10 @@ fn source(file: &mut File, install: &Install, system: &RedHat) -> Result<()> {
         &[vec![option("url", system.tree.as_str())?], proxy.clone()].concat(),
     );
     for (name, url) in &system.repositories {
-        let options = vec![
-            option("name", name)?,
-            option("baseurl", url.as_str())?,
-            "--install".to_owned(),
-        ];
+        let mut options = vec![option("name", name)?, option("baseurl", url.as_str())?];
+        if !system.near {
+            options.push("--install".to_owned());
+        }
         file.command("repo", &[options, proxy.clone()].concat());
     }
     Ok(())
@@ -397,11 +438,36 @@ fn packages(file: &mut File, install: &Install) {
     file.section("%packages", &lines);
 }
 
-fn scripts(file: &mut File, install: &Install, bases: &[Base]) -> Result<()> {
+fn scripts(file: &mut File, install: &Install, system: &RedHat, bases: &[Base]) -> Result<()> {
+    let [started, partitioned, base] = RED_HAT_STEPS.map(|step| system.tells(step));
+    let [bad_disks, bad_setup, gave_up] = FAILURES;
+    let before = started.unwrap_or_default() + &system.tells_failure(bad_disks);
     file.section(
         "%pre --erroronfail --interpreter=/bin/sh --log=/tmp/rackbar-pre.log",
-        &disks::guard(&install.target),
+        &format!("{before}{}", disks::guard(&install.target)),
     );
+    let told = [
+        ("%pre-install", partitioned),
+        ("%onerror", system.tells(gave_up)),
+        ("%post --nochroot", base),
+    ];
+    for (section, lines) in told {
+        if let Some(lines) = lines {
+            file.section(&format!("{section} --interpreter=/bin/sh"), &lines);
+        }
+    }
+    let finish = finish(install, bases)?;
+    let head = "%post --erroronfail --interpreter=/bin/sh --log=/var/log/rackbar-post.log";
+    let script = format!("{}set -eu\n{}", system.tells_failure(bad_setup), finish.here());
+    file.section(head, &script);
+    let done = shell(install.done.as_str());
+    let ask = format!("curl --fail --silent --show-error --retry 5 --output /dev/null {done}");
+    file.section("%post --nochroot --erroronfail --interpreter=/bin/sh", &ask);
+    Ok(())
+}
+
+/// What is done in the installed system.
+fn finish(install: &Install, bases: &[Base]) -> Result<Finish> {
     let mut script = Finish::new();
     script.admins(install);
     script.identity(AT, install)?;
@@ -420,12 +486,7 @@ fn scripts(file: &mut File, install: &Install, bases: &[Base]) -> Result<()> {
     script.role_files(install);
     // Files that we wrote have no labels yet.
     script.lines("if [ -x /usr/sbin/restorecon ]; then /usr/sbin/restorecon -RF /etc /root; fi");
-    let head = "%post --erroronfail --interpreter=/bin/sh --log=/var/log/rackbar-post.log";
-    file.section(head, &format!("set -eu\n{}", script.here()));
-    let done = shell(install.done.as_str());
-    let ask = format!("curl --fail --silent --show-error --retry 5 --output /dev/null {done}");
-    file.section("%post --nochroot --erroronfail --interpreter=/bin/sh", &ask);
-    Ok(())
+    Ok(script)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub use error::{RenderError, Result};
 pub use esxi::Esxi;
 pub use ignition::{Ignition, IgnitionKind, ignition_config};
 pub use input::{Account, BadHash, BadUrl, CryptHash, Install, Url};
-pub use kickstart::{RedHat, RedHatKind};
+pub use kickstart::{FAILURES, RED_HAT_STEPS, RedHat, RedHatKind};
 pub use suse::{Suse, SuseRelease};
 pub use talos::{Talos, TalosAuthority, TalosCluster, TalosKind};
 pub use ubuntu::{Ubuntu, UbuntuRelease};

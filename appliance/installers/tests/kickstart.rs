@@ -41,6 +41,23 @@ fn system(kind: RedHatKind, version: u8) -> System {
             "AppStream".into(),
             "http://10.0.0.2/mirror/rocky/9/AppStream/x86_64/os".parse().unwrap(),
         )],
+        stage2: None,
+        near: false,
+        steps: None,
+    })
+}
+
+/// As the appliance offers it: from a disc of its own, and the installer tells of its steps.
+fn near(kind: RedHatKind, version: u8) -> System {
+    let System::RedHat(system) = system(kind, version) else {
+        panic!("not of the family")
+    };
+    System::RedHat(RedHat {
+        tree: "http://10.0.0.2/boot/v1/tree/00ff".parse().unwrap(),
+        stage2: Some("http://10.0.0.2/boot/v1/tree/11ff".parse().unwrap()),
+        near: true,
+        steps: Some("http://10.0.0.2/boot/v1/installer/00/".parse().unwrap()),
+        ..system
     })
 }
 
@@ -130,7 +147,8 @@ fn ksvalidator_accepts_every_member_and_version() {
             .filter(|line| !line.contains("--vlanid="))
             .map(|line| format!("{line}\n"))
             .collect();
-        for content in [file(&plain(), kind, version), without] {
+        let told = render(&plain(), &near(kind, version)).unwrap().files.remove(0).content;
+        for content in [file(&plain(), kind, version), told, without] {
             std::fs::write(&path, content).unwrap();
             let (good, said) = validate();
             assert!(good && !said.to_lowercase().contains("deprecat"), "{syntax}: {said}");
@@ -162,6 +180,8 @@ fn kickstart_is_as_it_was() {
         snapshot(&format!("rocky-9-{name}.sh"), &script(&content));
         snapshot(&format!("rocky-9-{name}.cfg"), &content);
     }
+    let told = render(&full(), &near(RedHatKind::Rocky, 9)).unwrap().files.remove(0);
+    snapshot("rocky-9-near.cfg", &told.content);
     snapshot("rhel-8-full.cfg", &file(&full(), RedHatKind::Rhel, 8));
     snapshot("fedora-43-full.cfg", &file(&full(), RedHatKind::Fedora, 43));
 }
@@ -249,6 +269,74 @@ fn bond_vlan_and_both_families_are_all_there() {
             "{command_line}"
         );
     }
+}
+
+/// The script of a section, as Anaconda would run it, with a `curl` that only writes down what it is asked for.
+fn run_section(content: &str, head: &str, end: &str) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = folder.path().join("asked");
+    let curl = format!(
+        "#!/bin/sh\nfor last; do :; done\necho \"$last\" >> {}\nexit 7\n",
+        asked.display()
+    );
+    std::fs::write(folder.path().join("curl"), curl).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path().join("curl"), mode).unwrap();
+    let section = content.split_once(&format!("\n{head}")).unwrap().1;
+    let lines = section.split_once('\n').unwrap().1.split_once("\n%end").unwrap().0;
+    let lines = lines.split_once("rackbar_disk()").map_or(lines, |(lines, _)| lines);
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let script = format!("{lines}\n{end}");
+    let status = Command::new("dash")
+        .args(["-c", &script])
+        .env("PATH", path)
+        .status()
+        .unwrap();
+    (status.success(), std::fs::read_to_string(asked).unwrap_or_default())
+}
+
+#[test]
+fn the_installer_tells_of_every_step_and_of_what_goes_wrong() {
+    let rendered = render(&plain(), &near(RedHatKind::Rocky, 9)).unwrap();
+    let content = &rendered.files[0].content;
+    let url = |step: &str| format!("http://10.0.0.2/boot/v1/installer/00/{step}\n");
+    // Nobody hears: the install goes on.
+    let pre = |end| run_section(content, "%pre --erroronfail", end);
+    assert_eq!(pre("true"), (true, url("started")));
+    assert_eq!(pre("exit 1"), (false, url("started") + &url("failed-disks")));
+    for (section, step) in [
+        ("%pre-install", "partitioned"),
+        ("%post --nochroot --i", "base"),
+        ("%onerror", "failed"),
+    ] {
+        assert_eq!(run_section(content, section, "true"), (true, url(step)), "{section}");
+    }
+    let post = content.split_once("%post --erroronfail").unwrap().1;
+    assert!(post.contains("failed-setup'"), "{post}");
+    let NetBoot::Linux { command_line, .. } = &rendered.boot else {
+        panic!("no Linux")
+    };
+    for word in [
+        "inst.repo=http://10.0.0.2/boot/v1/tree/00ff",
+        "inst.stage2=http://10.0.0.2/boot/v1/tree/11ff",
+    ] {
+        assert!(
+            command_line.split(' ').any(|argument| argument == word),
+            "{command_line}"
+        );
+    }
+    // Trees of the appliance are asked without its proxy, and forgotten afterwards.
+    let full = render(&full(), &near(RedHatKind::Rocky, 9)).unwrap();
+    assert!(!format!("{:?}", full.boot).contains("inst.proxy"));
+    let content = &full.files[0].content;
+    assert!(
+        !content.contains("--proxy=") && !content.contains("--install"),
+        "{content}"
+    );
+    assert!(
+        script(content).contains("http://10.0.0.2:3128"),
+        "the installed system has the proxy"
+    );
 }
 
 #[test]

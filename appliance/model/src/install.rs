@@ -1,5 +1,6 @@
 //! Words of installing: which disk, how it is emptied, where an image comes from, and who the installed system is.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -164,18 +165,52 @@ pub struct ProgramEntry {
     pub added: Timestamp,
 }
 
-/// An installer in the catalogue: a tar archive of what boots it, whose members are served as they lie in it.
+/// An installer in the catalogue: an archive or a disc with what boots it, whose parts are served as they lie in it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Installer {
     /// What it installs.
     pub system: InstallerSystem,
-    /// Release, by the name that its archive knows it by, such as `bookworm`.
+    /// Release, by the name that its archive knows it by, such as `bookworm`; a disc's version, such as `9.4`.
     pub release: String,
     /// Its Linux kernel.
     pub kernel: InstallerFile,
     /// Its initial RAM file system.
     pub initrd: InstallerFile,
+    /// What is on it, of a disc (ISO 9660): all of its files are served to machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disc: Option<InstallerDisc>,
+}
+
+impl Installer {
+    /// The proxy's mirror that it fetches packages from; `None` when they are on its disc.
+    pub fn mirror(&self) -> Option<&'static str> {
+        let whole = self.disc.as_ref().is_some_and(|disc| !disc.repositories.is_empty());
+        (!whole).then(|| self.system.mirror())
+    }
+
+    /// Of the Red Hat family the folder with `.treeinfo` in that mirror, for x86-64: by the version's first number, as
+    /// publishers lay it out. Nothing of Debian's.
+    pub fn tree(&self) -> String {
+        let major = self.release.split('.').next().unwrap_or_default();
+        match self.system {
+            InstallerSystem::Debian => String::new(),
+            InstallerSystem::Fedora => format!("releases/{major}/Everything/x86_64/os"),
+            InstallerSystem::CentosStream => format!("{major}-stream/BaseOS/x86_64/os"),
+            InstallerSystem::Rhel | InstallerSystem::Rocky | InstallerSystem::Alma => {
+                format!("{major}/BaseOS/x86_64/os")
+            }
+        }
+    }
+}
+
+/// What an installer's disc holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+pub struct InstallerDisc {
+    /// Its folders that hold packages with their index, such as `BaseOS`; `.` is the disc itself. None: it only boots, and
+    /// packages come from elsewhere.
+    pub repositories: Vec<String>,
 }
 
 /// What an installer installs, and so which answers it understands.
@@ -185,6 +220,42 @@ pub struct Installer {
 pub enum InstallerSystem {
     /// Debian, by debian-installer.
     Debian,
+    /// Red Hat Enterprise Linux, by Anaconda, as all that follow.
+    Rhel,
+    /// Rocky Linux.
+    Rocky,
+    /// AlmaLinux.
+    Alma,
+    /// CentOS Stream.
+    CentosStream,
+    /// Fedora.
+    Fedora,
+}
+
+impl InstallerSystem {
+    /// What the proxy's mirror of its packages is called.
+    pub const fn mirror(self) -> &'static str {
+        match self {
+            Self::Debian => "debian",
+            Self::Rhel => "rhel",
+            Self::Rocky => "rocky",
+            Self::Alma => "alma",
+            Self::CentosStream => "centos-stream",
+            Self::Fedora => "fedora",
+        }
+    }
+
+    /// Its name, for people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Debian => "Debian",
+            Self::Rhel => "Red Hat Enterprise Linux",
+            Self::Rocky => "Rocky Linux",
+            Self::Alma => "AlmaLinux",
+            Self::CentosStream => "CentOS Stream",
+            Self::Fedora => "Fedora",
+        }
+    }
 }
 
 /// A member of an installer's archive.

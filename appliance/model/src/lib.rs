@@ -29,8 +29,8 @@ pub use check::{CheckResult, CheckStatus};
 pub use event::{Event, EventKind, Severity};
 pub use install::{
     BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageEntry,
-    ImageFormat, ImageSource, Installed, Installer, InstallerFile, InstallerSystem, OsFile, OsNetwork, OsSetup,
-    ProgramEntry, RootTarget, SecretText,
+    ImageFormat, ImageSource, Installed, Installer, InstallerDisc, InstallerFile, InstallerSystem, OsFile, OsNetwork,
+    OsSetup, ProgramEntry, RootTarget, SecretText,
 };
 pub use inventory::{
     BmcInfo, BoardInfo, BootInfo, ChassisInfo, CpuInfo, Disk, DiskBus, DiskHealth, FirmwareInfo, FirmwareMode,

@@ -60,17 +60,25 @@ pub enum BmcError {
     Login(String),
     /// It understood and said no.
     Refused(String),
+    /// It was not asked, because of what it says of itself: it would refuse, or nobody could undo it.
+    NotSent(String),
     /// It answered and failed.
     Failed(String),
 }
 
 impl BmcError {
+    /// It is a no for good, from it or on its behalf.
+    pub(crate) const fn is_no(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::NotSent(_))
+    }
+
     /// What a person can do about it.
     pub const fn advice(&self) -> &'static str {
         match self {
             Self::Silent(_) => "look at the BMC's network and power",
             Self::Login(_) => "give its login in rackbar.toml; a wrong one is not tried again soon",
             Self::Refused(_) => "the BMC says no for good: change what is asked, or look at its own event log",
+            Self::NotSent(_) => "nothing was changed: ask for something else",
             Self::Failed(_) => "look at the BMC's own event log",
         }
     }
@@ -79,9 +87,11 @@ impl BmcError {
 impl std::fmt::Display for BmcError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Silent(reason) | Self::Login(reason) | Self::Refused(reason) | Self::Failed(reason) => {
-                f.write_str(reason)
-            }
+            Self::Silent(reason)
+            | Self::Login(reason)
+            | Self::Refused(reason)
+            | Self::NotSent(reason)
+            | Self::Failed(reason) => f.write_str(reason),
         }
     }
 }

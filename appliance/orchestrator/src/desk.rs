@@ -178,6 +178,10 @@ impl BootDesk for Desk {
         self.rack.installer_asks(token, what, client)
     }
 
+    fn disc_answered(&self, client: IpAddr, path: &str, status: u16) {
+        self.rack.archive_answered(client, path, status);
+    }
+
     fn report(&self, report: BootReport, _client: IpAddr) {
         self.rack.queue_event(Some(report.mac), EventKind::Boot(report.stage));
     }

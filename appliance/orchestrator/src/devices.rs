@@ -320,7 +320,8 @@ impl From<Error> for BmcError {
             )),
             // Busy, as firmware says it while it starts.
             Cause::Refused { code: 429 | 503, .. } => Self::Failed(text),
-            Cause::Refused { .. } | Cause::NotAllowed(_) => Self::Refused(text),
+            Cause::Refused { .. } => Self::Refused(text),
+            Cause::NotAllowed(_) => Self::NotSent(text),
             // It answered up to here, and another way to do it once more would do it twice.
             Cause::Unanswered(_) | Cause::Unsupported(_) => Self::Failed(text),
             Cause::Elsewhere(_) | Cause::Malformed(_) | Cause::NotSeen { .. } => Self::Failed(text),

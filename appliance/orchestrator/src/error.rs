@@ -39,6 +39,20 @@ pub enum PowerError {
         /// What to do.
         advice: &'static str,
     },
+    /// Its BMC was not asked: it would refuse, or nobody could undo it.
+    #[error("the BMC of {name} at {address} was not asked for {action}: {reason}; {advice}")]
+    NotSent {
+        /// The node.
+        name: String,
+        /// Its BMC.
+        address: IpAddr,
+        /// What was wanted.
+        action: String,
+        /// Why it was not asked.
+        reason: String,
+        /// What to do.
+        advice: &'static str,
+    },
     /// There is no BMC to ask, and the agent on the machine did not do it.
     #[error("{name} has no BMC that answers, and its agent did not do it either: {reason}")]
     Agent {
@@ -69,6 +83,13 @@ impl PowerError {
         let (name, action, advice) = (name.to_owned(), action.into(), error.advice());
         match error {
             BmcError::Login(reason) | BmcError::Refused(reason) => Self::Refused {
+                name,
+                address,
+                action,
+                reason,
+                advice,
+            },
+            BmcError::NotSent(reason) => Self::NotSent {
                 name,
                 address,
                 action,

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::MutexGuard;
 
 use bytes::Bytes;
 use rackbar_boot::BootSpec;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::Rack;
+use crate::course::{Course, Failure};
 use crate::mind::Mind;
 use crate::rack::{locked, now};
 
@@ -67,19 +69,18 @@ impl Step {
             _ => return None,
         })
     }
+}
 
-    /// What that means, and what it does now.
-    pub(crate) const fn words(self) -> &'static str {
-        match self {
-            Self::Ordered => "the machine is restarted into the installer",
-            Self::Booting => "the machine was given the installer's kernel",
-            Self::Answered => "the installer has its answers",
-            Self::Started => "the installer begins: it fetches what it consists of",
-            Self::Disks => "the installer looks for its disk and partitions it",
-            Self::Partitioned => "the disk is partitioned: the base system follows",
-            Self::Base => "the base system is on the disk: packages and boot program follow",
-            Self::Finished => "the system is on the disk",
-        }
+/// What an installer tells of by a name.
+enum Told {
+    Step(Step),
+    Failure(Failure),
+}
+
+impl Told {
+    fn of(name: &str) -> Option<Self> {
+        let step = Step::told(name).map(Self::Step);
+        step.or_else(|| Failure::told(name).map(Self::Failure))
     }
 }
 
@@ -89,16 +90,19 @@ pub(crate) struct Seen {
     pub(crate) step: Step,
     /// When that was heard.
     pub(crate) since: Timestamp,
-    /// When anything was heard of it, requests to its archive included.
+    /// When anything was heard of it, requests to its archive or disc included.
     pub(crate) heard: Timestamp,
     /// Its address.
     pub(crate) from: Option<IpAddr>,
-    /// Requests to its archive.
+    /// Requests to its archive or disc.
     #[serde(default)]
     pub(crate) requests: u64,
-    /// Packages that the archive did not give, with the status.
+    /// Packages that it was not given there, with the status.
     #[serde(default)]
     pub(crate) missing: Vec<String>,
+    /// What it told of that went wrong.
+    #[serde(default)]
+    pub(crate) failed: Option<Failure>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,6 +110,8 @@ struct Kept {
     node: NodeId,
     job: JobId,
     mac: MacAddr,
+    #[serde(default)]
+    course: Course,
     seen: Seen,
 }
 
@@ -115,12 +121,15 @@ pub(crate) struct Material {
     pub(crate) spec: BootSpec,
     /// Name and content of the answers.
     pub(crate) answers: (&'static str, Bytes),
+    /// Which installer it is.
+    pub(crate) course: Course,
 }
 
 struct Underway {
     key: [u8; 32],
     job: JobId,
     mac: MacAddr,
+    course: Course,
     material: Option<Material>,
     seen: watch::Sender<Seen>,
 }
@@ -155,13 +164,14 @@ impl Installs {
             let kept = serde_json::from_slice::<Kept>(&value);
             if let (Ok(key), Ok(kept)) = (digest.try_into(), kept) {
                 let (seen, _) = watch::channel(kept.seen);
-                let (job, mac, material) = (kept.job, kept.mac, None);
+                let (job, mac, course, material) = (kept.job, kept.mac, kept.course, None);
                 all.insert(
                     kept.node,
                     Underway {
                         key,
                         job,
                         mac,
+                        course,
                         material,
                         seen,
                     },
@@ -177,6 +187,7 @@ impl Installs {
             node,
             job: one.job,
             mac: one.mac,
+            course: one.course,
             seen: one.seen.borrow().clone(),
         };
         let json = serde_json::to_vec(&kept).ok();
@@ -193,6 +204,24 @@ impl Installs {
         let token: Digest = token.parse().ok()?;
         let key = sha256(&token.0);
         self.all.iter().find(|(_, one)| one.key == key).map(|(node, _)| *node)
+    }
+
+    /// What a step of its means.
+    fn words(&self, node: NodeId, step: Step) -> &'static str {
+        let course = self.all.get(&node).map(|one| one.course);
+        course.unwrap_or_default().words(step)
+    }
+
+    /// Writes down that it failed. True when it was news: the first word of it says why.
+    fn fail(&mut self, node: NodeId, why: Failure, now: Timestamp) -> bool {
+        let Some(one) = self.all.get(&node) else { return false };
+        let news = one.seen.borrow().failed.is_none();
+        one.change(|seen| {
+            seen.heard = now;
+            seen.failed = seen.failed.or(Some(why));
+        });
+        self.keep(node);
+        news
     }
 
     /// Moves a step on; never back. True when it was news.
@@ -221,6 +250,7 @@ pub(crate) struct Order {
     rack: Rack,
     node: NodeId,
     job: JobId,
+    pub(crate) course: Course,
     pub(crate) seen: watch::Receiver<Seen>,
 }
 
@@ -271,21 +301,29 @@ impl Rack {
             from: None,
             requests: 0,
             missing: Vec::new(),
+            failed: None,
         });
+        let course = material.course;
         let mut installs = locked(&self.inner.installs);
         installs.end(node);
         let one = Underway {
             key: sha256(token.expose()),
             job,
             mac,
+            course,
             material: Some(material),
             seen: sender,
         };
         installs.all.insert(node, one);
         installs.keep(node);
         drop(installs);
-        let rack = self.clone();
-        Order { rack, node, job, seen }
+        Order {
+            rack: self.clone(),
+            node,
+            job,
+            course,
+            seen,
+        }
     }
 
     /// The order of an attempt that was under way before the appliance started; `None` when its installer had no answers
@@ -293,10 +331,16 @@ impl Rack {
     pub(crate) fn resume_installer(&self, node: NodeId, job: JobId) -> Option<Order> {
         let installs = locked(&self.inner.installs);
         let one = installs.all.get(&node).filter(|one| one.job == job)?;
-        let seen = one.seen.subscribe();
+        let (course, seen) = (one.course, one.seen.subscribe());
         let answered = seen.borrow().step >= Step::Answered;
         let rack = self.clone();
-        answered.then_some(Order { rack, node, job, seen })
+        answered.then_some(Order {
+            rack,
+            node,
+            job,
+            course,
+            seen,
+        })
     }
 
     /// What the machine with `mac` boots on behalf of an installer. One that has its answers and boots from the network
@@ -317,9 +361,10 @@ impl Rack {
         let bootif = |mac: MacAddr| format!("BOOTIF=01-{}", mac.to_string().replace(':', "-"));
         spec.command_line = spec.command_line.replace(&bootif(one.mac), &bootif(mac));
         let news = installs.step(node, Step::Booting, None, now());
+        let words = installs.words(node, Step::Booting);
         drop(installs);
         if news {
-            self.tell_step(node, Step::Booting);
+            self.tell_step(node, words);
         }
         Some(Boot::Installer(spec))
     }
@@ -335,18 +380,14 @@ impl Rack {
             return (refused(404, "No installer is under way."), None);
         };
         let (mac, seen) = (one.mac, one.seen.borrow().clone());
-        if let Some(step) = Step::told(what) {
+        if let Some(told) = Told::of(what) {
             if seen.step < Step::Answered || seen.from != Some(client) {
                 drop(installs);
                 let text = format!("{client} told of the installer's step {what}, and is not where its answers went");
                 self.installer_note(node, text, Severity::Warning);
                 return (refused(403, "This is not the machine that has the answers."), Some(mac));
             }
-            let news = installs.step(node, step, None, now());
-            drop(installs);
-            if news {
-                self.tell_step(node, step);
-            }
+            self.heard(installs, node, &told);
             return (plain(Bytes::from_static(b"ok\n")), Some(mac));
         }
         let answers = one.material.as_ref().filter(|material| material.answers.0 == what);
@@ -374,12 +415,35 @@ impl Rack {
             );
         }
         let news = installs.step(node, Step::Answered, Some(client), now());
+        let words = installs.words(node, Step::Answered);
         drop(installs);
         if news {
-            let text = format!("{}, at {client}", Step::Answered.words());
+            let text = format!("{words}, at {client}");
             self.installer_note(node, text, Severity::Info);
         }
         (plain(content), Some(mac))
+    }
+
+    /// An installer told of something.
+    fn heard(&self, mut installs: MutexGuard<'_, Installs>, node: NodeId, told: &Told) {
+        match *told {
+            Told::Step(step) => {
+                let news = installs.step(node, step, None, now());
+                let words = installs.words(node, step);
+                drop(installs);
+                if news {
+                    self.tell_step(node, words);
+                }
+            }
+            Told::Failure(why) => {
+                let news = installs.fail(node, why, now());
+                drop(installs);
+                if news {
+                    let text = format!("{}; {}", why.words(), why.advice());
+                    self.installer_note(node, text, Severity::Error);
+                }
+            }
+        }
     }
 
     /// True when the address is not this machine's, by the leases we gave: an installer asks for one before anything else.
@@ -394,7 +458,7 @@ impl Rack {
         }
     }
 
-    /// The proxy answered `client`, which asked for `target`, with `status`.
+    /// The proxy, or boot HTTP with a file of a disc, answered `client`, which asked for `target`, with `status`.
     pub fn archive_answered(&self, client: IpAddr, target: &str, status: u16) {
         let mut installs = locked(&self.inner.installs);
         let at = |one: &Underway| {
@@ -405,39 +469,36 @@ impl Rack {
             return;
         };
         let name = target.rsplit('/').next().unwrap_or_default();
-        let package = [".udeb", ".deb"].iter().any(|ending| name.ends_with(ending));
         let first = missing(target, status);
         let mut told = None;
         if let Some(one) = installs.all.get_mut(&node) {
+            let (course, package) = (one.course, one.course.is_package(name));
             one.change(|seen| {
                 seen.heard = now();
                 seen.requests = seen.requests.saturating_add(1);
                 let new = status >= 400 && package && !seen.missing.contains(&first);
                 if new && seen.missing.len() < MOST_MISSING {
                     seen.missing.push(first.clone());
-                    told = Some(first);
+                    told = Some((course, first));
                 }
             });
         }
         drop(installs);
-        if let Some(missing) = told {
-            let text = format!("the archive did not give the installer {missing}. {CURE}");
+        if let Some((course, missing)) = told {
+            let (source, cure) = (course.source(), course.cure());
+            let text = format!("{source} did not give the installer {missing}. {cure}");
             self.installer_note(node, text, Severity::Warning);
         }
     }
 
-    fn tell_step(&self, node: NodeId, step: Step) {
-        self.installer_note(node, step.words().to_owned(), Severity::Info);
+    fn tell_step(&self, node: NodeId, words: &str) {
+        self.installer_note(node, words.to_owned(), Severity::Info);
     }
 
     fn installer_note(&self, node: NodeId, text: String, severity: Severity) {
         self.tell(Some(node), EventKind::Note { text, severity });
     }
 }
-
-/// What to do about an archive that is not whole.
-pub(crate) const CURE: &str = "Use an archive that is whole: name its URL in rackbar.toml as the upstream of a \
-                               [[proxy.mirror]] called debian; or install from an image";
 
 /// A package that was not to be had, as people read it: its name, the answer, and where it was asked for. A path from the
 /// network: short and printable.

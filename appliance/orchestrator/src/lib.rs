@@ -21,6 +21,7 @@ pub mod state;
 pub mod ways;
 
 mod console;
+mod course;
 mod doors;
 mod error;
 mod facts;

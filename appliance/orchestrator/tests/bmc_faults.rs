@@ -275,6 +275,9 @@ impl Stand {
         let (PowerError::Refused {
             action, reason, advice, ..
         }
+        | PowerError::NotSent {
+            action, reason, advice, ..
+        }
         | PowerError::Failed {
             action, reason, advice, ..
         }) = error

@@ -3,33 +3,25 @@
 #![allow(clippy::unwrap_used, reason = "a test may unwrap")]
 
 mod common;
+#[path = "common/installing.rs"]
+mod installing;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use rackbar_artifacts::Artifacts;
-use rackbar_artifacts::images::{ImageMeta, Images};
-use rackbar_messages::{Ask, FromAgent, JobId, ToAgent};
-use rackbar_model::{CheckResult, CheckStatus, EventKind, FirmwareMode, Lease, LeaseState, NodeId, Timestamp};
-use rackbar_orchestrator::executor::{Executor, Parts, PlanRequest, SETTINGS_LOOK};
-use rackbar_orchestrator::hands::{Appliance, Done, Hands, Learned, Reach, Task, Working};
-use rackbar_orchestrator::{Rack, Settings};
-use rackbar_plan::engine::Bounds;
-use rackbar_plan::{ActionKind, RunId, Stand};
-use rackbar_services::http::{self, HttpConfig, HttpHandle, HttpLimits};
-use rackbar_services::{Common, LeaseLog as _};
-use rackbar_store::Store;
-use rackbar_trust::SigningKey;
-use rackbar_verify::NodeReport;
+use installing::{Given, LONG, Stage, argument, fetch, is_local_disk};
+use rackbar_model::{FirmwareMode, Lease, LeaseState, Timestamp};
+use rackbar_plan::Stand;
+use rackbar_services::LeaseLog as _;
 
 const SITE: &str = r#"
 version = 1
 [network.rack]
 subnet = "127.0.0.0/8"
+addresses = "127.0.1.20-127.0.1.60"
 proxy = "http://127.0.0.1:3128"
 [role.worker]
 os = "debian-12-installer"
@@ -46,223 +38,14 @@ role = "worker"
 const KERNEL: &[u8] = &[0x4b; 3_000_000];
 const INITRD: &[u8] = &[0x49; 70_000];
 
-/// The appliance's own hands, but for the disks of a machine that is none and for its SSH.
-struct Simulated(Appliance);
-
-impl Hands for Simulated {
-    fn carry_out(&self, task: Task) -> Working<'_> {
-        let action = task.action().unwrap();
-        let done = match &action.kind {
-            ActionKind::Erase { .. } => Done::well("erased"),
-            ActionKind::Reachable { .. } => Done::well("it answers").and(Learned::Proved),
-            ActionKind::Verify { .. } => Done::well("checked").and(Learned::Checked(Box::new(report(&task)))),
-            _ => return self.0.carry_out(task),
-        };
-        Box::pin(std::future::ready(done))
-    }
-
-    fn noted(&self, node: NodeId, job: JobId) {
-        self.0.noted(node, job);
-    }
-}
-
-fn report(task: &Task) -> NodeReport {
-    let check = CheckResult {
-        id: "disk.layout".into(),
-        status: CheckStatus::Passed,
-        wanted: "x".into(),
-        observed: "x".into(),
-        advice: String::new(),
-        at: Timestamp(0),
-        millis: 1,
+async fn begun(folder: &Path, address: Option<SocketAddr>, patience: [Duration; 2]) -> Stage {
+    let given = Given {
+        site: SITE,
+        name: "debian-12-installer",
+        content: &netboot(KERNEL, INITRD),
+        firmware: FirmwareMode::Bios,
     };
-    NodeReport {
-        node: task.node.as_ref().unwrap().id,
-        name: "n".into(),
-        role: None,
-        serial: None,
-        image: None,
-        plan: None,
-        run: Some(task.run.0),
-        checks: vec![check],
-        erased: Vec::new(),
-        burned_in: Vec::new(),
-        state: None,
-    }
-}
-
-struct Stage {
-    rack: Rack,
-    executor: Executor,
-    server: Server,
-    site: Site,
-    http: HttpHandle,
-    address: SocketAddr,
-}
-
-impl Stage {
-    async fn on(folder: &Path, address: Option<SocketAddr>, patience: [Duration; 2]) -> Self {
-        let path = folder.join("rackbar.redb");
-        let store = until("the store of the life before is closed", || Store::open(&path).ok()).await;
-        let rack = rack(store.clone());
-        let mut settings = Settings {
-            kernel_arguments: "console=ttyS0,115200".into(),
-            ..settings()
-        };
-        settings.networks[0].address = Some([127, 0, 0, 1].into());
-        settings.networks[0].prefix = 8;
-        rack.configure(settings);
-        let artifacts = Arc::new(Artifacts::new());
-        let images = Images::open(&folder.join("images"), 1 << 30, artifacts.clone()).unwrap();
-        let name = "debian-12-installer";
-        let mut upload = images
-            .begin(ImageMeta {
-                name: name.into(),
-                ..ImageMeta::default()
-            })
-            .unwrap();
-        upload.write(&netboot(KERNEL, INITRD)).unwrap();
-        upload.finish(None).unwrap();
-        let images = Arc::new(images);
-        let free = || {
-            std::net::TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-        };
-        let address = address.unwrap_or_else(free);
-        let config = HttpConfig {
-            listen: vec![address],
-            artifacts,
-            desk: Arc::new(desk(&rack, address.port())),
-            limits: HttpLimits::default(),
-        };
-        let http = http::start(config, Common::new(Arc::new(rack.clone()))).unwrap();
-        let reach = Reach {
-            http_port: address.port(),
-            look: Duration::from_millis(10),
-            installer_silent: patience[0],
-            installer_refused: patience[1],
-            ..Reach::default()
-        };
-        let hands = Appliance::new(rack.clone(), store.clone(), Some(images.clone()), reach).unwrap();
-        let parts = Parts {
-            hands: Arc::new(Simulated(hands)),
-            images: Some(images),
-            programs: None,
-            services: Default::default(),
-            bounds: Bounds::default(),
-            settings_look: SETTINGS_LOOK,
-            signer: Arc::new(SigningKey::generate().unwrap().0),
-            site_name: "test".into(),
-        };
-        let executor = Executor::start(rack.clone(), store, parts).unwrap();
-        rack.set_serving(rackbar_plan::OwnService::Proxy, [[127, 0, 0, 1].into()]);
-        let site = site();
-        let server = Server::start(&site, rack.clone(), Duration::from_secs(600)).await;
-        Self {
-            rack,
-            executor,
-            server,
-            site,
-            http,
-            address,
-        }
-    }
-
-    /// One machine, its installation committed, which was told to restart.
-    async fn committed(&self) -> (NodeId, RunId) {
-        let mut inventory = life::hardware(1, 20);
-        inventory.firmware.mode = Some(FirmwareMode::Bios);
-        inventory.boot.mac = Some(mac(1));
-        let (mut agent, welcome) = boot(&self.site, &self.server, &[mac(1)], inventory).await;
-        self.executor.set_site(SITE, "test").unwrap();
-        let plan = self.executor.plan(&PlanRequest::default()).unwrap();
-        assert!(plan.refused.is_empty(), "{:#?}", plan.refused);
-        let name = self.rack.node(&welcome.node.to_string()).unwrap().name.clone();
-        let run = self.executor.commit(&plan.id, &[name], "test").unwrap();
-        loop {
-            if let ToAgent::Ask { id, ask: Ask::Reboot } = agent.hear().await.unwrap() {
-                agent.say(&FromAgent::Done { id, result: Ok(()) }).await.unwrap();
-                break;
-            }
-        }
-        drop(agent);
-        until_node(&self.rack, "gone down", |node| !node.agent_connected).await;
-        (welcome.node, run)
-    }
-
-    fn script(&self, n: u8) -> String {
-        let mac = mac(n).to_string().replace(':', "-");
-        let (status, script) = self.get("127.0.0.1", &format!("/boot/v1/script.ipxe?mac={mac}"));
-        assert_eq!(status, 200);
-        String::from_utf8(script).unwrap()
-    }
-
-    /// Status and body of a path, asked for from an address.
-    fn get(&self, from: &str, path: &str) -> (u16, Vec<u8>) {
-        fetch(from, &format!("http://{}{path}", self.address))
-    }
-
-    fn timeline(&self, node: NodeId) -> Vec<EventKind> {
-        self.rack.store().flush().unwrap();
-        self.rack
-            .timeline(node)
-            .unwrap()
-            .into_iter()
-            .map(|event| event.kind)
-            .collect()
-    }
-
-    async fn noted(&self, words: &str) {
-        until_event(
-            &self.rack,
-            words,
-            |kind| matches!(kind, EventKind::Note { text, .. } if text.contains(words)),
-        )
-        .await;
-    }
-
-    async fn end(self) {
-        self.http.stop();
-        self.server.stop().await;
-    }
-}
-
-fn fetch(from: &str, url: &str) -> (u16, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
-    let body = folder.path().join("body");
-    let curl = Command::new("curl")
-        .args([
-            "-sS",
-            "--max-time",
-            "20",
-            "--interface",
-            from,
-            "-w",
-            "%{http_code}",
-            "-o",
-        ])
-        .arg(&body)
-        .arg(url)
-        .output()
-        .unwrap();
-    let status = String::from_utf8(curl.stdout).unwrap().parse().unwrap();
-    (status, std::fs::read(body).unwrap_or_default())
-}
-
-/// The value of an argument on the kernel's command line.
-fn argument<'s>(script: &'s str, name: &str) -> &'s str {
-    let line = script.lines().find(|line| line.starts_with("kernel ")).unwrap();
-    let word = line
-        .split(' ')
-        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-    word.unwrap_or_else(|| panic!("no {name} in {line}"))
-}
-
-/// The machine is given back to its firmware, and nothing is booted from us.
-fn is_local_disk(script: &str) -> bool {
-    !script.contains("/boot/v1/files/") && !script.contains("token")
+    Stage::on(folder, given, address, patience).await
 }
 
 fn answer<'a>(preseed: &'a str, question: &str) -> &'a str {
@@ -285,12 +68,10 @@ fn run(command: &str, scripts: &Path) {
     assert!(status.unwrap().success(), "{command}");
 }
 
-const LONG: [Duration; 2] = [Duration::from_secs(600); 2];
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_installed_by_its_installer_and_nobody_else_gets_its_answers() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = Stage::on(folder.path(), None, LONG).await;
+    let stage = begun(folder.path(), None, LONG).await;
     let (node, run_id) = stage.committed().await;
     // Another machine gets our agent, this one its installer: files by digest out of the archive.
     assert!(stage.script(2).contains("rackbar.token="));
@@ -387,6 +168,9 @@ async fn a_machine_is_installed_by_its_installer_and_nobody_else_gets_its_answer
         (installed.image.as_str(), installed.user.as_str()),
         ("debian-12-installer", "root")
     );
+    // Its address is its own: no later plan gives it to another, and it keeps it.
+    let given = [(node, vec![[127, 0, 1, 20].into()])];
+    assert_eq!(stage.executor.given_addresses(), given);
     let run = stage.executor.run(run_id).unwrap();
     assert!(
         run.actions.values().all(|stand| matches!(stand, Stand::Done { .. })),
@@ -417,7 +201,7 @@ async fn an_installer_that_hangs_or_whose_archive_is_not_whole_ends_in_words() {
         ([Duration::from_secs(6), Duration::from_secs(600)], false),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let stage = Stage::on(folder.path(), None, patience).await;
+        let stage = begun(folder.path(), None, patience).await;
         let (node, run_id) = stage.committed().await;
         let script = stage.script(1);
         let (_, preseed) = fetch("127.0.0.1", argument(&script, "url"));
@@ -462,7 +246,7 @@ async fn an_installer_that_hangs_or_whose_archive_is_not_whole_ends_in_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_installer_goes_on_through_a_restart_of_the_appliance() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = Stage::on(folder.path(), None, LONG).await;
+    let stage = begun(folder.path(), None, LONG).await;
     let (_, _) = stage.committed().await;
     let script = stage.script(1);
     let url = argument(&script, "url").to_owned();
@@ -470,7 +254,7 @@ async fn an_installer_goes_on_through_a_restart_of_the_appliance() {
     let address = stage.address;
     stage.rack.store().flush().unwrap();
     stage.end().await;
-    let stage = Stage::on(folder.path(), Some(address), LONG).await;
+    let stage = begun(folder.path(), Some(address), LONG).await;
     let step = |name: &str| fetch("127.0.0.1", &url.replace("preseed.cfg", name)).0;
     assert_ne!(fetch("127.0.0.8", &url).0, 200);
     assert_eq!([step("started"), step("base"), step("finished")], [200; 3]);

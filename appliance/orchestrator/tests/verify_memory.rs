@@ -7,13 +7,13 @@ mod common;
 use std::sync::Arc;
 
 use common::bmcs::task;
-use common::life::{Life, Sim};
-use common::{Agent, until, until_node};
+use common::life::{Life, Sim, hardware};
+use common::{Agent, boot, mac, until, until_node};
 use rackbar_messages::{Ask, FromAgent, JobReport, ToAgent, Work};
 use rackbar_model::{CheckStatus, NodeId};
-use rackbar_orchestrator::executor::{PlanRequest, VerifyError};
+use rackbar_orchestrator::executor::{CommitError, PlanRequest, VerifyError};
 use rackbar_orchestrator::hands::{Appliance, Hands as _, Learned, Reach};
-use rackbar_plan::ActionKind;
+use rackbar_plan::{ActionKind, RunState};
 use rackbar_verify::NodeReport;
 
 const SITE: &str = r#"
@@ -99,5 +99,44 @@ async fn a_machine_in_memory_is_checked_through_its_agent_and_says_what_does_not
     }
     server.stop().await;
     agent.await.unwrap();
+    life.kill().await;
+}
+
+/// One machine that is worked on holds up the checks of the rack no more than it must.
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_of_the_rack_leave_out_what_another_run_works_on_and_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, busy) = Life::first(folder.path(), &sim).await;
+    let (server, _, site) = life.machine.as_ref().unwrap();
+    let (_agent, second) = boot(site, server, &[mac(2)], hardware(2, 40)).await;
+    for node in [busy, second.node] {
+        life.make_ready(node).await;
+    }
+    *sim.gate.lock().unwrap() = Some("verify");
+    let held = life.executor.verify(Some(vec![busy]), "anna").unwrap();
+    sim.stopped.notified().await;
+    *sim.gate.lock().unwrap() = None;
+    let rack = life.executor.verify(None, "anna").unwrap();
+    let ended = life.run_ended(rack).await;
+    assert_eq!(ended.state, RunState::Done);
+    let of = |id: NodeId| ended.plan.actions.iter().any(|action| action.node == Some(id));
+    assert!(of(second.node) && !of(busy), "{:?}", ended.plan);
+    let left: Vec<_> = ended
+        .plan
+        .left_out
+        .iter()
+        .map(|left| (left.node, left.reason.as_str()))
+        .collect();
+    let reason = format!("run {held} works on it; check it when that has ended");
+    assert_eq!(left, [(busy, reason.as_str())]);
+    // Asked for by name it is refused.
+    for nodes in [vec![busy], vec![busy, second.node]] {
+        let refused = life.executor.verify(Some(nodes), "anna").unwrap_err();
+        let of_run = matches!(&refused, VerifyError::Commit(CommitError::Busy { run, .. }) if *run == held);
+        assert!(of_run, "{refused}");
+    }
+    sim.wake.notify_waiters();
+    assert_eq!(life.run_ended(held).await.state, RunState::Done);
     life.kill().await;
 }

@@ -110,6 +110,46 @@ pub fn chrony(setup: &OsSetup) -> String {
         .collect()
 }
 
+/// chrony.conf that also reads the files of `/etc/chrony.d`. As RHEL, Fedora and SUSE ship it, it reads no folder, or that one
+/// by `include` or `confdir`.
+pub fn chrony_conf(old: &str) -> String {
+    let reads = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        matches!(words.next(), Some("include" | "confdir")) && words.any(|word| word.starts_with("/etc/chrony.d"))
+    };
+    let mut text = old.to_owned();
+    if !old.lines().any(reads) {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str("include /etc/chrony.d/*.conf\n");
+    }
+    text
+}
+
+/// True when SELinux is in use by its `config` (selinux(8)): it enforces or tells what it would have refused.
+pub fn selinux(config: &str) -> bool {
+    let mode = config.lines().filter_map(|line| line.trim().strip_prefix("SELINUX="));
+    let mode = mode
+        .last()
+        .map(|mode| mode.trim().trim_matches('"').to_ascii_lowercase());
+    mode.is_some_and(|mode| mode == "enforcing" || mode == "permissive")
+}
+
+/// `/etc/sysconfig/proxy`, which SUSE's programs, zypper among them, read, with our proxy. Other settings stay.
+pub fn sysconfig_proxy(old: &str, proxy: &str) -> String {
+    const OURS: [&str; 3] = ["PROXY_ENABLED", "HTTP_PROXY", "HTTPS_PROXY"];
+    let ours = |line: &&str| {
+        let name = line.split('=').next().unwrap_or_default().trim();
+        !OURS.contains(&name)
+    };
+    let mut text: String = old.lines().filter(ours).flat_map(|line| [line, "\n"]).collect();
+    text.push_str(&format!(
+        "PROXY_ENABLED=\"yes\"\nHTTP_PROXY=\"{proxy}\"\nHTTPS_PROXY=\"{proxy}\"\n"
+    ));
+    text
+}
+
 /// dnf.conf with our proxy in its main section.
 pub fn dnf(old: &str, proxy: &str) -> String {
     let kept: Vec<&str> = old

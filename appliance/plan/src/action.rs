@@ -441,6 +441,14 @@ impl ActionKind {
         }
     }
 
+    /// Who the system is that it makes.
+    pub const fn setup(&self) -> Option<&OsSetup> {
+        match self {
+            Self::Setup { setup, .. } | Self::Installer { setup, .. } => Some(setup),
+            _ => None,
+        }
+    }
+
     /// The tools that a system enrols itself at, where this gives it the secrets for that.
     pub fn enrols(&self) -> &[Enrol] {
         match self {

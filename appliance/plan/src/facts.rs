@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rackbar_model::{Digest, ImageEntry, Node, OsSetup, ProgramEntry, RepositoryLock, RootTarget, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{ServiceSeen, digest};
-
-/// The proxy's mirror that Debian's installer fetches from.
-pub const DEBIAN_MIRROR: &str = "debian";
 
 /// Everything a plan rests on besides the site.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -36,11 +34,27 @@ pub struct Facts {
     pub mirrors: BTreeSet<String>,
     /// The appliance's own addresses. Never given to a node; `"own"` services are at the one in the network's subnet.
     pub appliance: Vec<IpAddr>,
+    /// Subnets behind DHCP relays, each with the address of the appliance by which its machines reach it.
+    pub behind: Vec<(IpNet, IpAddr)>,
     /// Addresses that are in use by anything else: leases, gateways, what answered.
     pub taken: BTreeSet<IpAddr>,
 }
 
 impl Facts {
+    /// The address at which machines of a subnet find the appliance's own services: ours in it, or the one by which they reach
+    /// us where a relay is between.
+    pub(crate) fn own_for(&self, subnet: &IpNet) -> Option<IpAddr> {
+        let near = self.appliance.iter().find(|address| subnet.contains(*address));
+        let far = || {
+            let same = self
+                .behind
+                .iter()
+                .find(|(behind, _)| subnet.contains(&behind.network()));
+            same.map(|(_, address)| *address)
+        };
+        near.copied().or_else(far)
+    }
+
     /// True when this is the URL of the appliance's own proxy, at any of its addresses.
     pub(crate) fn is_own_proxy(&self, url: &str) -> bool {
         self.appliance.iter().any(|own| OwnService::Proxy.at(*own) == url)

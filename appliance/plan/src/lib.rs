@@ -17,7 +17,7 @@ pub use action::{
     Action, ActionId, ActionKind, BmcAddress, BmcNetwork, Change, Inputs, Layer, Limits, Plan, PlanId, Refusal,
     RestartWay, Scope, StepProgram, StepSpec, Target,
 };
-pub use facts::{DEBIAN_MIRROR, Facts, Installed, NodeFacts, OwnService, SetupDigest, bmc_holder, is_of_system};
+pub use facts::{Facts, Installed, NodeFacts, OwnService, SetupDigest, bmc_holder, is_of_system};
 pub use planner::{destroys_more, plan, stale};
 pub use rules::{RuleTrace, bind};
 pub use run::{Attempt, Outcome, Progress, Run, RunId, RunState, Stand};

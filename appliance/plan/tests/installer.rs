@@ -4,7 +4,7 @@
 mod common;
 
 use common::{all, carried_out, disk, facts, ids, installer, node, one, refusal, site};
-use rackbar_model::{DiskBus, NodeState};
+use rackbar_model::{DiskBus, InstallerDisc, InstallerSystem, NodeState};
 use rackbar_plan::{ActionKind, Facts};
 
 const SITE: &str = r#"
@@ -81,6 +81,31 @@ fn an_installer_takes_the_place_of_image_and_identity_and_the_machine_leaves_it_
 }
 
 #[test]
+fn a_disc_with_its_packages_needs_neither_proxy_nor_mirror_and_one_without_needs_both() {
+    let without = SITE.replace("proxy = \"http://10.10.0.9:3128\"\n", "");
+    let disc = |repositories: &[&str], gib| {
+        let mut known = known(facts(vec![node(1, vec![disk("SN1", gib, DiskBus::Sata)])]));
+        known.mirrors.clear();
+        let entry = known.images.get_mut("debian-12-installer").unwrap();
+        let installer = entry.installer.as_mut().unwrap();
+        (installer.system, installer.release) = (InstallerSystem::Rocky, "9.4".into());
+        let repositories = repositories.iter().map(|name| (*name).to_owned()).collect();
+        installer.disc = Some(InstallerDisc { repositories });
+        known
+    };
+    let plan = all(&site(&without), &disc(&["AppStream", "BaseOS"], 20));
+    assert!(plan.refused.is_empty(), "{:?}", plan.refused);
+    assert!(plan.actions.iter().any(|action| action.kind.name() == "os.install"));
+    let refused = refusal(&all(&site(&without), &disc(&[], 20))).to_owned();
+    assert!(refused.contains("proxy = \"own\""), "{refused}");
+    let refused = refusal(&all(&site(SITE), &disc(&[], 20))).to_owned();
+    assert!(refused.contains("[[proxy.mirror]] called rocky"), "{refused}");
+    // Anaconda's partitions need more than Debian's.
+    let refused = refusal(&all(&site(&without), &disc(&["BaseOS"], 9))).to_owned();
+    assert!(refused.contains("smaller"), "{refused}");
+}
+
+#[test]
 fn an_installer_without_a_way_to_its_archive_or_on_a_small_disk_is_refused_in_words() {
     let without = SITE.replace("proxy = \"http://10.10.0.9:3128\"\n", "");
     let refused = refusal(&all(&site(&without), &known(one(1)))).to_owned();
@@ -101,4 +126,16 @@ fn an_installer_without_a_way_to_its_archive_or_on_a_small_disk_is_refused_in_wo
     let small = node(1, vec![disk("SN1", 2, DiskBus::Sata)]);
     let refused = refusal(&all(&site(SITE), &known(facts(vec![small])))).to_owned();
     assert!(refused.contains("smaller"), "{refused}");
+}
+
+#[test]
+fn an_address_that_an_installer_gives_is_nobody_elses() {
+    let text = SITE.replace("proxy =", "addresses = \"10.10.0.50-10.10.0.60\"\nproxy =");
+    let facts = known(one(1));
+    let plan = all(&site(&text), &facts);
+    let mut leased = facts;
+    leased.taken.insert([10, 10, 0, 50].into());
+    let changed = rackbar_plan::stale(&plan, &site(&text), &leased);
+    let taken = "address 10.10.0.50, meant for worker-1, is taken by now";
+    assert!(changed.iter().any(|words| words.contains(taken)), "{changed:?}");
 }

@@ -328,6 +328,68 @@ fn memory_roles_touch_no_disk() {
 }
 
 #[test]
+fn packages_of_a_role_come_before_its_steps_and_again_when_their_list_changes() {
+    let text = WORKER
+        .replace(
+            "os = \"debian-12\"",
+            "os = \"debian-12\"\npackages = [\"nginx\", \"chrony\"]",
+        )
+        .replace(
+            "[[rule]]",
+            "[[role.worker.step]]\nname = \"a\"\nscript = \"#!/bin/sh\"\n[[role.worker.step]]\nname = \"b\"\n\
+         script = \"#!/bin/sh\"\nneeds = []\n[[rule]]",
+        );
+    let mut facts = one(1);
+    let first = all(&site(&text), &facts);
+    let action = |name: &str| {
+        first
+            .actions
+            .iter()
+            .find(|one| one.id.0 == format!("node-001/{name}"))
+            .unwrap()
+    };
+    let packages = action("step.packages");
+    let ActionKind::Step(step) = &packages.kind else {
+        panic!("{packages:?}")
+    };
+    assert!(
+        step.script.contains("\nset -- nginx chrony\n") && step.user == "debian",
+        "{step:?}"
+    );
+    assert_eq!((packages.limits.seconds, packages.limits.tries), (1800, 3));
+    assert!(
+        packages.reason.contains("packages of the role: nginx, chrony"),
+        "{}",
+        packages.reason
+    );
+    for step in ["step.a", "step.b"] {
+        assert!(action(step).needs.contains(&packages.id), "{step}");
+    }
+    carried_out(&mut facts, &first);
+    assert!(all(&site(&text), &facts).is_empty());
+    let more = all(&site(&text.replace("\"chrony\"", "\"chrony\", \"jq\"")), &facts);
+    assert_eq!(
+        ids(&more),
+        ["node-001/os.reachable", "node-001/step.packages", "node-001/verify"]
+    );
+    // Without packages a step of that name is the user's own.
+    let own = text
+        .replace("packages = [\"nginx\", \"chrony\"]", "")
+        .replace("name = \"a\"", "name = \"packages\"");
+    let plan = all(&site(&own), &one(1));
+    let of = |name: &str| {
+        plan.actions
+            .iter()
+            .find(|one| one.id.0 == format!("node-001/{name}"))
+            .unwrap()
+    };
+    assert!(
+        !of("step.b").needs.contains(&of("step.packages").id),
+        "it needs nothing"
+    );
+}
+
+#[test]
 fn rescue_steps_run_in_the_installed_system_and_once_as_they_are_written() {
     let mut facts = one(1);
     let step = "[[role.worker.step]]\nname = \"mend\"\nscript = \"#!/bin/sh\\nexit 0\"\ntimeout = 77\n[[rule]]";

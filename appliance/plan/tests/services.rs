@@ -237,6 +237,25 @@ fn a_plan_whose_services_are_wanted_otherwise_since_is_stale_and_says_which() {
     );
 }
 
+/// Machines behind a DHCP relay reach our own services at the address that the relay asks.
+#[test]
+fn own_services_of_a_network_behind_a_relay_are_at_the_address_it_reaches_us_by() {
+    let mut facts = rack(1);
+    facts.appliance = vec![[10, 78, 0, 1].into()];
+    let refused = common::refusal(&all(&own_site(SITE), &facts)).to_owned();
+    assert!(refused.contains("rackbar.toml names no relay to it"), "{refused}");
+    facts.behind = vec![
+        ("10.11.0.0/24".parse().unwrap(), [10, 78, 0, 9].into()),
+        ("10.10.0.0/24".parse().unwrap(), [10, 78, 0, 1].into()),
+    ];
+    let plan = all(&own_site(SITE), &facts);
+    assert!(plan.refused.is_empty(), "{:#?}", plan.refused);
+    let setup = plan.actions.iter().find_map(|action| action.kind.setup()).unwrap();
+    assert_eq!(setup.dns, [std::net::IpAddr::from([10, 78, 0, 1])]);
+    assert_eq!(setup.proxy.as_deref(), Some("http://10.78.0.1:3128"));
+    assert!(rackbar_plan::stale(&plan, &own_site(SITE), &facts).is_empty());
+}
+
 #[test]
 fn a_site_without_services_and_a_role_in_memory_plan_none() {
     assert!(services(&all(&site(WORKER), &one(1))).is_empty());

@@ -131,6 +131,28 @@ name = "m_1"
 }
 
 #[test]
+fn packages_are_names_and_of_installed_systems_alone() {
+    let text = r##"
+version = 1
+[role.one]
+os = "debian-12"
+packages = ["nginx", "libc6:amd64", "jq=1.6-2.1", "@core", "a; reboot"]
+[[role.one.step]]
+name = "packages"
+script = "#!/bin/sh"
+[role.two]
+memory = "agent"
+packages = ["jq"]
+"##;
+    let found = problems(text);
+    holds(&found, 5, "role.one.packages[4]", "is not a package");
+    assert_eq!(found.len(), 1, "{found:?}");
+    let found = problems(&text.replace("a; reboot", "a"));
+    holds(&found, 7, "role.one.step[0].name", "rename this one");
+    holds(&found, 11, "role.two.packages", "runs in memory");
+}
+
+#[test]
 fn syntax_errors_have_their_place() {
     let found = problems("version = 1\n[role.worker\nos = \"x\"\n");
     assert_eq!(found.first().map(|p| p.line), Some(2), "{found:?}");

@@ -81,6 +81,13 @@ fn comes_and_goes(hall: &Hall, way: &str) {
     let list = hall.json(&["node", "account", "enable", node, "anna"]);
     assert_eq!(list["items"][1]["enabled"], true, "{list}");
 
+    // What cannot be is refused here, as something that does not fit how things are.
+    let again = ["node", "account", "add", node, "eve", "--role", "operator"];
+    let said = hall.ask(&again).failed(6);
+    assert!(
+        said.contains("was not asked for account eve") && said.contains("already"),
+        "{said}"
+    );
     // Ours stays, and the BMC does not hear of it.
     for action in ["disable", "remove"] {
         let said = hall.ask(&["node", "account", action, node, "admin"]).failed(6);
@@ -170,7 +177,7 @@ fn an_account_is_an_admins_to_make_and_one_that_proves_nothing_is_no_success() {
         "-",
     ];
     assert_eq!(asked(), sent, "nothing is asked of the BMC");
-    let said = typed(&hall, &short, "tiny\n").failed(1);
+    let said = typed(&hall, &short, "tiny\n").failed(6);
     assert!(said.contains("6 to 20 characters") && !said.contains("tiny"), "{said}");
 
     hall.bmc.set_faults(Faults {

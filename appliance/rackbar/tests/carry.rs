@@ -147,12 +147,16 @@ fn programs_and_images_travel_with_the_state_and_are_used_where_it_is_put_in() {
     assert!(grown < GROWTH, "{grown}");
     assert!(std::fs::metadata(&saved).unwrap().len() > IMAGE as u64);
     let (small, said) = both.save("small", &["--without-images"]);
-    assert!(said.contains("left out: 1 image"), "{said}");
+    assert!(said.contains("left out: 1 image (168 MB), 0 data packs"), "{said}");
     assert!(std::fs::metadata(&small).unwrap().len() < IMAGE as u64 / 4);
 
     let (before, own) = (both.second.memory(), both.second.run_folder().join("admin-token"));
     let said = both.put(&saved, &own);
-    assert!(said.err.contains("with 1 program and 1 image"), "{said:?}");
+    assert!(
+        said.err
+            .contains("with 1 program, 1 image, 0 data packs and 0 stored contents"),
+        "{said:?}"
+    );
     said.well();
     let grown = both.second.memory().saturating_sub(before);
     assert!(grown < GROWTH, "{grown}");

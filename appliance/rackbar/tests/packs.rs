@@ -15,6 +15,8 @@ use common::apt::{Apt, Repository, hex};
 use common::{Origin, bytes};
 use serde_json::Value;
 
+const WORDS: &str = "correct horse battery";
+
 fn config(upstream: &str, more: &str) -> String {
     format!(
         "version = 1\nname = \"home\"\n[[network]]\nname = \"rack\"\nrole = \"rack\"\ninterface = \"rack0\"\n\
@@ -114,6 +116,14 @@ fn recorded(folder: &Path, file: &Path) -> (String, String, Vec<u8>) {
     assert_eq!(packs, 1, "what the cache had is in the file alone");
     let twice = home.refused(&["cache", "export", &file]);
     assert!(twice.contains("has a data pack \"kit\" already"), "{twice}");
+    let words = home.file("pass", WORDS);
+    let state = file_beside(&file, "state");
+    let told = home.well(&["export", &state, "--passphrase-file", &words]);
+    assert!(
+        told.contains("1 image (") && told.contains("1 data pack (") && told.contains(" stored answers ("),
+        "{told}"
+    );
+    std::fs::copy(home.path("run/admin-token"), file_beside(&file, "token")).unwrap();
     (upstream, key, repository.deb)
 }
 
@@ -139,6 +149,37 @@ fn serves(away: &Appliance, folder: &Path, deb: &[u8], name: &str) {
     );
 }
 
+/// A saved state brings what the proxy had stored, its pins and the data packs, where there is no uplink.
+fn state_serves(config: &str, file: &str, folder: &Path, deb: &[u8]) {
+    let moved = Appliance::start(config, "");
+    moved.until("listening on 10.10.0.1:3128, offline");
+    assert_eq!(curl(&format!("{}/dists/stable/Release", mirror())).0, 504);
+    let words = moved.file("pass", WORDS);
+    let state = file_beside(file, "state");
+    let taken = moved.well(&["import", &state, "--passphrase-file", &words]);
+    assert!(
+        taken.contains("1 data pack and ") && taken.contains(" stored contents of the proxy"),
+        "{taken}"
+    );
+    moved.wait("it starts anew", || {
+        let out = std::fs::read_to_string(moved.path("out")).unwrap();
+        out.matches("rackbar: serving").count() == 2
+    });
+    std::fs::copy(file_beside(file, "token"), moved.path("run/admin-token")).unwrap();
+    moved.until("listening on 10.10.0.1:3128, offline");
+    // The image of the catalogue itself came too, so the pack's is not the one that counts.
+    moved.wait("the pack is in use", || {
+        json(&moved, &["pack", "list"])["packs"][0]["in_use"] == true
+    });
+    moved.well(&["pack", "remove", "kit"]);
+    let apt = Apt::new(folder.join("moved"), &mirror(), None);
+    assert!(apt.update_and_download() == deb);
+    let stored = json(&moved, &["cache", "list"]);
+    let stored = stored.as_array().unwrap();
+    assert!(!stored.is_empty() && stored.iter().all(|one| one["pinned"] == true && one["pack"].is_null()));
+    assert!(!moved.path("data/import").exists() && !moved.path("data/cache/leaving/0").exists());
+}
+
 #[test]
 fn a_pack_recorded_by_apt_is_the_only_source_of_another_appliance_without_an_uplink() {
     let folder = tempfile::tempdir().unwrap();
@@ -150,6 +191,7 @@ fn a_pack_recorded_by_apt_is_the_only_source_of_another_appliance_without_an_upl
     std::fs::create_dir(&stick).unwrap();
     let offline = "[proxy]\nmode = \"offline\"\n";
     let untrusting = config(&upstream, "").replace("[[proxy.mirror]]", &format!("{offline}[[proxy.mirror]]"));
+    state_serves(&untrusting, &file, folder.path(), &deb);
     let away = Appliance::start(&untrusting, &format!("--packs {}", stick.display()));
     away.until("listening on 10.10.0.1:3128, offline");
     let verified = away.well(&["pack", "verify", &file]);

@@ -64,6 +64,9 @@ pub trait BootDesk: Send + Sync {
         (BootReply::Refused { status, text }, None)
     }
 
+    /// `client` asked for a file of an installer's disc and was answered with `status`. Called for each: it must be quick.
+    fn disc_answered(&self, _client: IpAddr, _path: &str, _status: u16) {}
+
     /// A boot program told how far it is.
     fn report(&self, report: BootReport, client: IpAddr);
 }

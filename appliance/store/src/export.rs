@@ -32,8 +32,8 @@ const VERSION: u32 = 2;
 const WITHOUT_FILES: u32 = 1;
 const END: u8 = 0xff;
 
-/// Longest header: the names of some ten thousand files.
-const MAX_HEADER: u32 = 4 << 20;
+/// Longest header: the names of 300,000 files, since each content that the proxy stored is one.
+const MAX_HEADER: u32 = 64 << 20;
 
 /// All records together: more than the state of any rack, whose journal of 200,000 events is about 60 MB.
 const MAX_RECORDS: u64 = 512 << 20;
@@ -102,7 +102,8 @@ impl Hashing<'_> {
         let changed = || {
             let name = &file.name;
             StoreError::Failed(format!(
-                "{name} is not what it was: its content is damaged or was cut; put it in again"
+                "{name} is not what it was: its content is damaged or was cut; put it in again, or what the proxy stored in \
+                 order with `rackbar cache verify`"
             ))
         };
         let (mut hash, mut left, mut buffer) = (Sha256::new(), file.bytes, vec![0; PIECE]);

@@ -4,10 +4,14 @@ use std::cell::OnceCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use rackbar_boot_media::tree::Tree;
+
 // Private to their crate.
 #[allow(dead_code, reason = "only the looking is called")]
 #[path = "../../../appliance/artifacts/src/images/detect.rs"]
 mod detect;
+#[path = "../../../appliance/artifacts/src/images/disc.rs"]
+mod disc;
 #[allow(dead_code, reason = "only the looking is called")]
 #[path = "../../../appliance/artifacts/src/images/installer.rs"]
 mod installer;
@@ -38,4 +42,22 @@ pub(super) fn content(data: &[u8]) {
         }
         let _ = detect::detect(file, bytes, None);
     });
+}
+
+/// A disc's tree: every file lies on the disc, and no path leads out of it.
+pub(super) fn iso_tree(data: &[u8]) {
+    let Ok(tree) = Tree::read(data, data.len() as u64) else {
+        return;
+    };
+    for (path, place) in tree.files() {
+        let end = place.offset.checked_add(place.bytes);
+        assert!(
+            end.is_some_and(|end| end <= data.len() as u64),
+            "a file lies outside of the disc"
+        );
+        assert!(
+            path.split('/').all(|name| !matches!(name, "" | "." | "..")),
+            "a path leads elsewhere"
+        );
+    }
 }

@@ -1,11 +1,12 @@
-//! What operators put in: data packs (heads, indexes that somebody signed, and whole ones in pieces), programs, and saved
-//! states as far as they are read without their passphrase.
+//! What operators put in: data packs (heads, indexes that somebody signed, and whole ones in pieces), programs, signed reports,
+//! and saved states as far as they are read without their passphrase.
 
 use std::path::{Component, Path};
 
 use rackbar_artifacts::carry::is_carried;
 use rackbar_artifacts::programs::elf;
 use rackbar_packs::{HEAD_BYTES, Head, Index, Intake};
+use rackbar_proxy::store::carry;
 
 /// A pack; and, since no fuzzer signs, its bytes as an index that was signed.
 pub(super) fn pack(data: &[u8]) {
@@ -57,12 +58,24 @@ pub(super) fn state_file(data: &[u8]) {
     let Ok(info) = rackbar_store::look_at_export(&mut &*data) else {
         return;
     };
-    for file in info.files.iter().filter(|file| is_carried(&file.name, &file.sha256)) {
+    let taken = |name: &str, sha256| is_carried(name, sha256) || carry::is_carried(name, sha256);
+    for file in info.files.iter().filter(|file| taken(&file.name, &file.sha256)) {
         let mut parts = Path::new(&file.name).components();
         assert!(
             parts.all(|part| matches!(part, Component::Normal(_))) && file.name.matches('/').count() == 1,
             "{:?} leads elsewhere",
             file.name
         );
+    }
+}
+
+/// A signed report that somebody shows, and its words where it is believed.
+pub(super) fn report_file(data: &[u8]) {
+    if let Ok(checked) = rackbar_verify::check(data, None) {
+        assert!(
+            rackbar_verify::check(data, Some(&checked.key)).is_ok(),
+            "its own key is another"
+        );
+        let _ = rackbar_verify::text(&checked.report);
     }
 }

@@ -24,6 +24,9 @@ pub enum DetectError {
     /// It is something we know and cannot write to a disk.
     #[error("{0}")]
     Unusable(&'static str),
+    /// It is a disc, and not one that can be taken.
+    #[error("{0}")]
+    Disc(String),
     /// Reading failed.
     #[error("it cannot be read: {0}")]
     Read(#[from] io::Error),
@@ -81,8 +84,7 @@ fn raw(content: &Content<'_>) -> Result<u64, DetectError> {
     // ISO 9660's first volume descriptor (ECMA-119 section 8.1). Hybrid ISOs carry a boot sector as well.
     if content.at(32_769)? == Some(*b"CD001") {
         return Err(DetectError::Unusable(
-            "it is an ISO 9660 image (an installer or live CD), not a disk's content; use the vendor's cloud or disk \
-             image",
+            "it begins as an ISO 9660 disc and has no volume: it came damaged; fetch it again",
         ));
     }
     if content.at(510)? != Some([0x55, 0xAA]) {

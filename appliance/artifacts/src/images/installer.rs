@@ -1,6 +1,6 @@
-//! An installer among the images: a tar archive laid out like Debian's `netboot.tar.gz`, unpacked once. Its kernel and its
-//! initial RAM file system are found and hashed where they lie, and served from there. The bytes come from outside:
-//! nothing is trusted.
+//! An installer among the images: a tar archive laid out like Debian's `netboot.tar.gz`, unpacked once, or a disc
+//! ([`super::disc`]). Its kernel and its initial RAM file system are found and hashed where they lie, and served from there.
+//! The bytes come from outside: nothing is trusted.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -9,17 +9,28 @@ use rackbar_model::{Digest, ImageEntry, Installer, InstallerFile, InstallerSyste
 use rackbar_trust::Sha256;
 
 use super::detect::DetectError;
+use super::disc;
 
-/// Name of an installer's kernel as it is served.
-pub const KERNEL: &str = "linux";
-
-/// Name of an installer's initial RAM file system as it is served.
-pub const INITRD: &str = "initrd.gz";
+/// Names of an installer's kernel and of its initial RAM file system as they are served: the last of their paths in the
+/// archive or on the disc.
+pub const fn boot_names(system: InstallerSystem) -> [&'static str; 2] {
+    match system {
+        InstallerSystem::Debian => ["linux", "initrd.gz"],
+        InstallerSystem::Rhel
+        | InstallerSystem::Rocky
+        | InstallerSystem::Alma
+        | InstallerSystem::CentosStream
+        | InstallerSystem::Fedora => ["vmlinuz", "initrd.img"],
+    }
+}
 
 /// What of an entry is served besides the whole of it: its name there, and where it lies.
 pub(super) fn parts(entry: &ImageEntry) -> impl Iterator<Item = (&'static str, InstallerFile)> {
     let installer = entry.installer.iter();
-    installer.flat_map(|installer| [(KERNEL, installer.kernel), (INITRD, installer.initrd)])
+    installer.flat_map(|installer| {
+        let [kernel, initrd] = boot_names(installer.system);
+        [(kernel, installer.kernel), (initrd, installer.initrd)]
+    })
 }
 
 /// Digests under which an entry is served.
@@ -38,10 +49,10 @@ const MOST: usize = 4096;
 /// The text that names a release is a few lines.
 const LONGEST_VERSION: u64 = 4096;
 
-/// The installer in an archive; `None` when the file is no tar archive.
+/// The installer in an archive or on a disc; `None` when the file is neither.
 ///
 /// # Errors
-/// When it is an archive that is not usable, with what is wrong.
+/// When it is one that is not usable, with what is wrong.
 pub(super) fn find(file: &File, bytes: u64) -> Result<Option<Installer>, DetectError> {
     let mut file = file;
     let mut head = Vec::with_capacity(512);
@@ -49,6 +60,9 @@ pub(super) fn find(file: &File, bytes: u64) -> Result<Option<Installer>, DetectE
     file.take(512).read_to_end(&mut head)?;
     if is_tar(&head) {
         return read(file, bytes).map(Some);
+    }
+    if let Some(found) = disc::find(file, bytes)? {
+        return Ok(Some(found));
     }
     if head.starts_with(&[0x1F, 0x8B]) && packed_tar(file)? {
         return Err(DetectError::Unusable(
@@ -109,6 +123,7 @@ fn read(mut file: &File, bytes: u64) -> Result<Installer, DetectError> {
         release: release.to_owned(),
         kernel: part(file, bytes, kernel)?,
         initrd: part(file, bytes, initrd)?,
+        disc: None,
     })
 }
 
@@ -121,7 +136,7 @@ fn release_in(text: &str) -> Option<&'static str> {
 }
 
 /// A member with its digest.
-fn part(mut file: &File, bytes: u64, (offset, length): (u64, u64)) -> Result<InstallerFile, DetectError> {
+pub(super) fn part(mut file: &File, bytes: u64, (offset, length): (u64, u64)) -> Result<InstallerFile, DetectError> {
     const CUT: DetectError = DetectError::CutOff("the archive ends within a member");
     if length == 0 || offset.checked_add(length).is_none_or(|end| end > bytes) {
         return Err(CUT);

@@ -10,6 +10,7 @@
 
 mod carried;
 mod detect;
+mod disc;
 mod installer;
 mod mounted;
 mod quarantine;
@@ -29,13 +30,14 @@ use std::thread::JoinHandle;
 use rackbar_model::{Digest, ImageEntry, ImageFormat};
 
 use crate::budget::is_memory;
+use crate::disc::Disc;
 use crate::keep::{self, Mib};
 use crate::{Artifact, Artifacts};
 use installer::{digests, parts};
 
 pub use crate::budget::budget;
 pub use detect::DetectError;
-pub use installer::{INITRD, KERNEL};
+pub use installer::boot_names;
 pub use mounted::PackedImage;
 pub use standing::Retired;
 pub use upkeep::Upkeep;
@@ -234,6 +236,11 @@ impl Shared {
         for (name, part) in parts(entry) {
             all.push(one(name, part.sha256, part.offset, part.bytes)?);
         }
+        // Data packs take no installers: a disc begins where its file does.
+        if is_disc(entry) {
+            let disc = Disc::open(entry.sha256, entry.bytes, path, file.clone())?;
+            self.artifacts.serve_disc(disc);
+        }
         all.into_iter().for_each(|artifact| self.artifacts.serve(artifact));
         Ok(())
     }
@@ -383,6 +390,7 @@ pub fn url_path(entry: &ImageEntry) -> String {
 /// The name with the ending that people know the packing by.
 fn served_name(entry: &ImageEntry) -> String {
     let ending = match entry.format {
+        ImageFormat::Raw if is_disc(entry) => "iso",
         ImageFormat::Raw if entry.installer.is_some() => "tar",
         ImageFormat::Raw => "img",
         ImageFormat::Zstd => "img.zst",
@@ -391,6 +399,13 @@ fn served_name(entry: &ImageEntry) -> String {
         ImageFormat::Qcow2 => "qcow2",
     };
     format!("{}.{ending}", entry.name)
+}
+
+fn is_disc(entry: &ImageEntry) -> bool {
+    entry
+        .installer
+        .as_ref()
+        .is_some_and(|installer| installer.disc.is_some())
 }
 
 fn check_name(name: &str) -> Result<(), ImageError> {
@@ -478,3 +493,6 @@ fn check_all(shared: &Shared) {
 mod swap_tests;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod disc_tests;

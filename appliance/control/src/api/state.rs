@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::paging::tagged;
 use super::{Caller, Deed, Problem};
 use crate::Context;
-use crate::operations::ExportSizes;
+use crate::operations::{ExportParts, ExportSizes};
 
 /// The header that carries the passphrase of a state file that is put in. A header and not the query: URLs are logged.
 const PASSPHRASE: &str = "rackbar-passphrase";
@@ -25,9 +25,12 @@ const SHORTEST: usize = 12;
 pub(crate) struct ExportRequest {
     /// At least twelve characters; without it nobody opens the file again.
     passphrase: String,
-    /// Whether the images of the catalogue go along; true when left out.
+    /// Whether the images of the catalogue and the data packs that were put in go along; true when left out.
     #[serde(default = "yes")]
     images: bool,
+    /// Whether what the proxy stored goes along; true when left out.
+    #[serde(default = "yes")]
+    cache: bool,
 }
 
 const fn yes() -> bool {
@@ -43,8 +46,8 @@ pub(crate) async fn sizes(State(context): State<Context>, headers: HeaderMap) ->
     Ok(tagged(&headers, &context.operations.export_sizes().await?))
 }
 
-/// The whole state in one file: keys and passwords included, which are sealed with a passphrase; the users' programs; and
-/// the images of the catalogue. It is made while it is read, so its length is not known before its end.
+/// The whole state in one file: keys and passwords included, which are sealed with a passphrase; the users' programs; the
+/// images of the catalogue; data packs that were put in; and what the proxy stored. It is made while it is read, so its length is not known before its end.
 #[utoipa::path(
     post, path = "/api/v1/export", tag = "state", request_body = ExportRequest,
     responses(
@@ -57,13 +60,26 @@ pub(crate) async fn export(
     Json(request): Json<ExportRequest>,
 ) -> Result<Response, Problem> {
     long_enough(&request.passphrase)?;
-    let file = context.operations.export(request.passphrase, request.images).await?;
+    let ExportRequest {
+        passphrase,
+        images,
+        cache,
+    } = request;
+    let file = context
+        .operations
+        .export(passphrase, ExportParts { images, cache })
+        .await?;
     let name = [
         (header::CONTENT_TYPE, "application/octet-stream"),
         (header::CONTENT_DISPOSITION, "attachment; filename=\"rackbar-state\""),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    let what = if request.images { "" } else { ", without images" };
+    let what = match (images, cache) {
+        (true, true) => "",
+        (true, false) => ", without what the proxy stored",
+        (false, true) => ", without images",
+        (false, false) => ", without images and what the proxy stored",
+    };
     let deed = Deed(format!("take the whole state out{what}"));
     Ok((Extension(deed), name, Body::from_stream(file)).into_response())
 }
@@ -86,8 +102,8 @@ pub(crate) struct Imported {
 }
 
 /// Puts a state file in the place of this appliance's own state; the appliance starts anew with it. The passphrase comes
-/// in the header `Rackbar-Passphrase`. Programs and images that come with it join those that are here, in the place of
-/// those with the same names. Nothing is changed before all of it has come and was found right.
+/// in the header `Rackbar-Passphrase`. Programs, images, data packs and stored answers that come with it join those that
+/// are here, in the place of those with the same names. Nothing is changed before all of it has come and was found right.
 #[utoipa::path(
     post, path = "/api/v1/import", tag = "state",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),

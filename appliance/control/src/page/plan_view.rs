@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use rackbar_plan::{Action, Layer, Plan, Run, RunState, Stand};
 use serde::Serialize;
 
+use crate::operations::duration;
+
 /// The layer's number, 1 to 7.
 pub(super) const fn layer_number(layer: Layer) -> u8 {
     match layer {
@@ -149,15 +151,6 @@ impl ActionRow {
     }
 }
 
-/// `40 s`, `3 min`, `2 h 5 min`.
-pub(super) fn duration(seconds: u64) -> String {
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", (seconds + 30) / 60),
-        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
-    }
-}
-
 /// What a plan does to one machine, or how far it is.
 #[derive(Serialize)]
 pub(super) struct NodePlan {
@@ -228,12 +221,5 @@ mod tests {
             None,
             "too large to count is no progress, not a crash"
         );
-    }
-
-    #[test]
-    fn durations_read_as_a_person_says_them() {
-        assert_eq!(duration(40), "40 s");
-        assert_eq!(duration(170), "3 min");
-        assert_eq!(duration(7_500), "2 h 5 min");
     }
 }

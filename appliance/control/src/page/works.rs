@@ -10,13 +10,13 @@ use rackbar_model::{BurnIn, NodeId};
 use rackbar_plan::Plan;
 use serde::Deserialize;
 
-use super::plan_view::{by_node, duration, run_state};
+use super::plan_view::{by_node, run_state};
 use super::{Viewer, foreign_form, frame, graph, message, refresh, render, repositories, shown, trouble, view};
 use crate::Context;
 use crate::api::{
     AuditFilter, Deed, Problem, RunSummary, changes_of, commit_deed, destroyed, find_node, order_named, standing_deed,
 };
-use crate::operations::{Consent, ImageStanding, Install, PlanRequest};
+use crate::operations::{Consent, ImageStanding, Install, PlanRequest, duration};
 
 /// Machines up to which a person types every name; above, how many they are.
 const TYPED_NAMES: usize = 3;

@@ -4,19 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::{IpNet, Ipv4Net};
 use rackbar_model::{CheckStatus, LeaseState, Node};
 use rackbar_plan::{Facts, NodeFacts, OwnService, ServiceSeen};
 use rackbar_verify::NodeReport;
 
 use super::{Book, Inner};
 use crate::rack::locked;
-use crate::settings::Role;
+use crate::settings::{Network, Role};
 
 /// What the checks found before the disk in the boot order.
 fn wrong_boot_order(report: &NodeReport) -> Option<String> {
     let mut checks = report.checks.iter();
     let order = checks.find(|check| check.id == "boot.order" && check.status == CheckStatus::Failed)?;
     Some(order.observed.clone())
+}
+
+/// A subnet behind a DHCP relay, with our address for it.
+fn behind(network: &Network) -> Option<(IpNet, IpAddr)> {
+    let subnet = Ipv4Net::new(network.subnet?, network.prefix).ok()?;
+    Some((IpNet::V4(subnet.trunc()), network.address?.into()))
 }
 
 impl Inner {
@@ -93,6 +100,9 @@ impl Inner {
             services: self.services.clone(),
             seen: self.seen(book, &appliance),
             appliance,
+            behind: self
+                .rack
+                .look(|mind| mind.settings.networks.iter().filter_map(behind).collect()),
             mirrors: self.rack.look(|mind| mind.settings.mirrors.iter().cloned().collect()),
             taken,
         }

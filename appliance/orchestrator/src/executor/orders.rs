@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rackbar_model::{Digest, EventKind, NodeId, NodeState, PowerAction, Severity};
 use rackbar_plan::engine::{Engine, Input};
 use rackbar_plan::{
-    Action, ActionId, ActionKind, Inputs, Layer, Limits, Plan, PlanId, Run, RunId, RunState, Scope, Site, Target,
-    bmc_holder,
+    Action, ActionId, ActionKind, Inputs, Layer, Limits, Plan, PlanId, Refusal, Run, RunId, RunState, Scope, Site,
+    Target, bmc_holder,
 };
 
 use super::driver::Live;
@@ -242,41 +242,24 @@ impl Executor {
     }
 
     /// Runs the checks of these nodes, or of all that have a system or stay in memory; the run it begins ends when they are done.
+    /// Of all, those that a run works on are left out and told of: they would hold up the others.
     ///
     /// # Errors
     /// When there is nothing to check, or a node is being worked on.
     pub fn verify(&self, nodes: Option<Vec<NodeId>>, by: &str) -> Result<RunId, VerifyError> {
         let inner = &self.inner;
         let mut book = locked(&inner.book);
-        let asked = nodes.is_some();
-        let mut actions = Vec::new();
-        let mut names = BTreeMap::new();
-        let all = || inner.rack.nodes().iter().map(|node| node.id).collect();
-        let nodes: Vec<NodeId> = nodes.unwrap_or_else(all);
-        inner.read_roles(&book, nodes.iter().copied().filter(|node| book.busy(*node).is_none()));
-        for id in nodes {
-            let node = inner.rack.node_by_id(id).ok_or(VerifyError::NoSuchNode(id))?;
-            let in_memory = super::nodes::stays_in_memory(&book, node.role.as_deref());
-            let has_checks = |work: &&NodeWork| work.installed.is_some() || in_memory && work.ready.is_some();
-            let work = book.work.get(&node.id);
-            let work = work.filter(|work| work.maintenance.is_none()).filter(has_checks);
-            let Some(work) = work else {
-                if asked {
-                    return Err(VerifyError::Nothing(node.name.clone()));
-                }
-                continue;
-            };
-            names.insert(node.id, node.name.clone());
-            actions.push(check(node.id, &node.name, work.checks.clone()));
-        }
-        if actions.is_empty() {
-            return Err(VerifyError::Nothing("any node".into()));
-        }
+        let Checks {
+            actions,
+            names,
+            left_out,
+        } = inner.checks(&book, nodes)?;
+        let site = book.site.as_ref();
         let plan = Arc::new(Plan {
             id: PlanId(format!("verify-{}", book.last_run + 1)),
             made: now(),
             inputs: Inputs {
-                site: book.site.as_ref().map_or(Digest([0; 32]), |site| site.digest),
+                site: site.map_or(Digest([0; 32]), |site| site.digest),
                 nodes: BTreeMap::new(),
                 images: BTreeMap::new(),
                 programs: BTreeMap::new(),
@@ -286,16 +269,75 @@ impl Executor {
             actions,
             refused: Vec::new(),
             unchanged: Vec::new(),
-            left_out: Vec::new(),
+            left_out: left_out.clone(),
             scope: Scope::default(),
-            limits: book
-                .site
-                .as_ref()
-                .map(|site| site.site.limits.clone())
-                .unwrap_or_default(),
+            limits: site.map(|site| site.site.limits.clone()).unwrap_or_default(),
         });
         inner.refuse_busy(&book, &plan, &names)?;
-        Ok(inner.begin_run(&mut book, plan, by, BTreeMap::new(), None)?)
+        let run = inner.begin_run(&mut book, plan, by, BTreeMap::new(), None)?;
+        drop(book);
+        for left in left_out {
+            let text = format!("left out of the checks of run {run}: {}", left.reason);
+            let severity = Severity::Warning;
+            inner.rack.tell(Some(left.node), EventKind::Note { text, severity });
+        }
+        Ok(run)
+    }
+}
+
+/// The checks of some machines.
+struct Checks {
+    actions: Vec<Action>,
+    names: BTreeMap<NodeId, String>,
+    /// Machines that another run works on.
+    left_out: Vec<Refusal>,
+}
+
+impl Inner {
+    /// The checks of these nodes, or of all that have any.
+    fn checks(&self, book: &Book, nodes: Option<Vec<NodeId>>) -> Result<Checks, VerifyError> {
+        let asked = nodes.is_some();
+        let (mut actions, mut names, mut left_out) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut works = None;
+        let all = || self.rack.nodes().iter().map(|node| node.id).collect();
+        let nodes: Vec<NodeId> = nodes.unwrap_or_else(all);
+        self.read_roles(book, nodes.iter().copied().filter(|node| book.busy(*node).is_none()));
+        for id in nodes {
+            let node = self.rack.node_by_id(id).ok_or(VerifyError::NoSuchNode(id))?;
+            let in_memory = super::nodes::stays_in_memory(book, node.role.as_deref());
+            let has_checks = |work: &&NodeWork| work.installed.is_some() || in_memory && work.ready.is_some();
+            let work = book.work.get(&node.id);
+            let work = work.filter(|work| work.maintenance.is_none()).filter(has_checks);
+            let Some(work) = work else {
+                if asked {
+                    return Err(VerifyError::Nothing(node.name.clone()));
+                }
+                continue;
+            };
+            if let Some(run) = book.busy(node.id).filter(|_| !asked) {
+                works.get_or_insert(run);
+                left_out.push(Refusal {
+                    node: node.id,
+                    name: node.name.clone(),
+                    reason: format!("run {run} works on it; check it when that has ended"),
+                });
+                continue;
+            }
+            names.insert(node.id, node.name.clone());
+            actions.push(check(node.id, &node.name, work.checks.clone()));
+        }
+        match (actions.is_empty(), works) {
+            (false, _) => Ok(Checks {
+                actions,
+                names,
+                left_out,
+            }),
+            (true, None) => Err(VerifyError::Nothing("any node".into())),
+            (true, Some(run)) => {
+                let nodes = left_out.into_iter().map(|left| left.name).collect();
+                Err(VerifyError::Commit(CommitError::Busy { run, nodes }))
+            }
+        }
     }
 }
 
@@ -332,19 +374,16 @@ pub(super) fn addresses(plan: &Plan, site: &Site) -> BTreeMap<NodeId, BTreeMap<S
     let mut found: BTreeMap<NodeId, BTreeMap<String, IpAddr>> = BTreeMap::new();
     for action in &plan.actions {
         let Some(node) = action.node else { continue };
-        let setup = match &action.kind {
-            ActionKind::Setup { setup, .. } => setup,
-            ActionKind::BmcSetUp {
-                network: Some(network), ..
-            } => {
-                let fixed = network
-                    .address
-                    .map(|fixed| (bmc_holder(&network.name), fixed.address.into()));
-                found.entry(node).or_default().extend(fixed);
-                continue;
-            }
-            _ => continue,
-        };
+        if let ActionKind::BmcSetUp {
+            network: Some(network), ..
+        } = &action.kind
+        {
+            let fixed = network
+                .address
+                .map(|fixed| (bmc_holder(&network.name), fixed.address.into()));
+            found.entry(node).or_default().extend(fixed);
+        }
+        let Some(setup) = action.kind.setup() else { continue };
         let given = setup.networks.iter().flat_map(|network| &network.addresses);
         for address in given.filter_map(|text| text.split('/').next()?.parse::<IpAddr>().ok()) {
             let home = site

@@ -107,7 +107,7 @@ impl Proof<'_> {
                 Err(error) => error,
             };
             refused += u32::from(matches!(error, BmcError::Login(_)));
-            if refused >= LOGINS || matches!(error, BmcError::Refused(_)) {
+            if refused >= LOGINS || error.is_no() {
                 return failed(
                     "the BMC was set up over KCS, and does not let us in over the network",
                     &error,

@@ -3,18 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use rackbar_artifacts::images::{INITRD, KERNEL};
+use rackbar_artifacts::images::boot_names;
 use rackbar_boot::{BootSpec, SpecFile};
-use rackbar_installers::{Debian, DebianRelease, Install, System, Url, render};
+use rackbar_installers::{Debian, DebianRelease, Install, RedHat, RedHatKind, System, Url, render};
 use rackbar_model::{
     Digest, FirmwareMode, ImageEntry, Installer, InstallerSystem, MacAddr, Node, NodeId, OsFile, OsSetup, RootTarget,
 };
+use rackbar_plan::Progress;
 use rackbar_plan::site::Enrol;
-use rackbar_plan::{DEBIAN_MIRROR, Progress};
 use rackbar_trust::Secret;
 
 use super::{Appliance, Done, Learned, Task, enrol};
-use crate::installs::{CURE, Material, Order, Seen, Step};
+use crate::course::Course;
+use crate::installs::{Material, Order, Seen, Step};
 use crate::rack::now;
 
 /// The proxy's mirror of Debian's security updates.
@@ -52,7 +53,7 @@ impl Appliance {
                 Err(done) => return done,
             },
         };
-        let ended = self.follow(task, node, before, order.seen.clone()).await;
+        let ended = self.follow(task, node, before, &order).await;
         let seen = match ended {
             Ok(seen) => seen,
             Err(done) => {
@@ -61,8 +62,9 @@ impl Appliance {
             }
         };
         let mut details = vec![format!(
-            "{} requests to its archive went through our proxy",
-            seen.requests
+            "{} requests to {} went through us",
+            seen.requests,
+            order.course.source()
         )];
         details.push(
             match self.boot_first_by_bmc(node, firmware == Some(FirmwareMode::Uefi)).await {
@@ -128,7 +130,11 @@ impl Appliance {
         })?;
         let client = task.node.as_ref().and_then(|node| node.address);
         let install = self.asked(client, &token, setup, wanted.target, firmware, mac)?;
-        let material = material(&entry, installer, install, self.mirrors(client)?)?;
+        let from = Source {
+            host: self.own_host(client)?,
+            mirrors: self.mirrors(client)?,
+        };
+        let material = material(&entry, installer, install, from)?;
         let order = self.rack.order_installer(node, task.job, mac, &token, material);
         let connected = self.rack.agent(node).is_some();
         if let Err(reason) = self.to_network(task, node, connected).await {
@@ -149,6 +155,15 @@ impl Appliance {
         })
     }
 
+    /// The same as URLs of boot HTTP name it.
+    fn own_host(&self, client: Option<IpAddr>) -> Result<String, Done> {
+        let own = self.own_address(client)?;
+        Ok(match self.reach.http_port {
+            80 => own.to_string(),
+            port => SocketAddr::new(own, port).to_string(),
+        })
+    }
+
     /// Everything that the answers say.
     fn asked(
         &self,
@@ -159,11 +174,7 @@ impl Appliance {
         firmware: FirmwareMode,
         boot_mac: MacAddr,
     ) -> Result<Install, Done> {
-        let own = self.own_address(client)?;
-        let host = match self.reach.http_port {
-            80 => own.to_string(),
-            port => SocketAddr::new(own, port).to_string(),
-        };
+        let host = self.own_host(client)?;
         let base = format!("http://{host}/boot/v1/installer/{}/", token.expose_hex().as_str());
         Ok(Install {
             setup,
@@ -193,24 +204,29 @@ impl Appliance {
         task: &mut Task,
         node: NodeId,
         before: Option<[u8; 32]>,
-        seen: tokio::sync::watch::Receiver<Seen>,
+        order: &Order,
     ) -> Result<Seen, Done> {
+        let course = order.course;
         loop {
-            let now = seen.borrow().clone();
+            let now = order.seen.borrow().clone();
             if now.step == Step::Finished {
                 return Ok(now);
             }
             (task.progress)(Progress {
-                doing: doing(&now),
+                doing: doing(course, &now),
                 ..Progress::default()
             });
-            if let Some(failed) = stalled(&now, self.reach.installer_silent, self.reach.installer_refused) {
+            if let Some(why) = now.failed {
+                let reason = format!("{}; its last step: {}", why.words(), words(course, &now));
+                return Err(Done::failed(reason, why.advice(), why.again()));
+            }
+            if let Some(failed) = stalled(course, &now, self.reach.installer_silent, self.reach.installer_refused) {
                 return Err(failed);
             }
             if self.rack.agent(node).is_some_and(|link| Some(link.boot) != before) {
                 let reason = format!(
                     "the machine booted our agent, and the last of its installer was: {}",
-                    words(&now)
+                    words(course, &now)
                 );
                 let advice = "its timeline says how it booted; an installer that is interrupted is begun anew";
                 return Err(Done::failed(reason, advice, true));
@@ -218,35 +234,33 @@ impl Appliance {
             tokio::select! {
                 () = tokio::time::sleep(self.reach.look) => {}
                 Ok(_) = task.give_up.wait_for(|give_up| *give_up) => {
-                    let reason = format!("it was ended before the installer was; its last step: {}", words(&now));
-                    return Err(Done::failed(reason, LOOK, true));
+                    let reason = format!("it was ended before the installer was; its last step: {}", words(course, &now));
+                    return Err(Done::failed(reason, course.look(), true));
                 }
             }
         }
     }
 }
 
-/// Where a person sees what an installer waits for.
-const LOOK: &str =
-    "look at the machine's console: the installer shows there what it waits for (its log is on the fourth)";
-
-fn words(seen: &Seen) -> String {
+fn words(course: Course, seen: &Seen) -> String {
+    let (step, source) = (course.words(seen.step), course.source());
     match seen.missing.as_slice() {
-        [] => seen.step.words().to_owned(),
-        missing => format!("{}; its archive did not give {}", seen.step.words(), missing.join(", ")),
+        [] => step.to_owned(),
+        missing => format!("{step}; {source} did not give {}", missing.join(", ")),
     }
 }
 
-fn doing(seen: &Seen) -> String {
+fn doing(course: Course, seen: &Seen) -> String {
+    let (words, source) = (words(course, seen), course.source());
     match seen.requests {
-        0 => words(seen),
-        count => format!("{} ({count} requests to its archive)", words(seen)),
+        0 => words,
+        count => format!("{words} ({count} requests to {source})"),
     }
 }
 
 /// Why no more is to be waited for: nothing was heard for `silent`, or the archive refused a package and nothing followed
 /// for `refused`.
-fn stalled(seen: &Seen, silent: Duration, refused: Duration) -> Option<Done> {
+fn stalled(course: Course, seen: &Seen, silent: Duration, refused: Duration) -> Option<Done> {
     let quiet = Duration::from_millis(now().since(seen.heard));
     let limit = if seen.missing.is_empty() { silent } else { refused };
     if quiet < limit {
@@ -255,16 +269,16 @@ fn stalled(seen: &Seen, silent: Duration, refused: Duration) -> Option<Done> {
     let reason = format!(
         "nothing was heard of the installer for {} s; its last step: {}",
         quiet.as_secs(),
-        words(seen)
+        words(course, seen)
     );
     Some(match seen.missing.as_slice() {
         // The same archive gives the same answer.
-        [_, ..] => Done::failed(reason, CURE, false),
+        [_, ..] => Done::failed(reason, course.cure(), false),
         [] if seen.step <= Step::Booting => {
             let advice = "its timeline says how far its boot came; look at its boot order and its console";
             Done::failed(reason, advice, true)
         }
-        [] => Done::failed(reason, LOOK, true),
+        [] => Done::failed(reason, course.look(), true),
     })
 }
 
@@ -300,61 +314,122 @@ fn url(text: &str) -> Result<Url, Done> {
     text.parse().map_err(wrong)
 }
 
-/// Boot files, arguments and answers of one machine.
-fn material(
-    entry: &ImageEntry,
-    installer: &Installer,
-    mut install: Install,
+/// Where an installer fetches from.
+struct Source {
+    /// Our boot HTTP.
+    host: String,
+    /// Our proxy, and the names of its mirrors.
     mirrors: (SocketAddr, Vec<String>),
-) -> Result<Material, Done> {
-    let InstallerSystem::Debian = installer.system;
-    let release = match installer.release.as_str() {
-        "trixie" => DebianRelease::Trixie,
-        _ => DebianRelease::Bookworm,
-    };
-    let steps = Some(install.answers.clone());
-    let (mirror, security) = archive(&mut install.setup, mirrors)?;
-    let debian = Debian {
-        release,
-        mirror,
-        security,
-        steps,
+}
+
+impl Source {
+    /// A mirror of our own proxy. The plan saw to it that it is there and that the machine uses the proxy.
+    fn mirror(&self, name: &str) -> Result<String, Done> {
+        let (proxy, mirrors) = &self.mirrors;
+        if mirrors.iter().any(|mirror| mirror == name) {
+            return Ok(format!("http://{proxy}/mirror/{name}"));
+        }
+        let reason = format!("the proxy's mirror {name}, which the installer was to fetch from, is gone");
+        let advice = "name it in rackbar.toml, then commit again";
+        Err(Done::failed(reason, advice, false))
+    }
+}
+
+/// Boot files, arguments and answers of one machine.
+fn material(entry: &ImageEntry, installer: &Installer, mut install: Install, from: Source) -> Result<Material, Done> {
+    let system = match red_hat(installer.system) {
+        None => System::Debian(debian(installer, &mut install, from)?),
+        Some(kind) => System::RedHat(anaconda(entry, installer, kind, &install, &from)?),
     };
     let wrong = |error: &dyn std::fmt::Display| {
         let reason = format!("the answers for {} cannot be made: {error}", entry.name);
         Done::failed(reason, "mend the role in the site file", false)
     };
-    let mut rendered = render(&install, &System::Debian(debian)).map_err(|error| wrong(&error))?;
+    let mut rendered = render(&install, &system).map_err(|error| wrong(&error))?;
+    let [kernel, initrd] = boot_names(installer.system);
     let find = |path: &str| {
-        let (name, part) = match path.rsplit('/').next() {
-            Some(KERNEL) => (KERNEL, installer.kernel),
-            Some(INITRD) => (INITRD, installer.initrd),
+        let part = match path.rsplit('/').next() {
+            Some(name) if name == kernel => (kernel, installer.kernel),
+            Some(name) if name == initrd => (initrd, installer.initrd),
             _ => return None,
         };
-        SpecFile::new(name, part.bytes, part.sha256).ok()
+        SpecFile::new(part.0, part.1.bytes, part.1.sha256).ok()
     };
     let spec: Option<BootSpec> = rendered.boot.spec(find);
     match (spec, rendered.files.pop()) {
         (Some(spec), Some(answers)) => Ok(Material {
             spec,
             answers: (answers.name, answers.content.into_bytes().into()),
+            course: Course::of(installer),
         }),
         _ => Err(wrong(&"its archive has not what is booted")),
     }
 }
 
+/// The member of the Red Hat family, whose answers are a kickstart file.
+const fn red_hat(system: InstallerSystem) -> Option<RedHatKind> {
+    Some(match system {
+        InstallerSystem::Debian => return None,
+        InstallerSystem::Rhel => RedHatKind::Rhel,
+        InstallerSystem::Rocky => RedHatKind::Rocky,
+        InstallerSystem::Alma => RedHatKind::Alma,
+        InstallerSystem::CentosStream => RedHatKind::CentosStream,
+        InstallerSystem::Fedora => RedHatKind::Fedora,
+    })
+}
+
+fn debian(installer: &Installer, install: &mut Install, from: Source) -> Result<Debian, Done> {
+    let release = match installer.release.as_str() {
+        "trixie" => DebianRelease::Trixie,
+        _ => DebianRelease::Bookworm,
+    };
+    let steps = Some(install.answers.clone());
+    let (mirror, security) = archive(&mut install.setup, from)?;
+    Ok(Debian {
+        release,
+        mirror,
+        security,
+        steps,
+    })
+}
+
+/// What Anaconda fetches: all of it from the disc, or with a disc that only boots the packages from our mirror.
+fn anaconda(
+    entry: &ImageEntry,
+    installer: &Installer,
+    kind: RedHatKind,
+    install: &Install,
+    from: &Source,
+) -> Result<RedHat, Done> {
+    let disc = url(&format!("http://{}/boot/v1/tree/{}", from.host, entry.sha256))?;
+    let (mut tree, mut stage2, mut repositories) = (disc, None, Vec::new());
+    if let Some(mirror) = installer.mirror() {
+        let path = installer.tree();
+        let base = format!("{}/{path}", from.mirror(mirror)?);
+        let more = base.replace("/BaseOS/", "/AppStream/");
+        if more != base {
+            repositories.push(("AppStream".to_owned(), url(&more)?));
+        }
+        stage2 = Some(std::mem::replace(&mut tree, url(&base)?));
+    }
+    let major = installer.release.split('.').next().unwrap_or_default();
+    Ok(RedHat {
+        kind,
+        version: major.parse().unwrap_or_default(),
+        tree,
+        repositories,
+        stage2,
+        near: true,
+        steps: Some(install.answers.clone()),
+    })
+}
+
 /// The archive, and that of security updates where there is one: mirrors of our own proxy. The plan saw to it that the
 /// machine uses that.
-fn archive(setup: &mut OsSetup, (own, mirrors): (SocketAddr, Vec<String>)) -> Result<(Url, Option<Url>), Done> {
+fn archive(setup: &mut OsSetup, from: Source) -> Result<(Url, Option<Url>), Done> {
+    let mirror = url(&from.mirror(InstallerSystem::Debian.mirror())?)?;
+    let (own, _) = from.mirrors;
     let proxy = format!("http://{own}");
-    if !mirrors.iter().any(|name| name == DEBIAN_MIRROR) {
-        let reason = format!("the proxy's mirror {DEBIAN_MIRROR}, which the installer was to fetch from, is gone");
-        return Err(Done::failed(
-            reason,
-            "name it in rackbar.toml, then commit again",
-            false,
-        ));
-    }
     // The installed system uses the proxy for all else, and the mirrors as they are: the proxy leads nobody to itself.
     setup.proxy = None;
     let content = format!(
@@ -367,7 +442,6 @@ fn archive(setup: &mut OsSetup, (own, mirrors): (SocketAddr, Vec<String>)) -> Re
         mode: 0o644,
     };
     setup.files.insert(0, file);
-    let at = |name: &str| url(&format!("{proxy}/mirror/{name}"));
-    let security = mirrors.iter().any(|name| name == SECURITY);
-    Ok((at(DEBIAN_MIRROR)?, security.then(|| at(SECURITY)).transpose()?))
+    let security = from.mirror(SECURITY).ok().map(|security| url(&security));
+    Ok((mirror, security.transpose()?))
 }

@@ -86,7 +86,7 @@ impl Appliance {
 
     /// The BMC did not say it took the password. Where it said no, and the old one still works, the new one is dropped.
     async fn not_changed(&self, node: NodeId, login: &BmcLogin, error: &BmcError) -> Done {
-        if let (BmcError::Refused(_), Ok((door, address))) = (error, self.door(node))
+        if let (true, Ok((door, address))) = (error.is_no(), self.door(node))
             && door.verify_login(address, &login.user, &login.current).await.is_ok()
             && let Err(store) = self.store.drop_bmc_password(node, Self::now())
         {

@@ -1,13 +1,23 @@
 //! Choosing the root disk: unique by intent, or a refusal that lists every disk and why it fits or not.
 
-use rackbar_model::{Disk, DiskBus, DiskMedia, DiskPick, DiskRef, ImageEntry, RootTarget};
+use rackbar_model::{Disk, DiskBus, DiskMedia, DiskPick, DiskRef, ImageEntry, InstallerSystem, RootTarget};
 
 use crate::site::Root;
 
 const GIB: u64 = 1 << 30;
 
-/// Least size of a disk that an installer is given: a plain system with its packages, and room for a role's.
-const INSTALLED: u64 = 4 * GIB;
+/// Least size of a disk that an installer is given: a plain system with its packages, and room for a role's. Of the Red Hat
+/// family what its answers ask for: 8 GiB for `/`, and what is booted from.
+const fn installed(system: InstallerSystem) -> u64 {
+    match system {
+        InstallerSystem::Debian => 4 * GIB,
+        InstallerSystem::Rhel
+        | InstallerSystem::Rocky
+        | InstallerSystem::Alma
+        | InstallerSystem::CentosStream
+        | InstallerSystem::Fedora => 10 * GIB,
+    }
+}
 
 /// The reference to a disk that plans carry: all that names it, and its size.
 pub(crate) fn reference(disk: &Disk) -> DiskRef {
@@ -112,10 +122,9 @@ fn fits(root: &Root, disk: &Disk, disks: &[Disk], image: &ImageEntry) -> Result<
         return Err("removable, USB and memory-card disks are taken only when named by serial".to_owned());
     }
     told_apart(root, disk, disks)?;
-    let needed = if image.installer.is_some() {
-        INSTALLED
-    } else {
-        image.disk_bytes.unwrap_or(image.bytes)
+    let needed = match &image.installer {
+        Some(installer) => installed(installer.system),
+        None => image.disk_bytes.unwrap_or(image.bytes),
     };
     if disk.size_bytes < needed {
         return Err(format!(

@@ -12,6 +12,7 @@ mod install;
 mod network;
 mod node;
 mod outside;
+mod packages;
 mod repository;
 mod services;
 mod stale;

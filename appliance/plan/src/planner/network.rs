@@ -220,19 +220,16 @@ impl Wanted<'_> {
                 own.name()
             )),
             Service::Own => {
-                let address = self
-                    .facts
-                    .appliance
-                    .iter()
-                    .find(|address| network.subnet.contains(*address));
+                let address = self.facts.own_for(&network.subnet);
                 let missing = || {
                     let service = own.name();
                     format!(
-                        "network {name}: {service} = \"own\", but the appliance has no address in {}",
+                        "network {name}: {service} = \"own\", but the appliance has no address in {}, and rackbar.toml names no \
+                         relay to it",
                         network.subnet
                     )
                 };
-                Ok(vec![own.at(*address.ok_or_else(missing)?)])
+                Ok(vec![own.at(address.ok_or_else(missing)?)])
             }
         }
     }

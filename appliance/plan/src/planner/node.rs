@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rackbar_model::{BurnIn, DiskBus, DiskRef, ImageEntry, InstallerSystem, Inventory, NodeState, OsSetup, RootTarget};
+use rackbar_model::{BurnIn, DiskBus, DiskRef, ImageEntry, Inventory, NodeState, OsSetup, RootTarget};
 
 use super::chain::{Because, Chain};
 use super::disk;
@@ -11,7 +11,7 @@ use super::network::{Pool, Selectors, Wanted, account};
 use crate::rules::{Binding, shortfall};
 use crate::site::problem::did_you_mean;
 use crate::site::{Enrol, EraseDisks, MemoryRole, Role, Site};
-use crate::{Action, ActionKind, Change, DEBIAN_MIRROR, Facts, Installed, NodeFacts, SetupDigest};
+use crate::{Action, ActionKind, Change, Facts, Installed, NodeFacts, SetupDigest};
 
 /// What came of looking at a node.
 pub(super) enum Decision {
@@ -219,8 +219,9 @@ impl Case<'_> {
         let Some(installer) = &image.installer else {
             return Ok(());
         };
-        let mirror = match installer.system {
-            InstallerSystem::Debian => DEBIAN_MIRROR,
+        // What is on its disc it fetches from the appliance itself.
+        let Some(mirror) = installer.mirror() else {
+            return Ok(());
         };
         let missing = if !setup.proxy.as_ref().is_some_and(|url| self.facts.is_own_proxy(url)) {
             "no network of the role uses the appliance's proxy: set `proxy = \"own\"` at one of them in the site file"

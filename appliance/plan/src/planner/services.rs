@@ -53,8 +53,7 @@ fn spec(name: &str, network: &Network, service: OwnService, facts: &Facts) -> Op
     let (own, at) = match of(network, service) {
         Service::Off => return None,
         Service::Own => {
-            let near = |address: &&std::net::IpAddr| network.subnet.contains(*address);
-            let address = *facts.appliance.iter().find(near)?;
+            let address = facts.own_for(&network.subnet)?;
             (Some(address), vec![service.at(address)])
         }
         // Who writes our address down means us.

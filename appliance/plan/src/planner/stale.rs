@@ -213,12 +213,12 @@ fn addresses(plan: &Plan, facts: &Facts, out: &mut Vec<String>) {
 
 /// Static addresses that an action gives out, and to whom.
 fn given(action: &Action) -> Vec<(IpAddr, String)> {
+    if let Some(setup) = action.kind.setup() {
+        let given = setup.networks.iter().flat_map(|network| &network.addresses);
+        let given = given.filter_map(|address| address.split('/').next()?.parse().ok());
+        return given.map(|address| (address, setup.hostname.clone())).collect();
+    }
     match &action.kind {
-        ActionKind::Setup { setup, .. } => {
-            let given = setup.networks.iter().flat_map(|network| &network.addresses);
-            let given = given.filter_map(|address| address.split('/').next()?.parse().ok());
-            given.map(|address| (address, setup.hostname.clone())).collect()
-        }
         ActionKind::BmcSetUp {
             network: Some(network), ..
         } => {

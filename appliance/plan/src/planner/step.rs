@@ -1,14 +1,17 @@
 //! The user's own steps in a node's chain.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use rackbar_model::{Digest, ProgramEntry, RootTarget};
 
 use super::chain::{Because, Chain};
 use super::node::Case;
+use super::packages;
 use crate::digest;
+use crate::site::Step;
 use crate::site::problem::did_you_mean;
-use crate::site::{Role, Step};
+use crate::site::steps::PACKAGES;
 use crate::{ActionId, ActionKind, Limits, StepProgram, StepSpec};
 
 /// The digest a step is remembered by: a step whose script or program changed is a step that was not run.
@@ -28,15 +31,23 @@ pub fn step_digest(step: &StepSpec) -> Digest {
 /// A role's steps, and the programs that there are for them.
 pub(super) struct Steps<'a> {
     role_name: &'a str,
-    role: &'a Role,
+    all: Vec<Cow<'a, Step>>,
+    /// What the first of them installs, where the role has packages.
+    packages: Option<&'a [String]>,
     programs: &'a BTreeMap<String, ProgramEntry>,
 }
 
 impl Case<'_> {
-    pub(super) const fn steps(&self) -> Steps<'_> {
+    /// The role's packages and then its own steps.
+    pub(super) fn steps(&self) -> Steps<'_> {
+        let packages = packages::step(self.role).map(Cow::Owned);
         Steps {
             role_name: self.role_name,
-            role: self.role,
+            packages: packages.is_some().then_some(self.role.packages.as_slice()),
+            all: packages
+                .into_iter()
+                .chain(self.role.step.iter().map(Cow::Borrowed))
+                .collect(),
             programs: &self.facts.programs,
         }
     }
@@ -80,7 +91,7 @@ impl Steps<'_> {
     /// When a program is missing: what the step would be is not known then.
     pub(super) fn left(&self, done: &BTreeMap<String, Digest>) -> Result<Vec<String>, String> {
         let mut left = Vec::new();
-        for step in &self.role.step {
+        for step in &self.all {
             if done.get(&step.name) != Some(&step_digest(&self.spec(step, "")?)) {
                 left.push(step.name.clone());
             }
@@ -126,22 +137,22 @@ impl Steps<'_> {
         let first = chain.actions.last().map(|action| action.id.clone());
         let mut before: Option<&Step> = None;
         let mut added: Vec<&str> = Vec::new();
-        for step in &self.role.step {
+        for step in self.all.iter().map(AsRef::as_ref) {
             let above = before.replace(step);
             if only.is_some_and(|only| !only.contains(&step.name)) {
                 continue;
             }
-            let wanted: Vec<&str> = match &step.needs {
+            let mut wanted: Vec<&str> = match &step.needs {
                 Some(names) => names.iter().map(String::as_str).collect(),
                 None => above.map(|step| step.name.as_str()).into_iter().collect(),
             };
+            if self.packages.is_some() {
+                // What needs other steps, or none, finds them there too.
+                wanted.push(PACKAGES);
+            }
             let mut needs: Vec<ActionId> = first.iter().cloned().collect();
-            needs.extend(
-                wanted
-                    .iter()
-                    .filter(|name| added.contains(name))
-                    .map(|name| chain.id(&format!("{word}.{name}"))),
-            );
+            let wanted = added.iter().filter(|name| wanted.contains(name));
+            needs.extend(wanted.map(|name| chain.id(&format!("{word}.{name}"))));
             let id = chain.id(&format!("{word}.{}", step.name));
             let limits = Limits {
                 seconds: step.timeout,
@@ -152,7 +163,11 @@ impl Steps<'_> {
                 let short: String = program.sha256.to_string().chars().take(12).collect();
                 format!(": the program {}, SHA-256 {short}", program.name)
             });
-            let because = Because::reason(format!("step {} of the role{runs}", step.name));
+            let because = match self.packages {
+                Some(packages) if step.name == PACKAGES => format!("packages of the role: {}", packages.join(", ")),
+                _ => format!("step {} of the role{runs}", step.name),
+            };
+            let because = Because::reason(because);
             chain.add(id, kind, needs, limits, because);
             added.push(&step.name);
         }

@@ -51,6 +51,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "suite" => super::repository::is_suite(text),
         "component" => super::repository::is_suite(text),
         "architecture" => super::repository::is_architecture(text),
+        "package" => is_package(text),
         _ => true,
     };
     if sound {
@@ -85,6 +86,9 @@ fn meaning(format: &str) -> &'static str {
         }
         "component" => "a component such as main: letters, digits, `.`, `_`, `-` and `/` inside, at most 100",
         "architecture" => "Debian's name of an architecture, such as amd64",
+        "package" => {
+            "a package: letters, digits and `+._~:=-`, at most 128, as nginx, or nginx=1.22.1-9 with apt; a group of dnf begins with `@`"
+        }
         "script" => "a script: its first line must name the program that runs it, such as #!/bin/sh",
         _ => "a name: letters, digits, `.`, `_`, `-`, at most 64",
     }
@@ -106,6 +110,17 @@ fn subnet(text: &str) -> Result<(), Refusal> {
 
 fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Names and versions as Debian Policy (5.6.7, 5.6.12) and RPM spell them, and dnf's groups. A shell takes none of it for more
+/// than letters.
+fn is_package(text: &str) -> bool {
+    let name = text.strip_prefix('@').unwrap_or(text);
+    (1..=128).contains(&text.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+._~:=-".contains(&b))
 }
 
 /// RFC 1123 section 2.1, one label.

@@ -8,7 +8,7 @@ mod profiles;
 mod reference;
 mod repository;
 mod semantics;
-mod steps;
+pub(crate) mod steps;
 mod tree;
 mod types;
 mod validate;

@@ -256,6 +256,7 @@ impl Checker<'_, '_, '_> {
                 "timezone",
                 "file",
                 "repositories",
+                "packages",
                 "step",
             ];
             for field in only_disk {

@@ -4,6 +4,9 @@ use super::problem::did_you_mean;
 use super::semantics::Checker;
 use super::types::{MemoryRole, Role, Step};
 
+/// The step that installs the packages of a role.
+pub(crate) const PACKAGES: &str = "packages";
+
 /// Most arguments of a program.
 const ARGUMENTS: usize = 64;
 
@@ -12,14 +15,22 @@ const ARGUMENT_BYTES: usize = 8 << 10;
 
 impl Checker<'_, '_, '_> {
     pub(super) fn steps(&mut self, name: &str, role: &Role) {
-        let mut above: Vec<&str> = Vec::new();
+        // The role's packages are a step of that name, above all.
+        let mut above: Vec<&str> = if role.packages.is_empty() {
+            Vec::new()
+        } else {
+            vec![PACKAGES]
+        };
         for (index, step) in role.step.iter().enumerate() {
             let index = index.to_string();
             if above.contains(&step.name.as_str()) {
+                let taken = step.name == PACKAGES && !role.packages.is_empty();
+                let suggestion =
+                    taken.then(|| "the role's `packages` are a step of that name: rename this one".to_owned());
                 self.add(
                     &["role", name, "step", &index, "name"],
                     "is the name of another step too",
-                    None,
+                    suggestion,
                 );
             }
             for need in step

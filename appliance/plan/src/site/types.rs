@@ -16,6 +16,10 @@ fn ssh_keys(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": { "type": "string", "format": "ssh-key" } })
 }
 
+fn packages(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": "string", "format": "package" } })
+}
+
 fn nics(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": { "type": "string", "format": "nic" } })
 }
@@ -258,6 +262,10 @@ pub struct Role {
     /// Names of the site's repositories whose packages the installed system can get with apt, dnf or zypper.
     #[serde(default)]
     pub repositories: Vec<String>,
+    /// Packages that the installed system gets, by its own package manager (apt, dnf or zypper), before the role's steps.
+    #[serde(default)]
+    #[schemars(schema_with = "packages")]
+    pub packages: Vec<String>,
     /// Your own steps, run over SSH once the installed system answers.
     #[serde(default)]
     pub step: Vec<Step>,

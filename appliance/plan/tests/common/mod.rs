@@ -142,6 +142,7 @@ pub fn installer(name: &str) -> ImageEntry {
             release: "bookworm".into(),
             kernel: part(0x11),
             initrd: part(0x12),
+            disc: None,
         }),
         ..image(name, 0x10)
     }

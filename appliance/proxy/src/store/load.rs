@@ -13,7 +13,7 @@ use rackbar_model::{Digest, Severity};
 use super::{Entry, Object, Place, Record, Store, StoreError, pins};
 
 /// An entry's file larger than this is none of ours.
-const ENTRY_MOST: u64 = 256 << 10;
+pub(super) const ENTRY_MOST: u64 = 256 << 10;
 
 impl Store {
     pub(super) fn load(&self) -> Result<(), StoreError> {
@@ -92,7 +92,7 @@ impl Store {
 
 /// What there is at a path. A disk that gives an error is another thing than nothing: whoever took it for that would delete
 /// all that is well.
-fn look(path: &Path) -> Result<Option<Metadata>, StoreError> {
+pub(super) fn look(path: &Path) -> Result<Option<Metadata>, StoreError> {
     match path.metadata() {
         Ok(meta) => Ok(Some(meta)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -116,7 +116,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     inside(folder, Metadata::is_file)
 }
 
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn files_below(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut out = Vec::new();
     for below in inside(folder, Metadata::is_dir)? {
         out.extend(files(&below)?);

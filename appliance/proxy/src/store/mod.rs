@@ -5,6 +5,7 @@
 //! objects/ab/<sha256>    content, written once, never changed
 //! entries/ab/<sha256>    one small file per stored answer: headers, times, the object's digest, a digest of itself
 //! arriving/<number>      being written; whatever is there at the start is what a power cut left
+//! leaving/<number>/      second names of what a saved state is being made of
 //! pins                   keys and prefixes that are never evicted, one a line
 //! ```
 //! Entries are files of their own and not rows of a database: each is written whole beside its place, synced and renamed,
@@ -13,6 +14,7 @@
 //! names it is; an entry without its object is dropped at the start. What was read from disk at the start is hashed
 //! before it is first served.
 
+pub mod carry;
 mod entry;
 mod evict;
 mod load;
@@ -410,19 +412,11 @@ impl Store {
     }
 
     fn entry_path(&self, record: &Record) -> PathBuf {
-        let name = record.file_name();
-        self.folder
-            .join("entries")
-            .join(name.get(..2).unwrap_or("00"))
-            .join(&name)
+        entry_path(&self.folder, record)
     }
 
     fn object_path(&self, digest: &Digest) -> PathBuf {
-        let name = digest.to_string();
-        self.folder
-            .join("objects")
-            .join(name.get(..2).unwrap_or("00"))
-            .join(&name)
+        object_path(&self.folder, digest)
     }
 
     /// A name in `arriving/` that nobody has.
@@ -447,6 +441,19 @@ impl Store {
             StoreError::io("write", path)(error)
         })
     }
+}
+
+fn entry_path(folder: &Path, record: &Record) -> PathBuf {
+    spread(folder.join("entries"), &record.file_name())
+}
+
+fn object_path(folder: &Path, digest: &Digest) -> PathBuf {
+    spread(folder.join("objects"), &digest.to_string())
+}
+
+/// The place of a name among many: below its first two letters.
+fn spread(folder: PathBuf, name: &str) -> PathBuf {
+    folder.join(name.get(..2).unwrap_or("00")).join(name)
 }
 
 fn make_parent(path: &Path) -> io::Result<()> {

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn store(folder: &Path) -> Arc<Store> {
+pub(super) fn store(folder: &Path) -> Arc<Store> {
     let store = Store::open(folder, 1 << 20, 1 << 20, Arc::new(|_, _| {}));
     Arc::new(store.unwrap())
 }
 
-fn sealed(store: &Arc<Store>, key: &str, content: &[u8]) -> (Record, Held) {
+pub(super) fn sealed(store: &Arc<Store>, key: &str, content: &[u8]) -> (Record, Held) {
     let mut spool = Spool::begin(store, Some(content.len() as u64)).unwrap();
     spool.write(content).unwrap();
     let digest = spool.digest();

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use rackbar_control::client::Client;
-use rackbar_control::operations::{Install, PlanRequest};
+use rackbar_control::operations::{Install, PlanRequest, duration};
 use rackbar_model::{DiskIntent, DiskMedia, DiskPick, Node, NodeId, Severity};
 use rackbar_plan::{Action, Layer, Plan, RunId};
 use serde::Deserialize;
@@ -206,7 +206,8 @@ fn show(plan: &Plan, names: &BTreeMap<NodeId, String>) {
 }
 
 fn show_node(node: &str, actions: &[&Action]) {
-    println!("\n{}", output::plain(node));
+    let seconds = actions.iter().map(|action| u64::from(action.estimate_seconds)).sum();
+    println!("\n{}, about {}", output::plain(node), duration(seconds));
     let mut last = None;
     for action in actions {
         if last != Some(action.layer) {

@@ -20,8 +20,8 @@ use super::{handoff, images, output};
     after_help = "Examples:\n  rackbar export rackbar.state --passphrase-file pass.txt\n  \
     rackbar export nightly.state --passphrase-file pass.txt --without-images\n\n\
     The file holds everything: keys and passwords, sealed with the passphrase, without which nobody opens the file; the \
-    users' programs; and the images of the catalogue. How large that is is said before anything is written. Images in \
-    data packs are not in it, nor what the caching proxy has stored: `rackbar pack export` takes a pack along."
+    users' programs; the images of the catalogue; data packs that were put in; and what the caching proxy has stored. How \
+    large that is is said before anything is written. A data pack on a medium of its own moves with that medium."
 )]
 pub struct Export {
     /// The file; must not exist
@@ -29,9 +29,12 @@ pub struct Export {
     /// File that holds the passphrase, at least twelve characters
     #[arg(long, value_name = "FILE")]
     passphrase_file: PathBuf,
-    /// Leave the images of the catalogue out, which are most of the file
+    /// Leave the images of the catalogue and data packs out, which are most of the file
     #[arg(long)]
     without_images: bool,
+    /// Leave out what the caching proxy has stored, but for its list of pins
+    #[arg(long)]
+    without_cache: bool,
 }
 
 /// Put a saved state in.
@@ -39,7 +42,8 @@ pub struct Export {
 #[command(
     after_help = "Example:\n  rackbar import rackbar.state --passphrase-file pass.txt\n\n\
     It takes the place of everything this appliance knows, and the appliance starts anew with it. What was there before \
-    is kept beside it. Programs and images in it join those that are here, in the place of those with the same names. \
+    is kept beside it. Programs, images, data packs and stored answers of the proxy join those that are here, in the \
+    place of those with the same names. \
     A file that is damaged, cut off or does not fit changes nothing."
 )]
 pub struct Import {
@@ -115,15 +119,21 @@ pub(super) fn secret(file: &Path, what: &str) -> Result<String> {
 /// `rackbar export`
 pub async fn export(client: &Client, options: &Export) -> Result<()> {
     let passphrase = passphrase(&options.passphrase_file)?;
-    let images = !options.without_images;
+    let (images, cache) = (!options.without_images, !options.without_cache);
     let sizes: ExportSizes = client.get("/api/v1/export").await?;
-    tell(&sizes, images);
-    let wanted = json!({ "passphrase": passphrase, "images": images });
+    tell(&sizes, images, cache);
+    let wanted = json!({ "passphrase": passphrase, "images": images, "cache": cache });
     let mut pieces = client.post_for_pieces("/api/v1/export", &wanted).await?;
     let place = options.file.display();
     let mut file = tokio::fs::File::from_std(new_file(&options.file)?);
-    let along = if images { sizes.image_bytes } else { 0 };
-    let saving = images::bar(sizes.program_bytes.saturating_add(along), "saving");
+    let along = [
+        (true, sizes.program_bytes),
+        (images, sizes.image_bytes),
+        (images, sizes.pack_bytes),
+        (cache, sizes.answer_bytes),
+    ];
+    let along = along.iter().filter(|(wanted, _)| *wanted);
+    let saving = images::bar(along.fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes)), "saving");
     let saved = async {
         let mut bytes = 0u64;
         while let Some(piece) = pieces.try_next().await? {
@@ -152,23 +162,40 @@ pub async fn export(client: &Client, options: &Export) -> Result<()> {
 }
 
 /// Says what will come.
-fn tell(sizes: &ExportSizes, images: bool) {
+fn tell(sizes: &ExportSizes, images: bool, cache: bool) {
     let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
-    let named = |number: u64, one, many| count(usize::try_from(number).unwrap_or(usize::MAX), one, many);
-    let program = named(sizes.programs, "program", "programs");
-    let program = format!("{program} ({} MB)", megabytes(sizes.program_bytes));
-    let image = named(sizes.images, "image", "images");
-    let image = format!("{image} ({} MB)", megabytes(sizes.image_bytes));
-    let store = megabytes(sizes.store_bytes);
-    if images {
-        eprintln!("the state (at most {store} MB) with {program} and {image}; --without-images leaves images out");
+    let part = |number: u64, one, many, bytes| {
+        let number = count(usize::try_from(number).unwrap_or(usize::MAX), one, many);
+        format!("{number} ({} MB)", megabytes(bytes))
+    };
+    let parts = [
+        (true, part(sizes.programs, "program", "programs", sizes.program_bytes)),
+        (images, part(sizes.images, "image", "images", sizes.image_bytes)),
+        (images, part(sizes.packs, "data pack", "data packs", sizes.pack_bytes)),
+        (
+            cache,
+            part(sizes.answers, "stored answer", "stored answers", sizes.answer_bytes),
+        ),
+    ];
+    let those = |wanted: bool| {
+        let some = parts.iter().filter(|(there, _)| *there == wanted);
+        some.map(|(_, words)| words.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let (store, with, without) = (megabytes(sizes.store_bytes), those(true), those(false));
+    let leaving = if without.is_empty() {
+        String::new()
     } else {
-        eprintln!("the state (at most {store} MB) with {program}; left out: {image}");
+        format!("; left out: {without}")
+    };
+    eprintln!("the state (at most {store} MB) with {with}{leaving}");
+    if images && cache {
+        eprintln!("--without-images leaves images and data packs out, --without-cache the stored answers");
     }
-    if !sizes.images_in_packs.is_empty() {
-        let names: Vec<_> = sizes.images_in_packs.iter().map(|name| output::plain(name)).collect();
+    if !sizes.packs_elsewhere.is_empty() {
+        let names: Vec<_> = sizes.packs_elsewhere.iter().map(|name| output::plain(name)).collect();
         eprintln!(
-            "not in it, since they lie in data packs: {}; `rackbar pack export` takes a pack along",
+            "not in it, since they lie on media of their own: the data packs {}; move those media too, or put the packs in \
+             here first (`rackbar pack import`)",
             names.join(", ")
         );
     }

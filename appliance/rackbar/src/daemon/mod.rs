@@ -18,6 +18,7 @@ mod offline;
 mod operations;
 mod options;
 mod packs;
+mod pools;
 mod profiles;
 mod refresh;
 mod refusals;

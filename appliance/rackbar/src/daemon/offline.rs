@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::Offline;
-use rackbar_model::{ImageEntry, InstallerSystem};
-use rackbar_plan::DEBIAN_MIRROR;
+use rackbar_model::{ImageEntry, Installer, InstallerSystem};
 use rackbar_proxy::{Mode, Proxy};
 
 /// What of the archives of installers is here: for each signed index of a mirror, whether it is pinned or in a data pack.
@@ -21,8 +20,10 @@ impl Archives {
         let settings = proxy.map(Proxy::settings);
         let mirrors = settings.iter().flat_map(|settings| &settings.mirrors);
         let items = proxy.map(Proxy::list).unwrap_or_default().into_iter();
-        let index =
-            |key: &str| key.starts_with("mirror:") && (key.ends_with("/InRelease") || key.ends_with("/Release"));
+        let index = |key: &str| {
+            let ending = ["/InRelease", "/Release", "/repodata/repomd.xml"];
+            key.starts_with("mirror:") && ending.iter().any(|ending| key.ends_with(ending))
+        };
         let indexes = items.filter(|item| index(&item.key));
         Self {
             mirrors: mirrors.map(|mirror| mirror.name.clone()).collect(),
@@ -35,11 +36,11 @@ impl Archives {
     /// What is known of an entry, and where it is not all here, why.
     pub(super) fn judge(&self, entry: &ImageEntry) -> (Offline, Option<String>) {
         let Some(installer) = &entry.installer else {
-            // It is written as it lies here, in a data pack too.
+            // It is written as it lies here, in a data pack too. An installer whose packages are on its disc is as well off.
             return (Offline::Yes, None);
         };
-        let mirror = match installer.system {
-            InstallerSystem::Debian => DEBIAN_MIRROR,
+        let Some(mirror) = installer.mirror() else {
+            return (Offline::Yes, None);
         };
         if !self.mirrors.iter().any(|name| name == mirror) {
             let words = format!(
@@ -48,7 +49,7 @@ impl Archives {
             );
             return (Offline::No, Some(words));
         }
-        let keys = ["InRelease", "Release"].map(|file| format!("mirror:{mirror}/dists/{}/{file}", installer.release));
+        let keys = indexes(installer, mirror);
         let kept = keys.iter().filter_map(|key| self.indexes.get(key)).max();
         let (offline, words) = match kept {
             None => (
@@ -56,7 +57,7 @@ impl Archives {
                 format!(
                     "it fetches packages from its archive, of which not even the index is here: neither cache nor data packs \
                      have {}; record one installation (`rackbar cache mode recording`) or take a data pack",
-                    keys[0]
+                    keys.first().map_or("it", String::as_str)
                 ),
             ),
             Some(false) => (
@@ -74,6 +75,16 @@ impl Archives {
             ),
         };
         (offline, Some(words))
+    }
+}
+
+/// The index of what an installer fetches from, by the proxy's names for it: any one of them.
+fn indexes(installer: &Installer, mirror: &str) -> Vec<String> {
+    match installer.system {
+        InstallerSystem::Debian => ["InRelease", "Release"]
+            .map(|file| format!("mirror:{mirror}/dists/{}/{file}", installer.release))
+            .into(),
+        _ => vec![format!("mirror:{mirror}/{}/repodata/repomd.xml", installer.tree())],
     }
 }
 
@@ -126,6 +137,24 @@ mod tests {
             (offline, words.unwrap())
         };
         assert!(matches!(said(&none), (Offline::No, words) if words.contains("no mirror called debian")));
+        // A disc with its packages needs nobody; one without is as well off as its archive.
+        let disc = |repositories: &[&str]| {
+            let mut disc = entry(true);
+            let one = disc.installer.as_mut().unwrap();
+            (one.system, one.release) = (InstallerSystem::Rocky, "9.4".into());
+            let repositories = repositories.iter().map(|name| (*name).to_owned()).collect();
+            one.disc = Some(rackbar_model::InstallerDisc { repositories });
+            disc
+        };
+        assert!(matches!(
+            archives(&[], &[]).judge(&disc(&["BaseOS"])),
+            (Offline::Yes, None)
+        ));
+        let none = archives(&["debian"], &[]).judge(&disc(&[]));
+        assert!(matches!(none, (Offline::No, Some(words)) if words.contains("no mirror called rocky")));
+        let index = "mirror:rocky/9/BaseOS/x86_64/os/repodata/repomd.xml";
+        let kept = archives(&["rocky"], &[(index, true)]).judge(&disc(&[]));
+        assert!(matches!(kept, (Offline::Unknown, Some(words)) if words.contains("kept here")));
         // Another release's index is no help.
         let other = archives(&["debian"], &[("mirror:debian/dists/trixie/InRelease", true)]);
         assert!(matches!(said(&other), (Offline::No, words) if words.contains(INDEX)));

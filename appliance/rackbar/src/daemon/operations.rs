@@ -15,9 +15,9 @@ use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     AccountList, AccountOrder, AccountsChanged, Answer, Body, BootControl, BootRequest, BootState, CacheEntry,
-    CacheOrder, CacheState, CatalogueEntry, EnrolmentEntry, ExpectedMachine, ExportEntry, ExportSizes, HardwareLog,
-    HardwareProfile, ImagePin, ImageRefresh, ImageStanding, LogPage, LogQuery, MediaList, NewImage, NewPack,
-    NewProgram, Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, ProfileSignature,
+    CacheOrder, CacheState, CatalogueEntry, EnrolmentEntry, ExpectedMachine, ExportEntry, ExportParts, ExportSizes,
+    HardwareLog, HardwareProfile, ImagePin, ImageRefresh, ImageStanding, LogPage, LogQuery, MediaList, NewImage,
+    NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, ProfileSignature,
     PutProgram, Refused, RegistrationState, RepositoryCheck, RepositoryEntry, RuleMatch, SecretsLock, SensorList,
     SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
@@ -108,6 +108,7 @@ impl Asked {
         Along {
             images: self.works.images.clone(),
             programs: self.works.programs.clone(),
+            packs: self.packs.clone(),
         }
     }
 
@@ -508,8 +509,8 @@ impl Operations for Asked {
         self.keep(move |keep| along.sizes(keep))
     }
 
-    fn export(&self, passphrase: String, images: bool) -> Answer<'_, Body> {
-        carry::export(self.keep.clone(), self.along(), passphrase, images).boxed()
+    fn export(&self, passphrase: String, parts: ExportParts) -> Answer<'_, Body> {
+        carry::export(self.keep.clone(), self.along(), passphrase, parts).boxed()
     }
 
     fn support_bundle(&self) -> Answer<'_, Vec<u8>> {

@@ -53,7 +53,9 @@ pub(super) fn of_node(error: NodeError) -> Refused {
 pub(super) fn of_bmc(error: PowerError) -> Refused {
     match error {
         PowerError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
-        PowerError::NoBmc(_) | PowerError::Kept { .. } => Refused::Conflict(error.to_string()),
+        PowerError::NoBmc(_) | PowerError::Kept { .. } | PowerError::NotSent { .. } => {
+            Refused::Conflict(error.to_string())
+        }
         PowerError::Refused { .. } | PowerError::Agent { .. } | PowerError::Failed { .. } => {
             Refused::Device(error.to_string())
         }

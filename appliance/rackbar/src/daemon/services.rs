@@ -22,6 +22,7 @@ use rackbar_services::{Common, SampleKind, StartError};
 use super::boot;
 use super::local::{Around, Local, told};
 use super::network::Placed;
+use super::pools::without_static;
 use super::site::Site;
 use crate::config::{Config, Dhcp, OUR_PROGRAMS, Remote, Role, Unknown};
 
@@ -379,6 +380,7 @@ fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports, site: Option<&r
             mac: link.mac,
         };
         let mut network = dhcp_network(config, network, Some(interface), server, (server, length));
+        network.pools = without_static(network.pools, site);
         tell(&mut network, config, said, site);
         networks.push(network);
     }
@@ -392,6 +394,7 @@ fn dhcp_config(config: &Config, placed: &[Placed], ports: Ports, site: Option<&r
             interfaces.push(link.name.clone());
         }
         let mut network = dhcp_network(config, &remote.network, None, server, remote.subnet);
+        network.pools = without_static(network.pools, site);
         tell(&mut network, config, &remote.network, site);
         networks.push(network);
     }

@@ -213,8 +213,13 @@ pub(crate) fn query_value(query: &str, name: &str) -> Option<String> {
     let pair = query
         .split('&')
         .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))?;
-    let mut out = Vec::with_capacity(pair.1.len());
-    let mut bytes = pair.1.bytes();
+    percent_decoded(pair.1)
+}
+
+/// Text with its `%xx` as the bytes they stand for (RFC 3986 section 2.1); `None` when it is none then.
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
         out.push(match byte {
             b'%' => {

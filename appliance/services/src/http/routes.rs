@@ -10,7 +10,7 @@ use rackbar_messages::BootReport;
 use rackbar_model::{Digest, MacAddr};
 
 use super::date::http_date;
-use super::request::{Method, Request, query_value};
+use super::request::{Method, Request, percent_decoded, query_value};
 use crate::doors::{BootDesk, BootReply};
 
 /// Where all of it is.
@@ -40,6 +40,9 @@ const NAMED: [(&str, &str); 4] = [
 const SITE: &str = "/boot/v1/site/";
 
 const FILES: &str = "/boot/v1/files/";
+
+/// Below it: the digest of a disc, and a path on it.
+const TREE: &str = "/boot/v1/tree/";
 
 /// Below it: a token, and what an installer asks for.
 const INSTALLER: &str = "/boot/v1/installer/";
@@ -118,6 +121,7 @@ pub(crate) fn respond(site: &Site, request: &Request, peer: IpAddr, local: Optio
         // Nothing of the path is told on: it holds a token.
         path if path.starts_with(INSTALLER) => not_allowed("GET"),
         path if read && path.starts_with(SITE) => of_site(site, request, path),
+        path if read && path.starts_with(TREE) => of_disc(site, request, path, peer),
         path if read && path.starts_with(FILES) => by_digest(site, request, path),
         path if path.starts_with("/boot/") && !read => not_allowed("GET, HEAD"),
         path if path.starts_with("/boot/") => Response::text(
@@ -154,6 +158,24 @@ fn by_digest(site: &Site, request: &Request, path: &str) -> Response {
             Response::text(404, "No boot file here has this digest: the image changed, boot again.").about(&shown(rest))
         }
     }
+}
+
+/// A file of an installer's disc. A machine asks for hundreds: they are told of to the desk, and are no events.
+fn of_disc(site: &Site, request: &Request, path: &str, peer: IpAddr) -> Response {
+    let rest = percent_decoded(path.strip_prefix(TREE).unwrap_or_default()).unwrap_or_default();
+    let (digest, name) = rest.split_once('/').unwrap_or((&rest, ""));
+    // Installers put paths together of parts that begin and end with `/`.
+    let name: Vec<&str> = name.split('/').filter(|part| !part.is_empty()).collect();
+    let name = name.join("/");
+    let found = digest.parse().ok();
+    let found = found.and_then(|digest: Digest| site.artifacts.on_disc(&digest, &name));
+    let mut response = match found {
+        Some(artifact) => file(request, artifact, "public, max-age=31536000, immutable"),
+        None => Response::text(404, "No disc here has this file."),
+    };
+    response.what = None;
+    site.desk.disc_answered(peer, &name, response.status);
+    response
 }
 
 /// A name from the network as it may stand in an event: short, printable.

@@ -6,7 +6,7 @@ use rackbar_model::BootStage;
 use std::sync::Mutex;
 
 #[derive(Default)]
-struct Desk(Mutex<Vec<BootReport>>);
+struct Desk(Mutex<Vec<BootReport>>, Mutex<Vec<(String, u16)>>);
 
 impl BootDesk for Desk {
     fn script(&self, mac: MacAddr, _: IpAddr) -> BootReply {
@@ -28,6 +28,9 @@ impl BootDesk for Desk {
             BootReply::Bytes { content_type, body },
             Some(MacAddr([2, 0, 0, 0, 0, 1])),
         )
+    }
+    fn disc_answered(&self, _: IpAddr, path: &str, status: u16) {
+        self.1.lock().unwrap().push((path.to_owned(), status));
     }
     fn report(&self, report: BootReport, _: IpAddr) {
         self.0.lock().unwrap().push(report);
@@ -186,6 +189,23 @@ fn everything_else_goes_to_https() {
     );
     assert_eq!(host_without_port("[fe80::1]:80"), "[fe80::1]");
     assert!(!host_is_plain("a b"));
+}
+
+#[test]
+fn a_file_of_no_disc_is_refused_and_its_desk_hears_of_it() {
+    let bench = bench();
+    let disc = "0".repeat(64);
+    let request = format!("HEAD /boot/v1/tree/{disc}//Base%4fS/libstdc%2B%2B.rpm HTTP/1.1");
+    let answer = ask(&bench, &request, b"");
+    assert_eq!((answer.status, answer.what), (404, None));
+    let told = bench.desk.1.lock().unwrap().clone();
+    assert_eq!(told, [("BaseOS/libstdc++.rpm".to_owned(), 404)]);
+    for odd in ["x", "", "../../etc/passwd", "%2e%2e/%", "%ff"] {
+        let answer = ask(&bench, &format!("GET /boot/v1/tree/{odd} HTTP/1.1"), b"");
+        assert_eq!(answer.status, 404, "{odd}");
+    }
+    let answer = ask(&bench, &format!("POST /boot/v1/tree/{disc}/x HTTP/1.1"), b"");
+    assert_eq!(answer.status, 405);
 }
 
 #[test]

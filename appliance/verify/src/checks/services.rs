@@ -207,35 +207,46 @@ pub(super) fn proxy_probe(context: &Context) -> Probe {
     let Some(proxy) = &context.wanted.setup.proxy else {
         return Err("the role has no proxy".into());
     };
-    // With the system's own settings, as an administrator would, but into a folder that goes away again, without what
-    // the system does after an update, and for less time than the whole check has. Without apt the proxy itself is asked: an
-    // answer of any status shows that it can be reached.
-    Ok(Some(format!(
-        "if command -v apt-get >/dev/null; then\n\
-         echo with=apt\napt-config dump 2>/dev/null | sed -n 's/^Acquire::http::Proxy \"\\(.*\\)\";/set=\\1/p'\n\
-         d=$(mktemp -d) || exit; trap 'rm -rf \"$d\"' EXIT; mkdir -p \"$d/partial\"\n\
+    Ok(Some(proxy_script(proxy)))
+}
+
+/// Has the system's package manager fetch its lists with the system's own settings, as an administrator would, but into a folder
+/// that goes away again, without what the system does after an update, and for less time than the whole check has. Without one
+/// that is known here the proxy itself is asked: an answer of any status shows that it can be reached.
+fn proxy_script(proxy: &str) -> String {
+    format!(
+        "begin() {{ echo with=$1; d=$(mktemp -d) || exit; trap 'rm -rf \"$d\"' EXIT; mkdir -p \"$d/partial\"; t=\n\
+         command -v timeout >/dev/null && t='timeout -k 5 {PACKAGES_SECONDS}'; }}\n\
+         ended() {{ case $2 in 0) echo result=good;; 124|137) echo \"why=$1 did not end within {PACKAGES_SECONDS} s\";;\n\
+         *) grep -E \"$3\" \"$d/log\" | head -n 3 | sed 's/^/why=/';; esac; }}\n\
+         if command -v apt-get >/dev/null; then begin apt\n\
+         apt-config dump 2>/dev/null | sed -n 's/^Acquire::http::Proxy \"\\(.*\\)\";/set=\\1/p'\n\
          printf '#clear APT::Update::%s;\\n' Pre-Invoke Post-Invoke Post-Invoke-Success >\"$d/conf\"\n\
          apt-get indextargets --format '$(REPO_URI)' 2>/dev/null </dev/null | sort -u | sed 's/^/uri=/'\n\
-         t=; command -v timeout >/dev/null && t='timeout -k 5 {APT_SECONDS}'\n\
          $t apt-get -q -c \"$d/conf\" update -o Dir::State::lists=\"$d\" -o Dir::Cache=\"$d\" -o Acquire::Retries=1 \
-         -o Acquire::http::Timeout=20 --error-on=any >\"$d/log\" 2>&1 </dev/null\ncase $? in 0) echo result=good;;\n\
-         124|137) echo 'why=apt did not end within {APT_SECONDS} s';;\n\
-         *) grep -E '^(E|W|Err)' \"$d/log\" | head -n 3 | sed 's/^/why=/';; esac\n\
-         elif command -v curl >/dev/null; then echo with=curl; echo set={0}\n\
+         -o Acquire::http::Timeout=20 --error-on=any >\"$d/log\" 2>&1 </dev/null\nended apt $? '^(E|W|Err)'\n\
+         elif command -v dnf >/dev/null; then begin dnf\n\
+         sed -n 's/^[[:space:]]*proxy[[:space:]]*=[[:space:]]*//p' /etc/dnf/dnf.conf 2>/dev/null | tail -n 1 | sed 's/^/set=/'\n\
+         $t dnf -q -y --refresh --setopt=cachedir=\"$d\" --setopt=timeout=20 --setopt=retries=1 makecache >\"$d/log\" 2>&1 \
+         </dev/null\nended dnf $? .\n\
+         elif command -v zypper >/dev/null; then begin zypper\n\
+         sed -n 's/^HTTP_PROXY=\"\\{{0,1\\}}\\([^\"]*\\).*/set=\\1/p' /etc/sysconfig/proxy 2>/dev/null | tail -n 1\n\
+         $t zypper -n -q --cache-dir \"$d\" refresh -f >\"$d/log\" 2>&1 </dev/null\nended zypper $? .\n\
+         elif command -v curl >/dev/null; then echo with=curl\n\
          curl -sS -o /dev/null -m 30 {0} 2>&1 </dev/null | sed 's/^/why=/' | grep . || echo result=good\n\
          fi\n",
         quoted(proxy)
-    )))
+    )
 }
 
-/// Seconds that apt may take.
-const APT_SECONDS: u32 = 100;
+/// Seconds that a package manager may take.
+const PACKAGES_SECONDS: u32 = 100;
 
 pub(super) fn proxy(context: &Context, probed: &Probed) -> Verdict {
     let wanted = context.wanted.setup.proxy.as_deref().unwrap_or_default();
     let wanted = wanted.trim_end_matches('/');
     let Some(with) = probed.one("with") else {
-        return Verdict::Skipped("the image has neither apt nor curl to try the proxy with".into());
+        return Verdict::Skipped("the image has none of apt, dnf, zypper and curl to try the proxy with".into());
     };
     let mut faults = Vec::new();
     let set = probed.one("set").map(|url| url.trim_end_matches('/'));
@@ -243,21 +254,28 @@ pub(super) fn proxy(context: &Context, probed: &Probed) -> Verdict {
     let of_mirror = |uri: &str| uri.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('/'));
     let mut uris = probed.all("uri").peekable();
     let by_mirror = set.is_none() && uris.peek().is_some() && uris.all(of_mirror);
-    if set != Some(wanted) && !by_mirror {
+    // No package manager that is known here, so nothing that could be set.
+    let alone = with == "curl";
+    if set != Some(wanted) && !by_mirror && !alone {
         faults.push(format!("{with} is set to use {}", set.unwrap_or("no proxy")));
     }
     if probed.one("result") != Some("good") {
         let why: Vec<_> = probed.all("why").collect();
         faults.push(match why.is_empty() {
+            true if alone => "the proxy did not answer".into(),
             true => "package lists could not be fetched".into(),
             false => why.join(" / "),
         });
     }
-    let how = if by_mirror { "from its mirrors" } else { "through it" };
+    let how = match (alone, by_mirror) {
+        (true, _) => "curl reached it; no package manager was tried".to_owned(),
+        (false, true) => format!("{with} fetched from its mirrors"),
+        (false, false) => format!("{with} fetched through it"),
+    };
     Verdict::by(
         &faults,
         format!("packages through {wanted}"),
-        format!("{with} fetched {how}"),
+        how,
         "see that the proxy runs and lets the packages' servers through, and that the node reaches it",
     )
 }
@@ -413,6 +431,8 @@ mod tests {
         let judge = |text: &str| proxy(&context, &Probed::new(text.into(), Timestamp(0), Timestamp(0)));
         for good in [
             "with=apt\nset=http://10.0.0.1:3142/\nresult=good\n",
+            "with=dnf\nset=http://10.0.0.1:3142\nresult=good\n",
+            "with=curl\nresult=good\n",
             "with=apt\nuri=http://10.0.0.1:3142/mirror/debian/\nuri=http://10.0.0.1:3142/mirror/x/\nresult=good\n",
         ] {
             assert!(
@@ -444,16 +464,55 @@ mod tests {
                 "E: no / W: so",
             ),
             ("with=apt\nset=http://10.0.0.1:3142\n", "could not be fetched"),
+            ("with=dnf\nresult=good\n", "dnf is set to use no proxy"),
+            ("with=curl\n", "the proxy did not answer"),
         ] {
             let Verdict::Failed { observed, advice, .. } = judge(bad) else {
                 panic!("{bad} passed")
             };
             assert!(observed.contains(says) && !advice.is_empty(), "{bad}: {observed}");
         }
-        assert!(matches!(judge(""), Verdict::Skipped(why) if why.contains("neither apt nor curl")));
+        assert!(matches!(judge(""), Verdict::Skipped(why) if why.contains("none of apt, dnf, zypper and curl")));
         let mut without = super::super::tests::wishes();
         without.wanted.setup.proxy = None;
         assert_eq!(proxy_probe(&without), Err("the role has no proxy".into()));
+    }
+
+    /// What the script prints in a system that has no more programs than these; `manager` is a script of its own.
+    fn printed(manager: &str, script: &str) -> String {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        for tool in ["mktemp", "rm", "mkdir", "grep", "head", "tail", "sed", "timeout"] {
+            let found = ["/usr/bin", "/bin"].map(|at| std::path::Path::new(at).join(tool));
+            let found = found.iter().find(|path| path.exists()).unwrap();
+            std::os::unix::fs::symlink(found, folder.path().join(tool)).unwrap();
+        }
+        let path = folder.path().join(manager);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut shell = std::process::Command::new("/bin/sh");
+        let ran = shell.args(["-c", &proxy_script("http://10.0.0.1:3142")]);
+        let ran = ran.env_clear().env("PATH", folder.path()).output().unwrap();
+        assert!(ran.stderr.is_empty(), "{ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
+    #[test]
+    fn each_package_manager_is_asked_and_its_complaints_are_told() {
+        let asked = "for word in \"$@\"; do case $word in makecache|refresh) exit 0;; esac; done; exit 9";
+        for manager in ["dnf", "zypper"] {
+            let said = printed(manager, asked);
+            assert!(
+                said.starts_with(&format!("with={manager}\n")) && said.ends_with("result=good\n"),
+                "{said}"
+            );
+            let said = printed(manager, "echo 'Error: no such host' >&2; exit 1");
+            assert!(said.ends_with("why=Error: no such host\n"), "{said}");
+        }
+        assert_eq!(printed("curl", "exit 0"), "with=curl\nresult=good\n");
+        let said = printed("curl", "echo 'curl: (7) refused'");
+        assert_eq!(said, "with=curl\nwhy=curl: (7) refused\n");
+        assert_eq!(printed("nothing", ""), "");
     }
 
     proptest! {

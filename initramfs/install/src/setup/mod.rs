@@ -51,6 +51,7 @@ struct Image {
     chrony: bool,
     apt: bool,
     dnf: bool,
+    zypper: bool,
     rsyslog: bool,
 }
 
@@ -66,6 +67,7 @@ impl Image {
             chrony: any(&["/usr/sbin/chronyd", "/sbin/chronyd"]),
             apt: any(&["/etc/apt"]),
             dnf: any(&["/etc/dnf/dnf.conf"]),
+            zypper: any(&["/etc/zypp/zypp.conf"]),
             rsyslog: any(&["/usr/sbin/rsyslogd", "/sbin/rsyslogd"]),
         }
     }
@@ -94,6 +96,17 @@ fn apply(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
     }
     for file in &setup.files {
         tree.write(&file.path, &file.content, Rights::root(file.mode & 0o7777))?;
+    }
+    labels(tree)
+}
+
+/// Has SELinux label the file system at its first start, where the image has it in use. What was written here has no labels, as
+/// they are known to the image's own policy alone; sshd would not be let to its keys.
+fn labels(tree: &mut Tree) -> Result<()> {
+    let config = tree.read("/etc/selinux/config").unwrap_or_default();
+    if text::selinux(&config) {
+        // What stands in it are options of fixfiles(8): also files that have a label they were given by hand.
+        tree.write("/.autorelabel", "-F\n", PUBLIC)?;
     }
     Ok(())
 }
@@ -200,36 +213,10 @@ fn services(tree: &mut Tree, setup: &OsSetup, image: Image) -> Result<()> {
         tree.write("/etc/resolv.conf", &text::resolv_conf(setup), PUBLIC)?;
     }
     if !setup.ntp.is_empty() {
-        if image.chrony {
-            let folder = if tree.exists("/etc/chrony") {
-                "/etc/chrony/sources.d"
-            } else {
-                "/etc/chrony.d"
-            };
-            let name = if folder.ends_with("sources.d") {
-                "rackbar.sources"
-            } else {
-                "rackbar.conf"
-            };
-            tree.write(&format!("{folder}/{name}"), &text::chrony(setup), PUBLIC)?;
-        }
-        if image.timesyncd {
-            let content = format!("[Time]\nNTP={}\n", setup.ntp.join(" "));
-            tree.write("/etc/systemd/timesyncd.conf.d/rackbar.conf", &content, PUBLIC)?;
-            if !image.chrony {
-                enable(tree, "systemd-timesyncd.service", "sysinit.target.wants")?;
-            }
-        }
+        time(tree, setup, image)?;
     }
     if let Some(proxy) = &setup.proxy {
-        if image.apt {
-            let content = format!("Acquire::http::Proxy \"{proxy}\";\nAcquire::https::Proxy \"{proxy}\";\n");
-            tree.write("/etc/apt/apt.conf.d/90rackbar-proxy", &content, PUBLIC)?;
-        }
-        if image.dnf {
-            let old = tree.read("/etc/dnf/dnf.conf").unwrap_or_default();
-            tree.write("/etc/dnf/dnf.conf", &text::dnf(&old, proxy), PUBLIC)?;
-        }
+        packages(tree, proxy, image)?;
     }
     if let Some(server) = &setup.syslog {
         if !image.rsyslog {
@@ -242,6 +229,49 @@ fn services(tree: &mut Tree, setup: &OsSetup, image: Image) -> Result<()> {
         // An image may have it without starting it. Its socket, to which journald hands messages on, asks for the alias.
         enable(tree, "rsyslog.service", "multi-user.target.wants")?;
         enable_as(tree, "rsyslog.service", "syslog.service")?;
+    }
+    Ok(())
+}
+
+/// Tells the clients of time of their servers.
+fn time(tree: &mut Tree, setup: &OsSetup, image: Image) -> Result<()> {
+    if image.chrony {
+        chrony(tree, setup)?;
+    }
+    if image.timesyncd {
+        let content = format!("[Time]\nNTP={}\n", setup.ntp.join(" "));
+        tree.write("/etc/systemd/timesyncd.conf.d/rackbar.conf", &content, PUBLIC)?;
+        if !image.chrony {
+            enable(tree, "systemd-timesyncd.service", "sysinit.target.wants")?;
+        }
+    }
+    Ok(())
+}
+
+/// Debian's chrony reads a folder of sources. That of others reads one file and what that includes, which as it is shipped is
+/// nothing.
+fn chrony(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
+    if tree.exists("/etc/chrony") {
+        return tree.write("/etc/chrony/sources.d/rackbar.sources", &text::chrony(setup), PUBLIC);
+    }
+    tree.write("/etc/chrony.d/rackbar.conf", &text::chrony(setup), PUBLIC)?;
+    let old = tree.read("/etc/chrony.conf").unwrap_or_default();
+    tree.write("/etc/chrony.conf", &text::chrony_conf(&old), PUBLIC)
+}
+
+/// Tells the package managers there are of the proxy.
+fn packages(tree: &mut Tree, proxy: &str, image: Image) -> Result<()> {
+    if image.apt {
+        let content = format!("Acquire::http::Proxy \"{proxy}\";\nAcquire::https::Proxy \"{proxy}\";\n");
+        tree.write("/etc/apt/apt.conf.d/90rackbar-proxy", &content, PUBLIC)?;
+    }
+    if image.dnf {
+        let old = tree.read("/etc/dnf/dnf.conf").unwrap_or_default();
+        tree.write("/etc/dnf/dnf.conf", &text::dnf(&old, proxy), PUBLIC)?;
+    }
+    if image.zypper {
+        let old = tree.read("/etc/sysconfig/proxy").unwrap_or_default();
+        tree.write("/etc/sysconfig/proxy", &text::sysconfig_proxy(&old, proxy), PUBLIC)?;
     }
     Ok(())
 }

@@ -224,3 +224,49 @@ fn a_service_that_the_role_wants_is_started_where_the_image_leaves_it_off() {
         assert_eq!(link(name).unwrap(), unit("rsyslog.service"), "{name}");
     }
 }
+
+/// As the cloud images of the Red Hat family and SUSE are.
+#[test]
+fn an_image_with_selinux_dnf_or_zypper_gets_labels_time_and_proxy_where_its_programs_look() {
+    if !is_root() {
+        return;
+    }
+    let (folder, mut tree) = image(&[
+        "usr/bin/cloud-init",
+        "usr/sbin/chronyd",
+        "etc/dnf/dnf.conf",
+        "etc/zypp/zypp.conf",
+    ]);
+    let put = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let read = |path: &str| std::fs::read_to_string(folder.path().join(path)).ok();
+    put("etc/chrony.conf", "pool 2.pool.ntp.org iburst\nmakestep 1.0 3");
+    put(
+        "etc/sysconfig/proxy",
+        "PROXY_ENABLED=\"no\"\nHTTP_PROXY=\"\"\nNO_PROXY=\"localhost\"\n",
+    );
+    for (config, labelled) in [
+        ("# SELINUX= can take\nSELINUX=disabled\nSELINUXTYPE=targeted\n", false),
+        ("SELINUX=enforcing\nSELINUXTYPE=targeted\n", true),
+    ] {
+        put("etc/selinux/config", config);
+        for _ in 0..2 {
+            apply(&mut tree, &sample()).unwrap();
+        }
+        assert_eq!(read(".autorelabel").is_some(), labelled, "{config}");
+    }
+    assert_eq!(read("etc/chrony.d/rackbar.conf").unwrap(), "server 10.0.0.1 iburst\n");
+    assert_eq!(
+        read("etc/chrony.conf").unwrap(),
+        "pool 2.pool.ntp.org iburst\nmakestep 1.0 3\ninclude /etc/chrony.d/*.conf\n"
+    );
+    assert!(read("etc/dnf/dnf.conf").unwrap().contains("proxy=http://10.0.0.1:3142"));
+    assert_eq!(
+        read("etc/sysconfig/proxy").unwrap(),
+        "NO_PROXY=\"localhost\"\nPROXY_ENABLED=\"yes\"\nHTTP_PROXY=\"http://10.0.0.1:3142\"\n\
+         HTTPS_PROXY=\"http://10.0.0.1:3142\"\n"
+    );
+}

@@ -25,8 +25,13 @@ use super::cache::CacheDoor;
 use crate::config::Config;
 use find::{Device, Place};
 
+/// Files in a folder that are named like packs.
+pub(super) fn in_folder(folder: &Path) -> Vec<PathBuf> {
+    find::in_folder(folder).into_iter().map(|place| place.path).collect()
+}
+
 /// The folder for packs that are put in, on the data partition.
-const FOLDER: &str = "packs";
+pub(super) const FOLDER: &str = "packs";
 
 /// The kernel's argument for a key whose packs are taken: boot media name the key of whoever made their packs.
 const ARGUMENT: &str = "rackbar.pack_key=";
@@ -199,11 +204,18 @@ impl Packs {
         state.ended = true;
     }
 
-    /// All packs, and whose are taken. May wait for a medium.
-    fn list(&self) -> PackState {
+    /// All packs. May wait for a medium.
+    pub(super) fn entries(&self) -> Vec<PackEntry> {
         let state = self.0.state();
         let mut packs: Vec<_> = state.known.iter().map(|known| known.entry(&self.0.own)).collect();
         packs.sort_by(|a, b| (&a.name, &a.place).cmp(&(&b.name, &b.place)));
+        packs
+    }
+
+    /// All packs, and whose are taken. May wait for a medium.
+    fn list(&self) -> PackState {
+        let packs = self.entries();
+        let state = self.0.state();
         PackState {
             key: Key(self.0.signer.public_key()).to_string(),
             trusted: state.trusted.clone(),

@@ -1,8 +1,11 @@
-//! The state on its way out and in: with the users' programs and the images, read and written while it goes over the wire.
+//! The state on its way out and in: with the users' programs, images, data packs and what the proxy stored, read and written
+//! while it goes over the wire.
 //!
 //! What comes in is written to a folder of its own beside the state, and nothing is changed before all of it was found
 //! right. Then a file in that folder says so, the daemon starts anew, and its first deed is to move things to their places
 //! ([`take_over`]): renames alone, which are done again from where they were when the power fails among them.
+
+mod along;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,17 +15,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use rackbar_artifacts::Programs;
-use rackbar_artifacts::carry::{self, Carried, IMAGES, PROGRAMS};
-use rackbar_artifacts::images::Images;
-use rackbar_control::operations::{Body, ExportSizes, Refused, count};
+use rackbar_artifacts::carry::{self, IMAGES, PROGRAMS};
+use rackbar_control::operations::{Body, ExportParts, Refused, count};
 use rackbar_model::{EventKind, Severity};
+use rackbar_proxy::store::carry as stored;
 use rackbar_store::{Attached, Attachments, ExportInfo, LockState, Outgoing, Store, StoreError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::keep::{IMPORTED, Imported, Keep, now, refused};
-use super::refusals::{of_image, of_program};
+use super::packs::FOLDER as PACKS;
 use super::setup::STORE;
+
+pub(super) use along::Along;
+use stored::CACHE;
 
 /// The folder in which a state file is unpacked.
 const STAGED: &str = "import";
@@ -40,56 +45,11 @@ const SYNC_EVERY: u64 = 32 << 20;
 /// So long the rest of a file that was refused is heard out, so that its sender is still there to hear why.
 const HEARING: Duration = Duration::from_secs(30);
 
+/// Folders of a state file beside the store, in the order in which they are put in their places.
+const FOLDERS: [&str; 4] = [PROGRAMS, IMAGES, PACKS, CACHE];
+
 /// Held while a state file comes in: one at a time.
 pub(super) type Importing = Arc<Mutex<()>>;
-
-/// What goes along with the state.
-#[derive(Clone)]
-pub(super) struct Along {
-    pub(super) images: Option<Arc<Images>>,
-    pub(super) programs: Option<Programs>,
-}
-
-impl Along {
-    fn files(&self, images: bool) -> Result<Vec<Carried>, Refused> {
-        let mut all = match &self.programs {
-            Some(programs) => programs.carried().map_err(|error| of_program(&error))?,
-            None => Vec::new(),
-        };
-        if let Some(images) = self.images.as_ref().filter(|_| images) {
-            all.extend(images.carried().map_err(|error| of_image(&error))?);
-        }
-        Ok(all)
-    }
-
-    /// What an export would hold.
-    pub(super) fn sizes(&self, keep: &Keep) -> Result<ExportSizes, Refused> {
-        let all = self.files(true)?;
-        let of = |ending: &str| {
-            let some = all.iter().filter(|file| file.name.ends_with(ending));
-            some.fold((0u64, 0u64), |(count, sum), file| {
-                (count + 1, sum.saturating_add(file.bytes))
-            })
-        };
-        let ((programs, program_bytes), (images, image_bytes)) = (of(".program"), of(".image"));
-        let in_packs = self.images.iter().flat_map(|images| {
-            let packed = images
-                .list()
-                .into_iter()
-                .filter(|entry| images.pack_of(&entry.name).is_some());
-            packed.map(|entry| entry.name.clone()).collect::<Vec<_>>()
-        });
-        Ok(ExportSizes {
-            // One in memory has no file.
-            store_bytes: std::fs::metadata(keep.folder.join(STORE)).map_or(0, |meta| meta.len()),
-            programs,
-            program_bytes,
-            images,
-            image_bytes,
-            images_in_packs: in_packs.collect(),
-        })
-    }
-}
 
 /// Gives what is written to whoever reads the answer, and waits for them.
 struct Wire {
@@ -123,12 +83,12 @@ impl Write for Wire {
 }
 
 /// The state as one file, made while it is read. What is wrong at the beginning is a refusal; later it breaks the file off.
-pub(super) async fn export(keep: Keep, along: Along, passphrase: String, images: bool) -> Result<Body, Refused> {
+pub(super) async fn export(keep: Keep, along: Along, passphrase: String, parts: ExportParts) -> Result<Body, Refused> {
     let (to, mut from) = channel(WAITING);
     tokio::task::spawn_blocking(move || {
         let write = || {
-            let files = along.files(images)?;
-            let files = files.into_iter().map(|carried| Outgoing {
+            let along::Files { all, held } = along.files(&keep.folder, parts)?;
+            let files = all.into_iter().map(|carried| Outgoing {
                 file: Attached {
                     name: carried.name,
                     bytes: carried.bytes,
@@ -144,6 +104,7 @@ pub(super) async fn export(keep: Keep, along: Along, passphrase: String, images:
             let written = keep
                 .store
                 .export(&mut wire, &passphrase, version, now(), files.collect());
+            drop(held);
             written.map_err(refused)
         };
         if let Err(refused) = write() {
@@ -250,12 +211,15 @@ fn before(store: &Path) -> PathBuf {
 fn in_words(info: &ExportInfo, before: &Path) -> String {
     let of = |ending: &str| info.files.iter().filter(|file| file.name.ends_with(ending)).count();
     format!(
-        "the state that Rackbar {} saved at {} is taken, with {} and {}, and the appliance starts anew with it; what was \
-         there before is kept as {}, programs and images that were here stay where none of the same name came",
+        "the state that Rackbar {} saved at {} is taken, with {}, {}, {} and {} of the proxy, and the appliance starts anew \
+         with it; what was there before is kept as {}; programs, images, data packs and stored answers that were here stay \
+         where none of the same name came",
         info.appliance,
         info.at,
         count(of(".program"), "program", "programs"),
         count(of(".image"), "image", "images"),
+        count(of(".pack"), "data pack", "data packs"),
+        count(of(".object"), "stored content", "stored contents"),
         before.display()
     )
 }
@@ -281,8 +245,10 @@ impl Staging {
         let folder = data.join(STAGED);
         clear(&folder)
             .and_then(|()| std::fs::create_dir(&folder))
-            .and_then(|()| std::fs::create_dir(folder.join(IMAGES)))
-            .and_then(|()| std::fs::create_dir(folder.join(PROGRAMS)))
+            .and_then(|()| {
+                let mut names = FOLDERS.iter();
+                names.try_for_each(|name| std::fs::create_dir(folder.join(name)))
+            })
             .map_err(io_error(&folder))?;
         Ok(Self {
             folder,
@@ -307,9 +273,8 @@ impl Staging {
     fn ready(mut self, word: &Imported) -> Result<(), StoreError> {
         let (draft, ready) = (self.folder.join("ready.part"), self.folder.join(READY));
         let write = || -> io::Result<()> {
-            for folder in [self.folder.join(IMAGES), self.folder.join(PROGRAMS)] {
-                File::open(folder)?.sync_all()?;
-            }
+            // What the proxy stored are tens of thousands of files: one wait for all of them.
+            nix::unistd::syncfs(File::open(&self.folder)?)?;
             let mut file = File::create(&draft)?;
             serde_json::to_writer(&mut file, word)?;
             file.sync_all()?;
@@ -325,7 +290,7 @@ impl Staging {
 
 impl Attachments for Staging {
     fn expect(&mut self, files: &[Attached]) -> Result<(), StoreError> {
-        if let Some(file) = files.iter().find(|file| !carry::is_carried(&file.name, &file.sha256)) {
+        if let Some(file) = files.iter().find(|file| !along::is_carried(&file.name, &file.sha256)) {
             let words = format!("it holds a file this program does not know, {:?}", file.name);
             return Err(StoreError::BadExport(words));
         }
@@ -334,8 +299,8 @@ impl Attachments for Staging {
         if needed > room {
             let mib = |bytes: u64| bytes.div_ceil(1 << 20);
             return Err(StoreError::NoRoom(format!(
-                "its programs and images need {} MiB, and {} MiB can be used here; remove images that are not needed \
-                 (`rackbar os remove`), or save it without images (`rackbar export --without-images`) and add them here",
+                "what comes along needs {} MiB, and {} MiB can be used here; remove images that are not needed (`rackbar os \
+                 remove`), or save it with less (`rackbar export --without-images --without-cache`)",
                 mib(needed),
                 mib(room)
             )));
@@ -357,7 +322,10 @@ impl Attachments for Staging {
 
     fn whole(&mut self, file: &Attached) -> Result<(), StoreError> {
         let path = self.folder.join(&file.name);
-        self.opened(&file.name)?.0.sync_all().map_err(io_error(&path))?;
+        let (open, _) = self.opened(&file.name)?;
+        if !file.name.starts_with(CACHE) {
+            open.sync_all().map_err(io_error(&path))?;
+        }
         self.open = None;
         Ok(())
     }
@@ -383,6 +351,7 @@ fn clear(folder: &Path) -> io::Result<()> {
 /// is opened; says what went wrong, and tries again at the next start then.
 pub(super) fn take_over(data: &Path) -> Option<EventKind> {
     let staged = data.join(STAGED);
+    stored::clear(&data.join(CACHE));
     let done = if staged.join(READY).exists() {
         move_all(data, &staged)
     } else {
@@ -399,9 +368,10 @@ pub(super) fn take_over(data: &Path) -> Option<EventKind> {
 }
 
 fn move_all(data: &Path, staged: &Path) -> io::Result<()> {
-    for folder in [PROGRAMS, IMAGES] {
+    for folder in [PROGRAMS, IMAGES, PACKS] {
         carry::settle(&staged.join(folder), &data.join(folder))?;
     }
+    stored::settle(&staged.join(CACHE), &data.join(CACHE))?;
     let (new, store) = (staged.join(STORE), data.join(STORE));
     if new.exists() {
         let before = before(&store);
@@ -427,13 +397,15 @@ mod tests {
 
     fn staged(data: &Path) {
         let staged = data.join(STAGED);
-        for folder in [IMAGES, PROGRAMS] {
+        for folder in FOLDERS {
             std::fs::create_dir_all(staged.join(folder)).unwrap();
         }
         for (name, text) in [
             ("images/a.image", "new"),
             ("images/a.json", "new"),
             ("programs/p.json", "new"),
+            ("packs/d.pack", "new"),
+            ("cache/pins.list", "http://new/*\n"),
             (STORE, "new"),
             (READY, r#"{"by":"anna","taken":"all"}"#),
         ] {
@@ -450,9 +422,11 @@ mod tests {
     fn what_was_unpacked_is_put_in_place_from_wherever_the_power_failed() {
         // Each case is a start that got so far; the next one must do the rest.
         type Deed = fn(&Path) -> io::Result<()>;
-        let deeds: [Deed; 5] = [
+        let deeds: [Deed; 7] = [
             |data| carry::settle(&data.join(STAGED).join(PROGRAMS), &data.join(PROGRAMS)),
             |data| carry::settle(&data.join(STAGED).join(IMAGES), &data.join(IMAGES)),
+            |data| carry::settle(&data.join(STAGED).join(PACKS), &data.join(PACKS)),
+            |data| stored::settle(&data.join(STAGED).join(CACHE), &data.join(CACHE)),
             |data| std::fs::hard_link(data.join(STORE), before(&data.join(STORE))),
             |data| std::fs::rename(data.join(STAGED).join(STORE), data.join(STORE)),
             |data| std::fs::rename(data.join(STAGED).join(READY), data.join(IMPORTED)),
@@ -463,9 +437,17 @@ mod tests {
             staged(data);
             deeds.iter().take(cut).for_each(|deed| deed(data).unwrap());
             assert_eq!(take_over(data), None);
-            for name in ["images/a.image", "images/a.json", "programs/p.json", STORE] {
+            for name in [
+                "images/a.image",
+                "images/a.json",
+                "programs/p.json",
+                "packs/d.pack",
+                STORE,
+            ] {
                 assert_eq!(text(data, name).as_deref(), Some("new"), "{name}, cut after {cut}");
             }
+            let pins = text(data, "cache/pins");
+            assert_eq!(pins.as_deref(), Some("http://new/*\n"), "cut after {cut}");
             assert_eq!(
                 text(data, "rackbar.before-import").as_deref(),
                 Some("old"),
