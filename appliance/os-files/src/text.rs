@@ -129,9 +129,12 @@ pub fn chrony_conf(old: &str) -> String {
 
 /// True when SELinux is in use by its `config` (selinux(8)): it enforces or tells what it would have refused.
 pub fn selinux(config: &str) -> bool {
-    let mode = config.lines().filter_map(|line| line.trim().strip_prefix("SELINUX="));
-    let mode = mode
-        .last()
+    let mut said = config
+        .lines()
+        .rev()
+        .filter_map(|line| line.trim().strip_prefix("SELINUX="));
+    let mode = said
+        .next()
         .map(|mode| mode.trim().trim_matches('"').to_ascii_lowercase());
     mode.is_some_and(|mode| mode == "enforcing" || mode == "permissive")
 }
