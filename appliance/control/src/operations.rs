@@ -30,7 +30,7 @@ pub use crate::places::{BootControl, BootServer, BootWaiter};
 pub use crate::profiles::{HardwareProfile, ProfileSignature, ProfileToSign};
 pub use crate::programs::{NewProgram, PutProgram};
 pub use crate::registrations::{RegistrationEntry, RegistrationState, RegistrationToken};
-pub use crate::repositories::{RepositoryCheck, RepositoryDone, RepositoryEntry};
+pub use crate::repositories::{RepositoryCheck, RepositoryDone, RepositoryEntry, RepositoryFetch};
 pub use crate::saved::{ExportParts, ExportSizes};
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
@@ -487,8 +487,9 @@ pub trait Operations: Send + Sync + 'static {
     fn check_repository(&self, _name: &str) -> Answer<'_, RepositoryCheck> {
         none("repositories")
     }
-    /// Locks a repository to what its origin has now; gives what was done, in words.
-    fn lock_repository(&self, _name: &str, _by: &str) -> Answer<'_, String> {
+    /// Locks a repository to what its origin has now, and has all its packages fetched where that is wanted; gives what was
+    /// done, in words.
+    fn lock_repository(&self, _name: &str, _by: &str, _fetch: bool) -> Answer<'_, String> {
         none("repositories")
     }
     /// Takes a lock back; gives what was done, in words.

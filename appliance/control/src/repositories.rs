@@ -25,6 +25,28 @@ pub struct RepositoryEntry {
     pub lock: Option<RepositoryLock>,
     /// Fields of the site file that say something else than the lock, so that it has to be locked anew.
     pub differs: Option<String>,
+    /// How far the fetching of all its packages is, where that was ordered since the appliance started.
+    #[serde(default)]
+    pub fetch: Option<RepositoryFetch>,
+}
+
+/// How far the fetching of all packages of a locked repository is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct RepositoryFetch {
+    /// It goes on.
+    pub running: bool,
+    /// Files that the lock promises.
+    pub files: u64,
+    /// Those of them that are kept by now.
+    pub kept: u64,
+    /// Bytes that were to be fetched when it began.
+    pub bytes: u64,
+    /// Bytes of them that are kept by now.
+    pub kept_bytes: u64,
+    /// Files that could not be had.
+    pub failed: u64,
+    /// What went wrong last.
+    pub trouble: Option<String>,
 }
 
 /// What a new lock of a repository would bring.

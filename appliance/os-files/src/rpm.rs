@@ -8,6 +8,9 @@ use crate::{BadSetup, Result, named_with_keys};
 /// Permission bits of files that everybody may read.
 const PUBLIC: u32 = 0o644;
 
+/// Where zypper reads repositories.
+const ZYPPER: &str = "/etc/zypp/repos.d";
+
 /// A repository that an installed system gets packages from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RpmSource<'a> {
@@ -55,9 +58,14 @@ pub fn source(one: &RpmSource<'_>) -> Result<[OsFile; 3]> {
     Ok([
         // Asking the appliance whether there is a new lock costs nothing; the usual two days would hide it.
         file("/etc/yum.repos.d", "metadata_expire=15m\n"),
-        file("/etc/zypp/repos.d", "autorefresh=1\ntype=rpm-md\n"),
+        file(ZYPPER, "autorefresh=1\ntype=rpm-md\n"),
         keys,
     ])
+}
+
+/// Whether a file is one for zypper alone.
+pub fn is_of_zypper(file: &OsFile) -> bool {
+    file.path.starts_with(ZYPPER)
 }
 
 #[cfg(test)]

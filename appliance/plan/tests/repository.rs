@@ -4,9 +4,11 @@
 
 mod common;
 
-use common::{all, carried_out, id, one, refusal, setup, site};
-use rackbar_model::{Digest, NodeState, RepositoryKind, RepositoryLock, Timestamp};
-use rackbar_plan::{Facts, Site, planner::lock_differs, stale};
+use common::{all, carried_out, disk, id, installer, node, one, refusal, setup, site};
+use rackbar_model::{
+    Digest, DiskBus, InstallerDisc, InstallerSystem, NodeState, RepositoryKind, RepositoryLock, Timestamp,
+};
+use rackbar_plan::{ActionKind, Facts, Site, planner::lock_differs, stale};
 
 /// A certificate that nobody has the key of any more.
 const KEYS: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\
@@ -250,6 +252,34 @@ fn a_system_is_told_of_rpm_packages_in_the_words_of_dnf_and_zypper_and_apt_of_no
     let mut debian = lock(&site);
     debian.kind = RepositoryKind::Deb;
     assert_eq!(lock_differs(&debian, &site.repository["ours"]).as_deref(), Some("kind"));
+}
+
+#[test]
+fn a_system_that_is_known_to_have_dnf_gets_nothing_for_zypper() {
+    let site = site(&text().replace("suite = \"stable\"", "kind = \"rpm\""));
+    let large = node(1, vec![disk("SN1", 20, DiskBus::Sata)]);
+    let mut facts = known(common::facts(vec![large]), &site);
+    let mut rocky = installer("debian-12");
+    let of = rocky.installer.as_mut().unwrap();
+    (of.system, of.release) = (InstallerSystem::Rocky, "9.4".into());
+    of.disc = Some(InstallerDisc {
+        repositories: vec!["BaseOS".into()],
+    });
+    facts.images.insert(rocky.name.clone(), rocky);
+    let plan = all(&site, &facts);
+    let files = plan.actions.iter().find_map(|action| match &action.kind {
+        ActionKind::Installer { setup, .. } => Some(&setup.files),
+        _ => None,
+    });
+    assert!(plan.refused.is_empty(), "{:?}", plan.refused);
+    let paths: Vec<&str> = files.unwrap().iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "/etc/yum.repos.d/rackbar-ours.repo",
+            "/etc/pki/rpm-gpg/RPM-GPG-KEY-rackbar-ours"
+        ]
+    );
 }
 
 #[test]

@@ -164,6 +164,8 @@ pub struct Package {
     pub path: String,
     /// SHA-256, where the list says it.
     pub digest: Option<Digest>,
+    /// Length in bytes, where the list says it.
+    pub bytes: Option<u64>,
 }
 
 fn stanzas(input: impl BufRead, found: &mut dyn FnMut(&Package)) -> io::Result<()> {
@@ -185,6 +187,7 @@ fn stanzas(input: impl BufRead, found: &mut dyn FnMut(&Package)) -> io::Result<(
             "architecture" => value.clone_into(&mut package.architecture),
             "filename" => value.clone_into(&mut package.path),
             "sha256" => package.digest = value.parse().ok(),
+            "size" => package.bytes = value.parse().ok(),
             _ => {}
         }
     };
@@ -351,7 +354,7 @@ mod tests {
     #[test]
     fn packages_are_read_with_their_names_and_none_leads_elsewhere() {
         let text = format!(
-            "Package: a\nVersion: 1-2\nArchitecture: amd64\nFilename: ./pool/a.deb\nSHA256: {A}\n\n\nPackage: b\n\
+            "Package: a\nVersion: 1-2\nArchitecture: amd64\nFilename: ./pool/a.deb\nSize: 7\nSHA256: {A}\n\n\nPackage: b\n\
              Filename: ../b.deb\n\nPackage: c\nFilename: pool/c.deb\nSHA256: none\n"
         );
         let mut found = Vec::new();
@@ -363,11 +366,15 @@ mod tests {
                 architecture,
                 path,
                 digest,
+                bytes,
             } = package;
-            format!("{name} {version} {architecture} {path} {}", digest.is_some())
+            format!("{name} {version} {architecture} {path} {} {bytes:?}", digest.is_some())
         };
         let found: Vec<String> = found.iter().map(words).collect();
-        assert_eq!(found, ["a 1-2 amd64 pool/a.deb true", "c   pool/c.deb false"]);
+        assert_eq!(
+            found,
+            ["a 1-2 amd64 pool/a.deb true Some(7)", "c   pool/c.deb false None"]
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! index     digests that indexes of packages promise                                   pure
 //! store     objects by SHA-256, entries, budget, pins
 //! repositories  what locks of repositories name, and nothing else
+//! held      contents that locked repositories keep, whatever their origins do
 //! packs     answers in data packs, and those picked to go into one
 //! origin    connections to origins
 //! fetch     one request to the origin however many wait
@@ -16,6 +17,7 @@
 
 pub mod fetch;
 mod handle;
+mod held;
 pub mod index;
 mod metrics;
 mod mirrors;
@@ -38,6 +40,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rackbar_model::Severity;
 
 pub use handle::{Handle, StartError, start};
+pub use held::{Need, Promised};
 pub use metrics::{Counter, Metrics, Sample};
 pub use operate::{CacheError, Item, Verified};
 pub use packs::{Pick, Picked};

@@ -12,6 +12,7 @@ use http::HeaderMap;
 
 use crate::Proxy;
 use crate::fetch::Ask;
+use crate::held::of_held;
 use crate::proxy::mirrored;
 use crate::rules::target::{Url, mirror_key, mirror_of};
 use crate::rules::vary::Selecting;
@@ -64,7 +65,7 @@ impl Proxy {
         let settings = self.settings();
         let mut all: BTreeMap<(String, Selecting), Picked> = BTreeMap::new();
         for entry in self.store.entries().iter().filter(|entry| wanted.wants(entry)) {
-            for url in urls(&settings, &entry.record.key) {
+            for url in self.urls(&settings, &entry.record.key) {
                 let record = Record {
                     key: url.clone(),
                     ..entry.record.clone()
@@ -99,7 +100,26 @@ impl Proxy {
                 }
             }
         }
+        let right = |entry: &Arc<Entry>| Some(entry.object.digest) == ask.expected;
+        if let Some(key) = ask.held.as_ref().filter(|_| !best.as_ref().is_some_and(right)) {
+            let kept = self.store.find(key, request).0.filter(right);
+            any |= kept.is_some();
+            best = kept.or(best);
+        }
         (best, any)
+    }
+
+    /// The URLs that a key stands for: of a mirror's key one for each upstream; none for a mirror or a lock that is no more.
+    fn urls(&self, settings: &Settings, key: &str) -> Vec<String> {
+        if of_held(key).is_some() {
+            return self.held_url(key).into_iter().collect();
+        }
+        let Some((name, path)) = mirror_of(key) else {
+            return vec![key.to_owned()];
+        };
+        let mirror = settings.mirrors.iter().find(|mirror| mirror.name == name);
+        let upstreams = mirror.map(|mirror| mirror.upstreams.as_slice()).unwrap_or_default();
+        upstreams.iter().map(|base| base.join(path).to_string()).collect()
     }
 
     /// The key under which this appliance asks for what a key names: that of a mirror for a URL that belongs to one.
@@ -109,14 +129,4 @@ impl Proxy {
         let of_mirror = url.as_ref().and_then(|url| mirrored(&settings, url));
         of_mirror.map_or_else(|| key.to_owned(), |(name, path, _)| mirror_key(name, path))
     }
-}
-
-/// The URLs that a key stands for: of a mirror's key one for each upstream; none for a mirror that is no more.
-fn urls(settings: &Settings, key: &str) -> Vec<String> {
-    let Some((name, path)) = mirror_of(key) else {
-        return vec![key.to_owned()];
-    };
-    let mirror = settings.mirrors.iter().find(|mirror| mirror.name == name);
-    let upstreams = mirror.map(|mirror| mirror.upstreams.as_slice()).unwrap_or_default();
-    upstreams.iter().map(|base| base.join(path).to_string()).collect()
 }

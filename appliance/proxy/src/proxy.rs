@@ -321,6 +321,7 @@ impl Proxy {
             headers: Ask::forwarded(client, &self.via),
             wanted: CacheControl::of(client, true),
             strict: false,
+            held: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use rackbar_model::Digest;
 
 use crate::Proxy;
 use crate::fetch::{Ask, Upstream};
+use crate::held::held_key;
 use crate::operate::CacheError;
 use crate::rules::cache_control::CacheControl;
 use crate::rules::target::{Url, mirror_key, mirror_of, plain};
@@ -90,7 +91,17 @@ impl Proxy {
             places.insert(0, base.join(&hashed));
         }
         let key = base.join(path).to_string();
-        Found::Ask(Box::new(self.strict(key, name, places, Some(*digest))))
+        let held = Some(held_key(name, path));
+        Found::Ask(Box::new(Ask {
+            held,
+            ..self.strict(key, name, places, Some(*digest))
+        }))
+    }
+
+    /// URL of the folder that a repository of this name is locked to.
+    pub(crate) fn locked_url(&self, name: &str) -> Option<String> {
+        let all = self.repositories.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(name).map(|locked| locked.url.clone())
     }
 
     fn strict(&self, key: String, name: &str, places: Vec<Url>, expected: Option<Digest>) -> Ask {
@@ -110,6 +121,7 @@ impl Proxy {
             wanted: CacheControl::default(),
             expected,
             strict: true,
+            held: None,
         }
     }
 
@@ -160,7 +172,7 @@ impl Proxy {
     }
 
     /// The stored answer, and whether the origin gave none just now.
-    async fn had(
+    pub(crate) async fn had(
         self: &Arc<Self>,
         folder: &str,
         path: &str,

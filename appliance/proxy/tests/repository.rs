@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use common::apt::hex;
 use common::*;
 use rackbar_model::Digest;
-use rackbar_proxy::{Locked, Mode, Settings};
+use rackbar_proxy::{Locked, Mode, Pick, Promised, Settings};
 
 const LIST: &str = "dists/stable/main/binary-amd64/Packages.gz";
 const DEB: &str = "pool/a_1_all.deb";
@@ -174,4 +174,82 @@ fn another_content_than_was_promised_is_refused_also_where_nothing_can_be_stored
     }
     let told = under.told.lock().unwrap();
     assert!(told.iter().any(|text| text.ends_with("was promised: it is refused")));
+}
+
+fn promised(content: &[u8]) -> Promised {
+    Promised {
+        path: DEB.into(),
+        digest: digest(content),
+        bytes: Some(content.len() as u64),
+    }
+}
+
+#[test]
+fn what_a_lock_keeps_outlives_its_origin_the_budget_and_a_restart() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let (deb, list) = (bytes(200_000, 5), bytes(5_000, 3));
+    let small = || Settings {
+        budget: 500_000,
+        ..settings(&[&origin])
+    };
+    let threads = tokio::runtime::Runtime::new().unwrap();
+    let url = origin.url(&format!("/own/{DEB}"));
+    {
+        let under = under(folder.path(), small());
+        let proxy = under.handle.proxy();
+        proxy.set_repositories([locked(&origin, &list, &deb)]);
+        origin.put(&format!("/own/{DEB}"), doc(deb.clone()));
+        let need = proxy.need("ours", &[promised(&deb), promised(&deb)]);
+        assert_eq!(
+            (need.missing.len(), need.bytes, need.room),
+            (2, 200_000, 500_000),
+            "one content"
+        );
+        proxy.pin_held("ours").unwrap();
+        let folder = origin.url("/own/");
+        let kept = threads.block_on(proxy.hold("ours", &folder, &promised(&deb)));
+        assert_eq!(kept.unwrap(), 200_000);
+        let need = proxy.need("ours", &[promised(&deb)]);
+        assert_eq!((need.missing.len(), need.bytes, need.room), (0, 0, 300_000));
+        // Another content under the same URL, fetched by others, and more than the rest of the budget.
+        let other = bytes(200_000, 7);
+        origin.put(&format!("/own/{DEB}"), doc(other.clone()));
+        for (number, path) in ["/own/one", "/own/two", "/own/three"].into_iter().enumerate() {
+            origin.put(path, doc(bytes(140_000, 21 + 2 * number as u64)));
+            under.get(&origin.url(path));
+            wait("it is stored", || under.stored(&origin.url(path)));
+        }
+        assert!(!under.stored(&origin.url("/own/one")), "it had to go");
+        threads.block_on(proxy.refresh(&url)).unwrap();
+        assert!(
+            under.get(&url) == other,
+            "who asks for the URL itself gets what is there"
+        );
+        assert!(direct(&under, DEB) == (200, deb.clone()));
+    }
+    without_its_origin(&origin, &list, &deb, &under(folder.path(), small()));
+}
+
+/// After the restart of a proxy that keeps it.
+fn without_its_origin(origin: &Origin, list: &[u8], deb: &[u8], under: &Under) {
+    origin.down.store(true, Ordering::SeqCst);
+    let proxy = under.handle.proxy();
+    proxy.set_repositories([locked(origin, list, deb)]);
+    assert!(direct(under, DEB) == (200, deb.to_vec()));
+    // A pack gets it under its URL, with the newer one that others asked for in its place where there is one.
+    let picked = proxy.pick(&Pick {
+        pinned: true,
+        ..Pick::default()
+    });
+    let picked: Vec<_> = picked
+        .iter()
+        .map(|one| (one.record.key.clone(), one.object.digest))
+        .collect();
+    assert_eq!(picked, [(origin.url(&format!("/own/{DEB}")), digest(deb))]);
+    let wanted = [(DEB.to_owned(), digest(deb))].into();
+    proxy.let_go("ours", &wanted).unwrap();
+    assert!(proxy.need("ours", &[promised(deb)]).missing.is_empty());
+    proxy.let_go("ours", &Default::default()).unwrap();
+    assert_eq!(proxy.need("ours", &[promised(deb)]).missing.len(), 1);
+    assert_eq!((proxy.pins(), direct(under, DEB).0), (Vec::<String>::new(), 502));
 }

@@ -185,3 +185,83 @@ fn what_is_locked_is_served_without_the_origin(appliance: &Appliance, publisher:
     let gone = appliance.refused(&["repository", "unlock", "ours"]);
     assert!(gone.contains("is not locked"), "{gone}");
 }
+
+/// Keys of what is kept for the repository.
+fn kept(appliance: &Appliance) -> Vec<String> {
+    let all: Value = serde_json::from_str(&appliance.well(&["cache", "list", "--json"])).unwrap();
+    let keys = all
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["key"].as_str().unwrap().to_owned());
+    keys.filter(|key| key.starts_with("locked:ours/")).collect()
+}
+
+#[test]
+fn all_packages_of_a_lock_are_kept_on_demand_whatever_their_origin_deletes() {
+    let appliance = Appliance::start(&config("own"), "");
+    let mut publisher = Publisher::new();
+    let names: Vec<String> = (0..16).map(|number| format!("p{number}")).collect();
+    let packages: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1.0")).collect();
+    publisher.publish("publisher", &packages);
+    let site = appliance.file("site.toml", publisher.site());
+    appliance.well(&["site", "set", &site]);
+    // The smallest cache there is, and almost all of it is pinned.
+    let url = publisher.origin.url("/debian");
+    let mirror = format!("[proxy]\nmegabytes = 16\n[[proxy.mirror]]\nname = \"big\"\nupstream = [\"{url}\"]\n");
+    appliance.file("rackbar.toml", config("own") + &mirror);
+    publisher.put("big", vec![7; 15_500_000]);
+    appliance.wait("the mirror is there", || {
+        appliance.ask(&["cache", "pin", "mirror:big/big"]).status.success()
+    });
+    let fetch = ["repository", "lock", "ours", "--fetch"];
+    let small = appliance.refused(&fetch);
+    for words in ["have 2 MiB", "room for", "more `megabytes`", "Nothing was changed"] {
+        assert!(small.contains(words), "{words}: {small}");
+    }
+    assert!(shown(&appliance)["lock"].is_null() && kept(&appliance).is_empty());
+
+    appliance.well(&["cache", "unpin", "mirror:big/big"]);
+    publisher.take_away("pool/p3_1.0_all.deb");
+    let torn = appliance.refused(&fetch);
+    assert!(
+        torn.contains("15 of 16 files are kept") && torn.contains("p3_1.0_all.deb"),
+        "{torn}"
+    );
+    publisher.put("pool/p3_1.0_all.deb", publisher.deb("p3", "1.0"));
+    let lines = appliance.well(&[&fetch[..], &["--json"]].concat());
+    let lines: Vec<Value> = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let last = lines.last().unwrap();
+    assert_eq!(
+        (&last["running"], &last["kept"], &last["failed"]),
+        (&false.into(), &16.into(), &0.into())
+    );
+    assert_eq!(
+        last["bytes"],
+        publisher.deb("p3", "1.0").len(),
+        "it went on where it ended"
+    );
+    assert_eq!(kept(&appliance).len(), 16);
+
+    what_is_kept_follows_the_lock(&appliance, &mut publisher);
+}
+
+/// No machine has asked for any package, and their origin has nothing any more.
+fn what_is_kept_follows_the_lock(appliance: &Appliance, publisher: &mut Publisher) {
+    publisher.origin.down.store(true, Ordering::SeqCst);
+    let got = publisher.installs("one", "p5").unwrap();
+    assert_eq!(got, ("p5_1.0_all.deb".to_owned(), publisher.deb("p5", "1.0")));
+    publisher.origin.down.store(false, Ordering::SeqCst);
+    publisher.publish("publisher", &[("p5", "1.0"), ("p6", "2.0")]);
+    appliance.well(&["repository", "lock", "ours"]);
+    assert_eq!(
+        kept(appliance),
+        ["locked:ours/pool/p5_1.0_all.deb"],
+        "of the new state alone"
+    );
+    appliance.well(&["repository", "unlock", "ours"]);
+    assert!(kept(appliance).is_empty());
+}

@@ -105,13 +105,19 @@ fn dnf_and_zypper_get_what_an_rpm_repository_is_locked_to_while_its_origin_moves
     assert_eq!(entry["lock"]["date"], publisher.at, "{entry}");
     // Lists for dnf and for yum, of packages, of files and of changes.
     assert_eq!(entry["lock"]["indexes"].as_array().unwrap().len(), 6, "{entry}");
+    assert!(publisher.machine("one").dnf("tool").unwrap() == RpmPublisher::payload("tool", "1.0"));
+
+    the_origin_moves_on(&appliance, &mut publisher, &first);
+    only_what_is_proven_is_locked(&appliance, &mut publisher, &first);
+    what_is_locked_is_served_without_the_origin(&appliance, &mut publisher);
+}
+
+/// Nothing of the old state is there any more, but for a package that no machine asked for yet.
+fn the_origin_moves_on(appliance: &Appliance, publisher: &mut RpmPublisher, first: &[u8]) {
     let (one, two) = (
         RpmPublisher::payload("tool", "1.0"),
         RpmPublisher::payload("tool", "2.0"),
     );
-    assert!(publisher.machine("one").dnf("tool").unwrap() == one);
-
-    // The origin moves on: nothing of the old state is there any more, but for a package that no machine asked for yet.
     let old = publisher.paths();
     for path in old.iter().filter(|path| !path.contains("other")) {
         publisher.take_away(path);
@@ -130,8 +136,8 @@ fn dnf_and_zypper_get_what_an_rpm_repository_is_locked_to_while_its_origin_moves
     let check = appliance.well(&["repository", "check", "ours"]);
     assert!(check.contains("bring 1 packages, take away 0 and change 1"), "{check}");
     assert_eq!(
-        shown(&appliance)["lock"]["release"],
-        hex(&first),
+        shown(appliance)["lock"]["release"],
+        hex(first),
         "a check changes nothing"
     );
 
@@ -143,9 +149,6 @@ fn dnf_and_zypper_get_what_an_rpm_repository_is_locked_to_while_its_origin_moves
     assert!(publisher.machine("five").dnf("tool").unwrap() == two);
     let check = appliance.well(&["repository", "check", "ours"]);
     assert!(check.contains("is locked to what its origin has"), "{check}");
-
-    only_what_is_proven_is_locked(&appliance, &mut publisher, &first);
-    what_is_locked_is_served_without_the_origin(&appliance, &publisher);
 }
 
 /// Each of these must leave the lock alone, and say URL, reason and what to do.
@@ -198,11 +201,17 @@ fn only_what_is_proven_is_locked(appliance: &Appliance, publisher: &mut RpmPubli
 }
 
 /// Offline and with an origin that is gone; and a package that is not what was locked never.
-fn what_is_locked_is_served_without_the_origin(appliance: &Appliance, publisher: &RpmPublisher) {
+fn what_is_locked_is_served_without_the_origin(appliance: &Appliance, publisher: &mut RpmPublisher) {
     publisher.put("Packages/other-1.0-1.noarch.rpm", RpmPublisher::payload("other", "1.0"));
     let wrong = publisher.machine("wrong").dnf("other").unwrap_err();
     assert!(wrong.contains("other-1.0-1.noarch"), "{wrong}");
+    // With all of its packages the lock needs nobody any more.
+    publisher.publish("publisher", &[("tool", "2.0"), ("unasked", "1.0")], &[]);
+    let all = appliance.well(&["repository", "lock", "ours", "--fetch"]);
+    assert!(all.contains("all 2 files are kept"), "{all}");
     publisher.origin.down.store(true, Ordering::SeqCst);
+    let unasked = publisher.machine("unasked").dnf("unasked");
+    assert!(unasked.unwrap() == RpmPublisher::payload("unasked", "1.0"));
     appliance.well(&["cache", "mode", "offline"]);
     let two = RpmPublisher::payload("tool", "2.0");
     assert!(publisher.machine("offline").dnf("tool").unwrap() == two);

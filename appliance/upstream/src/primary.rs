@@ -11,7 +11,8 @@ use crate::xml::{Tag, Xml};
 const MAX_PIECE: usize = 1 << 20;
 /// Packages of one list at most. Fedora's largest list has 75,000.
 const MAX_PACKAGES: u64 = 500_000;
-/// Bytes of all names, versions and paths of one list: whoever reads it may hold them all. Fedora's largest has 11 MB.
+/// Bytes of all names, versions and paths of one list: whoever reads it may hold them all. With 150 bytes a
+/// package, Fedora's largest has 11 MB.
 const MAX_WORDS: u64 = 64 << 20;
 /// Bytes of a name, a version or an architecture.
 const MAX_WORD: usize = 512;

@@ -1,9 +1,11 @@
 //! `/api/v1/repositories`: package repositories of the site, and the states that they are locked to.
 
 use axum::Json;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+
+use serde::Deserialize;
 
 use super::paging::{Page, tagged};
 use super::{Caller, Deed, Problem};
@@ -51,10 +53,20 @@ pub(crate) async fn check(State(context): State<Context>, Path(name): Path<Strin
     Ok(Json(context.operations.check_repository(&name).await?).into_response())
 }
 
+/// What else a lock is to do.
+#[derive(Deserialize)]
+pub(crate) struct LockOrder {
+    #[serde(default)]
+    fetch: bool,
+}
+
 /// Locks a repository to the state that its origin has now, once its signature and its lists are verified. Machines get this
-/// state until it is locked again; plans that were made before are stale.
+/// state until it is locked again; plans that were made before are stale. With `fetch`, all of its packages are fetched then and
+/// kept, whatever becomes of its origin; `fetch` of the repository says how far that is. What the cache has no room for is
+/// refused before anything is changed.
 #[utoipa::path(
-    put, path = "/api/v1/repositories/{name}/lock", tag = "repositories", params(("name" = String, Path)),
+    put, path = "/api/v1/repositories/{name}/lock", tag = "repositories",
+    params(("name" = String, Path), ("fetch" = Option<bool>, Query, description = "Fetch and keep all packages too")),
     responses(
         (status = 200, body = RepositoryDone), (status = 404, body = Problem), (status = 409, body = Problem),
         (status = 502, body = Problem), (status = 503, body = Problem)
@@ -64,9 +76,13 @@ pub(crate) async fn lock(
     State(context): State<Context>,
     Extension(Caller(by)): Extension<Caller>,
     Path(name): Path<String>,
+    Query(order): Query<LockOrder>,
 ) -> Result<Response, Problem> {
-    let done = context.operations.lock_repository(&name, &by.name).await?;
-    let deed = Deed(format!("lock repository {name}"));
+    let done = context.operations.lock_repository(&name, &by.name, order.fetch).await?;
+    let deed = Deed(match order.fetch {
+        true => format!("lock repository {name} and fetch its packages"),
+        false => format!("lock repository {name}"),
+    });
     Ok((Extension(deed), Json(RepositoryDone { done })).into_response())
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Viewer, foreign_form, message, trouble};
 use crate::Context;
 use crate::api::{Deed, Problem};
-use crate::operations::RepositoryEntry;
+use crate::operations::{RepositoryEntry, RepositoryFetch};
 
 /// Routes of this part; the caller guards them.
 pub(super) fn router() -> Router<Context> {
@@ -35,6 +35,8 @@ pub(super) struct Row {
     signer: Option<String>,
     /// Why the lock does not do any more.
     differs: Option<String>,
+    /// How far the fetching of its packages is, in words.
+    fetch: Option<String>,
 }
 
 /// All of them. Like packs and programs, they are shown where there are any.
@@ -53,6 +55,7 @@ fn row(entry: RepositoryEntry) -> Row {
         )
     });
     Row {
+        fetch: entry.fetch.as_ref().map(fetched),
         signer: lock.map(|lock| lock.signer.clone()),
         locked,
         roles: entry.roles.join(", "),
@@ -67,6 +70,15 @@ fn row(entry: RepositoryEntry) -> Row {
     }
 }
 
+fn fetched(fetch: &RepositoryFetch) -> String {
+    let (kept, files) = (fetch.kept, fetch.files);
+    match (&fetch.trouble, fetch.running) {
+        (_, true) => format!("{kept} of {files} files are kept here; the others are being fetched"),
+        (Some(trouble), false) => format!("{kept} of {files} files are kept here: {trouble}; lock it again to go on"),
+        (None, false) => format!("all {files} files are kept here"),
+    }
+}
+
 async fn check(State(context): State<Context>, Path(name): Path<String>) -> Response {
     match context.operations.check_repository(&name).await {
         Ok(found) => message(StatusCode::OK, &found.words),
@@ -77,6 +89,8 @@ async fn check(State(context): State<Context>, Path(name): Path<String>) -> Resp
 #[derive(Deserialize)]
 struct LockForm {
     form_key: String,
+    /// There when its box is ticked.
+    fetch: Option<String>,
 }
 
 async fn lock(
@@ -89,7 +103,11 @@ async fn lock(
     if let Some(refused) = foreign_form(&headers, &form.form_key) {
         return refused;
     }
-    match context.operations.lock_repository(&name, &user.name).await {
+    match context
+        .operations
+        .lock_repository(&name, &user.name, form.fetch.is_some())
+        .await
+    {
         Ok(_) => (
             Extension(Deed(format!("lock repository {name}"))),
             Redirect::to("/images"),

@@ -9,7 +9,9 @@ use rackbar_model::{Digest, RepositoryKind, RepositoryLock, Timestamp};
 
 use super::fake::HOSTILE;
 use super::tests::{ask, context, log_in, text};
-use crate::operations::{Answer, CatalogueEntry, Operations, Refused, RepositoryCheck, RepositoryEntry};
+use crate::operations::{
+    Answer, CatalogueEntry, Operations, Refused, RepositoryCheck, RepositoryEntry, RepositoryFetch,
+};
 
 /// One repository that is locked and changed since, one that is not locked, and one that is no more in the site file.
 #[derive(Default)]
@@ -46,6 +48,13 @@ fn entry(name: &str, in_site: bool, lock: Option<RepositoryLock>, differs: Optio
         keys: Vec::new(),
         in_site,
         roles: vec!["web".into()],
+        fetch: lock.as_ref().map(|_| RepositoryFetch {
+            files: 12,
+            kept: 7,
+            failed: 1,
+            trouble: Some(HOSTILE.into()),
+            ..RepositoryFetch::default()
+        }),
         lock,
         differs: differs.map(str::to_owned),
     }
@@ -77,8 +86,8 @@ impl Operations for Shelf {
         ready(Err(refused)).boxed()
     }
 
-    fn lock_repository(&self, name: &str, by: &str) -> Answer<'_, String> {
-        self.did(format!("{by} locks {name}"))
+    fn lock_repository(&self, name: &str, by: &str, fetch: bool) -> Answer<'_, String> {
+        self.did(format!("{by} locks {name}{}", if fetch { " and fetches" } else { "" }))
     }
 
     fn unlock_repository(&self, name: &str) -> Answer<'_, String> {
@@ -98,6 +107,7 @@ async fn page_locks_repositories_and_tells_what_they_are_locked_to() {
         "not locked</b>: machines get nothing from it",
         "its state of 2023-11-14T22:13:20",
         "12 packages; locked 2023-11-14T22:15:00",
+        "7 of 12 files are kept here",
         "the site file has another suite",
         "no more in the site file",
         "/repositories/fresh/lock",
@@ -120,10 +130,13 @@ async fn page_locks_repositories_and_tells_what_they_are_locked_to() {
         assert_eq!(post("x").await, StatusCode::FORBIDDEN, "{what}");
         assert_eq!(post(&key).await, StatusCode::SEE_OTHER, "{what}");
     }
+    let body = format!("form_key={key}&fetch=yes");
+    let all = ask(&context, "POST", "/repositories/fresh/lock", Some(&cookie), &body).await;
+    assert_eq!(all.status(), StatusCode::SEE_OTHER);
     let asked = shelf.asked.lock().unwrap().clone();
-    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert_eq!(asked.len(), 3, "{asked:?}");
     assert!(
-        asked[0].ends_with("locks fresh") && asked[1] == "unlock ours",
+        asked[0].ends_with("locks fresh") && asked[1] == "unlock ours" && asked[2].ends_with("locks fresh and fetches"),
         "{asked:?}"
     );
 

@@ -176,7 +176,7 @@ impl Case<'_> {
             hostname: self.hostname,
         };
         let mut setup = wanted.setup(self.node, inventory, pool)?;
-        self.repositories(&mut setup)?;
+        self.repositories(&mut setup, image)?;
         self.installer_can_fetch(image, &setup)?;
         let work = self.work(image, &target, &setup)?;
         let proved = self.node.node.state == NodeState::Ready && !self.node.node.agent_connected;

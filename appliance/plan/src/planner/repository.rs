@@ -1,6 +1,6 @@
 //! Repositories of the site: what an installed system is told of them, and whether each is locked.
 
-use rackbar_model::{Digest, OsFile, OsSetup, RepositoryKind, RepositoryLock};
+use rackbar_model::{Digest, ImageEntry, InstallerSystem, OsFile, OsSetup, RepositoryKind, RepositoryLock};
 use rackbar_os_files::apt::{AptSource, direct, source};
 use rackbar_os_files::rpm::{self, RpmSource};
 use rackbar_trust::sha256;
@@ -22,9 +22,23 @@ pub fn lock_differs(lock: &RepositoryLock, wanted: &Repository) -> Option<String
     (!other.is_empty()).then(|| other.join(", "))
 }
 
+/// False where the catalogue knows that the system has another program; what a written image has is in no record.
+fn may_have_zypper(image: &ImageEntry) -> bool {
+    match image.installer.as_ref().map(|installer| installer.system) {
+        Some(
+            InstallerSystem::Rhel
+            | InstallerSystem::Rocky
+            | InstallerSystem::Alma
+            | InstallerSystem::CentosStream
+            | InstallerSystem::Fedora,
+        ) => false,
+        Some(InstallerSystem::Debian) | None => true,
+    }
+}
+
 impl Case<'_> {
     /// Adds to a setup what its system needs to get packages from the role's repositories.
-    pub(super) fn repositories(&self, setup: &mut OsSetup) -> Result<(), String> {
+    pub(super) fn repositories(&self, setup: &mut OsSetup, image: &ImageEntry) -> Result<(), String> {
         if self.role.repositories.is_empty() {
             return Ok(());
         }
@@ -45,6 +59,7 @@ impl Case<'_> {
             let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
             files.push(direct(host.trim_matches(['[', ']'])).map_err(|error| error.to_string())?);
         }
+        files.retain(|file| may_have_zypper(image) || !rpm::is_of_zypper(file));
         // Files of the role itself come behind: they have the last word.
         setup.files.splice(0..0, files);
         Ok(())

@@ -80,6 +80,8 @@ pub struct Ask {
     pub expected: Option<Digest>,
     /// Nothing else than what is expected is given out, not even where nobody can be asked for better.
     pub strict: bool,
+    /// Another key under which what is expected may be kept.
+    pub held: Option<String>,
 }
 
 impl Ask {

@@ -273,6 +273,25 @@ impl Store {
         }
     }
 
+    /// Removes what is stored under a key by ourselves, pinned or not.
+    pub(crate) fn remove(&self, key: &str) {
+        let mut state = self.state();
+        let Some(all) = state.entries.remove(key) else { return };
+        let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(|entry| entry.pack.is_some());
+        if !kept.is_empty() {
+            state.entries.insert(key.into(), kept);
+        }
+        for entry in &gone {
+            let _ = std::fs::remove_file(self.entry_path(&entry.record));
+            self.leave(&mut state, entry);
+        }
+    }
+
+    /// The folder it is in.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Takes an entry that is no longer listed out of the account.
     fn leave(&self, state: &mut State, entry: &Entry) {
         if entry.object.own().is_some() {

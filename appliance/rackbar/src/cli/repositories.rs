@@ -1,12 +1,18 @@
 //! `rackbar repository ...`
 
-use anyhow::{Context as _, Result};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
 use rackbar_control::client::Client;
 use rackbar_control::operations::{RepositoryCheck, RepositoryDone, RepositoryEntry};
 use rackbar_model::{RepositoryKind, Severity, Timestamp};
 
 use super::{output, segment};
+
+/// How often it is asked how far a fetch is.
+const LOOK: Duration = Duration::from_millis(300);
 
 /// What to do with repositories.
 #[derive(Debug, Subcommand)]
@@ -19,12 +25,19 @@ pub enum Command {
         name: String,
     },
     /// Lock a repository to the state that its origin has now
-    #[command(after_help = "Examples:\n  rackbar repository lock ours\n\n\
+    #[command(
+        after_help = "Examples:\n  rackbar repository lock ours\n  rackbar repository lock ours --fetch\n\n\
         Its InRelease, or the repomd.xml of RPM packages, must be signed by a certificate that the site file names. Machines whose role names the repository get \
-        this state from the appliance until it is locked again, whatever its origin has; plans that were made before are stale.")]
+        this state from the appliance until it is locked again, whatever its origin has; plans that were made before are stale.\n\n\
+        With --fetch it is refused when the cache has no room for all packages. The command follows until all are kept, and the \
+        appliance goes on when it is interrupted; doing it again goes on where it ended. With --json every state is a line."
+    )]
     Lock {
         /// Its name in the site file
         name: String,
+        /// Fetch all of its packages too and keep them, so that what the origin deletes later is still to be had
+        #[arg(long)]
+        fetch: bool,
     },
     /// Take a lock back: machines can get nothing from the repository until it is locked again
     Unlock {
@@ -51,7 +64,18 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             show(&entry);
             Ok(())
         }
-        Command::Lock { name } => done(&client.put(&at(name, "/lock"), &serde_json::json!({})).await?, as_json),
+        Command::Lock { name, fetch: false } => {
+            done(&client.put(&at(name, "/lock"), &serde_json::json!({})).await?, as_json)
+        }
+        Command::Lock { name, fetch: true } => {
+            let answer = client
+                .put(&at(name, "/lock?fetch=true"), &serde_json::json!({}))
+                .await?;
+            if !as_json {
+                done(&answer, as_json)?;
+            }
+            follow(client, &at(name, ""), as_json).await
+        }
         Command::Unlock { name } => {
             client.delete(&at(name, "/lock")).await?;
             eprintln!("repository {name} is not locked any more");
@@ -65,6 +89,41 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             println!("{}", output::plain(&check.words));
             Ok(())
         }
+    }
+}
+
+/// Follows the fetch of all packages to its end.
+async fn follow(client: &Client, at: &str, as_json: bool) -> Result<()> {
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
+        "{wide_bar} {bytes} of {total_bytes}, {msg}",
+    )?);
+    let mut last = None;
+    loop {
+        let entry: RepositoryEntry = client.get(at).await?;
+        let fetch = entry
+            .fetch
+            .context("the appliance was started anew or the lock taken back; do it again")?;
+        if as_json && last.as_ref() != Some(&fetch) {
+            println!("{}", serde_json::to_string(&fetch)?);
+        }
+        bar.set_length(fetch.bytes);
+        bar.set_position(fetch.kept_bytes);
+        bar.set_message(format!("{} of {} files", fetch.kept, fetch.files));
+        if !fetch.running {
+            bar.finish_and_clear();
+            if let Some(trouble) = &fetch.trouble {
+                bail!(
+                    "{} of {} files are kept, and fetching the others ended: {}; do it again to go on",
+                    fetch.kept,
+                    fetch.files,
+                    output::plain(trouble)
+                );
+            }
+            eprintln!("all {} files are kept, whatever becomes of its origin", fetch.files);
+            return Ok(());
+        }
+        last = Some(fetch);
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -149,6 +208,11 @@ fn show(entry: &RepositoryEntry) {
     line(signed, &lock.release.to_string());
     line("signed by", &lock.signer);
     line("locked", &format!("{} by {}", lock.locked, lock.by));
+    if let Some(fetch) = &entry.fetch {
+        let state = if fetch.running { ", being fetched" } else { "" };
+        line("kept", &format!("{} of {} files{state}", fetch.kept, fetch.files));
+        fetch.trouble.iter().for_each(|trouble| line("trouble", trouble));
+    }
     for index in &lock.indexes {
         line(
             "list",

@@ -496,8 +496,8 @@ impl Operations for Asked {
         self.repositories.check(name)
     }
 
-    fn lock_repository(&self, name: &str, by: &str) -> Answer<'_, String> {
-        self.repositories.lock(name, by)
+    fn lock_repository(&self, name: &str, by: &str, fetch: bool) -> Answer<'_, String> {
+        self.repositories.lock(name, by, fetch)
     }
 
     fn unlock_repository(&self, name: &str) -> Answer<'_, String> {

@@ -98,7 +98,11 @@ impl RpmPublisher {
         );
         std::fs::write(&spec, text).unwrap();
         let top = format!("_topdir {}", top.display());
-        ran(Command::new("rpmbuild").args(["-bb", "--define", &top]).arg(&spec));
+        let home = self.folder.path();
+        ran(Command::new("rpmbuild")
+            .args(["-bb", "--define", &top])
+            .arg(&spec)
+            .env("HOME", home));
         ran(Command::new("rpmsign")
             .args([
                 "--addsign",
@@ -108,6 +112,7 @@ impl RpmPublisher {
                 "__gpg /usr/bin/gpg",
             ])
             .arg(&made)
+            .env("HOME", home)
             .env("GNUPGHOME", self.gpg.path()));
         made
     }
@@ -185,6 +190,10 @@ impl Machine {
         ] {
             command.env_remove(name);
         }
+        // Neither writes a log or a database outside of the machine.
+        command
+            .env("HOME", &self.root)
+            .env("ZYPP_LOGFILE", self.root.join("zypper.log"));
         let output = command.env("http_proxy", &self.proxy).output();
         let output =
             output.unwrap_or_else(|error| panic!("{command:?}: {error}; `cargo xtask setup test` installs it"));

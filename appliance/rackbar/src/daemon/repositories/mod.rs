@@ -3,10 +3,11 @@
 
 mod deb;
 mod fetch;
+mod hold;
 mod rpm;
 mod serve;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
@@ -17,12 +18,14 @@ use rackbar_orchestrator::executor::Executor;
 use rackbar_orchestrator::repositories::{self, Kept};
 use rackbar_plan::planner::lock_differs;
 use rackbar_plan::site::Repository;
+use rackbar_proxy::Proxy;
 use rackbar_services::EventSink as _;
 use rackbar_store::Store;
 use rackbar_upstream::Keyring;
 
 use super::cache::CacheDoor;
 use fetch::{Found, Order};
+use hold::Files;
 
 /// The way to repositories for API and command line.
 #[derive(Clone)]
@@ -33,6 +36,8 @@ pub(super) struct Repositories {
     cache: CacheDoor,
     /// Those that are being locked or looked at: each by one at a time.
     busy: Arc<Mutex<BTreeSet<String>>>,
+    /// Fetches of all packages.
+    fetches: hold::Fetches,
 }
 
 /// A repository that is worked on, until this goes.
@@ -56,6 +61,7 @@ impl Repositories {
             store: store.clone(),
             cache: cache.clone(),
             busy: Arc::default(),
+            fetches: Arc::default(),
         };
         if let Err(error) = all.in_force() {
             let text = format!("locked repositories are not served: {error}");
@@ -112,6 +118,7 @@ impl Repositories {
                 )?,
                 keys: ring.map(|ring| ring.fingerprints()).unwrap_or_default(),
                 in_site: wanted.is_some(),
+                fetch: self.fetch_of(name),
                 roles: roles.map(|(role, _)| role.clone()).collect(),
                 differs: lock
                     .as_ref()
@@ -162,26 +169,41 @@ impl Repositories {
         Ok((found.await?, before))
     }
 
-    /// Locks a repository to what its origin has now.
-    pub(super) fn lock(&self, name: &str, by: &str) -> Answer<'static, String> {
+    /// Locks a repository to what its origin has now, and has all its packages fetched and kept where that is wanted.
+    pub(super) fn lock(&self, name: &str, by: &str, fetch: bool) -> Answer<'static, String> {
         let (all, name, by) = (self.clone(), name.to_owned(), by.to_owned());
         async move {
             let _busy = all.begin(&name)?;
             let (found, before) = all.found(&name, &by).await?;
             let words = words(&found, before.as_ref());
-            let (all, text) = (all.clone(), words.clone());
-            let kept = found.kept;
-            let done = blocking(move || {
-                repositories::keep(&all.store, &kept).map_err(|error| Refused::Internal(error.to_string()))?;
-                all.in_force()?;
-                let severity = Severity::Info;
-                all.rack.event(None, EventKind::Note { text, severity });
-                Ok(())
-            });
-            done.await?;
-            Ok(words)
+            let (cache, kept) = (all.cache.clone(), found.kept);
+            let done = cache.ask(move |proxy| async move { all.kept(&proxy, kept, words, fetch).await });
+            done.await
         }
         .boxed()
+    }
+
+    /// Writes a lock down and puts it in force, once what it needs of the cache is there; gives what was done, in words.
+    async fn kept(&self, proxy: &Arc<Proxy>, kept: Kept, words: String, fetch: bool) -> Result<String, Refused> {
+        let (kept, files) = blocking(move || {
+            let files = Files::of(&kept).map_err(Refused::Internal)?;
+            Ok((kept, files))
+        })
+        .await?;
+        let (name, url) = (kept.lock.name.clone(), kept.lock.url.clone());
+        let need = files.prepared(proxy, &name, &url, fetch).await?;
+        let (all, text) = (self.clone(), words.clone());
+        let done = blocking(move || {
+            repositories::keep(&all.store, &kept).map_err(|error| Refused::Internal(error.to_string()))?;
+            all.in_force()?;
+            let severity = Severity::Info;
+            all.rack.event(None, EventKind::Note { text, severity });
+            Ok(kept)
+        });
+        let kept = done.await?;
+        files.let_go(proxy, &name).await?;
+        let begun = need.map(|need| self.begin_fetch(proxy, &kept, files.count(), need));
+        Ok(words + &begun.unwrap_or_default())
     }
 
     /// Takes a lock back.
@@ -197,6 +219,11 @@ impl Repositories {
         }
         repositories::forget(&self.store, name).map_err(|error| Refused::Internal(error.to_string()))?;
         self.in_force()?;
+        locked(&self.fetches).remove(name);
+        if let Some((proxy, _)) = self.cache.open() {
+            let gone = proxy.let_go(name, &HashMap::new());
+            gone.map_err(|error| Refused::Internal(error.to_string()))?;
+        }
         Ok(format!(
             "repository {name} is not locked any more: machines can get nothing from it, and roles that name it are not planned"
         ))

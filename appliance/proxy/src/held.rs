@@ -1,0 +1,172 @@
+//! Contents that a locked repository keeps, whatever its origin does: stored a second time under `locked:NAME/PATH`, which a pin
+//! of the whole prefix covers. The content is there once; what clients fetch from the same URL by other ways replaces it nowhere.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use http::HeaderMap;
+use nix::sys::statvfs::statvfs;
+use rackbar_model::Digest;
+
+use crate::Proxy;
+use crate::operate::CacheError;
+use crate::rules::target::{Url, plain};
+use crate::store::{Entry, Record};
+
+/// Headers of an origin's answer that are kept: the others are of no use behind a promised digest, and there may be 100,000.
+const HEADERS: [&str; 3] = ["content-type", "last-modified", "etag"];
+
+/// A file of a locked state that is to be kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Promised {
+    /// Path below the repository's URL.
+    pub path: String,
+    /// SHA-256 of its content.
+    pub digest: Digest,
+    /// Its length in bytes, when that is said.
+    pub bytes: Option<u64>,
+}
+
+/// What keeping files would take.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Need {
+    /// Those that are not kept yet.
+    pub missing: Vec<Promised>,
+    /// Bytes of their contents, each counted once.
+    pub bytes: u64,
+    /// Bytes that there is room for, once all that may be evicted is.
+    pub room: u64,
+}
+
+/// Under which a file of a repository is kept.
+pub(crate) fn held_key(name: &str, path: &str) -> String {
+    format!("locked:{name}/{}", plain(path))
+}
+
+/// Name and path of such a key.
+pub(crate) fn of_held(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix("locked:")?.split_once('/')
+}
+
+fn pattern(name: &str) -> String {
+    format!("locked:{name}/*")
+}
+
+impl Proxy {
+    /// What keeping these files of a repository would take; what is kept of it for a state before counts as room.
+    pub fn need(&self, name: &str, all: &[Promised]) -> Need {
+        let wanted: HashSet<Digest> = all.iter().map(|one| one.digest).collect();
+        let mut pinned: HashMap<Digest, u64> = HashMap::new();
+        let mut kept: HashSet<Digest> = HashSet::new();
+        let start = held_key(name, "");
+        for entry in self.store.entries() {
+            let digest = entry.object.digest;
+            let ours = entry.record.key.starts_with(&start);
+            if ours && wanted.contains(&digest) {
+                kept.insert(digest);
+            }
+            let counts = entry.pinned() && entry.pack.is_none() && (!ours || wanted.contains(&digest));
+            if counts {
+                pinned.insert(digest, entry.record.size);
+            }
+        }
+        let missing: Vec<Promised> = all.iter().filter(|one| !self.holds(name, one)).cloned().collect();
+        let new: BTreeMap<[u8; 32], u64> = missing
+            .iter()
+            .filter(|one| !pinned.contains_key(&one.digest) && !kept.contains(&one.digest))
+            .map(|one| (one.digest.0, one.bytes.unwrap_or(0)))
+            .collect();
+        let (used, budget) = self.store.usage();
+        let pinned = pinned.values().fold(0_u64, |sum, size| sum.saturating_add(*size));
+        let free = statvfs(self.store.folder())
+            .map_or(u64::MAX, |fs| fs.blocks_available().saturating_mul(fs.fragment_size()));
+        let on_disk = free.saturating_add(used.saturating_sub(pinned));
+        Need {
+            missing,
+            bytes: new.values().fold(0_u64, |sum, size| sum.saturating_add(*size)),
+            room: budget.saturating_sub(pinned).min(on_disk),
+        }
+    }
+
+    /// Fetches a file below a URL unless it is here, and keeps it for a repository; gives its length in bytes.
+    ///
+    /// # Errors
+    /// When it is not to be had, is not what was promised, or cannot be kept.
+    pub async fn hold(self: &Arc<Self>, name: &str, folder: &str, one: &Promised) -> Result<u64, CacheError> {
+        if let Some(entry) = self.held(name, one) {
+            return Ok(entry.record.size);
+        }
+        let most = one.bytes.unwrap_or(u64::MAX);
+        let (entry, _) = self.had(folder, &one.path, Some((one.digest, false)), most).await?;
+        let (proxy, key) = (self.clone(), held_key(name, &one.path));
+        let kept = tokio::task::spawn_blocking(move || proxy.keep_held(key, &entry)).await;
+        kept.map_err(|error| CacheError::Fetch(error.to_string()))?
+    }
+
+    fn keep_held(&self, key: String, entry: &Arc<Entry>) -> Result<u64, CacheError> {
+        let size = entry.record.size;
+        // What lies in a pack is there as long as the pack is.
+        if entry.pack.is_some() {
+            return Ok(size);
+        }
+        let mut record = Record {
+            key: key.clone(),
+            ..entry.record.clone()
+        };
+        record.headers.retain(|(name, _)| HEADERS.contains(&name.as_str()));
+        self.store.insert(record, entry.object.clone())?;
+        // It may have been evicted in the moment before.
+        if let Err(error) = entry.object.reader() {
+            self.store.invalidate(&key, false);
+            return Err(CacheError::Fetch(format!("{key}: {error}; do it again")));
+        }
+        Ok(size)
+    }
+
+    /// From now on what is kept for a repository is never evicted.
+    ///
+    /// # Errors
+    /// When the list of pins cannot be written.
+    pub fn pin_held(&self, name: &str) -> Result<(), CacheError> {
+        self.store.pin(&pattern(name), true)?;
+        Ok(())
+    }
+
+    /// Lets go of what is kept for a repository and is none of these files; without any, of all of it and of the pin. Blocks while
+    /// it writes.
+    ///
+    /// # Errors
+    /// When the list of pins cannot be written.
+    pub fn let_go(&self, name: &str, wanted: &HashMap<String, Digest>) -> Result<(), CacheError> {
+        if wanted.is_empty() && self.store.pins().contains(&pattern(name)) {
+            self.store.pin(&pattern(name), false)?;
+        }
+        let start = held_key(name, "");
+        let wanted: HashMap<String, Digest> = wanted.iter().map(|(path, digest)| (plain(path), *digest)).collect();
+        for entry in self.store.entries() {
+            let Some(path) = entry.record.key.strip_prefix(&start) else {
+                continue;
+            };
+            if wanted.get(path) != Some(&entry.object.digest) {
+                self.store.remove(&entry.record.key);
+            }
+        }
+        Ok(())
+    }
+
+    fn holds(&self, name: &str, one: &Promised) -> bool {
+        self.held(name, one).is_some()
+    }
+
+    fn held(&self, name: &str, one: &Promised) -> Option<Arc<Entry>> {
+        let found = self.store.find(&held_key(name, &one.path), &HeaderMap::new()).0;
+        found.filter(|entry| entry.object.digest == one.digest)
+    }
+
+    /// The URL of what is kept under a key.
+    pub(crate) fn held_url(&self, key: &str) -> Option<String> {
+        let (name, path) = of_held(key)?;
+        let folder = self.locked_url(name)?;
+        Some(Url::parse(&folder)?.join(path).to_string())
+    }
+}
