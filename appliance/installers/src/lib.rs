@@ -37,7 +37,7 @@ pub use input::{Account, BadHash, BadUrl, CryptHash, Install, Url};
 pub use kickstart::{FAILURES, RED_HAT_STEPS, RedHat, RedHatKind};
 pub use suse::{Suse, SuseRelease};
 pub use talos::{Talos, TalosAuthority, TalosCluster, TalosKind};
-pub use ubuntu::{Ubuntu, UbuntuRelease};
+pub use ubuntu::{UBUNTU_STEPS, Ubuntu, UbuntuRelease};
 
 /// An operating system that has an installer, and where it comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]

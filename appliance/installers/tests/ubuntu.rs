@@ -21,6 +21,18 @@ fn ubuntu() -> System {
             .unwrap(),
         mirror: Some("http://10.0.0.2/mirror/ubuntu".parse().unwrap()),
         security: None,
+        steps: None,
+    })
+}
+
+/// As the appliance offers it: the installer tells of its steps.
+fn telling() -> System {
+    let System::Ubuntu(system) = ubuntu() else {
+        panic!("not Ubuntu")
+    };
+    System::Ubuntu(Ubuntu {
+        steps: Some("http://10.0.0.2/boot/v1/installer/00/".parse().unwrap()),
+        ..system
     })
 }
 
@@ -112,6 +124,57 @@ fn autoinstall_is_as_it_was_and_cloud_init_and_netplan_accept_it() {
     }
     // They also say no.
     assert!(!schema("#cloud-config\nwrite_files: 3\n").status.success());
+}
+
+#[test]
+fn subiquity_tells_of_every_step_and_of_what_goes_wrong_and_no_argument_has_the_token() {
+    let content = render(&plain(), &telling()).unwrap().files.remove(0).content;
+    assert!(schema(&content).status.success());
+    let config = Reader::start().read(&content);
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    // A curl that writes down what it was asked for, and that nobody heard.
+    let curl = format!(
+        "#!/bin/sh\necho \"$@\" >> {0}/arguments\ngrep ^url >> {0}/asked\nexit 7\n",
+        folder.path().display()
+    );
+    std::fs::write(at("curl"), curl).unwrap();
+    std::fs::set_permissions(at("curl"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::write(at("tell"), written(&config, "/run/rackbar/tell")).unwrap();
+    let tell = |command: &str, end: &str| {
+        let _ = std::fs::remove_file(at("asked"));
+        let command = command.split_once("rackbar_disk()").map_or(command, |(begin, _)| begin);
+        let script = format!("{}\n{end}", command.replace("/run/rackbar/tell", &at("tell")));
+        let path = format!("{}:/usr/bin:/bin", folder.path().display());
+        let status = Command::new("dash")
+            .args(["-c", &script])
+            .env("PATH", path)
+            .status()
+            .unwrap();
+        (
+            status.success(),
+            std::fs::read_to_string(at("asked")).unwrap_or_default(),
+        )
+    };
+    let url = |step: &str| format!("url = \"http://10.0.0.2/boot/v1/installer/00/{step}\"\n");
+    let install = &config["autoinstall"];
+    let early = install["early-commands"][0].as_str().unwrap();
+    assert_eq!(tell(early, "true"), (true, url("started")));
+    assert_eq!(tell(early, "exit 1"), (false, url("started") + &url("failed-disks")));
+    assert_eq!(
+        tell(install["late-commands"][0].as_str().unwrap(), "true"),
+        (true, url("base"))
+    );
+    assert_eq!(
+        tell(install["error-commands"][0].as_str().unwrap(), "true"),
+        (true, url("failed"))
+    );
+    let arguments = std::fs::read_to_string(at("arguments")).unwrap();
+    assert!(!arguments.contains("http"), "{arguments}");
+    assert!(
+        !install.to_string().contains("/installer/00/"),
+        "commands end up in a log"
+    );
 }
 
 #[test]

@@ -189,12 +189,21 @@ impl Installer {
         (!whole).then(|| self.system.mirror())
     }
 
+    /// What an archive of apt's calls the release.
+    pub fn suite(&self) -> &str {
+        match (self.system, self.release.as_str()) {
+            (InstallerSystem::Ubuntu, "22.04") => "jammy",
+            (InstallerSystem::Ubuntu, _) => "noble",
+            (_, release) => release,
+        }
+    }
+
     /// Of the Red Hat family the folder with `.treeinfo` in that mirror, for x86-64: by the version's first number, as
-    /// publishers lay it out. Nothing of Debian's.
+    /// publishers lay it out. Nothing of Debian's and Ubuntu's.
     pub fn tree(&self) -> String {
         let major = self.release.split('.').next().unwrap_or_default();
         match self.system {
-            InstallerSystem::Debian => String::new(),
+            InstallerSystem::Debian | InstallerSystem::Ubuntu => String::new(),
             InstallerSystem::Fedora => format!("releases/{major}/Everything/x86_64/os"),
             InstallerSystem::CentosStream => format!("{major}-stream/BaseOS/x86_64/os"),
             InstallerSystem::Rhel | InstallerSystem::Rocky | InstallerSystem::Alma => {
@@ -230,6 +239,8 @@ pub enum InstallerSystem {
     CentosStream,
     /// Fedora.
     Fedora,
+    /// Ubuntu Server, by subiquity.
+    Ubuntu,
 }
 
 impl InstallerSystem {
@@ -242,6 +253,7 @@ impl InstallerSystem {
             Self::Alma => "alma",
             Self::CentosStream => "centos-stream",
             Self::Fedora => "fedora",
+            Self::Ubuntu => "ubuntu",
         }
     }
 
@@ -254,6 +266,7 @@ impl InstallerSystem {
             Self::Alma => "AlmaLinux",
             Self::CentosStream => "CentOS Stream",
             Self::Fedora => "Fedora",
+            Self::Ubuntu => "Ubuntu",
         }
     }
 }

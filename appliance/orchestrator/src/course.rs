@@ -58,10 +58,13 @@ impl Course {
 
     /// True for the name of a package, without which the installer cannot go on.
     pub(crate) fn is_package(self, name: &str) -> bool {
-        let endings: &[&str] = if self.is_debian() {
-            &[".udeb", ".deb"]
-        } else {
-            &[".rpm"]
+        let endings: &[&str] = match self.system {
+            InstallerSystem::Debian | InstallerSystem::Ubuntu => &[".udeb", ".deb"],
+            InstallerSystem::Rhel
+            | InstallerSystem::Rocky
+            | InstallerSystem::Alma
+            | InstallerSystem::CentosStream
+            | InstallerSystem::Fedora => &[".rpm"],
         };
         endings.iter().any(|ending| name.ends_with(ending))
     }
@@ -82,10 +85,20 @@ impl Course {
 
     /// Where a person sees what it waits for.
     pub(crate) const fn look(self) -> &'static str {
-        if self.is_debian() {
-            "look at the machine's console: the installer shows there what it waits for (its log is on the fourth)"
-        } else {
-            "look at the machine's console: Anaconda shows there what it waits for (its log is /tmp/anaconda.log)"
+        match self.system {
+            InstallerSystem::Debian => {
+                "look at the machine's console: the installer shows there what it waits for (its log is on the fourth)"
+            }
+            InstallerSystem::Ubuntu => {
+                "look at the machine's console: subiquity shows there what it waits for (its log is in /var/log/installer)"
+            }
+            InstallerSystem::Rhel
+            | InstallerSystem::Rocky
+            | InstallerSystem::Alma
+            | InstallerSystem::CentosStream
+            | InstallerSystem::Fedora => {
+                "look at the machine's console: Anaconda shows there what it waits for (its log is /tmp/anaconda.log)"
+            }
         }
     }
 }
@@ -131,7 +144,8 @@ impl Failure {
                  what it could not write"
             }
             Self::GaveUp => {
-                "look at the machine's console: Anaconda shows the reason there (its log is /tmp/anaconda.log)"
+                "look at the machine's console: the installer shows the reason there (Anaconda's log is /tmp/anaconda.log, \
+                 subiquity's in /var/log/installer)"
             }
         }
     }

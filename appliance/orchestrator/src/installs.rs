@@ -119,8 +119,10 @@ struct Kept {
 pub(crate) struct Material {
     /// Kernel, initial RAM file system and arguments, which hold the token.
     pub(crate) spec: BootSpec,
-    /// Name and content of the answers.
+    /// Name and content of the answers, which are given once.
     pub(crate) answers: (&'static str, Bytes),
+    /// Files beside them that hold no secret.
+    pub(crate) beside: Vec<(&'static str, Bytes)>,
     /// Which installer it is.
     pub(crate) course: Course,
 }
@@ -389,6 +391,15 @@ impl Rack {
             }
             self.heard(installs, node, &told);
             return (plain(Bytes::from_static(b"ok\n")), Some(mac));
+        }
+        let beside = one.material.iter().flat_map(|material| &material.beside);
+        if let Some((_, content)) = beside.into_iter().find(|(name, _)| *name == what) {
+            let content = content.clone();
+            drop(installs);
+            if self.is_of_another(client, node) {
+                return (refused(403, "That address is another machine's."), Some(mac));
+            }
+            return (plain(content), Some(mac));
         }
         let answers = one.material.as_ref().filter(|material| material.answers.0 == what);
         let Some(content) = answers.map(|material| material.answers.1.clone()) else {

@@ -12,10 +12,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::*;
-use installing::{Given, LONG, Stage, argument, fetch, is_local_disk};
-use rackbar_model::{Digest, FirmwareMode, Lease, LeaseState, Timestamp};
+use installing::{Given, LONG, Stage, argument, booted, fetch, is_local_disk, leased};
+use rackbar_model::{Digest, FirmwareMode};
 use rackbar_plan::{RunId, Stand};
-use rackbar_services::LeaseLog as _;
 use rackbar_trust::sha256;
 
 const SITE: &str = r#"
@@ -40,8 +39,6 @@ const PACKAGE: &str = "BaseOS/Packages/l/libstdc++-11.4.1-3.el9~1.x86_64.rpm";
 
 /// A disc as the vendor's: with packages, or such as only boots.
 fn disc(packages: bool) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("root");
     let sum = |content: &[u8]| Digest(sha256(content));
     let treeinfo = format!(
         "[general]\nfamily = Rocky Linux\nversion = 9.4\narch = x86_64\n[checksums]\nimages/pxeboot/vmlinuz = sha256:{}\n\
@@ -62,16 +59,7 @@ fn disc(packages: bool) -> Vec<u8> {
             (PACKAGE, b"0123456789"),
         ]);
     }
-    for (path, content) in files {
-        let path = root.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
-    }
-    let out = folder.path().join("disc.iso");
-    let mut xorriso = Command::new("xorriso");
-    xorriso.args(["-as", "mkisofs", "-quiet", "-R", "-V", "Rocky-9-4-x86_64-dvd", "-o"]);
-    assert!(xorriso.arg(&out).arg(&root).status().unwrap().success());
-    std::fs::read(out).unwrap()
+    installing::disc("Rocky-9-4-x86_64-dvd", &files)
 }
 
 async fn begun(folder: &Path, site: &str, disc: &[u8], patience: [Duration; 2]) -> Stage {
@@ -129,28 +117,15 @@ async fn a_machine_is_installed_from_a_disc_and_nobody_else_gets_its_answers() {
     let disc = disc(true);
     let stage = begun(folder.path(), SITE, &disc, LONG).await;
     let (node, run) = stage.committed().await;
-    let own = Lease {
-        address: [127, 0, 0, 1].into(),
-        network: "rack".into(),
-        mac: mac(1),
-        client_id: Vec::new(),
-        hostname: None,
-        state: LeaseState::Bound,
-        expires: Timestamp(u64::MAX / 2),
-    };
-    stage.rack.commit(&[own]).unwrap();
+    leased(&stage);
     assert!(
         stage.script(2).contains("rackbar.token="),
         "another machine gets our agent"
     );
     let script = stage.script(1);
-    let files = script.lines().filter(|line| line.contains("/boot/v1/files/"));
-    let urls: Vec<&str> = files
-        .map(|line| line.split(' ').find(|word| word.starts_with("http://")).unwrap())
-        .collect();
-    for (url, wanted) in urls.iter().zip([KERNEL, INITRD]) {
-        assert!(url.contains(&Digest(sha256(wanted)).to_string()), "{url}");
-        assert!(fetch("127.0.0.1", url) == (200, wanted.to_vec()));
+    assert!(booted(&script) == [(200, KERNEL.to_vec()), (200, INITRD.to_vec())]);
+    for content in [KERNEL, INITRD] {
+        assert!(script.contains(&Digest(sha256(content)).to_string()), "{script}");
     }
     // The tree is the disc's, and nothing but the disc's.
     let tree = argument(&script, "inst.repo").to_owned();
@@ -308,5 +283,34 @@ async fn a_disc_that_only_boots_installs_from_the_proxy_s_mirror() {
             &format!("repo --name=AppStream --baseurl={app_stream}\n"),
         ],
     );
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installer_goes_on_from_its_disc_through_a_restart_of_the_appliance() {
+    let (folder, disc) = (tempfile::tempdir().unwrap(), disc(true));
+    let given = Given {
+        site: SITE,
+        name: "rocky-9",
+        content: &disc,
+        firmware: FirmwareMode::Bios,
+    };
+    let before = Stage::on(folder.path(), given, None, LONG).await;
+    before.committed().await;
+    let script = before.script(1);
+    let url = argument(&script, "inst.ks").to_owned();
+    assert_eq!(fetch("127.0.0.1", &url).0, 200);
+    let address = before.address;
+    before.rack.store().flush().unwrap();
+    before.end().await;
+    let stage = Stage::on(folder.path(), given, Some(address), LONG).await;
+    let package = format!("{}/{PACKAGE}", argument(&script, "inst.repo"));
+    assert_eq!(curl(&package, &["--range", "9-"]), "9");
+    let step = |name: &str| fetch("127.0.0.1", &url.replace("ks.cfg", name)).0;
+    assert_eq!(step("partitioned"), 200);
+    // Still in the words of this installer.
+    stage.noted("the disk is partitioned: the packages follow").await;
+    assert_eq!(step("finished"), 200);
+    until_node(&stage.rack, "ready", |node| node.state.name() == "ready").await;
     stage.end().await;
 }

@@ -1,8 +1,8 @@
-//! An installer's disc of the Red Hat family: which system it installs, where kernel and initial RAM file system lie, and
+//! An installer's disc of the Red Hat family or of Ubuntu Server: which system it installs, where kernel and initial RAM file system lie, and
 //! whether packages are on it.
 //!
 //! `.treeinfo` (productmd) says all of that, with SHA-256 of what is booted. Discs that only boot are made without one: of
-//! them the volume's name must say which system it is. The bytes come from outside: nothing is trusted.
+//! them the volume's name must say which system it is. Ubuntu's say it in `.disk/info`. The bytes come from outside: nothing is trusted.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,6 +20,10 @@ const LONGEST_TREEINFO: u64 = 256 << 10;
 /// Where Anaconda's own kernel and initial RAM file system lie when nothing else is said.
 const KERNEL: &str = "images/pxeboot/vmlinuz";
 const INITRD: &str = "images/pxeboot/initrd.img";
+/// Says what an Ubuntu disc is: `Ubuntu-Server 24.04.2 LTS "Noble Numbat" - Release amd64 (20250217)`.
+const DISK_INFO: &str = ".disk/info";
+const UBUNTU_KERNEL: &str = "casper/vmlinuz";
+const UBUNTU_INITRD: &str = "casper/initrd";
 /// The installer proper.
 const STAGE2: &str = "images/install.img";
 /// The one architecture that we serve.
@@ -29,7 +33,8 @@ const INDEX: &str = "repodata/repomd.xml";
 
 const UNKNOWN: &str = "it is an ISO 9660 disc without an installer that is known here. Looked for were .treeinfo of Red Hat \
                        Enterprise Linux, Rocky Linux, AlmaLinux, CentOS Stream or Fedora, or images/pxeboot/vmlinuz and \
-                       images/install.img with a volume name such as Rocky-9-4-x86_64-dvd. For other systems use the \
+                       images/install.img with a volume name such as Rocky-9-4-x86_64-dvd, or .disk/info of Ubuntu-Server. For \
+                       other systems use the \
                        vendor's cloud or disk image";
 
 fn unusable(words: impl Into<String>) -> DetectError {
@@ -48,11 +53,12 @@ pub(super) fn find(file: &File, bytes: u64) -> Result<Option<Installer>, DetectE
         Err(error) => return Err(unusable(format!("it is an ISO 9660 disc, and {error}"))),
     };
     let disc = Disc { file, bytes, tree };
-    match disc.treeinfo()? {
-        Some(info) => disc.told(&info),
-        None => disc.labelled(),
-    }
-    .map(Some)
+    let found = match (disc.text(TREEINFO)?, disc.text(DISK_INFO)?) {
+        (Some(text), _) => disc.told(&TreeInfo::read(&text)),
+        (None, Some(info)) => disc.ubuntu(&info),
+        (None, None) => disc.labelled(),
+    };
+    found.map(Some)
 }
 
 struct Disc<'a> {
@@ -62,17 +68,42 @@ struct Disc<'a> {
 }
 
 impl Disc<'_> {
-    fn treeinfo(&self) -> Result<Option<TreeInfo>, DetectError> {
-        let Some(place) = self.tree.get(TREEINFO) else {
+    /// The text of a file that says what the disc is.
+    fn text(&self, path: &str) -> Result<Option<String>, DetectError> {
+        let Some(place) = self.tree.get(path) else {
             return Ok(None);
         };
         if place.bytes > LONGEST_TREEINFO {
-            return Err(unusable("its .treeinfo is larger than one is (256 KiB)"));
+            return Err(unusable(format!("its {path} is larger than one is (256 KiB)")));
         }
         let mut text = vec![0; usize::try_from(place.bytes).unwrap_or_default()];
         self.file.fill_at(&mut text, place.offset)?;
-        let text = String::from_utf8(text).map_err(|_| unusable("its .treeinfo is no text"))?;
-        Ok(Some(TreeInfo::read(&text)))
+        let text = String::from_utf8(text).map_err(|_| unusable(format!("its {path} is no text")))?;
+        Ok(Some(text))
+    }
+
+    /// By what `.disk/info` says. Such a disc carries MD5 only, which proves nothing.
+    fn ubuntu(&self, info: &str) -> Result<Installer, DetectError> {
+        let words: Vec<&str> = info.split_ascii_whitespace().collect();
+        let shown = shown(info.trim());
+        let [name @ "Ubuntu-Server", version, ..] = words.as_slice() else {
+            return Err(unusable(format!("its .disk/info names {shown:?}. {UNKNOWN}")));
+        };
+        let release = version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+        if !words.contains(&"amd64") || !matches!(release.as_str(), "22.04" | "24.04") {
+            return Err(unusable(format!(
+                "its .disk/info names {shown:?}; of {name} there are answers for 22.04 and 24.04, amd64"
+            )));
+        }
+        Ok(Installer {
+            system: InstallerSystem::Ubuntu,
+            release,
+            kernel: self.part(UBUNTU_KERNEL)?,
+            initrd: self.part(UBUNTU_INITRD)?,
+            disc: Some(InstallerDisc {
+                repositories: Vec::new(),
+            }),
+        })
     }
 
     /// By what `.treeinfo` says.

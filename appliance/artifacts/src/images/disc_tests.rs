@@ -139,6 +139,14 @@ fn every_member_is_known_and_a_disc_that_only_boots_by_its_volume_s_name() {
         let found = known(&whole("x", Some(&info), false));
         assert_eq!(found, (system, version.to_owned(), Some(system.mirror())));
     }
+    let info = "Ubuntu-Server 24.04.2 LTS \"Noble Numbat\" - Release amd64 (20250217)\n";
+    let files = [
+        (".disk/info", info.as_bytes()),
+        ("casper/vmlinuz", KERNEL),
+        ("casper/initrd", INITRD),
+    ];
+    let found = known(&disc("Ubuntu-Server 24.04.2 LTS amd64", &files));
+    assert_eq!(found, (InstallerSystem::Ubuntu, "24.04".to_owned(), Some("ubuntu")));
     for (label, system, version) in [
         (LABEL, InstallerSystem::Rocky, "9.4"),
         ("RHEL-9-4-0-BaseOS-x86_64", InstallerSystem::Rhel, "9.4"),
@@ -162,6 +170,17 @@ fn discs_that_are_no_installer_for_us_are_refused_in_words() {
             assert!(said.contains(word), "no {word:?} in {said}");
         }
     };
+    let ubuntu = |info: &str| disc("Ubuntu", &[(".disk/info", info.as_bytes()), ("casper/vmlinuz", KERNEL)]);
+    says(
+        &ubuntu("Ubuntu 24.04 LTS - Release amd64"),
+        &["Ubuntu 24.04", "Ubuntu-Server"],
+    );
+    says(&ubuntu("Ubuntu-Server 20.04 LTS - Release amd64"), &["22.04 and 24.04"]);
+    says(&ubuntu("Ubuntu-Server 24.04 LTS - Release arm64"), &["amd64"]);
+    says(
+        &ubuntu("Ubuntu-Server 24.04 LTS - Release amd64"),
+        &["it has no casper/initrd"],
+    );
     let looked_for = &[".treeinfo", "images/pxeboot/vmlinuz", "cloud or disk image"];
     says(&disc("SomeLive", &[("casper/vmlinuz", KERNEL)]), looked_for);
     says(&whole("Gentoo", None, false), looked_for);

@@ -21,6 +21,7 @@ pub const fn boot_names(system: InstallerSystem) -> [&'static str; 2] {
         | InstallerSystem::Alma
         | InstallerSystem::CentosStream
         | InstallerSystem::Fedora => ["vmlinuz", "initrd.img"],
+        InstallerSystem::Ubuntu => ["vmlinuz", "initrd"],
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::error::{For, Result};
 use crate::finish::{Finish, ask};
 use crate::input::{Install, Url};
-use crate::quote::base64;
+use crate::quote::{base64, shell};
 use crate::{AnswerFile, Rendered, boot, check, disks, document};
 
 const AT: For = For("autoinstall");
@@ -39,6 +39,26 @@ pub struct Ubuntu {
     pub mirror: Option<Url>,
     /// The archive of security updates; `mirror` when `None`.
     pub security: Option<Url>,
+    /// Folder below which the installer asks for the name of each step that it begins ([`UBUNTU_STEPS`]) and of what went wrong
+    /// (`failed-disks`, `failed`); ends with `/` and holds a token.
+    pub steps: Option<Url>,
+}
+
+/// The steps that an installer tells of, in order: it has its answers and begins, the system is on the disk and is set up.
+pub const UBUNTU_STEPS: [&str; 2] = ["started", "base"];
+
+/// Asks for the name of a step. curl(1) reads the URL from its input: an argument would show its token to every process.
+fn teller(steps: &Url) -> String {
+    let options = r#"url = "%s%s"\nsilent\nmax-time = 20\nretry = 3\noutput = "/dev/null"\n"#;
+    format!(
+        "printf '{options}' {} \"$1\" | curl --config - || true\n",
+        shell(steps.as_str())
+    )
+}
+
+/// The command that tells of a step, or of a failure.
+fn tells(step: &str) -> String {
+    format!("sh /run/rackbar/tell {step}")
 }
 
 /// Renders user-data and meta-data.
@@ -48,14 +68,18 @@ pub(crate) fn render(install: &Install, system: &Ubuntu) -> Result<Rendered> {
         return AT.cannot("packages", "groups of packages");
     }
     let private = |path: &str, content: &str| json!({"path": path, "permissions": "0600", "encoding": "b64", "content": base64(content)});
-    let user_data = json!({
-        "autoinstall": autoinstall(install, system)?,
-        // Of the installer's own system, in memory: not in its commands, which end up in its log.
-        "write_files": [
-            private("/run/rackbar/finish", finish(install, &bases)?.text()),
-            private("/run/rackbar/done", &ask(&install.done)),
-        ],
-    });
+    // Of the installer's own system, in memory: not in its commands, which end up in its log.
+    let mut files = vec![
+        private("/run/rackbar/finish", finish(install, &bases)?.text()),
+        private("/run/rackbar/done", &ask(&install.done)),
+    ];
+    files.extend(
+        system
+            .steps
+            .as_ref()
+            .map(|steps| private("/run/rackbar/tell", &teller(steps))),
+    );
+    let user_data = json!({"autoinstall": autoinstall(install, system)?, "write_files": files});
     let mut arguments = vec![
         "ip=dhcp".to_owned(),
         boot::bootif(install),
@@ -88,7 +112,7 @@ fn autoinstall(install: &Install, system: &Ubuntu) -> Result<Value> {
     packages.extend(install.packages.iter().map(String::as_str));
     let mut all = json!({
         "version": 1,
-        "early-commands": [early(install)],
+        "early-commands": [early(install, system)],
         "refresh-installer": {"update": false},
         "locale": install.locale,
         "keyboard": {"layout": install.keyboard},
@@ -103,9 +127,12 @@ fn autoinstall(install: &Install, system: &Ubuntu) -> Result<Value> {
             "manage_etc_hosts": false, "ssh_deletekeys": setup.ssh_host_key.0.is_empty()},
         "ssh": {"install-server": true, "allow-pw": passwords},
         "packages": packages,
-        "late-commands": late(install),
+        "late-commands": late(install, system),
         "shutdown": "reboot",
     });
+    if system.steps.is_some() {
+        all["error-commands"] = json!([tells("failed")]);
+    }
     if let Some(proxy) = check::proxy(AT, install)? {
         all["proxy"] = proxy.as_str().into();
     }
@@ -113,8 +140,14 @@ fn autoinstall(install: &Install, system: &Ubuntu) -> Result<Value> {
 }
 
 /// Finds the disks and puts their paths where the configuration has names of ours.
-fn early(install: &Install) -> String {
-    let mut script = disks::find(&install.target);
+fn early(install: &Install, system: &Ubuntu) -> String {
+    let mut script = String::new();
+    if system.steps.is_some() {
+        let [started, _] = UBUNTU_STEPS;
+        let failed = tells("failed-disks");
+        script = format!("{};\ntrap 'test \"$?\" = 0 || {failed}' EXIT;\n", tells(started));
+    }
+    script.push_str(&disks::find(&install.target));
     for (index, _) in install.target.disks().iter().enumerate() {
         let name = storage::placeholder(index);
         script.push_str(&format!(
@@ -137,8 +170,9 @@ fn apt(system: &Ubuntu) -> Value {
     apt
 }
 
-fn late(install: &Install) -> Vec<String> {
-    let mut commands = Vec::new();
+fn late(install: &Install, system: &Ubuntu) -> Vec<String> {
+    let [_, base] = UBUNTU_STEPS;
+    let mut commands: Vec<String> = system.steps.iter().map(|_| tells(base)).collect();
     if !install.setup.networks.is_empty() {
         // The installer's own network is not the system's.
         commands

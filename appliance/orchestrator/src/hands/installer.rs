@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rackbar_artifacts::images::boot_names;
 use rackbar_boot::{BootSpec, SpecFile};
-use rackbar_installers::{Debian, DebianRelease, Install, RedHat, RedHatKind, System, Url, render};
+use rackbar_installers::{
+    Debian, DebianRelease, Install, RedHat, RedHatKind, System, Ubuntu, UbuntuRelease, Url, render,
+};
 use rackbar_model::{
     Digest, FirmwareMode, ImageEntry, Installer, InstallerSystem, MacAddr, Node, NodeId, OsFile, OsSetup, RootTarget,
 };
@@ -337,15 +339,22 @@ impl Source {
 
 /// Boot files, arguments and answers of one machine.
 fn material(entry: &ImageEntry, installer: &Installer, mut install: Install, from: Source) -> Result<Material, Done> {
-    let system = match red_hat(installer.system) {
-        None => System::Debian(debian(installer, &mut install, from)?),
-        Some(kind) => System::RedHat(anaconda(entry, installer, kind, &install, &from)?),
+    let system = match installer.system {
+        InstallerSystem::Debian => System::Debian(debian(installer, &mut install, &from)?),
+        InstallerSystem::Ubuntu => System::Ubuntu(ubuntu(entry, installer, &mut install, &from)?),
+        InstallerSystem::Rhel => System::RedHat(anaconda(entry, installer, RedHatKind::Rhel, &install, &from)?),
+        InstallerSystem::Rocky => System::RedHat(anaconda(entry, installer, RedHatKind::Rocky, &install, &from)?),
+        InstallerSystem::Alma => System::RedHat(anaconda(entry, installer, RedHatKind::Alma, &install, &from)?),
+        InstallerSystem::CentosStream => {
+            System::RedHat(anaconda(entry, installer, RedHatKind::CentosStream, &install, &from)?)
+        }
+        InstallerSystem::Fedora => System::RedHat(anaconda(entry, installer, RedHatKind::Fedora, &install, &from)?),
     };
     let wrong = |error: &dyn std::fmt::Display| {
         let reason = format!("the answers for {} cannot be made: {error}", entry.name);
         Done::failed(reason, "mend the role in the site file", false)
     };
-    let mut rendered = render(&install, &system).map_err(|error| wrong(&error))?;
+    let rendered = render(&install, &system).map_err(|error| wrong(&error))?;
     let [kernel, initrd] = boot_names(installer.system);
     let find = |path: &str| {
         let part = match path.rsplit('/').next() {
@@ -356,39 +365,54 @@ fn material(entry: &ImageEntry, installer: &Installer, mut install: Install, fro
         SpecFile::new(part.0, part.1.bytes, part.1.sha256).ok()
     };
     let spec: Option<BootSpec> = rendered.boot.spec(find);
-    match (spec, rendered.files.pop()) {
+    // The first file holds what is secret; those behind it say whose it is.
+    let mut files = rendered
+        .files
+        .into_iter()
+        .map(|file| (file.name, file.content.into_bytes().into()));
+    match (spec, files.next()) {
         (Some(spec), Some(answers)) => Ok(Material {
             spec,
-            answers: (answers.name, answers.content.into_bytes().into()),
+            answers,
+            beside: files.collect(),
             course: Course::of(installer),
         }),
         _ => Err(wrong(&"its archive has not what is booted")),
     }
 }
 
-/// The member of the Red Hat family, whose answers are a kickstart file.
-const fn red_hat(system: InstallerSystem) -> Option<RedHatKind> {
-    Some(match system {
-        InstallerSystem::Debian => return None,
-        InstallerSystem::Rhel => RedHatKind::Rhel,
-        InstallerSystem::Rocky => RedHatKind::Rocky,
-        InstallerSystem::Alma => RedHatKind::Alma,
-        InstallerSystem::CentosStream => RedHatKind::CentosStream,
-        InstallerSystem::Fedora => RedHatKind::Fedora,
-    })
-}
-
-fn debian(installer: &Installer, install: &mut Install, from: Source) -> Result<Debian, Done> {
+fn debian(installer: &Installer, install: &mut Install, from: &Source) -> Result<Debian, Done> {
     let release = match installer.release.as_str() {
         "trixie" => DebianRelease::Trixie,
         _ => DebianRelease::Bookworm,
     };
     let steps = Some(install.answers.clone());
-    let (mirror, security) = archive(&mut install.setup, from)?;
+    let mirror = archive(&mut install.setup, installer.system, from)?;
+    let security = from.mirror(SECURITY).ok().map(|security| url(&security)).transpose()?;
     Ok(Debian {
         release,
         mirror,
         security,
+        steps,
+    })
+}
+
+/// What subiquity fetches: its whole disc, whose name casper wants to end so, and packages from our mirror.
+fn ubuntu(entry: &ImageEntry, installer: &Installer, install: &mut Install, from: &Source) -> Result<Ubuntu, Done> {
+    let release = match installer.suite() {
+        "jammy" => UbuntuRelease::Jammy,
+        _ => UbuntuRelease::Noble,
+    };
+    let iso = url(&format!(
+        "http://{}/boot/v1/files/{}/ubuntu.iso",
+        from.host, entry.sha256
+    ))?;
+    let steps = Some(install.answers.clone());
+    Ok(Ubuntu {
+        release,
+        iso,
+        mirror: Some(archive(&mut install.setup, installer.system, from)?),
+        security: None,
         steps,
     })
 }
@@ -424,11 +448,10 @@ fn anaconda(
     })
 }
 
-/// The archive, and that of security updates where there is one: mirrors of our own proxy. The plan saw to it that the
-/// machine uses that.
-fn archive(setup: &mut OsSetup, from: Source) -> Result<(Url, Option<Url>), Done> {
-    let mirror = url(&from.mirror(InstallerSystem::Debian.mirror())?)?;
-    let (own, _) = from.mirrors;
+/// The archive of apt's: a mirror of our own proxy. The plan saw to it that the machine uses that.
+fn archive(setup: &mut OsSetup, system: InstallerSystem, from: &Source) -> Result<Url, Done> {
+    let mirror = url(&from.mirror(system.mirror())?)?;
+    let (own, _) = &from.mirrors;
     let proxy = format!("http://{own}");
     // The installed system uses the proxy for all else, and the mirrors as they are: the proxy leads nobody to itself.
     setup.proxy = None;
@@ -442,6 +465,5 @@ fn archive(setup: &mut OsSetup, from: Source) -> Result<(Url, Option<Url>), Done
         mode: 0o644,
     };
     setup.files.insert(0, file);
-    let security = from.mirror(SECURITY).ok().map(|security| url(&security));
-    Ok((mirror, security.transpose()?))
+    Ok(mirror)
 }

@@ -11,14 +11,14 @@ use std::time::Duration;
 use rackbar_artifacts::Artifacts;
 use rackbar_artifacts::images::{ImageMeta, Images};
 use rackbar_messages::{Ask, FromAgent, JobId, ToAgent};
-use rackbar_model::{CheckResult, CheckStatus, EventKind, FirmwareMode, NodeId, Timestamp};
+use rackbar_model::{CheckResult, CheckStatus, EventKind, FirmwareMode, Lease, LeaseState, NodeId, Timestamp};
 use rackbar_orchestrator::executor::{Executor, Parts, PlanRequest, SETTINGS_LOOK};
 use rackbar_orchestrator::hands::{Appliance, Done, Hands, Learned, Reach, Task, Working};
 use rackbar_orchestrator::{Rack, Settings};
 use rackbar_plan::engine::Bounds;
 use rackbar_plan::{ActionKind, RunId};
-use rackbar_services::Common;
 use rackbar_services::http::{self, HttpConfig, HttpHandle, HttpLimits};
+use rackbar_services::{Common, LeaseLog as _};
 use rackbar_store::Store;
 use rackbar_trust::SigningKey;
 use rackbar_verify::NodeReport;
@@ -262,3 +262,40 @@ pub fn is_local_disk(script: &str) -> bool {
 
 /// Longer than any of these tests takes.
 pub const LONG: [Duration; 2] = [Duration::from_secs(600); 2];
+
+/// A disc with a volume's name and files, as xorriso makes it.
+pub fn disc(label: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    for (path, content) in files {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    let out = folder.path().join("disc.iso");
+    let mut xorriso = Command::new("xorriso");
+    xorriso.args(["-as", "mkisofs", "-quiet", "-R", "-V", label, "-o"]);
+    assert!(xorriso.arg(&out).arg(&root).status().unwrap().success());
+    std::fs::read(out).unwrap()
+}
+
+/// The files that a script has the machine boot.
+pub fn booted(script: &str) -> Vec<(u16, Vec<u8>)> {
+    let files = script.lines().filter(|line| line.contains("/boot/v1/files/"));
+    let urls = files.filter_map(|line| line.split(' ').find(|word| word.starts_with("http://")));
+    urls.map(|url| fetch("127.0.0.1", url)).collect()
+}
+
+/// The machine's own address.
+pub fn leased(stage: &Stage) {
+    let own = Lease {
+        address: [127, 0, 0, 1].into(),
+        network: "rack".into(),
+        mac: mac(1),
+        client_id: Vec::new(),
+        hostname: None,
+        state: LeaseState::Bound,
+        expires: Timestamp(u64::MAX / 2),
+    };
+    stage.rack.commit(&[own]).unwrap();
+}

@@ -43,7 +43,7 @@ pub fn settings() -> Settings {
     };
     Settings {
         networks: vec![network("rack", Role::Rack, 0), network("bmc", Role::Bmc, 1)],
-        mirrors: vec!["debian".into(), "rocky".into()],
+        mirrors: vec!["debian".into(), "rocky".into(), "ubuntu".into()],
         ..Settings::default()
     }
 }

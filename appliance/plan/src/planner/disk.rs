@@ -7,7 +7,7 @@ use crate::site::Root;
 const GIB: u64 = 1 << 30;
 
 /// Least size of a disk that an installer is given: a plain system with its packages, and room for a role's. Of the Red Hat
-/// family what its answers ask for: 8 GiB for `/`, and what is booted from.
+/// family what its answers ask for: 8 GiB for `/`, and what is booted from. Ubuntu's whole live system is copied to it.
 const fn installed(system: InstallerSystem) -> u64 {
     match system {
         InstallerSystem::Debian => 4 * GIB,
@@ -15,7 +15,8 @@ const fn installed(system: InstallerSystem) -> u64 {
         | InstallerSystem::Rocky
         | InstallerSystem::Alma
         | InstallerSystem::CentosStream
-        | InstallerSystem::Fedora => 10 * GIB,
+        | InstallerSystem::Fedora
+        | InstallerSystem::Ubuntu => 10 * GIB,
     }
 }
 

@@ -31,7 +31,8 @@ pub enum Command {
         Raw, qcow2, or raw in zstd, xz or gzip; told from the content. Debian's installer: its netboot.tar.gz, unpacked \
         with gunzip.\n\
         rackbar os add netboot.tar --name debian-12-installer\n\
-        The Red Hat family's installers: the vendor's ISO, a DVD with its packages or one that only boots.\n\
+        The Red Hat family's installers and Ubuntu Server's: the vendor's ISO, a DVD with its packages or one that only \
+        boots.\n\
         rackbar os add Rocky-9.4-x86_64-dvd.iso --name rocky-9\n\n\
         The file's SHA-256 is taken before it is sent \
         and compared there; a file that came wrong is refused."

@@ -81,8 +81,8 @@ impl Archives {
 /// The index of what an installer fetches from, by the proxy's names for it: any one of them.
 fn indexes(installer: &Installer, mirror: &str) -> Vec<String> {
     match installer.system {
-        InstallerSystem::Debian => ["InRelease", "Release"]
-            .map(|file| format!("mirror:{mirror}/dists/{}/{file}", installer.release))
+        InstallerSystem::Debian | InstallerSystem::Ubuntu => ["InRelease", "Release"]
+            .map(|file| format!("mirror:{mirror}/dists/{}/{file}", installer.suite()))
             .into(),
         _ => vec![format!("mirror:{mirror}/{}/repodata/repomd.xml", installer.tree())],
     }
