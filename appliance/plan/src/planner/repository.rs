@@ -32,7 +32,7 @@ fn may_have_zypper(image: &ImageEntry) -> bool {
             | InstallerSystem::CentosStream
             | InstallerSystem::Fedora,
         ) => false,
-        Some(InstallerSystem::Debian) | None => true,
+        Some(InstallerSystem::Debian | InstallerSystem::Ubuntu) | None => true,
     }
 }
 
