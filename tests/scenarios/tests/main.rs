@@ -29,5 +29,6 @@ mod reproducible;
 mod seen;
 mod shipped;
 mod storage;
+mod storing;
 mod trunk;
 mod writing;
