@@ -212,7 +212,7 @@ async fn refused(stage: &Stage, run: RunId) -> Result<()> {
     for name in NAMES {
         let missing = || async {
             let events = events(stage, name).await.map_err(|error| error.to_string())?;
-            let found = notes(&events, "the archive did not give the installer")
+            let found = notes(&events, "its archive did not give the installer")
                 .first()
                 .map(|text| (*text).to_owned());
             found.ok_or_else(|| format!("{:?}", events.last()))
