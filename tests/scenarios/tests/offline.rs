@@ -49,6 +49,8 @@ content = "deb [trusted=yes] UPSTREAM stable main\n"
 name = "seen"
 script = """
 #!/bin/sh
+set -e
+rm -f /etc/apt/sources.list.d/*
 dpkg-query -W rackbar-probe
 """
 expect_output = "rackbar-probe"
