@@ -8,6 +8,7 @@ use rackbar_scenarios::cli::Cli;
 use rackbar_scenarios::{Stage, eventually, rack_file};
 use rackbar_vrack::host::Ipv4;
 use rackbar_vrack::rack::neighbour;
+use rackbar_vrack::seat::{MachinePower as _, PowerAction, PowerState};
 use rackbar_vrack::site::Archive;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -111,7 +112,7 @@ async fn a_power_cut_while_the_proxy_stores_leaves_only_what_is_whole() -> Resul
             ensure!(whole(proxy, known).await? == *object, "object {known} is another");
         }
     }
-    // What was stored long enough ago is on the disk, whoever has gone.
+    // What an appliance has that is switched off in order, it has without its origin too.
     let listed = || async {
         let listed = cli
             .run(&["cache", "list"], SOON)
@@ -121,7 +122,9 @@ async fn a_power_cut_while_the_proxy_stores_leaves_only_what_is_whole() -> Resul
         if all { Ok(()) } else { Err(listed) }
     };
     eventually("all objects are stored", SOON, listed).await?;
-    stage.appliance.machine.cut_power().await?;
+    stage.appliance.machine.act(PowerAction::GracefulShutdown).await?;
+    let off = tokio::time::timeout(SOON, stage.appliance.machine.wait(PowerState::Off)).await;
+    off.context("the appliance is not off a minute after its button was pressed")?;
     drop(gate);
     stage.start_appliance().await?;
     for (number, object) in objects.iter().enumerate() {
