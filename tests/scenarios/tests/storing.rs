@@ -112,7 +112,19 @@ async fn a_power_cut_while_the_proxy_stores_leaves_only_what_is_whole() -> Resul
             ensure!(whole(proxy, known).await? == *object, "object {known} is another");
         }
     }
-    // What an appliance has that is switched off in order, it has without its origin too.
+    kept_without_its_origin(&stage, &cli, proxy, &objects, gate).await?;
+    stage.end().await;
+    Ok(())
+}
+
+/// What an appliance has that is switched off in order, it has without its origin too.
+async fn kept_without_its_origin(
+    stage: &Stage,
+    cli: &Cli,
+    proxy: SocketAddr,
+    objects: &[Vec<u8>],
+    gate: Archive,
+) -> Result<()> {
     let listed = || async {
         let listed = cli
             .run(&["cache", "list"], SOON)
@@ -131,6 +143,5 @@ async fn a_power_cut_while_the_proxy_stores_leaves_only_what_is_whole() -> Resul
         let kept = whole(proxy, number).await.context("from the store alone")?;
         ensure!(kept == *object, "object {number} is another");
     }
-    stage.end().await;
     Ok(())
 }
