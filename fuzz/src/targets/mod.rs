@@ -23,6 +23,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("tftp-packet", netboot::tftp_packet),
     ("tftp-server", netboot::tftp_server),
     ("http-request", netboot::http_request),
+    ("boot-frame", netboot::boot_frame),
     ("boot-manifest", netboot::manifest),
     ("boot-image", netboot::image),
     ("messages", netboot::messages),

@@ -173,3 +173,24 @@ pub(super) fn site_script(data: &[u8]) {
     let rendered = script.render(&spec, "http://10.0.0.1", MacAddr([2, 0, 0, 0, 0, 1]));
     assert!(rendered.starts_with("#!ipxe\n"), "iPXE would not take it");
 }
+
+/// A frame as captures see it. What a TCP segment carries is never kept, whatever its headers say of their lengths.
+pub(super) fn boot_frame(data: &[u8]) {
+    use rackbar_capture::frame::{Machine, SNAP, kept};
+    let kept = kept(data);
+    assert!(kept <= data.len().min(SNAP));
+    if data.get(12..15) == Some(&[8, 0, 0x45][..]) && data.get(23) == Some(&6) {
+        assert!(kept <= 14 + 20 + 60, "beyond the longest header");
+    }
+    let machine = Machine {
+        macs: vec![MacAddr([2, 0, 0, 0, 0, 1])],
+        addresses: vec![[10, 0, 0, 9].into()],
+    };
+    machine.concerned(data);
+    let filter = rackbar_capture::Filter {
+        tcp: vec![80],
+        names: true,
+        rest: rackbar_capture::Rest::Of(machine.macs),
+    };
+    filter.takes(data);
+}

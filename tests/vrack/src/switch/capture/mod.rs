@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::locked;
+/// Seen from the switch.
+pub(super) use rackbar_capture::Direction;
 use record::{Item, Record, Writer};
 
 /// Packets waiting for the disk; beyond it the capture misses some, the network does not.
@@ -29,13 +31,6 @@ pub enum Tags {
 
 fn create(path: &Path) -> io::Result<BufWriter<File>> {
     Ok(BufWriter::with_capacity(256 << 10, File::create(path)?))
-}
-
-/// Seen from the switch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Direction {
-    In,
-    Out,
 }
 
 /// A capture file being written. Clones share it; it is closed when the last clone and the last tap are gone.
