@@ -10,6 +10,7 @@ mod api;
 mod auth;
 mod boot;
 mod cache;
+mod captures;
 pub mod client;
 mod hardware;
 pub mod operations;

@@ -18,6 +18,7 @@ pub use crate::accounts::{
     AccountEntry, AccountList, AccountOrder, AccountRole, AccountSwitch, AccountsChanged, NewAccount,
 };
 pub use crate::cache::{CacheDone, CacheEntry, CacheOrder, CacheState};
+pub use crate::captures::{CaptureOrder, RecentCapture};
 pub use crate::hardware::{
     BootRequest, BootSource, BootState, Condition, HardwareLog, HardwareLogLine, MediaDrive, MediaList, SensorList,
     SensorReading, check_url,
@@ -568,6 +569,14 @@ pub trait Operations: Send + Sync + 'static {
     /// What somebody elsewhere needs to understand what happened here, as one file without secrets.
     fn support_bundle(&self) -> Answer<'_, Vec<u8>> {
         none("support bundle")
+    }
+    /// The newest boot packets, as a pcapng file.
+    fn recent_capture(&self, _query: RecentCapture) -> Answer<'_, Vec<u8>> {
+        none("captures")
+    }
+    /// Packets from now on, as a pcapng file that grows while it is read.
+    fn capture(&self, _order: CaptureOrder) -> Answer<'_, Body> {
+        none("captures")
     }
     /// How busy the servers of boot files are, and who waits.
     fn boot_control(&self) -> Answer<'_, BootControl> {

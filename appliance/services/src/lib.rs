@@ -6,6 +6,7 @@
 
 mod bind;
 mod busy;
+pub mod capture;
 mod clients;
 pub mod dhcp;
 pub mod dns;
@@ -43,6 +44,8 @@ pub struct Common {
     pub clients: Arc<ClientTable>,
     /// Who waits for boot files.
     pub busy: Arc<Busy>,
+    /// The newest boot packets.
+    pub captures: Arc<capture::Captures>,
 }
 
 impl Common {
@@ -53,6 +56,7 @@ impl Common {
             metrics: Arc::default(),
             clients: Arc::default(),
             busy: Arc::default(),
+            captures: Arc::default(),
         }
     }
 }

@@ -81,7 +81,7 @@ impl FrameSocket {
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), Some(Protocol::from(0)))?;
         socket.attach_filter(filter)?;
         socket.set_recv_buffer_size(1 << 20)?;
-        socket.bind(&address(link.index, ethertype)?)?;
+        socket.bind(&packet_address(link.index, ethertype)?)?;
         Ok(Self { socket })
     }
 
@@ -110,7 +110,7 @@ impl AsFd for FrameSocket {
 }
 
 /// packet(7): the address of an interface and an Ethernet type.
-fn address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
+pub(crate) fn packet_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
     let wanted = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: ethertype.to_be(),
@@ -130,6 +130,30 @@ fn address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
         })
     }?;
     Ok(address)
+}
+
+/// Has the interface take frames to a group, which its NIC filters out unless somebody asks for them (packet(7)).
+pub(crate) fn join_group(socket: i32, index: u32, [a, b, c, d, e, f]: [u8; 6]) -> io::Result<()> {
+    let group = libc::packet_mreq {
+        mr_ifindex: i32::try_from(index).map_err(io::Error::other)?,
+        mr_type: libc::PACKET_MR_MULTICAST as u16,
+        mr_alen: 6,
+        mr_address: [a, b, c, d, e, f, 0, 0],
+    };
+    // SAFETY: the pointer and length are those of a live value of the type this option takes.
+    let result = unsafe {
+        libc::setsockopt(
+            socket,
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const group).cast(),
+            size_of::<libc::packet_mreq>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Classic BPF for the three things we listen to. Offsets count from the Ethernet header.

@@ -116,6 +116,7 @@ metrics! {
     ntp_dropped: Counter "rackbar_ntp_dropped_total" "NTP packets dropped: no requests, or beyond a client's limit.";
     syslog_received: Counter "rackbar_syslog_messages_total" "Syslog messages that came.";
     syslog_dropped: Counter "rackbar_syslog_dropped_total" "Syslog messages dropped: from strangers, beyond a sender's limit, or refused by the disk.";
+    captured: Counter "rackbar_captured_packets_total" "Boot packets that were kept for captures.";
     ra_solicitations: Counter "rackbar_ra_solicitations_total" "IPv6 router solicitations seen on served networks.";
     ra_sent: Counter "rackbar_ra_advertisements_total" "IPv6 router advertisements sent.";
 }

@@ -15,7 +15,7 @@ use rackbar_model::{MacAddr, ServiceStatus, Severity};
 use crate::Common;
 use crate::bind::StartError;
 use crate::frame;
-use crate::link::{FrameSocket, Link, filter};
+use crate::link::{FrameSocket, Link, filter, join_group};
 use crate::poll::{Poller, WAKE};
 use crate::running::{Running, StatusCell, StopFlag, lock};
 
@@ -82,7 +82,8 @@ fn open(config: &RaConfig) -> Result<Vec<Port>, StartError> {
             let link = Link::find(SERVICE, name)?;
             let socket = FrameSocket::open(&link, libc::ETH_P_IPV6 as u16, &filter::SOLICITATIONS);
             let socket = socket.and_then(|socket| {
-                join_all_routers(&socket, &link)?;
+                // Solicitations go to the all-routers group.
+                join_group(socket.raw(), link.index, [0x33, 0x33, 0, 0, 0, 2])?;
                 Ok(socket)
             });
             let socket = socket.map_err(|source| StartError::Interface {
@@ -99,31 +100,6 @@ fn open(config: &RaConfig) -> Result<Vec<Port>, StartError> {
             })
         })
         .collect()
-}
-
-/// Solicitations go to the all-routers group, which the NIC filters out unless somebody asks for it (packet(7)).
-fn join_all_routers(socket: &FrameSocket, link: &Link) -> std::io::Result<()> {
-    let group = libc::packet_mreq {
-        mr_ifindex: i32::try_from(link.index).map_err(std::io::Error::other)?,
-        mr_type: libc::PACKET_MR_MULTICAST as u16,
-        mr_alen: 6,
-        mr_address: [0x33, 0x33, 0, 0, 0, 2, 0, 0],
-    };
-    // SAFETY: the pointer and length are those of a live value of the type this option takes.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.raw(),
-            libc::SOL_PACKET,
-            libc::PACKET_ADD_MEMBERSHIP,
-            (&raw const group).cast(),
-            size_of::<libc::packet_mreq>() as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(std::io::Error::last_os_error())
-    }
 }
 
 impl RaHandle {

@@ -3,6 +3,7 @@
 mod accounts;
 mod appliance;
 mod cache;
+mod captures;
 mod changes;
 mod console;
 mod events;
@@ -158,6 +159,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(services::leases))
         .routes(routes!(services::services))
         .routes(routes!(services::boot))
+        .routes(routes!(captures::recent))
+        .routes(routes!(captures::begin))
         .routes(routes!(logs::list))
         .routes(routes!(logs::stream))
         .routes(routes!(events::list))

@@ -6,6 +6,7 @@
 mod accounts;
 mod burn_in;
 mod cache;
+mod capture;
 mod connect;
 mod console;
 mod events;
@@ -155,6 +156,8 @@ pub enum Command {
     /// See how the appliance's services are doing
     #[command(subcommand)]
     Service(services::ServiceCommand),
+    /// Capture packets on the rack's networks, or get what is kept of the last boots
+    Capture(capture::Options),
     /// See and search the logs that machines sent
     Log(log::Options),
     /// See what happened, and what happens
@@ -244,6 +247,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Webhook(command) => webhooks::run(&client, command, global.json).await,
         Command::Lease(command) => services::leases(&client, command, global.json).await,
         Command::Service(command) => services::services(&client, command, global.json).await,
+        Command::Capture(options) => capture::run(&client, options).await,
         Command::Log(options) => log::run(&client, options, global.json).await,
         Command::Events(options) => events::run(&client, options, global.json).await,
         Command::Login(_) | Command::Unlock(_) => Ok(()),

@@ -202,7 +202,7 @@ fn tell(sizes: &ExportSizes, images: bool, cache: bool) {
 }
 
 /// Makes a file that must be new, readable by its owner alone.
-fn new_file(path: &Path) -> Result<fs::File> {
+pub(super) fn new_file(path: &Path) -> Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     let made = options.write(true).create_new(true).mode(0o600).open(path);
     made.with_context(|| format!("making {}", path.display()))

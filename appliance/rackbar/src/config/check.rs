@@ -109,6 +109,7 @@ impl Checker<'_> {
             names: self.names(&raw.dns),
             time: self.time(&raw.ntp),
             log: self.log(&raw.syslog),
+            capture: self.capture(&raw.capture),
             proxy: self.proxy(&raw.proxy),
             packs: self.packs(&raw.packs),
             signed_profiles_only: raw.profiles.signed_only,

@@ -3,6 +3,7 @@
 //! [`check`](fn@check) is pure: text in, a whole [`Config`] or every mistake it could find out, each with line, field and what to
 //! write instead. Files it names come through a door. Nothing half-right is ever put in force.
 
+mod capture;
 mod check;
 mod files;
 mod kernel;
@@ -28,6 +29,7 @@ use rackbar_model::{BootWay, Digest, MacAddr};
 use rackbar_webhooks::Hook;
 use serde::Deserialize;
 
+pub(crate) use capture::Capture;
 pub(crate) use check::{check, no_files};
 pub(crate) use files::{BootFile, Files, MAX_BOOT_FILE, OUR_PROGRAMS, Place};
 pub(crate) use kernel::from_kernel_arguments;
@@ -48,6 +50,7 @@ pub(crate) struct Config {
     pub(crate) names: Names,
     pub(crate) time: Time,
     pub(crate) log: Log,
+    pub(crate) capture: Capture,
     pub(crate) proxy: Proxy,
     /// Keys whose data packs and signed hardware profiles are taken besides our own.
     pub(crate) packs: Vec<rackbar_packs::Key>,

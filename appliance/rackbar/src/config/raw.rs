@@ -30,6 +30,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) syslog: RawSyslog,
     #[serde(default)]
+    pub(super) capture: super::capture::RawCapture,
+    #[serde(default)]
     pub(super) proxy: super::proxy::RawProxy,
     #[serde(default)]
     pub(super) packs: super::packs::RawPacks,

@@ -4,6 +4,8 @@
 
 mod accounts;
 mod answers;
+mod captures;
+mod consoles;
 mod hardware;
 mod places;
 
@@ -15,11 +17,11 @@ use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
     AccountList, AccountOrder, AccountsChanged, Answer, Body, BootControl, BootRequest, BootState, CacheEntry,
-    CacheOrder, CacheState, CatalogueEntry, EnrolmentEntry, ExpectedMachine, ExportEntry, ExportParts, ExportSizes,
-    HardwareLog, HardwareProfile, ImagePin, ImageRefresh, ImageStanding, LogPage, LogQuery, MediaList, NewImage,
-    NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, ProfileSignature,
-    PutProgram, Refused, RegistrationState, RepositoryCheck, RepositoryEntry, RuleMatch, SecretsLock, SensorList,
-    SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
+    CacheOrder, CacheState, CaptureOrder, CatalogueEntry, EnrolmentEntry, ExpectedMachine, ExportEntry, ExportParts,
+    ExportSizes, HardwareLog, HardwareProfile, ImagePin, ImageRefresh, ImageStanding, LogPage, LogQuery, MediaList,
+    NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest,
+    ProfileSignature, PutProgram, RecentCapture, Refused, RegistrationState, RepositoryCheck, RepositoryEntry,
+    RuleMatch, SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, ProgramEntry, Upstream};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -38,7 +40,7 @@ use super::keep::Keep;
 use super::packs::Packs;
 use super::profiles::ProfileDoor;
 use super::refresh::Refreshes;
-use super::refusals::{of_bmc, of_commit, of_image, of_node, of_plan, of_program, of_verify};
+use super::refusals::{of_commit, of_image, of_node, of_plan, of_program, of_verify};
 use super::registrations::RegistryDoor;
 use super::repositories::Repositories;
 use super::support::Support;
@@ -515,14 +517,16 @@ impl Operations for Asked {
 
     fn support_bundle(&self) -> Answer<'_, Vec<u8>> {
         let (keep, logs, hooks) = (self.keep.clone(), self.logs.clone(), self.hooks.clone());
+        let kept = self.common.captures.clone();
         self.ask(move |executor, rack| {
-            let (keep, logs, hooks) = (&keep, logs.as_deref(), &hooks);
+            let (keep, logs, hooks, captures) = (&keep, logs.as_deref(), &hooks, &kept);
             let support = Support {
                 keep,
                 executor,
                 rack,
                 logs,
                 hooks,
+                captures,
             };
             support.bundle()
         })
@@ -530,6 +534,16 @@ impl Operations for Asked {
 
     fn import(&self, file: Body, passphrase: String, by: &str) -> Answer<'_, String> {
         carry::import(self.keep.clone(), file, passphrase, by.to_owned()).boxed()
+    }
+
+    fn recent_capture(&self, query: RecentCapture) -> Answer<'_, Vec<u8>> {
+        let kept = self.common.captures.clone();
+        self.ask(move |_, rack| captures::recent(&kept, rack, &query))
+    }
+
+    fn capture(&self, order: CaptureOrder) -> Answer<'_, Body> {
+        let kept = self.common.captures.clone();
+        self.ask(move |_, rack| captures::begin(&kept, rack, order))
     }
 
     fn boot_control(&self) -> Answer<'_, BootControl> {
@@ -560,49 +574,17 @@ impl Operations for Asked {
 
     fn console_record(&self, name: &str) -> Answer<'_, Vec<u8>> {
         let found = node(&self.rack, name);
-        async move {
-            let found = found?;
-            let record = self.consoles.record(&found.name).await;
-            match record {
-                Ok(record) => Ok(record),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Refused::NotFound(format!(
-                    "nothing of the console of {} was recorded: nobody looked on yet, and [bmc] record_consoles is off",
-                    found.name
-                ))),
-                Err(error) => Err(Refused::Internal(format!("the record cannot be read: {error}"))),
-            }
-        }
-        .boxed()
+        async move { consoles::record(&self.consoles, &*found?).await }.boxed()
     }
 
     fn console(&self, name: &str) -> Answer<'_, Body> {
         let found = node(&self.rack, name);
-        async move {
-            let opened = self.consoles.watch(found?.id).await;
-            let watcher = opened.map_err(of_bmc)?;
-            let pieces = futures_util::stream::unfold(watcher, |mut watcher| async move {
-                let piece = watcher.next().await?;
-                Some((Ok(piece.into()), watcher))
-            });
-            Ok(Box::pin(pieces) as Body)
-        }
-        .boxed()
+        async move { consoles::watch(&self.consoles, &*found?).await }.boxed()
     }
 
     fn type_in(&self, name: &str, keys: Vec<u8>) -> Answer<'_, ()> {
         let found = node(&self.rack, name);
-        async move {
-            let node = found?;
-            if self.consoles.type_in(node.id, keys).await {
-                return Ok(());
-            }
-            let words = format!(
-                "nobody looks on at the console of {}: open it first, then type",
-                node.name
-            );
-            Err(Refused::Conflict(words))
-        }
-        .boxed()
+        async move { consoles::type_in(&self.consoles, &*found?, keys).await }.boxed()
     }
 
     fn sensors(&self, name: &str) -> Answer<'_, SensorList> {

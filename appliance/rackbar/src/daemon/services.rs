@@ -12,6 +12,7 @@ use rackbar_dhcp::{InterfaceId, Mode, Range, ReservedFor, UnknownClients};
 use rackbar_model::{ClientArch, ServiceStatus, Severity, Timestamp};
 use rackbar_orchestrator::{self as orchestrator, Desk, DeskOptions, Rack, Settings};
 use rackbar_plan::OwnService;
+use rackbar_services::capture::{self, CaptureConfig, CaptureHandle, CaptureLink};
 use rackbar_services::dhcp::{self, DhcpConfig, DhcpHandle};
 use rackbar_services::http::{self, Documents, HttpConfig, HttpHandle, HttpLimits};
 use rackbar_services::ra::{self, RaConfig, RaHandle};
@@ -47,6 +48,8 @@ pub(super) struct Services {
     tftp: Option<TftpHandle>,
     http: Option<HttpHandle>,
     ra: Option<RaHandle>,
+    captures: Option<CaptureHandle>,
+    capture: CaptureConfig,
     wanted: (DhcpConfig, RaConfig),
     limits: (HttpLimits, TftpLimits),
     local: Local,
@@ -78,6 +81,8 @@ impl Services {
             tftp: None,
             http: None,
             ra: None,
+            captures: None,
+            capture: CaptureConfig::default(),
             wanted: (DhcpConfig::default(), RaConfig::default()),
         }
     }
@@ -112,6 +117,7 @@ impl Services {
         let dhcp = dhcp_config(config, placed, self.ports, site);
         self.wanted = (dhcp.clone(), ra_config(config, placed));
         let ra = self.wanted.1.clone();
+        self.capture = capture_config(config, placed, self.ports);
         self.limit(config);
         if let Some(handle) = &self.dhcp {
             let result = handle.reconfigure(dhcp);
@@ -182,6 +188,11 @@ impl Services {
         if self.ra.is_none() && !self.wanted.1.interfaces.is_empty() {
             self.ra = self.started("ra", ra::start(&self.wanted.1, common.clone()));
         }
+        match &self.captures {
+            // What could not be listened to may be there by now.
+            Some(handle) => handle.reconfigure(self.capture.clone()),
+            None => self.captures = self.started("captures", capture::start(self.capture.clone(), common.clone())),
+        }
         if self.dhcp.is_none() && !self.wanted.0.interfaces.is_empty() {
             let log = Arc::new(self.rack.clone());
             self.dhcp = self.started("dhcp", dhcp::start(self.wanted.0.clone(), log, common));
@@ -212,6 +223,7 @@ impl Services {
             self.tftp.as_ref().map(TftpHandle::status),
             self.ra.as_ref().map(RaHandle::status),
             self.dhcp.as_ref().map(DhcpHandle::status),
+            self.captures.as_ref().map(CaptureHandle::status),
         ];
         all.into_iter()
             .flatten()
@@ -259,6 +271,7 @@ impl Services {
         self.tftp.into_iter().for_each(TftpHandle::stop);
         self.http.into_iter().for_each(HttpHandle::stop);
         self.ra.into_iter().for_each(RaHandle::stop);
+        self.captures.into_iter().for_each(CaptureHandle::stop);
         self.local.stop();
     }
 }
@@ -355,6 +368,27 @@ fn ra_config(config: &Config, placed: &[Placed]) -> RaConfig {
             .filter_map(|one| one.link.as_ref())
             .map(|link| link.name.clone())
             .collect(),
+    }
+}
+
+/// Captures listen where machines and BMCs are, and never on the way to the outside.
+fn capture_config(config: &Config, placed: &[Placed], ports: Ports) -> CaptureConfig {
+    let mut links: Vec<CaptureLink> = Vec::new();
+    for one in placed {
+        let rack = (config.networks.get(one.network)).is_some_and(|network| network.role != Role::Uplink);
+        let Some(link) = one.link.as_ref().filter(|_| rack) else {
+            continue;
+        };
+        if !links.iter().any(|other| other.index == link.index) {
+            let (name, index) = (link.name.clone(), link.index);
+            links.push(CaptureLink { name, index });
+        }
+    }
+    CaptureConfig {
+        links,
+        memory: config.capture.memory,
+        on_demand: config.capture.on_demand,
+        tcp: vec![ports.http.port(), ports.boot_tls, ports.agents],
     }
 }
 

@@ -270,6 +270,12 @@ impl Hall {
         command
     }
 
+    /// Runs a program on the BMC's side of the cable to its end.
+    pub(crate) fn inside_client(&self, program: &str, arguments: &[&str]) -> Output {
+        let mut command = self.net.command("client", program);
+        command.args(arguments).output().unwrap()
+    }
+
     /// Address of the BMC.
     pub(crate) fn bmc_address(&self) -> String {
         let node = self.json(&["node", "show", &self.node]);

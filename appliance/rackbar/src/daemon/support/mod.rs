@@ -8,6 +8,7 @@ use std::path::Path;
 use rackbar_control::operations::Refused;
 use rackbar_model::{Node, Timestamp};
 use rackbar_orchestrator::{Executor, Rack};
+use rackbar_services::capture::Captures;
 use rackbar_services::syslog::{LogStore, Start};
 use rackbar_store::Table;
 use rackbar_syslog::Filter;
@@ -44,11 +45,13 @@ events.jsonl      the newest events, one a line, as the API gives them
 nodes.json        all machines; nodes/NAME.json each with its inventory, nodes/NAME.timeline.txt what happened to it
 runs/             the newest runs: plan, and how each action stands
 logs/             the appliance's own logs; machines.jsonl: what machines sent
-captures/         packet captures, where somebody made some
+captures/         recent.pcapng: the newest boot packets of the rack interfaces, for Wireshark; captures that lie in the
+                  data folder
 
 Fields that hold secrets, and texts of people's own (files, scripts, kernel arguments), are masked as [redacted]. Then every
 file was swept for each secret that the appliance knows: passwords of BMCs, tokens, keys, secrets of webhooks and of tools.
-What serial consoles printed is not in it, as people type passwords there. Names, addresses and serial numbers are in it. Look
+Of packets only what tells of a boot is kept (ARP, LLDP, DHCP, ICMP, DNS names, requests of TFTP); what files, HTTP, TLS and
+SSH carry is cut off behind the headers, so no boot token is in them. What serial consoles printed is not in it, as people type passwords there. Names, addresses and serial numbers are in it. Look
 through it before you give it away.
 ";
 
@@ -59,6 +62,7 @@ pub(super) struct Support<'a> {
     pub(super) rack: &'a Rack,
     pub(super) logs: Option<&'a LogStore>,
     pub(super) hooks: &'a HookDoor,
+    pub(super) captures: &'a Captures,
 }
 
 type Encoder = StreamingEncoder<Vec<u8>>;
@@ -73,13 +77,18 @@ struct Bundle {
 impl Bundle {
     fn add(&mut self, name: &str, content: &[u8]) -> Result<(), Refused> {
         let content = self.sweep.clean(content);
+        self.whole(name, &content)
+    }
+
+    /// A file whose secrets are out already.
+    fn whole(&mut self, name: &str, content: &[u8]) -> Result<(), Refused> {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o600);
         header.set_mtime(self.at);
         let added = self
             .tar
-            .append_data(&mut header, format!("rackbar-support/{name}"), &*content);
+            .append_data(&mut header, format!("rackbar-support/{name}"), content);
         added.map_err(|error| internal(&error))?;
         if self.tar.get_ref().get_ref().len() > LARGEST {
             return Err(Refused::Internal(format!(
@@ -242,6 +251,10 @@ impl Support<'_> {
     }
 
     fn captures(&self, bundle: &mut Bundle) -> Result<(), Refused> {
+        // Without it where none are kept, which the configuration in the bundle says.
+        if let Ok(file) = self.captures.recent(None, None) {
+            bundle.whole("captures/recent.pcapng", &bundle.sweep.blotted(&file))?;
+        }
         each_file(&self.keep.folder.join("captures"), &mut |name, path| {
             bundle.add(&format!("captures/{name}"), &tail(path))
         })

@@ -206,6 +206,17 @@ impl Sweep {
     pub(super) fn clean(&self, bytes: &[u8]) -> Vec<u8> {
         self.machine.replace_all_bytes(bytes, &self.masks)
     }
+
+    /// The same for a file whose lengths must stay: each secret becomes so many `x`.
+    pub(super) fn blotted(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = bytes.to_vec();
+        for found in self.machine.find_iter(bytes) {
+            if let Some(part) = out.get_mut(found.range()) {
+                part.fill(b'x');
+            }
+        }
+        out
+    }
 }
 
 /// The kernel's command line with the values of secret words masked: `rackbar.token=[redacted]`.
@@ -277,6 +288,14 @@ mod tests {
         let line = command_line(&mut secrets, "console=ttyS0 rackbar.token=abcdef0123 quiet");
         assert_eq!(line, format!("console=ttyS0 rackbar.token={MASK} quiet"));
         assert_eq!(swept(secrets, "abcdef0123"), MASK);
+    }
+
+    #[test]
+    fn a_file_whose_lengths_count_keeps_them() {
+        let mut secrets = Secrets::default();
+        secrets.add(b"calvin");
+        let blotted = secrets.sweep().unwrap().blotted(b"\x06root calvin\xff");
+        assert_eq!(blotted, b"\x06root xxxxxx\xff");
     }
 
     proptest! {
