@@ -27,7 +27,7 @@ pub use crate::packs::{
     CatalogueEntry, ImagePin, ImageRefresh, ImageStanding, ImageStandingDone, NewPack, Offline, PackDone, PackEntry,
     PackFile, PackOrder, PackPick, PackState, RefreshState, RetiredImage, TrustedKey,
 };
-pub use crate::places::{BootControl, BootServer, BootWaiter};
+pub use crate::places::{BootAgain, BootControl, BootServer, BootWaiter};
 pub use crate::profiles::{HardwareProfile, ProfileSignature, ProfileToSign};
 pub use crate::programs::{NewProgram, PutProgram};
 pub use crate::registrations::{RegistrationEntry, RegistrationState, RegistrationToken};

@@ -27,7 +27,7 @@ pub mod tftp;
 use std::sync::Arc;
 
 pub use bind::StartError;
-pub use busy::{Busy, Waiter};
+pub use busy::{Again, Busy, Waiter};
 pub use clients::ClientTable;
 pub use doors::{BootDesk, BootReply, EventSink, LeaseLog, LeaseLogError};
 pub use link::Link;

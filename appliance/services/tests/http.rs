@@ -299,7 +299,15 @@ fn machines_beyond_the_limit_wait_and_all_get_through() {
     }
     assert_eq!(server.common.metrics.http_accepted.get(), 4);
     assert_eq!(server.common.metrics.http_places.get(), 4);
-    wait_until("all sixty are seen to wait", || server.common.busy.http_waiting() == 60);
+    let waits = || server.common.busy.http_waiting();
+    wait_until("all sixty are seen to wait", || {
+        waits().0 == 60 && waits().1.len() == 60
+    });
+    let who = waits().1;
+    for stream in &waiting {
+        let own = stream.local_addr().unwrap();
+        assert!(who.contains(&own), "{own} waits and is not named: {who:?}");
+    }
     let content = &server.content;
     std::thread::scope(|scope| {
         for mut stream in first.into_iter().chain(waiting) {

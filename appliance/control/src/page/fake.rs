@@ -13,10 +13,10 @@ use rackbar_plan::{
 };
 
 use crate::operations::{
-    AccountEntry, AccountList, Answer, BootControl, BootRequest, BootServer, BootState, BootWaiter, CatalogueEntry,
-    Condition, Consent, ExpectedMachine, HardwareLog, HardwareLogLine, ImagePin, ImageRefresh, MediaDrive, MediaList,
-    Operations, Order, PackEntry, PackState, PlanRequest, RefreshState, Refused, RuleMatch, RuleTry, SensorList,
-    SensorReading, SiteMistake, StorageDisk, StorageOrder, StorageState,
+    AccountEntry, AccountList, Answer, BootAgain, BootControl, BootRequest, BootServer, BootState, BootWaiter,
+    CatalogueEntry, Condition, Consent, ExpectedMachine, HardwareLog, HardwareLogLine, ImagePin, ImageRefresh,
+    MediaDrive, MediaList, Operations, Order, PackEntry, PackState, PlanRequest, RefreshState, Refused, RuleMatch,
+    RuleTry, SensorList, SensorReading, SiteMistake, StorageDisk, StorageOrder, StorageState,
 };
 
 /// What a hostile machine could call itself or its disk.
@@ -224,15 +224,29 @@ impl Operations for Office {
             waiting,
             full: 77,
         };
-        let waiter = |node: Option<&str>| BootWaiter {
+        let waiter = |server: &str, node: Option<&str>| BootWaiter {
+            server: server.into(),
             client: "10.0.0.9:2070".parse().unwrap(),
             mac: None,
             node: node.map(str::to_owned),
-            seconds: 12,
+            seconds: (server == "tftp").then_some(12),
         };
         let control = BootControl {
-            servers: vec![server("tftp", 2), server("http", 0)],
-            waiting: vec![waiter(Some("node-003")), waiter(None)],
+            servers: vec![server("tftp", 2), server("http", 1)],
+            waiting: vec![
+                waiter("tftp", Some("node-003")),
+                waiter("tftp", None),
+                waiter("http", Some("node-005")),
+            ],
+            again: vec![BootAgain {
+                client: [10, 0, 0, 7].into(),
+                mac: None,
+                node: Some("node-004".into()),
+                what: "vmlinuz".into(),
+                times: 5,
+                seconds: 3,
+                pause: 16,
+            }],
         };
         ready(Ok(control)).boxed()
     }

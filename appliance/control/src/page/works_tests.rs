@@ -40,7 +40,10 @@ async fn page_tells_who_waits_for_boot_files() {
         "<td>77</td>",
         "/nodes/node-003",
         "10.0.0.9:2070",
-        "for 12 s",
+        "tftp, for 12 s",
+        "/nodes/node-005",
+        "vmlinuz",
+        "5 times, last 3 s ago, 16 s after the time before",
     ] {
         assert!(page.contains(part), "no {part}: {page}");
     }

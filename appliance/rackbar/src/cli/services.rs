@@ -84,18 +84,33 @@ async fn boot(client: &Client, as_json: bool) -> Result<()> {
         ]);
     }
     println!("{table}");
-    if boot.waiting.is_empty() {
-        return Ok(());
+    if !boot.waiting.is_empty() {
+        let mut table = output::table(&["NEXT", "AT", "FROM", "MAC", "SECONDS"]);
+        for one in boot.waiting {
+            table.add_row(vec![
+                one.node.unwrap_or_default(),
+                one.server,
+                one.client.to_string(),
+                one.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+                one.seconds.map(|seconds| seconds.to_string()).unwrap_or_default(),
+            ]);
+        }
+        println!("{table}");
     }
-    let mut table = output::table(&["NEXT", "FROM", "MAC", "SECONDS"]);
-    for one in boot.waiting {
-        table.add_row(vec![
-            one.node.unwrap_or_default(),
-            one.client.to_string(),
-            one.mac.map(|mac| mac.to_string()).unwrap_or_default(),
-            one.seconds.to_string(),
-        ]);
+    if !boot.again.is_empty() {
+        let mut table = output::table(&["ASKS AGAIN", "FROM", "MAC", "FOR", "TIMES", "LAST (S AGO)", "PAUSE (S)"]);
+        for one in boot.again {
+            table.add_row(vec![
+                one.node.unwrap_or_default(),
+                one.client.to_string(),
+                one.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+                output::plain(&one.what),
+                one.times.to_string(),
+                one.seconds.to_string(),
+                one.pause.to_string(),
+            ]);
+        }
+        println!("{table}");
     }
-    println!("{table}");
     Ok(())
 }

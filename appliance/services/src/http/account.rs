@@ -28,6 +28,7 @@ impl Account {
         }
         let Some(what) = self.what else { return };
         let mac = self.mac.or_else(|| common.clients.mac_of(peer));
+        common.busy.ask(mac, peer, &what);
         if let (Some(mac), 200 | 206) = (mac, self.status) {
             common.clients.fetched(mac);
         }

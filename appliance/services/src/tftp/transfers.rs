@@ -398,7 +398,11 @@ impl Transfers {
     }
 
     fn tell(&self, client: IpAddr, event: EventKind) {
-        self.common.events.event(self.common.clients.mac_of(client), event);
+        let mac = self.common.clients.mac_of(client);
+        if let EventKind::TftpRequest { file, .. } = &event {
+            self.common.busy.ask(mac, client, file);
+        }
+        self.common.events.event(mac, event);
     }
 
     fn count(&self) {

@@ -1,22 +1,45 @@
 //! How busy the servers of boot files are, put into the API's words.
 
-use rackbar_control::operations::{BootControl, BootServer, BootWaiter};
+use std::net::IpAddr;
+
+use rackbar_control::operations::{BootAgain, BootControl, BootServer, BootWaiter};
+use rackbar_model::MacAddr;
 use rackbar_orchestrator::Rack;
-use rackbar_services::{Common, Waiter};
+use rackbar_services::{Again, Common, Waiter};
 
 /// What is so now.
 pub(super) fn boot_control(common: &Common, rack: &Rack) -> BootControl {
     let metrics = &common.metrics;
-    let waiter = |waiter: Waiter| {
-        let mac = common.clients.mac_of(waiter.client.ip());
+    let known = |mac: Option<MacAddr>, client: IpAddr| {
+        let mac = mac.or_else(|| common.clients.mac_of(client));
         let node = mac.and_then(|mac| rack.node(&mac.to_string()));
+        (mac, node.map(|node| node.name.clone()))
+    };
+    let waiter = |server: &str, client: std::net::SocketAddr, seconds| {
+        let (mac, node) = known(None, client.ip());
         BootWaiter {
-            client: waiter.client,
+            server: server.to_owned(),
+            client,
             mac,
-            node: node.map(|node| node.name.clone()),
-            seconds: waiter.since.as_secs(),
+            node,
+            seconds,
         }
     };
+    let tftp = |one: Waiter| waiter("tftp", one.client, Some(one.since.as_secs()));
+    let again = |one: Again| {
+        let (mac, node) = known(one.mac, one.client);
+        BootAgain {
+            client: one.client,
+            mac,
+            node,
+            what: one.what,
+            times: one.times,
+            seconds: one.since.as_secs(),
+            pause: one.pause.as_secs(),
+        }
+    };
+    let (http_waiting, http) = common.busy.http_waiting();
+    let http = http.into_iter().map(|client| waiter("http", client, None));
     BootControl {
         servers: vec![
             BootServer {
@@ -30,10 +53,11 @@ pub(super) fn boot_control(common: &Common, rack: &Rack) -> BootControl {
                 name: "http".to_owned(),
                 taken: metrics.http_connections.get(),
                 limit: metrics.http_places.get(),
-                waiting: common.busy.http_waiting(),
+                waiting: http_waiting,
                 full: metrics.http_full.get(),
             },
         ],
-        waiting: common.busy.waiting().into_iter().map(waiter).collect(),
+        waiting: common.busy.waiting().into_iter().map(tftp).chain(http).collect(),
+        again: common.busy.again().into_iter().map(again).collect(),
     }
 }
