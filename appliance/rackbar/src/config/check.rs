@@ -99,6 +99,7 @@ impl Checker<'_> {
             }
             digest.ok()
         });
+        let proxy = self.proxy(&raw.proxy, &(&networks, &remotes));
         Config {
             name,
             networks,
@@ -109,7 +110,7 @@ impl Checker<'_> {
             names: self.names(&raw.dns),
             time: self.time(&raw.ntp),
             log: self.log(&raw.syslog),
-            proxy: self.proxy(&raw.proxy),
+            proxy,
             packs: self.packs(&raw.packs),
             signed_profiles_only: raw.profiles.signed_only,
             webhooks: self.webhooks(&raw.webhook),

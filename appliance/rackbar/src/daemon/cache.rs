@@ -132,9 +132,10 @@ impl Cache {
     /// Puts in force what is wanted now. Cheap when nothing changed; what could not be started is tried again.
     pub(super) fn follow(&mut self, config: &Config, around: &Around<'_>) {
         let settings = settings(config, around, &self.folder);
-        // Roots are read when connections to origins are set up: those are set up anew for other roots.
-        let rooted = self.wanted.as_ref().is_some_and(|old| old.roots != settings.roots);
-        if settings.listen.is_empty() || rooted {
+        // Roots and parent are read when connections to origins are set up: those are set up anew for others.
+        let other = |old: &Settings| old.roots != settings.roots || old.parent != settings.parent;
+        let anew = self.wanted.as_ref().is_some_and(other);
+        if settings.listen.is_empty() || anew {
             self.close();
         }
         if settings.listen.is_empty() {
@@ -234,6 +235,7 @@ fn settings(config: &Config, around: &Around<'_>, folder: &std::path::Path) -> S
             ..config.proxy.rule.clone()
         },
         roots: config.proxy.roots.clone(),
+        parent: config.proxy.parent.clone(),
         ..Settings::default()
     }
 }
