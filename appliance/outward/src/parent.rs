@@ -259,6 +259,7 @@ impl Direct {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parent() -> Parent {
         Parent::parse("http://proxy.example.net:3128").unwrap()
@@ -393,5 +394,20 @@ mod tests {
         assert_eq!(says(200, &[("x-squid-error", "x")]), None);
         let through_a_tunnel = "https://deb.example.org/x".parse().unwrap();
         assert_eq!(parent.refusal(&through_a_tunnel, 407, &headers(&[])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic_and_what_is_taken_is_written_the_same_way(text in "\\PC{0,40}", port in 0u32..70_000) {
+            for url in [text.clone(), format!("http://{text}"), format!("https://{text}:{port}/")] {
+                if let Ok(parent) = Parent::parse(&url) {
+                    prop_assert_eq!(Parent::parse(&parent.to_string()), Ok(parent.clone()));
+                    prop_assert!(!parent.to_string().contains('@'));
+                }
+            }
+            if let Some(one) = Direct::parse(&text) {
+                let _ = parent().with_direct([one]).leads(&text);
+            }
+        }
     }
 }

@@ -233,6 +233,7 @@ impl AsyncWrite for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_answer_to_a_connect_is_read_with_who_gave_it() {
@@ -252,6 +253,20 @@ mod tests {
             "HTTP/1.1 200 OK\r\nx",
         ] {
             assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_it_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            line in "HTTP/1\\.[01] [0-9]{0,4}[ -~]{0,40}(\r\n[ -~]{0,60}){0,4}\r\n\r\n",
+        ) {
+            for head in [bytes.as_slice(), line.as_bytes()] {
+                if let Some((status, _)) = status(head) {
+                    prop_assert!((100..1000).contains(&status));
+                }
+            }
         }
     }
 }

@@ -29,7 +29,9 @@ fn known(mut facts: Facts) -> Facts {
     let entry = installer("debian-12-installer");
     facts.images.insert(entry.name.clone(), entry);
     facts.appliance.push([10, 10, 0, 9].into());
-    facts.mirrors.insert("debian".into(), vec!["http://deb.example.org/debian".into()]);
+    facts
+        .mirrors
+        .insert("debian".into(), vec!["http://deb.example.org/debian".into()]);
     facts
 }
 

@@ -197,11 +197,7 @@ fn an_installer_behind_a_proxy_of_others_needs_an_archive_that_it_can_ask() {
     let other = refused(&text.replace("http://10.10.0.250", "https://10.10.0.250"), &facts);
     assert!(other.contains("asks a proxy over http alone"), "{other}");
     let plan = all(&own_site(&text), &facts);
-    assert!(
-        ids(&plan).contains(&"node-001/os.install"),
-        "{:?}",
-        ids(&plan)
-    );
+    assert!(ids(&plan).contains(&"node-001/os.install"), "{:?}", ids(&plan));
     let without = refused(&text.replace("proxy = \"http://10.10.0.250:3128\"\n", ""), &facts);
     assert!(without.contains("no network of the role has a proxy"), "{without}");
 }

@@ -1,6 +1,7 @@
 //! Debian's Squid as a parent proxy on loopback, with a login.
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part")]
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -22,12 +23,19 @@ pub struct Squid {
 impl Squid {
     /// Lets through who logs in as [`USER`], except to paths that begin with `/forbidden`.
     pub fn start() -> Self {
-        // Which of several tests gets a port is settled when it is free again.
-        Self::at(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+        // Another test may take the port in between.
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let started = (0..5).find_map(|_| Self::begin(free()));
+        started.expect("Squid ends at once, at every port")
     }
 
     /// The same at this address.
     pub fn at(address: SocketAddr) -> Self {
+        Self::begin(address).expect("Squid ends at once")
+    }
+
+    /// `None` when it ends before it listens.
+    fn begin(address: SocketAddr) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let f = folder.path().display().to_string();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -55,9 +63,13 @@ impl Squid {
         command.args(["-N", "-f"]).arg(&configuration);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.expect("squid is missing; `cargo xtask setup test` installs it");
-        let squid = Self { address, folder, child };
-        wait("Squid listens", || TcpStream::connect(address).is_ok());
-        squid
+        let mut squid = Self { address, folder, child };
+        let mut ended = false;
+        wait("Squid listens, or ends", || {
+            ended = squid.child.try_wait().unwrap().is_some();
+            ended || squid.read("cache.log").contains("Accepting HTTP Socket connections")
+        });
+        (!ended).then_some(squid)
     }
 
     pub fn url(&self) -> String {
@@ -66,7 +78,11 @@ impl Squid {
 
     /// Lines of its log with method and URL; a request is in it once it is over.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default()
+        self.read("access.log")
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
     }
 
     pub fn told_of(&self, what: &str) {
