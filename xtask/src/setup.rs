@@ -186,7 +186,11 @@ const PACKAGES: &[Package] = &[
     package("dnsperf", &[Bench], "load of DNS queries"),
     package("tftpd-hpa", &[Bench], "TFTP server to measure against"),
     package("nginx-light", &[Bench], "HTTP server and cache to measure against"),
-    package("squid", &[Bench], "caching proxy to measure against"),
+    package(
+        "squid",
+        &[Test, Bench],
+        "proxy behind which ours works, and to measure against",
+    ),
     package("apt-cacher-ng", &[Bench], "caching proxy to measure against"),
     package(
         "mmdebstrap",

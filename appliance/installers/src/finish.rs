@@ -35,7 +35,7 @@ keys() {
 /// A configuration file of curl(1) that asks for a URL: an argument would show its token to every process.
 pub(crate) fn ask(url: &Url) -> String {
     format!(
-        "url = \"{}\"\ngloboff\nfail\nsilent\nshow-error\nretry = 30\nretry-connrefused\noutput = \"/dev/null\"\n",
+        "url = \"{}\"\nnoproxy = \"*\"\ngloboff\nfail\nsilent\nshow-error\nretry = 30\nretry-connrefused\noutput = \"/dev/null\"\n",
         url.as_str()
     )
 }

@@ -47,7 +47,7 @@ pub struct RedHat {
     /// The tree of the installer's own image, where that of the packages is another.
     pub stage2: Option<Url>,
     /// Tree and repositories are the appliance's: the installer asks there without the proxy, which is for the installed
-    /// system alone.
+    /// system alone. Else it asks for them through the proxy, and for a `stage2` and its answers without it.
     pub near: bool,
     /// Folder below which the installer asks for the name of each step that it begins ([`RED_HAT_STEPS`]) and of what went
     /// wrong ([`FAILURES`]); ends with `/` and holds a token.
@@ -63,7 +63,7 @@ impl RedHat {
     /// Lines of a script that tell of a step. That nobody hears it stops nothing.
     fn tells(&self, step: &str) -> Option<String> {
         let url = shell(&self.steps.as_ref()?.file(step));
-        let words = "curl --silent --show-error --max-time 20 --retry 3 --output /dev/null";
+        let words = "curl --noproxy '*' --silent --show-error --max-time 20 --retry 3 --output /dev/null";
         Some(format!("{words} {url} || true\n"))
     }
 
@@ -108,7 +108,8 @@ pub(crate) fn render(install: &Install, system: &RedHat) -> Result<Rendered> {
     }
     let ports = bases.iter().flat_map(|base| &base.ports);
     arguments.extend(ports.map(|port| format!("ifname={}:{}", port.name, port.mac)));
-    if let Some(proxy) = system.proxy(install)? {
+    // Where the installer's own image is another's, it and the answers come straight from the appliance.
+    if let Some(proxy) = system.proxy(install)?.filter(|_| system.stage2.is_none()) {
         arguments.push(format!("inst.proxy={}", proxy.as_str()));
     }
     let files = ["images/pxeboot/vmlinuz", "images/pxeboot/initrd.img"];
@@ -461,7 +462,7 @@ fn scripts(file: &mut File, install: &Install, system: &RedHat, bases: &[Base]) 
     let script = format!("{}set -eu\n{}", system.tells_failure(bad_setup), finish.here());
     file.section(head, &script);
     let done = shell(install.done.as_str());
-    let ask = format!("curl --fail --silent --show-error --retry 5 --output /dev/null {done}");
+    let ask = format!("curl --noproxy '*' --fail --silent --show-error --retry 5 --output /dev/null {done}");
     file.section("%post --nochroot --erroronfail --interpreter=/bin/sh", &ask);
     Ok(())
 }

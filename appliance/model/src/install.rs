@@ -257,6 +257,12 @@ impl InstallerSystem {
         }
     }
 
+    /// Of the places that hold its packages, the first that it can ask itself: debian-installer speaks `http` alone.
+    pub fn asks(self, places: &[String]) -> Option<&str> {
+        let can = |url: &&String| self != Self::Debian || url.starts_with("http://");
+        places.iter().find(can).map(String::as_str)
+    }
+
     /// Its name, for people.
     pub const fn words(self) -> &'static str {
         match self {

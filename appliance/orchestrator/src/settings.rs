@@ -1,5 +1,6 @@
 //! What the orchestrator is told by the configuration. May be replaced while it runs.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use rackbar_boot::SiteScript;
@@ -75,8 +76,8 @@ pub struct Settings {
     pub leave_bmc_clocks: bool,
     /// Keep the serial console of every machine open through its BMC, and record it.
     pub record_consoles: bool,
-    /// Names of the proxy's mirrors.
-    pub mirrors: Vec<String>,
+    /// The proxy's mirrors by name, each with the URLs of its upstreams in the order to ask.
+    pub mirrors: BTreeMap<String, Vec<String>>,
 }
 
 impl Settings {

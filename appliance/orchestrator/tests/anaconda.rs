@@ -287,6 +287,36 @@ async fn a_disc_that_only_boots_installs_from_the_proxy_s_mirror() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disc_that_only_boots_fetches_packages_alone_through_a_proxy_of_others() {
+    let proxy = "http://127.0.0.2:3129";
+    let said = format!("\"127.0.0.0/8\"\nproxy = \"{proxy}\"\nunasked = [\"proxy\"]\n");
+    let site = SITE.replace("\"127.0.0.0/8\"\n", &said);
+    let folder = tempfile::tempdir().unwrap();
+    let stage = begun(folder.path(), &site, &disc(false), LONG).await;
+    stage.committed().await;
+    let script = stage.script(1);
+    let archive = "http://upstream.example/rocky/9/BaseOS/x86_64/os";
+    assert_eq!(argument(&script, "inst.repo"), archive);
+    assert!(argument(&script, "inst.stage2").contains("/boot/v1/tree/"));
+    assert!(
+        !script.contains("inst.proxy"),
+        "answers would be asked for by the proxy: {script}"
+    );
+    let (_, kickstart) = fetch("127.0.0.1", argument(&script, "inst.ks"));
+    let kickstart = String::from_utf8(kickstart).unwrap();
+    let app_stream = archive.replace("BaseOS", "AppStream");
+    says(
+        &kickstart,
+        &[
+            &format!("url --url={archive} --proxy={proxy}\n"),
+            &format!("repo --name=AppStream --baseurl={app_stream} --install --proxy={proxy}\n"),
+            "curl --noproxy '*'",
+        ],
+    );
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_installer_goes_on_from_its_disc_through_a_restart_of_the_appliance() {
     let (folder, disc) = (tempfile::tempdir().unwrap(), disc(true));
     let given = Given {

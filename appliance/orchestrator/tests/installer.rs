@@ -195,6 +195,35 @@ async fn a_machine_is_installed_by_its_installer_and_nobody_else_gets_its_answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn behind_a_proxy_of_others_the_archive_itself_is_asked_and_the_steps_are_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = SITE.replace(
+        "proxy = \"http://127.0.0.1:3128\"",
+        "proxy = \"http://127.0.0.2:3129\"\nunasked = [\"proxy\"]",
+    );
+    let given = Given {
+        site: &site,
+        name: "debian-12-installer",
+        content: &netboot(KERNEL, INITRD),
+        firmware: FirmwareMode::Bios,
+    };
+    let stage = Stage::on(folder.path(), given, None, LONG).await;
+    stage.committed().await;
+    let script = stage.script(1);
+    let (status, preseed) = fetch("127.0.0.1", argument(&script, "url"));
+    let preseed = String::from_utf8(preseed).unwrap();
+    assert_eq!(status, 200);
+    assert_eq!(answer(&preseed, "mirror/http/hostname"), "upstream.example");
+    assert_eq!(answer(&preseed, "mirror/http/directory"), "/debian");
+    assert_eq!(answer(&preseed, "mirror/http/proxy"), "http://127.0.0.2:3129");
+    assert!(!preseed.contains("/mirror/debian"), "{preseed}");
+    let scripts = tempfile::tempdir().unwrap();
+    run(answer(&preseed, "preseed/early_command"), scripts.path());
+    stage.noted("the installer begins").await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_installer_that_hangs_or_whose_archive_is_not_whole_ends_in_words() {
     for (patience, missing) in [
         ([Duration::from_secs(600), Duration::from_secs(1)], true),

@@ -155,29 +155,50 @@ pub fn sysconfig_proxy(old: &str, proxy: &str) -> String {
     text
 }
 
-/// dnf.conf without a proxy.
+/// Above the line of ours in dnf.conf.
+const DNF_OURS: &str = "# The next line is Rackbar's, which takes it out again.";
+
+/// Before a line that ours stands in for.
+const DNF_THEIRS: &str = "# Set aside by Rackbar: ";
+
+/// dnf.conf without our proxy; one that the system came with, or that somebody wrote, stays or stands again.
 pub fn without_dnf_proxy(old: &str) -> String {
-    let others = |line: &&str| !line.trim_start().starts_with("proxy=");
-    old.lines().filter(others).flat_map(|line| [line, "\n"]).collect()
+    let mut text = String::new();
+    let mut lines = old.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line == DNF_OURS {
+            let _ = lines.next_if(|next| is_dnf_proxy(next));
+            continue;
+        }
+        text.push_str(line.strip_prefix(DNF_THEIRS).unwrap_or(line));
+        text.push('\n');
+    }
+    text
+}
+
+fn is_dnf_proxy(line: &str) -> bool {
+    line.split_once('=').is_some_and(|(key, _)| key.trim() == "proxy")
 }
 
 /// dnf.conf with our proxy in its main section.
 pub fn dnf(old: &str, proxy: &str) -> String {
+    let ours = format!("{DNF_OURS}\nproxy={proxy}\n");
     let old = without_dnf_proxy(old);
-    let kept: Vec<&str> = old.lines().collect();
-    let has_main = kept.iter().any(|line| line.trim() == "[main]");
-    let mut text = if has_main {
-        String::new()
-    } else {
-        format!("[main]\nproxy={proxy}\n")
-    };
-    for line in kept {
+    let (mut text, mut main, mut said) = (String::new(), false, false);
+    for line in old.lines() {
+        if line.trim_start().starts_with('[') {
+            main = line.trim() == "[main]";
+        }
+        if main && is_dnf_proxy(line) {
+            text.push_str(DNF_THEIRS);
+        }
         text.push_str(&format!("{line}\n"));
-        if line.trim() == "[main]" {
-            text.push_str(&format!("proxy={proxy}\n"));
+        if line.trim() == "[main]" && !said {
+            text.push_str(&ours);
+            said = true;
         }
     }
-    text
+    if said { text } else { format!("[main]\n{ours}{text}") }
 }
 
 /// An account of the installed system.

@@ -30,8 +30,8 @@ pub struct Facts {
     /// What was seen of services, by what systems are told of each: [`ServiceSpec::at`](crate::ServiceSpec::at). Those that
     /// nobody has looked at are not in it.
     pub seen: BTreeMap<(OwnService, Vec<String>), ServiceSeen>,
-    /// Names of the mirrors of its proxy.
-    pub mirrors: BTreeSet<String>,
+    /// The mirrors of its proxy by name, each with the URLs of its upstreams in the order to ask.
+    pub mirrors: BTreeMap<String, Vec<String>>,
     /// The appliance's own addresses. Never given to a node; `"own"` services are at the one in the network's subnet.
     pub appliance: Vec<IpAddr>,
     /// Subnets behind DHCP relays, each with the address of the appliance by which its machines reach it.

@@ -152,7 +152,9 @@ fn an_installer_needs_the_mirror_and_checks_only_what_they_check() {
         .replace("syslog = \"10.20.0.9:514\"\n", "");
     let mut facts = rack(1);
     facts.images.insert("deb".into(), installer("deb"));
-    facts.mirrors.insert("debian".into());
+    facts
+        .mirrors
+        .insert("debian".into(), vec!["http://deb.example.org/debian".into()]);
     let plan = all(&own_site(&text), &facts);
     assert_eq!(who_needs(&plan, "network.lan/proxy"), ["node-001/os.install"]);
     assert_eq!(services(&plan).len(), 1, "{:?}", ids(&plan));
@@ -163,6 +165,41 @@ fn an_installer_needs_the_mirror_and_checks_only_what_they_check() {
         panic!()
     };
     assert_eq!(spec.own, Some([10, 10, 0, 1].into()));
+}
+
+#[test]
+fn an_installer_behind_a_proxy_of_others_needs_an_archive_that_it_can_ask() {
+    let text = SITE
+        .replace("os = \"debian-12\"", "os = \"deb\"")
+        .replace("proxy = \"own\"", "proxy = \"http://10.10.0.250:3128\"");
+    let mut facts = rack(1);
+    facts.images.insert("deb".into(), installer("deb"));
+    let refused = |text: &str, facts: &Facts| {
+        let plan = all(&own_site(text), facts);
+        plan.refused.first().map(|one| one.reason.clone()).unwrap_or_default()
+    };
+    let none = refused(&text, &facts);
+    assert!(
+        none.contains("behind http://10.10.0.250:3128: name its URL in rackbar.toml"),
+        "{none}"
+    );
+    let places = |all: &[&str]| all.iter().map(|url| (*url).to_owned()).collect::<Vec<String>>();
+    facts
+        .mirrors
+        .insert("debian".into(), places(&["https://deb.example.org/debian"]));
+    let secure = refused(&text, &facts);
+    assert!(
+        secure.contains("called debian in rackbar.toml begins with http://"),
+        "{secure}"
+    );
+    let both = ["https://deb.example.org/debian", "http://ftp.example.org/debian"];
+    facts.mirrors.insert("debian".into(), places(&both));
+    let other = refused(&text.replace("http://10.10.0.250", "https://10.10.0.250"), &facts);
+    assert!(other.contains("asks a proxy over http alone"), "{other}");
+    let plan = all(&own_site(&text), &facts);
+    assert!(ids(&plan).contains(&"node-001/os.install"), "{:?}", ids(&plan));
+    let without = refused(&text.replace("proxy = \"http://10.10.0.250:3128\"\n", ""), &facts);
+    assert!(without.contains("no network of the role has a proxy"), "{without}");
 }
 
 #[test]

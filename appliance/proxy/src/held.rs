@@ -1,7 +1,7 @@
 //! Contents that a locked repository keeps, whatever its origin does: stored a second time under `locked:NAME/PATH`, which a pin
 //! of the whole prefix covers. The content is there once; what clients fetch from the same URL by other ways replaces it nowhere.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -152,6 +152,23 @@ impl Proxy {
             }
         }
         Ok(())
+    }
+
+    /// Lets go of what is kept for repositories that are none of these: of those that were unlocked while no proxy ran. Blocks while
+    /// it writes.
+    ///
+    /// # Errors
+    /// When the list of pins cannot be written.
+    pub fn let_go_others(&self, locked: &BTreeSet<String>) -> Result<(), CacheError> {
+        let pinned = self.store.pins();
+        let kept = self.store.entries();
+        let keys = kept.iter().map(|entry| entry.record.key.as_str());
+        let names = pinned.iter().map(String::as_str).chain(keys).filter_map(of_held);
+        let gone: BTreeSet<&str> = names
+            .map(|(name, _)| name)
+            .filter(|name| !locked.contains(*name))
+            .collect();
+        gone.into_iter().try_for_each(|name| self.let_go(name, &HashMap::new()))
     }
 
     fn holds(&self, name: &str, one: &Promised) -> bool {

@@ -1,21 +1,19 @@
 //! Indexes of packages: which file has which SHA-256 (Debian `Release`, `InRelease`, `Packages`; `repomd.xml` and
-//! `primary.xml` of rpm repositories). Pure: bytes in, paths and digests out, line by line or tag by tag, so that memory
-//! does not grow with the index.
+//! `primary.xml` of rpm repositories, which `rackbar-upstream` reads). Pure: bytes in, paths and digests out, line by line
+//! or package by package, so that memory does not grow with the index.
 //!
 //! Signatures are not judged here: package managers do that with the keys their owner trusts. What is promised by an
 //! index only ever makes us refuse more.
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use quick_xml::events::{BytesStart, Event};
 use rackbar_model::Digest;
+use rackbar_upstream::{MAX_TEXT, Repomd, RpmError, read_primary};
 
 /// An index longer than this unpacked, in bytes, is not read to its end. Fedora's largest has a fifth of it.
 pub const UNPACKED_MOST: u64 = 1 << 30;
 /// A line longer than this ends the reading.
 const LINE_MOST: u64 = 64 << 10;
-/// So does a tag or text of XML longer than this; change logs are the longest that are met.
-const PIECE_MOST: usize = 4 << 20;
 /// Memory in KiB that unpacking an xz file may take: its head names the dictionary, up to 4 GiB, and whoever sends an index
 /// chooses it. `xz -9` needs 65 MiB.
 const XZ_KIB: u32 = 96 << 10;
@@ -100,7 +98,8 @@ fn plain(kind: &Kind, input: impl Read, found: &mut dyn FnMut(&str, Digest)) -> 
     match kind {
         Kind::Release => release(input, &mut checked),
         Kind::Packages => packages(input, &mut checked),
-        Kind::Repomd | Kind::Primary => rpm(input, &mut checked),
+        Kind::Repomd => repomd(input, &mut checked),
+        Kind::Primary => primary(input, &mut checked),
     }
 }
 
@@ -215,76 +214,39 @@ pub fn read_packages(input: impl Read, found: &mut dyn FnMut(Package)) -> io::Re
     })
 }
 
-fn attribute(tag: &BytesStart<'_>, name: &str) -> Option<String> {
-    let value = tag.try_get_attribute(name).ok()??;
-    Some(value.unescape_value().ok()?.into_owned())
+/// `repomd.xml`, by the reader that judges locked ones: what that takes in no other way promises nothing here.
+fn repomd(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
+    let mut text = String::new();
+    input.take(MAX_TEXT as u64 + 1).read_to_string(&mut text)?;
+    if text.len() > MAX_TEXT {
+        return Err(invalid(format!("it is longer than {MAX_TEXT} bytes")));
+    }
+    // How old it is, and whether it is signed, is for the package managers to judge.
+    for data in rpm(Repomd::read(&text, u64::MAX))?
+        .map(|repomd| repomd.data)
+        .unwrap_or_default()
+    {
+        found(&data.path, Digest(data.sha256));
+    }
+    Ok(())
 }
 
-/// Lets so many bytes through until it is told anew: the XML reader holds a whole tag or text in memory.
-struct Bounded<R> {
-    inner: R,
-    left: usize,
+fn primary(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
+    let read = read_primary(input, &mut |package| found(&package.path, Digest(package.sha256)));
+    rpm(read).map(drop)
 }
 
-impl<R: BufRead> Read for Bounded<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.fill_buf()?.read(out)?;
-        self.consume(count);
-        Ok(count)
+/// Lists with other digests than SHA-256 are sound, and promise nothing.
+fn rpm<T>(read: Result<T, RpmError>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(RpmError::Weak { .. }) => Ok(None),
+        Err(error) => Err(invalid(error.to_string())),
     }
 }
 
-impl<R: BufRead> BufRead for Bounded<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let data = self.inner.fill_buf()?;
-        if self.left == 0 && !data.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a tag or text is too long"));
-        }
-        Ok(data.get(..self.left).unwrap_or(data))
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.left = self.left.saturating_sub(count);
-        self.inner.consume(count);
-    }
-}
-
-/// `repomd.xml` has `data`, `primary.xml` has `package`; in both a `checksum` of type sha256 and a `location`.
-fn rpm(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
-    let mut reader = quick_xml::Reader::from_reader(Bounded {
-        inner: input,
-        left: PIECE_MOST,
-    });
-    let mut buffer = Vec::new();
-    let (mut path, mut digest, mut reading) = (None, None, false);
-    loop {
-        buffer.clear();
-        reader.get_mut().left = PIECE_MOST;
-        let event = reader.read_event_into(&mut buffer);
-        match event.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))? {
-            Event::Start(tag) | Event::Empty(tag) => match tag.local_name().as_ref() {
-                b"data" | b"package" => (path, digest) = (None, None),
-                b"checksum" => reading = attribute(&tag, "type").as_deref() == Some("sha256"),
-                b"location" => path = attribute(&tag, "href"),
-                _ => {}
-            },
-            Event::Text(text) if reading => {
-                digest = std::str::from_utf8(&text)
-                    .ok()
-                    .and_then(|text| text.trim().parse().ok());
-                reading = false;
-            }
-            Event::End(tag) => {
-                reading = false;
-                let ended = matches!(tag.local_name().as_ref(), b"data" | b"package");
-                if let (true, Some(path), Some(digest)) = (ended, &path, digest) {
-                    found(path, digest);
-                }
-            }
-            Event::Eof => return Ok(()),
-            _ => {}
-        }
-    }
+fn invalid(words: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, words)
 }
 
 #[cfg(test)]
@@ -345,10 +307,41 @@ mod tests {
         assert_eq!(all(&Kind::Packages, packages.as_bytes()), one("pool/a.deb"));
         let repomd = format!(
             "<?xml version='1.0'?><repomd xmlns='x'><data type='primary'><checksum type='sha256'>{A}</checksum>\
-             <open-checksum type='sha256'>{}</open-checksum><location href='repodata/p.xml.gz'/></data></repomd>",
+             <open-checksum type='sha256'>{}</open-checksum><location href='repodata/p.xml.gz'/><timestamp>1700000000</timestamp>\
+             </data></repomd>",
             A.replace('a', "b")
         );
         assert_eq!(all(&Kind::Repomd, repomd.as_bytes()), one("repodata/p.xml.gz"));
+        let primary = format!(
+            "<metadata><package type='rpm'><name>a</name><arch>noarch</arch><version epoch='0' ver='1' rel='1'/>\
+             <checksum type='sha256' pkgid='YES'>{A}</checksum><location href='a.rpm'/></package></metadata>"
+        );
+        assert_eq!(all(&Kind::Primary, primary.as_bytes()), one("a.rpm"));
+        // Sound, and nothing to hold anybody to.
+        for (kind, text) in [(Kind::Repomd, &repomd), (Kind::Primary, &primary)] {
+            assert_eq!(all(&kind, text.replace("'sha256'", "'sha512'").as_bytes()), []);
+        }
+    }
+
+    #[test]
+    fn what_two_readers_of_xml_could_see_differently_promises_nothing() {
+        let good = format!(
+            "<repomd><data type='primary'><checksum type='sha256'>{A}</checksum><location href='repodata/p.xml.gz'/>\
+             <timestamp>1700000000</timestamp></data></repomd>"
+        );
+        assert_eq!(all(&Kind::Repomd, good.as_bytes()), one("repodata/p.xml.gz"));
+        for (from, to) in [
+            ("<repomd>", "<!DOCTYPE repomd [<!ENTITY a 'b'>]><repomd>"),
+            ("<location", "<location href='other'/><location"),
+            ("href=", "href='other' href="),
+            ("repodata/p.xml.gz", "../p.xml.gz"),
+            ("</repomd>", ""),
+        ] {
+            let text = good.replacen(from, to, 1);
+            let mut found = 0;
+            let read = read(&Kind::Repomd, text.as_bytes(), &mut |_, _| found += 1);
+            assert!(read.is_err() && found == 0, "{to}: {found}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! repositories  what locks of repositories name, and nothing else
 //! held      contents that locked repositories keep, whatever their origins do
 //! packs     answers in data packs, and those picked to go into one
-//! origin    connections to origins
+//! origin    connections to origins, straight or by a parent proxy
 //! fetch     one request to the origin however many wait
 //! serve     connections of clients
 //! ```

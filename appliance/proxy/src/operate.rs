@@ -113,7 +113,8 @@ impl Proxy {
         self.store.usage()
     }
 
-    /// Pins a key, fetching it when it is not stored, or a prefix that ends in `*`. How many stored answers it covers.
+    /// Pins a key, fetching it when it is not stored, or a prefix that ends in `*`. How many stored answers it covers. They outlast
+    /// a power cut from then on.
     ///
     /// # Errors
     /// When it is no key, cannot be written, or cannot be fetched; it stays pinned in the last case.
@@ -123,15 +124,26 @@ impl Proxy {
             if !sound || start.contains(['\n', '\r']) {
                 return Err(CacheError::Key(pattern.to_owned()));
             }
-            return Ok(self.store.pin(pattern, true)?);
+            let covered = self.store.pin(pattern, true)?;
+            return self.settle().await.map(|()| covered);
         }
         let ask = self.ask_key(pattern)?;
-        let covered = self.store.pin(&ask.key, true)?;
-        if covered > 0 {
-            return Ok(covered);
+        let mut covered = self.store.pin(&ask.key, true)?;
+        if covered == 0 {
+            self.fetch(ask).await?;
+            covered = 1;
         }
-        self.fetch(ask).await?;
-        Ok(1)
+        self.settle().await.map(|()| covered)
+    }
+
+    /// Waits until all that is stored and pinned by now outlasts a power cut.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn settle(self: &Arc<Self>) -> Result<(), CacheError> {
+        let store = self.store.clone();
+        let settled = tokio::task::spawn_blocking(move || store.settle()).await;
+        Ok(settled.map_err(|error| CacheError::Fetch(error.to_string()))??)
     }
 
     /// Takes a pin back. How many stored answers it covered.

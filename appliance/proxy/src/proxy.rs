@@ -89,7 +89,7 @@ impl Proxy {
             flights: Flights::default(),
             mirrors: Mirrors::default(),
             metrics: Metrics::default(),
-            origins: Origins::new(settings.rule.clone(), &settings.roots),
+            origins: Origins::new(settings.rule.clone(), &settings.roots, settings.parent.clone()),
             tell,
             watch: OnceLock::new(),
             via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 rackbar")),
@@ -111,7 +111,7 @@ impl Proxy {
         self.store.trouble()
     }
 
-    /// Puts settings in force, but for the places to listen and the roots. A mode that was ordered stays until these have
+    /// Puts settings in force, but for the places to listen, the roots and the parent. A mode that was ordered stays until these have
     /// another mode than the settings before them.
     pub fn set(&self, mut settings: Settings) {
         self.mirrors.set(&settings.mirrors);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use rackbar_outward::Parent;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::destination::Destinations;
@@ -71,6 +72,8 @@ pub struct Settings {
     pub rule: Destinations,
     /// Certificates (DER) of authorities to trust besides the public ones. Read at the start.
     pub roots: Vec<Vec<u8>>,
+    /// The proxy of others through which origins are asked. Read at the start.
+    pub parent: Option<Parent>,
     /// How many seconds stale an answer may be when no origin can be reached, where the answer says nothing of it.
     pub stale_if_unreachable: u64,
     /// Connections of clients at most.
@@ -87,6 +90,7 @@ impl Default for Settings {
             entries_memory: 256 << 20,
             rule: Destinations::default(),
             roots: Vec::new(),
+            parent: None,
             stale_if_unreachable: 7 * 24 * 3600,
             connections: 2048,
         }

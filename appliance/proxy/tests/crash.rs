@@ -193,3 +193,96 @@ fn on_a_full_disk_everything_still_passes_through() {
     }
     assert_eq!(origin.requests("/debian/small"), 1, "what fits is still stored");
 }
+
+/// An ext4 file system in a file, mounted until this goes.
+struct Disk {
+    image: std::path::PathBuf,
+    at: std::path::PathBuf,
+}
+
+impl Disk {
+    /// `None` where nobody may mount one. It writes names down every five minutes when it is not told to.
+    fn mount(image: &Path, at: &Path) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "ext4", "-o", "loop,commit=300"]).arg(image).arg(at);
+        let mounted = mount.output().unwrap();
+        if !mounted.status.success() {
+            eprintln!("not shown: {}", String::from_utf8_lossy(&mounted.stderr));
+            return None;
+        }
+        Some(Self {
+            image: image.to_owned(),
+            at: at.to_owned(),
+        })
+    }
+
+    /// What would be on it if the power went now.
+    fn cut(&self, image: &Path, at: &Path) -> Self {
+        std::fs::copy(&self.image, image).unwrap();
+        Self::mount(image, at).unwrap()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+    }
+}
+
+#[test]
+fn what_is_pinned_or_kept_for_a_lock_is_there_after_a_power_cut_in_the_next_moment() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let at = |name: &str| folder.path().join(name);
+    std::fs::File::create(at("disk")).unwrap().set_len(64 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(at("disk")).status();
+    assert!(made.unwrap().success());
+    let Some(disk) = Disk::mount(&at("disk"), &at("mounted")) else {
+        return;
+    };
+    let (pinned, kept) = (bytes(300_000, 31), bytes(200_000, 33));
+    origin.put("/debian/pinned", doc(pinned.clone()));
+    origin.put("/own/pool/kept.deb", doc(kept.clone()));
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let one = rackbar_proxy::Promised {
+        path: "pool/kept.deb".into(),
+        digest: rackbar_model::Digest(rackbar_trust::sha256(&kept)),
+        bytes: None,
+    };
+    // A small budget leaves a small disk its room.
+    let settings = Settings {
+        budget: 8 << 20,
+        ..settings(&[&origin])
+    };
+    let running = under(&at("mounted/cache"), settings.clone());
+    let proxy = running.handle.proxy();
+    threads.block_on(proxy.pin("mirror:debian/pinned")).unwrap();
+    let first = disk.cut(&at("first"), &at("after-pin"));
+    // As the daemon does it.
+    proxy.pin_held("ours").unwrap();
+    threads
+        .block_on(proxy.hold("ours", &origin.url("/own/"), &one))
+        .unwrap();
+    threads.block_on(proxy.settle()).unwrap();
+    let second = disk.cut(&at("second"), &at("after-lock"));
+    drop(running);
+    origin.down.store(true, std::sync::atomic::Ordering::SeqCst);
+    for (disk, keys) in [
+        (&first, &["mirror:debian/pinned"][..]),
+        (&second, &["locked:ours/pool/kept.deb", "mirror:debian/pinned"]),
+    ] {
+        let after = under(&disk.at.join("cache"), settings.clone());
+        let list = after.handle.proxy().list();
+        let there: Vec<&str> = list
+            .iter()
+            .filter(|item| item.pinned)
+            .map(|item| item.key.as_str())
+            .collect();
+        assert_eq!(there, keys);
+        assert_eq!(after.handle.proxy().verify().damaged, 0);
+        assert!(after.get("/mirror/debian/pinned") == pinned);
+    }
+}

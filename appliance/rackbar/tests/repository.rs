@@ -262,6 +262,13 @@ fn what_is_kept_follows_the_lock(appliance: &Appliance, publisher: &mut Publishe
         ["locked:ours/pool/p5_1.0_all.deb"],
         "of the new state alone"
     );
+    // Unlocked while the proxy does not run: it lets go when it does.
+    appliance.file("rackbar.toml", config("off"));
+    appliance.until("no network wants it");
     appliance.well(&["repository", "unlock", "ours"]);
+    appliance.file("rackbar.toml", config("own"));
+    appliance.until("listening on 10.10.0.1:3128");
     assert!(kept(appliance).is_empty());
+    let pins = appliance.well(&["cache", "mode"]);
+    assert!(!pins.contains("locked:ours"), "{pins}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use rackbar_outward::{Client, client, deepest};
+use rackbar_outward::{Client, Parent, client};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -27,6 +27,8 @@ pub struct Place {
     pub datacenter: Option<String>,
     /// Authorities (DER) that its certificate is checked against; the public ones when there are none.
     pub roots: Vec<Vec<u8>>,
+    /// The proxy through which it is reached.
+    pub parent: Option<Parent>,
 }
 
 /// Why a request was not done.
@@ -56,7 +58,7 @@ pub(crate) struct Catalogue {
 impl Catalogue {
     pub(crate) fn new(place: Place, token: Option<Zeroizing<String>>) -> Self {
         Self {
-            client: client(&place.roots),
+            client: client(&place.roots, place.parent.clone()),
             place,
             token,
         }
@@ -121,7 +123,7 @@ impl Catalogue {
 
     async fn answer(&self, request: Request<Full<Bytes>>) -> Result<Bytes, Trouble> {
         let answer = self.client.request(request).await;
-        let answer = answer.map_err(|error| Trouble::There(deepest(&error)))?;
+        let answer = answer.map_err(Trouble::There)?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), LONGEST).collect().await;
         let body = body.map_err(|error| Trouble::There(format!("its answer broke off: {error}")))?;

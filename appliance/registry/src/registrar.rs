@@ -239,6 +239,7 @@ impl Registrar {
             datacenter: record.datacenter.clone(),
             // A catalogue that the site does not name any more: most often the next one has the same authority.
             roots: here.map(|here| here.roots.clone()).unwrap_or_default(),
+            parent: here.and_then(|here| here.parent.clone()),
         };
         self.done.remove(&record.id);
         let taken = take_out(self.way(&place), record).await;

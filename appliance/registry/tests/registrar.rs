@@ -22,6 +22,7 @@ fn place(catalogue: &Catalogue) -> Place {
         url: catalogue.url.clone(),
         datacenter: None,
         roots: Vec::new(),
+        parent: None,
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, header};
 use http_body_util::Full;
 use rackbar_model::{Event, Timestamp};
-use rackbar_outward::{Client, client, deepest};
+use rackbar_outward::{Client, Parent, client};
 use rackbar_store::{Store, StoreError, Table};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -65,11 +65,18 @@ pub struct Deliverer {
 }
 
 impl Deliverer {
-    /// A hook that was never there before begins with what happens from now on. Waits for the store.
+    /// A hook that was never there before begins with what happens from now on. `parent`: the proxy through which its receiver
+    /// is reached. Waits for the store.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub fn new(hook: Hook, site: &str, store: Store, report: Report) -> Result<Self, StoreError> {
+    pub fn new(
+        hook: Hook,
+        parent: Option<Parent>,
+        site: &str,
+        store: Store,
+        report: Report,
+    ) -> Result<Self, StoreError> {
         let key = hook.name.as_bytes();
         let saved = store.get(Table::Webhooks, key)?;
         let saved: Option<Cursor> = saved.and_then(|json| serde_json::from_slice(&json).ok());
@@ -90,7 +97,7 @@ impl Deliverer {
             ..Standing::default()
         };
         Ok(Self {
-            client: client(&hook.roots),
+            client: client(&hook.roots, parent),
             site: site.to_owned(),
             hook,
             store,
@@ -197,7 +204,7 @@ impl Deliverer {
         let answer = tokio::time::timeout(ANSWER_WITHIN, self.client.request(request)).await;
         Ok(match answer {
             Ok(Ok(answer)) => judge(answer.status().as_u16(), retry_after(answer.headers())),
-            Ok(Err(error)) => Answered::Later(deepest(&error), None),
+            Ok(Err(error)) => Answered::Later(error, None),
             Err(_) => Answered::Later(format!("no answer within {} s", ANSWER_WITHIN.as_secs()), None),
         })
     }

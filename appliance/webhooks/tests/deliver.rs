@@ -140,7 +140,7 @@ impl Teller {
         let standing = Arc::new(Mutex::new(Standing::default()));
         let told = standing.clone();
         let report = Arc::new(move |now: &Standing| told.lock().unwrap().clone_from(now));
-        let deliverer = Deliverer::new(hook, "hall-3", store.clone(), report).unwrap();
+        let deliverer = Deliverer::new(hook, None, "hall-3", store.clone(), report).unwrap();
         let news = Arc::new(Notify::new());
         let task = tokio::spawn(deliverer.run(news.clone()));
         Self {

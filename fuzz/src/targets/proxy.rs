@@ -42,8 +42,14 @@ pub(super) fn request(data: &[u8]) {
     }
 }
 
-/// Fields of an origin's answer, and a stored record.
+/// Fields of an origin's answer, and a stored record; what a parent proxy answers to `CONNECT`.
 pub(super) fn answer(data: &[u8]) {
+    if let Some((status, words)) = rackbar_outward::status(data) {
+        assert!(
+            status < 1000 && words.len() <= 3 * data.len(),
+            "more was read than there is"
+        );
+    }
     let _ = Record::from_bytes(data);
     let Ok(value) = HeaderValue::from_bytes(data) else {
         return;

@@ -103,7 +103,7 @@ impl Inner {
             behind: self
                 .rack
                 .look(|mind| mind.settings.networks.iter().filter_map(behind).collect()),
-            mirrors: self.rack.look(|mind| mind.settings.mirrors.iter().cloned().collect()),
+            mirrors: self.rack.look(|mind| mind.settings.mirrors.clone()),
             taken,
         }
     }

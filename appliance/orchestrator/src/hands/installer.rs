@@ -1,5 +1,6 @@
 //! Booting an installer of the catalogue on a machine and waiting until it says that the system is on the disk.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use rackbar_installers::{
 use rackbar_model::{
     Digest, FirmwareMode, ImageEntry, Installer, InstallerSystem, MacAddr, Node, NodeId, OsFile, OsSetup, RootTarget,
 };
-use rackbar_plan::Progress;
 use rackbar_plan::site::Enrol;
+use rackbar_plan::{OwnService, Progress};
 use rackbar_trust::Secret;
 
 use super::{Appliance, Done, Learned, Task, enrol};
@@ -131,11 +132,8 @@ impl Appliance {
             Done::failed(reason, "plan and commit again", false)
         })?;
         let client = task.node.as_ref().and_then(|node| node.address);
+        let from = self.fetches_from(client, setup.proxy.as_deref())?;
         let install = self.asked(client, &token, setup, wanted.target, firmware, mac)?;
-        let from = Source {
-            host: self.own_host(client)?,
-            mirrors: self.mirrors(client)?,
-        };
         let material = material(&entry, installer, install, from)?;
         let order = self.rack.order_installer(node, task.job, mac, &token, material);
         let connected = self.rack.agent(node).is_some();
@@ -194,10 +192,19 @@ impl Appliance {
         })
     }
 
-    /// The mirrors of our own proxy that an installer may use: where the proxy is, and their names.
-    fn mirrors(&self, client: Option<IpAddr>) -> Result<(SocketAddr, Vec<String>), Done> {
+    /// Where the installer of a system with this proxy fetches from.
+    fn fetches_from(&self, client: Option<IpAddr>, proxy: Option<&str>) -> Result<Source, Done> {
         let at = SocketAddr::new(self.own_address(client)?, PROXY_PORT);
-        Ok((at, self.rack.look(|mind| mind.settings.mirrors.clone())))
+        let networks = self.rack.look(|mind| mind.settings.networks.clone());
+        let ours = networks.iter().filter_map(|network| network.address).map(IpAddr::from);
+        let own = ours
+            .chain([at.ip()])
+            .any(|address| proxy.is_none_or(|proxy| proxy == OwnService::Proxy.at(address)));
+        Ok(Source {
+            host: self.own_host(client)?,
+            own: own.then_some(at),
+            mirrors: self.rack.look(|mind| mind.settings.mirrors.clone()),
+        })
     }
 
     /// Waits for the installer's end. `before` is the boot of our agent that the machine was in.
@@ -320,20 +327,25 @@ fn url(text: &str) -> Result<Url, Done> {
 struct Source {
     /// Our boot HTTP.
     host: String,
-    /// Our proxy, and the names of its mirrors.
-    mirrors: (SocketAddr, Vec<String>),
+    /// Our proxy; `None` where the machine has one of others, and asks the upstreams of the mirrors through that.
+    own: Option<SocketAddr>,
+    /// The mirrors by name, with their upstreams.
+    mirrors: BTreeMap<String, Vec<String>>,
 }
 
 impl Source {
-    /// A mirror of our own proxy. The plan saw to it that it is there and that the machine uses the proxy.
-    fn mirror(&self, name: &str) -> Result<String, Done> {
-        let (proxy, mirrors) = &self.mirrors;
-        if mirrors.iter().any(|mirror| mirror == name) {
-            return Ok(format!("http://{proxy}/mirror/{name}"));
-        }
-        let reason = format!("the proxy's mirror {name}, which the installer was to fetch from, is gone");
-        let advice = "name it in rackbar.toml, then commit again";
-        Err(Done::failed(reason, advice, false))
+    /// A mirror of our own proxy, or its upstream. The plan saw to it that it is there and that the machine uses the proxy.
+    fn mirror(&self, name: &str, system: InstallerSystem) -> Result<String, Done> {
+        let upstreams = self.mirrors.get(name);
+        let place = match self.own {
+            Some(proxy) => upstreams.map(|_| format!("http://{proxy}/mirror/{name}")),
+            None => upstreams.and_then(|all| Some(system.asks(all)?.trim_end_matches('/').to_owned())),
+        };
+        place.ok_or_else(|| {
+            let reason = format!("the proxy's mirror {name}, which the installer was to fetch from, is gone");
+            let advice = "name it in rackbar.toml, then commit again";
+            Done::failed(reason, advice, false)
+        })
     }
 }
 
@@ -388,7 +400,11 @@ fn debian(installer: &Installer, install: &mut Install, from: &Source) -> Result
     };
     let steps = Some(install.answers.clone());
     let mirror = archive(&mut install.setup, installer.system, from)?;
-    let security = from.mirror(SECURITY).ok().map(|security| url(&security)).transpose()?;
+    let security = from
+        .mirror(SECURITY, installer.system)
+        .ok()
+        .map(|security| url(&security))
+        .transpose()?;
     Ok(Debian {
         release,
         mirror,
@@ -426,15 +442,16 @@ fn anaconda(
     from: &Source,
 ) -> Result<RedHat, Done> {
     let disc = url(&format!("http://{}/boot/v1/tree/{}", from.host, entry.sha256))?;
-    let (mut tree, mut stage2, mut repositories) = (disc, None, Vec::new());
+    let (mut tree, mut stage2, mut repositories, mut near) = (disc, None, Vec::new(), true);
     if let Some(mirror) = installer.mirror() {
         let path = installer.tree();
-        let base = format!("{}/{path}", from.mirror(mirror)?);
+        let base = format!("{}/{path}", from.mirror(mirror, installer.system)?);
         let more = base.replace("/BaseOS/", "/AppStream/");
         if more != base {
             repositories.push(("AppStream".to_owned(), url(&more)?));
         }
         stage2 = Some(std::mem::replace(&mut tree, url(&base)?));
+        near = from.own.is_some();
     }
     let major = installer.release.split('.').next().unwrap_or_default();
     Ok(RedHat {
@@ -443,15 +460,17 @@ fn anaconda(
         tree,
         repositories,
         stage2,
-        near: true,
+        near,
         steps: Some(install.answers.clone()),
     })
 }
 
-/// The archive of apt's: a mirror of our own proxy. The plan saw to it that the machine uses that.
+/// The archive of apt's: a mirror of our own proxy, or through one of others its upstream. The plan saw to it that the machine
+/// uses that.
 fn archive(setup: &mut OsSetup, system: InstallerSystem, from: &Source) -> Result<Url, Done> {
-    let mirror = url(&from.mirror(system.mirror())?)?;
-    let (own, _) = &from.mirrors;
+    let mirror = url(&from.mirror(system.mirror(), system)?)?;
+    // Installer and installed system ask a proxy of others for everything.
+    let Some(own) = from.own else { return Ok(mirror) };
     let proxy = format!("http://{own}");
     // The installed system uses the proxy for all else, and the mirrors as they are: the proxy leads nobody to itself.
     setup.proxy = None;

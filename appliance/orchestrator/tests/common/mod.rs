@@ -33,6 +33,12 @@ pub fn mac(n: u8) -> MacAddr {
     MacAddr([0x52, 0x54, 0, 0, 0, n])
 }
 
+/// Mirrors, each had from one place.
+pub fn mirrors() -> std::collections::BTreeMap<String, Vec<String>> {
+    let one = |name: &str| (name.to_owned(), vec![format!("http://upstream.example/{name}")]);
+    ["debian", "rocky", "ubuntu"].map(one).into()
+}
+
 pub fn settings() -> Settings {
     let network = |name: &str, role, third| Network {
         name: name.into(),
@@ -43,7 +49,7 @@ pub fn settings() -> Settings {
     };
     Settings {
         networks: vec![network("rack", Role::Rack, 0), network("bmc", Role::Bmc, 1)],
-        mirrors: vec!["debian".into(), "rocky".into(), "ubuntu".into()],
+        mirrors: mirrors(),
         ..Settings::default()
     }
 }

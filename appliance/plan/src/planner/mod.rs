@@ -4,6 +4,7 @@
 //! unique, batches within a role, barriers between roles, and the services that their systems are told of ([`services`]). A plan for one node ([`Scope::nodes`]) therefore costs
 //! that node and one pass over the bound addresses, whatever the size of the site.
 
+mod archive;
 mod burn_in;
 mod chain;
 mod disk;

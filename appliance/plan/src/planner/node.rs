@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rackbar_model::{BurnIn, DiskBus, DiskRef, ImageEntry, Inventory, NodeState, OsSetup, RootTarget};
 
+use super::archive::can_fetch;
 use super::chain::{Because, Chain};
 use super::disk;
 use super::firmware::Firmware;
@@ -177,7 +178,7 @@ impl Case<'_> {
         };
         let mut setup = wanted.setup(self.node, inventory, pool)?;
         self.repositories(&mut setup, image)?;
-        self.installer_can_fetch(image, &setup)?;
+        can_fetch(self.facts, image, &setup)?;
         let work = self.work(image, &target, &setup)?;
         let proved = self.node.node.state == NodeState::Ready && !self.node.node.agent_connected;
         if matches!(work, Work::Prove) && proved && firmware.is_as_wanted() {
@@ -231,37 +232,6 @@ impl Case<'_> {
         }
         self.reachable(chain, image);
         self.steps().push(Some(left), &account(self.role, image), chain)
-    }
-
-    /// An installer fetches packages, and a node has no way out but a mirror of the appliance's proxy.
-    fn installer_can_fetch(&self, image: &ImageEntry, setup: &OsSetup) -> Result<(), String> {
-        let Some(installer) = &image.installer else {
-            return Ok(());
-        };
-        // What is on its disc it fetches from the appliance itself.
-        let Some(mirror) = installer.mirror() else {
-            return Ok(());
-        };
-        let missing = if !setup.proxy.as_ref().is_some_and(|url| self.facts.is_own_proxy(url)) {
-            "no network of the role uses the appliance's proxy: set `proxy = \"own\"` at one of them in the site file"
-                .to_owned()
-        } else if !self.facts.mirrors.contains(mirror) {
-            format!(
-                "the proxy has no mirror of it: name its URL in rackbar.toml as the upstream of a [[proxy.mirror]] called \
-                 {mirror}"
-            )
-        } else if let Some(missing) = self.facts.out_of_reach.get(&image.name) {
-            return Err(format!(
-                "{} cannot be installed while the proxy is offline: {missing}; or `rackbar cache mode online`",
-                image.name
-            ));
-        } else {
-            return Ok(());
-        };
-        Err(format!(
-            "{} is an installer, which fetches packages from its archive, and {missing}",
-            image.name
-        ))
     }
 
     fn image(&self, inventory: &Inventory) -> Result<&ImageEntry, String> {

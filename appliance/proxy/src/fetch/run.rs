@@ -184,7 +184,7 @@ impl Proxy {
         let status = match error {
             OriginError::Refused(_) => 403,
             OriginError::Silent => 504,
-            OriginError::Failed(_) => 502,
+            OriginError::Parent(_) | OriginError::Failed(_) => 502,
         };
         let places: Vec<String> = ask.upstreams.iter().map(|one| one.url.to_string()).collect();
         Phase::Failed(status, format!("{}: {error}", places.join(", ")).into())

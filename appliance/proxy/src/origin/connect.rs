@@ -1,4 +1,5 @@
-//! Connections to origins. Names are resolved here, and the rule is asked about the very address that is connected to.
+//! Connections to origins. Names are resolved here, and the rule is asked about the very address that is connected to. Behind
+//! a parent proxy that one resolves them: then the rule is asked about what the name means here, if it means anything.
 
 use std::future::Future;
 use std::io;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use rackbar_outward::{Line, Way};
 use tokio::net::TcpStream;
 
 use crate::rules::destination::Destinations;
@@ -17,21 +19,25 @@ use crate::rules::destination::Destinations;
 /// For one address.
 const CONNECT_WITHIN: Duration = Duration::from_secs(8);
 
+/// For a name that only a parent proxy may know.
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
+
 /// Opens connections for the HTTP client.
 #[derive(Clone)]
 pub struct Connector {
     guard: Option<Arc<RwLock<Destinations>>>,
+    way: Option<Way>,
 }
 
 impl Connector {
-    /// With the rule to keep to, or without any.
-    pub fn new(guard: Option<Arc<RwLock<Destinations>>>) -> Self {
-        Self { guard }
+    /// With the rule to keep to, or without any; through a parent proxy, or straight.
+    pub fn new(guard: Option<Arc<RwLock<Destinations>>>, way: Option<Way>) -> Self {
+        Self { guard, way }
     }
 }
 
 impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Line>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -44,12 +50,48 @@ impl tower::Service<Uri> for Connector {
             .guard
             .as_ref()
             .map(|rule| rule.read().unwrap_or_else(PoisonError::into_inner).clone());
+        let way = self.way.clone();
         Box::pin(async move {
             let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+            if let Some(way) = way.filter(|way| way.parent().leads(&host)) {
+                check(&host, rule.as_ref()).await?;
+                return Ok(TokioIo::new(way.line(&uri).await?));
+            }
             let stream = dial(&host, uri.port_u16().unwrap_or(usual), rule.as_ref()).await?;
-            Ok(TokioIo::new(stream))
+            Ok(TokioIo::new(stream.into()))
         })
+    }
+}
+
+/// Asks the rule for a host that a parent proxy is to lead to. A name that means nothing here is the parent's to judge.
+///
+/// # Errors
+/// When the rule forbids one of its addresses.
+async fn check(host: &str, rule: Option<&Destinations>) -> io::Result<()> {
+    let Some(rule) = rule else { return Ok(()) };
+    let addresses: Vec<IpAddr> = match host.parse::<IpAddr>() {
+        Ok(address) => vec![address],
+        Err(_) => match tokio::time::timeout(LOOK_WITHIN, tokio::net::lookup_host((host, 0))).await {
+            Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+            _ => Vec::new(),
+        },
+    };
+    let refused = addresses.into_iter().try_for_each(|address| rule.address(address));
+    refused.map_err(|refusal| io::Error::new(io::ErrorKind::PermissionDenied, refusal))
+}
+
+/// A connection for a client's tunnel: through the parent proxy where that leads, else straight.
+///
+/// # Errors
+/// As of [`dial`]; of a parent proxy, what that says.
+pub async fn tunnel(host: &str, port: u16, rule: &Destinations, way: Option<&Way>) -> io::Result<Line> {
+    match way.filter(|way| way.parent().leads(host)) {
+        Some(way) => {
+            check(host, Some(rule)).await?;
+            way.tunnel(host, port).await
+        }
+        None => dial(host, port, Some(rule)).await.map(Line::from),
     }
 }
 
@@ -57,7 +99,7 @@ impl tower::Service<Uri> for Connector {
 ///
 /// # Errors
 /// When the rule forbids all of them, or none answers.
-pub async fn dial(host: &str, port: u16, rule: Option<&Destinations>) -> io::Result<TcpStream> {
+async fn dial(host: &str, port: u16, rule: Option<&Destinations>) -> io::Result<TcpStream> {
     let addresses: Vec<IpAddr> = match host.parse::<IpAddr>() {
         Ok(address) => vec![address],
         Err(_) => {

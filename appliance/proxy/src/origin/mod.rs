@@ -1,4 +1,4 @@
-//! Asking origins: HTTP/1.1 and 2, TLS against the public roots and those the site adds.
+//! Asking origins: HTTP/1.1 and 2, TLS against the public roots and those the site adds, straight or through a parent proxy.
 
 mod connect;
 mod get;
@@ -7,16 +7,18 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::PROXY_AUTHORIZATION;
+use http::{Request, Response, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
+use rackbar_outward::{Line, Parent, ParentError, Way, tls};
 
 use crate::rules::destination::{Destinations, Refusal};
-pub use connect::{Connector, dial};
+pub use connect::Connector;
+pub(crate) use connect::tunnel;
 pub use get::{Coming, GetError, check_url};
 
 /// Body of a request to an origin.
@@ -31,6 +33,9 @@ pub enum OriginError {
     /// It is one we lead nobody to.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The parent proxy stands in the way.
+    #[error(transparent)]
+    Parent(#[from] ParentError),
     /// It cannot be reached, or broke off.
     #[error("{0}")]
     Failed(String),
@@ -44,19 +49,22 @@ pub struct Origins {
     guarded: Client<HttpsConnector<Connector>, Body>,
     trusted: Client<HttpsConnector<Connector>, Body>,
     rule: Arc<RwLock<Destinations>>,
+    way: Option<Way>,
 }
 
 impl Origins {
-    /// `roots`: certificates in DER form of authorities to trust besides the public ones.
-    pub fn new(rule: Destinations, roots: &[Vec<u8>]) -> Self {
+    /// `roots`: certificates in DER form of authorities to trust besides the public ones. `parent`: through whom all are
+    /// asked but those that it says are reached without it.
+    pub fn new(rule: Destinations, roots: &[Vec<u8>], parent: Option<Parent>) -> Self {
         let rule = Arc::new(RwLock::new(rule));
-        let tls = tls(roots);
+        let tls = tls(true, roots);
+        let way = parent.map(Way::new);
         let client = |guard: Option<Arc<RwLock<Destinations>>>| {
             let connector = HttpsConnectorBuilder::new()
                 .with_tls_config(tls.clone())
                 .https_or_http()
                 .enable_all_versions()
-                .wrap_connector(Connector::new(guard));
+                .wrap_connector(Connector::new(guard, way.clone()));
             Client::builder(TokioExecutor::new())
                 .pool_idle_timeout(Duration::from_secs(30))
                 .pool_max_idle_per_host(16)
@@ -70,6 +78,7 @@ impl Origins {
             guarded: client(Some(rule.clone())),
             trusted: client(None),
             rule,
+            way,
         }
     }
 
@@ -91,13 +100,39 @@ impl Origins {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn send(&self, trusted: bool, request: Request<Body>) -> Result<Response<Incoming>, OriginError> {
+    pub async fn send(&self, trusted: bool, mut request: Request<Body>) -> Result<Response<Incoming>, OriginError> {
         let client = if trusted { &self.trusted } else { &self.guarded };
+        let uri = request.uri().clone();
+        // Whoever asks us proves nothing to the parent, and nobody else hears what we prove to it.
+        request.headers_mut().remove(PROXY_AUTHORIZATION);
+        if let Some(login) = self.parent().and_then(|parent| parent.login_for(&uri)) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, login.clone());
+        }
         match tokio::time::timeout(HEAD_WITHIN, client.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => self.of_origin(&uri, response),
             Ok(Err(error)) => Err(explained(&error)),
             Err(_) => Err(OriginError::Silent),
         }
+    }
+
+    fn parent(&self) -> Option<&Parent> {
+        self.way.as_ref().map(Way::parent)
+    }
+
+    /// The answer, when it is the origin's and not the parent's own.
+    fn of_origin(&self, uri: &Uri, response: Response<Incoming>) -> Result<Response<Incoming>, OriginError> {
+        let (status, headers) = (response.status().as_u16(), response.headers());
+        let refused = self.parent().and_then(|parent| parent.refusal(uri, status, headers));
+        refused.map_or(Ok(response), |error| Err(error.into()))
+    }
+
+    /// A connection for a client's tunnel.
+    ///
+    /// # Errors
+    /// When the rule or the parent proxy forbids it, or nobody answers.
+    pub(crate) async fn tunnel(&self, host: &str, port: u16) -> Result<Line, OriginError> {
+        let opened = tunnel(host, port, &self.rule(), self.way.as_ref()).await;
+        opened.map_err(|error| explained(&error))
     }
 }
 
@@ -107,6 +142,9 @@ fn explained(error: &(dyn std::error::Error + 'static)) -> OriginError {
     loop {
         if let Some(refusal) = at.downcast_ref::<Refusal>() {
             return OriginError::Refused(refusal.clone());
+        }
+        if let Some(error) = at.downcast_ref::<ParentError>() {
+            return OriginError::Parent(error.clone());
         }
         if let Some(error @ rustls::Error::InvalidCertificate(_)) = at.downcast_ref() {
             return OriginError::Failed(format!(
@@ -124,19 +162,4 @@ fn explained(error: &(dyn std::error::Error + 'static)) -> OriginError {
             None => return OriginError::Failed(at.to_string()),
         }
     }
-}
-
-fn tls(roots: &[Vec<u8>]) -> rustls::ClientConfig {
-    let mut store = rustls::RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    store.add_parsable_certificates(roots.iter().map(|der| CertificateDer::from(der.clone())));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    // ring has both versions of TLS, so that there is always one in common.
-    #[expect(clippy::expect_used, reason = "only a provider without any cipher suite fails here")]
-    versions
-        .expect("ring has cipher suites")
-        .with_root_certificates(store)
-        .with_no_client_auth()
 }

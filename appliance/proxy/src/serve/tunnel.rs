@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rackbar_outward::Line;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Client, Next, fail};
 use crate::Proxy;
-use crate::origin::dial;
+use crate::origin::OriginError;
 use crate::rules::target::authority;
 use crate::settings::Mode;
 use crate::wire::Head;
@@ -46,10 +47,10 @@ pub(super) async fn connect(
         tracing::info!(%from, target = head.target, why = %refusal, "a client was refused");
         return fail(proxy, client, head, 403, &refusal.to_string()).await;
     }
-    let mut origin = match dial(&host, port, Some(rule)).await {
-        Ok(stream) => stream,
+    let mut origin = match proxy.origins.tunnel(&host, port).await {
+        Ok(line) => line,
         Err(error) => {
-            let refused = error.kind() == io::ErrorKind::PermissionDenied;
+            let refused = matches!(error, OriginError::Refused(_));
             if refused {
                 proxy.metrics.refused.inc();
             }
@@ -64,9 +65,9 @@ pub(super) async fn connect(
     result.map(|()| Next::Close)
 }
 
-async fn both_ways(client: &mut TcpStream, origin: &mut TcpStream) -> io::Result<()> {
+async fn both_ways(client: &mut TcpStream, origin: &mut Line) -> io::Result<()> {
     let (mut from_client, mut to_client) = client.split();
-    let (mut from_origin, mut to_origin) = origin.split();
+    let (mut from_origin, mut to_origin) = tokio::io::split(origin);
     let (mut up, mut down) = (vec![0; 16 << 10], vec![0; 64 << 10]);
     let (mut up_open, mut down_open) = (true, true);
     while up_open || down_open {

@@ -1,10 +1,13 @@
 //! What is never evicted: keys, and prefixes that end in `*`.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+
+use nix::unistd::syncfs;
 
 use super::{Store, StoreError};
 
@@ -54,6 +57,16 @@ impl Store {
                 pins.remove(pattern);
             }
         })
+    }
+
+    /// Waits until all that was stored and pinned so far outlasts a power cut: contents are synced when they come, and here the
+    /// names of all of them.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn settle(&self) -> Result<(), StoreError> {
+        let folder = File::open(&self.folder).map_err(StoreError::io("open", &self.folder))?;
+        syncfs(&folder).map_err(|errno| StoreError::io("sync", &self.folder)(errno.into()))
     }
 
     /// Notes that a key is to be pinned, which [`Self::pin_noted`] does. False when it is already.

@@ -99,6 +99,7 @@ impl Checker<'_> {
             }
             digest.ok()
         });
+        let proxy = self.proxy(&raw.proxy, &(&networks, &remotes));
         Config {
             name,
             networks,
@@ -110,7 +111,7 @@ impl Checker<'_> {
             time: self.time(&raw.ntp),
             log: self.log(&raw.syslog),
             capture: self.capture(&raw.capture),
-            proxy: self.proxy(&raw.proxy),
+            proxy,
             packs: self.packs(&raw.packs),
             signed_profiles_only: raw.profiles.signed_only,
             webhooks: self.webhooks(&raw.webhook),

@@ -8,6 +8,7 @@ mod check;
 mod files;
 mod kernel;
 mod packs;
+mod parent;
 mod parts;
 mod proxy;
 mod raw;

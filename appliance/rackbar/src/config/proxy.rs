@@ -1,6 +1,7 @@
 //! `[proxy]`: the caching proxy and its mirrors.
 
 use ipnet::IpNet;
+use rackbar_outward::Parent;
 use rackbar_proxy::rules::destination::Destinations;
 use rackbar_proxy::rules::target::Url;
 use rackbar_proxy::{Mirror, Mode, authorities};
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::check::Checker;
+use super::parent::{Networks, RawLogin};
 use super::{Role, Service};
 
 /// Bytes of a megabyte.
@@ -30,6 +32,10 @@ pub(super) struct RawProxy {
     authority: Vec<Spanned<String>>,
     #[serde(default)]
     mirror: Vec<RawMirror>,
+    pub(super) parent: Option<Spanned<String>>,
+    pub(super) parent_login: Option<Spanned<RawLogin>>,
+    #[serde(default)]
+    pub(super) parent_direct: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +55,8 @@ pub(crate) struct Proxy {
     pub(crate) rule: Destinations,
     /// Certificates in DER form.
     pub(crate) roots: Vec<Vec<u8>>,
+    /// The proxy of others through which all that leaves goes.
+    pub(crate) parent: Option<Parent>,
 }
 
 impl Checker<'_> {
@@ -67,7 +75,7 @@ impl Checker<'_> {
         said
     }
 
-    pub(super) fn proxy(&mut self, raw: &RawProxy) -> Proxy {
+    pub(super) fn proxy(&mut self, raw: &RawProxy, networks: &Networks<'_>) -> Proxy {
         let mode = raw.mode.as_ref().map_or(Mode::Online, |mode| {
             mode.get_ref().parse().unwrap_or_else(|problem: String| {
                 self.wrong(Some(mode.span()), "proxy.mode", problem, "\"online\" is usual");
@@ -87,12 +95,14 @@ impl Checker<'_> {
                 "leave it out for half of the data partition",
             );
         }
+        let roots = self.roots("proxy.authority", &raw.authority);
         Proxy {
+            parent: self.parent(raw, &roots, networks),
             mode,
             budget: raw.megabytes.as_ref().map(|one| one.get_ref().saturating_mul(MEGABYTE)),
             mirrors: self.mirrors(&raw.mirror),
             rule: self.destinations(raw),
-            roots: self.roots("proxy.authority", &raw.authority),
+            roots,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The caching proxy in the daemon: started when a network or the site wants it, and changed while it runs.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,9 +31,12 @@ const FOLDER: &str = "cache";
 #[derive(Clone, Default)]
 pub(super) struct CacheDoor {
     running: Arc<Mutex<Option<Running>>>,
-    /// Locked repositories, which it serves.
-    repositories: Arc<Mutex<Vec<Locked>>>,
+    /// Locked repositories, which it serves, and the names of all that are locked; `None` until that is known.
+    repositories: Arc<Mutex<Option<Known>>>,
 }
+
+/// Locked repositories that are served, and the names of all that are locked.
+type Known = (Vec<Locked>, BTreeSet<String>);
 
 /// The proxy and its threads.
 type Running = (Arc<Proxy>, tokio::runtime::Handle);
@@ -44,19 +48,24 @@ impl CacheDoor {
 
     fn set(&self, to: Option<Running>) {
         let repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((proxy, _)) = &to {
-            proxy.set_repositories(repositories.iter().cloned());
+        if let (Some((proxy, _)), Some((served, locked))) = (&to, &*repositories) {
+            proxy.set_repositories(served.iter().cloned());
+            // What was unlocked while it did not run.
+            if let Err(error) = proxy.let_go_others(locked) {
+                tracing::warn!(%error, "what was kept for repositories that are not locked any more stays pinned");
+            }
         }
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = to;
     }
 
-    /// Has it serve these locked repositories and no others, now and whenever it is started anew.
-    pub(super) fn serve(&self, all: Vec<Locked>) {
+    /// Has it serve these locked repositories and no others, now and whenever it is started anew. `locked`: all that are, also
+    /// those that cannot be served.
+    pub(super) fn serve(&self, all: Vec<Locked>, locked: BTreeSet<String>) {
         let mut repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((proxy, _)) = self.open() {
             proxy.set_repositories(all.iter().cloned());
         }
-        *repositories = all;
+        *repositories = Some((all, locked));
     }
 
     /// Asks the proxy, on its own threads, where waiting for a disk holds up nobody else.
@@ -132,9 +141,10 @@ impl Cache {
     /// Puts in force what is wanted now. Cheap when nothing changed; what could not be started is tried again.
     pub(super) fn follow(&mut self, config: &Config, around: &Around<'_>) {
         let settings = settings(config, around, &self.folder);
-        // Roots are read when connections to origins are set up: those are set up anew for other roots.
-        let rooted = self.wanted.as_ref().is_some_and(|old| old.roots != settings.roots);
-        if settings.listen.is_empty() || rooted {
+        // Roots and parent are read when connections to origins are set up: those are set up anew for others.
+        let other = |old: &Settings| old.roots != settings.roots || old.parent != settings.parent;
+        let anew = self.wanted.as_ref().is_some_and(other);
+        if settings.listen.is_empty() || anew {
             self.close();
         }
         if settings.listen.is_empty() {
@@ -234,6 +244,7 @@ fn settings(config: &Config, around: &Around<'_>, folder: &std::path::Path) -> S
             ..config.proxy.rule.clone()
         },
         roots: config.proxy.roots.clone(),
+        parent: config.proxy.parent.clone(),
         ..Settings::default()
     }
 }

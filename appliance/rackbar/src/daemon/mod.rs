@@ -232,7 +232,7 @@ impl Daemon {
         let mut daemon = Self {
             resolv: Resolv::new("/etc/resolv.conf"),
             webhooks: Webhooks::new(rack.clone(), store.clone(), &config.name),
-            registrations: Registrations::start(&rack, store.clone(), works.executor.clone(), &config.name),
+            registrations: Registrations::start(&rack, store.clone(), works.executor.clone(), &config),
             cache,
             packs,
             kernel,
@@ -401,6 +401,7 @@ impl Daemon {
             self.resolv.follow(&self.config, learnt);
         }
         self.webhooks.follow(&self.config);
+        self.registrations.follow(&self.config);
     }
 
     /// Serves until SIGTERM or SIGINT, or until the state was replaced.

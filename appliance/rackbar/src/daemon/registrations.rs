@@ -8,6 +8,7 @@ use rackbar_handoff::consul;
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::Executor;
+use rackbar_outward::Parent;
 use rackbar_plan::site::Consul;
 use rackbar_registry::{Entry, Place, Registrar, Report, Source, Standing, Wanted, token_key};
 use rackbar_store::{Store, StoreError, Table};
@@ -16,9 +17,13 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 
 use super::services::status;
+use crate::config::Config;
 
 /// Tokens of registries are short; headers have bounds.
 const LONGEST_TOKEN: usize = 1024;
+
+/// The proxy through which registries are reached now.
+type InForce = Arc<Mutex<Option<Parent>>>;
 
 /// The way to registrations for API and command line.
 #[derive(Clone)]
@@ -32,19 +37,25 @@ pub(super) struct RegistryDoor {
 /// The registrar at work.
 pub(super) struct Registrations {
     door: RegistryDoor,
+    parent: InForce,
     tasks: JoinSet<()>,
 }
 
 impl Registrations {
     /// Begins at once with what is in force. To be called within a tokio runtime.
-    pub(super) fn start(rack: &Rack, store: Store, executor: Executor, name: &str) -> Self {
+    pub(super) fn start(rack: &Rack, store: Store, executor: Executor, config: &Config) -> Self {
+        let parent: InForce = Arc::new(Mutex::new(config.proxy.parent.clone()));
         let door = RegistryDoor {
             store: store.clone(),
             executor: executor.clone(),
             seen: Arc::default(),
             news: Arc::default(),
         };
-        let registrar = Registrar::new(store, source(rack, executor, name), report(rack, &door));
+        let registrar = Registrar::new(
+            store,
+            source(rack, executor, (&config.name, parent.clone())),
+            report(rack, &door),
+        );
         let (mut events, news) = (rack.subscribe(), door.news.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -58,7 +69,16 @@ impl Registrations {
             }
         });
         tasks.spawn(registrar.run(door.news.clone()));
-        Self { door, tasks }
+        Self { door, parent, tasks }
+    }
+
+    /// Puts in force what is configured now. Cheap when nothing changed.
+    pub(super) fn follow(&self, config: &Config) {
+        let mut parent = locked(&self.parent);
+        if *parent != config.proxy.parent {
+            parent.clone_from(&config.proxy.parent);
+            self.door.news.notify_waiters();
+        }
     }
 
     pub(super) fn door(&self) -> RegistryDoor {
@@ -84,7 +104,7 @@ fn is_news(kind: &EventKind) -> bool {
     )
 }
 
-fn source(rack: &Rack, executor: Executor, name: &str) -> Source {
+fn source(rack: &Rack, executor: Executor, (name, parent): (&str, InForce)) -> Source {
     let (rack, name) = (rack.clone(), name.to_owned());
     Arc::new(move || {
         // Without a site nobody has said anything of registrations: what is there stays.
@@ -99,13 +119,13 @@ fn source(rack: &Rack, executor: Executor, name: &str) -> Source {
             return Some(Wanted::default());
         };
         Some(Wanted {
-            place: Some(place(of_site)),
+            place: Some(place(of_site, locked(&parent).clone())),
             machines: consul::wanted(&view),
         })
     })
 }
 
-fn place(of_site: &Consul) -> Place {
+fn place(of_site: &Consul, parent: Option<Parent>) -> Place {
     let roots = of_site.authority.iter().flat_map(|pem| {
         // One that cannot be read is trusted by nobody; the registry's certificate is then refused in words.
         rackbar_proxy::authorities(pem).unwrap_or_else(|error| {
@@ -117,6 +137,7 @@ fn place(of_site: &Consul) -> Place {
         url: of_site.url.clone(),
         datacenter: of_site.datacenter.clone(),
         roots: roots.collect(),
+        parent,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A service that cannot start does not keep the others from serving: its state says why, and it is tried again.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -343,8 +344,17 @@ fn settings(config: &Config, placed: &[Placed], ports: Ports) -> Settings {
         power_on_discovered: config.bmc.power_on_discovered,
         leave_bmc_clocks: !config.bmc.set_clocks,
         record_consoles: config.bmc.record_consoles,
-        mirrors: config.proxy.mirrors.iter().map(|mirror| mirror.name.clone()).collect(),
+        mirrors: mirrors(config),
     }
+}
+
+/// The proxy's mirrors by name, with the URLs of their upstreams.
+fn mirrors(config: &Config) -> BTreeMap<String, Vec<String>> {
+    let one = |mirror: &rackbar_proxy::Mirror| {
+        let upstreams = mirror.upstreams.iter().map(ToString::to_string);
+        (mirror.name.clone(), upstreams.collect())
+    };
+    config.proxy.mirrors.iter().map(one).collect()
 }
 
 /// Our addresses on the networks that machines boot on.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rackbar_control::operations::{Refused, WebhookEntry};
 use rackbar_model::Severity;
 use rackbar_orchestrator::Rack;
+use rackbar_outward::Parent;
 use rackbar_store::{Store, Table};
 use rackbar_webhooks::{Deliverer, Hook, Report, Secret, Standing, secret_key};
 use tokio::sync::Notify;
@@ -35,6 +36,8 @@ pub(super) struct Webhooks {
     teller: JoinSet<()>,
     /// One set for each hook, so that it can be ended and waited for.
     running: BTreeMap<String, (Hook, JoinSet<()>)>,
+    /// The proxy through which receivers are reached.
+    parent: Option<Parent>,
     /// Cursors of hooks that are not configured any more were dropped.
     swept: bool,
 }
@@ -60,6 +63,7 @@ impl Webhooks {
             news,
             teller,
             running: BTreeMap::new(),
+            parent: None,
             swept: false,
         }
     }
@@ -84,6 +88,10 @@ impl Webhooks {
             self.say(&name, "not configured any more", Severity::Info);
         }
         self.sweep(config);
+        if self.parent != config.proxy.parent {
+            self.parent.clone_from(&config.proxy.parent);
+            self.running.clear();
+        }
         for hook in &config.webhooks {
             if self.running.get(&hook.name).is_none_or(|(other, _)| other != hook) {
                 self.running.remove(&hook.name);
@@ -111,7 +119,13 @@ impl Webhooks {
             let (words, severity) = words(&kept, standing);
             rack.set_service(status(&format!("webhook {}", kept.name), words, severity));
         });
-        let made = Deliverer::new(hook.clone(), &self.site, self.door.store.clone(), report);
+        let made = Deliverer::new(
+            hook.clone(),
+            self.parent.clone(),
+            &self.site,
+            self.door.store.clone(),
+            report,
+        );
         match made {
             Ok(deliverer) => {
                 let mut tasks = JoinSet::new();

@@ -284,12 +284,18 @@ fn an_identity_is_changed_and_what_others_wrote_stays() {
         "etc/apt/sources.list",
         "etc/dnf/dnf.conf",
     ]);
+    // What the image came with, in its main section and for a repository of its own.
+    let came = "[main]\ngpgcheck=1\nproxy = http://10.9.9.9:8080\n[local]\nproxy=_none_\n";
+    std::fs::write(folder.path().join("etc/dnf/dnf.conf"), came).unwrap();
     let mut setup = sample();
     setup.ssh_host_key = SecretText(host_key().0);
     setup.syslog = Some("10.0.0.1".into());
     apply(&mut tree, &setup).unwrap();
     let path = |name: &str| folder.path().join(name);
     let read = |name: &str| std::fs::read_to_string(path(name)).ok();
+    let dnf = read("etc/dnf/dnf.conf").unwrap();
+    let proxies = dnf.lines().filter(|line| line.starts_with("proxy")).collect::<Vec<_>>();
+    assert_eq!(proxies, ["proxy=http://10.0.0.1:3142", "proxy=_none_"], "{dnf}");
     let before = ["etc/ssh/ssh_host_ed25519_key", "etc/machine-id", "etc/hostname"].map(read);
     std::fs::write(path("etc/apt/sources.list.d-own"), "mine").unwrap();
 
@@ -325,7 +331,7 @@ fn an_identity_is_changed_and_what_others_wrote_stays() {
     ] {
         assert!(!path(gone).exists(), "{gone}");
     }
-    assert!(!read("etc/dnf/dnf.conf").unwrap().contains("proxy="));
+    assert_eq!(read("etc/dnf/dnf.conf").unwrap(), came);
     assert_eq!(read("etc/timezone").unwrap(), "Etc/UTC\n");
     assert_eq!(read("etc/issue").unwrap(), "new\n");
     assert_eq!(read("etc/apt/sources.list.d-own").unwrap(), "mine");

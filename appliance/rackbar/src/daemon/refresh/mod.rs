@@ -166,7 +166,7 @@ impl Refreshes {
         Ok(Job {
             all: self.clone(),
             images,
-            origins: Origins::new(settings.rule.clone(), &settings.roots),
+            origins: Origins::new(settings.rule.clone(), &settings.roots, settings.parent.clone()),
             old,
             upstream,
         })

@@ -107,6 +107,10 @@ impl Files {
         for one in &self.always {
             proxy.hold(name, folder, one).await.map_err(failed)?;
         }
+        // The lock, written down after this, outlasts a power cut too.
+        if fetch || !self.always.is_empty() {
+            proxy.settle().await.map_err(failed)?;
+        }
         Ok(need)
     }
 
@@ -180,7 +184,13 @@ impl Repositories {
             }
         }
         drop(done);
-        self.told(name, release, |fetch| fetch.running = false);
+        let settled = proxy.settle().await;
+        self.told(name, release, |fetch| {
+            fetch.running = false;
+            if let Err(error) = settled {
+                fetch.trouble = Some(error.to_string());
+            }
+        });
         let Some(fetch) = self.fetch_of(name) else { return };
         let (text, severity) = match &fetch.trouble {
             None => (

@@ -74,6 +74,7 @@ impl Repositories {
     /// Has planner and proxy go by what the store holds.
     fn in_force(&self) -> Result<(), Refused> {
         let all = repositories::load(&self.store).map_err(|error| Refused::Internal(error.to_string()))?;
+        let names = all.iter().map(|kept| kept.lock.name.clone()).collect();
         let (mut served, mut locks) = (Vec::new(), Vec::new());
         for kept in all {
             match serve::served(&kept) {
@@ -84,7 +85,7 @@ impl Repositories {
                 Err(error) => tracing::error!(repository = kept.lock.name, error, "a lock cannot be served"),
             }
         }
-        self.cache.serve(served);
+        self.cache.serve(served, names);
         self.executor.set_repositories(locks);
         Ok(())
     }
