@@ -6,7 +6,7 @@ use rackbar_control::operations::{
 };
 use rackbar_devices::{BootOverride, BootTarget, HealthState, MediaDrive as Drive};
 use rackbar_model::{Node, PowerAction, PowerState};
-use rackbar_orchestrator::Rack;
+use rackbar_orchestrator::{Consoles, Rack};
 
 use crate::daemon::refusals::of_bmc;
 
@@ -21,6 +21,17 @@ const fn condition(state: HealthState) -> Condition {
 
 pub(super) fn address(node: &Node) -> String {
     node.bmc_address.map(|address| address.to_string()).unwrap_or_default()
+}
+
+/// What is recorded of a machine's serial console.
+pub(super) async fn console_record(consoles: &Consoles, node: &Node) -> Result<Vec<u8>, Refused> {
+    consoles.record(&node.name).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Refused::NotFound(format!(
+            "nothing of the console of {} was recorded: nobody looked on yet, and [bmc] record_consoles is off",
+            node.name
+        )),
+        _ => Refused::Internal(format!("the record cannot be read: {error}")),
+    })
 }
 
 pub(super) async fn sensors(rack: &Rack, node: &Node) -> Result<SensorList, Refused> {
