@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use rackbar_boot_media::tree::Tree;
 use rackbar_model::Digest;
 
+use crate::images::Window;
 use crate::{Artifact, Content};
 
 /// A disc that is served.
@@ -16,19 +17,22 @@ pub(crate) struct Disc {
     digest: Digest,
     tree: Tree,
     file: Arc<File>,
+    /// Where in the file the disc begins.
+    begin: u64,
     path: PathBuf,
     modified: SystemTime,
 }
 
 impl Disc {
-    /// Reads the index of a disc, which is the whole of `file`.
-    pub(crate) fn open(digest: Digest, bytes: u64, path: &Path, file: Arc<File>) -> io::Result<Self> {
-        let tree = Tree::read(&*file, bytes).map_err(io::Error::other)?;
+    /// Reads the index of a disc of so many bytes that begins at `begin` of `file`.
+    pub(crate) fn open(digest: Digest, bytes: u64, path: &Path, file: Arc<File>, begin: u64) -> io::Result<Self> {
+        let tree = Tree::read(&Window::of(&file, begin, bytes), bytes).map_err(io::Error::other)?;
         let modified = file.metadata()?.modified().unwrap_or_else(|_| SystemTime::now());
         Ok(Self {
             digest,
             tree,
             file,
+            begin,
             path: path.to_owned(),
             modified,
         })
@@ -50,7 +54,7 @@ impl Disc {
             path: Some(self.path.clone()),
             content: Content::File {
                 file: Arc::clone(&self.file),
-                offset: place.offset,
+                offset: self.begin.saturating_add(place.offset),
             },
         })
     }

@@ -121,14 +121,14 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// SHA-256 of a file from where it stands; `None` when `stop` says so before the end.
-pub(crate) fn digest_of(mut file: &File, stop: impl Fn() -> bool) -> io::Result<Option<Digest>> {
+/// SHA-256 of a content from where it stands; `None` when `stop` says so before the end.
+pub(crate) fn digest_of(mut file: impl io::Read, stop: impl Fn() -> bool) -> io::Result<Option<Digest>> {
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
     loop {
         if stop() {
             return Ok(None);
         }
-        match io::Read::read(&mut file, &mut buffer) {
+        match file.read(&mut buffer) {
             Ok(0) => return Ok(Some(Digest(hash.finish()))),
             Ok(count) => hash.update(buffer.get(..count).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

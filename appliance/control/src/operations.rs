@@ -36,6 +36,7 @@ pub use crate::saved::{ExportParts, ExportSizes};
 pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
 pub use crate::words::duration;
+pub use rackbar_orchestrator::adopt::{AdoptRequest, Adoption, LoginKey};
 
 /// What comes of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;
@@ -677,6 +678,14 @@ pub trait Operations: Send + Sync + 'static {
     /// Takes one back.
     fn revoke_enrolment(&self, _node: &str, _tool: &str) -> Answer<'_, ()> {
         none("handoff")
+    }
+    /// The public key by which the appliance logs in.
+    fn adoption_key(&self) -> Answer<'_, LoginKey> {
+        none("adoption")
+    }
+    /// Takes a machine in with the system that it has.
+    fn adopt(&self, _request: AdoptRequest, _by: &str) -> Answer<'_, Adoption> {
+        none("adoption")
     }
 }
 

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use rackbar_model::Node;
 use serde_json::{Map, Value, json};
 
-use crate::member::host_name;
+use crate::member::{at_port, host_name};
 
 /// A node and what the site file binds to it.
 #[derive(Clone, Copy, Debug)]
@@ -108,13 +108,23 @@ fn host_variables(host: &Host<'_>) -> Value {
         put("rackbar_image", json!(installed.image));
         put("rackbar_image_sha256", json!(installed.sha256));
         put("rackbar_installed_at", json!(installed.at));
-        if !installed.user.is_empty() {
-            put("ansible_user", json!(installed.user));
+    }
+    if let Some(adopted) = &node.adopted {
+        put("rackbar_adopted_system", json!(adopted.system.name));
+        put("rackbar_adopted_at", json!(adopted.at));
+    }
+    if let Some(system) = node.system() {
+        if !system.user.is_empty() {
+            put("ansible_user", json!(system.user));
         }
-        if let (Some(address), false) = (address, installed.host_key.is_empty()) {
+        if system.port != 22 {
+            put("ansible_port", json!(system.port));
+        }
+        if let (Some(address), false) = (address, system.host_key.is_empty()) {
             // Without its comment, which is the third word.
-            let key: Vec<_> = installed.host_key.split_whitespace().take(2).collect();
-            put("rackbar_known_hosts", json!(format!("{address} {}", key.join(" "))));
+            let key: Vec<_> = system.host_key.split_whitespace().take(2).collect();
+            let host = at_port(&address.to_string(), system.port);
+            put("rackbar_known_hosts", json!(format!("{host} {}", key.join(" "))));
         }
     }
     put("rackbar_id", json!(node.id));

@@ -1,4 +1,4 @@
-//! The rack as the renderers see it: machines that have a system of ours, each with its one name, what its role is to
+//! The rack as the renderers see it: machines that have a system, ours or an adopted one, each with its one name, what its role is to
 //! other tools, and how it is reached.
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ pub struct Rack<'a> {
     pub nodes: &'a [Arc<Node>],
 }
 
-/// A machine with a system of ours.
+/// A machine with a system: one of ours, or one that was adopted.
 #[derive(Clone, Debug)]
 pub struct Member<'a> {
     /// The machine.
@@ -39,21 +39,17 @@ pub struct Member<'a> {
 }
 
 impl<'a> Rack<'a> {
-    /// The machines that have a system of ours, in order of their names.
+    /// The machines that have a system, ours or an adopted one, in order of their names.
     pub fn members(&self) -> Vec<Member<'a>> {
         let mut nodes: Vec<&'a Node> = self.nodes.iter().map(|node| &**node).collect();
-        nodes.retain(|node| node.installed.is_some());
+        nodes.retain(|node| node.system().is_some());
         nodes.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         let mut taken = BTreeSet::new();
         nodes.into_iter().map(|node| self.member(node, &mut taken)).collect()
     }
 
     fn member(&self, node: &'a Node, taken: &mut BTreeSet<String>) -> Member<'a> {
-        let own = node
-            .installed
-            .as_ref()
-            .map(|one| one.hostname.as_str())
-            .unwrap_or_default();
+        let own = node.system().map(|one| one.hostname).unwrap_or_default();
         let given = host_name(if own.is_empty() { &node.name } else { own });
         let name = match given.is_empty() {
             true => node.id.to_string(),
@@ -115,6 +111,10 @@ impl Member<'_> {
             put("image", json!(installed.image));
             put("installed_at", json!(installed.at));
         }
+        if let Some(adopted) = &node.adopted {
+            put("adopted_system", json!(adopted.system.name));
+            put("adopted_at", json!(adopted.at));
+        }
         facts
     }
 
@@ -126,26 +126,29 @@ impl Member<'_> {
 
     /// Account that logs in over SSH; `root` when the image names none.
     pub(crate) fn user(&self) -> &str {
-        let user = self.node.installed.as_ref().map(|one| one.user.as_str());
+        let user = self.node.system().map(|one| one.user);
         user.filter(|user| !user.is_empty()).unwrap_or("root")
     }
 
     /// The line of `known_hosts` that pins its host key.
     pub(crate) fn known_hosts(&self) -> Option<String> {
-        let key = &self.node.installed.as_ref()?.host_key;
-        let words: Vec<_> = key.split_whitespace().take(2).collect();
-        (words.len() == 2).then(|| {
-            format!(
-                "{} {}",
-                self.address.map(|a| a.to_string()).unwrap_or_default(),
-                words.join(" ")
-            )
-        })
+        let system = self.node.system()?;
+        let words: Vec<_> = system.host_key.split_whitespace().take(2).collect();
+        let address = self.address.map(|a| a.to_string()).unwrap_or_default();
+        (words.len() == 2).then(|| format!("{} {}", at_port(&address, system.port), words.join(" ")))
     }
 
     /// True when other tools may count on it.
     pub(crate) fn ready(&self) -> bool {
         matches!(self.node.state, NodeState::Ready | NodeState::HandedOver)
+    }
+}
+
+/// A host as `known_hosts` writes it (sshd(8)).
+pub(crate) fn at_port(address: &str, port: u16) -> String {
+    match port {
+        22 => address.to_owned(),
+        _ => format!("[{address}]:{port}"),
     }
 }
 

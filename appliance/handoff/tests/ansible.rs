@@ -77,6 +77,35 @@ fn groups_and_variables_are_there() {
     assert_eq!(ansible_host(&hosts, "nobody"), json!({}));
 }
 
+#[test]
+fn a_machine_with_an_adopted_system_is_reached_as_it_was_then() {
+    let mut adopted = node(9, "db-9", None, NodeState::Ready);
+    adopted.installed = None;
+    let system = json!({
+        "system": { "name": "Debian GNU/Linux 12", "hostname": "srv17.example.org" }, "user": "admin", "address": "10.0.0.9",
+        "port": 2222, "host_key": "ssh-ed25519 AAAAC3Nza", "trusted_on_first_use": false, "own_key": null, "by": "anna",
+        "at": "2026-11-20T17:24:28.123Z",
+    });
+    adopted.adopted = serde_json::from_value(system).unwrap();
+    let nodes = [adopted];
+    let list = ansible(&hosts(&nodes, &[]));
+    let variables = list["_meta"]["hostvars"]
+        .as_object()
+        .unwrap()
+        .values()
+        .next()
+        .unwrap()
+        .clone();
+    assert_eq!(variables["ansible_user"], "admin");
+    assert_eq!(variables["ansible_port"], 2222);
+    assert_eq!(
+        variables["rackbar_known_hosts"],
+        "[10.0.0.9]:2222 ssh-ed25519 AAAAC3Nza"
+    );
+    assert_eq!(variables["rackbar_adopted_system"], "Debian GNU/Linux 12");
+    assert!(variables["rackbar_image"].is_null());
+}
+
 /// Runs the real program on a script that prints what we make.
 fn ansible_inventory(list: &Value, arguments: &[&str]) -> Value {
     let dir = tempfile::tempdir().unwrap();

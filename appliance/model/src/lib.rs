@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod address;
+mod adopted;
 mod boot;
 mod check;
 mod event;
@@ -24,6 +25,7 @@ mod view;
 mod words;
 
 pub use address::{MacAddr, ParseMacError};
+pub use adopted::{Adopted, DiskInUse, MachineReport, RunningSystem};
 pub use boot::{BootStage, BootWay, ClientArch, Digest, FirmwareHabit, ParseDigestError};
 pub use check::{CheckResult, CheckStatus};
 pub use event::{Event, EventKind, Severity};
@@ -36,7 +38,9 @@ pub use inventory::{
     BmcInfo, BoardInfo, BootInfo, ChassisInfo, CpuInfo, Disk, DiskBus, DiskHealth, FirmwareInfo, FirmwareMode,
     Inventory, LldpNeighbour, MemoryInfo, MemoryModule, Nic, PciDevice, SystemInfo, TpmInfo,
 };
-pub use node::{Collision, FailedIn, Node, NodeId, NodeState, ParseNodeIdError, PowerState, Witness, WitnessKind};
+pub use node::{
+    Collision, FailedIn, Node, NodeId, NodeState, NodeSystem, ParseNodeIdError, PowerState, Witness, WitnessKind,
+};
 pub use port::PortSays;
 pub use repository::{LockedIndex, RepositoryKind, RepositoryLock};
 pub use time::{ParseTimestampError, Timestamp};

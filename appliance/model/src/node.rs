@@ -8,7 +8,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Installed, Inventory, MacAddr, Timestamp};
+use crate::{Adopted, Installed, Inventory, MacAddr, Timestamp};
 
 /// Our own 128-bit identity of a node, given at first sight and never derived from what firmware claims.
 /// Written as a hyphenated UUID.
@@ -262,6 +262,43 @@ pub struct Node {
     /// What we installed on it.
     #[serde(default)]
     pub installed: Option<Installed>,
+    /// The system on it that somebody else installed, and that was taken in as it is.
+    #[serde(default)]
+    pub adopted: Option<Adopted>,
+}
+
+/// How the system on a node is known and reached, whoever installed it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeSystem<'a> {
+    /// Its host name, without domain; empty until it was given one.
+    pub hostname: &'a str,
+    /// Account that logs in over SSH; empty for root.
+    pub user: &'a str,
+    /// Its public host key, as OpenSSH writes it; empty until it was given one.
+    pub host_key: &'a str,
+    /// TCP port of its SSH server.
+    pub port: u16,
+}
+
+impl Node {
+    /// The system on it: the one that we installed, else the one that was adopted.
+    pub fn system(&self) -> Option<NodeSystem<'_>> {
+        let installed = self.installed.as_ref().map(|installed| NodeSystem {
+            hostname: &installed.hostname,
+            user: &installed.user,
+            host_key: &installed.host_key,
+            port: 22,
+        });
+        installed.or_else(|| {
+            let adopted = self.adopted.as_ref()?;
+            Some(NodeSystem {
+                hostname: adopted.system.hostname.split('.').next().unwrap_or_default(),
+                user: &adopted.user,
+                host_key: &adopted.host_key,
+                port: adopted.port,
+            })
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What the executor changes on nodes: it works on them, the mind only watches. The part of [`Rack`] for it.
 
-use rackbar_model::{EventKind, Node, NodeId, NodeState};
+use std::net::IpAddr;
+
+use rackbar_model::{EventKind, Inventory, Node, NodeId, NodeState};
 
 use crate::Rack;
 use crate::rack::locked;
@@ -54,6 +56,16 @@ impl Rack {
     pub(crate) fn ask_facts(&self, node: NodeId) -> bool {
         let asked = self.with(|mind, _| mind.record(node).map(|record| record.ask_facts()));
         asked.unwrap_or_default()
+    }
+
+    /// Takes a machine in that was looked at from outside; `None` when there are too many.
+    pub(crate) fn take_machine(&self, known: Option<NodeId>, inventory: Inventory, address: IpAddr) -> Option<NodeId> {
+        let taken = self.with(|mind, now| Some((mind.take_in(now, known, inventory, address)?, now)));
+        let ((node, history), at) = taken?;
+        if let Some(inventory) = history {
+            self.store().save_inventory(node, at, &inventory);
+        }
+        Some(node)
     }
 
     /// Forgets a node. Its events stay.

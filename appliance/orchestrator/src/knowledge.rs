@@ -162,6 +162,34 @@ impl Mind {
         history
     }
 
+    /// Takes a machine in that was looked at from outside, with the inventory that was brought back: into the node that it is,
+    /// or into a new one. `None` when there are too many. The inventory comes back when it is to go into the history.
+    pub(crate) fn take_in(
+        &mut self,
+        now: Timestamp,
+        known: Option<NodeId>,
+        inventory: Inventory,
+        address: IpAddr,
+    ) -> Option<(NodeId, Option<Inventory>)> {
+        let macs = || inventory.nics.iter().map(|nic| nic.mac).filter(|mac| mac.is_unicast());
+        let near = inventory.nics.iter().find(|nic| nic.addresses.contains(&address));
+        let first = near
+            .map(|nic| nic.mac)
+            .filter(MacAddr::is_unicast)
+            .or_else(|| macs().next())?;
+        let id = match known {
+            Some(id) => self.resolve(id),
+            None => self.enrol(now, "adoption", &[first], Standing::Firm)?,
+        };
+        let history = self.facts(now, id, inventory, first);
+        let id = self.resolve(id);
+        let record = self.records.get_mut(&id)?;
+        record.stand(Standing::Firm);
+        record.edit().address = Some(address);
+        record.dirty = true;
+        Some((id, history))
+    }
+
     /// The agent's word on the MAC addresses of its machine is whole: it replaces what was known.
     fn take_macs(&mut self, id: NodeId, macs: Vec<MacAddr>) {
         self.by_mac.retain(|mac, owner| *owner != id || macs.contains(mac));

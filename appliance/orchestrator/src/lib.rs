@@ -5,6 +5,7 @@
 //! saw and changes the view; [`identity`] and [`state`] are its pure judgement. The journal in the store comes before
 //! subscribers: whoever is told of an event can read it again.
 
+pub mod adopt;
 pub mod agents;
 pub mod bmc;
 mod bmc_accounts;

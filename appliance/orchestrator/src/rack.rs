@@ -499,7 +499,7 @@ impl Rack {
 }
 
 /// RFC 1123 section 2.1, in lower case.
-fn is_host_name(name: &str) -> bool {
+pub(crate) fn is_host_name(name: &str) -> bool {
     let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = name.as_bytes();
     (1..=63).contains(&bytes.len())

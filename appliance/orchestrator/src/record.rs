@@ -100,6 +100,7 @@ impl Record {
             percent: None,
             drift: Vec::new(),
             installed: None,
+            adopted: None,
         };
         Self::of(node, Standing::Packets, now)
     }
@@ -276,6 +277,7 @@ impl Record {
         node.role = node.role.take().or(theirs.role);
         node.run = node.run.max(theirs.run);
         node.installed = node.installed.take().or(theirs.installed);
+        node.adopted = node.adopted.take().or(theirs.adopted);
         self.agent = self.agent.take().or(gone.agent);
         self.bmc_asked |= gone.bmc_asked;
         self.progress = self.progress.max(gone.progress);

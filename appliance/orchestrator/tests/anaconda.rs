@@ -64,6 +64,7 @@ fn disc(packages: bool) -> Vec<u8> {
 
 async fn begun(folder: &Path, site: &str, disc: &[u8], patience: [Duration; 2]) -> Stage {
     let given = Given {
+        packed: false,
         site,
         name: "rocky-9",
         content: disc,
@@ -109,6 +110,39 @@ fn curl(url: &str, options: &[&str]) -> String {
         .output()
         .unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_booted_and_fed_from_a_disc_in_a_data_pack() {
+    let folder = tempfile::tempdir().unwrap();
+    let disc = disc(true);
+    let given = Given {
+        packed: true,
+        site: SITE,
+        name: "rocky-9",
+        content: &disc,
+        firmware: FirmwareMode::Uefi,
+    };
+    let stage = Stage::on(folder.path(), given, None, LONG).await;
+    stage.committed().await;
+    leased(&stage);
+    let script = stage.script(1);
+    assert!(booted(&script) == [(200, KERNEL.to_vec()), (200, INITRD.to_vec())]);
+    let tree = argument(&script, "inst.repo").to_owned();
+    assert_eq!(
+        curl(&format!("{tree}/{}", PACKAGE.replace('+', "%2B")), &["--range", "3-5"]),
+        "345"
+    );
+    assert_eq!(
+        curl(&format!("{tree}/images/install.img"), &["--range", "-6"]),
+        "proper"
+    );
+    let (status, kickstart) = fetch("127.0.0.1", argument(&script, "inst.ks"));
+    assert_eq!(status, 200);
+    says(
+        &String::from_utf8(kickstart).unwrap(),
+        &[&format!("url --url={tree}\n")],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,6 +354,7 @@ async fn a_disc_that_only_boots_fetches_packages_alone_through_a_proxy_of_others
 async fn an_installer_goes_on_from_its_disc_through_a_restart_of_the_appliance() {
     let (folder, disc) = (tempfile::tempdir().unwrap(), disc(true));
     let given = Given {
+        packed: false,
         site: SITE,
         name: "rocky-9",
         content: &disc,

@@ -40,6 +40,7 @@ const INITRD: &[u8] = &[0x49; 70_000];
 
 async fn begun(folder: &Path, address: Option<SocketAddr>, patience: [Duration; 2]) -> Stage {
     let given = Given {
+        packed: false,
         site: SITE,
         name: "debian-12-installer",
         content: &netboot(KERNEL, INITRD),

@@ -43,6 +43,7 @@ async fn a_machine_is_installed_by_subiquity_and_nobody_else_gets_its_answers() 
     ];
     let disc = installing::disc("Ubuntu-Server 24.04.2 LTS amd64", &files);
     let given = Given {
+        packed: false,
         site: SITE,
         name: "ubuntu-24.04",
         content: &disc,

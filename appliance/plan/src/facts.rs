@@ -115,6 +115,8 @@ pub struct NodeFacts {
     pub bmc: bool,
     /// What is on it, by our own record and confirmed by observation.
     pub installed: Option<Installed>,
+    /// It runs a system that somebody else installed and that was taken in as it is.
+    pub adopted: bool,
     /// What was booted before its disk when its checks were last run, in words; `None` when the disk is first or nobody
     /// looked.
     pub wrong_boot_order: Option<String>,
@@ -136,6 +138,7 @@ impl NodeFacts {
             bios: None,
             bmc: false,
             installed: None,
+            adopted: false,
             wrong_boot_order: None,
             password_rotated: false,
             bmc_account: None,

@@ -255,3 +255,76 @@ fn a_pack_recorded_by_apt_is_the_only_source_of_another_appliance_without_an_upl
         "{events}"
     );
 }
+
+/// An archive laid out like Debian's netboot.tar.
+fn netboot(kernel: &[u8], initrd: &[u8]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let members = [
+        ("debian-installer/amd64/linux", kernel),
+        ("debian-installer/amd64/initrd.gz", initrd),
+        ("version.info", b"Debian version:  12 (bookworm)\n"),
+    ];
+    for (path, content) in members {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, path, content).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+#[test]
+fn an_installer_is_booted_from_a_pack_of_another_appliance_and_not_when_a_bit_of_it_flipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kit.pack").display().to_string();
+    let stick = folder.path().join("stick");
+    std::fs::create_dir(&stick).unwrap();
+    let (kernel, initrd) = (bytes(70_000, 3), bytes(9_000, 4));
+    let config = config("http://127.0.0.1:9/debian", "").replace("proxy = \"own\"", "proxy = \"off\"");
+    let home = Appliance::start(&config, "");
+    let archive = home.file("netboot.tar", netboot(&kernel, &initrd));
+    home.well(&["os", "add", &archive, "--name", "debian-12-installer"]);
+    home.well(&["pack", "create", "kit", "--image", "debian-12-installer", "--to", &file]);
+    let key = json(&home, &["pack", "list"])["key"].as_str().unwrap().to_owned();
+    drop(home);
+
+    let trusting = format!("{config}[packs]\ntrust = [\"{key}\"]\n");
+    let away = Appliance::start(&trusting, &format!("--packs {}", stick.display()));
+    away.well(&["pack", "import", &file]);
+    let images = json(&away, &["os", "list"]);
+    assert!(
+        images[0]["name"] == "debian-12-installer" && images[0]["pack"] == "kit",
+        "{images}"
+    );
+    assert_eq!(images[0]["installer"]["release"], "bookworm", "{images}");
+    let url = |content: &[u8], name: &str| format!("http://{OURS}/boot/v1/files/{}/{name}", hex(content));
+    for (content, name) in [(&kernel, "linux"), (&initrd, "initrd.gz")] {
+        let (status, body) = curl(&url(content, name));
+        assert!(
+            status == 200 && body == *content,
+            "{name}: {status}, {} bytes",
+            body.len()
+        );
+    }
+    away.well(&["pack", "remove", "kit"]);
+    assert_eq!(curl(&url(&kernel, "linux")).0, 404);
+
+    // One bit of the kernel: the pack is signed and its index good, and the installer is left out.
+    let mut content = std::fs::read(&file).unwrap();
+    let at = content.windows(64).position(|window| window == &kernel[..64]).unwrap();
+    content[at + 7] ^= 1;
+    std::fs::write(stick.join("kit.pack"), &content).unwrap();
+    away.wait("the damage is told", || {
+        away.well(&["events", "--limit", "100"])
+            .contains("debian-12-installer in")
+    });
+    let told = away.well(&["events", "--limit", "100"]);
+    assert!(told.contains("is not used: it is damaged"), "{told}");
+    assert!(json(&away, &["os", "list"]).as_array().unwrap().is_empty());
+    for (content, name) in [(&kernel, "linux"), (&initrd, "initrd.gz")] {
+        assert_eq!(curl(&url(content, name)).0, 404, "{name}");
+    }
+    let flipped = folder.path().join("flipped.pack");
+    std::fs::write(&flipped, &content).unwrap();
+    away.refused(&["pack", "import", &flipped.display().to_string()]);
+}

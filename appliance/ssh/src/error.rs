@@ -34,7 +34,7 @@ pub enum SshError {
     },
     /// The host key is not the pinned one.
     #[error(
-        "{addr} shows another SSH host key than the system installed there ({seen} instead of {wanted}): another machine \
+        "{addr} shows another SSH host key than the system that is known there ({seen} instead of {wanted}): another machine \
          may have this address, the machine may have booted something else, or somebody is in between. Nothing was sent \
          to it"
     )]
@@ -83,6 +83,12 @@ pub enum SshError {
         /// What the reader says.
         reason: String,
     },
+    /// The text is no fingerprint of a host key.
+    #[error(
+        "{0:?} is no fingerprint of a host key: it is SHA256: and 43 letters, digits, + and /, as `ssh-keygen -lf \
+         /etc/ssh/ssh_host_ed25519_key.pub` prints it on the machine"
+    )]
+    BadFingerprint(String),
     /// The system gives no random numbers.
     #[error("no key could be made: {0}")]
     NoRandomness(rackbar_trust::TrustError),

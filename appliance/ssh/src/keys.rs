@@ -40,6 +40,14 @@ pub(crate) fn public(line: &str) -> Result<PublicKey, SshError> {
     }
 }
 
+/// The line of a public key, without its comment.
+pub(crate) fn line(key: &PublicKey) -> Result<String, SshError> {
+    let mut key = key.clone();
+    key.set_comment("");
+    let text = key.to_openssh().map_err(bad("the host key"))?;
+    Ok(text.trim_end().to_owned())
+}
+
 /// The fingerprint of a public key line as `ssh-keygen -l` writes it: `SHA256:` and base64.
 ///
 /// # Errors
@@ -53,12 +61,10 @@ pub fn fingerprint(public_line: &str) -> Result<String, SshError> {
 /// # Errors
 /// [`SshError::BadKey`] when the line is no Ed25519 public key.
 pub fn known_hosts_line(address: std::net::IpAddr, port: u16, public_line: &str) -> Result<String, SshError> {
-    let mut key = public(public_line)?;
-    key.set_comment("");
-    let key = key.to_openssh().map_err(bad("the host key"))?;
+    let key = line(&public(public_line)?)?;
     Ok(match port {
-        22 => format!("{address} {}", key.trim_end()),
-        _ => format!("[{address}]:{port} {}", key.trim_end()),
+        22 => format!("{address} {key}"),
+        _ => format!("[{address}]:{port} {key}"),
     })
 }
 

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::net::{Shutdown, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use russh::client::{self, Handle};
@@ -123,17 +123,63 @@ impl Drop for Socket {
     }
 }
 
+/// By what the host key of a machine that is met for the first time is known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// It has this fingerprint, as [`parse`](Self::parse) takes it.
+    Fingerprint(String),
+    /// Whatever it shows: the caller's user has said so.
+    FirstUse,
+}
+
+impl Trust {
+    /// Takes a fingerprint as `ssh-keygen -l` writes it: `SHA256:` and 43 characters of base64.
+    ///
+    /// # Errors
+    /// [`SshError::BadFingerprint`] when it is none.
+    pub fn parse(text: &str) -> Result<Self, SshError> {
+        let bad = || SshError::BadFingerprint(text.chars().take(80).collect());
+        let digits = text.trim().strip_prefix("SHA256:").ok_or_else(bad)?;
+        let digits = digits.trim_end_matches('=');
+        let base64 = |b: u8| b.is_ascii_alphanumeric() || b == b'+' || b == b'/';
+        if digits.len() != 43 || !digits.bytes().all(base64) {
+            return Err(bad());
+        }
+        Ok(Self::Fingerprint(format!("SHA256:{digits}")))
+    }
+}
+
+/// Which host keys are taken.
+enum Wanted {
+    Key(Box<PublicKey>),
+    Met(Trust),
+}
+
 /// Takes one host key and no other.
 struct Pinned {
     addr: SocketAddr,
-    wanted: PublicKey,
+    wanted: Wanted,
+    /// The key that was taken.
+    taken: Arc<OnceLock<PublicKey>>,
 }
 
 impl Pinned {
+    fn takes(&self, key: &PublicKey) -> bool {
+        match &self.wanted {
+            Wanted::Key(wanted) => key.key_data() == wanted.key_data(),
+            Wanted::Met(Trust::Fingerprint(wanted)) => key.fingerprint(HashAlg::Sha256).to_string() == *wanted,
+            Wanted::Met(Trust::FirstUse) => key.algorithm() == Algorithm::Ed25519,
+        }
+    }
+
     fn other(&self, seen: String) -> SshError {
         SshError::OtherHostKey {
             addr: self.addr,
-            wanted: self.wanted.fingerprint(HashAlg::Sha256).to_string(),
+            wanted: match &self.wanted {
+                Wanted::Key(wanted) => wanted.fingerprint(HashAlg::Sha256).to_string(),
+                Wanted::Met(Trust::Fingerprint(wanted)) => wanted.clone(),
+                Wanted::Met(Trust::FirstUse) => "any Ed25519 key".into(),
+            },
             seen,
         }
     }
@@ -157,7 +203,11 @@ impl client::Handler for Pinned {
 
     async fn check_server_key(&mut self, seen: &PublicKeyOrCertificate) -> Result<bool, Fault> {
         match seen {
-            PublicKeyOrCertificate::PublicKey { key, .. } if key.key_data() == self.wanted.key_data() => Ok(true),
+            PublicKeyOrCertificate::PublicKey { key, .. } if self.takes(key) => {
+                // Set by the one handshake of the connection; a later key exchange shows the same key.
+                let _ = self.taken.set(key.clone());
+                Ok(true)
+            }
             PublicKeyOrCertificate::PublicKey { key, .. } => {
                 Err(Fault::Ours(self.other(key.fingerprint(HashAlg::Sha256).to_string())))
             }
@@ -179,26 +229,59 @@ impl Session {
         host_key: &str,
         limit: Duration,
     ) -> Result<Self, SshError> {
-        let wanted = keys::public(host_key)?;
-        let work = Self::connect_unbounded(addr, user, key, wanted);
-        timeout(limit, work).await.unwrap_or(Err(SshError::TimedOut {
+        let wanted = Wanted::Key(Box::new(keys::public(host_key)?));
+        let (session, _) = Self::bounded(addr, user, key, wanted, limit).await?;
+        Ok(session)
+    }
+
+    /// Connects to a machine whose host key is not known yet and logs in as [`connect`](Self::connect) does. With the
+    /// session comes the line of its public host key, by which it is known from now on.
+    ///
+    /// # Errors
+    /// As there; [`SshError::OtherHostKey`] when it shows another key than `trust` says, before anything is sent.
+    pub async fn meet(
+        addr: SocketAddr,
+        user: &str,
+        key: &ClientKey,
+        trust: Trust,
+        limit: Duration,
+    ) -> Result<(Self, String), SshError> {
+        Self::bounded(addr, user, key, Wanted::Met(trust), limit).await
+    }
+
+    async fn bounded(
+        addr: SocketAddr,
+        user: &str,
+        key: &ClientKey,
+        wanted: Wanted,
+        limit: Duration,
+    ) -> Result<(Self, String), SshError> {
+        let taken = Arc::new(OnceLock::new());
+        let pinned = Pinned {
+            addr,
+            wanted,
+            taken: taken.clone(),
+        };
+        let work = Self::connect_unbounded(addr, user, key, pinned);
+        let session = timeout(limit, work).await.unwrap_or(Err(SshError::TimedOut {
             addr,
             what: "answer SSH and let us log in",
             limit,
-        }))
+        }))?;
+        let line = taken.get().map(keys::line).transpose()?;
+        Ok((session, line.unwrap_or_default()))
     }
 
     async fn connect_unbounded(
         addr: SocketAddr,
         user: &str,
         key: &ClientKey,
-        wanted: PublicKey,
+        pinned: Pinned,
     ) -> Result<Self, SshError> {
         let opened = timeout(ANSWERS, open(addr))
             .await
             .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
         let (stream, socket) = opened.map_err(|error| unreachable(addr, &error))?;
-        let pinned = Pinned { addr, wanted };
         let other_kind = pinned.other("a machine without any Ed25519 host key".into());
         let mut handle = client::connect_stream(Arc::new(config()), stream, pinned)
             .await

@@ -7,7 +7,7 @@ use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rackbar_ssh::{ClientKey, HostKeyPair, Program, Session, SshError};
+use rackbar_ssh::{ClientKey, HostKeyPair, Program, Session, SshError, Trust, fingerprint};
 use sshd::{Sshd, program};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -413,4 +413,38 @@ async fn peers_that_are_no_ssh_server_are_told_apart() {
     drop(listener);
     let refused = to(addr, LIMIT).await.unwrap_err();
     assert_eq!(refused, SshError::Refused(addr));
+}
+
+#[tokio::test]
+async fn a_host_that_is_met_is_known_by_its_fingerprint_or_on_a_persons_word() {
+    let sshd = Sshd::start();
+    let bare: Vec<&str> = sshd.host.public.split_whitespace().take(2).collect();
+    let print = fingerprint(&sshd.host.public).unwrap();
+    for trust in [Trust::parse(&print).unwrap(), Trust::FirstUse] {
+        let met = Session::meet(sshd.addr, &sshd.user, &sshd.key, trust, LIMIT).await;
+        let (session, line) = met.unwrap();
+        assert_eq!(line, bare.join(" "));
+        session.close().await;
+        // From now on it is known.
+        let known = Session::connect(sshd.addr, &sshd.user, &sshd.key, &line, LIMIT).await;
+        known.unwrap().close().await;
+    }
+    let other = HostKeyPair::generate("other").unwrap();
+    let trust = Trust::parse(&fingerprint(&other.public).unwrap()).unwrap();
+    let met = Session::meet(sshd.addr, &sshd.user, &sshd.key, trust, LIMIT).await;
+    let error = met.unwrap_err();
+    let SshError::OtherHostKey { seen, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(*seen, print);
+    for wrong in [
+        "",
+        "SHA256:",
+        "MD5:00:11",
+        &print[..40],
+        &format!("{print}x"),
+        "SHA256:\u{e4}",
+    ] {
+        assert!(Trust::parse(wrong).is_err(), "{wrong}");
+    }
 }

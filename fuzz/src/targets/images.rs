@@ -15,6 +15,9 @@ mod disc;
 #[allow(dead_code, reason = "only the looking is called")]
 #[path = "../../../appliance/artifacts/src/images/installer.rs"]
 mod installer;
+#[allow(dead_code, reason = "only whole files are looked at")]
+#[path = "../../../appliance/artifacts/src/images/window.rs"]
+mod window;
 
 /// A file is judged as an installer's archive first, and then as a disk. What is taken for an installer lies in the file.
 pub(super) fn content(data: &[u8]) {
@@ -31,7 +34,7 @@ pub(super) fn content(data: &[u8]) {
         file.set_len(0).expect("a file that can be cut");
         file.write_all_at(data, 0).expect("room for the file");
         let bytes = data.len() as u64;
-        if let Ok(Some(found)) = installer::find(file, bytes) {
+        if let Ok(Some(found)) = installer::find(&window::Window::whole(file, bytes)) {
             for part in [found.kernel, found.initrd] {
                 let end = part.offset.checked_add(part.bytes);
                 assert!(

@@ -38,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ipmi-server", ipmi::server),
     ("ipmi-client", ipmi::client),
     ("redfish-json", hardware::redfish),
+    ("machine-report", hardware::machine_report),
     ("smbios", hardware::smbios),
     ("lldp", hardware::lldp),
     ("bpdu", hardware::bpdu),

@@ -163,6 +163,16 @@ fn look(root: &Root, boot_mac: Option<MacAddr>, neighbours: &Neighbours, facts: 
     }
 }
 
+/// One look at a machine, with all that a look tells at once: neighbours on the cable speak too seldom for it.
+pub(crate) fn look_once(root: &Root) -> Inventory {
+    let mut found = rackbar_hardware::inventory(root, None);
+    add_network(&mut found, &Neighbours::default());
+    if let Some(tpm) = &mut found.tpm {
+        tpm.endorsement_key_sha256 = endorsement_key(root);
+    }
+    found
+}
+
 /// SHA-256 of the TPM's endorsement key.
 fn endorsement_key(root: &Root) -> Option<String> {
     match rackbar_hardware::tpm::endorsement_key(root) {

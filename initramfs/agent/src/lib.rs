@@ -10,6 +10,8 @@
 //! ```
 //! Jobs (erase, write, set up, ...) run in a thread of their own, whatever becomes of the connection.
 //!
+//! On a machine whose system is to be adopted it is brought over SSH to look once ([`report_once`]), and does nothing else.
+//!
 //! It trusts one appliance, the one whose certificate authority the kernel arguments pin, and keeps nothing on disk.
 //! It never ends: whatever fails is said on the console in words and tried again.
 
@@ -18,6 +20,7 @@ mod backoff;
 mod clock;
 pub mod facts;
 mod jobs;
+mod once;
 mod pin;
 mod report;
 mod session;
@@ -34,6 +37,7 @@ use rackbar_hardware::cmdline::Arguments;
 pub use arguments::{ArgumentError, Enrolment};
 pub use backoff::Backoff;
 pub use jobs::Jobs;
+pub use once::report_once;
 pub use pin::{Pinned, client_config};
 pub use session::{Credentials, End, Session};
 

@@ -19,6 +19,7 @@ pub mod nics;
 pub mod passthrough;
 mod root;
 pub mod rtc;
+pub mod running;
 pub mod smbios;
 #[cfg(test)]
 mod testing;

@@ -5,13 +5,13 @@
 //! them the volume's name must say which system it is. Ubuntu's say it in `.disk/info`. The bytes come from outside: nothing is trusted.
 
 use std::collections::HashMap;
-use std::fs::File;
 
 use rackbar_boot_media::tree::{DiscError, ReadAt as _, Tree};
 use rackbar_model::{Digest, Installer, InstallerDisc, InstallerFile, InstallerSystem};
 
 use super::detect::DetectError;
 use super::installer::part;
+use super::window::Window;
 
 /// Says what a disc holds.
 const TREEINFO: &str = ".treeinfo";
@@ -45,14 +45,14 @@ fn unusable(words: impl Into<String>) -> DetectError {
 ///
 /// # Errors
 /// When it is a disc that is not usable, with what is wrong.
-pub(super) fn find(file: &File, bytes: u64) -> Result<Option<Installer>, DetectError> {
-    let tree = match Tree::read(file, bytes) {
+pub(super) fn find(content: &Window<'_>) -> Result<Option<Installer>, DetectError> {
+    let tree = match Tree::read(content, content.bytes()) {
         Ok(tree) => tree,
         Err(DiscError::NoDisc) => return Ok(None),
         Err(DiscError::Read(error)) => return Err(error.into()),
         Err(error) => return Err(unusable(format!("it is an ISO 9660 disc, and {error}"))),
     };
-    let disc = Disc { file, bytes, tree };
+    let disc = Disc { content, tree };
     let found = match (disc.text(TREEINFO)?, disc.text(DISK_INFO)?) {
         (Some(text), _) => disc.told(&TreeInfo::read(&text)),
         (None, Some(info)) => disc.ubuntu(&info),
@@ -62,8 +62,7 @@ pub(super) fn find(file: &File, bytes: u64) -> Result<Option<Installer>, DetectE
 }
 
 struct Disc<'a> {
-    file: &'a File,
-    bytes: u64,
+    content: &'a Window<'a>,
     tree: Tree,
 }
 
@@ -77,7 +76,7 @@ impl Disc<'_> {
             return Err(unusable(format!("its {path} is larger than one is (256 KiB)")));
         }
         let mut text = vec![0; usize::try_from(place.bytes).unwrap_or_default()];
-        self.file.fill_at(&mut text, place.offset)?;
+        self.content.fill_at(&mut text, place.offset)?;
         let text = String::from_utf8(text).map_err(|_| unusable(format!("its {path} is no text")))?;
         Ok(Some(text))
     }
@@ -204,7 +203,7 @@ impl Disc<'_> {
             let path = shown(path);
             unusable(format!("it has no {path}, which its installer is booted with"))
         })?;
-        part(self.file, self.bytes, (place.offset, place.bytes))
+        part(self.content, (place.offset, place.bytes))
     }
 }
 

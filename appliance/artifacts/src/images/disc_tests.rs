@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rackbar_model::{Digest, ImageEntry, InstallerSystem};
 use rackbar_trust::sha256;
 
-use super::tests::{add, open};
+use super::tests::{add, open, pack, silent};
 use crate::Artifacts;
 
 const ROOM: u64 = 64 << 20;
@@ -115,6 +115,24 @@ fn a_disc_of_packages_is_known_by_its_treeinfo_and_all_of_its_files_are_served()
     let entry = images.get("rocky-9").unwrap();
     check(&artifacts, &entry);
     images.remove("rocky-9", &HashSet::new()).unwrap();
+    assert!(artifacts.on_disc(&entry.sha256, "images/install.img").is_none());
+}
+
+#[test]
+fn a_disc_in_a_pack_is_served_file_by_file_from_where_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, artifacts) = open(&folder.path().join("images"), ROOM);
+    let content = whole(LABEL, Some(&treeinfo("Rocky Linux", "9.4", "x86_64")), true);
+    let packed = pack(folder.path(), "rocky-9", &content);
+    images.mount("base", vec![packed], &silent()).unwrap();
+    let entry = images.get("rocky-9").unwrap();
+    let installer = entry.installer.as_ref().unwrap();
+    artifacts.get(&installer.kernel.sha256).unwrap().verify().unwrap();
+    let file = artifacts.on_disc(&entry.sha256, "images/install.img").unwrap();
+    let mut read = [0; 20];
+    let count = file.read_at(0, &mut read).unwrap();
+    assert_eq!(&read[..count], b"stage2");
+    images.unmount("base");
     assert!(artifacts.on_disc(&entry.sha256, "images/install.img").is_none());
 }
 

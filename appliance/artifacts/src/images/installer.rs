@@ -2,14 +2,14 @@
 //! ([`super::disc`]). Its kernel and its initial RAM file system are found and hashed where they lie, and served from there.
 //! The bytes come from outside: nothing is trusted.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek as _, SeekFrom};
 
 use rackbar_model::{Digest, ImageEntry, Installer, InstallerFile, InstallerSystem};
 use rackbar_trust::Sha256;
 
 use super::detect::DetectError;
 use super::disc;
+use super::window::Window;
 
 /// Names of an installer's kernel and of its initial RAM file system as they are served: the last of their paths in the
 /// archive or on the disc.
@@ -54,18 +54,16 @@ const LONGEST_VERSION: u64 = 4096;
 ///
 /// # Errors
 /// When it is one that is not usable, with what is wrong.
-pub(super) fn find(file: &File, bytes: u64) -> Result<Option<Installer>, DetectError> {
-    let mut file = file;
+pub(super) fn find(content: &Window<'_>) -> Result<Option<Installer>, DetectError> {
     let mut head = Vec::with_capacity(512);
-    file.seek(SeekFrom::Start(0))?;
-    file.take(512).read_to_end(&mut head)?;
+    content.clone().take(512).read_to_end(&mut head)?;
     if is_tar(&head) {
-        return read(file, bytes).map(Some);
+        return read(content).map(Some);
     }
-    if let Some(found) = disc::find(file, bytes)? {
+    if let Some(found) = disc::find(content)? {
         return Ok(Some(found));
     }
-    if head.starts_with(&[0x1F, 0x8B]) && packed_tar(file)? {
+    if head.starts_with(&[0x1F, 0x8B]) && packed_tar(content) {
         return Err(DetectError::Unusable(
             "it is a packed archive: unpack an installer's netboot.tar.gz once (`gunzip netboot.tar.gz`) and add the .tar",
         ));
@@ -79,19 +77,19 @@ fn is_tar(head: &[u8]) -> bool {
 }
 
 /// Whether what is packed with gzip is an archive. Only its first block is unpacked.
-fn packed_tar(mut file: &File) -> io::Result<bool> {
-    file.seek(SeekFrom::Start(0))?;
+fn packed_tar(content: &Window<'_>) -> bool {
     let mut head = Vec::with_capacity(512);
     // What cannot be unpacked is no archive; whoever takes it for a disk image says so.
-    let _ = flate2::read::GzDecoder::new(file).take(512).read_to_end(&mut head);
-    Ok(is_tar(&head))
+    let _ = flate2::read::GzDecoder::new(content.clone())
+        .take(512)
+        .read_to_end(&mut head);
+    is_tar(&head)
 }
 
-fn read(mut file: &File, bytes: u64) -> Result<Installer, DetectError> {
+fn read(content: &Window<'_>) -> Result<Installer, DetectError> {
     let odd = |_| DetectError::Unusable("it is a tar archive whose headers make no sense");
-    file.seek(SeekFrom::Start(0))?;
     let (mut kernel, mut initrd, mut release) = (None, None, None);
-    let mut archive = tar::Archive::new(file);
+    let mut archive = tar::Archive::new(content.clone());
     for member in archive.entries_with_seek().map_err(odd)?.take(MOST) {
         let mut member = member.map_err(odd)?;
         if !member.header().entry_type().is_file() {
@@ -122,8 +120,8 @@ fn read(mut file: &File, bytes: u64) -> Result<Installer, DetectError> {
     Ok(Installer {
         system: InstallerSystem::Debian,
         release: release.to_owned(),
-        kernel: part(file, bytes, kernel)?,
-        initrd: part(file, bytes, initrd)?,
+        kernel: part(content, kernel)?,
+        initrd: part(content, initrd)?,
         disc: None,
     })
 }
@@ -137,11 +135,12 @@ fn release_in(text: &str) -> Option<&'static str> {
 }
 
 /// A member with its digest.
-pub(super) fn part(mut file: &File, bytes: u64, (offset, length): (u64, u64)) -> Result<InstallerFile, DetectError> {
+pub(super) fn part(content: &Window<'_>, (offset, length): (u64, u64)) -> Result<InstallerFile, DetectError> {
     const CUT: DetectError = DetectError::CutOff("the archive ends within a member");
-    if length == 0 || offset.checked_add(length).is_none_or(|end| end > bytes) {
+    if length == 0 || offset.checked_add(length).is_none_or(|end| end > content.bytes()) {
         return Err(CUT);
     }
+    let mut file = content.clone();
     file.seek(SeekFrom::Start(offset))?;
     let (mut hash, mut buffer, mut left) = (Sha256::new(), vec![0; 256 << 10], length);
     while left > 0 {

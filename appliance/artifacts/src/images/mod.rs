@@ -18,6 +18,7 @@ mod standing;
 mod swap;
 mod upkeep;
 mod upload;
+mod window;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -38,10 +39,11 @@ use installer::{digests, parts};
 pub use crate::budget::budget;
 pub use detect::DetectError;
 pub use installer::boot_names;
-pub use mounted::PackedImage;
+pub use mounted::{Complaint, PackedImage};
 pub use standing::Retired;
 pub use upkeep::Upkeep;
 pub use upload::Upload;
+pub(crate) use window::Window;
 
 /// What the sender of an image says about it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -183,6 +185,8 @@ struct State {
     entries: BTreeMap<String, Arc<ImageEntry>>,
     /// Images in data packs, by the pack's name.
     mounted: BTreeMap<String, Vec<PackedImage>>,
+    /// Packs of which a large installer is still read through, each with its file.
+    reading: Vec<(String, Arc<File>)>,
     /// Names that no new plan takes.
     retired: BTreeMap<String, Retired>,
     /// What is kept besides, by name.
@@ -236,9 +240,8 @@ impl Shared {
         for (name, part) in parts(entry) {
             all.push(one(name, part.sha256, part.offset, part.bytes)?);
         }
-        // Data packs take no installers: a disc begins where its file does.
         if is_disc(entry) {
-            let disc = Disc::open(entry.sha256, entry.bytes, path, file.clone())?;
+            let disc = Disc::open(entry.sha256, entry.bytes, path, file.clone(), begin)?;
             self.artifacts.serve_disc(disc);
         }
         all.into_iter().for_each(|artifact| self.artifacts.serve(artifact));

@@ -1,13 +1,26 @@
 //! Images that lie in data packs: served from where they lie, and neither written, counted nor removed here.
+//!
+//! What a pack says of an image says nothing of installers: those are found in their content, as when they were put into the
+//! catalogue they came from. Of a disk image every byte is compared when it is written to a disk, but an installer's parts are
+//! served one by one. So its content is read through before any of it is, a large one beside everything else.
 
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use rackbar_model::ImageEntry;
+use rackbar_model::{ImageEntry, ImageFormat};
 
-use super::{Images, Shared, State};
+use super::detect::DetectError;
+use super::{Images, Shared, State, Window, installer};
+use crate::keep;
+
+/// A larger installer is read through beside everything else: whoever waits for the pack does not wait for that.
+const LARGE: u64 = if cfg!(test) { 1 << 20 } else { 256 << 20 };
+
+/// Hears what is wrong with an image of a pack, in a sentence.
+pub type Complaint = Arc<dyn Fn(String) + Send + Sync>;
 
 /// An image in a data pack.
 #[derive(Clone, Debug)]
@@ -20,6 +33,54 @@ pub struct PackedImage {
     pub path: PathBuf,
     /// Where in the pack the image begins.
     pub offset: u64,
+}
+
+/// What an image of a pack turned out to be.
+enum Looked {
+    /// A disk image, as it was said.
+    Plain(PackedImage),
+    /// An installer, or what looks like a broken one: its content is still to be read through.
+    Unproven(PackedImage),
+}
+
+impl PackedImage {
+    fn window(&self) -> Window<'_> {
+        Window::of(&self.file, self.offset, self.entry.bytes)
+    }
+
+    /// Looks whether it is an installer.
+    fn looked_at(mut self) -> io::Result<Looked> {
+        if self.entry.format != ImageFormat::Raw {
+            return Ok(Looked::Plain(self));
+        }
+        let found = match installer::find(&self.window()) {
+            Ok(None) => return Ok(Looked::Plain(self)),
+            Ok(found) => found,
+            Err(DetectError::Read(error)) => return Err(error),
+            // What is whole and yet no installer for us was taken as a disk image where it came from.
+            Err(_) => None,
+        };
+        Arc::make_mut(&mut self.entry).installer = found;
+        Ok(Looked::Unproven(self))
+    }
+
+    /// Whether its content is what the pack says; `None` when asked to stop.
+    fn whole(&self, stop: impl Fn() -> bool) -> Option<Result<(), String>> {
+        let name = &self.entry.name;
+        let wrong = |why: String| {
+            let path = self.path.display();
+            Err(format!("the installer {name} in {path} is not used: {why}"))
+        };
+        match keep::digest_of(self.window(), stop) {
+            Ok(None) => None,
+            Ok(Some(found)) if found == self.entry.sha256 => Some(Ok(())),
+            Ok(Some(found)) => Some(wrong(format!(
+                "it is damaged, its SHA-256 is {found} and should be {}; copy the pack anew",
+                self.entry.sha256
+            ))),
+            Err(error) => Some(wrong(format!("it cannot be read ({error})"))),
+        }
+    }
 }
 
 impl State {
@@ -44,12 +105,29 @@ impl Shared {
 
 impl Images {
     /// Puts the images of a pack into the catalogue, in place of what a pack of this name had before. An image of our own
-    /// with the same name comes before one in a pack.
+    /// with the same name comes before one in a pack. Installers are read through first; one that is damaged is left out, and a
+    /// large one follows later, once it was. `complaint` hears of what is left out.
     ///
     /// # Errors
     /// When the pack cannot be read; nothing of it is in the catalogue then.
-    pub fn mount(&self, pack: &str, images: Vec<PackedImage>) -> io::Result<()> {
+    pub fn mount(&self, pack: &str, images: Vec<PackedImage>, complaint: &Complaint) -> io::Result<()> {
         self.unmount(pack);
+        let (mut ready, mut late) = (Vec::new(), Vec::new());
+        for image in images {
+            match image.looked_at()? {
+                Looked::Plain(image) => ready.push(image),
+                Looked::Unproven(image) if image.entry.bytes > LARGE => late.push(image),
+                Looked::Unproven(image) => match image.whole(|| false) {
+                    Some(Err(why)) => complaint(why),
+                    _ => ready.push(image),
+                },
+            }
+        }
+        self.mount_now(pack, ready)?;
+        self.mount_later(pack, late, complaint)
+    }
+
+    fn mount_now(&self, pack: &str, images: Vec<PackedImage>) -> io::Result<()> {
         let mut state = self.shared.state();
         let served = images.iter().try_for_each(|image| {
             // Our own copy of the same content is as good, and its disk the faster one.
@@ -66,9 +144,44 @@ impl Images {
         Ok(())
     }
 
+    /// Reads large installers through, one after the other, and puts each into the catalogue that is whole and whose pack is
+    /// still there.
+    fn mount_later(&self, pack: &str, images: Vec<PackedImage>, complaint: &Complaint) -> io::Result<()> {
+        let Some(file) = images.first().map(|image| image.file.clone()) else {
+            return Ok(());
+        };
+        self.shared.state().reading.push((pack.to_owned(), file.clone()));
+        let (shared, pack, complaint) = (Arc::clone(&self.shared), pack.to_owned(), complaint.clone());
+        let read = move || {
+            let wanted = |state: &State| {
+                let mut reading = state.reading.iter();
+                reading.any(|(name, of)| *name == pack && Arc::ptr_eq(of, &file))
+            };
+            for image in images {
+                let stop = || shared.stop.load(Ordering::Relaxed) || !wanted(&shared.state());
+                let whole = match image.whole(stop) {
+                    None => return,
+                    Some(whole) => whole,
+                };
+                let mut state = shared.state();
+                if !wanted(&state) {
+                    return;
+                }
+                let served = whole.and_then(|()| shared.serve_packed(&image).map_err(|error| error.to_string()));
+                match served {
+                    Ok(()) => state.mounted.entry(pack.clone()).or_default().push(image),
+                    Err(why) => complaint(why),
+                }
+            }
+        };
+        let started = std::thread::Builder::new().name("pack-check".into()).spawn(read);
+        started.map(drop)
+    }
+
     /// Takes the images of a pack out of the catalogue. A transfer under way still finishes.
     pub fn unmount(&self, pack: &str) {
         let mut state = self.shared.state();
+        state.reading.retain(|(name, _)| name != pack);
         for image in state.mounted.remove(pack).unwrap_or_default() {
             self.shared.withdraw(&state, &image.entry);
         }

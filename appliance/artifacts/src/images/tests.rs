@@ -266,8 +266,13 @@ proptest! {
     }
 }
 
+/// Nothing is to be complained of.
+pub(super) fn silent() -> Complaint {
+    Arc::new(|why| panic!("{why}"))
+}
+
 /// A file with something before and behind an image, as in a data pack.
-fn pack(folder: &Path, name: &str, content: &[u8]) -> PackedImage {
+pub(super) fn pack(folder: &Path, name: &str, content: &[u8]) -> PackedImage {
     let path = folder.join("a.pack");
     std::fs::write(&path, [&[1; 4096], content, &[2; 4096]].concat()).unwrap();
     let entry = ImageEntry {
@@ -297,7 +302,7 @@ fn an_image_in_a_pack_is_served_where_it_lies_and_is_not_ours_to_remove() {
     let (images, artifacts) = open(&folder.path().join("images"), ROOM);
     let content = raw(20, 3);
     let packed = pack(folder.path(), "debian-12", &content);
-    images.mount("base", vec![packed.clone()]).unwrap();
+    images.mount("base", vec![packed.clone()], &silent()).unwrap();
     let served = artifacts.get(&packed.entry.sha256).unwrap();
     let mut read = vec![0; content.len() + 100];
     assert_eq!(
@@ -324,7 +329,7 @@ fn an_own_image_comes_before_a_pack_s_and_each_outlives_the_other() {
     let content = raw(20, 3);
     let packed = pack(folder.path(), "debian-12", &content);
     let own = add(&images, "debian-12", &content).unwrap();
-    images.mount("base", vec![packed.clone()]).unwrap();
+    images.mount("base", vec![packed.clone()], &silent()).unwrap();
     assert_eq!(images.list(), std::slice::from_ref(&own));
     assert_eq!(images.pack_of("debian-12"), None);
     images.remove("debian-12", &HashSet::new()).unwrap();
@@ -389,6 +394,61 @@ fn an_installer_s_archive_is_known_and_its_kernel_and_initrd_are_served_from_it(
             .get(&entry.installer.as_ref().unwrap().kernel.sha256)
             .is_none()
     );
+}
+
+/// What was complained of.
+fn listening() -> (Complaint, Arc<Mutex<Vec<String>>>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let listener = heard.clone();
+    let complaint: Complaint = Arc::new(move |why| listener.lock().unwrap().push(why));
+    (complaint, heard)
+}
+
+/// Waits until a large installer was read through.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_installer_in_a_pack_is_found_there_and_one_with_a_flipped_bit_is_left_out() {
+    for kernel in [70_000, 2 << 20] {
+        let folder = tempfile::tempdir().unwrap();
+        let (images, artifacts) = open(&folder.path().join("images"), ROOM);
+        let content = netboot("13 (trixie)", &[(LINUX, &vec![3; kernel]), (RAM, &[4; 5_000])]);
+        images
+            .mount("base", vec![pack(folder.path(), "debian-13", &content)], &silent())
+            .unwrap();
+        until("it is read through", || images.get("debian-13").is_some());
+        let entry = images.get("debian-13").unwrap();
+        let installer = entry.installer.clone().expect("an installer");
+        assert_eq!(
+            (installer.release.as_str(), installer.kernel.bytes),
+            ("trixie", kernel as u64)
+        );
+        assert_eq!(images.pack_of("debian-13").as_deref(), Some("base"));
+        for part in [installer.kernel, installer.initrd] {
+            artifacts.get(&part.sha256).unwrap().verify().unwrap();
+        }
+        images.unmount("base");
+        assert!(images.list().is_empty() && artifacts.get(&installer.kernel.sha256).is_none());
+
+        // In the kernel, and in the header of the archive's first member.
+        for at in [2_000, 300] {
+            let packed = pack(folder.path(), "debian-13", &content);
+            let mut bytes = std::fs::read(&packed.path).unwrap();
+            bytes[4096 + at] ^= 1;
+            std::fs::write(&packed.path, bytes).unwrap();
+            let (complaint, heard) = listening();
+            images.mount("base", vec![packed], &complaint).unwrap();
+            until("it is complained of", || !heard.lock().unwrap().is_empty());
+            assert!(heard.lock().unwrap()[0].contains("is damaged"), "{heard:?}");
+            assert!(images.list().is_empty() && artifacts.get(&installer.initrd.sha256).is_none());
+        }
+    }
 }
 
 #[test]

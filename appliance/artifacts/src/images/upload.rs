@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rackbar_model::{Digest, ImageEntry, ImageFormat};
 
-use super::{ImageError, ImageMeta, Shared, detect, installer};
+use super::{ImageError, ImageMeta, Shared, Window, detect, installer};
 use crate::keep::{Arriving, now, remove, write_durably};
 
 /// An image that arrives. Dropping it removes what was written.
@@ -75,7 +75,7 @@ impl Upload {
             name: self.meta.name.clone(),
             source,
         };
-        let found_installer = installer::find(self.arriving.file(), self.bytes).map_err(wrong)?;
+        let found_installer = installer::find(&Window::whole(self.arriving.file(), self.bytes)).map_err(wrong)?;
         let (format, disk_bytes) = match &found_installer {
             Some(_) => (ImageFormat::Raw, None),
             None => detect::detect(self.arriving.file(), self.bytes, self.meta.format).map_err(wrong)?,

@@ -1,6 +1,7 @@
 //! `/api/v1`: resources, and the handlers that give them.
 
 mod accounts;
+mod adopt;
 mod appliance;
 mod cache;
 mod captures;
@@ -87,6 +88,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(appliance::deeds))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::show, nodes::change, nodes::forget))
+        .routes(routes!(adopt::key, adopt::adopt))
         .routes(routes!(nodes::timeline))
         .routes(routes!(nodes::inventories))
         .routes(routes!(nodes::power))

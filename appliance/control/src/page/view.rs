@@ -1,6 +1,8 @@
 //! What the templates show: the model's types turned into the words and numbers of a page.
 
-use rackbar_model::{Event, Installed, Inventory, Lease, LeaseState, Node, NodeState, PowerState, Severity, Timestamp};
+use rackbar_model::{
+    Adopted, Event, Installed, Inventory, Lease, LeaseState, Node, NodeState, PowerState, Severity, Timestamp,
+};
 use rackbar_orchestrator::Rack;
 use serde::Serialize;
 
@@ -24,6 +26,8 @@ pub(super) struct NodeRow {
     doing: Option<String>,
     percent: Option<u8>,
     drifted: bool,
+    /// Somebody else installed its system.
+    adopted: bool,
 }
 
 impl From<&Node> for NodeRow {
@@ -42,6 +46,7 @@ impl From<&Node> for NodeRow {
             doing: node.doing.clone(),
             percent: node.percent,
             drifted: !node.drift.is_empty(),
+            adopted: node.adopted.is_some(),
             retry: matches!(&node.state, NodeState::Failed(failed) if failed.retry.is_some()),
         }
     }
@@ -58,6 +63,26 @@ pub(crate) fn summary(inventory: &Inventory) -> String {
         inventory.disks.len(),
         plural(inventory.disks.len(), "disk", "disks"),
         size(disks)
+    )
+}
+
+/// `Debian GNU/Linux 12 (bookworm), kernel 6.1.0-18-amd64, as db-1, by anna on ...`.
+fn adopted(adopted: &Adopted) -> String {
+    let system = &adopted.system;
+    let name = if system.name.is_empty() {
+        "a system without a name"
+    } else {
+        &system.name
+    };
+    let disks: Vec<String> = system.in_use.iter().map(|one| one.disk.to_string()).collect();
+    let disks = if disks.is_empty() {
+        "no disk".into()
+    } else {
+        disks.join(" and ")
+    };
+    format!(
+        "{name}, kernel {}, as {}, on {disks}; taken in by {} at {}",
+        system.kernel, system.hostname, adopted.by, adopted.at
     )
 }
 
@@ -178,6 +203,8 @@ pub(super) struct NodeDetail {
     run: Option<u64>,
     drift: Vec<String>,
     installed: Option<Installed>,
+    /// What was adopted, in words.
+    system: Option<String>,
     macs: Vec<String>,
     witnesses: Vec<(String, String)>,
     collisions: Vec<(String, String, String)>,
@@ -209,6 +236,7 @@ impl NodeDetail {
             run: node.run,
             drift: node.drift.clone(),
             installed: node.installed.clone(),
+            system: node.adopted.as_ref().map(adopted),
             macs: node.macs.iter().map(ToString::to_string).collect(),
             witnesses: node
                 .witnesses

@@ -69,6 +69,11 @@ fn host(member: &Member<'_>) -> Result<Value, ExportError> {
 fn osds(member: &Member<'_>) -> Result<Vec<Value>, ExportError> {
     let node = member.node;
     let missing = |words: String| ExportError::Missing(format!("{}: {words}", member.name));
+    if node.adopted.is_some() {
+        let words =
+            "its system was adopted, and nothing is known of what lies on its other disks: give them to Ceph by hand";
+        return Err(missing(words.into()));
+    }
     let inventory = node
         .inventory
         .as_ref()

@@ -39,6 +39,7 @@ impl Inner {
         facts.role = work.role;
         facts.bios = work.bios;
         facts.installed = work.installed;
+        facts.adopted = work.adopted.is_some();
         facts.wrong_boot_order = work.report.as_ref().and_then(wrong_boot_order);
         facts.password_rotated = work.password_rotated;
         facts.bmc_account = work.bmc_account;

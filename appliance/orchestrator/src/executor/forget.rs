@@ -3,7 +3,7 @@
 use rackbar_model::{EventKind, NodeId, Severity};
 
 use super::types::NodeError;
-use super::{Executor, memory};
+use super::{Executor, adopted, memory};
 use crate::bmc::bmc_mac;
 use crate::rack::locked;
 
@@ -30,7 +30,8 @@ impl Executor {
         inner.keep(&mut book)?;
         let gone = [memory::no_node_entry(node)];
         memory::write(&inner.store, &gone).map_err(|error| NodeError::Store(error.to_string()))?;
-        book.work.remove(&node);
+        let work = book.work.remove(&node);
+        adopted::forget_key(&book, &inner.store, work.as_ref(), node);
         // Nobody else knows the password that was made for its BMC.
         let seen = shown
             .inventory

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rackbar_model::{CheckResult, CheckStatus, EraseEvidence, NodeId, OsSetup, Timestamp};
+use rackbar_model::{Adopted, CheckResult, CheckStatus, EraseEvidence, NodeId, OsSetup, Timestamp};
 use rackbar_plan::{ActionId, Plan, Run, RunId, RunState, Stand};
 use rackbar_store::{Store, StoreError, Table};
 use rackbar_verify::NodeReport;
@@ -26,7 +26,9 @@ pub(super) struct NodeWork {
     pub(super) bios: Option<BTreeMap<String, String>>,
     /// What we installed, as the planner compares it.
     pub(super) installed: Option<rackbar_plan::Installed>,
-    /// The same as people see it.
+    /// The system on it that somebody else installed.
+    pub(super) adopted: Option<Adopted>,
+    /// What we installed, as people see it.
     pub(super) shown: Option<rackbar_model::Installed>,
     /// The identity it was given, without its secret host key.
     pub(super) setup: Option<OsSetup>,

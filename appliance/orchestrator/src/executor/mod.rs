@@ -9,6 +9,7 @@
 //! [`Executor`] is the handle. What it decides is in `rackbar-plan`, pure; what is done to machines is in
 //! [`hands`](crate::hands). Here everything is written down before it begins and after it ended: see `driver`.
 
+mod adopted;
 mod around;
 mod driver;
 mod facts;

@@ -8,7 +8,7 @@ use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, RunId, SetupDi
 
 use super::driver::Live;
 use super::memory::{self, NodeWork, Ready};
-use super::{Book, Inner, around, settings};
+use super::{Book, Inner, adopted, around, settings};
 use crate::hands::{Done, Learned, System};
 use crate::rack::now;
 use crate::record::Boots;
@@ -31,6 +31,7 @@ pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
         erased: work.erased.clone(),
         burned_in: work.burned_in.clone(),
         installed: work.shown.clone(),
+        adopted: work.adopted.clone(),
         setup: work.setup.clone(),
         role: work.role.clone(),
         bios: settings::wanted(book, role, work),
@@ -265,7 +266,9 @@ impl Inner {
                 book.work(node, |work| work.boots_disk = false);
             }
             ActionKind::Erase { .. } | ActionKind::WriteImage { .. } | ActionKind::Installer { .. } => {
+                adopted::forget_key(book, &self.store, book.work.get(&node), node);
                 book.work(node, |work| {
+                    work.adopted = None;
                     work.boots_disk = false;
                     (work.installed, work.shown, work.setup, work.ready) = (None, None, None, None);
                     // What was proved was proved of what is emptied now.
@@ -376,7 +379,8 @@ impl Inner {
     /// something that was given up, is not.
     fn is_back(&self, book: &Book, shown: &Node, work: &NodeWork) -> bool {
         let in_agent = stays_in_memory(book, shown.role.as_deref());
-        work.ready.is_some() && (work.installed.is_none() || work.boots_disk || in_agent)
+        let has_system = work.installed.is_some() || work.adopted.is_some();
+        work.ready.is_some() && (!has_system || work.boots_disk || in_agent)
     }
 
     pub(super) fn show_progress(&self, book: &Book, run: RunId, action: &ActionId, progress: &Progress) {
@@ -400,9 +404,11 @@ impl Inner {
         let differs = self
             .rack
             .node_by_id(node)
-            .is_some_and(|shown| shown.installed != work.shown);
+            .is_some_and(|shown| shown.installed != work.shown || shown.adopted != work.adopted);
         if differs {
-            self.rack.show(node, true, |node| node.installed = work.shown);
+            self.rack.show(node, true, |node| {
+                (node.installed, node.adopted) = (work.shown, work.adopted);
+            });
         }
     }
 

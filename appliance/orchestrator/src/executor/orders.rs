@@ -151,11 +151,21 @@ impl Executor {
             take_out(&mut book, node, &reason);
             book.work(node, |work| {
                 work.maintenance = None;
-                work.ready = None;
-                work.boots_disk = false;
+                // What somebody else installed is not ours to take down: it boots its disk, and is what it was.
+                work.boots_disk = work.adopted.is_some();
+                if work.adopted.is_none() {
+                    work.ready = None;
+                }
             });
             inner.keep(&mut book)?;
             inner.settle(&mut book);
+            if book.work.get(&node).is_some_and(|work| work.adopted.is_some()) {
+                inner.back(&book, node, &reason);
+                inner.show_work(&book, node);
+                drop(book);
+                inner.wake();
+                return Ok(inner.recovered_adopted(node));
+            }
             let asked = inner.rack.ask_facts(node);
             let state = match (&shown.inventory, asked) {
                 (Some(_), _) => NodeState::Discovered,
@@ -294,6 +304,20 @@ struct Checks {
 }
 
 impl Inner {
+    /// Where a recovered machine stands whose system was adopted: it is not restarted.
+    fn recovered_adopted(&self, node: NodeId) -> Recovered {
+        let shown = self.rack.node_by_id(node);
+        let in_agent = shown.as_ref().is_some_and(|node| node.agent_connected);
+        let next = match in_agent {
+            true => "restart it: it boots the system that was adopted",
+            false => "its system was adopted and goes on as it is: check it (`rackbar verify`), or forget it",
+        };
+        Recovered {
+            state: shown.map_or("enrolled", |node| node.state.name()).to_owned(),
+            next: next.into(),
+        }
+    }
+
     /// The checks of these nodes, or of all that have any.
     fn checks(&self, book: &Book, nodes: Option<Vec<NodeId>>) -> Result<Checks, VerifyError> {
         let asked = nodes.is_some();
@@ -305,7 +329,8 @@ impl Inner {
         for id in nodes {
             let node = self.rack.node_by_id(id).ok_or(VerifyError::NoSuchNode(id))?;
             let in_memory = super::nodes::stays_in_memory(book, node.role.as_deref());
-            let has_checks = |work: &&NodeWork| work.installed.is_some() || in_memory && work.ready.is_some();
+            let has_system = |work: &NodeWork| work.installed.is_some() || work.adopted.is_some();
+            let has_checks = |work: &&NodeWork| has_system(work) || in_memory && work.ready.is_some();
             let work = book.work.get(&node.id);
             let work = work.filter(|work| work.maintenance.is_none()).filter(has_checks);
             let Some(work) = work else {

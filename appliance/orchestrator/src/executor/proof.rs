@@ -97,7 +97,7 @@ fn of_node(book: &Book, node: &Node, expected: bool) -> Option<NodeReport> {
         return Some(NodeReport { state, ..report });
     }
     let burned_in = work.map(|work| work.burned_in.clone()).unwrap_or_default();
-    let was_wanted = work.is_some_and(|work| !work.checks.is_empty());
+    let was_wanted = work.is_some_and(|work| !work.checks.is_empty() || work.adopted.is_some());
     let wanted = expected || node.role.is_some() || was_wanted || book.busy(node.id).is_some();
     let inventory = node.inventory.as_ref();
     wanted.then(|| NodeReport {

@@ -205,7 +205,9 @@ pub struct Recovered {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum VerifyError {
     /// No node has anything to check.
-    #[error("nothing is installed on {0} and it was never ready in memory, so there is nothing to check")]
+    #[error(
+        "nothing is installed on {0}, nothing was adopted there and it was never ready in memory, so there is nothing to check"
+    )]
     Nothing(String),
     /// The run could not begin.
     #[error(transparent)]

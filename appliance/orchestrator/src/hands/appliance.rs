@@ -72,6 +72,17 @@ pub enum AppliancePartsError {
     Key(#[from] SshError),
 }
 
+/// The appliance's SSH key: made at the first start and kept among the secrets.
+pub(crate) fn client_key(store: &Store) -> Result<ClientKey, AppliancePartsError> {
+    if let Some(text) = store.get(Table::Secrets, CLIENT_KEY)? {
+        let text = SecretText(String::from_utf8_lossy(&text).into_owned());
+        return Ok(ClientKey::from_openssh(&text)?);
+    }
+    let key = ClientKey::generate()?;
+    store.put(Table::Secrets, CLIENT_KEY, key.to_openssh()?.0.as_bytes())?;
+    Ok(key)
+}
+
 /// The appliance's hands.
 pub struct Appliance {
     pub(super) rack: Rack,
@@ -94,14 +105,7 @@ impl Appliance {
         images: Option<Arc<Images>>,
         reach: Reach,
     ) -> Result<Self, AppliancePartsError> {
-        let key = match store.get(Table::Secrets, CLIENT_KEY)? {
-            Some(text) => ClientKey::from_openssh(&SecretText(String::from_utf8_lossy(&text).into_owned()))?,
-            None => {
-                let key = ClientKey::generate()?;
-                store.put(Table::Secrets, CLIENT_KEY, key.to_openssh()?.0.as_bytes())?;
-                key
-            }
-        };
+        let key = client_key(&store)?;
         Ok(Self {
             rack,
             store,

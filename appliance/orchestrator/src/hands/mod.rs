@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use rackbar_messages::JobId;
-use rackbar_model::{CheckResult, Digest, EraseEvidence, Installed, Node, NodeId, OsSetup, RootTarget};
+use rackbar_model::{Adopted, CheckResult, Digest, EraseEvidence, Installed, Node, NodeId, OsSetup, RootTarget};
 use rackbar_plan::engine::Failure;
 use rackbar_plan::{Action, ActionKind, Outcome, Plan, Progress, RunId, ServiceSeen};
 use rackbar_verify::NodeReport;
@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::executor::SiteInForce;
 
+pub(crate) use appliance::client_key;
 pub use appliance::{Appliance, AppliancePartsError, Reach};
 
 /// One attempt of one action.
@@ -66,6 +67,8 @@ impl Task {
 pub struct System {
     /// What was installed, when something was.
     pub installed: Option<Installed>,
+    /// What was adopted, when something was.
+    pub adopted: Option<Adopted>,
     /// The identity it was given, without its secret host key.
     pub setup: Option<OsSetup>,
     /// The role of the node.

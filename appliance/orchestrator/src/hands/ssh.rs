@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rackbar_messages::{JobReport, Work};
-use rackbar_model::{CheckResult, CheckStatus, FirmwareMode, NodeId};
+use rackbar_model::{Adopted, CheckResult, CheckStatus, FirmwareMode, NodeId, OsSetup};
 use rackbar_plan::{ActionKind, Progress, StepProgram, StepSpec};
 use rackbar_ssh::{Program, Session, SshError};
 use rackbar_verify::{Context, NodeReport, OverSsh, Reach, Seen, ThroughAgent, Wanted};
@@ -12,6 +12,7 @@ use rackbar_verify::{Context, NodeReport, OverSsh, Reach, Seen, ThroughAgent, Wa
 use super::agent::unexpected;
 use super::restart::Leaving;
 use super::{Appliance, Done, Learned, Task};
+use crate::adopt::login_key;
 
 /// Time for one try of a connection with its login.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -36,6 +37,9 @@ impl Appliance {
         node: NodeId,
         user: Option<&str>,
     ) -> Result<(Session, IpAddr), Done> {
+        if let Some(adopted) = &task.system.adopted {
+            return self.connect_adopted(task, node, adopted).await;
+        }
         let Some(installed) = task
             .system
             .installed
@@ -59,6 +63,30 @@ impl Appliance {
         for address in self.addresses(task, node) {
             let at = SocketAddr::new(address, self.reach.ssh_port);
             match Session::connect(at, user, &self.key, &installed.host_key, CONNECT).await {
+                Ok(session) => return Ok((session, address)),
+                Err(error) => last = refused(&error),
+            }
+        }
+        Err(last)
+    }
+
+    /// The same for a system that was adopted: where it was then, or where it is now, with the account that it lets in.
+    async fn connect_adopted(&self, task: &Task, node: NodeId, adopted: &Adopted) -> Result<(Session, IpAddr), Done> {
+        let own = login_key(&self.store, adopted).map_err(|reason| {
+            let advice = "adopt the machine again, with a key that it lets in";
+            Done::failed(format!("there is no key to log in with: {reason}"), advice, false)
+        })?;
+        let key = own.as_ref().unwrap_or(&self.key);
+        let mut addresses = vec![adopted.address];
+        addresses.extend(
+            self.addresses(task, node)
+                .into_iter()
+                .filter(|one| *one != adopted.address),
+        );
+        let mut last = Done::failed("no address of it is known", "adopt the machine again", false);
+        for address in addresses {
+            let at = SocketAddr::new(address, adopted.port);
+            match Session::connect(at, &adopted.user, key, &adopted.host_key, CONNECT).await {
                 Ok(session) => return Ok((session, address)),
                 Err(error) => last = refused(&error),
             }
@@ -303,6 +331,19 @@ impl Appliance {
         {
             seen.boot_first = door.boots_first(address).await.ok().flatten();
         }
+        // Of a system that somebody else installed nothing is wanted but that it still is that system.
+        if let Some(adopted) = &system.adopted {
+            let wanted = Wanted {
+                attributes: system.bios.clone(),
+                setup: OsSetup {
+                    hostname: adopted.system.hostname.split('.').next().unwrap_or_default().to_owned(),
+                    machine_id: adopted.system.machine_id.clone(),
+                    ..OsSetup::default()
+                },
+                ..Wanted::default()
+            };
+            return Context { wanted, seen };
+        }
         let wanted = Wanted {
             target: system.installed.as_ref().map(|installed| installed.target.clone()),
             setup: system.setup.clone().unwrap_or_default(),
@@ -363,6 +404,9 @@ fn judged(report: NodeReport) -> Done {
 
 /// True when the node's role keeps it in our agent, without a system of its own.
 fn stays_in_memory(task: &Task, node: NodeId) -> bool {
+    if task.system.adopted.is_some() {
+        return false;
+    }
     let own = task.plan.actions.iter().filter(|action| action.node == Some(node));
     own.clone()
         .any(|action| matches!(action.kind, ActionKind::StayInMemory { .. }))

@@ -9,9 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rackbar_artifacts::Artifacts;
-use rackbar_artifacts::images::{ImageMeta, Images};
+use rackbar_artifacts::images::{Complaint, ImageMeta, Images, PackedImage};
 use rackbar_messages::{Ask, FromAgent, JobId, ToAgent};
-use rackbar_model::{CheckResult, CheckStatus, EventKind, FirmwareMode, Lease, LeaseState, NodeId, Timestamp};
+use rackbar_model::{
+    CheckResult, CheckStatus, Digest, EventKind, FirmwareMode, ImageEntry, ImageFormat, Lease, LeaseState, NodeId,
+    Timestamp,
+};
 use rackbar_orchestrator::executor::{Executor, Parts, PlanRequest, SETTINGS_LOOK};
 use rackbar_orchestrator::hands::{Appliance, Done, Hands, Learned, Reach, Task, Working};
 use rackbar_orchestrator::{Rack, Settings};
@@ -20,7 +23,7 @@ use rackbar_plan::{ActionKind, RunId};
 use rackbar_services::http::{self, HttpConfig, HttpHandle, HttpLimits};
 use rackbar_services::{Common, LeaseLog as _};
 use rackbar_store::Store;
-use rackbar_trust::SigningKey;
+use rackbar_trust::{SigningKey, sha256};
 use rackbar_verify::NodeReport;
 
 use crate::common::*;
@@ -32,6 +35,8 @@ pub struct Given<'a> {
     pub site: &'a str,
     /// The installer's name in the catalogue.
     pub name: &'a str,
+    /// It lies in a data pack.
+    pub packed: bool,
     /// Its file.
     pub content: &'a [u8],
     /// Its firmware.
@@ -83,6 +88,33 @@ fn report(task: &Task) -> NodeReport {
     }
 }
 
+/// Puts it into the catalogue from the middle of a file, as out of a data pack.
+fn mount(images: &Images, folder: &Path, given: Given<'_>) {
+    let path = folder.join("a.pack");
+    std::fs::write(&path, [&[1; 4096], given.content, &[2; 4096]].concat()).unwrap();
+    let entry = ImageEntry {
+        name: given.name.into(),
+        format: ImageFormat::Raw,
+        sha256: Digest(sha256(given.content)),
+        bytes: given.content.len() as u64,
+        disk_bytes: None,
+        arch: "x86_64".into(),
+        source: String::new(),
+        licence: String::new(),
+        user: "root".into(),
+        added: Timestamp(1),
+        installer: None,
+    };
+    let packed = PackedImage {
+        entry: Arc::new(entry),
+        file: Arc::new(std::fs::File::open(&path).unwrap()),
+        path,
+        offset: 4096,
+    };
+    let silent: Complaint = Arc::new(|why| panic!("{why}"));
+    images.mount("kit", vec![packed], &silent).unwrap();
+}
+
 pub struct Stage {
     pub rack: Rack,
     pub executor: Executor,
@@ -108,14 +140,17 @@ impl Stage {
         rack.configure(settings);
         let artifacts = Arc::new(Artifacts::new());
         let images = Images::open(&folder.join("images"), 1 << 30, artifacts.clone()).unwrap();
-        let mut upload = images
-            .begin(ImageMeta {
+        if given.packed {
+            mount(&images, folder, given);
+        } else {
+            let meta = ImageMeta {
                 name: given.name.into(),
                 ..ImageMeta::default()
-            })
-            .unwrap();
-        upload.write(given.content).unwrap();
-        upload.finish(None).unwrap();
+            };
+            let mut upload = images.begin(meta).unwrap();
+            upload.write(given.content).unwrap();
+            upload.finish(None).unwrap();
+        }
         let images = Arc::new(images);
         let free = || {
             std::net::TcpListener::bind("127.0.0.1:0")

@@ -48,10 +48,17 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// Why an adopted machine is not exercised.
+const ADOPTED: &str = "its system was adopted, and a burn-in would end it: nothing is known here of how it is brought back. \
+                       Exercise it before it is adopted, or forget it first (`rackbar node forget`)";
+
 fn chain(node: &NodeFacts, role: Option<&Role>, wanted: BurnIn) -> Result<Vec<Action>, String> {
     let shown = &node.node;
     if shown.inventory.is_none() {
         return Err("it has not been inspected yet: let it boot from the network until it is discovered".to_owned());
+    }
+    if node.adopted {
+        return Err(ADOPTED.to_owned());
     }
     if shown.state == NodeState::Cleaning {
         return Err("it is being erased; plan again when that has ended".to_owned());

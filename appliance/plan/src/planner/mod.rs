@@ -101,7 +101,8 @@ impl<'a> Planner<'a> {
     fn bind(&mut self, rules: &Rules<'a>) -> Vec<Bound<'a>> {
         let mut bound = Vec::new();
         for node in self.facts.nodes.iter().filter(|node| self.scope.holds(node.node.id)) {
-            if let Some(reason) = hands_off(node) {
+            let reason = hands_off(node).or_else(|| stays_adopted(node, self.scope));
+            if let Some(reason) = reason {
                 self.left_out.push(said(node, reason.to_owned()));
                 continue;
             }
@@ -390,6 +391,16 @@ fn hands_off(node: &NodeFacts) -> Option<&'static str> {
     }
 }
 
+/// Why an adopted machine is left as it is: what is on it was not installed by us, and nothing of ours is put there unless
+/// its owner names it and asks for another system in its place.
+fn stays_adopted(node: &NodeFacts, scope: &Scope) -> Option<&'static str> {
+    let asked = scope.reinstall && scope.nodes.is_some();
+    (node.adopted && !asked).then_some(
+        "its system was adopted and stays as it is: nothing is changed on it. `rackbar plan NODE --reinstall`, with its name, \
+         puts another system in its place",
+    )
+}
+
 fn no_role(node: &NodeFacts) -> String {
     let more = if node.node.inventory.is_none() {
         "; it has no inventory yet"
@@ -443,6 +454,7 @@ fn seen(node: &NodeFacts, name: &str, role: Option<&Role>, hostname: &str) -> Di
         &node.installed,
         node.password_rotated,
         (bmc, &node.bmc_account, &node.wrong_boot_order),
+        node.adopted,
     ))
 }
 

@@ -88,7 +88,11 @@ impl Case<'_> {
         if self.node.node.agent_connected || self.node.bmc {
             return Ok(());
         }
-        let advice = "boot it from the network by hand, or make its BMC reachable, and plan again";
+        let advice = match self.node.adopted {
+            // Its firmware is sent to its disk, as that of every machine with a system.
+            true => "make its BMC reachable, or forget it (`rackbar node forget`) and boot it from the network by hand",
+            false => "boot it from the network by hand, or make its BMC reachable, and plan again",
+        };
         Err(format!(
             "its agent is not connected and there is no BMC to restart it: {advice}"
         ))

@@ -4,6 +4,7 @@
 //! fits or lacks consent.
 
 mod accounts;
+mod adopt;
 mod burn_in;
 mod cache;
 mod capture;
@@ -94,6 +95,8 @@ pub enum Command {
     Commit(plans::Commit),
     /// Install an operating system without a site file
     Install(plans::InstallOptions),
+    /// Take a machine in that somebody else installed, as it is
+    Adopt(adopt::Options),
     /// Exercise the hardware of machines, and take them back to what they were
     BurnIn(burn_in::Options),
     /// See, pause and cancel what is under way
@@ -225,6 +228,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Plan(options) => plans::plan(&client, options, global.json).await,
         Command::Commit(options) => plans::commit(&client, options, global.json).await,
         Command::Install(options) => plans::install(&client, options, global.json).await,
+        Command::Adopt(options) => adopt::run(&client, options, global.json).await,
         Command::BurnIn(options) => burn_in::run(&client, options, global.json).await,
         Command::Run(command) => runs::run(&client, command, global.json).await,
         Command::Os(command) => images::run(&client, command, global.json).await,

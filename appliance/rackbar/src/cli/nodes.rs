@@ -326,6 +326,14 @@ async fn show(client: &Client, name: &str, as_json: bool) -> Result<()> {
         node.bmc_address
             .map_or("not known".to_owned(), |address| address.to_string()),
     );
+    if let Some(adopted) = &node.adopted {
+        let system = &adopted.system;
+        let words = format!(
+            "{}, kernel {}, by {} at {}",
+            system.name, system.kernel, adopted.by, adopted.at
+        );
+        row("Adopted", words);
+    }
     for collision in &node.collisions {
         row(
             "Collision",

@@ -150,14 +150,14 @@ pub(super) fn forget(store: &Store, node: NodeId) -> Result<(), Refused> {
     Enrolments::new(store.clone()).forget(node).map_err(of_store)
 }
 
-/// The machines that have a system of ours, with the networks of their role.
+/// The machines that have a system, ours or an adopted one, with the networks of their role.
 pub(super) fn inventory(site: Option<&Site>, nodes: &[Arc<Node>]) -> serde_json::Value {
     let networks = |node: &Node| -> Vec<String> {
         let role = node.role.as_ref().and_then(|role| site?.role.get(role));
         let of_role = role.map(|role| role.network.iter().map(|one| one.network.clone()).collect());
         of_role.unwrap_or_default()
     };
-    let installed: Vec<_> = nodes.iter().filter(|node| node.installed.is_some()).collect();
+    let installed: Vec<_> = nodes.iter().filter(|node| node.system().is_some()).collect();
     let networks: Vec<_> = installed.iter().map(|node| networks(node)).collect();
     let hosts = installed.iter().zip(&networks);
     let hosts: Vec<_> = hosts

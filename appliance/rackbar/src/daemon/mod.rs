@@ -211,6 +211,7 @@ impl Daemon {
                 store: &store,
                 artifacts: services.artifacts(),
                 signer: site.signer.clone(),
+                agent: &options.agent,
                 name: &config.name,
                 data: &options.data,
                 http: options.listen_http,

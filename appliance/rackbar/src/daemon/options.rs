@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// Folder of vmlinuz, base.cpio.zst, loader.efi, undionly.kpxe and snponly.efi
     #[arg(long, default_value = "/boot", value_name = "FOLDER")]
     pub(super) boot_files: PathBuf,
+    /// The static program that is brought to machines which are adopted, to look at them
+    #[arg(long, default_value = "/bin/rackbar-agent", value_name = "FILE")]
+    pub(super) agent: PathBuf,
     /// Folder to look for data packs in; may be given more than once
     #[arg(long, default_value = "/esp/packs", value_name = "FOLDER")]
     pub(super) packs: Vec<PathBuf>,

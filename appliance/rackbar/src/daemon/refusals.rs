@@ -4,6 +4,7 @@ use rackbar_artifacts::images::ImageError;
 use rackbar_artifacts::programs::ProgramError;
 use rackbar_control::operations::{Consent, Refused};
 use rackbar_orchestrator::PowerError;
+use rackbar_orchestrator::adopt::AdoptError;
 use rackbar_orchestrator::executor::{CommitError, NodeError, PlanError, VerifyError};
 use rackbar_plan::Plan;
 
@@ -59,6 +60,18 @@ pub(super) fn of_bmc(error: PowerError) -> Refused {
         PowerError::Refused { .. } | PowerError::Agent { .. } | PowerError::Failed { .. } => {
             Refused::Device(error.to_string())
         }
+    }
+}
+
+pub(super) fn of_adoption(error: AdoptError) -> Refused {
+    let text = error.to_string();
+    match error {
+        AdoptError::Invalid(_) => Refused::Invalid(text),
+        AdoptError::NoSuchNode(_) => Refused::NotFound(text),
+        AdoptError::InTheWay(_) => Refused::Conflict(text),
+        AdoptError::Machine(_) => Refused::Device(text),
+        AdoptError::Unavailable(_) => Refused::Unavailable(text),
+        AdoptError::Store(_) => Refused::Internal(text),
     }
 }
 

@@ -11,6 +11,7 @@ use rackbar_artifacts::images::{Images, budget};
 use rackbar_artifacts::{Artifacts, Programs};
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::Rack;
+use rackbar_orchestrator::adopt::Adopter;
 use rackbar_orchestrator::executor::{Executor, Parts, SETTINGS_LOOK};
 use rackbar_orchestrator::hands::{Appliance, Reach};
 use rackbar_plan::OwnService;
@@ -28,6 +29,7 @@ pub(super) struct Works {
     pub(super) executor: Executor,
     pub(super) images: Option<Arc<Images>>,
     pub(super) programs: Option<Programs>,
+    pub(super) adopter: Adopter,
 }
 
 /// What the executor is started with.
@@ -42,6 +44,8 @@ pub(super) struct Start<'a> {
     pub(super) http: SocketAddr,
     /// The configuration file.
     pub(super) config: &'a Path,
+    /// The program that looks at machines which are adopted.
+    pub(super) agent: &'a Path,
 }
 
 impl Works {
@@ -70,11 +74,14 @@ impl Works {
             signer: start.signer,
             site_name: start.name.to_owned(),
         };
-        let executor = Executor::start(rack, store, parts).context("the executor cannot read the store")?;
+        let executor =
+            Executor::start(rack.clone(), store.clone(), parts).context("the executor cannot read the store")?;
         if let Some(programs) = &programs {
             programs.sweep(&executor.programs_in_use());
         }
+        let adopter = Adopter::new(rack, &store, executor.clone(), start.agent.to_owned())?;
         let works = Self {
+            adopter,
             executor,
             images,
             programs,

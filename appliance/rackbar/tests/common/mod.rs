@@ -106,6 +106,8 @@ fn spawn(folder: &Path) -> (Child, Receiver<String>) {
         .arg(folder.join("data"))
         .arg("--run")
         .arg(folder.join("run"))
+        .arg("--agent")
+        .arg(Path::new(RACKBAR).with_file_name("rackbar-agent"))
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

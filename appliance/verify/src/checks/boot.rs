@@ -43,7 +43,7 @@ const VARIABLE: &str = "-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
 pub(super) fn order_probe(context: &Context) -> Probe {
     if context.wanted.target.is_none() {
-        return Err("the role has no system on disk".into());
+        return Err("Rackbar put no system on its disk".into());
     }
     // Of each variable four bytes of attributes come first (kernel documentation, efivarfs).
     Ok(Some(format!(

@@ -51,7 +51,7 @@ echo "fs=$(df -P -k / | tail -n 1)"
 pub(super) fn layout_probe(context: &Context) -> Probe {
     match &context.wanted.target {
         Some(_) => Ok(Some(LAYOUT.into())),
-        None => Err("the role has no system on disk".into()),
+        None => Err("Rackbar put no system on its disk".into()),
     }
 }
 
@@ -111,7 +111,7 @@ fn plain(text: &str) -> String {
 
 pub(super) fn layout(context: &Context, probed: &Probed) -> Verdict {
     let Some(target) = &context.wanted.target else {
-        return Verdict::Skipped("the role has no system on disk".into());
+        return Verdict::Skipped("Rackbar put no system on its disk".into());
     };
     let found: Vec<_> = probed.all("disk").filter_map(Found::read).collect();
     let mut faults = Vec::new();

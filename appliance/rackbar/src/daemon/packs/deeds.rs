@@ -186,10 +186,6 @@ impl Shared {
             let unknown = || Refused::NotFound(format!("no image is named {name:?}; `rackbar os list` shows all"));
             let images = self.images.as_ref().ok_or_else(unknown)?;
             let (entry, file, offset) = images.source(name).map_err(|_| unknown())?;
-            if entry.installer.is_some() {
-                let text = format!("{name} is an installer, and data packs take images only; leave it out");
-                return Err(Refused::Invalid(text));
-            }
             let content = Content {
                 sha256: entry.sha256,
                 bytes: entry.bytes,

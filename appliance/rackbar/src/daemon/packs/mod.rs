@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rackbar_artifacts::images::{Images, PackedImage};
+use rackbar_artifacts::images::{Complaint, Images, PackedImage};
 use rackbar_control::operations::{PackEntry, PackState, TrustedKey, count};
 use rackbar_model::{EventKind, ImageEntry, Severity};
 use rackbar_orchestrator::{Executor, Rack};
@@ -313,7 +313,12 @@ impl Shared {
             let Some(pack) = one.in_use().filter(|pack| is_new(pack, before)) else {
                 continue;
             };
-            if let Err(error) = images.mount(&pack.index.name, packed_images(pack)) {
+            let (rack, name) = (self.rack.clone(), pack.index.name.clone());
+            let complaint: Complaint = Arc::new(move |why| {
+                let (text, severity) = (format!("data pack {name}: {why}"), Severity::Error);
+                rack.event(None, EventKind::Note { text, severity });
+            });
+            if let Err(error) = images.mount(&pack.index.name, packed_images(pack), &complaint) {
                 one.hidden = Some(format!("it cannot be read: {error}"));
             }
         }
@@ -443,7 +448,7 @@ fn packed_images(pack: &Pack) -> Vec<PackedImage> {
             licence: image.licence.clone(),
             user: image.user.clone(),
             added: image.added,
-            // What makes a pack refuses them.
+            // Found in its content.
             installer: None,
         };
         Some(PackedImage {

@@ -1,0 +1,153 @@
+//! Recording a machine that was adopted: which may be, and the one commit by which it is.
+
+use std::sync::Arc;
+
+use rackbar_model::{Adopted, EventKind, Node, NodeId, NodeState, SecretText, Severity};
+use rackbar_store::{Store, Table};
+
+use super::memory::NodeWork;
+use super::nodes::hardware;
+use super::{Book, Executor, Inner, memory};
+use crate::adopt::{AdoptError, Found, in_the_way, key_place};
+use crate::rack::{locked, now};
+
+impl Executor {
+    /// Whether a node that is known may be adopted.
+    pub(crate) fn may_adopt(&self, node: &Node) -> Result<(), AdoptError> {
+        may(&locked(&self.inner.book), node)
+    }
+
+    /// Records what was found; from then on it is Ready with the system that it has.
+    pub(crate) fn adopt(&self, found: Found, by: &str) -> Result<Arc<Node>, AdoptError> {
+        let inner = &self.inner;
+        let mut book = locked(&inner.book);
+        // It may have been given work while it was looked at.
+        let known = found.recognised.and_then(|id| inner.rack.node_by_id(id));
+        if let Some(node) = &known {
+            may(&book, node)?;
+        }
+        let known = known.map(|node| node.id);
+        let taken = inner
+            .rack
+            .take_machine(known, found.report.inventory, found.adopted.address);
+        let id = taken.ok_or_else(|| {
+            let words = "there are as many machines as this appliance can follow: forget some that are gone";
+            AdoptError::InTheWay(words.into())
+        })?;
+        let named = match &found.name {
+            Some(name) => inner
+                .rack
+                .rename(id, name)
+                .map_err(|error| AdoptError::InTheWay(error.to_string())),
+            None => Ok(()),
+        };
+        let kept = named.and_then(|()| inner.keep_adopted(&mut book, id, &found.adopted, found.key.as_ref()));
+        if let Err(error) = kept {
+            if known.is_none() {
+                inner.rack.forget(id);
+            }
+            return Err(error);
+        }
+        let text = format!("its system was adopted by {by} as it is: {}", in_words(&found.adopted));
+        let severity = Severity::Info;
+        inner.rack.tell(Some(id), EventKind::Note { text, severity });
+        inner
+            .rack
+            .hold(id, NodeState::Ready, &format!("its system was adopted by {by}"));
+        inner.show_work(&book, id);
+        book.looked_at = 0;
+        drop(book);
+        inner.wake();
+        let gone = || AdoptError::Store("the node went away while it was recorded".into());
+        inner.rack.node_by_id(id).ok_or_else(gone)
+    }
+}
+
+impl Inner {
+    /// Writes down that a node's system was adopted, with the key that it lets in.
+    fn keep_adopted(
+        &self,
+        book: &mut Book,
+        node: NodeId,
+        adopted: &Adopted,
+        key: Option<&SecretText>,
+    ) -> Result<(), AdoptError> {
+        let store = |error: rackbar_store::StoreError| AdoptError::Store(error.to_string());
+        if let (Some(key), Some(print)) = (key, &adopted.own_key) {
+            let kept = self.store.put(Table::Secrets, &key_place(print), key.0.as_bytes());
+            kept.map_err(store)?;
+        }
+        let before = book.work.get(&node).cloned();
+        let work = NodeWork {
+            boots_disk: true,
+            ready: self.rack.node_by_id(node).map(|node| hardware(&node, now())),
+            report: None,
+            erased: Vec::new(),
+            adopted: Some(adopted.clone()),
+            ..before.clone().unwrap_or_default()
+        };
+        if let Err(error) = memory::write(&self.store, &[memory::node_entry(node, &work)]) {
+            forget_key(book, &self.store, Some(&work), NodeId([0; 16]));
+            return Err(store(error));
+        }
+        book.work.insert(node, work);
+        // It may have let in another key before.
+        let before = before.filter(|before| key_of(before) != adopted.own_key.as_ref());
+        forget_key(book, &self.store, before.as_ref(), node);
+        Ok(())
+    }
+}
+
+fn may(book: &Book, node: &Node) -> Result<(), AdoptError> {
+    if let Some(run) = book.busy(node.id) {
+        let name = &node.name;
+        return Err(AdoptError::InTheWay(format!(
+            "run {run} works on {name}: wait for it or cancel it"
+        )));
+    }
+    let work = book.work.get(&node.id);
+    let installed = work.is_some_and(|work| work.installed.is_some());
+    let maintenance = work.is_some_and(|work| work.maintenance.is_some());
+    in_the_way(node, installed, maintenance).map_or(Ok(()), |reason| Err(AdoptError::InTheWay(reason)))
+}
+
+/// The key of its own that an adopted system lets in, by its fingerprint.
+fn key_of(work: &NodeWork) -> Option<&String> {
+    work.adopted.as_ref()?.own_key.as_ref()
+}
+
+/// Takes the key away that `work` says its system let in, unless that of another node than `node` lets it in too.
+pub(super) fn forget_key(book: &Book, store: &Store, work: Option<&NodeWork>, node: NodeId) {
+    let Some(print) = work.and_then(key_of) else { return };
+    let mut others = book.work.iter().filter(|(other, _)| **other != node);
+    if !others.any(|(_, work)| key_of(work) == Some(print)) {
+        store.queue(Table::Secrets, &key_place(print), None);
+    }
+}
+
+/// What was adopted, for the timeline.
+fn in_words(adopted: &Adopted) -> String {
+    let named = |text: &str| {
+        if text.is_empty() {
+            "unnamed".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
+    let system = &adopted.system;
+    let disks = system.in_use.iter();
+    let disks: Vec<String> = disks
+        .map(|one| format!("{} ({})", one.disk, one.uses.join(", ")))
+        .collect();
+    let disks = if disks.is_empty() {
+        "none".to_owned()
+    } else {
+        disks.join("; ")
+    };
+    format!(
+        "{}, kernel {}, host name {}; disks in use: {disks}",
+        named(&system.name),
+        named(&system.kernel),
+        named(&system.hostname)
+    )
+}

@@ -1,0 +1,110 @@
+//! Machines whose system was adopted: no plan touches them until they are named and another system is asked for.
+#![allow(missing_docs, reason = "a test")]
+
+mod common;
+
+use common::{STATIC, WORKER, all, change, facts, ids, node, one, refusal, site};
+use rackbar_model::{BurnIn, NodeState, Timestamp};
+use rackbar_plan::{Facts, Plan, Scope, plan, stale};
+
+/// A machine that would be installed, were its system not an adopted one.
+fn adopted() -> Facts {
+    let mut facts = one(1);
+    facts.nodes[0].adopted = true;
+    change(&mut facts.nodes[0], |node| {
+        (node.state, node.agent_connected) = (NodeState::Ready, false);
+    });
+    facts
+}
+
+fn planned(facts: &Facts, text: &str, scope: Scope) -> Plan {
+    let plan = plan(&site(text), facts, &scope, Timestamp(1));
+    assert_eq!(plan.check(), Ok(()));
+    plan
+}
+
+fn named(facts: &Facts) -> Scope {
+    Scope {
+        nodes: Some(facts.nodes.iter().map(|node| node.node.id).collect()),
+        ..Scope::default()
+    }
+}
+
+#[test]
+fn an_adopted_machine_is_left_as_it_is_whatever_its_role_and_state() {
+    for text in [WORKER, STATIC] {
+        for state in [NodeState::Ready, NodeState::Available, NodeState::Discovered] {
+            let mut facts = adopted();
+            change(&mut facts.nodes[0], |node| node.state = state.clone());
+            for scope in [Scope::default(), named(&facts)] {
+                let rotates = Scope {
+                    rotate_passwords: true,
+                    ..scope.clone()
+                };
+                for scope in [scope, rotates] {
+                    let plan = planned(&facts, text, scope);
+                    assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+                    assert!(
+                        plan.left_out[0].reason.contains("adopted and stays as it is"),
+                        "{plan:?}"
+                    );
+                }
+            }
+        }
+    }
+    // Who has everything installed anew has not named it.
+    let whole = Scope {
+        reinstall: true,
+        ..Scope::default()
+    };
+    assert!(planned(&adopted(), WORKER, whole).actions.is_empty());
+}
+
+#[test]
+fn it_is_emptied_only_when_it_is_named_and_its_owner_consents() {
+    let facts = adopted();
+    let scope = Scope {
+        reinstall: true,
+        ..named(&facts)
+    };
+    let plan = planned(&facts, WORKER, scope);
+    assert!(ids(&plan).contains(&"node-001/disk.erase"), "{:?}", ids(&plan));
+    assert_eq!(plan.destructive().len(), 1, "consent is asked for");
+    // Without a way into our agent it is refused, with a way out.
+    let mut alone = adopted();
+    alone.nodes[0].bmc = false;
+    let scope = Scope {
+        reinstall: true,
+        ..named(&alone)
+    };
+    assert!(refusal(&planned(&alone, WORKER, scope)).contains("rackbar node forget"));
+}
+
+#[test]
+fn a_plan_from_before_it_was_adopted_is_out_of_date() {
+    let text = site(WORKER);
+    let before = facts(vec![node(1, one(1).nodes[0].node.inventory.clone().unwrap().disks)]);
+    let plan = all(&text, &before);
+    assert!(!plan.destructive().is_empty() && stale(&plan, &text, &before).is_empty());
+    let mut after = before.clone();
+    after.nodes[0].adopted = true;
+    let changed = stale(&plan, &text, &after);
+    assert!(changed[0].contains("adopted and stays as it is"), "{changed:?}");
+}
+
+#[test]
+fn a_burn_in_that_would_end_its_system_is_refused() {
+    let facts = adopted();
+    let scope = Scope {
+        burn_in: Some(BurnIn {
+            cpu_seconds: 60,
+            ..BurnIn::default()
+        }),
+        ..named(&facts)
+    };
+    let plan = planned(&facts, WORKER, scope);
+    assert!(
+        plan.actions.is_empty() && refusal(&plan).contains("was adopted"),
+        "{plan:?}"
+    );
+}
