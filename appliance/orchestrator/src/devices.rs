@@ -318,8 +318,10 @@ impl From<Error> for BmcError {
                  bmc.accept_certificates = [\"{seen}\"] into rackbar.toml; if not, somebody is between it and us: look \
                  at the management network"
             )),
-            // Busy, as firmware says it while it starts.
-            Cause::Refused { code: 429 | 503, .. } => Self::Failed(text),
+            // Busy, as firmware says it while it starts: in HTTP, and as an IPMI completion code.
+            Cause::Refused {
+                code: 429 | 503 | 0xc0, ..
+            } => Self::Failed(text),
             Cause::Refused { .. } => Self::Refused(text),
             Cause::NotAllowed(_) => Self::NotSent(text),
             // It answered up to here, and another way to do it once more would do it twice.

@@ -354,7 +354,7 @@ impl Bmc {
         match &result {
             Ok(_) => self.keeper.answered(true),
             Err(Error {
-                cause: Cause::Unreachable(_) | Cause::Unanswered(_) | Cause::Refused { code: 429 | 503, .. },
+                cause: Cause::Unreachable(_) | Cause::Unanswered(_) | Cause::Refused { code: 429 | 503 | 0xc0, .. },
                 ..
             }) => {
                 ways.chosen = None;

@@ -378,30 +378,32 @@ struct LoginFailed {
 
 fn login_failed(failure: Failure) -> LoginFailed {
     let words = failure.to_string();
+    let next = match failure {
+        Failure::Refused { during: "open session", .. } => Next::Suite,
+        _ => Next::Privilege,
+    };
     let (cause, next) = match failure {
         Failure::Silent { during: "open session" } => (Cause::Unreachable(words), Next::Suite),
         Failure::Silent { .. } | Failure::NoEntropy => (Cause::Unreachable(words), Next::Nothing),
         Failure::OtherSuite => (Cause::Unsupported(words), Next::Suite),
+        Failure::Refused { status, .. } if is_busy(status) => (
+            Cause::Refused {
+                code: u16::from(Completion::BUSY.0),
+                message: words,
+            },
+            Next::Nothing,
+        ),
         Failure::Refused {
             during: "open session",
             status: Status(code),
-        } => (
-            Cause::Refused {
-                code: u16::from(code),
-                message: words,
-            },
-            Next::Suite,
-        ),
-        Failure::Refused {
+        }
+        | Failure::Refused {
             status: Status(code @ (0x09 | 0x0a)),
             ..
-        } => (
-            Cause::Refused {
-                code: u16::from(code),
-                message: words,
-            },
-            Next::Privilege,
-        ),
+        } => {
+            let code = u16::from(code);
+            (Cause::Refused { code, message: words }, next)
+        }
         Failure::Privilege(code) => (
             Cause::Refused {
                 code: u16::from(code.0),
@@ -409,11 +411,24 @@ fn login_failed(failure: Failure) -> LoginFailed {
             },
             Next::Privilege,
         ),
-        Failure::Refused { .. } | Failure::WrongPassword | Failure::NameTooLong => {
-            (Cause::Unauthorized(words), Next::Nothing)
+        Failure::Refused {
+            status: Status::UNAUTHORIZED_NAME | Status::INVALID_CODE,
+            ..
         }
+        | Failure::WrongPassword => (Cause::Unauthorized(words), Next::Nothing),
+        Failure::NameTooLong
+        | Failure::Refused {
+            status: Status(0x0c), ..
+        } => (Cause::Unsupported(words), Next::Nothing),
+        // Of algorithms and parameters it takes others, perhaps; no password was judged.
+        Failure::Refused { .. } => (Cause::Unsupported(words), Next::Suite),
     };
     LoginFailed { cause, next }
+}
+
+/// The BMC has no room now, or lost the session that was being made (table 13-15): later it may.
+const fn is_busy(status: Status) -> bool {
+    matches!(status, Status::NO_RESOURCES | Status::INVALID_SESSION | Status(0x08 | 0x0b))
 }
 
 /// Carries datagrams until the session says something.
@@ -445,5 +460,31 @@ async fn drive(live: &mut Live, origin: Instant) -> Output {
             },
             () = sleep_until(origin + deadline) => live.session.timeout(origin.elapsed()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_judges_the_password_counts_as_a_wrong_one() {
+        let refused = |during, code| {
+            let status = Status(code);
+            login_failed(Failure::Refused { during, status })
+        };
+        for code in 1..=0x20 {
+            let LoginFailed { cause, next } = refused("RAKP message 1", code);
+            let wrong = matches!(cause, Cause::Unauthorized(_));
+            assert_eq!(wrong, matches!(code, 0x0d | 0x0f), "{code:#04x}: {cause}");
+            assert!(!wrong || next == Next::Nothing, "a wrong password is tried once");
+            let busy = matches!(cause, Cause::Refused { code: 0xc0, .. });
+            assert_eq!(busy, matches!(code, 0x01 | 0x02 | 0x08 | 0x0b), "{code:#04x}: {cause}");
+            assert!(!matches!(refused("open session", code).cause, Cause::Unauthorized(_)) || wrong);
+        }
+        let wrong = login_failed(Failure::WrongPassword).cause;
+        assert!(matches!(wrong, Cause::Unauthorized(_)), "a proof that does not fit");
+        assert!(matches!(login_failed(Failure::NameTooLong).cause, Cause::Unsupported(_)));
+        assert!(matches!(refused("RAKP message 1", 0x09).next, Next::Privilege));
     }
 }
