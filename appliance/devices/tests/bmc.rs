@@ -126,6 +126,19 @@ async fn ipmi_switches_power_and_boot_device() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_network_boot_is_asked_for_in_the_mode_of_the_firmware() {
+    for faults in [Faults::NONE, IPMI_ONLY] {
+        for mode in [FirmwareMode::Bios, FirmwareMode::Uefi] {
+            let stand = stand(seat::PowerState::Off).await;
+            stand.faults(faults);
+            stand.client().netboot(Some(mode)).await.unwrap();
+            assert_eq!(stand.machine.starts().len(), 1);
+            assert_eq!(stand.bmc.state().asked_for_uefi(), mode == FirmwareMode::Uefi);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_sessions_basic_authentication_is_used() {
     switches(Faults {
         no_sessions: true,

@@ -118,6 +118,11 @@ pub trait BmcDoor: Send + Sync + 'static {
     /// Changes power.
     fn act(&self, address: IpAddr, action: PowerAction) -> Answer<'_, ()>;
 
+    /// Has the machine boot from the network once, now. `mode` is that of its firmware, where it is known.
+    fn netboot(&self, address: IpAddr, _mode: Option<FirmwareMode>) -> Answer<'_, ()> {
+        self.act(address, PowerAction::Netboot)
+    }
+
     /// Opens the serial console. One that another session has is taken over.
     fn console(&self, _address: IpAddr) -> Answer<'_, SolStream> {
         cannot("serial consoles")

@@ -373,6 +373,10 @@ impl BmcDoor for Devices {
         Box::pin(async move { Ok(self.known(address).await?.power(action).await?) })
     }
 
+    fn netboot(&self, address: IpAddr, mode: Option<FirmwareMode>) -> Answer<'_, ()> {
+        Box::pin(async move { Ok(self.known(address).await?.netboot(mode).await?) })
+    }
+
     fn console(&self, address: IpAddr) -> Answer<'_, SolStream> {
         Box::pin(async move { Ok(self.known(address).await?.console().await?) })
     }

@@ -240,14 +240,26 @@ impl Bmc {
                 Err(self.error(self.interface(), "reset", cause))
             }
             PowerAction::Reset => self.restart().await,
-            PowerAction::Netboot => {
-                self.set_boot_once(BootTarget::Network, None).await?;
-                if off {
-                    self.press(Button::On).await
-                } else {
-                    self.restart().await
-                }
-            }
+            PowerAction::Netboot => self.to_network(off, None).await,
+        }
+    }
+
+    /// As [`Self::power`] with `Netboot`, for firmware whose mode is known: over IPMI a machine in BIOS mode takes no
+    /// request for UEFI, or changes its mode for it (table 28-14, data 1 bit 5).
+    ///
+    /// # Errors
+    /// As [`Self::power`].
+    pub async fn netboot(&self, mode: Option<FirmwareMode>) -> Result<(), Error> {
+        let off = self.power_state().await? == PowerState::Off;
+        self.to_network(off, mode).await
+    }
+
+    async fn to_network(&self, off: bool, mode: Option<FirmwareMode>) -> Result<(), Error> {
+        self.set_boot_once(BootTarget::Network, mode).await?;
+        if off {
+            self.press(Button::On).await
+        } else {
+            self.restart().await
         }
     }
 
