@@ -4,6 +4,8 @@ use core::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rackbar_model::MacAddr;
+
 use crate::Fingerprint;
 
 /// How a BMC is spoken to.
@@ -58,6 +60,17 @@ pub enum Cause {
         /// The one shown.
         seen: Fingerprint,
     },
+    /// Another BMC answers than the one that was meant: addresses on DHCP move. Nothing was asked of it.
+    #[error(
+        "another BMC answers there: its LAN interface has the MAC address {}, not {meant}; nothing was asked of it",
+        listed(told)
+    )]
+    AnotherBmc {
+        /// MAC address of the one that was meant.
+        meant: MacAddr,
+        /// MAC addresses of the one that answers.
+        told: Vec<MacAddr>,
+    },
     /// The BMC understood and said no.
     #[error("refused ({code}): {message}")]
     Refused {
@@ -94,6 +107,11 @@ pub enum Cause {
         /// Failures in a row.
         failures: u32,
     },
+}
+
+fn listed(macs: &[MacAddr]) -> String {
+    let macs: Vec<String> = macs.iter().map(MacAddr::to_string).collect();
+    macs.join(" or ")
 }
 
 impl Cause {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rackbar_devices::{
     Bmc, BootTarget, Capability, Cause, Credentials, Error, Fingerprint, Interface, Profiles, Timing, probe,
 };
-use rackbar_model::{FirmwareMode, PowerAction, PowerState, Timestamp};
+use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState, Timestamp};
 use rackbar_vrack::bmc::Faults;
 use rackbar_vrack::seat::{self, BootDevice, BootOverride, MachinePower};
 use stand::{BMC_MAC, IPMI_ONLY, NIC, TIMING, UUID, stand, stand_by};
@@ -136,6 +136,42 @@ async fn a_network_boot_is_asked_for_in_the_mode_of_the_firmware() {
             assert_eq!(stand.bmc.state().asked_for_uefi(), mode == FirmwareMode::Uefi);
         }
     }
+}
+
+/// Two that share a login and have swapped their addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_ipmi_another_bmc_at_the_address_is_asked_nothing_but_who_it_is() {
+    let stand = stand(seat::PowerState::On).await;
+    stand.faults(IPMI_ONLY);
+    let other = MacAddr([0x52, 0x54, 0, 0, 1, 2]);
+    let bmc = stand.client().known_by(Some(other));
+    let refused = [
+        bmc.power(PowerAction::Off).await.map(drop),
+        bmc.set_boot_once(BootTarget::Network, None).await,
+        bmc.change_password("admin", "another").await,
+        bmc.console().await.map(drop),
+        bmc.power_state().await.map(drop),
+    ];
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(&error.cause, Cause::AnotherBmc { meant, told } if *meant == other && told == &[BMC_MAC]),
+            "{error}"
+        );
+        let words = error.to_string();
+        assert!(
+            words.contains("MAC address 52:54:00:00:01:01, not 52:54:00:00:01:02"),
+            "{words}"
+        );
+    }
+    assert_eq!((stand.machine.acts(), stand.machine.boot_override()), (vec![], None));
+    assert_eq!(bmc.identify().await.unwrap().mac, Some(BMC_MAC));
+    // The one that is meant does as it is told, and so does the first that is seen where nobody says which is meant.
+    for meant in [Some(BMC_MAC), None] {
+        let bmc = stand.client().known_by(meant);
+        bmc.power(PowerAction::Reset).await.unwrap();
+    }
+    assert_eq!(stand.machine.acts().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

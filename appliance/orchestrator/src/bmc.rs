@@ -305,15 +305,16 @@ impl Watched {
         self.due = Instant::now() + pause(outcome, self.failures, poll);
     }
 
-    /// A new lease ends the back-off of one that was silent; it is no new password.
-    fn showed_itself(&mut self, mac: Option<MacAddr>) {
+    /// A new lease ends the back-off of one that was silent, and has one that nobody owns asked who it is; it is no new
+    /// password.
+    fn showed_itself(&mut self, mac: Option<MacAddr>, owned: bool) {
         let another = mac.is_some() && self.mac.is_some() && mac != self.mac;
         self.mac = mac.or(self.mac);
         if another {
             self.failures = 0;
             self.refused = false;
         }
-        if !self.busy && (another || self.failures > 0 && !self.refused) {
+        if !self.busy && (another || (self.failures > 0 || !owned) && !self.refused) {
             self.due = Instant::now();
         }
     }
@@ -356,7 +357,8 @@ pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut s
                 let one = watched.entry(address).or_insert_with(|| Watched::new(mac));
                 // What was refused there was another login.
                 one.refused &= !opened;
-                one.showed_itself(mac);
+                let owned = rack.look(|mind| mind.owner_of_bmc_at(address).is_some());
+                one.showed_itself(mac, owned);
             }
             Some((address, outcome)) = finished.recv() => {
                 if let Some(one) = watched.get_mut(&address) {
@@ -423,12 +425,13 @@ struct Visit {
 impl Visit {
     async fn run(self) -> Outcome {
         let address = self.address;
-        if let Some(mac) = self.mac {
+        let owner = self.rack.with(|mind, _| mind.owner_of_bmc_at(address));
+        let held = owner.and_then(|id| self.rack.node_by_id(id));
+        // What it told of itself counts for more than what it asked for its lease with.
+        if let Some(mac) = held.as_deref().and_then(bmc_mac).or(self.mac) {
             self.door.introduce(address, mac);
         }
-        let owner = self.rack.with(|mind, _| mind.owner_of_bmc_at(address));
         // Hands off means its BMC too: whoever works on the machine may have logged in there.
-        let held = owner.and_then(|id| self.rack.node_by_id(id));
         if held.is_some_and(|node| node.state == NodeState::Maintenance) {
             return Outcome::Good;
         }
@@ -520,13 +523,13 @@ mod tests {
         let mac = |n| Some(MacAddr([2, 0, 0, 0, 0, n]));
         let mut one = Watched::new(mac(1));
         one.done(Outcome::LoginRefused, POLL);
-        one.showed_itself(mac(1));
+        one.showed_itself(mac(1), false);
         assert!(one.due > Instant::now() + LOGIN_RETRY / 2);
-        one.showed_itself(mac(2));
+        one.showed_itself(mac(2), false);
         assert!(one.due <= Instant::now(), "another BMC has the address");
         one.done(Outcome::Failed, POLL);
         assert!(one.due > Instant::now());
-        one.showed_itself(mac(2));
+        one.showed_itself(mac(2), false);
         assert!(one.due <= Instant::now());
     }
 }

@@ -221,7 +221,8 @@ impl Devices {
         pinned: Option<Fingerprint>,
     ) -> Result<(Arc<Bmc>, BmcIdentity), Error> {
         let place = self.place(address);
-        let bmc = Bmc::new(place, credential, pinned, self.profiles.clone(), self.timing);
+        let mac = locked(&self.macs).get(&address).copied();
+        let bmc = Bmc::new(place, credential, pinned, self.profiles.clone(), self.timing).known_by(mac);
         let identity = bmc.identify().await?;
         Ok((Arc::new(bmc), identity))
     }
@@ -311,7 +312,8 @@ impl From<Error> for BmcError {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error.cause {
-            Cause::Unreachable(_) | Cause::BackingOff { .. } => Self::Silent(text),
+            // The one that was meant is not to be had there; whoever answers is asked who it is at the next look.
+            Cause::Unreachable(_) | Cause::BackingOff { .. } | Cause::AnotherBmc { .. } => Self::Silent(text),
             Cause::Unauthorized(_) => Self::Login(text),
             Cause::CertificateChanged { seen, .. } => Self::Login(format!(
                 "{text}. Nothing is sent to it. If the BMC was replaced or reset, or got a new certificate, write \

@@ -231,6 +231,9 @@ impl Ways {
     pub(super) async fn ipmi_answer(&mut self, ask: &Ask) -> Result<Answer, Error> {
         let way = &mut self.ipmi;
         let done = Answer::Done(true);
+        if !matches!(ask, Ask::Identify) && !ask.redfish_alone() {
+            way.is_the_one().await?;
+        }
         Ok(match ask {
             Ask::Identify => Answer::Identity(way.identify().await?),
             Ask::PowerState => Answer::Power(way.power_state().await?),

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rackbar_hw_profiles::{Profiles, Subject, Verdict};
-use rackbar_model::{FirmwareMode, PowerAction, PowerState};
+use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState};
 use tokio::time::{Instant, sleep};
 
 use crate::budget::Keeper;
@@ -130,6 +130,14 @@ impl Bmc {
             told,
             ways: tokio::sync::Mutex::new(ways),
         }
+    }
+
+    /// The same, known by the MAC address of its LAN interface. IPMI shows no certificate: over it, whoever answers with
+    /// another MAC address is asked nothing but who it is.
+    #[must_use]
+    pub fn known_by(mut self, mac: Option<MacAddr>) -> Self {
+        self.ways.get_mut().ipmi.mean(mac);
+        self
     }
 
     /// Its address.

@@ -238,14 +238,8 @@ impl Bmc {
     /// # Errors
     /// As [`Self::identify`], or when the BMC has serial over LAN switched off.
     pub async fn console(&self) -> Result<SolStream, Error> {
-        let credentials = self.ways.lock().await.ipmi.credentials();
-        crate::console::open(Ipmi::new(
-            self.address,
-            self.timing,
-            credentials,
-            Arc::clone(&self.pace),
-        ))
-        .await
+        let twin = self.ways.lock().await.ipmi.twin();
+        crate::console::open(twin).await
     }
 }
 

@@ -3,11 +3,13 @@
 //! ```text
 //!  boot      boot flags, once and lasting     account   users and passwords
 //!  watch     sensors, log, health, clock      lan       the BMC's own network settings
+//!  meant     whether the one that answers is the one that is meant
 //! ```
 
 mod account;
 mod boot;
 mod lan;
+mod meant;
 mod watch;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +20,6 @@ use rackbar_hw_profiles::Quirks;
 use rackbar_ipmi::client::{Config, Failure, Output, Session};
 use rackbar_ipmi::command::chassis::{ChassisControl, ChassisStatus};
 use rackbar_ipmi::command::device::{self, DeviceId};
-use rackbar_ipmi::command::lan::{LanParameter, parameter};
 use rackbar_ipmi::command::user::ChannelInfo;
 use rackbar_ipmi::rakp::Status;
 use rackbar_ipmi::{CipherSuite, Completion, Malformed, OsEntropy, Privilege, Request, Response, Secret};
@@ -37,6 +38,8 @@ struct Live {
     socket: UdpSocket,
     session: Session<OsEntropy>,
     used: Instant,
+    /// The BMC at its other end was seen to be the one that is meant, or is being looked at.
+    looked_at: bool,
 }
 
 /// A client of one BMC. One request at a time; the caller sees to it.
@@ -45,6 +48,8 @@ pub(crate) struct Ipmi {
     timing: Timing,
     credentials: Credentials,
     live: Option<Live>,
+    /// MAC address of the LAN interface of the BMC that is meant.
+    meant: Option<MacAddr>,
     /// The suite that worked, and the privilege.
     agreed: Option<(CipherSuite, Privilege)>,
     origin: Instant,
@@ -61,6 +66,7 @@ impl Ipmi {
             timing,
             credentials,
             live: None,
+            meant: None,
             agreed: None,
             origin: Instant::now(),
             suite_alone: None,
@@ -176,6 +182,7 @@ impl Ipmi {
             socket,
             session,
             used: Instant::now(),
+            looked_at: false,
         };
         match drive(&mut live, self.origin).await {
             Output::Ready => {
@@ -201,17 +208,18 @@ impl Ipmi {
     }
 
     /// One command. A command that only reads is asked again in a new session when the old one died.
+    /// Before a command that changes something, the BMC of a new session is looked at.
     pub(super) async fn command(&mut self, name: &str, request: Request, reads: bool) -> Result<Response, Error> {
         let mut again = reads;
         loop {
             self.pace.turn().await;
-            if self
-                .live
-                .as_ref()
-                .is_none_or(|live| live.used.elapsed() > IDLE || !live.session.is_ready())
-            {
+            if !self.is_alive() {
                 self.close().await;
                 self.log_in().await?;
+            }
+            if !reads && !self.was_looked_at() {
+                self.is_the_one().await?;
+                continue;
             }
             let Some(live) = &mut self.live else {
                 return Err(self.error(name, Cause::Unreachable("no session".to_owned())));
@@ -316,13 +324,9 @@ impl Ipmi {
     /// MAC of the first LAN channel that has one.
     async fn lan_mac(&mut self) -> Result<Option<MacAddr>, Error> {
         for channel in self.lan_channels().await? {
-            let name = "Get LAN Configuration Parameters";
-            let data = self.optional(name, LanParameter::get(channel, parameter::MAC)).await?;
-            if let Some(Ok(LanParameter::Mac(mac))) =
-                data.map(|data| LanParameter::decode_answer(parameter::MAC, &data))
-                && MacAddr(mac).is_unicast()
-            {
-                return Ok(Some(MacAddr(mac)));
+            let mac = self.mac_of(channel).await?;
+            if mac.is_some() {
+                return Ok(mac);
             }
         }
         Ok(None)
@@ -343,7 +347,7 @@ impl Ipmi {
 
     /// A session of its own for the serial console, which may last for hours beside the requests.
     pub(crate) async fn take_live(mut self) -> Result<(UdpSocket, Session<OsEntropy>, Instant), Error> {
-        self.log_in().await?;
+        self.is_the_one().await?;
         match self.live.take() {
             Some(live) => Ok((live.socket, live.session, self.origin)),
             None => Err(self.login_error(Cause::Unreachable("no session".to_owned()))),
