@@ -52,6 +52,32 @@ pub enum Cause {
     /// User or password are refused.
     #[error("login refused: {0}; check the BMC's user and password")]
     Unauthorized(String),
+    /// Not tried: wrong passwords enough were tried of this account lately.
+    #[error(
+        "not tried: {user} had two wrong passwords there within {} min, and many BMCs lock an account at the third; the next is tried in {}",
+        window.as_secs() / 60,
+        span(*wait)
+    )]
+    HeldBack {
+        /// User name.
+        user: String,
+        /// In which two may be tried.
+        window: Duration,
+        /// Time until the next may.
+        wait: Duration,
+    },
+    /// The login is right, and this user may not do that.
+    #[error("forbidden to this user: {0}")]
+    Forbidden(String),
+    /// The login is right, and the BMC does nothing for it until its password is another one (DSP0266 section 13.2.6).
+    #[error(
+        "the login is right, and the BMC wants another password for this account before anything else; change it there and write \
+         the new one into rackbar.toml"
+    )]
+    PasswordChangeRequired {
+        /// The account to change, where the BMC names it.
+        account: Option<String>,
+    },
     /// The BMC shows another certificate than before: replaced, reset, or somebody in between.
     #[error("its certificate changed from {pinned} to {seen}; if that was you, accept the new one")]
     CertificateChanged {
@@ -107,6 +133,13 @@ pub enum Cause {
         /// Failures in a row.
         failures: u32,
     },
+}
+
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{} s", seconds.max(1)),
+        seconds => format!("{} min", seconds.div_ceil(60)),
+    }
 }
 
 fn listed(macs: &[MacAddr]) -> String {

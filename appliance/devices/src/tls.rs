@@ -174,7 +174,10 @@ mod tests {
             assert_eq!(pin.known().pinned, None, "its key was not shown");
             assert!(shake(&pin, version, &bmc, &bmc).await);
             assert_eq!(pin.known().pinned, Some(Fingerprint::of(bmc.cert.der())));
-            assert!(!shake(&pin, version, &stranger, &stranger).await, "another than the first");
+            assert!(
+                !shake(&pin, version, &stranger, &stranger).await,
+                "another than the first"
+            );
             assert!(shake(&pin, version, &bmc, &bmc).await);
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rackbar_devices::{
-    Bmc, BootTarget, Capability, Cause, Credentials, Error, Fingerprint, Interface, Profiles, Timing, probe,
+    Attempts, Bmc, BootTarget, Capability, Cause, Credentials, Error, Fingerprint, Interface, Profiles, Timing, probe,
 };
 use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState, Timestamp};
 use rackbar_vrack::bmc::Faults;
@@ -238,6 +238,43 @@ async fn a_wrong_password_is_tried_once() {
     assert_eq!(error.interface, Interface::Ipmi);
     assert!(matches!(error.cause, Cause::Unauthorized(_)), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_two_wrong_passwords_of_an_account_no_third_is_tried_by_either_way() {
+    for faults in [Faults::NONE, NO_SESSIONS, IPMI_ONLY] {
+        let stand = stand(seat::PowerState::On).await;
+        stand.faults(faults);
+        let attempts = Arc::new(Attempts::new(Duration::from_secs(600)));
+        let client = |password| stand.client_with(password, None).counted_in(&attempts);
+        for password in ["guess", "another"] {
+            let error = client(password).power_state().await.unwrap_err();
+            assert!(matches!(error.cause, Cause::Unauthorized(_)), "{error}");
+        }
+        let error = client("secret").power_state().await.unwrap_err();
+        assert!(matches!(error.cause, Cause::HeldBack { .. }), "{error}");
+        let words = error.to_string();
+        assert!(
+            words.contains("admin had two wrong passwords there within 10 min")
+                && words.contains("the next is tried in 10 min"),
+            "{words}"
+        );
+        let held = client("secret").verify_login("admin", "secret").await.unwrap_err();
+        assert!(matches!(held.cause, Cause::HeldBack { .. }), "{held}");
+        assert!(stand.bmc.state().failures("admin") <= 2);
+        // A login that succeeds ends the count, as it does on the BMC.
+        let attempts = Arc::new(Attempts::new(Duration::from_secs(600)));
+        let client = |password| stand.client_with(password, None).counted_in(&attempts);
+        for password in ["guess", "secret", "guess"] {
+            let _ = client(password).power_state().await;
+        }
+        assert_eq!(attempts.wait("admin"), None);
+    }
+}
+
+const NO_SESSIONS: Faults = Faults {
+    no_sessions: true,
+    ..Faults::NONE
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_certificate_gets_no_password() {

@@ -5,7 +5,8 @@
 //! conversations run at a time: management networks are slow, and so are BMCs.
 //!
 //! A BMC that takes none of our credentials is left alone much longer ([`LOGIN_RETRY`]): many lock an account after three
-//! or five wrong passwords within some minutes. New credentials end that wait; a renewed lease does not.
+//! or five wrong passwords within some minutes. New credentials end that wait; a renewed lease does not. Two wrong passwords
+//! of an account are the most that is tried in ten minutes, also by runs and people ([`crate::Devices`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -26,7 +27,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::bmc_clock;
-use crate::rack::ProbeTarget;
 use crate::{BmcSight, Rack};
 
 /// Conversations with BMCs at a time.
@@ -353,12 +353,12 @@ pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut s
         let look = Instant::now() + CREDENTIALS_LOOK;
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            Some(ProbeTarget { address, mac, opened }) = probes.recv() => {
-                let one = watched.entry(address).or_insert_with(|| Watched::new(mac));
+            Some(target) = probes.recv() => {
+                let owned = rack.look(|mind| mind.owner_of_bmc_at(target.address).is_some());
+                let one = watched.entry(target.address).or_insert_with(|| Watched::new(target.mac));
                 // What was refused there was another login.
-                one.refused &= !opened;
-                let owned = rack.look(|mind| mind.owner_of_bmc_at(address).is_some());
-                one.showed_itself(mac, owned);
+                one.refused &= !target.opened;
+                one.showed_itself(target.mac, owned);
             }
             Some((address, outcome)) = finished.recv() => {
                 if let Some(one) = watched.get_mut(&address) {
@@ -479,7 +479,7 @@ impl Visit {
         let reason = match error {
             BmcError::Login(reason) => format!(
                 "{reason}. It is left alone for {} minutes, then longer, so that its account is not locked; new \
-                 credentials in rackbar.toml are tried at once",
+                 credentials in rackbar.toml are tried at once, two of a user in ten minutes",
                 LOGIN_RETRY.as_secs() / 60
             ),
             other => format!("it was asked three times who it is and for its power: {other}"),

@@ -111,6 +111,39 @@ async fn a_wrong_password_is_tried_once_and_told_and_a_right_one_is_taken_at_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_more_passwords_than_may_be_tried_each_has_its_turn() {
+    let (bmc, _machine, _dir) = simulated(seat::PowerState::On).await;
+    let timing = Timing {
+        wrong_passwords: Duration::from_secs(4),
+        ..TIMING
+    };
+    let watch = Watch::start(memory(), &bmc, "first", timing);
+    let all = ["first", "second", "secret"]
+        .iter()
+        .flat_map(|one| admin(one))
+        .collect();
+    watch.devices.set_credentials(all, Vec::new());
+    watch.lease();
+    let told = watch.failure("admin had two wrong passwords there").await;
+    assert!(told.contains("the next is tried in"), "{told}");
+    assert_eq!(logins(&bmc), 2, "a third wrong one locks many an account");
+    // A person is held back as the watcher is, and then the one comes first that was not tried.
+    let held = watch.devices.power(HERE).await.unwrap_err().to_string();
+    assert!(held.contains("two wrong passwords"), "{held}");
+    let power = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match watch.devices.power(HERE).await {
+                Ok(power) => return power,
+                Err(error) => assert!(error.to_string().contains("two wrong passwords"), "{error}"),
+            }
+        }
+    });
+    assert_eq!(power.await, Ok(PowerState::On));
+    assert_eq!(logins(&bmc), 3, "{:?}", bmc.state().requests());
+    watch.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deaf_bmc_is_told_after_three_tries_and_found_when_it_hears() {
     let (bmc, _machine, _dir) = simulated(seat::PowerState::On).await;
     bmc.state().set_faults(DEAF);

@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Cause, Error, Interface};
 use crate::pace::Pace;
-use crate::{BmcAddress, BmcIdentity, Credentials, Timing};
+use crate::{Attempts, BmcAddress, BmcIdentity, Credentials, Timing};
 
 /// BMCs end a silent session after 60 s, some a little earlier; a session older than this is not trusted.
 const IDLE: Duration = Duration::from_secs(40);
@@ -48,6 +48,7 @@ pub(crate) struct Ipmi {
     timing: Timing,
     credentials: Credentials,
     live: Option<Live>,
+    attempts: Arc<Attempts>,
     /// MAC address of the LAN interface of the BMC that is meant.
     meant: Option<MacAddr>,
     /// The suite that worked, and the privilege.
@@ -65,6 +66,7 @@ impl Ipmi {
             address,
             timing,
             credentials,
+            attempts: Arc::new(Attempts::new(timing.wrong_passwords)),
             live: None,
             meant: None,
             agreed: None,
@@ -79,6 +81,11 @@ impl Ipmi {
     pub(crate) fn treat(&mut self, quirks: &Quirks) {
         self.suite_alone = quirks.ipmi_suite;
         self.password_bytes = quirks.ipmi_password_bytes.map_or(Secret::MAX, usize::from);
+    }
+
+    /// Wrong passwords are counted there, with those of everybody else who logs in to this BMC.
+    pub(crate) fn count_in(&mut self, attempts: Arc<Attempts>) {
+        self.attempts = attempts;
     }
 
     fn error(&self, request: &str, cause: Cause) -> Error {
@@ -162,6 +169,7 @@ impl Ipmi {
             next: Next::Nothing,
         };
         let long = || Cause::Unsupported("IPMI passwords have at most 20 bytes".to_owned());
+        self.attempts.may(&self.credentials.user).map_err(stop)?;
         self.pace.turn().await;
         let password = Secret::new(self.credentials.password().as_bytes()).ok_or_else(|| stop(long()))?;
         let config = Config {
@@ -186,10 +194,17 @@ impl Ipmi {
         };
         match drive(&mut live, self.origin).await {
             Output::Ready => {
+                self.attempts.right(&self.credentials.user);
                 self.live = Some(live);
                 Ok(())
             }
-            Output::Failed(failure) => Err(login_failed(failure)),
+            Output::Failed(failure) => {
+                let failed = login_failed(failure);
+                if matches!(failed.cause, Cause::Unauthorized(_)) {
+                    self.attempts.wrong(&self.credentials.user);
+                }
+                Err(failed)
+            }
             Output::Send(_) | Output::Answer(_) | Output::Unanswered | Output::Sol(_) => {
                 Err(stop(Cause::Malformed("an answer before the login was done".to_owned())))
             }
@@ -383,7 +398,9 @@ struct LoginFailed {
 fn login_failed(failure: Failure) -> LoginFailed {
     let words = failure.to_string();
     let next = match failure {
-        Failure::Refused { during: "open session", .. } => Next::Suite,
+        Failure::Refused {
+            during: "open session", ..
+        } => Next::Suite,
         _ => Next::Privilege,
     };
     let (cause, next) = match failure {
@@ -432,7 +449,10 @@ fn login_failed(failure: Failure) -> LoginFailed {
 
 /// The BMC has no room now, or lost the session that was being made (table 13-15): later it may.
 const fn is_busy(status: Status) -> bool {
-    matches!(status, Status::NO_RESOURCES | Status::INVALID_SESSION | Status(0x08 | 0x0b))
+    matches!(
+        status,
+        Status::NO_RESOURCES | Status::INVALID_SESSION | Status(0x08 | 0x0b)
+    )
 }
 
 /// Carries datagrams until the session says something.
@@ -488,7 +508,10 @@ mod tests {
         }
         let wrong = login_failed(Failure::WrongPassword).cause;
         assert!(matches!(wrong, Cause::Unauthorized(_)), "a proof that does not fit");
-        assert!(matches!(login_failed(Failure::NameTooLong).cause, Cause::Unsupported(_)));
+        assert!(matches!(
+            login_failed(Failure::NameTooLong).cause,
+            Cause::Unsupported(_)
+        ));
         assert!(matches!(refused("RAKP message 1", 0x09).next, Next::Privilege));
     }
 }

@@ -31,6 +31,7 @@ pub const TIMING: Timing = Timing {
     tries: 2,
     settle: Duration::from_secs(10),
     look: Duration::from_millis(20),
+    wrong_passwords: Duration::from_secs(600),
 };
 
 pub const IMPATIENT: Timing = Timing {
