@@ -4,6 +4,8 @@ use core::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rackbar_model::MacAddr;
+
 use crate::Fingerprint;
 
 /// How a BMC is spoken to.
@@ -50,6 +52,32 @@ pub enum Cause {
     /// User or password are refused.
     #[error("login refused: {0}; check the BMC's user and password")]
     Unauthorized(String),
+    /// Not tried: wrong passwords enough were tried of this account lately.
+    #[error(
+        "not tried: {user} had two wrong passwords there within {} min, and many BMCs lock an account at the third; the next is tried in {}",
+        window.as_secs() / 60,
+        span(*wait)
+    )]
+    HeldBack {
+        /// User name.
+        user: String,
+        /// In which two may be tried.
+        window: Duration,
+        /// Time until the next may.
+        wait: Duration,
+    },
+    /// The login is right, and this user may not do that.
+    #[error("forbidden to this user: {0}")]
+    Forbidden(String),
+    /// The login is right, and the BMC does nothing for it until its password is another one (DSP0266 section 13.2.6).
+    #[error(
+        "the login is right, and the BMC wants another password for this account before anything else; change it there and write \
+         the new one into rackbar.toml"
+    )]
+    PasswordChangeRequired {
+        /// The account to change, where the BMC names it.
+        account: Option<String>,
+    },
     /// The BMC shows another certificate than before: replaced, reset, or somebody in between.
     #[error("its certificate changed from {pinned} to {seen}; if that was you, accept the new one")]
     CertificateChanged {
@@ -57,6 +85,17 @@ pub enum Cause {
         pinned: Fingerprint,
         /// The one shown.
         seen: Fingerprint,
+    },
+    /// Another BMC answers than the one that was meant: addresses on DHCP move. Nothing was asked of it.
+    #[error(
+        "another BMC answers there: its LAN interface has the MAC address {}, not {meant}; nothing was asked of it",
+        listed(told)
+    )]
+    AnotherBmc {
+        /// MAC address of the one that was meant.
+        meant: MacAddr,
+        /// MAC addresses of the one that answers.
+        told: Vec<MacAddr>,
     },
     /// The BMC understood and said no.
     #[error("refused ({code}): {message}")]
@@ -94,6 +133,18 @@ pub enum Cause {
         /// Failures in a row.
         failures: u32,
     },
+}
+
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{} s", seconds.max(1)),
+        seconds => format!("{} min", seconds.div_ceil(60)),
+    }
+}
+
+fn listed(macs: &[MacAddr]) -> String {
+    let macs: Vec<String> = macs.iter().map(MacAddr::to_string).collect();
+    macs.join(" or ")
 }
 
 impl Cause {

@@ -4,6 +4,7 @@
 //! ```text
 //!  probe     who is there, without a password
 //!  bmc       one BMC: a queue, back-off, and the ranked ways to it ("hammers"): Redfish first, then IPMI
+//!  attempts  wrong passwords, counted so that no account is locked
 //!  redfish   the client of DMTF's DSP0266 over HTTPS, tolerant of what real BMCs answer
 //!  bios      firmware settings and what a registry allows (pure)
 //!  console   serial over LAN, live
@@ -14,6 +15,7 @@
 
 mod account;
 mod address;
+mod attempts;
 mod bios;
 mod bmc;
 mod budget;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 pub use account::{AccountChange, AccountRole, BmcAccount, NewAccount};
 pub use address::{BmcAddress, Credentials, Fingerprint, ParseFingerprintError};
+pub use attempts::Attempts;
 pub use bios::{Applies, BiosAttribute, BiosAttributes, BiosKind, BiosRule, Staged};
 pub use bmc::{Bmc, Capability, Choice, Turn};
 pub use budget::Budget;
@@ -56,6 +59,8 @@ pub struct Timing {
     pub settle: Duration,
     /// Between two looks at the power state.
     pub look: Duration,
+    /// In which at most two wrong passwords of an account are tried.
+    pub wrong_passwords: Duration,
 }
 
 impl Default for Timing {
@@ -68,6 +73,8 @@ impl Default for Timing {
             tries: 4,
             settle: Duration::from_secs(90),
             look: Duration::from_secs(2),
+            // As long as the slower of the usual lock-outs count.
+            wrong_passwords: Duration::from_secs(10 * 60),
         }
     }
 }

@@ -19,7 +19,8 @@ pub(crate) struct Known {
     pub(crate) seen: Option<Fingerprint>,
 }
 
-/// Pins the first certificate it sees, and then takes no other.
+/// Pins the first certificate whose owner proves that he has its key, and then takes no other. A certificate alone is
+/// public: whoever stands in the way could show any, and have it pinned.
 #[derive(Debug)]
 pub(crate) struct Pin {
     known: Mutex<Known>,
@@ -51,6 +52,23 @@ impl Pin {
     }
 }
 
+impl Pin {
+    /// The key of this certificate signed this handshake.
+    fn proven(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        let shown = Fingerprint::of(certificate);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known.pinned.get_or_insert(shown) == shown {
+            Ok(())
+        } else {
+            Err(another())
+        }
+    }
+}
+
+const fn another() -> rustls::Error {
+    rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
+}
+
 impl ServerCertVerifier for Pin {
     fn verify_server_cert(
         &self,
@@ -63,12 +81,10 @@ impl ServerCertVerifier for Pin {
         let shown = Fingerprint::of(end_entity);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.seen = Some(shown);
-        if *known.pinned.get_or_insert(shown) == shown {
+        if known.pinned.is_none_or(|pinned| pinned == shown) {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::ApplicationVerificationFailure,
-            ))
+            Err(another())
         }
     }
 
@@ -78,12 +94,9 @@ impl ServerCertVerifier for Pin {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let valid = verify_tls12_signature(message, certificate, signature, algorithms)?;
+        self.proven(certificate).map(|()| valid)
     }
 
     fn verify_tls13_signature(
@@ -92,15 +105,80 @@ impl ServerCertVerifier for Pin {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let valid = verify_tls13_signature(message, certificate, signature, algorithms)?;
+        self.proven(certificate).map(|()| valid)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may unwrap")]
+
+    use rustls::crypto::ring::sign::any_supported_type;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ServerConfig, SupportedProtocolVersion};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    /// A server that shows one certificate and signs with a key.
+    #[derive(Debug)]
+    struct Shows(Arc<CertifiedKey>);
+
+    impl ResolvesServerCert for Shows {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    type Made = rcgen::CertifiedKey<rcgen::KeyPair>;
+
+    fn made() -> Made {
+        rcgen::generate_simple_self_signed(vec!["bmc".to_owned()]).unwrap()
+    }
+
+    /// A handshake with who shows the certificate of one and has the key of another.
+    async fn shake(pin: &Arc<Pin>, version: &'static SupportedProtocolVersion, certificate: &Made, key: &Made) -> bool {
+        let key = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+        let key = any_supported_type(&key).unwrap();
+        let shown = CertifiedKey::new(vec![certificate.cert.der().clone()], key);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Shows(Arc::new(shown))));
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let served = tokio::spawn(async move { acceptor.accept(there).await.is_ok() });
+        let name = ServerName::try_from("bmc").unwrap();
+        let config = Arc::new(pin.config().unwrap());
+        let opened = TlsConnector::from(config).connect(name, here).await.is_ok();
+        served.abort();
+        opened
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_pinned_only_from_who_has_its_key() {
+        let (bmc, stranger) = (made(), made());
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let pin = Pin::new(None);
+            assert!(!shake(&pin, version, &stranger, &bmc).await);
+            assert_eq!(pin.known().pinned, None, "its key was not shown");
+            assert!(shake(&pin, version, &bmc, &bmc).await);
+            assert_eq!(pin.known().pinned, Some(Fingerprint::of(bmc.cert.der())));
+            assert!(
+                !shake(&pin, version, &stranger, &stranger).await,
+                "another than the first"
+            );
+            assert!(shake(&pin, version, &bmc, &bmc).await);
+        }
     }
 }

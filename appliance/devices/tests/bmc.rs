@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rackbar_devices::{
-    Bmc, BootTarget, Capability, Cause, Credentials, Error, Fingerprint, Interface, Profiles, Timing, probe,
+    Attempts, Bmc, BootTarget, Capability, Cause, Credentials, Error, Fingerprint, Interface, Profiles, Timing, probe,
 };
-use rackbar_model::{FirmwareMode, PowerAction, PowerState, Timestamp};
+use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState, Timestamp};
 use rackbar_vrack::bmc::Faults;
 use rackbar_vrack::seat::{self, BootDevice, BootOverride, MachinePower};
 use stand::{BMC_MAC, IPMI_ONLY, NIC, TIMING, UUID, stand, stand_by};
@@ -126,6 +126,55 @@ async fn ipmi_switches_power_and_boot_device() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_network_boot_is_asked_for_in_the_mode_of_the_firmware() {
+    for faults in [Faults::NONE, IPMI_ONLY] {
+        for mode in [FirmwareMode::Bios, FirmwareMode::Uefi] {
+            let stand = stand(seat::PowerState::Off).await;
+            stand.faults(faults);
+            stand.client().netboot(Some(mode)).await.unwrap();
+            assert_eq!(stand.machine.starts().len(), 1);
+            assert_eq!(stand.bmc.state().asked_for_uefi(), mode == FirmwareMode::Uefi);
+        }
+    }
+}
+
+/// Two that share a login and have swapped their addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_ipmi_another_bmc_at_the_address_is_asked_nothing_but_who_it_is() {
+    let stand = stand(seat::PowerState::On).await;
+    stand.faults(IPMI_ONLY);
+    let other = MacAddr([0x52, 0x54, 0, 0, 1, 2]);
+    let bmc = stand.client().known_by(Some(other));
+    let refused = [
+        bmc.power(PowerAction::Off).await.map(drop),
+        bmc.set_boot_once(BootTarget::Network, None).await,
+        bmc.change_password("admin", "another").await,
+        bmc.console().await.map(drop),
+        bmc.power_state().await.map(drop),
+    ];
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(&error.cause, Cause::AnotherBmc { meant, told } if *meant == other && told == &[BMC_MAC]),
+            "{error}"
+        );
+        let words = error.to_string();
+        assert!(
+            words.contains("MAC address 52:54:00:00:01:01, not 52:54:00:00:01:02"),
+            "{words}"
+        );
+    }
+    assert_eq!((stand.machine.acts(), stand.machine.boot_override()), (vec![], None));
+    assert_eq!(bmc.identify().await.unwrap().mac, Some(BMC_MAC));
+    // The one that is meant does as it is told, and so does the first that is seen where nobody says which is meant.
+    for meant in [Some(BMC_MAC), None] {
+        let bmc = stand.client().known_by(meant);
+        bmc.power(PowerAction::Reset).await.unwrap();
+    }
+    assert_eq!(stand.machine.acts().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_sessions_basic_authentication_is_used() {
     switches(Faults {
         no_sessions: true,
@@ -189,6 +238,43 @@ async fn a_wrong_password_is_tried_once() {
     assert_eq!(error.interface, Interface::Ipmi);
     assert!(matches!(error.cause, Cause::Unauthorized(_)), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_two_wrong_passwords_of_an_account_no_third_is_tried_by_either_way() {
+    for faults in [Faults::NONE, NO_SESSIONS, IPMI_ONLY] {
+        let stand = stand(seat::PowerState::On).await;
+        stand.faults(faults);
+        let attempts = Arc::new(Attempts::new(Duration::from_secs(600)));
+        let client = |password| stand.client_with(password, None).counted_in(&attempts);
+        for password in ["guess", "another"] {
+            let error = client(password).power_state().await.unwrap_err();
+            assert!(matches!(error.cause, Cause::Unauthorized(_)), "{error}");
+        }
+        let error = client("secret").power_state().await.unwrap_err();
+        assert!(matches!(error.cause, Cause::HeldBack { .. }), "{error}");
+        let words = error.to_string();
+        assert!(
+            words.contains("admin had two wrong passwords there within 10 min")
+                && words.contains("the next is tried in 10 min"),
+            "{words}"
+        );
+        let held = client("secret").verify_login("admin", "secret").await.unwrap_err();
+        assert!(matches!(held.cause, Cause::HeldBack { .. }), "{held}");
+        assert!(stand.bmc.state().failures("admin") <= 2);
+        // A login that succeeds ends the count, as it does on the BMC.
+        let attempts = Arc::new(Attempts::new(Duration::from_secs(600)));
+        let client = |password| stand.client_with(password, None).counted_in(&attempts);
+        for password in ["guess", "secret", "guess"] {
+            let _ = client(password).power_state().await;
+        }
+        assert_eq!(attempts.wait("admin"), None);
+    }
+}
+
+const NO_SESSIONS: Faults = Faults {
+    no_sessions: true,
+    ..Faults::NONE
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_certificate_gets_no_password() {

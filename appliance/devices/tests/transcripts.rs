@@ -109,6 +109,30 @@ async fn openbmcs_shape_is_played() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_has_to_be_changed_is_and_what_is_forbidden_is_no_wrong_password() {
+    let player = Player::story("expired").await;
+    let bmc = player.client();
+    let first = bmc.identify().await.unwrap_err();
+    let account = Some("/redfish/v1/AccountService/Accounts/1".to_owned());
+    assert_eq!(first.cause, Cause::PasswordChangeRequired { account }, "{first}");
+    assert!(
+        bmc.wants_another_password() && first.to_string().contains("wants another password"),
+        "{first}"
+    );
+    bmc.change_password("admin", "a-new-secret").await.unwrap();
+    bmc.verify_login("admin", "a-new-secret").await.unwrap();
+    let identity = bmc.identify().await.unwrap();
+    assert_eq!(identity.system_serial.as_deref(), Some("S1"));
+    assert!(identity.nic_macs.is_empty() && !bmc.wants_another_password());
+    let off = bmc.power(PowerAction::Off).await.unwrap_err();
+    assert!(
+        matches!(&off.cause, Cause::Forbidden(words) if words.contains("insufficient privileges")),
+        "{off}"
+    );
+    player.finished();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_a_log_of_links_the_newest_are_fetched() {
     let player = Player::story("linkedlog").await;
     let log = player.client().event_log(2).await.unwrap();

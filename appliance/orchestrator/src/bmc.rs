@@ -5,7 +5,8 @@
 //! conversations run at a time: management networks are slow, and so are BMCs.
 //!
 //! A BMC that takes none of our credentials is left alone much longer ([`LOGIN_RETRY`]): many lock an account after three
-//! or five wrong passwords within some minutes. New credentials end that wait; a renewed lease does not.
+//! or five wrong passwords within some minutes. New credentials end that wait; a renewed lease does not. Two wrong passwords
+//! of an account are the most that is tried in ten minutes, also by runs and people ([`crate::Devices`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -26,7 +27,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::bmc_clock;
-use crate::rack::ProbeTarget;
 use crate::{BmcSight, Rack};
 
 /// Conversations with BMCs at a time.
@@ -117,6 +117,11 @@ pub trait BmcDoor: Send + Sync + 'static {
 
     /// Changes power.
     fn act(&self, address: IpAddr, action: PowerAction) -> Answer<'_, ()>;
+
+    /// Has the machine boot from the network once, now. `mode` is that of its firmware, where it is known.
+    fn netboot(&self, address: IpAddr, _mode: Option<FirmwareMode>) -> Answer<'_, ()> {
+        self.act(address, PowerAction::Netboot)
+    }
 
     /// Opens the serial console. One that another session has is taken over.
     fn console(&self, _address: IpAddr) -> Answer<'_, SolStream> {
@@ -300,15 +305,16 @@ impl Watched {
         self.due = Instant::now() + pause(outcome, self.failures, poll);
     }
 
-    /// A new lease ends the back-off of one that was silent; it is no new password.
-    fn showed_itself(&mut self, mac: Option<MacAddr>) {
+    /// A new lease ends the back-off of one that was silent, and has one that nobody owns asked who it is; it is no new
+    /// password.
+    fn showed_itself(&mut self, mac: Option<MacAddr>, owned: bool) {
         let another = mac.is_some() && self.mac.is_some() && mac != self.mac;
         self.mac = mac.or(self.mac);
         if another {
             self.failures = 0;
             self.refused = false;
         }
-        if !self.busy && (another || self.failures > 0 && !self.refused) {
+        if !self.busy && (another || (self.failures > 0 || !owned) && !self.refused) {
             self.due = Instant::now();
         }
     }
@@ -347,11 +353,12 @@ pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut s
         let look = Instant::now() + CREDENTIALS_LOOK;
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            Some(ProbeTarget { address, mac, opened }) = probes.recv() => {
-                let one = watched.entry(address).or_insert_with(|| Watched::new(mac));
+            Some(target) = probes.recv() => {
+                let owned = rack.look(|mind| mind.owner_of_bmc_at(target.address).is_some());
+                let one = watched.entry(target.address).or_insert_with(|| Watched::new(target.mac));
                 // What was refused there was another login.
-                one.refused &= !opened;
-                one.showed_itself(mac);
+                one.refused &= !target.opened;
+                one.showed_itself(target.mac, owned);
             }
             Some((address, outcome)) = finished.recv() => {
                 if let Some(one) = watched.get_mut(&address) {
@@ -418,12 +425,13 @@ struct Visit {
 impl Visit {
     async fn run(self) -> Outcome {
         let address = self.address;
-        if let Some(mac) = self.mac {
+        let owner = self.rack.with(|mind, _| mind.owner_of_bmc_at(address));
+        let held = owner.and_then(|id| self.rack.node_by_id(id));
+        // What it told of itself counts for more than what it asked for its lease with.
+        if let Some(mac) = held.as_deref().and_then(bmc_mac).or(self.mac) {
             self.door.introduce(address, mac);
         }
-        let owner = self.rack.with(|mind, _| mind.owner_of_bmc_at(address));
         // Hands off means its BMC too: whoever works on the machine may have logged in there.
-        let held = owner.and_then(|id| self.rack.node_by_id(id));
         if held.is_some_and(|node| node.state == NodeState::Maintenance) {
             return Outcome::Good;
         }
@@ -471,7 +479,7 @@ impl Visit {
         let reason = match error {
             BmcError::Login(reason) => format!(
                 "{reason}. It is left alone for {} minutes, then longer, so that its account is not locked; new \
-                 credentials in rackbar.toml are tried at once",
+                 credentials in rackbar.toml are tried at once, two of a user in ten minutes",
                 LOGIN_RETRY.as_secs() / 60
             ),
             other => format!("it was asked three times who it is and for its power: {other}"),
@@ -515,13 +523,13 @@ mod tests {
         let mac = |n| Some(MacAddr([2, 0, 0, 0, 0, n]));
         let mut one = Watched::new(mac(1));
         one.done(Outcome::LoginRefused, POLL);
-        one.showed_itself(mac(1));
+        one.showed_itself(mac(1), false);
         assert!(one.due > Instant::now() + LOGIN_RETRY / 2);
-        one.showed_itself(mac(2));
+        one.showed_itself(mac(2), false);
         assert!(one.due <= Instant::now(), "another BMC has the address");
         one.done(Outcome::Failed, POLL);
         assert!(one.due > Instant::now());
-        one.showed_itself(mac(2));
+        one.showed_itself(mac(2), false);
         assert!(one.due <= Instant::now());
     }
 }

@@ -1,7 +1,7 @@
 //! The way to real BMCs: `rackbar-devices`, with the site's credentials tried in order and the one that works kept.
 //!
-//! Each credential is tried once per visit, and none where the certificate is not the one seen first: a password is not
-//! shown to a stranger.
+//! Each credential is tried once per visit, at most two wrong passwords of an account within ten minutes, and none where
+//! the certificate is not the one seen first: a password is not shown to a stranger.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -21,6 +21,7 @@ use rackbar_verify::BootFirst;
 use crate::bmc::{Answer, BmcDoor, BmcError, BootFrom, Told};
 use crate::pins::Pins;
 use crate::rack::{Inner, locked};
+use crate::wrong::Wrong;
 use crate::{BmcSight, Rack};
 
 /// BMCs that are kept open; the table is emptied beyond that, which costs each one login.
@@ -28,6 +29,9 @@ const MAX_OPEN: usize = 4_096;
 
 /// The longest rest of a BMC after a failure that whoever asks next waits for without a word.
 const REST: Duration = Duration::from_secs(5);
+
+/// A BMC as logins are counted: its address, and its MAC address where that is known.
+type Place = (IpAddr, Option<MacAddr>);
 
 /// BMCs reached over Redfish and IPMI.
 pub struct Devices {
@@ -40,6 +44,8 @@ pub struct Devices {
     open: Mutex<HashMap<IpAddr, Arc<Bmc>>>,
     /// The credentials that each took.
     used: Mutex<HashMap<IpAddr, Credentials>>,
+    /// What each did not take. Another BMC at the address counts by itself.
+    wrong: Mutex<HashMap<Place, Arc<Wrong>>>,
     store: Store,
     /// Says whose BMC is at an address. Weak: the rack holds us.
     rack: Mutex<Weak<Inner>>,
@@ -69,6 +75,7 @@ impl Devices {
             macs: Mutex::default(),
             open: Mutex::default(),
             used: Mutex::default(),
+            wrong: Mutex::default(),
             store,
             rack: Mutex::new(Weak::new()),
         }
@@ -145,6 +152,18 @@ impl Devices {
         locked(&self.open).get(&address).cloned()
     }
 
+    /// What the BMC at `address` was shown and did not take.
+    fn wrong(&self, address: IpAddr) -> Arc<Wrong> {
+        let mac = locked(&self.macs).get(&address).copied();
+        let mut wrong = locked(&self.wrong);
+        if wrong.len() >= MAX_OPEN && !wrong.contains_key(&(address, mac)) {
+            // Those that nobody asks for any more, and of the others the count goes on.
+            wrong.retain(|_, one| Arc::strong_count(one) > 1 || one.counts());
+        }
+        let fresh = || Arc::new(Wrong::new(self.timing.wrong_passwords));
+        wrong.entry((address, mac)).or_insert_with(fresh).clone()
+    }
+
     /// The BMC at `address` with a credential it takes, identified.
     async fn identify(&self, address: IpAddr) -> Result<(Arc<Bmc>, BmcIdentity), BmcError> {
         if let Some(bmc) = self.opened(address) {
@@ -157,21 +176,39 @@ impl Devices {
                 }
             }
         }
+        let wrong = self.wrong(address);
+        // One at a time: watcher, runs and people would each try them all.
+        let _turn = wrong.turn.lock().await;
+        if let Some(bmc) = self.opened(address)
+            && let Ok(identity) = bmc.identify().await
+        {
+            return Ok((bmc, identity));
+        }
         let (credentials, accepted) = {
             let logins = locked(&self.logins);
             (logins.credentials.clone(), logins.accepted.clone())
         };
         let mac = locked(&self.macs).get(&address).copied();
-        let credentials = self.own_login(address, mac).unwrap_or(credentials);
+        let mut credentials = self.own_login(address, mac).unwrap_or(credentials);
+        wrong.untried_first(&mut credentials);
         let mut last = BmcError::Login("no credential is configured: add a [[bmc.credential]] to rackbar.toml".into());
+        let mut held: Vec<String> = Vec::new();
         for credential in credentials {
+            // Of this account none is tried any more, also if its wait has just ended: the others were tried before.
+            if held.contains(&credential.user) {
+                continue;
+            }
+            let user = credential.user.clone();
             match self.try_one(address, mac, credential, &accepted).await {
                 Ok(opened) => return Ok(opened),
+                // Only another login is worth trying with the next credential; anything else would fail again.
                 Err(error) => {
-                    // Only another login is worth trying with the next credential; anything else would fail again.
-                    let refused = matches!(error.cause, Cause::Unauthorized(_));
+                    let go_on = matches!(error.cause, Cause::Unauthorized(_) | Cause::HeldBack { .. });
+                    if matches!(error.cause, Cause::HeldBack { .. }) {
+                        held.push(user);
+                    }
                     last = error.into();
-                    if !refused {
+                    if !go_on {
                         break;
                     }
                 }
@@ -198,32 +235,47 @@ impl Devices {
         {
             tried = self.log_in(address, credential.clone(), Some(*seen)).await;
         }
+        if let Err(error) = &tried
+            && matches!(error.cause, Cause::Unauthorized(_))
+        {
+            self.wrong(address).refused(&credential);
+        }
         let (bmc, identity) = tried?;
         if let Some(certificate) = bmc.fingerprint() {
-            self.pins.put(address, mac.or(identity.mac), certificate);
+            let told = identity.as_ref().ok().and_then(|identity| identity.mac);
+            self.pins.put(address, mac.or(told), certificate);
             if mac.is_none() {
                 self.pins.put(address, None, certificate);
             }
         }
         locked(&self.used).insert(address, credential);
-        let mut open = locked(&self.open);
-        if open.len() >= MAX_OPEN {
-            open.clear();
+        {
+            let mut open = locked(&self.open);
+            if open.len() >= MAX_OPEN {
+                open.clear();
+            }
+            open.insert(address, bmc.clone());
         }
-        open.insert(address, bmc.clone());
-        Ok((bmc, identity))
+        Ok((bmc, identity?))
     }
 
+    /// A BMC that takes this login, and who it says it is. One that first wants another password is there to be given
+    /// one, and says nothing else.
     async fn log_in(
         &self,
         address: IpAddr,
         credential: Credentials,
         pinned: Option<Fingerprint>,
-    ) -> Result<(Arc<Bmc>, BmcIdentity), Error> {
+    ) -> Result<(Arc<Bmc>, Result<BmcIdentity, Error>), Error> {
         let place = self.place(address);
-        let bmc = Bmc::new(place, credential, pinned, self.profiles.clone(), self.timing);
-        let identity = bmc.identify().await?;
-        Ok((Arc::new(bmc), identity))
+        let mac = locked(&self.macs).get(&address).copied();
+        let bmc = Bmc::new(place, credential, pinned, self.profiles.clone(), self.timing)
+            .known_by(mac)
+            .counted_in(&self.wrong(address).attempts);
+        match bmc.identify().await {
+            Err(error) if !bmc.wants_another_password() => Err(error),
+            identity => Ok((Arc::new(bmc), identity)),
+        }
     }
 
     /// What the BMC at `address` speaks.
@@ -251,6 +303,15 @@ impl Devices {
         // Those of the request before: every BMC is asked for its power again and again.
         self.tell_turns(address, &bmc);
         Ok(bmc)
+    }
+
+    /// The same also where all that is to be had there is another password.
+    async fn to_be_changed(&self, address: IpAddr) -> Result<Arc<Bmc>, BmcError> {
+        let known = self.known(address).await;
+        known.or_else(|error| {
+            let opened = self.opened(address);
+            opened.filter(|bmc| bmc.wants_another_password()).ok_or(error)
+        })
     }
 
     /// Tells the machine's timeline of changes between Redfish and IPMI. Before it is known whose BMC this is, they wait.
@@ -311,16 +372,19 @@ impl From<Error> for BmcError {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error.cause {
-            Cause::Unreachable(_) | Cause::BackingOff { .. } => Self::Silent(text),
-            Cause::Unauthorized(_) => Self::Login(text),
+            // The one that was meant is not to be had there; whoever answers is asked who it is at the next look.
+            Cause::Unreachable(_) | Cause::BackingOff { .. } | Cause::AnotherBmc { .. } => Self::Silent(text),
+            Cause::Unauthorized(_) | Cause::HeldBack { .. } | Cause::PasswordChangeRequired { .. } => Self::Login(text),
             Cause::CertificateChanged { seen, .. } => Self::Login(format!(
                 "{text}. Nothing is sent to it. If the BMC was replaced or reset, or got a new certificate, write \
                  bmc.accept_certificates = [\"{seen}\"] into rackbar.toml; if not, somebody is between it and us: look \
                  at the management network"
             )),
-            // Busy, as firmware says it while it starts.
-            Cause::Refused { code: 429 | 503, .. } => Self::Failed(text),
-            Cause::Refused { .. } => Self::Refused(text),
+            // Busy, as firmware says it while it starts: in HTTP, and as an IPMI completion code.
+            Cause::Refused {
+                code: 429 | 503 | 0xc0, ..
+            } => Self::Failed(text),
+            Cause::Refused { .. } | Cause::Forbidden(_) => Self::Refused(text),
             Cause::NotAllowed(_) => Self::NotSent(text),
             // It answered up to here, and another way to do it once more would do it twice.
             Cause::Unanswered(_) | Cause::Unsupported(_) => Self::Failed(text),
@@ -358,6 +422,8 @@ impl BmcDoor for Devices {
             let accepted = locked(&self.logins).accepted.clone();
             let mac = locked(&self.macs).get(&address).copied();
             let credential = Credentials::new(user, &password.0);
+            let wrong = self.wrong(address);
+            let _turn = wrong.turn.lock().await;
             let (_, identity) = self.try_one(address, mac, credential, &accepted).await?;
             Ok(sight(speaks, identity))
         })
@@ -369,6 +435,10 @@ impl BmcDoor for Devices {
 
     fn act(&self, address: IpAddr, action: PowerAction) -> Answer<'_, ()> {
         Box::pin(async move { Ok(self.known(address).await?.power(action).await?) })
+    }
+
+    fn netboot(&self, address: IpAddr, mode: Option<FirmwareMode>) -> Answer<'_, ()> {
+        Box::pin(async move { Ok(self.known(address).await?.netboot(mode).await?) })
     }
 
     fn console(&self, address: IpAddr) -> Answer<'_, SolStream> {
@@ -491,7 +561,7 @@ impl BmcDoor for Devices {
 
     fn login(&self, address: IpAddr) -> Answer<'_, (String, SecretText)> {
         Box::pin(async move {
-            self.known(address).await?;
+            self.to_be_changed(address).await?;
             let used = locked(&self.used).get(&address).cloned();
             let used = used.ok_or_else(|| BmcError::Failed("its login is not known any more".into()))?;
             Ok((used.user.clone(), SecretText(used.password().to_owned())))
@@ -500,7 +570,7 @@ impl BmcDoor for Devices {
 
     fn verify_login<'a>(&'a self, address: IpAddr, user: &'a str, password: &'a SecretText) -> Answer<'a, ()> {
         Box::pin(async move {
-            let bmc = self.known(address).await?;
+            let bmc = self.to_be_changed(address).await?;
             bmc.verify_login(user, &password.0).await?;
             locked(&self.used).insert(address, Credentials::new(user, &password.0));
             Ok(())
@@ -508,6 +578,6 @@ impl BmcDoor for Devices {
     }
 
     fn change_password<'a>(&'a self, address: IpAddr, user: &'a str, new: &'a SecretText) -> Answer<'a, ()> {
-        Box::pin(async move { Ok(self.known(address).await?.change_password(user, &new.0).await?) })
+        Box::pin(async move { Ok(self.to_be_changed(address).await?.change_password(user, &new.0).await?) })
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use rackbar_model::{Collision, EventKind, Inventory, MacAddr, NodeId, PowerState, Timestamp, Witness, WitnessKind};
 
+use crate::bmc::bmc_mac;
 use crate::mind::Mind;
 use crate::rack::ProbeTarget;
 use crate::record::{AgentLink, Record, Standing};
@@ -144,12 +145,19 @@ impl Mind {
             .bmc
             .as_ref()
             .and_then(|bmc| bmc.address.map(|address| (address, bmc.mac)));
+        let known_by = bmc_mac(&record.node);
         let node = record.edit();
         node.inventory = Some(inventory);
         node.inventory_at = Some(now);
         node.witnesses = witnesses;
-        node.bmc_address = bmc.map(|(address, _)| address).or(node.bmc_address);
+        let told = bmc.map(|(address, _)| address);
+        let moved = told.is_some_and(|told| node.bmc_address != Some(told)) || bmc_mac(node) != known_by;
+        node.bmc_address = told.or(node.bmc_address);
         record.dirty = true;
+        record.bmc_asked &= !moved;
+        if let Some(address) = told {
+            self.take_bmc_address(address, id);
+        }
         self.out.probe.extend(bmc.map(|(address, mac)| ProbeTarget {
             address,
             mac,
@@ -265,16 +273,33 @@ impl Mind {
         })
     }
 
+    /// A BMC with this MAC address got the address: it does not lead to another one any more, and who is there is asked
+    /// anew before anything else is.
+    pub(crate) fn bmc_moved_in(&mut self, address: IpAddr, mac: MacAddr) {
+        let at = |one: &&Record| one.node.bmc_address == Some(address);
+        let another = |one: &&Record| bmc_mac(&one.node).is_some_and(|known| known != mac);
+        let others = self.records.values().filter(at).filter(another);
+        let others: Vec<NodeId> = others.map(|one| one.node.id).collect();
+        for other in others {
+            self.lose_bmc_address(other);
+        }
+    }
+
+    fn lose_bmc_address(&mut self, id: NodeId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.edit().bmc_address = None;
+            record.bmc_asked = false;
+            record.dirty = true;
+            self.out.changed = true;
+        }
+    }
+
     /// An address leads to one BMC; who had it before has another now.
     fn take_bmc_address(&mut self, address: IpAddr, id: NodeId) {
         let had = |one: &&Record| one.node.bmc_address == Some(address) && one.node.id != id;
         let others: Vec<NodeId> = self.records.values().filter(had).map(|one| one.node.id).collect();
         for other in others {
-            if let Some(other) = self.records.get_mut(&other) {
-                other.edit().bmc_address = None;
-                other.bmc_asked = false;
-                other.dirty = true;
-            }
+            self.lose_bmc_address(other);
         }
     }
 

@@ -42,6 +42,7 @@ mod records;
 mod serving;
 mod settings;
 mod tokens;
+mod wrong;
 
 pub use console::{Consoles, Watcher};
 pub use desk::{Desk, DeskOptions};

@@ -113,7 +113,11 @@ async fn by_bmc(rack: &Rack, node: &Node, address: IpAddr, action: PowerAction, 
         door.introduce(address, mac);
     }
     requested(rack, node, word(action).into(), by);
-    let done = door.act(address, action).await;
+    let mode = node.inventory.as_ref().and_then(|seen| seen.firmware.mode);
+    let done = match action {
+        PowerAction::Netboot => door.netboot(address, mode).await,
+        other => door.act(address, other).await,
+    };
     if let Err(error) = &done {
         let reason = format!("{}: {error}", asked(action));
         rack.with(|mind, now| mind.emit(now, Some(node.id), None, EventKind::BmcFailed { address, reason }));

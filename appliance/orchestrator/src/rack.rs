@@ -457,14 +457,21 @@ impl Rack {
 
     /// Leases are safe: show them, and look at BMCs that got one.
     pub(crate) fn leases_committed(&self, batch: &[Lease]) {
-        {
+        let others: Vec<bool> = {
             let mut leases = locked(&self.inner.leases);
-            leases.extend(batch.iter().map(|lease| (lease.address, lease.clone())));
-        }
+            let mut put = |lease: &Lease| leases.insert(lease.address, lease.clone());
+            let before = batch.iter().map(|lease| put(lease).map(|old| old.mac));
+            before.zip(batch).map(|(old, lease)| old != Some(lease.mac)).collect()
+        };
         self.with(|mind, now| {
-            for lease in batch.iter().filter(|lease| lease.state == LeaseState::Bound) {
+            let bound = |(lease, _): &(&Lease, bool)| lease.state == LeaseState::Bound;
+            for (lease, other) in batch.iter().zip(others).filter(bound) {
                 if mind.settings.role(&lease.network) == Some(Role::Bmc) {
                     mind.note_bmc_client(now, lease.mac);
+                    // Once, and not with each renewal: a few BMCs ask for their lease with another MAC address than they tell.
+                    if other {
+                        mind.bmc_moved_in(lease.address.into(), lease.mac);
+                    }
                     mind.out.probe.push(ProbeTarget {
                         address: lease.address.into(),
                         mac: Some(lease.mac),

@@ -41,6 +41,58 @@ async fn a_bmc_is_found_identified_and_switches_its_machine() {
     watch.stop().await;
 }
 
+/// BMCs without TLS that share a login: nothing else tells them apart.
+const IPMI_ONLY: Faults = Faults {
+    no_redfish: true,
+    ..Faults::NONE
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_another_bmc_was_given_does_not_lead_to_its_machine() {
+    let (bmc, machine, _dir) = simulated(seat::PowerState::On).await;
+    bmc.state().set_faults(IPMI_ONLY);
+    let watch = Watch::start(memory(), &bmc, "secret", TIMING);
+    watch.lease();
+    let node = watch.found().await;
+    // Whoever is there now does not say who it is yet.
+    bmc.state().set_faults(DEAF);
+    watch.lease_to(mac(102));
+    assert_eq!(watch.rack.node(&node.name).unwrap().bmc_address, None);
+    let refused = watch.rack.power(node.id, PowerAction::Off, "test").await;
+    assert_eq!(refused, Err(PowerError::NoBmc(node.name.clone())));
+    // A renewal takes nothing: asked anew who it is, it says that it is the old one.
+    bmc.state().set_faults(IPMI_ONLY);
+    until("asked anew who it is", || {
+        watch.lease_to(mac(102));
+        let node = watch.rack.node(&node.name).unwrap();
+        (node.bmc_address == Some(HERE)).then_some(())
+    })
+    .await;
+    watch.lease_to(mac(102));
+    assert_eq!(watch.rack.node(&node.name).unwrap().bmc_address, Some(HERE));
+    assert_eq!(machine.acts(), []);
+    watch.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_ipmi_the_bmc_of_another_machine_gets_no_order() {
+    let (bmc, machine, _dir) = simulated(seat::PowerState::On).await;
+    bmc.state().set_faults(IPMI_ONLY);
+    let watch = Watch::start(memory(), &bmc, "secret", TIMING);
+    // The one that is meant has moved, and nobody has seen it yet.
+    watch.devices.introduce(HERE, mac(102));
+    let refused = watch.devices.act(HERE, PowerAction::Off).await;
+    let words = refused.unwrap_err().to_string();
+    assert!(
+        words.contains("another BMC answers there") && words.contains("nothing was asked"),
+        "{words}"
+    );
+    assert_eq!(machine.acts(), []);
+    watch.devices.introduce(HERE, mac(101));
+    watch.devices.act(HERE, PowerAction::Off).await.unwrap();
+    watch.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_tried_once_and_told_and_a_right_one_is_taken_at_once() {
     let (bmc, _machine, _dir) = simulated(seat::PowerState::Off).await;
@@ -55,6 +107,39 @@ async fn a_wrong_password_is_tried_once_and_told_and_a_right_one_is_taken_at_onc
     watch.devices.set_credentials(admin("secret"), Vec::new());
     watch.found().await;
     assert_eq!(logins(&bmc), tried + 1, "{:?}", bmc.state().requests());
+    watch.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_more_passwords_than_may_be_tried_each_has_its_turn() {
+    let (bmc, _machine, _dir) = simulated(seat::PowerState::On).await;
+    let timing = Timing {
+        wrong_passwords: Duration::from_secs(4),
+        ..TIMING
+    };
+    let watch = Watch::start(memory(), &bmc, "first", timing);
+    let all = ["first", "second", "secret"]
+        .iter()
+        .flat_map(|one| admin(one))
+        .collect();
+    watch.devices.set_credentials(all, Vec::new());
+    watch.lease();
+    let told = watch.failure("admin had two wrong passwords there").await;
+    assert!(told.contains("the next is tried in"), "{told}");
+    assert_eq!(logins(&bmc), 2, "a third wrong one locks many an account");
+    // A person is held back as the watcher is, and then the one comes first that was not tried.
+    let held = watch.devices.power(HERE).await.unwrap_err().to_string();
+    assert!(held.contains("two wrong passwords"), "{held}");
+    let power = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match watch.devices.power(HERE).await {
+                Ok(power) => return power,
+                Err(error) => assert!(error.to_string().contains("two wrong passwords"), "{error}"),
+            }
+        }
+    });
+    assert_eq!(power.await, Ok(PowerState::On));
+    assert_eq!(logins(&bmc), 3, "{:?}", bmc.state().requests());
     watch.stop().await;
 }
 
@@ -115,13 +200,7 @@ async fn the_timeline_tells_why_ipmi_stands_in_for_redfish_and_that_redfish_is_b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_bmc_boots_first_is_read_by_either_way() {
-    for faults in [
-        Faults::NONE,
-        Faults {
-            no_redfish: true,
-            ..Faults::NONE
-        },
-    ] {
+    for faults in [Faults::NONE, IPMI_ONLY] {
         let (bmc, _machine, _dir) = simulated(seat::PowerState::On).await;
         bmc.state().set_faults(faults);
         let watch = Watch::start(memory(), &bmc, "secret", TIMING);

@@ -34,6 +34,8 @@ const QUICK: Timing = Timing {
     answer: Duration::from_millis(1_000),
     repeat: Duration::from_millis(150),
     settle: Duration::from_millis(1_500),
+    // A BMC that says 401 to whatever it is shown has its patience in other stories.
+    wrong_passwords: Duration::from_millis(1),
     ..TIMING
 };
 

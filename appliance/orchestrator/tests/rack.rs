@@ -436,6 +436,47 @@ async fn a_machine_whose_bmc_is_silent_is_shut_down_by_its_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_an_agent_tells_of_its_own_bmc_leads_to_nobody_else() {
+    let site = site();
+    let rack = rack(memory());
+    let server = Server::start(&site, rack.clone(), HEARTBEAT).await;
+    let table = Arc::new(Table::default());
+    let address: IpAddr = [10, 10, 1, 50].into();
+    let sight = |n, serial: &str| BmcSight {
+        mac: Some(mac(n)),
+        serial: Some(serial.into()),
+        power: PowerState::On,
+        ..BmcSight::default()
+    };
+    table.bmcs.lock().unwrap().insert(address, sight(101, "S1"));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let watcher = tokio::spawn(bmc::run(rack.clone(), table.clone(), stopped));
+    rack.commit(&[lease(mac(101), [10, 10, 1, 50])]).unwrap();
+    let first = until_node(&rack, "found by its BMC", |node| node.bmc_address == Some(address)).await;
+
+    // Its BMC is elsewhere now, and the one of another machine has its address.
+    table.bmcs.lock().unwrap().insert(address, sight(102, "S2"));
+    let mut inventory = machine(&[mac(2)], "S2", "u-2");
+    inventory.bmc = Some(BmcInfo {
+        mac: Some(mac(102)),
+        address: Some(address),
+        ..BmcInfo::default()
+    });
+    let (_agent, welcome) = boot(&site, &server, &[mac(2)], inventory).await;
+    until_node(&rack, "asked anew who it is", |node| {
+        node.id == welcome.node && node.bmc_address == Some(address) && node.power == PowerState::On
+    })
+    .await;
+    let refused = rack.power(first.id, PowerAction::Off, "test").await;
+    assert_eq!(refused, Err(PowerError::NoBmc(first.name.clone())));
+    let power = table.ask(address, |bmc| bmc.power);
+    assert_eq!(power, Ok(PowerState::On), "the machine of another");
+    stop.send(true).unwrap();
+    watcher.await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_words() {
     let rack = rack(memory());
     rack.event(Some(mac(1)), discover("rack"));

@@ -231,6 +231,15 @@ impl Ways {
     pub(super) async fn ipmi_answer(&mut self, ask: &Ask) -> Result<Answer, Error> {
         let way = &mut self.ipmi;
         let done = Answer::Done(true);
+        match ask {
+            Ask::Identify => {}
+            ask if ask.redfish_alone() => {}
+            Ask::Lan | Ask::SetLan(_) => way.is_the_one().await?,
+            // Redfish has just answered that it lacks this, with the right certificate. A BMC with two ports may have a MAC
+            // address for each.
+            _ if self.chosen == Some(Interface::Redfish) => way.is_vouched_for().await?,
+            _ => way.is_the_one().await?,
+        }
         Ok(match ask {
             Ask::Identify => Answer::Identity(way.identify().await?),
             Ask::PowerState => Answer::Power(way.power_state().await?),

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rackbar_hw_profiles::{Profiles, Subject, Verdict};
-use rackbar_model::{FirmwareMode, PowerAction, PowerState};
+use rackbar_model::{FirmwareMode, MacAddr, PowerAction, PowerState};
 use tokio::time::{Instant, sleep};
 
 use crate::budget::Keeper;
@@ -27,7 +27,7 @@ use crate::ipmi::Ipmi;
 use crate::pace::Pace;
 use crate::redfish::Redfish;
 use crate::tls::Pin;
-use crate::{BmcAddress, BmcIdentity, BootOverride, BootTarget, Budget, Credentials, Fingerprint, Timing};
+use crate::{Attempts, BmcAddress, BmcIdentity, BootOverride, BootTarget, Budget, Credentials, Fingerprint, Timing};
 pub use ask::Capability;
 use ask::{Answer, Ask, Button, Ways};
 
@@ -69,6 +69,7 @@ pub struct Bmc {
     profiles: Arc<Profiles>,
     pin: Arc<Pin>,
     pace: Arc<Pace>,
+    attempts: Arc<Attempts>,
     keeper: Keeper,
     told: Mutex<Told>,
     ways: tokio::sync::Mutex<Ways>,
@@ -80,6 +81,7 @@ struct Told {
     choice: Option<Choice>,
     by_capability: BTreeMap<Capability, Choice>,
     verdict: Verdict,
+    wants_another_password: bool,
     /// Changes that nobody took yet, oldest first.
     turns: Vec<Turn>,
 }
@@ -120,16 +122,42 @@ impl Bmc {
             judged: false,
         };
         let (keeper, told) = (Keeper::default(), Mutex::default());
+        let attempts = Arc::new(Attempts::new(timing.wrong_passwords));
         Self {
             address,
             timing,
             profiles,
             pin,
             pace,
+            attempts: Arc::clone(&attempts),
             keeper,
             told,
             ways: tokio::sync::Mutex::new(ways),
         }
+        .counted_in(&attempts)
+    }
+
+    /// The same, known by the MAC address of its LAN interface. IPMI shows no certificate: over it, whoever answers with
+    /// another MAC address is asked nothing but who it is.
+    #[must_use]
+    pub fn known_by(mut self, mac: Option<MacAddr>) -> Self {
+        self.ways.get_mut().ipmi.mean(mac);
+        self
+    }
+
+    /// The same, with its wrong passwords counted in `attempts`, beside those of others who log in to this BMC.
+    #[must_use]
+    pub fn counted_in(mut self, attempts: &Arc<Attempts>) -> Self {
+        let ways = self.ways.get_mut();
+        ways.redfish.count_in(Arc::clone(attempts));
+        ways.ipmi.count_in(Arc::clone(attempts));
+        self.attempts = Arc::clone(attempts);
+        self
+    }
+
+    /// It took the login, and does nothing for it but change its password.
+    pub fn wants_another_password(&self) -> bool {
+        self.with_told(|told| told.wants_another_password)
     }
 
     /// Its address.
@@ -240,14 +268,26 @@ impl Bmc {
                 Err(self.error(self.interface(), "reset", cause))
             }
             PowerAction::Reset => self.restart().await,
-            PowerAction::Netboot => {
-                self.set_boot_once(BootTarget::Network, None).await?;
-                if off {
-                    self.press(Button::On).await
-                } else {
-                    self.restart().await
-                }
-            }
+            PowerAction::Netboot => self.to_network(off, None).await,
+        }
+    }
+
+    /// As [`Self::power`] with `Netboot`, for firmware whose mode is known: over IPMI a machine in BIOS mode takes no
+    /// request for UEFI, or changes its mode for it (table 28-14, data 1 bit 5).
+    ///
+    /// # Errors
+    /// As [`Self::power`].
+    pub async fn netboot(&self, mode: Option<FirmwareMode>) -> Result<(), Error> {
+        let off = self.power_state().await? == PowerState::Off;
+        self.to_network(off, mode).await
+    }
+
+    async fn to_network(&self, off: bool, mode: Option<FirmwareMode>) -> Result<(), Error> {
+        self.set_boot_once(BootTarget::Network, mode).await?;
+        if off {
+            self.press(Button::On).await
+        } else {
+            self.restart().await
         }
     }
 
@@ -351,10 +391,17 @@ impl Bmc {
             ways.redfish.log_out().await;
         }
         drop(in_flight);
+        let wants = |error: &Error| matches!(error.cause, Cause::PasswordChangeRequired { .. });
+        self.with_told(|told| told.wants_another_password = result.as_ref().is_err_and(wants));
         match &result {
             Ok(_) => self.keeper.answered(true),
             Err(Error {
-                cause: Cause::Unreachable(_) | Cause::Unanswered(_) | Cause::Refused { code: 429 | 503, .. },
+                cause:
+                    Cause::Unreachable(_)
+                    | Cause::Unanswered(_)
+                    | Cause::Refused {
+                        code: 429 | 503 | 0xc0, ..
+                    },
                 ..
             }) => {
                 ways.chosen = None;
@@ -393,6 +440,10 @@ impl Bmc {
         }
         // A single thing Redfish lacks is done by IPMI without giving Redfish up.
         let single = matches!(refused.cause, Cause::Unsupported(_)) && ways.chosen.is_some();
+        if !single {
+            // Whoever answers over IPMI has to say who it is.
+            ways.chosen = None;
+        }
         match ways.ipmi_answer(ask).await {
             Ok(answer) => {
                 let suite = ways.ipmi.suite().map_or(0, |suite| suite.id());
@@ -449,7 +500,14 @@ impl Bmc {
         if ways.judged || !ask.needs_quirks() {
             return ways.redfish_answer(ask).await;
         }
-        let identity = ways.redfish.identify().await?;
+        let identity = match ways.redfish.identify().await {
+            // Nothing else is to be had until the password is another one, so that goes first.
+            Err(Error {
+                cause: Cause::PasswordChangeRequired { .. },
+                ..
+            }) if matches!(ask, Ask::Password(..)) => return ways.redfish_answer(ask).await,
+            identity => identity?,
+        };
         let subject = Subject {
             manufacturer: identity.manufacturer.clone().unwrap_or_default(),
             model: identity.model.clone().unwrap_or_default(),

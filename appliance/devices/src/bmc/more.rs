@@ -110,6 +110,7 @@ impl Bmc {
             Arc::clone(&self.pace),
         );
         redfish.treat(self.verdict().quirks);
+        redfish.count_in(Arc::clone(&self.attempts));
         let mut proven = match ways.chosen {
             Some(Interface::Ipmi) => Err(redfish.leaves_to_ipmi("login")),
             _ => redfish.prove().await,
@@ -117,6 +118,7 @@ impl Bmc {
         // Where Redfish got as far as a refusal, the attempt is spent.
         if proven.as_ref().is_err_and(|error| error.cause.another_way_may_help()) {
             let mut ipmi = Ipmi::new(self.address, self.timing, credentials.clone(), Arc::clone(&self.pace));
+            ipmi.count_in(Arc::clone(&self.attempts));
             proven = ipmi.prove().await;
         }
         drop(in_flight);
@@ -238,14 +240,8 @@ impl Bmc {
     /// # Errors
     /// As [`Self::identify`], or when the BMC has serial over LAN switched off.
     pub async fn console(&self) -> Result<SolStream, Error> {
-        let credentials = self.ways.lock().await.ipmi.credentials();
-        crate::console::open(Ipmi::new(
-            self.address,
-            self.timing,
-            credentials,
-            Arc::clone(&self.pace),
-        ))
-        .await
+        let twin = self.ways.lock().await.ipmi.twin();
+        crate::console::open(twin).await
     }
 }
 

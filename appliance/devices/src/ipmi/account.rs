@@ -197,6 +197,9 @@ impl Ipmi {
             }) => {
                 let credentials = Credentials::new(new.name(), new.password());
                 let mut twin = Self::new(self.address, self.timing, credentials, Arc::clone(&self.pace));
+                twin.count_in(Arc::clone(&self.attempts));
+                // What an earlier account of this name was shown does not count for this one.
+                self.attempts.right(new.name());
                 let suite = self.agreed.map_or(CipherSuite::Seventeen, |(suite, _)| suite);
                 let proven = twin.log_in_with(suite, privilege).await;
                 twin.close().await;

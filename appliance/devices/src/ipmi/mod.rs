@@ -3,11 +3,13 @@
 //! ```text
 //!  boot      boot flags, once and lasting     account   users and passwords
 //!  watch     sensors, log, health, clock      lan       the BMC's own network settings
+//!  meant     whether the one that answers is the one that is meant
 //! ```
 
 mod account;
 mod boot;
 mod lan;
+mod meant;
 mod watch;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +20,6 @@ use rackbar_hw_profiles::Quirks;
 use rackbar_ipmi::client::{Config, Failure, Output, Session};
 use rackbar_ipmi::command::chassis::{ChassisControl, ChassisStatus};
 use rackbar_ipmi::command::device::{self, DeviceId};
-use rackbar_ipmi::command::lan::{LanParameter, parameter};
 use rackbar_ipmi::command::user::ChannelInfo;
 use rackbar_ipmi::rakp::Status;
 use rackbar_ipmi::{CipherSuite, Completion, Malformed, OsEntropy, Privilege, Request, Response, Secret};
@@ -28,7 +29,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Cause, Error, Interface};
 use crate::pace::Pace;
-use crate::{BmcAddress, BmcIdentity, Credentials, Timing};
+use crate::{Attempts, BmcAddress, BmcIdentity, Credentials, Timing};
 
 /// BMCs end a silent session after 60 s, some a little earlier; a session older than this is not trusted.
 const IDLE: Duration = Duration::from_secs(40);
@@ -37,6 +38,8 @@ struct Live {
     socket: UdpSocket,
     session: Session<OsEntropy>,
     used: Instant,
+    /// The BMC at its other end was seen to be the one that is meant, or is being looked at.
+    looked_at: bool,
 }
 
 /// A client of one BMC. One request at a time; the caller sees to it.
@@ -45,6 +48,9 @@ pub(crate) struct Ipmi {
     timing: Timing,
     credentials: Credentials,
     live: Option<Live>,
+    attempts: Arc<Attempts>,
+    /// MAC address of the LAN interface of the BMC that is meant.
+    meant: Option<MacAddr>,
     /// The suite that worked, and the privilege.
     agreed: Option<(CipherSuite, Privilege)>,
     origin: Instant,
@@ -60,7 +66,9 @@ impl Ipmi {
             address,
             timing,
             credentials,
+            attempts: Arc::new(Attempts::new(timing.wrong_passwords)),
             live: None,
+            meant: None,
             agreed: None,
             origin: Instant::now(),
             suite_alone: None,
@@ -73,6 +81,11 @@ impl Ipmi {
     pub(crate) fn treat(&mut self, quirks: &Quirks) {
         self.suite_alone = quirks.ipmi_suite;
         self.password_bytes = quirks.ipmi_password_bytes.map_or(Secret::MAX, usize::from);
+    }
+
+    /// Wrong passwords are counted there, with those of everybody else who logs in to this BMC.
+    pub(crate) fn count_in(&mut self, attempts: Arc<Attempts>) {
+        self.attempts = attempts;
     }
 
     fn error(&self, request: &str, cause: Cause) -> Error {
@@ -156,6 +169,7 @@ impl Ipmi {
             next: Next::Nothing,
         };
         let long = || Cause::Unsupported("IPMI passwords have at most 20 bytes".to_owned());
+        self.attempts.may(&self.credentials.user).map_err(stop)?;
         self.pace.turn().await;
         let password = Secret::new(self.credentials.password().as_bytes()).ok_or_else(|| stop(long()))?;
         let config = Config {
@@ -176,13 +190,21 @@ impl Ipmi {
             socket,
             session,
             used: Instant::now(),
+            looked_at: false,
         };
         match drive(&mut live, self.origin).await {
             Output::Ready => {
+                self.attempts.right(&self.credentials.user);
                 self.live = Some(live);
                 Ok(())
             }
-            Output::Failed(failure) => Err(login_failed(failure)),
+            Output::Failed(failure) => {
+                let failed = login_failed(failure);
+                if matches!(failed.cause, Cause::Unauthorized(_)) {
+                    self.attempts.wrong(&self.credentials.user);
+                }
+                Err(failed)
+            }
             Output::Send(_) | Output::Answer(_) | Output::Unanswered | Output::Sol(_) => {
                 Err(stop(Cause::Malformed("an answer before the login was done".to_owned())))
             }
@@ -201,17 +223,18 @@ impl Ipmi {
     }
 
     /// One command. A command that only reads is asked again in a new session when the old one died.
+    /// Before a command that changes something, the BMC of a new session is looked at.
     pub(super) async fn command(&mut self, name: &str, request: Request, reads: bool) -> Result<Response, Error> {
         let mut again = reads;
         loop {
             self.pace.turn().await;
-            if self
-                .live
-                .as_ref()
-                .is_none_or(|live| live.used.elapsed() > IDLE || !live.session.is_ready())
-            {
+            if !self.is_alive() {
                 self.close().await;
                 self.log_in().await?;
+            }
+            if !reads && !self.was_looked_at() {
+                self.is_the_one().await?;
+                continue;
             }
             let Some(live) = &mut self.live else {
                 return Err(self.error(name, Cause::Unreachable("no session".to_owned())));
@@ -316,13 +339,9 @@ impl Ipmi {
     /// MAC of the first LAN channel that has one.
     async fn lan_mac(&mut self) -> Result<Option<MacAddr>, Error> {
         for channel in self.lan_channels().await? {
-            let name = "Get LAN Configuration Parameters";
-            let data = self.optional(name, LanParameter::get(channel, parameter::MAC)).await?;
-            if let Some(Ok(LanParameter::Mac(mac))) =
-                data.map(|data| LanParameter::decode_answer(parameter::MAC, &data))
-                && MacAddr(mac).is_unicast()
-            {
-                return Ok(Some(MacAddr(mac)));
+            let mac = self.mac_of(channel).await?;
+            if mac.is_some() {
+                return Ok(mac);
             }
         }
         Ok(None)
@@ -343,7 +362,7 @@ impl Ipmi {
 
     /// A session of its own for the serial console, which may last for hours beside the requests.
     pub(crate) async fn take_live(mut self) -> Result<(UdpSocket, Session<OsEntropy>, Instant), Error> {
-        self.log_in().await?;
+        self.is_the_one().await?;
         match self.live.take() {
             Some(live) => Ok((live.socket, live.session, self.origin)),
             None => Err(self.login_error(Cause::Unreachable("no session".to_owned()))),
@@ -378,30 +397,34 @@ struct LoginFailed {
 
 fn login_failed(failure: Failure) -> LoginFailed {
     let words = failure.to_string();
+    let next = match failure {
+        Failure::Refused {
+            during: "open session", ..
+        } => Next::Suite,
+        _ => Next::Privilege,
+    };
     let (cause, next) = match failure {
         Failure::Silent { during: "open session" } => (Cause::Unreachable(words), Next::Suite),
         Failure::Silent { .. } | Failure::NoEntropy => (Cause::Unreachable(words), Next::Nothing),
         Failure::OtherSuite => (Cause::Unsupported(words), Next::Suite),
+        Failure::Refused { status, .. } if is_busy(status) => (
+            Cause::Refused {
+                code: u16::from(Completion::BUSY.0),
+                message: words,
+            },
+            Next::Nothing,
+        ),
         Failure::Refused {
             during: "open session",
             status: Status(code),
-        } => (
-            Cause::Refused {
-                code: u16::from(code),
-                message: words,
-            },
-            Next::Suite,
-        ),
-        Failure::Refused {
+        }
+        | Failure::Refused {
             status: Status(code @ (0x09 | 0x0a)),
             ..
-        } => (
-            Cause::Refused {
-                code: u16::from(code),
-                message: words,
-            },
-            Next::Privilege,
-        ),
+        } => {
+            let code = u16::from(code);
+            (Cause::Refused { code, message: words }, next)
+        }
         Failure::Privilege(code) => (
             Cause::Refused {
                 code: u16::from(code.0),
@@ -409,11 +432,27 @@ fn login_failed(failure: Failure) -> LoginFailed {
             },
             Next::Privilege,
         ),
-        Failure::Refused { .. } | Failure::WrongPassword | Failure::NameTooLong => {
-            (Cause::Unauthorized(words), Next::Nothing)
+        Failure::Refused {
+            status: Status::UNAUTHORIZED_NAME | Status::INVALID_CODE,
+            ..
         }
+        | Failure::WrongPassword => (Cause::Unauthorized(words), Next::Nothing),
+        Failure::NameTooLong
+        | Failure::Refused {
+            status: Status(0x0c), ..
+        } => (Cause::Unsupported(words), Next::Nothing),
+        // Of algorithms and parameters it takes others, perhaps; no password was judged.
+        Failure::Refused { .. } => (Cause::Unsupported(words), Next::Suite),
     };
     LoginFailed { cause, next }
+}
+
+/// The BMC has no room now, or lost the session that was being made (table 13-15): later it may.
+const fn is_busy(status: Status) -> bool {
+    matches!(
+        status,
+        Status::NO_RESOURCES | Status::INVALID_SESSION | Status(0x08 | 0x0b)
+    )
 }
 
 /// Carries datagrams until the session says something.
@@ -445,5 +484,34 @@ async fn drive(live: &mut Live, origin: Instant) -> Output {
             },
             () = sleep_until(origin + deadline) => live.session.timeout(origin.elapsed()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_judges_the_password_counts_as_a_wrong_one() {
+        let refused = |during, code| {
+            let status = Status(code);
+            login_failed(Failure::Refused { during, status })
+        };
+        for code in 1..=0x20 {
+            let LoginFailed { cause, next } = refused("RAKP message 1", code);
+            let wrong = matches!(cause, Cause::Unauthorized(_));
+            assert_eq!(wrong, matches!(code, 0x0d | 0x0f), "{code:#04x}: {cause}");
+            assert!(!wrong || next == Next::Nothing, "a wrong password is tried once");
+            let busy = matches!(cause, Cause::Refused { code: 0xc0, .. });
+            assert_eq!(busy, matches!(code, 0x01 | 0x02 | 0x08 | 0x0b), "{code:#04x}: {cause}");
+            assert!(!matches!(refused("open session", code).cause, Cause::Unauthorized(_)) || wrong);
+        }
+        let wrong = login_failed(Failure::WrongPassword).cause;
+        assert!(matches!(wrong, Cause::Unauthorized(_)), "a proof that does not fit");
+        assert!(matches!(
+            login_failed(Failure::NameTooLong).cause,
+            Cause::Unsupported(_)
+        ));
+        assert!(matches!(refused("RAKP message 1", 0x09).next, Next::Privilege));
     }
 }

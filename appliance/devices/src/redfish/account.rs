@@ -77,10 +77,21 @@ impl Redfish {
 
     /// Sets a user's password. Whether it took shows a login only.
     pub(crate) async fn change_password(&mut self, user: &str, new: &str) -> Result<(), Error> {
+        match self.path_for_password(user, new).await {
+            Ok(path) => self.patch(&path, &json!({"Password": new})).await,
+            // Nothing but our own account is to be had until then, not even the way to it.
+            Err(Error {
+                cause: Cause::PasswordChangeRequired { account: Some(path) },
+                ..
+            }) if user == self.credentials.user => self.patch(&path, &json!({"Password": new})).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn path_for_password(&mut self, user: &str, new: &str) -> Result<String, Error> {
         let service = self.account_service().await?;
         self.check_length(&service, "change of password", new)?;
-        let path = self.account_of(&service, user).await?;
-        self.patch(&path, &json!({"Password": new})).await
+        self.account_of(&service, user).await
     }
 
     async fn account_service(&mut self) -> Result<Value, Error> {
@@ -299,6 +310,8 @@ impl Redfish {
     /// Logs in with a new account, beside our own session.
     async fn proves(&mut self, new: &NewAccount) -> Result<(), Error> {
         let mut tries = 1;
+        // What an earlier account of this name was shown does not count for this one.
+        self.attempts.right(new.name());
         loop {
             let mut twin = self.twin(Credentials::new(new.name(), new.password()));
             match twin.prove().await {

@@ -76,6 +76,8 @@ impl Redfish {
             Err(Error {
                 cause:
                     Cause::Unsupported(_)
+                    | Cause::Forbidden(_)
+                    | Cause::PasswordChangeRequired { .. }
                     | Cause::Refused {
                         code: 400..=428 | 430..=499,
                         ..

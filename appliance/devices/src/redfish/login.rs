@@ -38,6 +38,7 @@ impl Redfish {
             self.login = Login::Basic;
             return Ok(());
         }
+        self.may_log_in("login")?;
         let root = self.root().await?;
         let path =
             view::link(&root, "/Links/Sessions").unwrap_or_else(|| "/redfish/v1/SessionService/Sessions".to_owned());
@@ -58,9 +59,14 @@ impl Redfish {
             (200..=299, Some(token)) => {
                 let body = || view::text(&reply.json, "/@odata.id");
                 let location = reply.header("location").and_then(location_path).or_else(body);
+                self.attempts.right(&self.credentials.user);
                 Login::Session { token, location }
             }
-            (401 | 403, _) => return Err(self.refused(name, reply.status, &reply.json)),
+            // Firmware says either of a wrong password, and of a locked account: it is as good as wrong.
+            (401 | 403, _) => {
+                let error = self.refused(name, reply.status, &reply.json);
+                return Err(self.not_let_in(error));
+            }
             (status, _) => {
                 tracing::debug!(bmc = %self.address.ip, status, "no session to be had, using Basic authentication");
                 Login::Basic
@@ -69,13 +75,37 @@ impl Redfish {
         Ok(())
     }
 
+    /// Refuses to try a password when enough wrong ones were tried.
+    pub(super) fn may_log_in(&self, request: &str) -> Result<(), Error> {
+        let may = self.attempts.may(&self.credentials.user);
+        may.map_err(|cause| self.error(request, cause))
+    }
+
+    fn not_let_in(&self, error: Error) -> Error {
+        let cause = match error.cause {
+            Cause::Forbidden(words) | Cause::Unauthorized(words) => Cause::Unauthorized(words),
+            other => other,
+        };
+        if matches!(cause, Cause::Unauthorized(_)) {
+            self.attempts.wrong(&self.credentials.user);
+        }
+        Error { cause, ..error }
+    }
+
     /// Proves that the login works, with one attempt, and gives the session back.
     pub(crate) async fn prove(&mut self) -> Result<(), Error> {
         self.log_in().await?;
         // A session is proof enough. Basic proves nothing until something is asked that needs a login.
         let proven = match self.login {
             Login::Session { .. } => Ok(()),
-            Login::None | Login::Basic => self.system_path().await.map(drop),
+            Login::None | Login::Basic => match self.system_path().await {
+                // Right, and to be changed.
+                Err(Error {
+                    cause: Cause::PasswordChangeRequired { .. },
+                    ..
+                }) => Ok(()),
+                asked => asked.map(drop),
+            },
         };
         self.log_out().await;
         proven

@@ -34,7 +34,7 @@ use crate::bios::Rules;
 use crate::error::{Cause, Error, Interface};
 use crate::pace::Pace;
 use crate::tls::Pin;
-use crate::{BmcAddress, Credentials, Timing};
+use crate::{Attempts, BmcAddress, Credentials, Timing};
 
 /// How often a BMC that is busy (503, 429) is asked again within one request.
 const BUSY_TRIES: u32 = 3;
@@ -47,6 +47,7 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 pub(crate) struct Redfish {
     address: BmcAddress,
     credentials: Credentials,
+    attempts: Arc<Attempts>,
     http: Http,
     login: Login,
     quirks: Quirks,
@@ -70,6 +71,7 @@ impl Redfish {
         Self {
             address,
             credentials,
+            attempts: Arc::new(Attempts::new(timing.wrong_passwords)),
             http,
             login,
             quirks: Quirks::default(),
@@ -89,7 +91,13 @@ impl Redfish {
             Arc::clone(self.http.pace()),
         );
         twin.treat(self.quirks.clone());
+        twin.count_in(Arc::clone(&self.attempts));
         twin
+    }
+
+    /// Wrong passwords are counted there, with those of everybody else who logs in to this BMC.
+    pub(crate) fn count_in(&mut self, attempts: Arc<Attempts>) {
+        self.attempts = attempts;
     }
 
     /// Treats this BMC as its profiles say, from now on.
@@ -187,9 +195,19 @@ impl Redfish {
             if matches!(self.login, Login::None) {
                 self.log_in().await?;
             }
+            // Each request is a login of its own then.
+            let basic = matches!(self.login, Login::Basic);
+            if basic {
+                self.may_log_in(&name)?;
+            }
             let mut headers = self.login.proof(&self.credentials);
             headers.extend(tag.clone().map(|tag| ("if-match", tag)));
             let reply = self.sent(&name, method, path, &headers, body).await?;
+            match reply.status {
+                401 if basic => self.attempts.wrong(&self.credentials.user),
+                200..=299 if basic => self.attempts.right(&self.credentials.user),
+                _ => {}
+            }
             match reply.status {
                 200..=299 => return Ok(reply),
                 // A session that timed out, or that the BMC forgot when it restarted.
@@ -215,12 +233,17 @@ impl Redfish {
 
     fn refused(&self, request: String, status: u16, body: &Value) -> Error {
         let message = view::error_words(body);
+        let or_status = |message: String| match message.is_empty() {
+            true => format!("status {status}"),
+            false => message,
+        };
         let cause = match status {
-            401 | 403 => Cause::Unauthorized(if message.is_empty() {
-                format!("status {status}")
-            } else {
-                message
-            }),
+            401 => Cause::Unauthorized(or_status(message)),
+            // DSP0266: 401 asks who we are, 403 knows it and says no.
+            403 => match view::password_to_change(body) {
+                Some(account) => Cause::PasswordChangeRequired { account },
+                None => Cause::Forbidden(or_status(message)),
+            },
             404 | 405 | 501 => Cause::Unsupported(format!("status {status}; {message}")),
             _ => Cause::Refused { code: status, message },
         };

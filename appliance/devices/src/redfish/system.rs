@@ -75,12 +75,13 @@ impl Redfish {
             .and_then(|chassis| view::text(&chassis, "/Model")))
     }
 
-    /// A resource that may be missing: what firmware links to but does not serve is nothing, not an error.
+    /// A resource that may be missing: what firmware links to but does not serve, or not to this user, is nothing, not an
+    /// error.
     pub(super) async fn get_if_there(&mut self, path: &str) -> Result<Option<Value>, Error> {
         match self.get(path).await {
             Ok(value) => Ok(Some(value)),
             Err(Error {
-                cause: Cause::Unsupported(_) | Cause::Malformed(_),
+                cause: Cause::Unsupported(_) | Cause::Malformed(_) | Cause::Forbidden(_),
                 ..
             }) => Ok(None),
             // Busy is not missing: half an answer must not be taken for a whole one.

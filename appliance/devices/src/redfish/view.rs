@@ -200,6 +200,18 @@ pub(crate) fn error_words(body: &Value) -> String {
     }
 }
 
+/// The BMC wants another password of this account before anything else (DSP0266 section 13.2.6; `PasswordChangeRequired`
+/// of the Base registry, whose first argument is the account): its path, where it is told.
+pub(crate) fn password_to_change(body: &Value) -> Option<Option<String>> {
+    let infos = body.pointer("/error/@Message.ExtendedInfo")?.as_array()?;
+    let says = |info: &&Value| {
+        let id = info.get("MessageId").and_then(Value::as_str).unwrap_or_default();
+        id.rsplit('.').next() == Some("PasswordChangeRequired")
+    };
+    let info = infos.iter().find(says)?;
+    Some(text(info, "/MessageArgs/0").and_then(|path| own_path(&path)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

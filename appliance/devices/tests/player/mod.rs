@@ -136,6 +136,7 @@ impl Player {
             tries: 2,
             settle: Duration::from_secs(5),
             look: Duration::from_millis(10),
+            wrong_passwords: Duration::from_secs(600),
         };
         let profiles = Arc::new(Profiles::shipped().unwrap());
         Bmc::new(

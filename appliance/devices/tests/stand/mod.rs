@@ -17,6 +17,7 @@ pub const TIMING: Timing = Timing {
     tries: 3,
     settle: Duration::from_secs(10),
     look: Duration::from_millis(20),
+    wrong_passwords: Duration::from_secs(600),
 };
 pub const UUID: &str = "4c4c4544-0042-4410-8056-b4c04f363132";
 pub const NIC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rackbar_devices::{Credentials, Profiles, Timing};
 use rackbar_messages::JobId;
-use rackbar_model::{Digest, EventKind, Lease, LeaseState, Node, PowerState, Timestamp};
+use rackbar_model::{Digest, EventKind, Lease, LeaseState, MacAddr, Node, PowerState, Timestamp};
 use rackbar_orchestrator::hands::{System, Task};
 use rackbar_orchestrator::{Devices, Rack, bmc};
 use rackbar_plan::{Action, ActionId, ActionKind, Inputs, Layer, Limits, Plan, PlanId, RunId, Scope, Target};
@@ -31,6 +31,7 @@ pub const TIMING: Timing = Timing {
     tries: 2,
     settle: Duration::from_secs(10),
     look: Duration::from_millis(20),
+    wrong_passwords: Duration::from_secs(600),
 };
 
 pub const IMPATIENT: Timing = Timing {
@@ -112,10 +113,15 @@ impl Watch {
 
     /// The BMC gets its address from us, anew or once more.
     pub fn lease(&self) {
+        self.lease_to(mac(101));
+    }
+
+    /// A BMC with this MAC address gets it.
+    pub fn lease_to(&self, mac: MacAddr) {
         let lease = Lease {
             address: Ipv4Addr::LOCALHOST,
             network: "bmc".into(),
-            mac: mac(101),
+            mac,
             client_id: vec![],
             hostname: None,
             state: LeaseState::Bound,

@@ -298,7 +298,8 @@ pub struct Bmc {
     /// given: its network stays as it is.
     pub network: Option<String>,
     /// Name of an administrator's account of Rackbar's own, at most 16 characters. Its password is made for this machine
-    /// alone and sealed in the store. An account of that name which is there already is taken over.
+    /// alone and sealed in the store. An account of that name which is there already with another password is somebody's:
+    /// it stays as it is, and this fails.
     #[schemars(extend("format" = "user"))]
     pub account: Option<String>,
 }

@@ -57,20 +57,53 @@ struct Reply {
     message: Message,
 }
 
+/// A way to put one question to a BMC.
+pub(super) trait Line {
+    /// One question and its answer.
+    fn exchange(&mut self, function: u8, command: u8, data: &[u8]) -> io::Result<Vec<u8>>;
+
+    /// Waits while the BMC does what it was told.
+    fn settle(&mut self);
+}
+
+/// A line that is given up after some silences, until the BMC was left to rest: it may be restarting its network.
+pub(super) struct Patient<L> {
+    line: L,
+    silences: u32,
+}
+
+impl<L: Line> Patient<L> {
+    pub(super) const fn new(line: L) -> Self {
+        Self { line, silences: 0 }
+    }
+}
+
+impl<L: Line> Ask for Patient<L> {
+    fn ask(&mut self, function: u8, command: u8, data: &[u8]) -> Option<Vec<u8>> {
+        if self.silences >= SILENCES {
+            return None;
+        }
+        let answer = self.line.exchange(function, command, data);
+        self.silences = if answer.is_ok() { 0 } else { self.silences + 1 };
+        answer.ok()
+    }
+
+    fn rest(&mut self) {
+        self.line.settle();
+        self.silences = 0;
+    }
+}
+
 /// An open IPMI device.
 pub(super) struct IpmiDevice {
     device: File,
     id: libc::c_long,
-    silences: u32,
 }
 
 impl IpmiDevice {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            device: OpenOptions::new().read(true).write(true).open(path)?,
-            id: 0,
-            silences: 0,
-        })
+    pub(super) fn open(path: &Path) -> io::Result<Patient<Self>> {
+        let device = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Patient::new(Self { device, id: 0 }))
     }
 
     fn address() -> SystemInterface {
@@ -132,7 +165,9 @@ impl IpmiDevice {
         data.truncate(usize::from(reply.message.length));
         Ok((reply.id, data))
     }
+}
 
+impl Line for IpmiDevice {
     fn exchange(&mut self, function: u8, command: u8, data: &[u8]) -> io::Result<Vec<u8>> {
         self.send(function, command, data)?;
         let deadline = Instant::now() + PATIENCE;
@@ -153,19 +188,8 @@ impl IpmiDevice {
             }
         }
     }
-}
 
-impl Ask for IpmiDevice {
-    fn ask(&mut self, function: u8, command: u8, data: &[u8]) -> Option<Vec<u8>> {
-        if self.silences >= SILENCES {
-            return None;
-        }
-        let answer = self.exchange(function, command, data);
-        self.silences = if answer.is_ok() { 0 } else { self.silences + 1 };
-        answer.ok()
-    }
-
-    fn rest(&mut self) {
+    fn settle(&mut self) {
         std::thread::sleep(SETTLE);
     }
 }

@@ -57,7 +57,10 @@ pub fn configure_by(bmc: &mut impl Ask, wanted: &Wanted<'_>) -> Result<BmcInfo, 
     let before = read_from(bmc).ok_or("the BMC does not answer")?;
     let channel = lan_channel(bmc);
     if let Some((slot, name, password)) = wanted.user {
-        let slot = if slot == 0 { slot_for(bmc, channel, name)? } else { slot };
+        let slot = match slot {
+            0 => slot_for(bmc, channel, name, password)?,
+            slot => slot,
+        };
         user(bmc, channel, slot, name, password)?;
     }
     if compare(&before, wanted).is_ok() {
@@ -77,8 +80,8 @@ pub fn configure_by(bmc: &mut impl Ask, wanted: &Wanted<'_>) -> Result<BmcInfo, 
     }
 }
 
-/// The slot of the user with this name, else the first that nobody has. Slot 1 is the anonymous user's.
-fn slot_for(bmc: &mut impl Ask, channel: u8, name: &str) -> Result<u8, String> {
+/// The slot of the user with this name, if it is ours; else the first that nobody has. Slot 1 is the anonymous user's.
+fn slot_for(bmc: &mut impl Ask, channel: u8, name: &str, password: &str) -> Result<u8, String> {
     // Get User Access (22.27): how many slots there are; the top bits of the second byte say whether this one is enabled.
     let access = good(bmc.ask(APPLICATION, 0x44, &[channel, 1])).unwrap_or_default();
     let slots = access.first().map_or(0, |slots| slots & 0x3f);
@@ -104,6 +107,12 @@ fn slot_for(bmc: &mut impl Ask, channel: u8, name: &str) -> Result<u8, String> {
             }
         };
         if taken == name {
+            if is_in_use(bmc, channel, slot) && !is_its_password(bmc, slot, password) {
+                return Err(format!(
+                    "the BMC has a user {name:?} already, in slot {slot}, with another password: it is somebody's and stays as it \
+                     is; give the account another name, or remove that user"
+                ));
+            }
             return Ok(slot);
         }
         if taken.is_empty() {
@@ -190,18 +199,39 @@ fn is_there(bmc: &mut impl Ask, channel: u8, slot: u8, name: &[u8]) -> bool {
     named && enabled && rights & 0x0f == ADMINISTRATOR && rights & MESSAGING != 0
 }
 
+/// Somebody can log in as this user. One that we began to make cannot: it is enabled last.
+fn is_in_use(bmc: &mut impl Ask, channel: u8, slot: u8) -> bool {
+    let access = good(bmc.ask(APPLICATION, 0x44, &[channel, slot])).unwrap_or_default();
+    let rights = access.get(3).copied().unwrap_or_default();
+    match access.get(1).map(|status| status >> 6) {
+        Some(0b01) => true,
+        Some(0b10) => false,
+        // BMCs older than errata 3 do not say.
+        _ => rights & 0x0f == ADMINISTRATOR && rights & MESSAGING != 0,
+    }
+}
+
+/// A user's slot and an operation on the password (22.30), with it. Bit 7 of the slot says that it has 20 bytes and not 16.
+fn operation(slot: u8, kind: u8, password: &str) -> Vec<u8> {
+    let (flag, length) = if password.len() > 16 { (0x80, 20) } else { (0, 16) };
+    [&[slot | flag, kind][..], &padded(password, length)].concat()
+}
+
+fn padded(text: &str, length: usize) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(length, 0);
+    bytes
+}
+
+/// The test of a password (22.30, operation 11b).
+fn is_its_password(bmc: &mut impl Ask, slot: u8, password: &str) -> bool {
+    good(bmc.ask(APPLICATION, 0x47, &operation(slot, 3, password))).is_some()
+}
+
 /// Name (22.28), password (22.30), access as administrator on the LAN channel (22.26), then enabling it (22.30).
 fn user(bmc: &mut impl Ask, channel: u8, slot: u8, name: &str, password: &str) -> Result<(), String> {
-    let padded = |text: &str, length: usize| {
-        let mut bytes = text.as_bytes().to_vec();
-        bytes.resize(length, 0);
-        bytes
-    };
-    // Bit 7 of the slot says that the password has 20 bytes and not 16.
-    let (flag, length) = if password.len() > 16 { (0x80, 20) } else { (0, 16) };
-    let secret = padded(password, length);
-    let operation = |kind: u8| [&[slot | flag, kind][..], &secret].concat();
-    if is_there(bmc, channel, slot, &padded(name, 16)) && good(bmc.ask(APPLICATION, 0x47, &operation(3))).is_some() {
+    let operation = |kind: u8| operation(slot, kind, password);
+    if is_there(bmc, channel, slot, &padded(name, 16)) && is_its_password(bmc, slot, password) {
         return Ok(());
     }
     let named = [&[slot][..], &padded(name, 16)].concat();

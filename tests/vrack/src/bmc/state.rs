@@ -323,6 +323,11 @@ impl BmcState {
         self.inner().readings.insert(sensor.to_owned(), raw);
     }
 
+    /// The boot override that was set last asked for UEFI, and not for PC BIOS.
+    pub fn asked_for_uefi(&self) -> bool {
+        self.inner().boot.uefi
+    }
+
     /// Its clock, in seconds since 1970.
     pub fn clock(&self) -> u64 {
         now().saturating_add_signed(self.inner().clock_ahead)

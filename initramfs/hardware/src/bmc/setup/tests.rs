@@ -1,5 +1,6 @@
 //! Tests of the set-up over KCS: a BMC that keeps what it is told, interrupted after any question.
 use super::*;
+use crate::bmc::device::{Line, Patient};
 use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
@@ -196,6 +197,64 @@ fn a_user_of_ours_gets_its_own_slot_or_the_first_free_one_and_others_keep_theirs
         error.contains("all 5 users") && error.contains("admin, other"),
         "{error}"
     );
+}
+
+#[test]
+fn a_user_of_that_name_with_another_password_is_somebodys_and_stays_as_it_is() {
+    let mut bmc = Memory::default();
+    let before = bmc.users.clone();
+    let wanted = Wanted {
+        user: Some((0, "admin", "a-password-of-19-ch")),
+        ..wanted()
+    };
+    let error = configure_by(&mut bmc, &wanted).unwrap_err();
+    assert!(
+        error.contains("\"admin\" already, in slot 2") && error.contains("another name"),
+        "{error}"
+    );
+    assert_eq!((&bmc.users, bmc.orders.as_slice()), (&before, [].as_slice()));
+}
+
+/// A BMC that is silent for so many rests when its last setting has changed.
+struct Restarting {
+    bmc: Memory,
+    rests: u32,
+    away: u32,
+}
+
+impl Line for Restarting {
+    fn exchange(&mut self, function: u8, command: u8, data: &[u8]) -> std::io::Result<Vec<u8>> {
+        if self.away > 0 {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        const VLAN: u8 = 20;
+        if (function, command, data.get(1)) == (TRANSPORT, 1, Some(&VLAN)) {
+            self.away = self.rests;
+        }
+        let answer = self.bmc.ask(function, command, data);
+        answer.ok_or_else(|| std::io::ErrorKind::TimedOut.into())
+    }
+
+    fn settle(&mut self) {
+        self.away = self.away.saturating_sub(1);
+    }
+}
+
+#[test]
+fn a_bmc_that_restarts_its_network_is_asked_again_after_each_rest() {
+    let restarting = |rests| {
+        Patient::new(Restarting {
+            bmc: Memory::default(),
+            rests,
+            away: 0,
+        })
+    };
+    for rests in 0..LOOKS {
+        let ended = configure_by(&mut restarting(rests), &wanted());
+        assert!(ended.is_ok(), "silent for {rests} rests: {ended:?}");
+    }
+    let error = configure_by(&mut restarting(LOOKS), &wanted()).unwrap_err();
+    assert!(error.contains("does not answer"), "{error}");
 }
 
 #[test]
