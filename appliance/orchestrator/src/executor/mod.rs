@@ -13,6 +13,7 @@ mod around;
 mod driver;
 mod facts;
 mod forget;
+mod left;
 mod memory;
 mod nodes;
 mod orders;
@@ -70,6 +71,9 @@ pub struct Parts {
     pub signer: Arc<dyn Signer + Send + Sync>,
     /// The rack's name in reports.
     pub site_name: String,
+    /// The store was put in from an export, and nobody has begun anything with it yet: its open runs are ended, and
+    /// nothing of them is acted on.
+    pub put_in: bool,
 }
 
 /// The handle on the executor; clones share it. When the last one goes, everything under way is dropped, as in a power
@@ -150,7 +154,8 @@ impl Book {
 }
 
 impl Executor {
-    /// Starts from what the store holds: attempts that were under way are taken up. To be called within a tokio
+    /// Starts from what the store holds: attempts that were under way are taken up, except those of a run that
+    /// is not gone on with (a state that was put in, a record that cannot be read). To be called within a tokio
     /// runtime, which the hands use; before nodes are served, so that installed ones are sent to their disks.
     ///
     /// # Errors
@@ -160,28 +165,7 @@ impl Executor {
         let locks = crate::repositories::load(&store)?.into_iter();
         let locks = locks.map(|kept| (kept.lock.name.clone(), kept.lock));
         let (messages, inbox) = std::sync::mpsc::channel();
-        let mut book = Book {
-            work: loaded.work,
-            unwritten: loaded.old,
-            ..Book::default()
-        };
-        if let Some(saved) = loaded.site {
-            book.site = plans::restore(saved, &parts.services, &rack);
-        }
-        for (run, request) in loaded.runs {
-            book.last_run = book.last_run.max(run.id.0);
-            if run.ended.is_some() {
-                book.ended.insert(run.id, Arc::new(run));
-                continue;
-            }
-            let id = run.id;
-            match Engine::new(run, parts.bounds.clone()) {
-                Ok(engine) => drop(book.live.insert(id, Live::new(engine, request))),
-                Err(error) => {
-                    tracing::error!(run = %id, %error, "a run in the store cannot be walked; it is left alone")
-                }
-            }
-        }
+        let (book, left) = left::open(loaded, &parts, &rack, now());
         let inner = Arc::new(Inner {
             rack,
             store,
@@ -211,6 +195,7 @@ impl Executor {
             }
             takeover::tell_again(&mut book, at);
             inner.settle(&mut book);
+            inner.tell_left(&book, left);
             inner.tell_settled(&book);
         }
         let weak = Arc::downgrade(&inner);
@@ -219,6 +204,12 @@ impl Executor {
             .spawn(move || driver::run(&weak, &inbox))
             .map_err(|error| StoreError::Failed(format!("the executor's thread could not be started: {error}")))?;
         Ok(Self { inner })
+    }
+
+    /// False while something is not written down yet, as on a full disk. Asked after [`Self::start`] it says whether the
+    /// runs that [`Parts::put_in`] ends have ended for good.
+    pub fn is_written(&self) -> bool {
+        locked(&self.inner.book).unwritten.is_empty()
     }
 
     /// A plan that was made, by its name.
