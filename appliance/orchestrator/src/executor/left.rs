@@ -46,7 +46,7 @@ pub(super) fn open(loaded: Loaded, parts: &Parts, rack: &Rack, now: Timestamp) -
     for mut saved in loaded.runs {
         let id = saved.run.id;
         if saved.run.ended.is_none() && saved.unreadable.is_empty() && !parts.put_in {
-            match Engine::new(saved.run.clone(), parts.bounds.clone()) {
+            match Engine::within(saved.run.clone(), parts.bounds.clone(), book.room.clone()) {
                 Ok(engine) => {
                     book.live.insert(id, Live::new(engine, saved.request));
                     continue;

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex};
 use rackbar_artifacts::images::Images;
 use rackbar_artifacts::programs::{InUse, Programs};
 use rackbar_model::{NodeId, Timestamp};
-use rackbar_plan::engine::{Bounds, Engine};
+use rackbar_plan::engine::{Bounds, Engine, Room};
 use rackbar_plan::{Action, ActionId, OwnService, Plan, PlanId, Run, RunId, ServiceSeen, Stand};
 use rackbar_store::{Store, StoreError};
 use rackbar_trust::Signer;
@@ -110,6 +110,8 @@ struct Book {
     site: Option<Arc<SiteInForce>>,
     plans: VecDeque<Made>,
     live: BTreeMap<RunId, Live>,
+    /// How much they have under way together.
+    room: Room,
     ended: BTreeMap<RunId, Arc<Run>>,
     last_run: u64,
     work: HashMap<NodeId, NodeWork>,
