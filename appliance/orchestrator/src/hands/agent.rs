@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use rackbar_messages::{Ask, JobReport, Work};
+use rackbar_messages::{Ask, BUSY_PAUSE, CONNECTING, JobReport, Work};
 use rackbar_model::{
     BurnIn, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, PowerState, RootTarget, SecretText,
 };
@@ -24,6 +24,10 @@ use crate::power::power_now;
 
 /// Time an agent whose connection broke needs to come back in the same boot.
 pub(super) const COMES_BACK: Duration = Duration::from_secs(30);
+
+/// Time an agent with a job needs to come back after an outage of ours, in which it may have waited longest between two
+/// tries: that pause and two tries, as the first may meet an appliance that has only begun to listen.
+const BACK_TO_ITS_JOB: Duration = BUSY_PAUSE.saturating_add(CONNECTING.saturating_mul(2));
 
 /// Time between two orders to boot from the network: firmware with much memory takes minutes to its first packet.
 const NETBOOT_AGAIN: Duration = Duration::from_secs(8 * 60);
@@ -94,11 +98,11 @@ impl Appliance {
     /// Gets our agent back when the machine lost its power or hangs: whoever waits for its work would wait for ever.
     async fn keep_agent(&self, task: &Task, node: NodeId) -> Infallible {
         let mut gone: Option<Instant> = None;
-        let mut patience = COMES_BACK;
+        let mut patience = BACK_TO_ITS_JOB;
         loop {
             tokio::time::sleep(self.reach.look).await;
             if self.rack.agent(node).is_some_and(|link| !link.send.is_closed()) {
-                (gone, patience) = (None, COMES_BACK);
+                (gone, patience) = (None, BACK_TO_ITS_JOB);
                 continue;
             }
             if gone.get_or_insert_with(Instant::now).elapsed() < patience {
