@@ -219,6 +219,26 @@ pub(super) fn run(inner: &Weak<Inner>, messages: &Receiver<Message>) {
     }
 }
 
+impl Book {
+    /// What must be true of nodes before attempts that are to begin, or to be taken up, touch their machines: it goes into
+    /// the commit before them. Done twice it is as done once.
+    fn prepare(&mut self) {
+        let mut begin = Vec::new();
+        for live in self.live.values() {
+            for output in &live.to_do {
+                if let Output::Start(action, _) = output {
+                    let at = live.position(action);
+                    let action = at.and_then(|at| live.engine.run().plan.actions.get(at));
+                    begin.extend(action.and_then(|action| Some((action.node?, action.kind.clone()))));
+                }
+            }
+        }
+        for (node, kind) in begin {
+            self.work(node, |work| super::nodes::before(work, &kind));
+        }
+    }
+}
+
 impl Inner {
     /// One round: takes what came, lets time pass, writes, and carries out.
     fn turn(&self, batch: Vec<Message>) {
@@ -276,6 +296,7 @@ impl Inner {
     /// and it is tried again.
     pub(super) fn settle(&self, book: &mut Book) -> bool {
         loop {
+            book.prepare();
             let mut entries = std::mem::take(&mut book.unwritten);
             entries.extend(
                 book.live
@@ -385,6 +406,9 @@ impl Inner {
         let Some(position) = live.position(action) else { return };
         let node = plan.actions.get(position).and_then(|action| action.node);
         let taken_up = live.taken_up.contains(&attempt.job);
+        if let Some(node) = node.filter(|_| taken_up) {
+            self.show_work(book, node);
+        }
         let role = node.and_then(|node| self.rack.node_by_id(node)?.role.clone());
         let system = node.map(|node| super::nodes::system(book, node, role.as_deref()));
         let system = system.unwrap_or_default();
