@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::life::{Life, Sim, hardware};
-use common::{Server, boot, mac, site, until};
+use common::{Server, boot, mac, site, until, until_node};
 use rackbar_model::NodeId;
-use rackbar_plan::{RunId, RunState, Stand};
+use rackbar_orchestrator::executor::{Install, PlanRequest};
+use rackbar_plan::{ActionKind, RunId, RunState, Stand};
 use rackbar_store::{Store, Table};
 
 /// A life that ended while an image was being written; its disks were emptied before that.
@@ -39,6 +40,8 @@ async fn again(folder: &Path, sim: &Arc<Sim>) -> Life {
     let server = Server::start(&site, life.rack.clone(), Duration::from_secs(600)).await;
     let (agent, _) = boot(&site, &server, &[mac(1)], hardware(1, 20)).await;
     life.machine = Some((server, agent, site));
+    // What it was before was known from the store: it has to be there now.
+    until_node(&life.rack, "its agent", |node| node.agent_connected).await;
     life
 }
 
@@ -135,4 +138,69 @@ async fn a_run_with_a_record_that_cannot_be_read_is_shown_failed_and_not_walked(
         );
         life.kill().await;
     }
+}
+
+/// The attempt is written down as under way and what it needs of the node is not, as a power cut left it between two commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_attempt_needs_of_its_node_is_true_again_when_it_is_taken_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, node) = Life::first(folder.path(), &sim).await;
+    life.make_ready(node).await;
+    let plan = life
+        .executor
+        .plan(&PlanRequest {
+            nodes: Some(vec![node]),
+            reinstall: true,
+            install: Some(Install {
+                os: "debian-12".into(),
+                ssh_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGv0 me".into()],
+                ..Install::default()
+            }),
+            ..PlanRequest::default()
+        })
+        .unwrap();
+    let first = plan.actions.iter().find(|action| action.node == Some(node)).unwrap();
+    assert!(matches!(first.kind, ActionKind::Agent { .. }), "{:?}", first.kind);
+    *sim.hang.lock().unwrap() = Some(first.kind.name());
+    let run = life.executor.commit(&plan.id, &[node.to_string()], "anna").unwrap();
+    sim.stopped.notified().await;
+    until("it is under way", || life.executor.run(run)).await;
+    life.kill().await;
+    let path = folder.path().join("rackbar.redb");
+    let store = until("the store of the life before is closed", || Store::open(&path).ok()).await;
+    let key = format!("node/{node}").into_bytes();
+    let mut work: serde_json::Value = serde_json::from_slice(&store.get(Table::Work, &key).unwrap().unwrap()).unwrap();
+    assert_eq!(work["boots_disk"], false);
+    work["boots_disk"] = true.into();
+    store
+        .put(Table::Work, &key, &serde_json::to_vec(&work).unwrap())
+        .unwrap();
+    store.close();
+    drop(store);
+    let life = Life::start(folder.path(), &sim).await;
+    sim.stopped.notified().await;
+    let kept = life.rack.store().get(Table::Work, &key).unwrap().unwrap();
+    let kept: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+    assert_eq!(kept["boots_disk"], false, "its agent is what it is to boot");
+    life.kill().await;
+}
+
+/// A commit that cannot be written down begins nothing, and takes nothing along that waits for the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_cannot_be_written_loses_nothing_that_waits_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, node) = Life::first(folder.path(), &sim).await;
+    let site = "version = 1\n[role.worker]\nos = \"debian-12\"\n";
+    life.executor.set_site(site, "anna").unwrap();
+    let plan = life.install(node);
+    assert!(life.executor.is_written());
+    life.rack.store().close();
+    assert!(life.executor.bind(node, Some("worker".into()), "anna").is_err());
+    assert!(!life.executor.is_written());
+    let name = life.rack.node(&node.to_string()).unwrap().name.clone();
+    assert!(life.executor.commit(&plan.id, &[name], "anna").is_err());
+    assert!(life.executor.runs().is_empty());
+    assert!(!life.executor.is_written(), "the binding still waits to be written");
 }

@@ -10,6 +10,7 @@
 //! [`hands`](crate::hands). Here everything is written down before it begins and after it ended: see `driver`.
 
 mod around;
+mod consent;
 mod driver;
 mod facts;
 mod forget;

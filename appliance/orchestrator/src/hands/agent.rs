@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::enrol::Installing;
 use super::ssh::judged_step;
 use super::{Appliance, Done, Learned, Task};
+use crate::Rack;
 use crate::jobs::AskError;
 use crate::power::power_now;
 
@@ -37,6 +38,22 @@ pub(super) const GOES_DOWN: Duration = Duration::from_secs(120);
 
 /// What to do where nobody can switch a machine on but a person.
 pub(super) const BY_HAND: &str = "switch it on or press its reset button, and let it boot from the network";
+
+/// Has a machine that runs shut down, and waits until it has, looking so often; `say` is called when that begins. One that
+/// does not end in time is left to whoever asked.
+pub(crate) async fn end_in_order(rack: &Rack, node: NodeId, by: &str, look: Duration, say: impl FnOnce()) {
+    if power_now(rack, node).await != Some(PowerState::On) {
+        return;
+    }
+    say();
+    if rack.power(node, PowerAction::Shutdown, by).await.is_err() {
+        return;
+    }
+    let deadline = Instant::now() + GOES_DOWN;
+    while Instant::now() < deadline && power_now(rack, node).await == Some(PowerState::On) {
+        tokio::time::sleep(look).await;
+    }
+}
 
 impl Appliance {
     /// Has the agent do `work`, and makes words of what it says.
@@ -203,20 +220,16 @@ impl Appliance {
     /// Lets an installed system that runs end in order before its machine is restarted: what it has in memory only would
     /// be lost. One that does not end in time is restarted all the same.
     async fn end_in_order(&self, task: &Task, node: NodeId, by: &str) {
-        if task.system.installed.is_none() || power_now(&self.rack, node).await != Some(PowerState::On) {
+        if task.system.installed.is_none() {
             return;
         }
-        (task.progress)(Progress {
-            doing: "letting the installed system end in order".into(),
-            ..Progress::default()
-        });
-        if self.rack.power(node, PowerAction::Shutdown, by).await.is_err() {
-            return;
-        }
-        let deadline = Instant::now() + GOES_DOWN;
-        while Instant::now() < deadline && power_now(&self.rack, node).await == Some(PowerState::On) {
-            tokio::time::sleep(self.reach.look).await;
-        }
+        let say = || {
+            (task.progress)(Progress {
+                doing: "letting the installed system end in order".into(),
+                ..Progress::default()
+            });
+        };
+        end_in_order(&self.rack, node, by, self.reach.look, say).await;
     }
 
     pub(super) async fn burn_in(&self, task: &mut Task, node: NodeId, burn_in: BurnIn) -> Done {
