@@ -17,5 +17,12 @@ pub use agent::{
 pub use frame::{FrameError, MAX_FRAME, decode, encode, read_frame, write_frame};
 pub use loader::{BootFile, BootFileRole, BootManifest, BootReport, SignedManifest};
 
+/// Longest pause of an agent with a job between two tries to reach the appliance. Who waits for its work has the machine
+/// reset when it stays away, so this and [`CONNECTING`] bound how long it may.
+pub const BUSY_PAUSE: core::time::Duration = core::time::Duration::from_secs(10);
+
+/// Longest time that a try of an agent to reach the appliance takes, up to its welcome.
+pub const CONNECTING: core::time::Duration = core::time::Duration::from_secs(44);
+
 /// The version both ends name first.
 pub const PROTOCOL_VERSION: u16 = 5;

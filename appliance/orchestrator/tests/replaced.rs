@@ -213,3 +213,35 @@ async fn a_machine_that_is_gone_is_forgotten_with_its_name_and_comes_back_as_ano
     server.stop().await;
     life.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_means_two_machines_is_consent_for_neither() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, first) = Life::first(folder.path(), &sim).await;
+    let (server, _, site) = life.machine.as_ref().unwrap();
+    let (_agent, second) = boot(site, server, &[mac(2)], hardware(2, 40)).await;
+    let name = life.rack.node(&second.node.to_string()).unwrap().name.clone();
+    // The first machine is to be called as the second is called now.
+    let text = site_for("SN1").replace("web-1", &name);
+    life.executor.set_site(&text, "anna").unwrap();
+    let plan = plan(&life, false);
+    assert_eq!(nodes_of(&plan), [first], "{plan:#?}");
+    let refused = life.executor.commit(&plan.id, &[name.clone()], "anna").unwrap_err();
+    let says = refused.to_string();
+    assert!(matches!(refused, CommitError::Ambiguous(_)), "{says}");
+    assert!(says.contains(&format!("--yes-destroy {first}")), "{says}");
+    let other = life
+        .executor
+        .commit(&plan.id, &[second.node.to_string()], "anna")
+        .unwrap_err();
+    assert!(matches!(other, CommitError::Consent { .. }), "{other}");
+    assert!(life.executor.runs().is_empty(), "nothing was begun");
+    // A MAC address means one machine whatever it is called.
+    done(
+        &life,
+        life.executor.commit(&plan.id, &[mac(1).to_string()], "anna").unwrap(),
+    )
+    .await;
+    life.kill().await;
+}

@@ -13,7 +13,7 @@ use common::bmcs::task;
 use common::life::{Life, Sim};
 use common::{until, until_node};
 use rackbar_model::{Digest, DiskRef, Installed, Node, RootTarget, Timestamp};
-use rackbar_orchestrator::hands::{Appliance, Done, Hands as _, Reach, Task};
+use rackbar_orchestrator::hands::{Appliance, Done, Hands as _, Learned, Reach, Task};
 use rackbar_plan::{ActionKind, StepProgram, StepSpec};
 use rackbar_store::Table;
 use sshd::Sshd;
@@ -65,6 +65,30 @@ impl Ready {
         (task, give_up)
     }
 
+    /// The checks of the machine, asked for at this port.
+    async fn verify(&self, port: u16) -> (Done, rackbar_verify::NodeReport) {
+        let reach = Reach {
+            ssh_port: port,
+            ..Reach::default()
+        };
+        let store = self.life.rack.store().clone();
+        let hands = Appliance::new(self.life.rack.clone(), store, None, reach).unwrap();
+        let (mut task, _give_up) = task(
+            &self.node,
+            ActionKind::Verify {
+                checks: vec!["os.reachable".into()],
+            },
+        );
+        task.system.installed = self.task(step("")).0.system.installed;
+        let done = hands.carry_out(task).await;
+        let report = done.learned.iter().find_map(|learned| match learned {
+            Learned::Checked(report) => Some((**report).clone()),
+            _ => None,
+        });
+        let report = report.expect("what the checks came to is told, also when nobody answers");
+        (done, report)
+    }
+
     async fn run(&self, step: StepSpec) -> Done {
         let (task, _give_up) = self.task(step);
         self.hands.carry_out(task).await
@@ -87,6 +111,24 @@ fn failure(done: Done) -> (String, bool) {
     let failure = done.result.unwrap_err();
     assert!(!failure.advice.is_empty());
     (failure.reason, failure.again)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_does_not_answer_fails_its_checks_whatever_they_came_to_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = Ready::new(folder.path()).await;
+    let (done, report) = ready.verify(ready.sshd.addr.port()).await;
+    assert!(done.result.is_ok() && report.passed(), "{report:?}");
+    // A port that nobody listens on: it was taken, and let go of again.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let (done, report) = ready.verify(port).await;
+    let (reason, again) = failure(done);
+    assert!(again && !report.passed(), "{reason}");
+    let failed: Vec<_> = report.checks.iter().map(|one| (one.id.as_str(), one.status)).collect();
+    assert_eq!(failed, [("os.reachable", rackbar_model::CheckStatus::Failed)]);
+    assert_eq!(report.checks[0].observed, reason);
 }
 
 #[tokio::test(flavor = "multi_thread")]

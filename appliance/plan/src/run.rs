@@ -79,6 +79,26 @@ impl Run {
             plan,
         }
     }
+
+    /// Ends it where it stands: nothing of it is begun or taken up any more, and what was open says `reason`. Gives what
+    /// changed.
+    pub fn leave_off(&mut self, now: Timestamp, reason: &str) -> Vec<ActionId> {
+        let mut changed = Vec::new();
+        for (id, stand) in self.actions.iter_mut().filter(|(_, stand)| !stand.settled()) {
+            let reason = match stand {
+                Stand::Running(_) => format!("{reason}; it was under way, and how far it came is not known"),
+                _ => reason.to_owned(),
+            };
+            *stand = Stand::Skipped { reason };
+            changed.push(id.clone());
+        }
+        self.ended = Some(now);
+        self.state = match self.cancelled {
+            Some(_) => RunState::Cancelled,
+            None => RunState::Failed,
+        };
+        changed
+    }
 }
 
 impl RunState {

@@ -302,3 +302,53 @@ fn only_the_file_that_the_site_names_is_installed_under_its_name() {
         "{words}"
     );
 }
+
+#[test]
+fn a_system_that_moves_to_another_disk_leaves_none_behind_that_could_boot() {
+    let mut facts = facts(vec![node(
+        1,
+        vec![disk("N", 8, DiskBus::Nvme), disk("S", 16, DiskBus::Sata)],
+    )]);
+    let on =
+        |pick: &str| site(&WORKER.replace("[role.worker]", &format!("[role.worker]\nroot = {{ pick = '{pick}' }}")));
+    let first = all(&on("smallest"), &facts);
+    carried_out(&mut facts, &first);
+    let erased = |plan: &rackbar_plan::Plan| -> (Vec<String>, String, String) {
+        let action = plan
+            .actions
+            .iter()
+            .find(|action| matches!(action.kind, ActionKind::Erase { .. }))
+            .unwrap();
+        let ActionKind::Erase { disks, .. } = &action.kind else {
+            unreachable!()
+        };
+        let serials = disks.iter().filter_map(|disk| disk.serial.clone()).collect();
+        let changes = action
+            .changes
+            .iter()
+            .map(|change| format!("{}: {}", change.what, change.observed.as_deref().unwrap_or("")));
+        (
+            serials,
+            changes.collect::<Vec<_>>().join("; "),
+            action.destroys.clone().unwrap(),
+        )
+    };
+    assert_eq!(erased(&first).0, ["N"]);
+    let moved = all(&on("largest"), &facts);
+    let (serials, changes, destroys) = erased(&moved);
+    assert_eq!(serials, ["S", "N"]);
+    assert!(
+        destroys.contains("serial S") && destroys.contains("serial N"),
+        "{destroys}"
+    );
+    assert!(
+        changes.contains("the system that is on it now: on") && changes.contains("serial N"),
+        "{changes}"
+    );
+    // One that was taken out cannot be emptied, and boots nothing here.
+    common::change(&mut facts.nodes[0], |node| {
+        let inventory = node.inventory.as_mut().unwrap();
+        inventory.disks.retain(|disk| disk.serial.as_deref() != Some("N"));
+    });
+    assert_eq!(erased(&all(&on("largest"), &facts)).0, ["S"]);
+}

@@ -19,5 +19,6 @@ pub use capability::{Capabilities, Capability, Level, capabilities};
 pub use context::{BootFirst, Context, Peer, Seen, Wanted, WantedName};
 pub use reach::{Asked, OverSsh, Reach};
 pub use report::{Checked, NodeReport, REPORT_VERSION, Report, ReportError, SignedReport, check, sign};
-pub use run::{run, settle};
+pub(crate) use run::REACHABLE;
+pub use run::{run, settle, unreached};
 pub use text::text;

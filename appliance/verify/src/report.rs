@@ -66,11 +66,20 @@ pub struct NodeReport {
 }
 
 impl NodeReport {
-    /// True when it was checked, and neither a check nor its burn-in failed.
+    /// True when it was checked, neither a check nor its burn-in failed, and it still is what it was then.
     pub fn passed(&self) -> bool {
         let failed = |results: &[CheckResult]| results.iter().any(|one| one.status == CheckStatus::Failed);
         let proved = self.checks.iter().any(|check| check.status == CheckStatus::Passed);
-        proved && !failed(&self.checks) && !failed(&self.burned_in)
+        proved && !failed(&self.checks) && !failed(&self.burned_in) && self.gone().is_none()
+    }
+
+    /// Why checks that passed prove nothing any more, when they do not: the machine has left the state that they made. What
+    /// an earlier program signed has no state, and stands for itself.
+    pub fn gone(&self) -> Option<String> {
+        let state = self.state.as_deref()?;
+        let stays = ["ready", "handed_over"].contains(&state);
+        (!stays && !self.checks.is_empty())
+            .then(|| format!("its checks are of before, and it is not ready now; state: {state}"))
     }
 
     /// Why there is nothing to show for it, when there is not.

@@ -7,6 +7,9 @@ use rackbar_model::{CheckResult, CheckStatus, Timestamp};
 use crate::checks::{self, Check, Probed, Verdict};
 use crate::{Context, Reach, capabilities};
 
+/// The check that fails where a machine could not be asked.
+pub(crate) const REACHABLE: &str = "os.reachable";
+
 /// One probe, if its check does not say otherwise.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -37,6 +40,17 @@ pub async fn settle(results: &mut [CheckResult], context: &Context, reach: &dyn 
         }
     }
     settled
+}
+
+/// The result of a machine that could not be asked at all, in place of all others: what it was found to be before proves
+/// nothing any more. `reason` says why, and `advice` what to do.
+pub fn unreached(reason: &str, advice: &str, at: Timestamp) -> CheckResult {
+    let verdict = Verdict::Failed {
+        wanted: "an answer".into(),
+        observed: reason.into(),
+        advice: advice.into(),
+    };
+    result(REACHABLE, verdict, at, at)
 }
 
 fn unknown(id: &str) -> Verdict {

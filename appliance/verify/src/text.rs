@@ -36,7 +36,7 @@ fn write_node(out: &mut String, node: &NodeReport) {
         plain(&node.name),
         if node.passed() { "READY" } else { "NOT READY" },
     );
-    if let Some(why) = node.unproved() {
+    if let Some(why) = node.unproved().or_else(|| node.gone()) {
         let _ = writeln!(out, "  {}", plain(&why));
     }
     for (what, value) in [

@@ -101,6 +101,23 @@ fn a_machine_without_proof_is_listed_and_no_rack_passes_with_it() {
 }
 
 #[test]
+fn checks_that_passed_prove_nothing_of_a_machine_that_is_not_ready_any_more() {
+    let mut rack = report();
+    for (state, good) in [
+        ("ready", true),
+        ("handed_over", true),
+        ("discovered", false),
+        ("maintenance", false),
+        ("failed in provisioning: disk.erase: it broke", false),
+    ] {
+        rack.nodes[0].state = Some(state.into());
+        assert_eq!(rack.passed(), good, "{state}");
+        let told = text(&rack);
+        assert_eq!(told.contains("it is not ready now"), !good, "{told}");
+    }
+}
+
+#[test]
 fn a_burn_in_is_shown_among_the_checks_and_one_that_failed_is_no_proof() {
     let mut rack = report();
     rack.nodes[0].burned_in = vec![

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rackbar_messages::BUSY_PAUSE;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::session::End;
@@ -20,8 +21,9 @@ pub struct Backoff {
 
 impl Backoff {
     /// The wait after a connection that ended so. It is drawn between half and whole: after a restart of the
-    /// appliance a rack of agents must not come back in one moment.
-    pub fn after(&mut self, end: &End) -> Duration {
+    /// appliance a rack of agents must not come back in one moment. An agent that is `busy` with a job never waits
+    /// longer than [`BUSY_PAUSE`]: an appliance that starts again would take its machine for lost, and reset it.
+    pub fn after(&mut self, end: &End, busy: bool) -> Duration {
         self.failures = if end.was_welcome() {
             1
         } else {
@@ -30,7 +32,10 @@ impl Backoff {
         let whole = match end {
             // Only a person can change this answer.
             End::Refused(_) => LONGEST,
-            _ => FIRST.saturating_mul(1 << (self.failures - 1).min(10)).min(LONGEST),
+            _ => {
+                let longest = if busy { BUSY_PAUSE } else { LONGEST };
+                FIRST.saturating_mul(1 << (self.failures - 1).min(10)).min(longest)
+            }
         };
         let mut random = [0u8; 2];
         // Without randomness the wait is whole; that only costs the spread.
@@ -43,20 +48,33 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use rackbar_messages::{CONNECTING, RefusedReason};
+
     use super::*;
-    use rackbar_messages::RefusedReason;
+    use crate::session::{PATIENCE, WELCOME_PATIENCE};
+
+    /// Of a try, each with a patience of its own: connecting, the server's part of the handshake, our greeting.
+    const STEPS: u32 = 3;
+
+    #[test]
+    fn an_agent_with_a_job_is_back_as_soon_as_the_appliance_counts_on() {
+        let mut backoff = Backoff::default();
+        let waits = (0..20).map(|_| backoff.after(&End::Failed("x".into()), true));
+        assert!(waits.max().unwrap() <= BUSY_PAUSE);
+        assert!(PATIENCE * STEPS + WELCOME_PATIENCE <= CONNECTING);
+    }
 
     #[test]
     fn waits_grow_to_a_minute_and_start_anew_after_a_welcome() {
         let mut backoff = Backoff::default();
         for whole in [1, 2, 4, 8, 16, 32, 60, 60] {
-            let wait = backoff.after(&End::Failed("x".into())).as_secs_f64();
+            let wait = backoff.after(&End::Failed("x".into()), false).as_secs_f64();
             assert!(
                 (f64::from(whole) / 2.0..=f64::from(whole)).contains(&wait),
                 "{whole}: {wait}"
             );
         }
-        assert!(backoff.after(&End::Lost("x".into())) <= Duration::from_secs(1));
-        assert!(backoff.after(&End::Refused(RefusedReason::TokenUsed)) >= Duration::from_secs(30));
+        assert!(backoff.after(&End::Lost("x".into()), false) <= Duration::from_secs(1));
+        assert!(backoff.after(&End::Refused(RefusedReason::TokenUsed), false) >= Duration::from_secs(30));
     }
 }

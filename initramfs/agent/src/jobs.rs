@@ -130,6 +130,12 @@ impl Jobs {
         }
     }
 
+    /// True while a job runs, or the appliance has not noted the end of one: somebody waits for this machine.
+    pub fn busy(&self) -> bool {
+        let state = self.state();
+        state.running.is_some() || state.ended.iter().any(|ended| !ended.noted)
+    }
+
     /// Gives a job up.
     ///
     /// # Errors

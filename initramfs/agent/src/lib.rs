@@ -80,7 +80,7 @@ pub fn run() -> ! {
             let opened = Session::open(enrolment.server, Arc::clone(&config), &mut credentials, &facts, &pinned);
             let end = opened.map_or_else(|end| end, |session| session.serve(&facts, &jobs));
             tries = if end.was_welcome() { 0 } else { tries + 1 };
-            let delay = backoff.after(&end);
+            let delay = backoff.after(&end, jobs.busy());
             say!("{end}; trying again in {:.1} s", delay.as_secs_f64());
             std::thread::sleep(delay);
         }

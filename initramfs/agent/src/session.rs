@@ -27,10 +27,10 @@ use crate::report::{say, uptime_millis};
 use crate::{clock, facts};
 
 /// For connecting and for each step of the handshake.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
 /// From `Hello` to `Welcome`: the appliance writes to its store in between, perhaps for a whole rack at once.
-const WELCOME_PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const WELCOME_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Bytes that stay unacknowledged this long mean the appliance is gone; heartbeats see to it that there are some.
 const SILENCE_MILLIS: u32 = 20_000;

@@ -12,15 +12,19 @@ use rackbar_messages::JobId;
 use rackbar_model::{EventKind, NodeId, Severity, Timestamp};
 use rackbar_plan::engine::{Engine, Input, Output};
 use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Progress, Run, RunId, RunState, Stand};
+use rackbar_store::Store;
 use tokio::sync::watch;
 
 use super::memory::{self, Entry};
-use super::{Book, Inner, PlanRequest};
+use super::{Book, Inner, PlanRequest, adopted};
 use crate::hands::{Done, Task};
 use crate::rack::{locked, now};
 
 /// Between two looks at nodes, bindings and drift.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// A clock that differs by so many milliseconds from the time that passed was set: less is its ordinary unrest.
+const CLOCK_SET: u64 = 2_000;
 
 /// Inputs taken in one go: one commit for all of them.
 const BATCH: usize = 256;
@@ -72,7 +76,9 @@ pub(super) struct Live {
     /// What a run that waits was planned for.
     pub(super) request: Option<PlanRequest>,
     /// Since when it is free to begin, and does not for another reason.
-    pub(super) free_since: Option<Timestamp>,
+    pub(super) free_since: Option<std::time::Instant>,
+    /// The clock at the last step, and the time that nobody sets.
+    clock: Option<(Timestamp, std::time::Instant)>,
     positions: HashMap<ActionId, usize>,
     /// Positions of the actions of each node.
     of_node: HashMap<NodeId, Vec<usize>>,
@@ -91,6 +97,7 @@ impl Live {
         Self {
             request,
             free_since: None,
+            clock: None,
             positions,
             of_node,
             engine,
@@ -125,8 +132,23 @@ impl Live {
         self.of_node(node).any(|(_, stand)| !stand.settled())
     }
 
+    /// Notices a clock that was set since the last step, as by the first answer of a time server to an appliance whose own
+    /// clock stood: every attempt would be over its time at once.
+    fn follow(&mut self, now: Timestamp) {
+        let here = std::time::Instant::now();
+        if let Some((at, then)) = self.clock.replace((now, here)) {
+            let passed = i64::try_from(here.duration_since(then).as_millis()).unwrap_or(i64::MAX);
+            let shown = i64::try_from(i128::from(now.0) - i128::from(at.0)).unwrap_or(i64::MAX);
+            let set = shown.saturating_sub(passed);
+            if set.unsigned_abs() >= CLOCK_SET {
+                self.engine.shift(set);
+            }
+        }
+    }
+
     /// Takes up what an earlier life had under way.
     pub(super) fn take_up(&mut self, now: Timestamp) {
+        self.follow(now);
         let mut out = Vec::new();
         self.engine.take_up(now, &mut out);
         self.taken_up.extend(out.iter().filter_map(|one| match one {
@@ -137,6 +159,7 @@ impl Live {
     }
 
     pub(super) fn step(&mut self, now: Timestamp, input: Input) {
+        self.follow(now);
         let mut out = Vec::new();
         self.engine.step(now, input, &mut new_job, &mut out);
         self.take(out);
@@ -197,6 +220,33 @@ pub(super) fn run(inner: &Weak<Inner>, messages: &Receiver<Message>) {
     }
 }
 
+impl Book {
+    /// What must be true of nodes before attempts that are to begin, or to be taken up, touch their machines: it goes into
+    /// the commit before them. Done twice it is as done once.
+    fn prepare(&mut self, store: &Store) {
+        let mut begin = Vec::new();
+        for live in self.live.values() {
+            for output in &live.to_do {
+                if let Output::Start(action, _) = output {
+                    let at = live.position(action);
+                    let action = at.and_then(|at| live.engine.run().plan.actions.get(at));
+                    begin.extend(action.and_then(|action| Some((action.node?, action.kind.clone()))));
+                }
+            }
+        }
+        for (node, kind) in begin {
+            let empties = matches!(
+                kind,
+                ActionKind::Erase { .. } | ActionKind::WriteImage { .. } | ActionKind::Installer { .. }
+            );
+            if empties {
+                adopted::forget_key(self, store, self.work.get(&node), node);
+            }
+            self.work(node, |work| super::nodes::before(work, &kind));
+        }
+    }
+}
+
 impl Inner {
     /// One round: takes what came, lets time pass, writes, and carries out.
     fn turn(&self, batch: Vec<Message>) {
@@ -230,8 +280,11 @@ impl Inner {
                 Message::Wake => {}
             }
         }
+        let several = book.live.len() > 1;
         for live in book.live.values_mut() {
-            if live.engine.deadline().is_some_and(|at| at <= now) {
+            // What another run has ended may have made room for this one.
+            let room = several && live.engine.wants_room();
+            if room || live.engine.deadline().is_some_and(|at| at <= now) {
                 live.step(now, Input::Tick);
             }
         }
@@ -251,6 +304,7 @@ impl Inner {
     /// and it is tried again.
     pub(super) fn settle(&self, book: &mut Book) -> bool {
         loop {
+            book.prepare(&self.store);
             let mut entries = std::mem::take(&mut book.unwritten);
             entries.extend(
                 book.live
@@ -360,6 +414,9 @@ impl Inner {
         let Some(position) = live.position(action) else { return };
         let node = plan.actions.get(position).and_then(|action| action.node);
         let taken_up = live.taken_up.contains(&attempt.job);
+        if let Some(node) = node.filter(|_| taken_up) {
+            self.show_work(book, node);
+        }
         let role = node.and_then(|node| self.rack.node_by_id(node)?.role.clone());
         let system = node.map(|node| super::nodes::system(book, node, role.as_deref()));
         let system = system.unwrap_or_default();
@@ -451,4 +508,32 @@ fn outcome_words(run: &Run) -> String {
         words = format!("{words}; first {first}");
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use rackbar_plan::{Limits, Target};
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_not_over_its_time_because_the_clock_was_set() {
+        let mut plan = super::super::left::unknown_plan(RunId(1));
+        plan.actions[0].kind = ActionKind::Agent { fresh: false };
+        plan.actions[0].target = Target::Node(NodeId([1; 16]));
+        plan.actions[0].limits = Limits { seconds: 600, tries: 1 };
+        for (first, then) in [(0, 1_900_000_000_000), (1_900_000_000_000, 0)] {
+            let run = Run::new(RunId(1), Arc::new(plan.clone()), "anna", Timestamp(first));
+            let engine = Engine::new(run, rackbar_plan::engine::Bounds::default()).unwrap();
+            let mut live = Live::new(engine, None);
+            live.step(Timestamp(first), Input::Tick);
+            assert!(live.to_do.iter().any(|one| matches!(one, Output::Start(..))));
+            live.to_do.clear();
+            live.step(Timestamp(then), Input::Tick);
+            assert!(live.to_do.is_empty(), "{:?}", live.to_do);
+            // The time it may take is still before it, and no more.
+            let left = live.engine.deadline().unwrap().0 - then;
+            assert!((590_000..=600_000).contains(&left), "{left}");
+        }
+    }
 }

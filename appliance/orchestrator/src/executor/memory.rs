@@ -176,11 +176,22 @@ pub(super) fn write(store: &Store, entries: &[Entry]) -> Result<(), StoreError> 
 #[derive(Default)]
 pub(super) struct Loaded {
     pub(super) site: Option<SavedSite>,
-    /// Runs, and what those that wait were planned for.
-    pub(super) runs: Vec<(Run, Option<PlanRequest>)>,
+    pub(super) runs: Vec<Saved>,
+    /// The highest number that a run ever had, also one of which nothing else can be read.
+    pub(super) last_run: u64,
     pub(super) work: HashMap<NodeId, NodeWork>,
     /// Keys of runs too old to keep.
     pub(super) old: Vec<Entry>,
+}
+
+/// A run as it was written down.
+pub(super) struct Saved {
+    pub(super) run: Run,
+    /// What one that waits was planned for.
+    pub(super) request: Option<PlanRequest>,
+    /// Its records that cannot be read. Such a run must not be walked: an action whose end cannot be read would be begun
+    /// a second time.
+    pub(super) unreadable: Vec<String>,
 }
 
 #[derive(Default)]
@@ -189,6 +200,7 @@ struct Parts {
     head: Option<Head>,
     stands: BTreeMap<ActionId, Stand>,
     keys: Vec<Vec<u8>>,
+    unreadable: Vec<String>,
 }
 
 /// Reads all of it. A record of a form this program does not know is told and left alone.
@@ -214,6 +226,7 @@ pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
         .values()
         .filter(|one| one.head.as_ref().is_some_and(|head| head.ended.is_some()));
     let mut too_many = ended.count().saturating_sub(RUNS_KEPT);
+    loaded.last_run = runs.keys().last().map_or(0, |id| id.0);
     for (id, parts) in runs {
         let over = parts.head.as_ref().is_none_or(|head| head.ended.is_some());
         if over && too_many > 0 {
@@ -221,7 +234,7 @@ pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
             loaded.old.extend(parts.keys.into_iter().map(|key| (key, None)));
             continue;
         }
-        loaded.runs.extend(whole(id, parts));
+        loaded.runs.push(whole(id, parts));
     }
     Ok(loaded)
 }
@@ -239,25 +252,41 @@ fn take_part(runs: &mut BTreeMap<RunId, Parts>, rest: &str, key: Vec<u8>, value:
     let (number, what) = rest.split_once('/')?;
     let parts = runs.entry(RunId(u64::from_str_radix(number, 16).ok()?)).or_default();
     parts.keys.push(key);
-    match what.split_once('/') {
-        None if what == "plan" => parts.plan = Some(read(value)?),
-        None if what == "head" => parts.head = Some(read(value)?),
-        Some(("do", action)) => drop(parts.stands.insert(ActionId(action.to_owned()), read(value)?)),
+    let taken = match what.split_once('/') {
+        None if what == "plan" => read(value).map(|plan| parts.plan = Some(plan)),
+        None if what == "head" => read(value).map(|head| parts.head = Some(head)),
+        Some(("do", action)) => {
+            let stand = read(value);
+            stand.map(|stand| drop(parts.stands.insert(ActionId(action.to_owned()), stand)))
+        }
         _ => return None,
+    };
+    if taken.is_none() {
+        parts.unreadable.push(what.to_owned());
     }
-    Some(())
+    taken
 }
 
-fn whole(id: RunId, parts: Parts) -> Option<(Run, Option<PlanRequest>)> {
-    let (plan, head) = (parts.plan?, parts.head?);
-    let mut run = Run::new(id, Arc::new(plan), &head.by, head.began);
-    run.ended = head.ended;
-    run.state = head.state;
-    run.cancelled = head.cancelled;
-    run.excluded = head.excluded;
-    run.takes = head.takes;
-    run.superseded = head.superseded;
-    run.held = head.held;
+/// Puts a run together. What cannot be read is neither guessed nor left out: its place is taken by something that failed.
+fn whole(id: RunId, parts: Parts) -> Saved {
+    let mut unreadable = parts.unreadable;
+    for (what, missing) in [("plan", parts.plan.is_none()), ("head", parts.head.is_none())] {
+        if missing && !unreadable.iter().any(|one| one == what) {
+            unreadable.push(what.to_owned());
+        }
+    }
+    let plan = parts.plan.unwrap_or_else(|| super::left::unknown_plan(id));
+    let mut run = Run::new(id, Arc::new(plan), "somebody", Timestamp::default());
+    let mut request = None;
+    if let Some(head) = parts.head {
+        (run.by, run.began, run.ended, run.state) = (head.by, head.began, head.ended, head.state);
+        (run.cancelled, run.excluded, run.takes) = (head.cancelled, head.excluded, head.takes);
+        (run.superseded, run.held, request) = (head.superseded, head.held, head.request);
+    }
     run.actions.extend(parts.stands);
-    Some((run, head.request))
+    Saved {
+        run,
+        request,
+        unreadable,
+    }
 }

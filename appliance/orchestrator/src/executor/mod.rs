@@ -11,9 +11,11 @@
 
 mod adopted;
 mod around;
+mod consent;
 mod driver;
 mod facts;
 mod forget;
+mod left;
 mod memory;
 mod nodes;
 mod orders;
@@ -32,7 +34,7 @@ use std::sync::{Arc, Mutex};
 use rackbar_artifacts::images::Images;
 use rackbar_artifacts::programs::{InUse, Programs};
 use rackbar_model::{NodeId, Timestamp};
-use rackbar_plan::engine::{Bounds, Engine};
+use rackbar_plan::engine::{Bounds, Engine, Room};
 use rackbar_plan::{Action, ActionId, OwnService, Plan, PlanId, Run, RunId, ServiceSeen, Stand};
 use rackbar_store::{Store, StoreError};
 use rackbar_trust::Signer;
@@ -71,6 +73,9 @@ pub struct Parts {
     pub signer: Arc<dyn Signer + Send + Sync>,
     /// The rack's name in reports.
     pub site_name: String,
+    /// The store was put in from an export, and nobody has begun anything with it yet: its open runs are ended, and
+    /// nothing of them is acted on.
+    pub put_in: bool,
 }
 
 /// The handle on the executor; clones share it. When the last one goes, everything under way is dropped, as in a power
@@ -107,6 +112,8 @@ struct Book {
     site: Option<Arc<SiteInForce>>,
     plans: VecDeque<Made>,
     live: BTreeMap<RunId, Live>,
+    /// How much they have under way together.
+    room: Room,
     ended: BTreeMap<RunId, Arc<Run>>,
     last_run: u64,
     work: HashMap<NodeId, NodeWork>,
@@ -151,7 +158,8 @@ impl Book {
 }
 
 impl Executor {
-    /// Starts from what the store holds: attempts that were under way are taken up. To be called within a tokio
+    /// Starts from what the store holds: attempts that were under way are taken up, except those of a run that
+    /// is not gone on with (a state that was put in, a record that cannot be read). To be called within a tokio
     /// runtime, which the hands use; before nodes are served, so that installed ones are sent to their disks.
     ///
     /// # Errors
@@ -161,28 +169,7 @@ impl Executor {
         let locks = crate::repositories::load(&store)?.into_iter();
         let locks = locks.map(|kept| (kept.lock.name.clone(), kept.lock));
         let (messages, inbox) = std::sync::mpsc::channel();
-        let mut book = Book {
-            work: loaded.work,
-            unwritten: loaded.old,
-            ..Book::default()
-        };
-        if let Some(saved) = loaded.site {
-            book.site = plans::restore(saved, &parts.services, &rack);
-        }
-        for (run, request) in loaded.runs {
-            book.last_run = book.last_run.max(run.id.0);
-            if run.ended.is_some() {
-                book.ended.insert(run.id, Arc::new(run));
-                continue;
-            }
-            let id = run.id;
-            match Engine::new(run, parts.bounds.clone()) {
-                Ok(engine) => drop(book.live.insert(id, Live::new(engine, request))),
-                Err(error) => {
-                    tracing::error!(run = %id, %error, "a run in the store cannot be walked; it is left alone")
-                }
-            }
-        }
+        let (book, left) = left::open(loaded, &parts, &rack, now());
         let inner = Arc::new(Inner {
             rack,
             store,
@@ -212,6 +199,7 @@ impl Executor {
             }
             takeover::tell_again(&mut book, at);
             inner.settle(&mut book);
+            inner.tell_left(&book, left);
             inner.tell_settled(&book);
         }
         let weak = Arc::downgrade(&inner);
@@ -220,6 +208,12 @@ impl Executor {
             .spawn(move || driver::run(&weak, &inbox))
             .map_err(|error| StoreError::Failed(format!("the executor's thread could not be started: {error}")))?;
         Ok(Self { inner })
+    }
+
+    /// False while something is not written down yet, as on a full disk. Asked after [`Self::start`] it says whether the
+    /// runs that [`Parts::put_in`] ends have ended for good.
+    pub fn is_written(&self) -> bool {
+        locked(&self.inner.book).unwritten.is_empty()
     }
 
     /// A plan that was made, by its name.

@@ -206,7 +206,7 @@ impl Inner {
         self.tell_stand(run, &action, stand);
         let Some(node) = action.node else { return };
         match stand {
-            Stand::Running(_) => self.began(book, run, node, &action),
+            Stand::Running(_) => self.began(run, node, &action),
             Stand::Again { reason, .. } => {
                 let text = format!("{}: {reason}; it is tried again", doing(&action.kind));
                 self.rack
@@ -259,26 +259,8 @@ impl Inner {
         self.rack.tell(action.node, kind);
     }
 
-    /// An action of a node begins: what must be true before it touches the machine.
-    fn began(&self, book: &mut Book, run: RunId, node: NodeId, action: &Action) {
-        match &action.kind {
-            ActionKind::Agent { .. } | ActionKind::StayInMemory { .. } => {
-                book.work(node, |work| work.boots_disk = false);
-            }
-            ActionKind::Erase { .. } | ActionKind::WriteImage { .. } | ActionKind::Installer { .. } => {
-                adopted::forget_key(book, &self.store, book.work.get(&node), node);
-                book.work(node, |work| {
-                    work.adopted = None;
-                    work.boots_disk = false;
-                    (work.installed, work.shown, work.setup, work.ready) = (None, None, None, None);
-                    // What was proved was proved of what is emptied now.
-                    work.report = None;
-                })
-            }
-            // The machine must find its disk, whatever its firmware's boot order has in front.
-            ActionKind::Restart { .. } => book.work(node, |work| work.boots_disk = work.installed.is_some()),
-            _ => {}
-        }
+    /// An action of a node has begun.
+    fn began(&self, run: RunId, node: NodeId, action: &Action) {
         let text = doing(&action.kind);
         self.rack.show(node, true, |shown| {
             (shown.doing, shown.percent, shown.run) = (Some(text), None, Some(run.0));
@@ -416,6 +398,22 @@ impl Inner {
     pub(super) fn run_ended(&self, book: &Book, live: &Live) {
         live.nodes().for_each(|node| self.show_work(book, node));
         self.clocks_of(live.engine.run().id.0);
+    }
+}
+
+/// What must be true of a node, and written down, before this touches its machine.
+pub(super) fn before(work: &mut NodeWork, kind: &ActionKind) {
+    match kind {
+        ActionKind::Agent { .. } | ActionKind::StayInMemory { .. } => work.boots_disk = false,
+        ActionKind::Erase { .. } | ActionKind::WriteImage { .. } | ActionKind::Installer { .. } => {
+            (work.boots_disk, work.adopted) = (false, None);
+            (work.installed, work.shown, work.setup, work.ready) = (None, None, None, None);
+            // What was proved was proved of what is emptied now.
+            work.report = None;
+        }
+        // The machine must find its disk, whatever its firmware's boot order has in front.
+        ActionKind::Restart { .. } => work.boots_disk = work.installed.is_some(),
+        _ => {}
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rackbar_model::{Digest, EventKind, NodeId, NodeState, PowerAction, Severity};
 use rackbar_plan::engine::{Engine, Input};
@@ -12,10 +13,14 @@ use rackbar_plan::{
 };
 
 use super::driver::Live;
-use super::memory::NodeWork;
+use super::memory::{Entry, NodeWork};
 use super::types::{CommitError, NodeError, OrderError, PlanRequest, Recovered, RunOrder, VerifyError};
-use super::{Book, Executor, Inner, memory, takeover};
+use super::{Book, Executor, Inner, consent, memory, takeover};
+use crate::hands::end_in_order;
 use crate::rack::{locked, now};
+
+/// Between two looks at whether a machine has shut down.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Seconds the checks of a node may take, and how often they are tried.
 const VERIFY: Limits = Limits { seconds: 900, tries: 2 };
@@ -36,11 +41,6 @@ impl Executor {
         let (site, facts) = inner
             .basis(&book, &request)
             .map_err(|error| CommitError::Stale(vec![error.to_string()]))?;
-        let names: BTreeMap<NodeId, String> = facts
-            .nodes
-            .iter()
-            .map(|node| (node.node.id, node.node.name.clone()))
-            .collect();
         let taken = takeover::taken(&book, &plan);
         // What is under way changes what was seen of its nodes: they are looked at when they are free.
         let changed = rackbar_plan::stale(&takeover::without(&plan, &taken), &site, &facts);
@@ -50,25 +50,13 @@ impl Executor {
         if plan.actions.is_empty() {
             return Err(CommitError::Nothing);
         }
-        let missing: Vec<String> = plan
-            .destructive()
-            .into_iter()
-            .filter(|view| {
-                let name = names.get(&view.node).map_or("", String::as_str);
-                let id = view.node.to_string();
-                !consent
-                    .iter()
-                    .any(|said| said == view.name || said == name || *said == id)
-            })
-            .map(|view| view.name.to_owned())
-            .collect();
-        if !missing.is_empty() {
-            return Err(CommitError::Consent { missing });
-        }
+        consent::check(&plan, &facts.nodes, consent)?;
+        let before = Before::of(&book, &plan);
         for (node, given) in addresses(&plan, &site) {
             book.work(node, |work| work.addresses.extend(given));
         }
-        let run = inner.begin_run(&mut book, plan, by, taken, Some(request))?;
+        let run = inner.begin_run(&mut book, plan, by, taken, Some(request));
+        let run = run.inspect_err(|_| before.restore(&mut book))?;
         book.plans.retain(|made| made.plan.id != *id);
         Ok(run)
     }
@@ -136,7 +124,7 @@ impl Executor {
     /// its disks.
     ///
     /// # Errors
-    /// When there is no such node, it was handed over to another owner, or it could not be written down.
+    /// When there is no such node, it was handed over to another owner, it is in maintenance, or it could not be written down.
     pub fn recover(&self, node: NodeId, by: &str) -> Result<Recovered, NodeError> {
         let inner = &self.inner;
         let shown = inner.rack.node_by_id(node).ok_or(NodeError::NoSuchNode(node))?;
@@ -147,10 +135,13 @@ impl Executor {
         let reason = format!("recovered by {by}");
         let under_way = {
             let mut book = locked(&inner.book);
+            if let Some(reason) = book.work.get(&node).and_then(|work| work.maintenance.clone()) {
+                let name = shown.name.clone();
+                return Err(NodeError::Maintenance { name, reason });
+            }
             let runs = book.runs_of(node);
             take_out(&mut book, node, &reason);
             book.work(node, |work| {
-                work.maintenance = None;
                 // What somebody else installed is not ours to take down: it boots its disk, and is what it was.
                 work.boots_disk = work.adopted.is_some();
                 if work.adopted.is_none() {
@@ -206,13 +197,20 @@ impl Executor {
             return "it has no BMC that we know: restart it by hand, it then boots our agent".into();
         }
         let (rack, id, by) = (self.inner.rack.clone(), node.id, by.to_owned());
+        let runs_its_own = node.installed.is_some();
         self.inner.runtime.spawn(async move {
+            if runs_its_own {
+                end_in_order(&rack, id, &by, LOOK, || ()).await;
+            }
             if let Err(error) = rack.power(id, PowerAction::Netboot, &by).await {
                 let text = format!("it could not be restarted into our agent: {error}");
                 let severity = Severity::Error;
                 rack.tell(Some(id), EventKind::Note { text, severity });
             }
         });
+        if runs_its_own {
+            return "its BMC is asked to end its system in order, for two minutes at most, and then to restart it into our agent".into();
+        }
         "its BMC is asked to restart it into our agent".into()
     }
 
@@ -292,6 +290,36 @@ impl Executor {
             inner.rack.tell(Some(left.node), EventKind::Note { text, severity });
         }
         Ok(run)
+    }
+}
+
+/// What a commit changes in the book before it is written down: a commit that fails leaves nothing of it, and loses nothing
+/// that waits for the disk.
+struct Before {
+    unwritten: Vec<Entry>,
+    work: Vec<(NodeId, Option<NodeWork>)>,
+}
+
+impl Before {
+    fn of(book: &Book, plan: &Plan) -> Self {
+        let nodes: BTreeSet<NodeId> = plan.actions.iter().filter_map(|action| action.node).collect();
+        Self {
+            unwritten: book.unwritten.clone(),
+            work: nodes
+                .into_iter()
+                .map(|node| (node, book.work.get(&node).cloned()))
+                .collect(),
+        }
+    }
+
+    fn restore(self, book: &mut Book) {
+        book.unwritten = self.unwritten;
+        for (node, work) in self.work {
+            match work {
+                Some(work) => drop(book.work.insert(node, work)),
+                None => drop(book.work.remove(&node)),
+            }
+        }
     }
 }
 
@@ -462,9 +490,11 @@ impl Inner {
             memory::plan_entry(id, &plan),
             memory::head_entry(&run, request.as_ref()),
         ];
-        entries.append(&mut book.unwritten);
-        let engine = Engine::new(run, self.bounds.clone()).map_err(|error| CommitError::Bad(error.to_string()))?;
+        entries.extend(book.unwritten.iter().cloned());
+        let engine = Engine::within(run, self.bounds.clone(), book.room.clone());
+        let engine = engine.map_err(|error| CommitError::Bad(error.to_string()))?;
         memory::write(&self.store, &entries).map_err(|error| CommitError::Store(error.to_string()))?;
+        book.unwritten.clear();
         book.last_run = id.0;
         let (run, state) = (id.0, going.to_owned());
         let reason = format!(

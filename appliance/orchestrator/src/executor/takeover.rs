@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rackbar_model::{EventKind, NodeId, ProgramEntry, Severity, Timestamp};
 use rackbar_plan::engine::{Engine, Input, may_begin};
@@ -12,8 +13,8 @@ use super::driver::Live;
 use super::{Book, Inner, memory, orders, plans};
 use crate::rack::now;
 
-/// Milliseconds that agents and BMCs get to come back before a waiting run that needs them is dropped.
-const COMES_BACK: u64 = 120_000;
+/// Time that agents and BMCs get to come back before a waiting run that needs them is dropped.
+const COMES_BACK: Duration = Duration::from_secs(120);
 
 /// Why a run that is free to begin does not.
 enum NotBegun {
@@ -131,9 +132,9 @@ impl Inner {
 
     /// False when a run that is free to begin has waited long enough for what else it needs.
     fn may_wait(&self, book: &mut Book, id: RunId) -> bool {
-        let now = now();
+        let now = Instant::now();
         let since = book.live.get_mut(&id).map(|live| *live.free_since.get_or_insert(now));
-        since.is_some_and(|since| now.since(since) < COMES_BACK)
+        since.is_some_and(|since| now.duration_since(since) < COMES_BACK)
     }
 
     /// Makes the plan of a waiting run anew where what is there has changed. The consent that was given covers it only
@@ -214,7 +215,8 @@ impl Inner {
         fresh.excluded.clone_from(&run.excluded);
         fresh.superseded.clone_from(&run.superseded);
         fresh.held = run.held;
-        let engine = Engine::new(fresh, self.bounds.clone()).map_err(|error| error.to_string())?;
+        let engine =
+            Engine::within(fresh, self.bounds.clone(), book.room.clone()).map_err(|error| error.to_string())?;
         let request = book.live.get_mut(&run.id).and_then(|live| live.request.take());
         let mut live = Live::new(engine, request);
         let settled = run.actions.iter().filter(|(_, stand)| **stand != Stand::Waiting);

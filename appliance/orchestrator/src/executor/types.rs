@@ -112,6 +112,13 @@ pub enum CommitError {
         /// Names of the nodes.
         missing: Vec<String>,
     },
+    /// What was said to that names more than one machine.
+    #[error(
+        "a name in the consent is what one machine is called now and another is to be called, so it says yes to neither: consent by \
+         id or MAC address, for {}",
+        .0.join(", ")
+    )]
+    Ambiguous(Vec<String>),
     /// Some of its nodes are being worked on.
     #[error("run {run} works on {}: wait for it, cancel it (`rackbar run cancel {run}`), or recover the nodes", .nodes.join(", "))]
     Busy {
@@ -186,6 +193,16 @@ pub enum NodeError {
     /// It is there.
     #[error("the agent of {0} is connected, so it is not gone: switch it off or take it out first")]
     StillThere(String),
+    /// Hands off.
+    #[error(
+        "{name} is in maintenance, {reason}: its system is not touched; end that first (`rackbar node maintenance {name} off`)"
+    )]
+    Maintenance {
+        /// Its name.
+        name: String,
+        /// Who said so, and why.
+        reason: String,
+    },
     /// It belongs to somebody else.
     #[error("{0} was handed over to another owner, so it is not touched")]
     HandedOver(String),

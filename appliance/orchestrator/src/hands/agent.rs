@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use rackbar_messages::{Ask, JobReport, Work};
+use rackbar_messages::{Ask, BUSY_PAUSE, CONNECTING, JobReport, Work};
 use rackbar_model::{
     BurnIn, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, PowerState, RootTarget, SecretText,
 };
@@ -19,11 +19,16 @@ use tokio::time::Instant;
 use super::enrol::Installing;
 use super::ssh::judged_step;
 use super::{Appliance, Done, Learned, Task};
+use crate::Rack;
 use crate::jobs::AskError;
 use crate::power::power_now;
 
 /// Time an agent whose connection broke needs to come back in the same boot.
 pub(super) const COMES_BACK: Duration = Duration::from_secs(30);
+
+/// Time an agent with a job needs to come back after an outage of ours, in which it may have waited longest between two
+/// tries: that pause and two tries, as the first may meet an appliance that has only begun to listen.
+const BACK_TO_ITS_JOB: Duration = BUSY_PAUSE.saturating_add(CONNECTING.saturating_mul(2));
 
 /// Time between two orders to boot from the network: firmware with much memory takes minutes to its first packet.
 const NETBOOT_AGAIN: Duration = Duration::from_secs(8 * 60);
@@ -33,6 +38,22 @@ pub(super) const GOES_DOWN: Duration = Duration::from_secs(120);
 
 /// What to do where nobody can switch a machine on but a person.
 pub(super) const BY_HAND: &str = "switch it on or press its reset button, and let it boot from the network";
+
+/// Has a machine that runs shut down, and waits until it has, looking so often; `say` is called when that begins. One that
+/// does not end in time is left to whoever asked.
+pub(crate) async fn end_in_order(rack: &Rack, node: NodeId, by: &str, look: Duration, say: impl FnOnce()) {
+    if power_now(rack, node).await != Some(PowerState::On) {
+        return;
+    }
+    say();
+    if rack.power(node, PowerAction::Shutdown, by).await.is_err() {
+        return;
+    }
+    let deadline = Instant::now() + GOES_DOWN;
+    while Instant::now() < deadline && power_now(rack, node).await == Some(PowerState::On) {
+        tokio::time::sleep(look).await;
+    }
+}
 
 impl Appliance {
     /// Has the agent do `work`, and makes words of what it says.
@@ -94,11 +115,11 @@ impl Appliance {
     /// Gets our agent back when the machine lost its power or hangs: whoever waits for its work would wait for ever.
     async fn keep_agent(&self, task: &Task, node: NodeId) -> Infallible {
         let mut gone: Option<Instant> = None;
-        let mut patience = COMES_BACK;
+        let mut patience = BACK_TO_ITS_JOB;
         loop {
             tokio::time::sleep(self.reach.look).await;
             if self.rack.agent(node).is_some_and(|link| !link.send.is_closed()) {
-                (gone, patience) = (None, COMES_BACK);
+                (gone, patience) = (None, BACK_TO_ITS_JOB);
                 continue;
             }
             if gone.get_or_insert_with(Instant::now).elapsed() < patience {
@@ -199,20 +220,16 @@ impl Appliance {
     /// Lets an installed system that runs end in order before its machine is restarted: what it has in memory only would
     /// be lost. One that does not end in time is restarted all the same.
     async fn end_in_order(&self, task: &Task, node: NodeId, by: &str) {
-        if task.system.installed.is_none() || power_now(&self.rack, node).await != Some(PowerState::On) {
+        if task.system.installed.is_none() {
             return;
         }
-        (task.progress)(Progress {
-            doing: "letting the installed system end in order".into(),
-            ..Progress::default()
-        });
-        if self.rack.power(node, PowerAction::Shutdown, by).await.is_err() {
-            return;
-        }
-        let deadline = Instant::now() + GOES_DOWN;
-        while Instant::now() < deadline && power_now(&self.rack, node).await == Some(PowerState::On) {
-            tokio::time::sleep(self.reach.look).await;
-        }
+        let say = || {
+            (task.progress)(Progress {
+                doing: "letting the installed system end in order".into(),
+                ..Progress::default()
+            });
+        };
+        end_in_order(&self.rack, node, by, self.reach.look, say).await;
     }
 
     pub(super) async fn burn_in(&self, task: &mut Task, node: NodeId, burn_in: BurnIn) -> Done {

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::executor::SiteInForce;
 
+pub(crate) use agent::end_in_order;
 pub(crate) use appliance::client_key;
 pub use appliance::{Appliance, AppliancePartsError, Reach};
 

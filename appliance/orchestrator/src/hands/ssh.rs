@@ -235,7 +235,7 @@ impl Appliance {
         }
         let (session, _) = match self.connect(task, node, None).await {
             Ok(connected) => connected,
-            Err(done) => return done,
+            Err(done) => return self.unreached(task, node, done),
         };
         let context = self.context(task, node).await;
         let clock = Self::now;
@@ -257,7 +257,8 @@ impl Appliance {
     async fn verify_in_memory(&self, task: &mut Task, node: NodeId, checks: &[String]) -> Done {
         if self.rack.agent(node).is_none() {
             let reason = "our agent does not run on it";
-            return Done::failed(reason, "look at its timeline, or boot it from the network", true);
+            let done = Done::failed(reason, "look at its timeline, or boot it from the network", true);
+            return self.unreached(task, node, done);
         }
         let asked = Self::now();
         let told = match self.job(task, node, Work::Condition).await {
@@ -287,6 +288,21 @@ impl Appliance {
             return well.and(Learned::Checked(Box::new(report)));
         }
         judged(report)
+    }
+
+    /// A machine that could not be asked: what its checks came to before is no proof of what it is now.
+    fn unreached(&self, task: &Task, node: NodeId, done: Done) -> Done {
+        let Err(failure) = &done.result else { return done };
+        let context = Context {
+            seen: Seen {
+                inventory: self.rack.node_by_id(node).and_then(|node| node.inventory.clone()),
+                ..Seen::default()
+            },
+            ..Context::default()
+        };
+        let failed = rackbar_verify::unreached(&failure.reason, &failure.advice, Self::now());
+        let report = self.node_report(task, node, &context, vec![failed]);
+        done.and(Learned::Checked(Box::new(report)))
     }
 
     fn node_report(&self, task: &Task, node: NodeId, context: &Context, checks: Vec<CheckResult>) -> NodeReport {

@@ -183,6 +183,7 @@ impl Stage {
             settings_look: SETTINGS_LOOK,
             signer: Arc::new(SigningKey::generate().unwrap().0),
             site_name: "test".into(),
+            put_in: false,
         };
         let executor = Executor::start(rack.clone(), store, parts).unwrap();
         rack.set_serving(rackbar_plan::OwnService::Proxy, [[127, 0, 0, 1].into()]);

@@ -55,6 +55,8 @@ pub struct Sim {
     pub real_kinds: Mutex<Option<Vec<&'static str>>>,
     /// How often a life looks at firmware attributes, when not as seldom as an appliance.
     pub settings_look: Mutex<Option<Duration>>,
+    /// A life begins with a state that was put in.
+    pub put_in: Mutex<bool>,
     /// Attempts under way on each node, and the most there ever were.
     at_work: Mutex<(BTreeMap<NodeId, usize>, usize)>,
 }
@@ -269,6 +271,7 @@ impl Life {
             settings_look: sim.settings_look.lock().unwrap().unwrap_or(SETTINGS_LOOK),
             signer: Arc::new(SigningKey::generate().unwrap().0),
             site_name: "test".into(),
+            put_in: *sim.put_in.lock().unwrap(),
         };
         let executor = Executor::start(rack.clone(), store, parts).unwrap();
         images.settle();

@@ -16,14 +16,17 @@
 //!   attempt that the journal calls running may thus have begun or not; after a kill it is taken up again under the same
 //!   job number, and whoever does the work answers for one number once.
 //! - Two actions on one target never run together, at most [`Bounds::at_once`] run in all, and at most
-//!   [`Bounds::kinds`] of one kind.
+//!   [`Bounds::kinds`] of one kind: counted over all runs that share a [`Room`].
 //! - A failure takes down what needs it and nothing else. When nothing can go on, the run ends.
 //! - One node belongs to one run: a later run that takes it over waits until the earlier one has let go ([`may_begin`]).
 //! - An attempt over its time is told to give up. It keeps its target until it says it has, or until
 //!   [`Bounds::grace`] is over: then whatever it was is lost.
 
 mod graph;
+mod room;
 mod settle;
+#[cfg(test)]
+mod shared;
 #[cfg(test)]
 mod simulation;
 mod takeover;
@@ -41,6 +44,7 @@ use crate::{Action, ActionId, ActionKind, Attempt, Outcome, Progress, Run, RunId
 use graph::Graph;
 
 pub use graph::BadPlan;
+pub use room::Room;
 pub use takeover::may_begin;
 
 /// How much runs at once, and how long to wait between tries.
@@ -179,10 +183,11 @@ struct UnderWay {
 }
 
 /// A run under way.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Engine {
     run: Run,
     bounds: Bounds,
+    room: Room,
     graph: Graph,
     /// Needs that are not met, by position.
     unmet: Vec<usize>,
@@ -197,7 +202,6 @@ pub struct Engine {
     under_way: BTreeMap<usize, UnderWay>,
     ends: BTreeSet<(Timestamp, usize)>,
     targets: HashSet<Target>,
-    kinds: BTreeMap<&'static str, usize>,
     /// Actions that are not settled.
     open: usize,
     /// Positions of the services: a handful.
@@ -205,18 +209,28 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for a new run or one of the journal. Attempts that were under way are started again by the next
-    /// [`Self::step`], under their own job numbers, with their whole time before them.
+    /// An engine for a new run or one of the journal, alone in its rack. Attempts that were under way are started again by
+    /// the next [`Self::step`], under their own job numbers, with their whole time before them.
     ///
     /// # Errors
     /// When the plan is no graph.
     pub fn new(run: Run, bounds: Bounds) -> Result<Self, BadPlan> {
+        Self::within(run, bounds, Room::default())
+    }
+
+    /// The same in a rack where other runs may be under way: what these bounds allow is shared with all that have the same
+    /// `room`. Whoever drives them has those that [want room](Self::wants_room) look when another has ended something.
+    ///
+    /// # Errors
+    /// When the plan is no graph.
+    pub fn within(run: Run, bounds: Bounds, room: Room) -> Result<Self, BadPlan> {
         let graph = Graph::new(&run.plan)?;
         let bounds = bounds.under(&run.plan.limits);
         let mut engine = Self {
             unmet: vec![0; run.plan.actions.len()],
             run,
             bounds,
+            room,
             graph,
             ready: BTreeSet::new(),
             met: BTreeSet::new(),
@@ -225,7 +239,6 @@ impl Engine {
             under_way: BTreeMap::new(),
             ends: BTreeSet::new(),
             targets: HashSet::new(),
-            kinds: BTreeMap::new(),
             open: 0,
             services: Vec::new(),
         };
@@ -259,6 +272,11 @@ impl Engine {
         &self.run
     }
 
+    /// True when something could begin if other runs had less under way.
+    pub fn wants_room(&self) -> bool {
+        self.run.state == RunState::Going && !(self.ready.is_empty() && self.crowded.is_empty() && self.met.is_empty())
+    }
+
     /// When [`Self::step`] next wants to be called with [`Input::Tick`]; `None` when only an end or an order moves the
     /// run.
     pub fn deadline(&self) -> Option<Timestamp> {
@@ -266,6 +284,23 @@ impl Engine {
         let due = due.map(|(at, _)| *at);
         let end = self.ends.first().map(|(at, _)| *at);
         due.into_iter().chain(end).min()
+    }
+
+    /// The clock was set, by so many milliseconds: what is left of limits and pauses stays what it was.
+    pub fn shift(&mut self, millis: i64) {
+        let moved = |at: Timestamp| match u64::try_from(millis) {
+            Ok(on) => at.plus(on),
+            Err(_) => Timestamp(at.0.saturating_sub(millis.unsigned_abs())),
+        };
+        self.under_way.values_mut().for_each(|one| one.until = moved(one.until));
+        for all in [&mut self.ends, &mut self.due] {
+            *all = std::mem::take(all).into_iter().map(|(at, n)| (moved(at), n)).collect();
+        }
+        for stand in self.run.actions.values_mut() {
+            if let Stand::Again { due, .. } = stand {
+                *due = moved(*due);
+            }
+        }
     }
 
     /// Takes up what an earlier life of the appliance had under way. Once, before the first [`Self::step`].
@@ -377,7 +412,7 @@ impl Engine {
         self.uncrowd();
         let plan = self.run.plan.clone();
         let mut from = 0;
-        while self.under_way.len() < self.bounds.at_once {
+        while self.room.all() < self.bounds.at_once {
             let Some(position) = self.ready.range(from..).next().copied() else {
                 break;
             };
@@ -440,7 +475,7 @@ impl Engine {
     /// How many more of a kind may begin; `None` when only the whole is bounded.
     fn room_of(&self, kind: &str) -> Option<usize> {
         let most = self.bounds.kinds.get(kind)?;
-        Some(most.saturating_sub(self.kinds.get(kind).copied().unwrap_or(0)))
+        Some(most.saturating_sub(self.room.of(kind)))
     }
 
     /// Lets as many wait for a start again as their kind has room for: a step then costs what it begins, however many
@@ -478,7 +513,7 @@ impl Engine {
         self.under_way.insert(position, one);
         self.ends.insert((until, position));
         self.targets.insert(action.target.clone());
-        *self.kinds.entry(action.kind.name()).or_default() += 1;
+        self.room.take(action.kind.name());
     }
 
     fn release(&mut self, position: usize) -> Option<UnderWay> {
@@ -486,9 +521,7 @@ impl Engine {
         self.ends.remove(&(one.until, position));
         let action = self.run.plan.actions.get(position)?;
         self.targets.remove(&action.target);
-        if let Some(count) = self.kinds.get_mut(action.kind.name()) {
-            *count = count.saturating_sub(1);
-        }
+        self.room.give(action.kind.name());
         Some(one)
     }
 

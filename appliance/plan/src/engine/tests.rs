@@ -443,3 +443,31 @@ fn a_service_that_nobody_needs_any_more_is_given_up_and_one_that_fails_is_named_
     told.well("lan/dns");
     assert_eq!(told.engine.run().state, RunState::Done);
 }
+
+#[test]
+fn a_clock_that_is_set_ends_no_attempt_and_lengthens_no_pause() {
+    for by in [30_i64 * 365 * 86_400_000, -5_000_000] {
+        let mut told = Told::new(vec![
+            action("a/agent", 1, "agent", &[]),
+            action("b/agent", 2, "agent", &[]),
+        ]);
+        told.now = 10_000_000;
+        told.engine.shift(10_000_000);
+        let again = Failure {
+            again: true,
+            ..Failure::default()
+        };
+        told.ends("b/agent", Err(again));
+        let left = told.engine.deadline().unwrap().0 - told.now;
+        told.engine.shift(by);
+        told.now = told.now.saturating_add_signed(by);
+        told.tell(Input::Tick);
+        assert!(told.out.is_empty(), "{:?}", told.out);
+        assert_eq!(
+            told.engine.deadline().unwrap().0 - told.now,
+            left,
+            "the pause is as long as it was"
+        );
+        assert!(matches!(told.stand("a/agent"), Stand::Running(_)));
+    }
+}

@@ -438,11 +438,19 @@ impl Case<'_> {
             found.map(disk::words).collect::<Vec<_>>().join("; ")
         };
         let all = words(&disks);
-        let changes = vec![Change {
+        let mut changes = vec![Change {
             what: "disk content".to_owned(),
             observed: None,
             wanted: format!("erased ({})", method.name()),
         }];
+        let left = self.left_behind(inventory, &target);
+        if !left.is_empty() {
+            changes.push(Change {
+                what: "the system that is on it now".to_owned(),
+                observed: Some(format!("on {}", words(&left))),
+                wanted: "erased too: it would boot by the same name and addresses".to_owned(),
+            });
+        }
         let because = Because {
             reason: format!("the install begins on an empty disk: {reason}"),
             changes,
@@ -506,9 +514,22 @@ impl Case<'_> {
         tools.into_iter().collect()
     }
 
+    /// Disks that are there, on which the system of before lies and the new one will not.
+    fn left_behind(&self, inventory: &Inventory, target: &RootTarget) -> Vec<DiskRef> {
+        let had = self
+            .node
+            .installed
+            .iter()
+            .flat_map(|installed| installed.target.disks());
+        let left = had.filter(|had| !target.disks().contains(had));
+        let there = left.filter(|had| inventory.disks.iter().any(|disk| disk::reference(disk) == **had));
+        there.cloned().collect()
+    }
+
     /// The disks to empty. Each must be told from every other.
     fn erased(&self, inventory: &Inventory, target: &RootTarget) -> Result<Vec<DiskRef>, String> {
         let mut disks = target.disks().to_vec();
+        disks.extend(self.left_behind(inventory, target));
         if self.role.erase_disks == EraseDisks::All {
             let fixed =
                 |disk: &&rackbar_model::Disk| !disk.removable && !matches!(disk.bus, DiskBus::Usb | DiskBus::Mmc);

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use rackbar_control::client::Client;
-use rackbar_model::CheckStatus;
 use rackbar_model::Severity;
+use rackbar_model::{CheckStatus, Node};
 use rackbar_verify::{Level, NodeReport, Report};
 use serde_json::json;
 
@@ -80,19 +80,19 @@ pub fn list_checks(as_json: bool) -> Result<()> {
 
 /// `rackbar verify`: waits for the end of the checks, which are a run like any other.
 pub async fn verify(client: &Client, options: &Options, as_json: bool) -> Result<()> {
+    // By name, id or MAC address, as everywhere: the appliance says who that is, and a report knows ids.
+    let mut ids = Vec::new();
+    for name in &options.nodes {
+        let node: Node = client.get(&format!("/api/v1/nodes/{}", segment(name))).await?;
+        ids.push(node.id);
+    }
     eprintln!("checking; `rackbar run list` on another terminal shows how far it is");
     let answer = client
         .post("/api/v1/verify", &json!({ "nodes": options.nodes }))
         .await?;
     let checked = rackbar_verify::check(&answer, None).context("the appliance's report")?;
-    let asked = |node: &NodeReport| {
-        let id = node.node.to_string();
-        options.nodes.is_empty() || options.nodes.iter().any(|name| *name == node.name || *name == id)
-    };
     let mut report = checked.report;
-    if report.nodes.iter().any(&asked) {
-        report.nodes.retain(asked);
-    }
+    report.nodes.retain(|node| ids.is_empty() || ids.contains(&node.node));
     if as_json {
         output::json(&report)?;
     } else {
@@ -159,6 +159,9 @@ fn print_node(node: &NodeReport) {
     if let Some(why) = node.unproved() {
         println!("{}", output::plain(&why));
         return;
+    }
+    if let Some(why) = node.gone() {
+        println!("{}", output::plain(&why));
     }
     let mut table = output::table(&["CHECK", "RESULT", "WANTED", "OBSERVED", "WHAT TO DO", "AT"]);
     for check in node.checks.iter().chain(&node.burned_in) {

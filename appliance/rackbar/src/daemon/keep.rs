@@ -3,6 +3,8 @@
 //! After a state file was put in (`carry`), the daemon starts anew from it: nothing of the old state is left in any part's
 //! memory. What was there before stays beside it under another name.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -101,15 +103,26 @@ impl Keep {
     }
 }
 
-/// Who put the present state in, when that was just done.
+/// Who put the present state in, when that was just done. It is known until [`forget_import`]: a start that is cut off
+/// before the runs of that state are ended must not have the next one go on with them.
 pub(super) fn imported(folder: &Path) -> Option<EventKind> {
     let path = folder.join(IMPORTED);
     let word: Imported = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-    std::fs::remove_file(&path).ok()?;
     Some(EventKind::Changed {
         by: word.by,
         what: "put a state file in".into(),
         outcome: word.taken,
         ok: true,
     })
+}
+
+/// The runs of the state that was put in are ended: from now on it is as any other.
+pub(super) fn forget_import(folder: &Path) {
+    let forgotten = std::fs::remove_file(folder.join(IMPORTED)).and_then(|()| File::open(folder)?.sync_all());
+    match forgotten {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::error!(%error, "{IMPORTED} stays in {}: the next start ends the runs that are open then", folder.display());
+        }
+        _ => {}
+    }
 }

@@ -20,6 +20,7 @@ mod options;
 mod packs;
 mod pools;
 mod profiles;
+mod proof;
 mod refresh;
 mod refusals;
 mod registrations;

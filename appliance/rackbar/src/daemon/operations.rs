@@ -365,8 +365,9 @@ impl Operations for Asked {
             let mut look = tokio::time::interval(LOOK);
             loop {
                 look.tick().await;
-                if self.run(run.0).await?.ended.is_some() {
-                    return self.rack_report().await;
+                let stands = self.run(run.0).await?;
+                if stands.ended.is_some() {
+                    return super::proof::answer(&stands, self.rack_report().await?);
                 }
             }
         }

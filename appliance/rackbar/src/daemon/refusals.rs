@@ -35,7 +35,9 @@ pub(super) fn of_commit(error: CommitError, plan: Option<&Plan>) -> Refused {
             });
             Refused::Consent(consent.collect())
         }
-        CommitError::Busy { .. } | CommitError::Nothing => Refused::Conflict(error.to_string()),
+        CommitError::Ambiguous(_) | CommitError::Busy { .. } | CommitError::Nothing => {
+            Refused::Conflict(error.to_string())
+        }
         CommitError::Bad(_) | CommitError::Store(_) => Refused::Internal(error.to_string()),
     }
 }
@@ -44,9 +46,10 @@ pub(super) fn of_node(error: NodeError) -> Refused {
     match error {
         NodeError::NoSuchNode(_) => Refused::NotFound(error.to_string()),
         NodeError::NoSuchRole { .. } => Refused::Invalid(error.to_string()),
-        NodeError::HandedOver(_) | NodeError::Busy { .. } | NodeError::StillThere(_) => {
-            Refused::Conflict(error.to_string())
-        }
+        NodeError::HandedOver(_)
+        | NodeError::Maintenance { .. }
+        | NodeError::Busy { .. }
+        | NodeError::StillThere(_) => Refused::Conflict(error.to_string()),
         NodeError::Store(_) => Refused::Internal(error.to_string()),
     }
 }

@@ -20,6 +20,8 @@ use rackbar_services::EventSink as _;
 use rackbar_store::Store;
 use rackbar_trust::SigningKey;
 
+use super::{carry, keep};
+
 /// The site file on the boot medium, beside `rackbar.toml`.
 const SITE_FILE: &str = "site.toml";
 
@@ -73,9 +75,13 @@ impl Works {
             settings_look: SETTINGS_LOOK,
             signer: start.signer,
             site_name: start.name.to_owned(),
+            put_in: carry::put_in(start.data),
         };
         let executor =
             Executor::start(rack.clone(), store.clone(), parts).context("the executor cannot read the store")?;
+        if executor.is_written() {
+            keep::forget_import(start.data);
+        }
         if let Some(programs) = &programs {
             programs.sweep(&executor.programs_in_use());
         }

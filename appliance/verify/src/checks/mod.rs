@@ -92,6 +92,7 @@ const fn slow(seconds: u64, check: Check) -> Check {
 }
 
 const CHECKS: &[Check] = &[
+    check(crate::REACHABLE, system::reachable_probe, system::reachable),
     check("os.identity", system::identity_probe, system::identity),
     check("disk.layout", disk::layout_probe, disk::layout),
     check("disk.errors", disk::errors_probe, disk::errors),

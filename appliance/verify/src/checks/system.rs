@@ -7,6 +7,25 @@ use crate::Context;
 
 type Probe = Result<Option<String>, String>;
 
+pub(super) fn reachable_probe(_: &Context) -> Probe {
+    Ok(Some("echo reached=1\n".into()))
+}
+
+pub(super) fn reachable(_: &Context, probed: &Probed) -> Verdict {
+    let reached = probed.one("reached").is_some();
+    let observed = if reached {
+        "it answers"
+    } else {
+        "it answers, and runs nothing"
+    };
+    Verdict::of(
+        reached,
+        "an answer",
+        observed,
+        "look at its console: no shell starts there",
+    )
+}
+
 pub(super) fn identity_probe(_: &Context) -> Probe {
     Ok(Some(
         "echo \"name=$(cat /proc/sys/kernel/hostname)\"\n\

@@ -213,7 +213,7 @@ fn in_words(info: &ExportInfo, before: &Path) -> String {
     format!(
         "the state that Rackbar {} saved at {} is taken, with {}, {}, {} and {} of the proxy, and the appliance starts anew \
          with it; what was there before is kept as {}; programs, images, data packs and stored answers that were here stay \
-         where none of the same name came",
+         where none of the same name came; runs that were open when it was saved are ended and not gone on with: plan again",
         info.appliance,
         info.at,
         count(of(".program"), "program", "programs"),
@@ -367,6 +367,13 @@ pub(super) fn take_over(data: &Path) -> Option<EventKind> {
     Some(EventKind::Note { text, severity })
 }
 
+/// True when the store that lies in this folder was put in and no executor has opened it since.
+pub(super) fn put_in(data: &Path) -> bool {
+    let staged = data.join(STAGED);
+    // The second: it was moved to its place, and the power or the disk failed before that could be said.
+    data.join(IMPORTED).exists() || staged.join(READY).exists() && !staged.join(STORE).exists()
+}
+
 fn move_all(data: &Path, staged: &Path) -> io::Result<()> {
     for folder in [PROGRAMS, IMAGES, PACKS] {
         carry::settle(&staged.join(folder), &data.join(folder))?;
@@ -436,7 +443,9 @@ mod tests {
             let data = folder.path();
             staged(data);
             deeds.iter().take(cut).for_each(|deed| deed(data).unwrap());
+            assert!(put_in(data) || cut < 6, "cut after {cut}");
             assert_eq!(take_over(data), None);
+            assert!(put_in(data), "cut after {cut}");
             for name in [
                 "images/a.image",
                 "images/a.json",
