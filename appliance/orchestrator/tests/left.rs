@@ -35,13 +35,13 @@ async fn cut_off(folder: &Path, sim: &Arc<Sim>) -> (NodeId, RunId) {
 }
 
 /// A later life, with the machine's agent.
-async fn again(folder: &Path, sim: &Arc<Sim>) -> Life {
+async fn again(folder: &Path, sim: &Arc<Sim>, node: NodeId) -> Life {
     let (mut life, site) = (Life::start(folder, sim).await, site());
     let server = Server::start(&site, life.rack.clone(), Duration::from_secs(600)).await;
-    let (agent, _) = boot(&site, &server, &[mac(1)], hardware(1, 20)).await;
+    let (agent, welcome) = boot(&site, &server, &[mac(1)], hardware(1, 20)).await;
     life.machine = Some((server, agent, site));
-    // What it was before was known from the store: it has to be there now.
-    until_node(&life.rack, "its agent", |node| node.agent_connected).await;
+    assert_eq!(welcome.node, node, "{:?}", life.rack.nodes());
+    until_node(&life.rack, "its agent", |one| one.id == node && one.agent_connected).await;
     life
 }
 
@@ -92,7 +92,7 @@ async fn runs_of_a_state_that_was_put_in_end_before_anything_of_them_is_done() {
         assert_eq!(life.state(node), "discovered");
         life.kill().await;
     }
-    let life = again(folder.path(), &sim).await;
+    let life = again(folder.path(), &sim, node).await;
     let next = life.commit(node);
     assert_eq!(next, RunId(run.0 + 1));
     assert_eq!(life.run_ended(next).await.state, RunState::Done);
@@ -128,9 +128,10 @@ async fn a_run_with_a_record_that_cannot_be_read_is_shown_failed_and_not_walked(
                 left.actions
             );
             assert_eq!(*sim.begun.lock().unwrap(), begun, "{ending} {start}");
+            assert_eq!(life.state(node), "discovered", "{ending} {start}");
             life.kill().await;
         }
-        let life = Life::start(folder.path(), &sim).await;
+        let life = again(folder.path(), &sim, node).await;
         assert_eq!(
             life.commit(node),
             RunId(run.0 + 1),

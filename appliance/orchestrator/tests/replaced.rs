@@ -227,7 +227,10 @@ async fn a_word_that_means_two_machines_is_consent_for_neither() {
     life.executor.set_site(&text, "anna").unwrap();
     let plan = plan(&life, false);
     assert_eq!(nodes_of(&plan), [first], "{plan:#?}");
-    let refused = life.executor.commit(&plan.id, &[name.clone()], "anna").unwrap_err();
+    let refused = life
+        .executor
+        .commit(&plan.id, std::slice::from_ref(&name), "anna")
+        .unwrap_err();
     let says = refused.to_string();
     assert!(matches!(refused, CommitError::Ambiguous(_)), "{says}");
     assert!(says.contains(&format!("--yes-destroy {first}")), "{says}");

@@ -108,6 +108,10 @@ impl Inner {
             nodes,
         } in left
         {
+            // Of a plan that cannot be read its machines are known by what they show.
+            let shown = self.rack.nodes();
+            let shown = shown.iter().filter(|node| node.run == Some(run.0));
+            let nodes: BTreeSet<NodeId> = nodes.into_iter().chain(shown.map(|node| node.id)).collect();
             for node in nodes {
                 let reason = format!("run {run} is not gone on with: {reason}");
                 self.rack
