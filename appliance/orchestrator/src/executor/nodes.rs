@@ -8,7 +8,7 @@ use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, RunId, SetupDi
 
 use super::driver::Live;
 use super::memory::{self, NodeWork, Ready};
-use super::{Book, Inner, adopted, around, settings};
+use super::{Book, Inner, around, settings};
 use crate::hands::{Done, Learned, System};
 use crate::rack::now;
 use crate::record::Boots;

@@ -230,6 +230,7 @@ fn start_executor(folder: &Path, rack: &Rack, store: Store) -> Result<Executor> 
         settings_look: SETTINGS_LOOK,
         signer: Arc::new(signer),
         site_name: "bench".into(),
+        put_in: false,
     };
     Ok(Executor::start(rack.clone(), store, parts)?)
 }
