@@ -259,7 +259,14 @@ fn the_real_packstack_takes_the_answers_and_goes_to_their_hosts() {
     let started = |answers: &str| {
         std::fs::write(&path, answers).unwrap();
         let output = Command::new("unshare")
-            .args(["--map-root-user", "--net", "--mount", "sh", "-c", A_NETWORK_FOR_PACKSTACK])
+            .args([
+                "--map-root-user",
+                "--net",
+                "--mount",
+                "sh",
+                "-c",
+                A_NETWORK_FOR_PACKSTACK,
+            ])
             .arg(of_venv("python"))
             .arg(of_venv("packstack"))
             .arg(format!("--answer-file={}", path.display()))
