@@ -33,6 +33,18 @@ pub fn budget(folder: &Path) -> u64 {
     }
 }
 
+/// What may still be written into `folder` now, in bytes: others write to the same data partition, the proxy above all, so what
+/// was free at the start says nothing of now. Of a folder in memory only its budget counts.
+pub(crate) fn room(folder: &Path) -> u64 {
+    if is_memory(folder) {
+        return u64::MAX;
+    }
+    // A file system that cannot be asked cannot be told full either; writing then fails in its own words.
+    let Ok(at) = statfs(folder) else { return u64::MAX };
+    let block = u64::try_from(at.block_size()).unwrap_or(0);
+    at.blocks_available().saturating_mul(block).saturating_sub(RESERVE)
+}
+
 fn contents_size(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let is_content = |ending: &std::ffi::OsStr| ending == "image" || ending == "program";
@@ -58,5 +70,12 @@ mod tests {
         assert!(is_memory(memory));
         assert!(budget(memory) <= available_memory().unwrap());
         assert_eq!(budget(Path::new("/nonexistent")), 0);
+    }
+
+    #[test]
+    fn room_is_what_is_left_now_and_no_more_than_all_that_may_be_taken() {
+        // Of the kernel's own, whose every block is taken at any time.
+        assert_eq!(room(Path::new("/proc")), 0);
+        assert_eq!(room(Path::new("/dev/shm")), u64::MAX, "a budget rules memory");
     }
 }

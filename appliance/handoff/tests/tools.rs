@@ -1,4 +1,4 @@
-//! What Salt, Chef, Kubespray, Packstack and cephadm are given; by the real Salt and the real Ansible where they read it.
+//! What Salt, Chef, Kubespray, Packstack and cephadm are given; by the real Salt, Ansible and Packstack where they read it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
@@ -221,16 +221,76 @@ fn packstack_gets_one_controller_or_a_refusal() {
                   CONFIG_NETWORK_HOSTS=10.0.0.1\nCONFIG_STORAGE_HOST=10.0.0.1\nCONFIG_AMQP_HOST=10.0.0.1\n\
                   CONFIG_MARIADB_HOST=10.0.0.1\n";
     assert_eq!(answers, wanted);
-    // It is an INI file, which Python, and so Packstack, reads.
-    let script = "import configparser,sys\nc=configparser.ConfigParser()\nc.optionxform=str\nc.read_string(sys.argv[1])\n\
-                  print(c['general']['CONFIG_COMPUTE_HOSTS'])";
-    let read = text(&run(Command::new("python3").args(["-c", script, &answers])));
-    assert_eq!(read.trim(), "10.0.0.2,10.0.0.3");
     sample.nodes.remove(0);
     assert!(matches!(
         render(&sample.rack(), "packstack", "answers", None),
         Err(ExportError::Missing(_))
     ));
+}
+
+/// A network in which the rack's machines seem to be: each lets itself be reached at port 22, and hangs up.
+/// Packstack keeps its log and its manifests below `/var/tmp`, wherever it is told to work.
+const A_NETWORK_FOR_PACKSTACK: &str = r#"
+set -e
+mount -t tmpfs none /var/tmp
+ip link set lo up
+ip link add machines type veth peer name wire
+ip link set machines up; ip link set wire up
+for host in 1 2 3; do ip address add 10.0.0.$host/24 dev machines; done
+ip route add default via 10.0.0.254
+exec "$0" -c '
+import socket, subprocess, sys, threading
+door = socket.create_server(("0.0.0.0", 22))
+def hang_up():
+    while True:
+        door.accept()[0].close()
+threading.Thread(target=hang_up, daemon=True).start()
+sys.exit(subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL).returncode)
+' "$@"
+"#;
+
+/// Packstack itself, as far as the first machine: it reads the answers, tries whether each host is there, writes the file anew
+/// with all that it takes as given, and turns to the hosts.
+#[test]
+fn the_real_packstack_takes_the_answers_and_goes_to_their_hosts() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".ssh")).unwrap();
+    let path = home.path().join("answers.txt");
+    let started = |answers: &str| {
+        std::fs::write(&path, answers).unwrap();
+        let output = Command::new("unshare")
+            .args([
+                "--map-root-user",
+                "--net",
+                "--mount",
+                "sh",
+                "-c",
+                A_NETWORK_FOR_PACKSTACK,
+            ])
+            .arg(of_venv("python"))
+            .arg(of_venv("packstack"))
+            .arg(format!("--answer-file={}", path.display()))
+            .arg("--dry-run")
+            .env("HOME", home.path())
+            .output()
+            .unwrap();
+        text(&output)
+    };
+    let ours = render(&sample().rack(), "packstack", "answers", None).unwrap();
+    let told = started(&ours);
+    assert!(told.contains("Setting up ssh keys"), "{told}");
+    let at = |host| told.contains(&format!(" by 10.0.0.{host} port 22"));
+    assert!((1..=3).any(at), "{told}");
+    let taken = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+    let taken: Vec<&str> = taken.lines().collect();
+    assert!(taken.len() > 500, "written anew with every setting: {}", taken.len());
+    for line in ours.lines() {
+        assert!(taken.contains(&line), "{line}");
+    }
+    // It does look: a host that is not there is refused before anything is done.
+    let told = started(&ours.replace("10.0.0.3", "10.0.0.300"));
+    assert!(told.contains("CONFIG_COMPUTE_HOSTS failed validation"), "{told}");
+    assert!(!told.contains("Setting up ssh keys"), "{told}");
 }
 
 /// The specification as Ceph's own code of the release in Debian reads it.

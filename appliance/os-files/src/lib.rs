@@ -4,6 +4,7 @@
 //!
 //! [`OsSetup`]: rackbar_model::OsSetup
 
+pub mod again;
 pub mod apt;
 pub mod network;
 pub mod rpm;

@@ -139,6 +139,12 @@ pub fn arrange(setup: &OsSetup) -> Result<Vec<Base>> {
             join(base, network)?;
         }
     }
+    // A VLAN takes the MTU of what is below it where it is told none.
+    for base in bases.iter_mut().filter(|base| base.mtu.is_some()) {
+        for network in &mut base.tagged {
+            network.mtu.get_or_insert(1500);
+        }
+    }
     name(&mut bases, names);
     Ok(bases)
 }

@@ -190,8 +190,8 @@ impl Lock {
 /// Refuses what anybody guesses.
 pub(crate) fn check_passphrase(passphrase: &str) -> Result<(), StoreError> {
     match passphrase.chars().count() {
-        8.. => Ok(()),
-        _ => Err(StoreError::Failed("a passphrase has at least 8 characters".into())),
+        12.. => Ok(()),
+        _ => Err(StoreError::Failed("a passphrase has at least 12 characters".into())),
     }
 }
 

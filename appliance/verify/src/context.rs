@@ -71,8 +71,6 @@ pub struct Seen {
     pub boot_first: Option<BootFirst>,
     /// What the agent found.
     pub inventory: Option<Inventory>,
-    /// `boot_id` of the agent's kernel: the installed system has another one.
-    pub boot_id_before: Option<String>,
 }
 
 /// What a machine boots first.

@@ -109,7 +109,6 @@ async fn checks_see_a_real_system_over_ssh() {
     context.wanted.setup.hostname = "somebody-else".into();
     context.wanted.names = vec!["does-not-exist.invalid".into()];
     context.wanted.setup.networks[0].addresses = vec!["203.0.113.77/24".into()];
-    context.seen.boot_id_before = Some(read("/proc/sys/kernel/random/boot_id"));
     if let Some(inventory) = &mut context.seen.inventory {
         inventory.memory.total_bytes *= 2;
         inventory.cpu.threads = u16::MAX;

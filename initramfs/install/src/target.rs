@@ -75,7 +75,7 @@ pub(crate) fn write_to(
         ));
     }
     control.begin("making the partitions fit the disk", 0);
-    steps.extend(fit(machine, chosen, disks)?);
+    steps.extend(fit(machine, chosen, disks).inspect_err(|_| unboot(chosen))?);
     Ok(JobReport::Written {
         sha256: written.sha256,
         fetched: written.fetched,
@@ -84,6 +84,17 @@ pub(crate) fn write_to(
         millis: begun.elapsed().as_millis() as u64,
         steps,
     })
+}
+
+/// Takes the beginning away from disks whose system is not whole: the machine would start it, one half of a mirror even alone.
+fn unboot(chosen: &[Chosen]) {
+    for disk in chosen {
+        // What failed before is what is told; a disk that cannot be written now is most likely a part of it.
+        let _ = open(disk).and_then(|disk| {
+            disk.zero(0, MIB, &mut |_| Ok(()))?;
+            disk.sync().map_err(io("emptying the beginning of a disk"))
+        });
+    }
 }
 
 /// Grows tables, partitions and file systems; makes the mirror.

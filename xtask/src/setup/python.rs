@@ -27,6 +27,11 @@ const PACKAGES: &[(&str, Brings, &str)] = &[
         "independent reader of kickstart files",
     ),
     (
+        "packstack==26.0.0",
+        Brings::Program("packstack"),
+        "reads the answer files made for it",
+    ),
+    (
         "cloudevents==2.2.0",
         Brings::Module("cloudevents.core"),
         "independent reader of webhooks' messages",

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rackbar_model::{Digest, ImageEntry, ImageFormat};
 
 use super::{ImageError, ImageMeta, Shared, Window, detect, installer};
+use crate::budget::room;
 use crate::keep::{Arriving, now, remove, write_durably};
 
 /// An image that arrives. Dropping it removes what was written.
@@ -149,10 +150,12 @@ impl Upload {
     fn reserve(&mut self, more: u64) -> Result<(), ImageError> {
         let mut state = self.shared.state();
         let used = state.used();
-        if used.saturating_add(more) > self.shared.budget {
+        // Others write to the same partition: what was free when the budget was made may not be any more.
+        let budget = self.shared.budget.min(used.saturating_add(room(&self.shared.folder)));
+        if used.saturating_add(more) > budget {
             return Err(ImageError::Full {
                 name: self.meta.name.clone(),
-                budget: self.shared.budget,
+                budget,
                 used: used.saturating_sub(self.bytes),
                 bytes: self.bytes.saturating_add(more),
                 in_memory: self.shared.in_memory,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rackbar_model::{Digest, ProgramEntry};
 
 use super::{LARGEST, ProgramError, Shared, elf};
+use crate::budget::room;
 use crate::keep::{Arriving, now, remove, write_durably};
 
 /// A program that arrives. Dropping it removes what was written.
@@ -126,10 +127,12 @@ impl Upload {
         }
         let mut state = self.shared.state();
         let used = state.used();
-        if used.saturating_add(more) > self.shared.budget {
+        // Others write to the same partition: what was free when the budget was made may not be any more.
+        let budget = self.shared.budget.min(used.saturating_add(room(&self.shared.folder)));
+        if used.saturating_add(more) > budget {
             return Err(ProgramError::Full {
                 name: self.name.clone(),
-                budget: self.shared.budget,
+                budget,
                 used: used.saturating_sub(self.bytes),
                 in_memory: self.shared.in_memory,
             });

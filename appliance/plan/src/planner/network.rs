@@ -181,6 +181,7 @@ impl Wanted<'_> {
             setup.networks.extend(boot_nic(inventory).map(lan));
         }
         no_clash(&setup.networks)?;
+        frames_fit(&setup.networks)?;
         Ok(setup)
     }
 
@@ -233,6 +234,30 @@ impl Wanted<'_> {
             }
         }
     }
+}
+
+/// An interface has the greatest MTU of all that it carries, because a VLAN's frames pass through it. What it carries untagged
+/// has that MTU then too: it would send frames into its network that nobody there takes.
+fn frames_fit(networks: &[OsNetwork]) -> Result<(), String> {
+    let mtu = |network: &OsNetwork| network.mtu.unwrap_or(1500);
+    for untagged in networks.iter().filter(|network| network.vlan.is_none()) {
+        let shares =
+            |other: &&OsNetwork| other.vlan.is_some() && other.nics.iter().any(|mac| untagged.nics.contains(mac));
+        let larger = networks.iter().filter(shares).find(|other| mtu(other) > mtu(untagged));
+        if let Some(tagged) = larger {
+            return Err(format!(
+                "interfaces {0} and {1}: VLAN {2} of {1} has an MTU of {3}, so the NIC below both needs it, and {0}, which is untagged \
+                 there, would have it too in place of {4}: give the network of {0} `mtu = {3}` if all of it takes such frames, or a \
+                 VLAN of its own, or other NICs",
+                untagged.name,
+                tagged.name,
+                tagged.vlan.unwrap_or_default(),
+                mtu(tagged),
+                mtu(untagged)
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What a machine that is simply installed gets where no network is named: an address from DHCP on the NIC that it booted

@@ -150,11 +150,17 @@ fn is_timezone(text: &str) -> bool {
         })
 }
 
-/// What the kernel's `dev_valid_name` takes, less what would need quoting in a configuration file.
+/// What the kernel's `dev_valid_name` takes, less what would need quoting in a configuration file, and less the names that the
+/// kernel gives itself: a NIC cannot be renamed to one that another NIC may have. `all` and `default` are settings of every
+/// interface in sysctl.
 fn is_interface(text: &str) -> bool {
+    let kernels_own = ["eth", "wlan", "usb"].iter().any(|kind| {
+        let number = text.strip_prefix(kind);
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    });
     (1..=15).contains(&text.len())
-        && text != "."
-        && text != ".."
+        && !["lo", "all", "default", ".", ".."].contains(&text)
+        && !kernels_own
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 

@@ -262,7 +262,6 @@ mod tests {
             gateway: Some([10, 0, 0, 1].into()),
         }];
         context.seen.inventory = Some(rackbar_model::Inventory::default());
-        context.seen.boot_id_before = Some("x".into());
         context
     }
 }

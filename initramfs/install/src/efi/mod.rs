@@ -109,8 +109,8 @@ impl Variables {
             .collect()
     }
 
-    /// All entries there are, in the order or not.
-    fn entries(&self) -> Vec<(u16, LoadOption)> {
+    /// Numbers of all entries there are, in the order or not, also of those that nobody can read.
+    fn numbers(&self) -> Vec<u16> {
         let Ok(files) = fs::read_dir(&self.folder) else {
             return Vec::new();
         };
@@ -123,8 +123,13 @@ impl Variables {
         let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
         let mut numbers: Vec<u16> = names.filter_map(|name| number(&name)).collect();
         numbers.sort_unstable();
+        numbers
+    }
+
+    /// All entries that can be read, in the order or not.
+    fn entries(&self) -> Vec<(u16, LoadOption)> {
         let entry = |number: u16| Some((number, LoadOption::parse(&self.read(&entry_name(number))?)?));
-        numbers.into_iter().filter_map(entry).collect()
+        self.numbers().into_iter().filter_map(entry).collect()
     }
 }
 
@@ -220,15 +225,11 @@ fn put_first(variables: &Variables, label: &str, wanted: &[LoadOption]) -> Resul
         let of_label = option.description == label || option.description == format!("{label} (second disk)");
         of_label && option.starts().name() == "disk" || wanted.iter().any(|new| new.path == option.path)
     };
-    let mut free: Vec<u16> = Vec::new();
-    let mut kept: Vec<u16> = Vec::new();
-    for (number, option) in &entries {
-        if ours(option) {
-            free.push(*number)
-        } else {
-            kept.push(*number)
-        }
-    }
+    let of_us = entries.iter().filter(|(_, option)| ours(option));
+    let mut free: Vec<u16> = of_us.map(|(number, _)| *number).collect();
+    // An entry that cannot be read is somebody's too.
+    let mut kept = variables.numbers();
+    kept.retain(|number| !free.contains(number));
     let mut numbers = Vec::new();
     for option in wanted {
         let used = |number: &u16| kept.contains(number) || numbers.contains(number);
@@ -346,6 +347,16 @@ mod tests {
         assert!(variables.read("BootNext").is_none());
         put_first(&variables, "rackbar", &wanted).unwrap();
         assert_eq!(variables.order(), [3, 0, 5]);
+    }
+
+    #[test]
+    fn an_entry_that_nobody_can_read_is_not_written_over() {
+        let (_folder, variables) = firmware(&[(1, option("PXE", 9))], &[0, 1]);
+        // Shorter than any load option (UEFI 2.10 section 3.1.3).
+        variables.write(&entry_name(0), &[1, 0]).unwrap();
+        put_first(&variables, "rackbar", &[option("rackbar", 8)]).unwrap();
+        assert_eq!(variables.read(&entry_name(0)).unwrap(), [1, 0]);
+        assert_eq!(variables.order(), [2, 0, 1]);
     }
 
     #[test]

@@ -4,12 +4,12 @@
 use rackbar_messages::JobReport;
 use rackbar_model::{OsSetup, RootTarget};
 use rackbar_os_files::network::{self, Base};
-use rackbar_os_files::text;
+use rackbar_os_files::{again, text};
 
 use super::tree::Tree;
 use super::{
-    APT_PROXY, CHRONY_CONF, CHRONY_SOURCES, Image, PUBLIC, SEED, SYSLOG, TIMESYNCD, access, files, labels, looked_at,
-    networks, services, timezone, written,
+    APT_PROXY, CHRONY_CONF, CHRONY_SOURCES, Image, Keys, PUBLIC, SEED, SYSLOG, TIMESYNCD, access, files, labels,
+    looked_at, services, timezone, written,
 };
 use crate::control::{Control, refuse};
 use crate::{Machine, Result};
@@ -33,7 +33,7 @@ pub(super) fn apply(tree: &mut Tree, setup: &OsSetup, gone: &[String]) -> Result
     resolvers(tree, setup, &bases, image)?;
     withdraw(tree, setup, image)?;
     services(tree, setup, image)?;
-    access(tree, setup)?;
+    access(tree, setup, Keys::AndOthers)?;
     match &setup.timezone {
         Some(zone) => timezone(tree, zone)?,
         // Left as it is where the image has no zones: it then never had another.
@@ -47,10 +47,33 @@ pub(super) fn apply(tree: &mut Tree, setup: &OsSetup, gone: &[String]) -> Result
     labels(tree)
 }
 
-/// Name servers are part of the networks. A network that cloud-init set up at the first start is not read again from its seed.
+/// Name servers are part of the networks, of which nothing else changes here. A file that somebody took away says that another
+/// program has the network now. A network that cloud-init set up at the first start is not read again from its seed.
 fn resolvers(tree: &mut Tree, setup: &OsSetup, bases: &[Base], image: Image) -> Result<()> {
-    if image.networkd || image.ifupdown || bases.is_empty() {
-        return networks(tree, setup, bases, image);
+    let mut told = |path: &str, wanted: &str, anew: fn(&str, &str) -> String| {
+        let Some(old) = tree.read(path) else { return Ok(()) };
+        let new = anew(&old, wanted);
+        if new == old {
+            Ok(())
+        } else {
+            tree.write(path, &new, PUBLIC)
+        }
+    };
+    if bases.is_empty() {
+        return Ok(());
+    }
+    if image.networkd {
+        return network::networkd(setup, bases)
+            .iter()
+            .filter(|(name, _)| name.ends_with(".network"))
+            .try_for_each(|(name, wanted)| told(&format!("/etc/systemd/network/{name}"), wanted, again::networkd));
+    }
+    if image.ifupdown {
+        return told(
+            "/etc/network/interfaces",
+            &network::interfaces(setup, bases),
+            again::interfaces,
+        );
     }
     let seed = tree.read(&format!("{SEED}/network-config"));
     if seed.is_none_or(|seed| seed == network::cloud_init(setup, bases)) {

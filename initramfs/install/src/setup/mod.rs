@@ -10,9 +10,9 @@ mod tree;
 
 use rackbar_messages::{JobFailure, JobReport};
 use rackbar_model::{OsSetup, RootTarget};
-use rackbar_os_files::BadSetup;
 use rackbar_os_files::network::{self, Base};
 use rackbar_os_files::text::{self, Account};
+use rackbar_os_files::{BadSetup, again as again_text};
 
 use crate::control::{Control, refuse};
 use crate::target::Installed;
@@ -101,7 +101,7 @@ fn apply(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
     names(tree, setup)?;
     networks(tree, setup, &bases, image)?;
     services(tree, setup, image)?;
-    access(tree, setup)?;
+    access(tree, setup, Keys::Ours)?;
     if image.cloud_init {
         seed(tree, setup, &bases)?;
     }
@@ -305,12 +305,20 @@ fn packages(tree: &mut Tree, proxy: &str, image: Image) -> Result<()> {
     Ok(())
 }
 
+/// What of the keys that are there is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// Nothing: they are the image's.
+    Ours,
+    /// Those of others.
+    AndOthers,
+}
+
 /// Keys of those who log in, and of the host itself.
-fn access(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
+fn access(tree: &mut Tree, setup: &OsSetup, keep: Keys) -> Result<()> {
     if !setup.ssh_keys.is_empty() {
         let user = if setup.user.is_empty() { "root" } else { &setup.user };
         let passwd = tree.read("/etc/passwd").unwrap_or_default();
-        let keys: String = setup.ssh_keys.iter().map(|key| format!("{}\n", key.trim())).collect();
         match Account::find(&passwd, user) {
             Some(account) => {
                 let rights = |mode| Rights {
@@ -319,6 +327,8 @@ fn access(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
                     gid: account.gid,
                 };
                 let path = format!("{}/.ssh/authorized_keys", account.home);
+                let old = tree.read(&path).filter(|_| keep == Keys::AndOthers);
+                let keys = again_text::authorized_keys(old.as_deref(), &setup.ssh_keys);
                 tree.write(&path, &keys, rights(0o600))?;
             }
             // cloud-init makes its account at the first boot, with the keys of the seed.

@@ -155,3 +155,40 @@ fn an_xfs_image_fills_a_larger_disk_and_is_clean() {
         assert!(size.bytes() > 1000 << 20, "{} bytes", size.bytes());
     });
 }
+
+/// The image was written and is right, and still makes no mirror: its disks start nothing then.
+#[test]
+fn a_mirror_that_cannot_be_made_leaves_disks_that_start_nothing() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: loop devices need root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let disks = ["first", "second"].map(|name| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, vec![0xaa; 16 << 20]).unwrap();
+        path
+    });
+    let loops = disks.each_ref().map(|path| Loop::new(path));
+    let [Some(first), Some(second)] = &loops else {
+        println!("skipped: no loop device can be made");
+        return;
+    };
+    let file = vec![0x55; 4 << 20];
+    let source = ImageSource {
+        name: "no-gpt".into(),
+        url: serve(file.clone(), 400_000),
+        format: ImageFormat::Raw,
+        sha256: Digest(rackbar_trust::sha256(&file)),
+        bytes: file.len() as u64,
+        disk_bytes: None,
+    };
+    let chosen = [first.chosen(), second.chosen()];
+    let failure = write_to(&Machine::default(), &chosen, Vec::new(), &source, &Control::default()).unwrap_err();
+    assert!(failure.reason.contains("GPT"), "{failure:?}");
+    for path in &disks {
+        let bytes = std::fs::read(path).unwrap();
+        assert!(bytes[..1 << 20].iter().all(|byte| *byte == 0), "the beginning is gone");
+        assert_eq!(bytes[2 << 20], 0x55, "it had been written");
+    }
+}
