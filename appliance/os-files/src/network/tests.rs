@@ -114,3 +114,17 @@ fn networks_that_cannot_be_are_refused() {
     });
     assert!(arrange(&setup).unwrap_err().reason.contains("no bond"));
 }
+
+/// A VLAN inherits the MTU of what is below it where it is told none.
+#[test]
+fn a_vlan_of_ordinary_frames_beside_one_of_large_ones_is_told_its_mtu() {
+    let mut setup = sample();
+    let mut ordinary = network("backup", &[2, 3], Some(30), &[]);
+    ordinary.mtu = None;
+    setup.networks.push(ordinary);
+    let files = networkd(&setup, &arrange(&setup).unwrap());
+    let text = |name: &str| files.iter().find(|(file, _)| file == name).unwrap().1.clone();
+    assert!(text("40-backup.network").contains("MTUBytes=1500"));
+    assert!(text("40-storage.network").contains("MTUBytes=9000"));
+    assert!(!text("40-mgmt.network").contains("MTUBytes"));
+}

@@ -390,3 +390,34 @@ fn no_clash(networks: &[OsNetwork]) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(name: &str, vlan: Option<u16>, mtu: Option<u16>, nic: u8) -> OsNetwork {
+        OsNetwork {
+            vlan,
+            mtu,
+            nics: vec![rackbar_model::MacAddr([2, 0, 0, 0, 0, nic])],
+            name: name.into(),
+            ..lan(&Nic::default())
+        }
+    }
+
+    #[test]
+    fn an_untagged_network_has_no_smaller_frames_than_what_passes_through_its_nic() {
+        let jumbo = network("storage", Some(20), Some(9000), 1);
+        let refused = frames_fit(&[network("mgmt", None, None, 1), jumbo.clone()]).unwrap_err();
+        for word in ["mgmt", "storage", "VLAN 20", "9000", "1500"] {
+            assert!(refused.contains(word), "{refused}");
+        }
+        for beside in [
+            network("mgmt", None, None, 2),
+            network("mgmt", None, Some(9000), 1),
+            network("mgmt", Some(10), None, 1),
+        ] {
+            frames_fit(&[jumbo.clone(), beside]).unwrap();
+        }
+    }
+}
