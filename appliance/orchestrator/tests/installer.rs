@@ -205,6 +205,7 @@ async fn behind_a_proxy_of_others_the_archive_itself_is_asked_and_the_steps_are_
     let given = Given {
         site: &site,
         name: "debian-12-installer",
+        packed: false,
         content: &netboot(KERNEL, INITRD),
         firmware: FirmwareMode::Bios,
     };
