@@ -395,7 +395,7 @@ async fn from_discovered_on(state: &NodeState) {
         // Hands off means ours too: what a person does to it now is not ended by a word that says nothing of it.
         let refused = life.executor.recover(node, "anna").unwrap_err().to_string();
         assert!(
-            refused.contains("by anna: a fan") && refused.contains("maintenance node-001 off"),
+            refused.contains("by anna: a fan") && refused.contains("recover node-001 --end-maintenance"),
             "{refused}"
         );
         assert_eq!(life.state(node), "maintenance");

@@ -195,7 +195,7 @@ pub enum NodeError {
     StillThere(String),
     /// Hands off.
     #[error(
-        "{name} is in maintenance, {reason}: its system is not touched; end that first (`rackbar node maintenance {name} off`)"
+        "{name} is in maintenance, {reason}: its system is not touched; end that with `rackbar node recover {name} --end-maintenance` when nobody has their hands in it"
     )]
     Maintenance {
         /// Its name.

@@ -62,10 +62,16 @@ pub enum Command {
         by_rules: bool,
     },
     /// Bring a machine back to a known state from wherever it is
-    #[command(after_help = "Example:\n  rackbar node recover node-003\n\nIts history is kept.")]
+    #[command(
+        after_help = "Examples:\n  rackbar node recover node-003\n  rackbar node recover node-003 --end-maintenance\n\n\
+        A system that runs on it is ended in order before it is restarted into the agent. Its history is kept."
+    )]
     Recover {
         /// Name, id or MAC address
         node: String,
+        /// Also when it is in maintenance, which ends: only when nobody has their hands in it any more
+        #[arg(long)]
+        end_maintenance: bool,
     },
     /// Forget a machine that is gone for good
     #[command(
@@ -182,7 +188,13 @@ pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()
             }
             Ok(())
         }
-        Command::Recover { node } => {
+        Command::Recover { node, end_maintenance } => {
+            if *end_maintenance {
+                let path = format!("/api/v1/nodes/{}/maintenance", segment(node));
+                client
+                    .post(&path, &json!({ "on": false, "reason": "it is recovered" }))
+                    .await?;
+            }
             let path = format!("/api/v1/nodes/{}/recover", segment(node));
             let answer: Value = serde_json::from_slice(&client.post(&path, &json!({})).await?)?;
             if as_json {
