@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use common::{Appliance, rackbar};
@@ -297,6 +298,73 @@ fn bmc_accounts_are_opened_without_an_appliance() {
     };
     assert!(read(&words).well().contains("PASSWORD"));
     read(&wrong).failed(1);
+}
+
+/// The appliance was carried away after the rack was brought up.
+#[test]
+fn tools_go_on_by_what_was_kept_when_the_appliance_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let token = appliance.run_folder().join("admin-token").display().to_string();
+    let (api, fingerprint) = (appliance.api().to_string(), appliance.fingerprint().to_owned());
+    let away = |arguments: &[&str]| {
+        let appliance = [
+            "--endpoint",
+            &api,
+            "--fingerprint",
+            &fingerprint,
+            "--token-file",
+            &token,
+        ];
+        rackbar(folder.path(), &[&appliance[..], arguments].concat(), "")
+    };
+    let list = ["handoff", "ansible", "--list", "--kept"];
+    let roster = ["handoff", "show", "salt", "roster", "--kept"];
+    let before = [&list[..], &roster[..]].map(|asked| away(asked).well());
+    assert!(before[0].contains("_meta"), "{}", before[0]);
+    // What nobody wanted kept is not.
+    away(&["handoff", "show", "chef", "first-boot", "stranger"]).well();
+    appliance.stop();
+
+    let after = [&list[..], &roster[..]].map(&away);
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!((&after.out, after.code), (before, 0));
+        assert!(
+            after.err.contains("cannot be reached") || after.err.contains("cannot reach"),
+            "{}",
+            after.err
+        );
+        assert!(after.err.contains("this is what it said at 20"), "{}", after.err);
+    }
+    let of_host = away(&["handoff", "ansible", "--host", "nobody", "--kept"]).well();
+    assert_eq!(of_host.trim(), "{}");
+    assert!(away(&list[..3]).failed(5).contains("cannot reach"));
+    let none = away(&["handoff", "show", "chef", "first-boot", "stranger", "--kept"]).failed(5);
+    assert!(none.contains("nothing that it said before is kept"), "{none}");
+    let kept: Vec<_> = std::fs::read_dir(folder.path().join("rackbar/kept")).unwrap().collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    for file in kept {
+        assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    // Ansible itself, by the script of the documentation.
+    let script = folder.path().join("inventory");
+    let text = format!(
+        "#!/bin/sh\nexec {} --endpoint {api} --fingerprint {fingerprint} --token-file {token} handoff ansible --kept \"$@\"\n",
+        env!("CARGO_BIN_EXE_rackbar")
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = std::process::Command::new("ansible-inventory")
+        .args(["--list", "-i"])
+        .arg(&script)
+        .env("HOME", folder.path())
+        .env("XDG_CACHE_HOME", folder.path())
+        .env("ANSIBLE_INVENTORY_UNPARSED_FAILED", "true")
+        .output()
+        .expect("ansible-core: `cargo xtask setup test` installs it");
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("_meta"));
 }
 
 #[test]

@@ -147,7 +147,7 @@ impl Client {
     }
 
     /// The endpoint in words, without the token.
-    fn place(&self) -> String {
+    pub fn place(&self) -> String {
         match &self.endpoint {
             Endpoint::Https { authority, .. } => format!("https://{authority}"),
             Endpoint::Socket(path) => path.display().to_string(),

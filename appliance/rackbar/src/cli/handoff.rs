@@ -8,6 +8,7 @@ use rackbar_control::client::Client;
 use rackbar_control::operations::{EnrolmentEntry, ExportEntry, Verdict};
 use serde_json::json;
 
+use super::kept::Kept;
 use super::{Failed, output, segment};
 
 /// A certificate request is smaller than this.
@@ -29,6 +30,8 @@ pub enum Puppet {
     Facts {
         /// Node
         node: String,
+        #[command(flatten)]
+        kept: Kept,
     },
     /// Be a policy executable for autosigning: the request on standard input, exit code 0 to sign and 1 not to
     #[command(after_help = "Example, as the script that `autosign` names:\n  #!/bin/sh\n  \
@@ -56,7 +59,7 @@ pub struct EnrolOptions {
 
 /// An export by its tool and name.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  rackbar handoff show salt roster > roster\n  \
+#[command(after_help = "Examples:\n  rackbar handoff show salt roster --kept > roster\n  \
     rackbar handoff show salt pillar web-1\n  rackbar handoff show cephadm spec > ceph.yaml\n  \
     rackbar handoff list")]
 pub struct Show {
@@ -66,20 +69,22 @@ pub struct Show {
     what: String,
     /// Node, for exports that are of one
     node: Option<String>,
+    #[command(flatten)]
+    kept: Kept,
 }
 
-async fn export(client: &Client, tool: &str, what: &str, node: Option<&str>) -> Result<()> {
+async fn export(client: &Client, tool: &str, what: &str, node: Option<&str>, kept: Kept) -> Result<()> {
     let of = node.map(|node| format!("?node={}", segment(node))).unwrap_or_default();
     let path = format!("/api/v1/handoff/{}/{}{of}", segment(tool), segment(what));
-    print!("{}", client.get_text(&path).await?);
+    print!("{}", kept.get(client, &path).await?);
     Ok(())
 }
 
 /// `rackbar handoff puppet ...`
 pub async fn puppet(client: &Client, command: &Puppet) -> Result<()> {
     match command {
-        Puppet::Enc { certname } => export(client, "puppet", "enc", Some(certname)).await,
-        Puppet::Facts { node } => export(client, "puppet", "facts", Some(node)).await,
+        Puppet::Enc { certname } => export(client, "puppet", "enc", Some(certname), Kept::default()).await,
+        Puppet::Facts { node, kept } => export(client, "puppet", "facts", Some(node), *kept).await,
         Puppet::Autosign { certname } => autosign(client, certname).await,
     }
 }
@@ -103,7 +108,14 @@ async fn autosign(client: &Client, certname: &str) -> Result<()> {
 
 /// `rackbar handoff show`
 pub async fn show(client: &Client, options: &Show) -> Result<()> {
-    export(client, &options.tool, &options.what, options.node.as_deref()).await
+    export(
+        client,
+        &options.tool,
+        &options.what,
+        options.node.as_deref(),
+        options.kept,
+    )
+    .await
 }
 
 /// `rackbar handoff list`
@@ -177,7 +189,7 @@ pub enum Shape {
 /// `rackbar node facts`
 pub async fn facts(client: &Client, node: &str, shape: Shape) -> Result<()> {
     match shape {
-        Shape::Facter => export(client, "facter", "facts", Some(node)).await,
-        Shape::Ohai => export(client, "ohai", "attributes", Some(node)).await,
+        Shape::Facter => export(client, "facter", "facts", Some(node), Kept::default()).await,
+        Shape::Ohai => export(client, "ohai", "attributes", Some(node), Kept::default()).await,
     }
 }

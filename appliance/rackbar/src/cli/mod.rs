@@ -14,6 +14,7 @@ mod events;
 mod handoff;
 mod hardware;
 mod images;
+mod kept;
 mod log;
 mod nodes;
 mod output;

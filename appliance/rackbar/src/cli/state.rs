@@ -12,6 +12,7 @@ use rackbar_control::operations::{ExportSizes, count};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
+use super::kept::Kept;
 use super::{handoff, images, output};
 
 /// Save the whole state.
@@ -60,7 +61,7 @@ pub enum Handoff {
     /// Be an Ansible inventory script
     #[command(
         after_help = "Examples:\n  rackbar handoff ansible --list\n  rackbar handoff ansible --host storage-1\n\n\
-        For Ansible itself, a script of two lines is the inventory:\n  #!/bin/sh\n  exec rackbar handoff ansible \"$@\""
+        For Ansible itself, a script of two lines is the inventory:\n  #!/bin/sh\n  exec rackbar handoff ansible --kept \"$@\""
     )]
     Ansible(Ansible),
     /// Classify nodes, give facts and sign certificates for Puppet
@@ -80,14 +81,15 @@ pub enum Handoff {
 
 /// What Ansible asks for.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 pub struct Ansible {
     /// The whole inventory
-    #[arg(long)]
+    #[arg(long, required_unless_present = "host", conflicts_with = "host")]
     list: bool,
     /// The variables of one machine
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
+    #[command(flatten)]
+    kept: Kept,
 }
 
 /// The passphrase in a file; `-` is standard input.
@@ -259,7 +261,7 @@ pub async fn hand_off(client: &Client, command: &Handoff, as_json: bool) -> Resu
 }
 
 async fn ansible(client: &Client, asked: &Ansible) -> Result<()> {
-    let inventory: Value = client.get("/api/v1/handoff/ansible").await?;
+    let inventory: Value = serde_json::from_str(&asked.kept.get(client, "/api/v1/handoff/ansible").await?)?;
     match &asked.host {
         None => output::json(&inventory),
         // Ansible wants an empty object for a host it does not find.

@@ -67,6 +67,7 @@ pub(crate) fn rackbar(home: &Path, arguments: &[&str], input: &str) -> Said {
         .args(arguments)
         .env_clear()
         .env("XDG_CONFIG_HOME", home)
+        .env("XDG_CACHE_HOME", home)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
