@@ -112,7 +112,7 @@ fn services_of_a_ready_machine_are_registered_by_the_site_and_taken_out_by_it() 
     until("it is taken out", || catalogue.has().is_empty());
 
     // And not to be brought back under somebody's hands, unless that is said.
-    let refused = appliance.ask(&["node", "recover", "web-1"]).failed(1);
+    let refused = appliance.ask(&["node", "recover", "web-1"]).failed(6);
     assert!(refused.contains("--end-maintenance"), "{refused}");
     appliance.ask(&["node", "recover", "web-1", "--end-maintenance"]).well();
     let shown = appliance.ask(&["--json", "node", "show", "web-1"]).well();
