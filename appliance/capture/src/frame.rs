@@ -31,6 +31,8 @@ pub const SNAP: usize = 1_536;
 /// Of an ICMP error: its header, and of the packet that it is about the IP header and 8 bytes.
 const ICMP_ERROR: usize = 8 + 20 + 8;
 const ICMPV6_ERROR: usize = 8 + IPV6_HEADER + 8;
+/// Of an ICMPv6 redirect: its header and two addresses.
+const ICMPV6_REDIRECT: usize = 8 + 2 * 16;
 /// Of what looks like an option acknowledgement or an error of TFTP between two high ports.
 const TFTP_ANSWER: usize = 8 + 128;
 
@@ -100,6 +102,8 @@ fn kept_of_ip(frame: &[u8], ip: &Ip) -> usize {
         // RFC 4443 section 2.1: below 128 they are errors.
         ICMPV6 => match byte(frame, begin) {
             Some(0..128) => begin + ICMPV6_ERROR,
+            // A redirect quotes the packet that it is about, behind two addresses (RFC 4861 section 4.5).
+            Some(137) => begin + ICMPV6_REDIRECT,
             _ => SNAP,
         },
         UDP => begin + kept_of_udp(frame, begin).unwrap_or(8),
@@ -233,6 +237,7 @@ pub(crate) mod tests {
         let data = [&[0, 3, 0, 1][..], secret].concat();
         let quoted = [&[3, 3, 0, 0, 0, 0, 0, 0][..], &[0x45; 28], secret].concat();
         let quoted6 = [&[1, 4, 0, 0, 0, 0, 0, 0][..], &[0x60; 48], secret].concat();
+        let redirect = [&[137, 0, 0, 0, 0, 0, 0, 0][..], &[0xfe; 32], secret].concat();
         for frame in [
             ipv4(TCP, &tcp(40_000, 80, 0x18, secret)),
             ipv4(TCP, &tcp(40_000, 80, 2, secret)),
@@ -244,6 +249,7 @@ pub(crate) mod tests {
             ipv4(UDP, &udp(623, 40_000, secret)),
             ipv4(ICMP, &quoted),
             ipv6(ICMPV6, &quoted6),
+            ipv6(ICMPV6, &redirect),
             ipv4(50, secret),
             ethernet(0x88a2, secret),
         ] {

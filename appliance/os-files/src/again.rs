@@ -8,17 +8,37 @@ const KEYS_BEGIN: &str = "# Keys of Rackbar's site file: what stands from here t
 /// After them.
 const KEYS_END: &str = "# End of the keys of Rackbar's site file.";
 
-/// `authorized_keys` of sshd(8) with `keys`, one a line. Of the file that is there, `old`, the part between our two marks is
-/// replaced and everything else stays; without marks the whole file is ours and is replaced.
-pub fn authorized_keys(old: Option<&str>, keys: &[String]) -> String {
+/// `authorized_keys` of sshd(8) with `keys`, one a line.
+pub fn authorized_keys(keys: &[String]) -> String {
     let keys: String = keys.iter().map(|key| format!("{}\n", key.trim())).collect();
-    let block = format!("{KEYS_BEGIN}\n{keys}{KEYS_END}\n");
-    let parts = old.and_then(|old| {
-        let (before, rest) = old.split_once(KEYS_BEGIN)?;
-        let (_, after) = rest.split_once(KEYS_END)?;
-        Some((before, after.strip_prefix('\n').unwrap_or(after)))
-    });
-    parts.map_or(block.clone(), |(before, after)| format!("{before}{block}{after}"))
+    format!("{KEYS_BEGIN}\n{keys}{KEYS_END}\n")
+}
+
+/// The same in a file that is there: the part between our two marks is replaced and everything else stays. A file without marks
+/// is cloud-init's, which wrote the keys of `seed` into it at the first start: those lines are ours. Without a seed all of it
+/// is, as the image or an older Rackbar left it.
+///
+/// # Errors
+/// When the first mark is there and the second is not: nobody can tell then which keys are ours.
+pub fn authorized_keys_in(old: &str, seed: Option<&str>, keys: &[String]) -> crate::Result<String> {
+    let block = authorized_keys(keys);
+    if let Some((before, rest)) = old.split_once(KEYS_BEGIN) {
+        let Some((_, after)) = rest.split_once(KEYS_END) else {
+            return Err(crate::BadSetup::new(
+                format!("authorized_keys has the line {KEYS_BEGIN:?} and none that ends these keys"),
+                format!("put the line {KEYS_END:?} behind them in the system, then plan again"),
+            ));
+        };
+        return Ok(format!("{before}{block}{}", after.strip_prefix('\n').unwrap_or(after)));
+    }
+    let Some(seed) = seed else { return Ok(block) };
+    // The kind and the key itself: cloud-init may put options in front, and drops nothing.
+    let is_ours = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.any(|word| word.len() > 40 && word.starts_with("AAAA") && seed.contains(word))
+    };
+    let others = old.lines().filter(|line| !is_ours(line));
+    Ok(others.flat_map(|line| [line, "\n"]).chain([block.as_str()]).collect())
 }
 
 /// A `.network` file of systemd-networkd with the name servers and search domains of `wanted`, which is the same file as it
@@ -41,6 +61,18 @@ pub fn networkd(old: &str, wanted: &str) -> String {
     });
     lines.splice(at + 1..at + 1, new);
     whole(&lines)
+}
+
+/// Whether two seeds of cloud-init tell of the same name servers and search domains.
+pub fn same_resolvers(seed: &str, wanted: &str) -> bool {
+    let resolvers = |text: &'_ str| -> Vec<String> {
+        let lines = text.lines().map(str::trim);
+        lines
+            .filter(|line| line.starts_with("nameservers:"))
+            .map(str::to_owned)
+            .collect()
+    };
+    resolvers(seed) == resolvers(wanted)
 }
 
 /// `interfaces` of ifupdown with the name servers that `wanted`, the same file as it would be written today, has for its
@@ -108,16 +140,38 @@ mod tests {
 
     #[test]
     fn keys_of_others_stay_and_ours_are_replaced() {
-        let first = authorized_keys(None, &["ssh-ed25519 AAAA a@x ".into()]);
+        let first = authorized_keys(&["ssh-ed25519 AAAA a@x ".into()]);
         assert_eq!(first.lines().nth(1), Some("ssh-ed25519 AAAA a@x"));
         let changed = format!("ssh-rsa before\n{first}ssh-rsa after\n");
-        let second = authorized_keys(Some(&changed), &["ssh-ed25519 BBBB b@x".into()]);
+        let next = ["ssh-ed25519 BBBB b@x".into()];
+        let second = authorized_keys_in(&changed, None, &next).unwrap();
         assert!(!second.contains("AAAA"), "{second}");
         let lines: Vec<&str> = second.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(lines, ["ssh-rsa before", "ssh-ed25519 BBBB b@x", "ssh-rsa after"]);
-        assert_eq!(authorized_keys(Some(&second), &["ssh-ed25519 BBBB b@x".into()]), second);
-        // Who may log in is the site's to say where nobody marked what is whose.
-        assert!(!authorized_keys(Some("ssh-rsa revoked\n"), &[]).contains("revoked"));
+        assert_eq!(authorized_keys_in(&second, None, &next).unwrap(), second);
+        // Who may log in is the site's to say where nobody can tell what is whose.
+        assert!(
+            !authorized_keys_in("ssh-rsa revoked\n", None, &[])
+                .unwrap()
+                .contains("revoked")
+        );
+        let cut = second.replace(KEYS_END, "");
+        let refused = authorized_keys_in(&cut, None, &next).unwrap_err();
+        assert!(refused.advice.contains(KEYS_END), "{refused}");
+    }
+
+    #[test]
+    fn what_cloud_init_wrote_of_its_seed_is_ours_and_the_rest_is_not() {
+        let key = |end: &str| format!("AAAAC3NzaC1lZDI1NTE5AAAAIJ0123456789abcdefghijklmnop{end}");
+        let seed = format!("ssh_authorized_keys:\n  - \"ssh-ed25519 {} op@x\"\n", key("AA"));
+        let old = format!("ssh-ed25519 {} op@x\nssh-ed25519 {} colleague\n", key("AA"), key("BB"));
+        let new = authorized_keys_in(&old, Some(&seed), &[format!("ssh-ed25519 {} new@x", key("CC"))]).unwrap();
+        assert!(!new.contains(&key("AA")), "{new}");
+        assert!(
+            new.starts_with(&format!("ssh-ed25519 {} colleague\n", key("BB"))),
+            "{new}"
+        );
+        assert!(new.contains(&key("CC")), "{new}");
     }
 
     #[test]

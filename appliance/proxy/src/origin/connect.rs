@@ -1,18 +1,20 @@
 //! Connections to origins. Names are resolved here, and the rule is asked about the very address that is connected to. Behind
 //! a parent proxy that one resolves them: then the rule is asked about what the name means here, if it means anything.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rackbar_outward::{Line, Way};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use crate::rules::destination::Destinations;
 
@@ -21,6 +23,22 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(8);
 
 /// For a name that only a parent proxy may know.
 const LOOK_WITHIN: Duration = Duration::from_secs(3);
+
+/// So many names are looked for at a time: the system's resolver keeps a thread for each until it gives up, whoever still waits.
+const LOOKS: usize = 8;
+
+/// A name that meant nothing here is not looked for again so soon: where questions for outside names are dropped, each connection
+/// would wait for the whole time of a look.
+const UNKNOWN_FOR: Duration = Duration::from_secs(300);
+
+/// So many such names are remembered.
+const UNKNOWN: usize = 1024;
+
+/// Looks for names that a parent proxy will resolve by itself.
+static LOOKING: Semaphore = Semaphore::const_new(LOOKS);
+
+/// Names that meant nothing here, and when that was found.
+static NOT_KNOWN: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
 
 /// Opens connections for the HTTP client.
 #[derive(Clone)]
@@ -72,13 +90,47 @@ async fn check(host: &str, rule: Option<&Destinations>) -> io::Result<()> {
     let Some(rule) = rule else { return Ok(()) };
     let addresses: Vec<IpAddr> = match host.parse::<IpAddr>() {
         Ok(address) => vec![address],
-        Err(_) => match tokio::time::timeout(LOOK_WITHIN, tokio::net::lookup_host((host, 0))).await {
-            Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
-            _ => Vec::new(),
-        },
+        Err(_) if is_not_known(host, Instant::now()) => Vec::new(),
+        Err(_) => {
+            let found = tokio::time::timeout(LOOK_WITHIN, look(host)).await.unwrap_or_default();
+            if found.is_empty() {
+                remember(host, Instant::now());
+            }
+            found
+        }
     };
     let refused = addresses.into_iter().try_for_each(|address| rule.address(address));
     refused.map_err(|refusal| io::Error::new(io::ErrorKind::PermissionDenied, refusal))
+}
+
+/// What a name means here. The look goes on in its own task, and so keeps its place, when who asked waits no longer.
+async fn look(host: &str) -> Vec<IpAddr> {
+    let Ok(place) = LOOKING.acquire().await else {
+        return Vec::new();
+    };
+    let host = host.to_owned();
+    let found = tokio::spawn(async move {
+        let found = tokio::net::lookup_host((host, 0)).await;
+        drop(place);
+        found.map(|found| found.map(|address| address.ip()).collect())
+    });
+    found.await.map_or_else(|_| Vec::new(), Result::unwrap_or_default)
+}
+
+fn is_not_known(host: &str, now: Instant) -> bool {
+    let known = NOT_KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.get(host).is_some_and(|at| now.duration_since(*at) < UNKNOWN_FOR)
+}
+
+fn remember(host: &str, now: Instant) {
+    let mut known = NOT_KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.len() >= UNKNOWN {
+        known.retain(|_, at| now.duration_since(*at) < UNKNOWN_FOR);
+    }
+    // Whoever asks for ever new names costs looks and no memory.
+    if known.len() < UNKNOWN {
+        known.insert(host.to_owned(), now);
+    }
 }
 
 /// A connection for a client's tunnel: through the parent proxy where that leads, else straight.
@@ -126,4 +178,24 @@ async fn dial(host: &str, port: u16, rule: Option<&Destinations>) -> io::Result<
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_means_nothing_here_is_looked_for_again_after_a_while() {
+        let now = Instant::now();
+        assert!(!is_not_known("inside.example", now));
+        remember("inside.example", now);
+        assert!(is_not_known("inside.example", now + UNKNOWN_FOR / 2));
+        assert!(!is_not_known("inside.example", now + UNKNOWN_FOR));
+        for number in 0..2 * UNKNOWN {
+            remember(&format!("{number}.example"), now + UNKNOWN_FOR);
+        }
+        let known = NOT_KNOWN.lock().unwrap();
+        assert_eq!(known.len(), UNKNOWN);
+        assert!(!known.contains_key("inside.example"), "what is old makes room");
+    }
 }

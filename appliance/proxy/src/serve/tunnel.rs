@@ -59,6 +59,7 @@ pub(super) async fn connect(
     };
     client.write(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
     origin.write_all(&std::mem::take(&mut client.received)).await?;
+    origin.flush().await?;
     proxy.metrics.tunnels.inc();
     let result = both_ways(&mut client.stream, &mut origin).await;
     proxy.metrics.tunnels.dec();
@@ -77,7 +78,9 @@ async fn both_ways(client: &mut TcpStream, origin: &mut Line) -> io::Result<()> 
                     let count = read?;
                     up_open = count > 0;
                     if up_open {
-                        to_origin.write_all(up.get(..count).unwrap_or_default()).await
+                        to_origin.write_all(up.get(..count).unwrap_or_default()).await?;
+                        // A line in TLS, as to a parent proxy, may still hold what it said it took.
+                        to_origin.flush().await
                     } else {
                         to_origin.shutdown().await
                     }

@@ -133,6 +133,7 @@ impl Live {
         let (mut buffer, mut pace, mut ready) = (Buffer::new(), Pace::new(), Vec::new());
         // At once: whoever asked sees that it has begun.
         let mut given: Option<Instant> = None;
+        let mut asked = Instant::now();
         let mut full = false;
         loop {
             let now = Instant::now();
@@ -150,8 +151,12 @@ impl Live {
             if self.poller.wait(Some(end.min(now + TICK)), &mut ready).is_err() {
                 break;
             }
-            if ready.is_empty() && self.piece.is_empty() && give(Vec::new()) == Given::Gone {
-                return;
+            // Packets of others may come all the time and none for this file.
+            if self.piece.is_empty() && now >= asked + TICK {
+                asked = now;
+                if give(Vec::new()) == Given::Gone {
+                    return;
+                }
             }
             for (token, _) in &ready {
                 full |= self.look(*token as usize, &mut buffer, &mut pace);

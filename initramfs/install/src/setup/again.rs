@@ -76,7 +76,7 @@ fn resolvers(tree: &mut Tree, setup: &OsSetup, bases: &[Base], image: Image) -> 
         );
     }
     let seed = tree.read(&format!("{SEED}/network-config"));
-    if seed.is_none_or(|seed| seed == network::cloud_init(setup, bases)) {
+    if seed.is_none_or(|seed| again::same_resolvers(&seed, &network::cloud_init(setup, bases))) {
         return Ok(());
     }
     Err(refuse(

@@ -327,8 +327,13 @@ fn access(tree: &mut Tree, setup: &OsSetup, keep: Keys) -> Result<()> {
                     gid: account.gid,
                 };
                 let path = format!("{}/.ssh/authorized_keys", account.home);
-                let old = tree.read(&path).filter(|_| keep == Keys::AndOthers);
-                let keys = again_text::authorized_keys(old.as_deref(), &setup.ssh_keys);
+                let keys = match tree.read(&path).filter(|_| keep == Keys::AndOthers) {
+                    Some(old) => {
+                        let seed = tree.read(&format!("{SEED}/user-data"));
+                        again_text::authorized_keys_in(&old, seed.as_deref(), &setup.ssh_keys).map_err(bad_setup)?
+                    }
+                    None => again_text::authorized_keys(&setup.ssh_keys),
+                };
                 tree.write(&path, &keys, rights(0o600))?;
             }
             // cloud-init makes its account at the first boot, with the keys of the seed.
