@@ -12,6 +12,9 @@ use tokio::process::Command;
 /// For what asks the appliance and no machine.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
+/// For a look at a machine over SSH, as slow as an emulated one is.
+const ADOPTED: Duration = Duration::from_secs(240);
+
 /// Plans and commits by the command line, and reads how it went on.
 pub(crate) async fn commits(cli: &Cli, names: &[String]) -> Result<()> {
     let plan: Value = serde_json::from_str(&cli.run(&["--json", "plan"], SOON).await?)?;
@@ -129,5 +132,29 @@ pub(crate) async fn keeps_hands_off(cli: &Cli, name: &str) -> Result<()> {
         said.contains("Ready") || said.contains("ready"),
         "not ready again: {said}"
     );
+    Ok(())
+}
+
+/// Takes a machine in as it runs, as one that somebody else installed: it is forgotten first.
+pub(crate) async fn adopts(cli: &Cli, name: &str, reached: &str) -> Result<()> {
+    const ANEW: &str = "taken-in";
+    cli.run(&["node", "forget", name], SOON).await?;
+    let asked = ["--json", "adopt", "--name", ANEW, "--ssh", reached, "--trust-first-use"];
+    let said = cli.run(&asked, ADOPTED).await?;
+    let adoption: Value = serde_json::from_str(&said)?;
+    ensure!(adoption["recorded"] == true, "{said}");
+    let system = adoption["adopted"]["system"]["name"].as_str().unwrap_or_default();
+    ensure!(system.contains("Debian"), "it runs {system:?}: {said}");
+    cli.run(&["verify", ANEW], READY).await?;
+    let shown = cli.run(&["--json", "node", "show", ANEW], SOON).await?;
+    let shown: Value = serde_json::from_str(&shown)?;
+    ensure!(shown["state"] == "ready", "not ready: {shown:#}");
+    let planned = cli.run(&["--json", "plan"], SOON).await?;
+    let plan: Value = serde_json::from_str(&planned)?;
+    ensure!(
+        plan["actions"].as_array().is_some_and(Vec::is_empty),
+        "a plan would touch it: {planned}"
+    );
+    println!("{ANEW} was adopted with {system} and is ready");
     Ok(())
 }

@@ -60,6 +60,8 @@ async fn a_flipped_bit_and_a_power_cut_in_the_middle_of_writing_recover() -> Res
     };
     ensure!(*tries >= 2, "written in {tries} tries, the first of which was spoilt");
     println!("ready after a flipped bit and a power cut; the image was written in {tries} tries");
+    let address = node.address.context("an address")?;
+    operator::adopts(&cli, &name, &format!("root@{address}")).await?;
     stage.end().await;
     Ok(())
 }
