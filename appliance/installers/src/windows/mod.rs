@@ -6,7 +6,7 @@
 //!                                         its number into the answers                    network, sshd; tells the end
 //! ```
 //! Setup knows disks by number alone, and numbers change from start to start; so a script asks WMI for serial numbers before
-//! Setup starts. WMI and JScript are in the `boot.wim` of Microsoft's media. What WMI cannot tell a disk by is refused.
+//! Setup starts. Where `boot.wim` lacks WMI or JScript, Setup never starts. What WMI cannot tell a disk by is refused.
 //! Windows has no hashes of passwords that it would take: accounts have SSH keys alone.
 
 mod answers;
