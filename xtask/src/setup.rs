@@ -149,6 +149,11 @@ const PACKAGES: &[Package] = &[
     package("cloud-init", &[Test], "independent reader of user-data"),
     package("netplan.io", &[Test], "independent reader of its own files"),
     package("libxml2-utils", &[Test], "independent reader of XML"),
+    package(
+        "nodejs",
+        &[Test],
+        "runs the script that Windows PE gets, with a WMI of our own",
+    ),
     package("openssh-client", &[Test], "independent maker of SSH keys"),
     package("xz-utils", &[Test], "independent compressor"),
     package("chromium", &[Test], "a browser to look at the page with"),

@@ -27,6 +27,7 @@ mod quote;
 mod suse;
 mod talos;
 mod ubuntu;
+mod windows;
 
 pub use boot::NetBoot;
 pub use debian::{Debian, DebianRelease, STEPS as DEBIAN_STEPS};
@@ -38,6 +39,7 @@ pub use kickstart::{FAILURES, RED_HAT_STEPS, RedHat, RedHatKind};
 pub use suse::{Suse, SuseRelease};
 pub use talos::{Talos, TalosAuthority, TalosCluster, TalosKind};
 pub use ubuntu::{UBUNTU_STEPS, Ubuntu, UbuntuRelease};
+pub use windows::{BadProductKey, ProductKey, STEPS as WINDOWS_STEPS, Windows, WindowsImage, WindowsShare};
 
 /// An operating system that has an installer, and where it comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,6 +58,8 @@ pub enum System {
     Talos(Box<Talos>),
     /// VMware ESXi, by kickstart.
     Esxi(Esxi),
+    /// Windows Server, by an answer file of Windows Setup.
+    Windows(Box<Windows>),
 }
 
 /// What a machine needs to install itself.
@@ -104,5 +108,6 @@ pub fn render(install: &Install, system: &System) -> Result<Rendered> {
         System::Suse(system) => suse::render(install, system),
         System::Talos(system) => talos::render(install, system),
         System::Esxi(system) => esxi::render(install, system),
+        System::Windows(system) => windows::render(install, system),
     }
 }

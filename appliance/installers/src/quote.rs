@@ -15,6 +15,16 @@ pub(crate) fn base64(bytes: impl AsRef<[u8]>) -> String {
     STANDARD.encode(bytes)
 }
 
+/// One argument of a PowerShell command. Its files are read in the system's code page, and it takes typographic quotes for
+/// plain ones: what is not ASCII goes through a function `Text` of the script's own, in base64.
+pub(crate) fn powershell(text: &str) -> String {
+    if text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        format!("'{}'", text.replace('\'', "''"))
+    } else {
+        format!("(Text '{}')", base64(text))
+    }
+}
+
 /// Refuses what cannot stand in one line.
 pub(crate) fn one_line(at: For, field: &str, text: &str) -> Result<()> {
     match text
