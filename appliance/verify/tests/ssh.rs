@@ -125,7 +125,7 @@ async fn checks_see_a_real_system_over_ssh() {
         assert_eq!(result.status, CheckStatus::Failed, "{id}: {result:?}");
         assert!(!result.advice.is_empty() && !result.wanted.is_empty());
     }
-    assert!(of(&results, "os.identity").observed.contains("ran before the install"));
+    assert!(of(&results, "os.identity").observed.contains("the host name is"));
 }
 
 /// A node that cannot be reached.

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 const STUCK: Duration = Duration::from_secs(120);
 
 /// For one system call: other clients of the same thread wait for it.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 2 << 20;
 
 /// A client's connection and what it sent that is not read yet.
 pub(crate) struct Client {
