@@ -8,6 +8,14 @@ use crate::Rack;
 use crate::rack::locked;
 use crate::record::{Boots, Standing};
 
+/// The node that a machine was taken into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Taken {
+    pub(crate) node: NodeId,
+    /// It was made for it, and no other turned out to be the same.
+    pub(crate) new: bool,
+}
+
 impl Rack {
     /// Tells of something that happened.
     pub(crate) fn tell(&self, node: Option<NodeId>, kind: EventKind) {
@@ -59,13 +67,13 @@ impl Rack {
     }
 
     /// Takes a machine in that was looked at from outside; `None` when there are too many.
-    pub(crate) fn take_machine(&self, known: Option<NodeId>, inventory: Inventory, address: IpAddr) -> Option<NodeId> {
+    pub(crate) fn take_machine(&self, known: Option<NodeId>, inventory: Inventory, address: IpAddr) -> Option<Taken> {
         let taken = self.with(|mind, now| Some((mind.take_in(now, known, inventory, address)?, now)));
-        let ((node, history), at) = taken?;
+        let ((taken, history), at) = taken?;
         if let Some(inventory) = history {
-            self.store().save_inventory(node, at, &inventory);
+            self.store().save_inventory(taken.node, at, &inventory);
         }
-        Some(node)
+        Some(taken)
     }
 
     /// Forgets a node. Its events stay.

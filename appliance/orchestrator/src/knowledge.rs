@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use rackbar_model::{Collision, EventKind, Inventory, MacAddr, NodeId, PowerState, Timestamp, Witness, WitnessKind};
 
 use crate::bmc::bmc_mac;
+use crate::held::Taken;
 use crate::mind::Mind;
 use crate::rack::ProbeTarget;
 use crate::record::{AgentLink, Record, Standing};
@@ -178,7 +179,7 @@ impl Mind {
         known: Option<NodeId>,
         inventory: Inventory,
         address: IpAddr,
-    ) -> Option<(NodeId, Option<Inventory>)> {
+    ) -> Option<(Taken, Option<Inventory>)> {
         let macs = || inventory.nics.iter().map(|nic| nic.mac).filter(|mac| mac.is_unicast());
         let near = inventory.nics.iter().find(|nic| nic.addresses.contains(&address));
         let first = near
@@ -190,12 +191,13 @@ impl Mind {
             None => self.enrol(now, "adoption", &[first], Standing::Firm)?,
         };
         let history = self.facts(now, id, inventory, first);
-        let id = self.resolve(id);
-        let record = self.records.get_mut(&id)?;
+        let node = self.resolve(id);
+        let record = self.records.get_mut(&node)?;
         record.stand(Standing::Firm);
         record.edit().address = Some(address);
         record.dirty = true;
-        Some((id, history))
+        let new = known.is_none() && node == id && record.aliases.is_empty();
+        Some((Taken { node, new }, history))
     }
 
     /// The agent's word on the MAC addresses of its machine is whole: it replaces what was known.

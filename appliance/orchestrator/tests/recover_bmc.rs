@@ -4,14 +4,60 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::bmcs::{self, Watch};
 use common::life::{Life, Sim, hardware};
 use common::{boot, mac, until, until_event, until_node};
-use rackbar_model::{EventKind, PowerAction};
+use rackbar_model::{Adopted, EventKind, PowerAction, RunningSystem, Timestamp};
 use rackbar_orchestrator::hands::{Appliance, Hands as _, Reach};
 use rackbar_plan::{ActionKind, RunState};
 use rackbar_vrack::seat::{self, BootDevice, MachinePower as _};
+
+/// What a machine was told that it should do, and no more than was written down.
+fn asked(rack: &rackbar_orchestrator::Rack) -> Vec<String> {
+    rack.store().flush().unwrap();
+    let events = rack.events(0, usize::MAX).unwrap().into_iter();
+    let asked = events.filter_map(|event| match event.kind {
+        EventKind::PowerRequested { action, .. } => Some(action),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_that_was_adopted_ends_in_order_before_its_machine_is_installed_anew() {
+    let (bmc, machine, _dir) = bmcs::simulated(seat::PowerState::On).await;
+    let watch = Watch::start(bmcs::memory(), &bmc, "secret", bmcs::TIMING);
+    watch.lease();
+    let node = watch.found().await;
+    let reach = Reach {
+        look: Duration::from_millis(20),
+        ..Reach::default()
+    };
+    let hands = Appliance::new(watch.rack.clone(), watch.rack.store().clone(), None, reach).unwrap();
+    let (mut task, _give_up) = bmcs::task(&node, ActionKind::Agent { fresh: true });
+    task.system.adopted = Some(Adopted {
+        system: RunningSystem::default(),
+        user: "root".into(),
+        address: bmcs::HERE,
+        port: 22,
+        host_key: "ssh-ed25519 AAAA".into(),
+        trusted_on_first_use: false,
+        own_key: None,
+        by: "anna".into(),
+        at: Timestamp(1),
+    });
+    let work = tokio::spawn(async move { hands.carry_out(task).await });
+    let start = until("a start from the network", || {
+        machine.starts().last().copied().flatten()
+    })
+    .await;
+    assert_eq!(start.device, BootDevice::Network);
+    assert_eq!(asked(&watch.rack), ["shutdown", "netboot"]);
+    work.abort();
+    watch.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_without_its_agent_is_recovered_through_its_bmc() {
@@ -47,15 +93,11 @@ async fn a_machine_without_its_agent_is_recovered_through_its_bmc() {
         |kind| matches!(kind, EventKind::PowerRequested { by, .. } if by == "anna"),
     );
     who.await;
-    life.rack.store().flush().unwrap();
-    let asked = life.rack.events(0, usize::MAX).unwrap().into_iter();
-    let asked: Vec<String> = asked
-        .filter_map(|event| match event.kind {
-            EventKind::PowerRequested { action, .. } => Some(action),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(asked, ["shutdown", "netboot"], "the system on it ends in order first");
+    assert_eq!(
+        asked(&life.rack),
+        ["shutdown", "netboot"],
+        "the system on it ends in order first"
+    );
     let (agent, welcome) = boot(&site, &server, &[mac(1)], hardware(1, 20)).await;
     assert_eq!(welcome.node, node);
     let shown = life.rack.node(&node.to_string()).unwrap();

@@ -6,7 +6,8 @@
 //!                                                                                        │
 //!                    Ready, adopted ◀─ Executor::adopt: one commit ◀─ may it be? ◀───────┘
 //! ```
-//! Every refusal comes before anything is recorded. The agent is carried to memory or a folder of temporary files, and
+//! Every refusal comes before anything is recorded; what of a known node remains where its record cannot be written is said
+//! at [`AdoptError`]. The agent is carried to memory or a folder of temporary files, and
 //! taken away again, as the programs of steps are ([`Session::program`]).
 
 mod judge;
@@ -111,7 +112,7 @@ impl Adopter {
     /// Looks at the machine and, unless it is a dry run, records it.
     ///
     /// # Errors
-    /// [`AdoptError`]; nothing is recorded then.
+    /// [`AdoptError`]; the system is not adopted then.
     pub async fn adopt(&self, request: AdoptRequest, by: &str) -> Result<Adoption, AdoptError> {
         let named = self.checked(&request)?;
         let trust = trust(&request)?;

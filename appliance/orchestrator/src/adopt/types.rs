@@ -79,7 +79,9 @@ pub struct LoginKey {
     pub public_key: String,
 }
 
-/// Why nothing was adopted. Nothing is recorded then.
+/// Why nothing was adopted. Nothing is recorded then of a machine that was not known. Of one that was, its inventory and address
+/// are taken over where the last step failed: its record could not be written ([`AdoptError::Store`]), or somebody else took
+/// its name or gave it work in that very moment ([`AdoptError::InTheWay`]).
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// The request makes no sense.
@@ -98,7 +100,7 @@ pub enum AdoptError {
     #[error("{0}")]
     Unavailable(String),
     /// It could not be written down.
-    #[error("it could not be written down, so nothing was recorded: {0}")]
+    #[error("that its system was adopted could not be written down, so it is not: {0}")]
     Store(String),
 }
 

@@ -9,6 +9,7 @@ use super::memory::NodeWork;
 use super::nodes::hardware;
 use super::{Book, Executor, Inner, memory};
 use crate::adopt::{AdoptError, Found, in_the_way, key_place};
+use crate::held::Taken;
 use crate::rack::{locked, now};
 
 impl Executor {
@@ -18,32 +19,26 @@ impl Executor {
     }
 
     /// Records what was found; from then on it is Ready with the system that it has.
-    pub(crate) fn adopt(&self, found: Found, by: &str) -> Result<Arc<Node>, AdoptError> {
+    pub(crate) fn adopt(&self, mut found: Found, by: &str) -> Result<Arc<Node>, AdoptError> {
         let inner = &self.inner;
         let mut book = locked(&inner.book);
+        // What waits to be written of it must not come after.
+        let waits = inner.keep(&mut book);
+        waits.map_err(|error| AdoptError::Store(error.to_string()))?;
         // It may have been given work while it was looked at.
         let known = found.recognised.and_then(|id| inner.rack.node_by_id(id));
         if let Some(node) = &known {
             may(&book, node)?;
         }
         let known = known.map(|node| node.id);
-        let taken = inner
-            .rack
-            .take_machine(known, found.report.inventory, found.adopted.address);
-        let id = taken.ok_or_else(|| {
+        let inventory = std::mem::take(&mut found.report.inventory);
+        let taken = inner.rack.take_machine(known, inventory, found.adopted.address);
+        let Taken { node: id, new } = taken.ok_or_else(|| {
             let words = "there are as many machines as this appliance can follow: forget some that are gone";
             AdoptError::InTheWay(words.into())
         })?;
-        let named = match &found.name {
-            Some(name) => inner
-                .rack
-                .rename(id, name)
-                .map_err(|error| AdoptError::InTheWay(error.to_string())),
-            None => Ok(()),
-        };
-        let kept = named.and_then(|()| inner.keep_adopted(&mut book, id, &found.adopted, found.key.as_ref()));
-        if let Err(error) = kept {
-            if known.is_none() {
+        if let Err(error) = inner.record_adopted(&mut book, id, &found) {
+            if new {
                 inner.rack.forget(id);
             }
             return Err(error);
@@ -64,6 +59,19 @@ impl Executor {
 }
 
 impl Inner {
+    /// Records the adoption of a node that the machine was taken into.
+    fn record_adopted(&self, book: &mut Book, id: NodeId, found: &Found) -> Result<(), AdoptError> {
+        // Discovery may have found it while it was looked at, and somebody have given it work.
+        if let Some(node) = self.rack.node_by_id(id) {
+            may(book, &node)?;
+        }
+        if let Some(name) = &found.name {
+            let named = self.rack.rename(id, name);
+            named.map_err(|error| AdoptError::InTheWay(error.to_string()))?;
+        }
+        self.keep_adopted(book, id, &found.adopted, found.key.as_ref())
+    }
+
     /// Writes down that a node's system was adopted, with the key that it lets in.
     fn keep_adopted(
         &self,
@@ -87,13 +95,12 @@ impl Inner {
             ..before.clone().unwrap_or_default()
         };
         if let Err(error) = memory::write(&self.store, &[memory::node_entry(node, &work)]) {
-            forget_key(book, &self.store, Some(&work), NodeId([0; 16]));
+            forget_key(book, &self.store, key_of(&work));
             return Err(store(error));
         }
         book.work.insert(node, work);
         // It may have let in another key before.
-        let before = before.filter(|before| key_of(before) != adopted.own_key.as_ref());
-        forget_key(book, &self.store, before.as_ref(), node);
+        forget_key(book, &self.store, before.as_ref().and_then(key_of));
         Ok(())
     }
 }
@@ -112,16 +119,22 @@ fn may(book: &Book, node: &Node) -> Result<(), AdoptError> {
 }
 
 /// The key of its own that an adopted system lets in, by its fingerprint.
-fn key_of(work: &NodeWork) -> Option<&String> {
+pub(super) fn key_of(work: &NodeWork) -> Option<&String> {
     work.adopted.as_ref()?.own_key.as_ref()
 }
 
-/// Takes the key away that `work` says its system let in, unless that of another node than `node` lets it in too.
-pub(super) fn forget_key(book: &Book, store: &Store, work: Option<&NodeWork>, node: NodeId) {
-    let Some(print) = work.and_then(key_of) else { return };
-    let mut others = book.work.iter().filter(|(other, _)| **other != node);
-    if !others.any(|(_, work)| key_of(work) == Some(print)) {
+/// Takes a key away, unless the system of a node lets it in.
+pub(super) fn forget_key(book: &Book, store: &Store, print: Option<&String>) {
+    let Some(print) = print else { return };
+    if !book.work.values().any(|work| key_of(work) == Some(print)) {
         store.queue(Table::Secrets, &key_place(print), None);
+    }
+}
+
+/// Takes those away whose systems are about to be emptied, now that this is written down.
+pub(super) fn forget_keys(book: &mut Book, store: &Store) {
+    for print in std::mem::take(&mut book.unneeded_keys) {
+        forget_key(book, store, Some(&print));
     }
 }
 

@@ -3,16 +3,15 @@
 //! A thread of its own, because it waits for the disk. It ends when the last handle on the executor is gone; the
 //! attempts under way are dropped with it, as in a power cut.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rackbar_messages::JobId;
 use rackbar_model::{EventKind, NodeId, Severity, Timestamp};
-use rackbar_plan::engine::{Engine, Input, Output};
+use rackbar_plan::engine::{self, Engine, Input, Output};
 use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Progress, Run, RunId, RunState, Stand};
-use rackbar_store::Store;
 use tokio::sync::watch;
 
 use super::memory::{self, Entry};
@@ -77,7 +76,7 @@ pub(super) struct Live {
     pub(super) request: Option<PlanRequest>,
     /// Since when it is free to begin, and does not for another reason.
     pub(super) free_since: Option<std::time::Instant>,
-    /// The clock at the last step, and the time that nobody sets.
+    /// The clock at the last look, and the time that nobody sets.
     clock: Option<(Timestamp, std::time::Instant)>,
     positions: HashMap<ActionId, usize>,
     /// Positions of the actions of each node.
@@ -132,8 +131,8 @@ impl Live {
         self.of_node(node).any(|(_, stand)| !stand.settled())
     }
 
-    /// Notices a clock that was set since the last step, as by the first answer of a time server to an appliance whose own
-    /// clock stood: every attempt would be over its time at once.
+    /// Notices a clock that was set since the last look, as by the first answer of a time server to an appliance whose own
+    /// clock stood: every attempt would be over its time at once, or every pause as long as the clock was set back.
     fn follow(&mut self, now: Timestamp) {
         let here = std::time::Instant::now();
         if let Some((at, then)) = self.clock.replace((now, here)) {
@@ -158,10 +157,11 @@ impl Live {
         self.take(out);
     }
 
-    pub(super) fn step(&mut self, now: Timestamp, input: Input) {
+    /// Takes an input. What may begin then begins when all runs are [settled](Inner::settle).
+    pub(super) fn note(&mut self, now: Timestamp, input: Input) {
         self.follow(now);
         let mut out = Vec::new();
-        self.engine.step(now, input, &mut new_job, &mut out);
+        self.engine.note(now, input, &mut out);
         self.take(out);
     }
 
@@ -210,27 +210,44 @@ pub(super) fn run(inner: &Weak<Inner>, messages: &Receiver<Message>) {
         let Some(inner) = inner.upgrade() else { return };
         let more = messages.try_iter().take(BATCH);
         let batch: Vec<Message> = first.into_iter().chain(more).collect();
-        inner.turn(batch);
+        inner.turn(batch, now());
         if looked.elapsed() >= LOOK {
             looked = std::time::Instant::now();
             inner.look();
             inner.look_at_settings();
         }
-        wait = inner.next_wait();
+        wait = inner.next_wait(now());
     }
 }
 
 impl Book {
+    /// Lets runs begin what may begin, where there is room.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        self.live.values_mut().for_each(|live| live.follow(now));
+        let engines = self.live.values_mut().map(|live| &mut live.engine);
+        let mut begun: BTreeMap<RunId, Vec<Output>> = BTreeMap::new();
+        engine::begin(engines, now, &mut new_job, &mut |run, one| {
+            begun.entry(run).or_default().push(one);
+        });
+        for (run, out) in begun {
+            if let Some(live) = self.live.get_mut(&run) {
+                live.take(out);
+            }
+        }
+    }
+
     /// What must be true of nodes before attempts that are to begin, or to be taken up, touch their machines: it goes into
-    /// the commit before them. Done twice it is as done once.
-    fn prepare(&mut self, store: &Store) {
+    /// the commit before them. Done twice it is as done once. Of a node that people took out of its run, what is taken up
+    /// only to be given up asks for nothing any more.
+    pub(super) fn prepare(&mut self) {
         let mut begin = Vec::new();
-        for live in self.live.values() {
+        for (run, live) in &self.live {
             for output in &live.to_do {
                 if let Output::Start(action, _) = output {
                     let at = live.position(action);
                     let action = at.and_then(|at| live.engine.run().plan.actions.get(at));
-                    begin.extend(action.and_then(|action| Some((action.node?, action.kind.clone()))));
+                    let of_node = action.and_then(|action| Some((action.node?, action.kind.clone())));
+                    begin.extend(of_node.filter(|(node, _)| !self.taken_out(*run, *node)));
                 }
             }
         }
@@ -240,7 +257,8 @@ impl Book {
                 ActionKind::Erase { .. } | ActionKind::WriteImage { .. } | ActionKind::Installer { .. }
             );
             if empties {
-                adopted::forget_key(self, store, self.work.get(&node), node);
+                let print = self.work.get(&node).and_then(adopted::key_of).cloned();
+                self.unneeded_keys.extend(print);
             }
             self.work(node, |work| super::nodes::before(work, &kind));
         }
@@ -249,9 +267,10 @@ impl Book {
 
 impl Inner {
     /// One round: takes what came, lets time pass, writes, and carries out.
-    fn turn(&self, batch: Vec<Message>) {
+    pub(super) fn turn(&self, batch: Vec<Message>, now: Timestamp) {
         let mut book = locked(&self.book);
-        let now = now();
+        // Before anybody is asked what is due.
+        book.live.values_mut().for_each(|live| live.follow(now));
         let mut ended: Vec<(NodeId, JobId)> = Vec::new();
         for message in batch {
             match message {
@@ -263,7 +282,7 @@ impl Inner {
                     if let Some(live) = book.live.get_mut(&run) {
                         ended.extend(action.node.map(|node| (node, job_id(&job))));
                         let (action, result) = (action.id, done.result);
-                        live.step(now, Input::Ended { action, job, result });
+                        live.note(now, Input::Ended { action, job, result });
                     }
                 }
                 Message::Progress {
@@ -274,23 +293,20 @@ impl Inner {
                 } => {
                     self.show_progress(&book, run, &action, &progress);
                     if let Some(live) = book.live.get_mut(&run) {
-                        live.step(now, Input::Progress { action, job, progress });
+                        live.note(now, Input::Progress { action, job, progress });
                     }
                 }
                 Message::Wake => {}
             }
         }
-        let several = book.live.len() > 1;
         for live in book.live.values_mut() {
-            // What another run has ended may have made room for this one.
-            let room = several && live.engine.wants_room();
-            if room || live.engine.deadline().is_some_and(|at| at <= now) {
-                live.step(now, Input::Tick);
+            if live.engine.deadline().is_some_and(|at| at <= now) {
+                live.note(now, Input::Tick);
             }
         }
-        let mut written = self.settle(&mut book);
-        if written && self.begin_waiting(&mut book) {
-            written = self.settle(&mut book);
+        let mut written = self.settle(&mut book, now);
+        if written && self.begin_waiting(&mut book, now) {
+            written = self.settle(&mut book, now);
         }
         if written {
             drop(book);
@@ -300,11 +316,12 @@ impl Inner {
         }
     }
 
-    /// Writes what is to be written, then does what is to be done. False when the disk refused: nothing is done then,
-    /// and it is tried again.
-    pub(super) fn settle(&self, book: &mut Book) -> bool {
+    /// Begins what may begin, writes what is to be written, then does what is to be done. False when the disk refused:
+    /// nothing is done then, and it is tried again.
+    pub(super) fn settle(&self, book: &mut Book, now: Timestamp) -> bool {
+        book.begin(now);
         loop {
-            book.prepare(&self.store);
+            book.prepare();
             let mut entries = std::mem::take(&mut book.unwritten);
             entries.extend(
                 book.live
@@ -323,6 +340,7 @@ impl Inner {
                 return false;
             }
             book.complained = false;
+            adopted::forget_keys(book, &self.store);
             let runs: Vec<RunId> = book.live.keys().copied().collect();
             for run in runs {
                 let to_do = book.live.get_mut(&run).map(|live| std::mem::take(&mut live.to_do));
@@ -472,10 +490,10 @@ impl Inner {
     }
 
     /// How long the driver may sleep.
-    fn next_wait(&self) -> Duration {
+    pub(super) fn next_wait(&self, now: Timestamp) -> Duration {
         let book = locked(&self.book);
         let deadline = book.live.values().filter_map(|live| live.engine.deadline()).min();
-        let until = deadline.map(|at| Duration::from_millis(at.0.saturating_sub(now().0)));
+        let until = deadline.map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
         until.map_or(LOOK, |until| until.min(LOOK))
     }
 
@@ -525,11 +543,13 @@ mod tests {
         for (first, then) in [(0, 1_900_000_000_000), (1_900_000_000_000, 0)] {
             let run = Run::new(RunId(1), Arc::new(plan.clone()), "anna", Timestamp(first));
             let engine = Engine::new(run, rackbar_plan::engine::Bounds::default()).unwrap();
-            let mut live = Live::new(engine, None);
-            live.step(Timestamp(first), Input::Tick);
+            let mut book = Book::default();
+            book.live.insert(RunId(1), Live::new(engine, None));
+            book.begin(Timestamp(first));
+            let live = book.live.get_mut(&RunId(1)).unwrap();
             assert!(live.to_do.iter().any(|one| matches!(one, Output::Start(..))));
             live.to_do.clear();
-            live.step(Timestamp(then), Input::Tick);
+            live.note(Timestamp(then), Input::Tick);
             assert!(live.to_do.is_empty(), "{:?}", live.to_do);
             // The time it may take is still before it, and no more.
             let left = live.engine.deadline().unwrap().0 - then;

@@ -31,7 +31,7 @@ impl Executor {
         let gone = [memory::no_node_entry(node)];
         memory::write(&inner.store, &gone).map_err(|error| NodeError::Store(error.to_string()))?;
         let work = book.work.remove(&node);
-        adopted::forget_key(&book, &inner.store, work.as_ref(), node);
+        adopted::forget_key(&book, &inner.store, work.as_ref().and_then(adopted::key_of));
         // Nobody else knows the password that was made for its BMC.
         let seen = shown
             .inventory

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rackbar_model::{Digest, EventKind, NodeId, Severity, Timestamp};
+use rackbar_model::{Digest, EventKind, NodeId, NodeState, Severity, Timestamp};
 use rackbar_plan::site::RunLimits;
 use rackbar_plan::{Action, ActionId, ActionKind, Inputs, Layer, Limits, Plan, PlanId, RunId, Scope, Stand, Target};
 
@@ -99,6 +99,16 @@ fn end(book: &mut Book, saved: &mut Saved, now: Timestamp) -> Option<Left> {
 }
 
 impl Inner {
+    /// False of a node that another run has something under way on, which says where it stands, or that is its owner's.
+    fn stands_by_itself(&self, book: &Book, node: NodeId) -> bool {
+        let begun = |live: &Live| {
+            let stands = || live.of_node(node).map(|(_, stand)| stand);
+            live.open(node) && stands().any(|stand| *stand != Stand::Waiting)
+        };
+        let shown = self.rack.node_by_id(node);
+        !book.live.values().any(begun) && shown.is_some_and(|node| node.state != NodeState::HandedOver)
+    }
+
     /// Tells of the runs that were ended; their machines stand where they stand without them.
     pub(super) fn tell_left(&self, book: &Book, left: Vec<Left>) {
         for Left {
@@ -113,6 +123,9 @@ impl Inner {
             let shown = shown.iter().filter(|node| node.run == Some(run.0));
             let nodes: BTreeSet<NodeId> = nodes.into_iter().chain(shown.map(|node| node.id)).collect();
             for node in nodes {
+                if !self.stands_by_itself(book, node) {
+                    continue;
+                }
                 let reason = format!("run {run} is not gone on with: {reason}");
                 self.rack
                     .show(node, false, |node| (node.doing, node.percent) = (None, None));

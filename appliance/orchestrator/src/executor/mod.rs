@@ -24,11 +24,13 @@ mod proof;
 mod repositories;
 mod settings;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod types;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
 use rackbar_artifacts::images::Images;
@@ -123,6 +125,8 @@ struct Book {
     served: ServedNames,
     /// Of no run: what was learned of nodes.
     unwritten: Vec<Entry>,
+    /// Keys that adopted systems let in which are about to be emptied, by fingerprint: forgotten once that is written down.
+    unneeded_keys: BTreeSet<String>,
     /// It was said that the disk refuses.
     complained: bool,
     /// The view's revision at the last look.
@@ -165,6 +169,17 @@ impl Executor {
     /// # Errors
     /// When the store cannot be read.
     pub fn start(rack: Rack, store: Store, parts: Parts) -> Result<Self, StoreError> {
+        let (executor, inbox) = Self::open(rack, store, parts)?;
+        let weak = Arc::downgrade(&executor.inner);
+        std::thread::Builder::new()
+            .name("executor".into())
+            .spawn(move || driver::run(&weak, &inbox))
+            .map_err(|error| StoreError::Failed(format!("the executor's thread could not be started: {error}")))?;
+        Ok(executor)
+    }
+
+    /// The same, without the thread that drives it.
+    fn open(rack: Rack, store: Store, parts: Parts) -> Result<(Self, Receiver<Message>), StoreError> {
         let loaded = memory::load(&store)?;
         let locks = crate::repositories::load(&store)?.into_iter();
         let locks = locks.map(|kept| (kept.lock.name.clone(), kept.lock));
@@ -193,21 +208,17 @@ impl Executor {
             let nodes: Vec<NodeId> = book.work.keys().copied().collect();
             nodes.into_iter().for_each(|node| inner.show_work(&book, node));
             let at = now();
+            // All of it is under way, and takes its room, before anything else begins.
+            book.live.values_mut().for_each(|live| live.take_up(at));
             for live in book.live.values_mut() {
-                live.take_up(at);
-                live.step(at, rackbar_plan::engine::Input::Tick);
+                live.note(at, rackbar_plan::engine::Input::Tick);
             }
             takeover::tell_again(&mut book, at);
-            inner.settle(&mut book);
+            inner.settle(&mut book, at);
             inner.tell_left(&book, left);
             inner.tell_settled(&book);
         }
-        let weak = Arc::downgrade(&inner);
-        std::thread::Builder::new()
-            .name("executor".into())
-            .spawn(move || driver::run(&weak, &inbox))
-            .map_err(|error| StoreError::Failed(format!("the executor's thread could not be started: {error}")))?;
-        Ok(Self { inner })
+        Ok((Self { inner }, inbox))
     }
 
     /// False while something is not written down yet, as on a full disk. Asked after [`Self::start`] it says whether the

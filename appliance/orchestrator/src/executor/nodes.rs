@@ -138,7 +138,7 @@ pub(super) fn drift(before: &Ready, now: &Ready) -> Vec<String> {
 impl Book {
     /// True when people took the node out of the run: it was recovered, or hands are off. What still ends there, and be it
     /// well, changes nothing about what they ordered. A run that took the node over is another matter.
-    fn taken_out(&self, run: RunId, node: NodeId) -> bool {
+    pub(super) fn taken_out(&self, run: RunId, node: NodeId) -> bool {
         let run = self.live.get(&run).map(|live| live.engine.run());
         run.is_some_and(|run| run.excluded.contains_key(&node) && !run.superseded.contains_key(&node))
     }

@@ -79,8 +79,9 @@ impl Executor {
                 RunOrder::Resume => Input::Resume,
                 RunOrder::Cancel => Input::Cancel { by: by.to_owned() },
             };
-            live.step(now(), input);
-            self.inner.settle(&mut book);
+            let now = now();
+            live.note(now, input);
+            self.inner.settle(&mut book, now);
         }
         self.inner.wake();
         self.run(id).ok_or(OrderError::Unknown(id))
@@ -149,7 +150,7 @@ impl Executor {
                 }
             });
             inner.keep(&mut book)?;
-            inner.settle(&mut book);
+            inner.settle(&mut book, now());
             if book.work.get(&node).is_some_and(|work| work.adopted.is_some()) {
                 inner.back(&book, node, &reason);
                 inner.show_work(&book, node);
@@ -232,7 +233,7 @@ impl Executor {
             book.work(node, |work| work.maintenance = Some(words.clone()));
             take_out(&mut book, node, &format!("hands off, {words}"));
             inner.keep(&mut book)?;
-            inner.settle(&mut book);
+            inner.settle(&mut book, now());
             inner
                 .rack
                 .hold(node, NodeState::Maintenance, &format!("hands off, {words}"));
@@ -399,7 +400,7 @@ fn take_out(book: &mut Book, node: NodeId, reason: &str) {
     for run in book.runs_of(node) {
         if let Some(live) = book.live.get_mut(&run) {
             let reason = reason.to_owned();
-            live.step(now(), Input::Exclude { node, reason });
+            live.note(now(), Input::Exclude { node, reason });
         }
     }
 }
@@ -468,7 +469,7 @@ impl Inner {
     }
 
     /// Begins a run once it is written down. One that takes nodes over waits until they are free.
-    fn begin_run(
+    pub(super) fn begin_run(
         &self,
         book: &mut Book,
         plan: Arc<Plan>,
@@ -520,10 +521,10 @@ impl Inner {
             self.rack.show(node, true, |shown| shown.run = Some(id.0));
         }
         let mut live = Live::new(engine, request);
-        live.step(at, Input::Tick);
+        live.note(at, Input::Tick);
         book.live.insert(id, live);
         takeover::tell(book, id, at);
-        self.settle(book);
+        self.settle(book, at);
         self.wake();
         Ok(id)
     }

@@ -92,7 +92,7 @@ pub(super) fn tell(book: &mut Book, by: RunId, now: Timestamp) {
     for (_, live) in book.live.range_mut(..by) {
         if nodes.iter().any(|node| live.open(*node)) {
             let nodes = nodes.clone();
-            live.step(now, Input::Supersede { nodes, by });
+            live.note(now, Input::Supersede { nodes, by });
         }
     }
 }
@@ -105,7 +105,7 @@ pub(super) fn tell_again(book: &mut Book, now: Timestamp) {
 
 impl Inner {
     /// Lets runs begin whose nodes are free by now. True when something is to be written.
-    pub(super) fn begin_waiting(&self, book: &mut Book) -> bool {
+    pub(super) fn begin_waiting(&self, book: &mut Book, now: Timestamp) -> bool {
         let free = |(id, live): (&RunId, &Live)| {
             let busy = |node| book.runs_of(node).iter().any(|other| other != id);
             may_begin(live.engine.run(), busy).then_some(*id)
@@ -124,7 +124,7 @@ impl Inner {
             let Some(live) = book.live.get(id) else { continue };
             self.read_roles(book, live.nodes().filter(|node| live.open(*node)));
             if let Some(live) = book.live.get_mut(id) {
-                live.step(now(), input);
+                live.note(now, input);
             }
         }
         any

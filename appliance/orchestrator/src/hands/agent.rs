@@ -217,10 +217,10 @@ impl Appliance {
         }
     }
 
-    /// Lets an installed system that runs end in order before its machine is restarted: what it has in memory only would
-    /// be lost. One that does not end in time is restarted all the same.
+    /// Lets a system that runs end in order before its machine is restarted, whoever installed it: what it has in memory only
+    /// would be lost. One that does not end in time is restarted all the same.
     async fn end_in_order(&self, task: &Task, node: NodeId, by: &str) {
-        if task.system.installed.is_none() {
+        if task.system.installed.is_none() && task.system.adopted.is_none() {
             return;
         }
         let say = || {

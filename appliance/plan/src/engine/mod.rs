@@ -17,6 +17,8 @@
 //!   job number, and whoever does the work answers for one number once.
 //! - Two actions on one target never run together, at most [`Bounds::at_once`] run in all, and at most
 //!   [`Bounds::kinds`] of one kind: counted over all runs that share a [`Room`].
+//! - Room that is free goes to the run with the least under way of those that can use it, so none waits for another to be
+//!   nearly over ([`begin`]).
 //! - A failure takes down what needs it and nothing else. When nothing can go on, the run ends.
 //! - One node belongs to one run: a later run that takes it over waits until the earlier one has let go ([`may_begin`]).
 //! - An attempt over its time is told to give up. It keeps its target until it says it has, or until
@@ -25,6 +27,7 @@
 mod graph;
 mod room;
 mod settle;
+mod share;
 #[cfg(test)]
 mod shared;
 #[cfg(test)]
@@ -45,6 +48,7 @@ use graph::Graph;
 
 pub use graph::BadPlan;
 pub use room::Room;
+pub use share::begin;
 pub use takeover::may_begin;
 
 /// How much runs at once, and how long to wait between tries.
@@ -206,6 +210,8 @@ pub struct Engine {
     open: usize,
     /// Positions of the services: a handful.
     services: Vec<usize>,
+    /// When it last began something, counted over all runs that share the room.
+    began: u64,
 }
 
 impl Engine {
@@ -219,7 +225,7 @@ impl Engine {
     }
 
     /// The same in a rack where other runs may be under way: what these bounds allow is shared with all that have the same
-    /// `room`. Whoever drives them has those that [want room](Self::wants_room) look when another has ended something.
+    /// `room`. Whoever drives them [notes](Self::note) inputs, and then has all of them together [`begin`].
     ///
     /// # Errors
     /// When the plan is no graph.
@@ -241,6 +247,7 @@ impl Engine {
             targets: HashSet::new(),
             open: 0,
             services: Vec::new(),
+            began: 0,
         };
         let plan = engine.run.plan.clone();
         for (position, action) in plan.actions.iter().enumerate() {
@@ -272,7 +279,7 @@ impl Engine {
         &self.run
     }
 
-    /// True when something could begin if other runs had less under way.
+    /// True when something could begin if there is room: [`begin`] is then to be asked with all runs of which that is true.
     pub fn wants_room(&self) -> bool {
         self.run.state == RunState::Going && !(self.ready.is_empty() && self.crowded.is_empty() && self.met.is_empty())
     }
@@ -332,8 +339,15 @@ impl Engine {
         }
     }
 
-    /// Takes an input. `job` makes job numbers: 32 hexadecimal digits, never the same twice.
+    /// Takes an input, and begins what may begin: of a run that is alone in its rack. `job` makes job numbers: 32 hexadecimal
+    /// digits, never the same twice.
     pub fn step(&mut self, now: Timestamp, input: Input, job: &mut dyn FnMut() -> String, out: &mut Vec<Output>) {
+        self.note(now, input, out);
+        begin([&mut *self], now, job, &mut |_, one| out.push(one));
+    }
+
+    /// Takes an input, and begins nothing: that is [`begin`]'s, once all inputs of a moment were noted in all runs of the rack.
+    pub fn note(&mut self, now: Timestamp, input: Input, out: &mut Vec<Output>) {
         if self.run.ended.is_some() {
             return;
         }
@@ -361,7 +375,8 @@ impl Engine {
         }
         self.watch_limits(now, out);
         if self.run.state == RunState::Going {
-            self.fill(now, job, out);
+            self.come_due(now);
+            self.pass_barriers(now, out);
         }
         self.drop_unneeded(now, out);
         self.finish(now, out);
@@ -399,49 +414,14 @@ impl Engine {
         }
     }
 
-    /// Begins what may begin and has room.
-    fn fill(&mut self, now: Timestamp, job: &mut dyn FnMut() -> String, out: &mut Vec<Output>) {
+    /// Pauses that are over.
+    fn come_due(&mut self, now: Timestamp) {
         while let Some(&(at, position)) = self.due.first() {
             if at > now {
                 break;
             }
             self.due.pop_first();
             self.ready.insert(position);
-        }
-        self.pass_barriers(now, out);
-        self.uncrowd();
-        let plan = self.run.plan.clone();
-        let mut from = 0;
-        while self.room.all() < self.bounds.at_once {
-            let Some(position) = self.ready.range(from..).next().copied() else {
-                break;
-            };
-            from = position + 1;
-            let Some(action) = plan.actions.get(position) else {
-                continue;
-            };
-            if self.room_of(action.kind.name()) == Some(0) {
-                self.ready.remove(&position);
-                self.crowded.entry(action.kind.name()).or_default().insert(position);
-                continue;
-            }
-            if !self.is_free(action) {
-                continue;
-            }
-            self.ready.remove(&position);
-            let before = match self.run.actions.get(&action.id) {
-                Some(Stand::Again { tries, .. }) => *tries,
-                _ => 0,
-            };
-            let attempt = Attempt {
-                number: before.saturating_add(1),
-                job: job(),
-                began: now,
-                progress: None,
-            };
-            self.stand(position, Stand::Running(attempt.clone()), out);
-            self.occupy(now, position, action, attempt.clone());
-            out.push(Output::Start(action.id.clone(), attempt));
         }
     }
 
@@ -472,32 +452,6 @@ impl Engine {
         }
     }
 
-    /// How many more of a kind may begin; `None` when only the whole is bounded.
-    fn room_of(&self, kind: &str) -> Option<usize> {
-        let most = self.bounds.kinds.get(kind)?;
-        Some(most.saturating_sub(self.room.of(kind)))
-    }
-
-    /// Lets as many wait for a start again as their kind has room for: a step then costs what it begins, however many
-    /// machines wait for their turn.
-    fn uncrowd(&mut self) {
-        let kinds: Vec<&'static str> = self.crowded.keys().copied().collect();
-        for kind in kinds {
-            let room = self.room_of(kind).unwrap_or(usize::MAX);
-            let Some(crowd) = self.crowded.get_mut(kind) else {
-                continue;
-            };
-            // Those of the kind that are ready already may come first; who finds no room is put back.
-            for _ in 0..room {
-                let Some(position) = crowd.pop_first() else { break };
-                self.ready.insert(position);
-            }
-            if crowd.is_empty() {
-                self.crowded.remove(kind);
-            }
-        }
-    }
-
     /// True when nothing else is at work on its target.
     fn is_free(&self, action: &Action) -> bool {
         action.target == Target::Rack || !self.targets.contains(&action.target)
@@ -513,7 +467,7 @@ impl Engine {
         self.under_way.insert(position, one);
         self.ends.insert((until, position));
         self.targets.insert(action.target.clone());
-        self.room.take(action.kind.name());
+        self.began = self.room.take(action.kind.name());
     }
 
     fn release(&mut self, position: usize) -> Option<UnderWay> {

@@ -12,6 +12,8 @@ pub struct Room(Arc<Mutex<Taken>>);
 struct Taken {
     all: usize,
     kinds: BTreeMap<&'static str, usize>,
+    /// Attempts that ever began.
+    ever: u64,
 }
 
 impl Room {
@@ -29,11 +31,13 @@ impl Room {
         self.taken().kinds.get(kind).copied().unwrap_or(0)
     }
 
-    /// An attempt begins, or is taken up: that is not asked for, as what runs already runs.
-    pub(super) fn take(&self, kind: &'static str) {
+    /// An attempt begins, or is taken up: that is not asked for, as what runs already runs. Gives the how manieth it is.
+    pub(super) fn take(&self, kind: &'static str) -> u64 {
         let mut taken = self.taken();
+        taken.ever = taken.ever.saturating_add(1);
         taken.all = taken.all.saturating_add(1);
         *taken.kinds.entry(kind).or_default() += 1;
+        taken.ever
     }
 
     /// An attempt is over.
