@@ -380,7 +380,7 @@ async fn a_run_that_is_left_does_not_say_where_machines_of_others_stand() {
     bench.rack.hold(sold, NodeState::HandedOver, "sold");
     let stands = [both, mine, sold].map(|node| bench.state(node));
     assert_eq!(stands, ["provisioning", "provisioning", "handed_over"]);
-    let key = format!("run/{:016x}/plan", left.0);
+    let key = format!("run/{:016x}/do/1/agent.restart", left.0);
     bench
         .store
         .put(Table::Work, key.as_bytes(), b"{\"of a later form\":1}")
