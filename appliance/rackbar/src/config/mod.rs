@@ -326,3 +326,6 @@ address = "dhcp, else 10.10.0.1/24"
 dhcp = "auto"
 pool = ["10.10.0.100-10.10.0.199"]
 "#;
+
+/// The line of [`DEFAULT`] by which it may give addresses.
+pub(crate) const DEFAULT_DHCP: &str = "dhcp = \"auto\"";

@@ -88,7 +88,8 @@ impl Source {
                 return loaded;
             }
         }
-        let mut loaded = self.without_file();
+        // Who wrote a file wants something else than what an appliance does that was told nothing: nobody is given an address.
+        let mut loaded = self.without_file(self.path.exists());
         loaded.events.splice(0..0, events);
         loaded
     }
@@ -113,7 +114,7 @@ impl Source {
         }
         self.named.clear();
         self.seen = self.stamps();
-        Ok(self.without_file())
+        Ok(self.without_file(false))
     }
 
     fn read(&mut self) -> Result<Loaded, Box<EventKind>> {
@@ -140,7 +141,8 @@ impl Source {
         }
     }
 
-    fn without_file(&self) -> Loaded {
+    /// By the kernel's arguments, else by the safe default; with a file that is there and `wrong`, nobody gets an address.
+    fn without_file(&self, mut wrong: bool) -> Loaded {
         let mut events = Vec::new();
         match config::from_kernel_arguments(&self.kernel) {
             Some(Ok(config)) => {
@@ -153,6 +155,7 @@ impl Source {
                 };
             }
             Some(Err(errors)) => {
+                wrong = true;
                 events.push(told(
                     "kernel arguments".into(),
                     config::in_words(&errors),
@@ -161,13 +164,23 @@ impl Source {
             }
             None => {}
         }
-        let outcome = format!(
-            "taken: there is no {} that can be used, so this appliance listens before it speaks",
-            self.path.display()
-        );
-        events.push(told("safe default".into(), outcome, Severity::Info));
+        let path = self.path.display();
+        let (outcome, severity, text) = if wrong {
+            let outcome = format!(
+                "taken: until {path} is right (or the kernel's arguments are), this appliance can be reached and gives no addresses"
+            );
+            (
+                outcome,
+                Severity::Warning,
+                config::DEFAULT.replace(config::DEFAULT_DHCP, "dhcp = \"off\""),
+            )
+        } else {
+            let outcome = format!("taken: there is no {path}, so this appliance listens before it speaks");
+            (outcome, Severity::Info, config::DEFAULT.to_owned())
+        };
+        events.push(told("safe default".into(), outcome, severity));
         // A test checks the default, so this cannot be another error.
-        let config = config::check(config::DEFAULT, &config::no_files)
+        let config = config::check(&text, &config::no_files)
             .unwrap_or_else(|errors| unreachable!("{}", config::in_words(&errors)));
         Loaded {
             config,
@@ -398,6 +411,22 @@ mod tests {
         assert_eq!(source.first(&store).config.name, "k");
         let bad = Source::new(nowhere, "rackbar.address=nonsense".into()).first(&store);
         assert_eq!(bad.config.name, "rackbar");
-        assert_eq!(severities(&bad), [Severity::Error, Severity::Info]);
+        assert_eq!(severities(&bad), [Severity::Error, Severity::Warning]);
+        assert_eq!(bad.config.networks[0].dhcp, config::Dhcp::Off);
+    }
+
+    /// A rack whose file has a typing mistake at the first start gets no second DHCP server for it.
+    #[test]
+    fn a_file_that_never_was_right_gives_nobody_an_address() {
+        let store = Store::in_memory(rackbar_store::Options::default()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rackbar.toml");
+        let told_nothing = Source::new(path.clone(), String::new()).first(&store);
+        assert_eq!(told_nothing.config.networks[0].dhcp, config::Dhcp::Auto);
+        std::fs::write(&path, "version = 1\nnetwork = 3\n").unwrap();
+        let wrong = Source::new(path, String::new()).first(&store);
+        assert_eq!(severities(&wrong), [Severity::Error, Severity::Warning]);
+        assert_eq!(wrong.config.networks[0].dhcp, config::Dhcp::Off);
+        assert_eq!(wrong.config.networks[0].name, told_nothing.config.networks[0].name);
     }
 }
