@@ -111,14 +111,7 @@ impl CloneEmpty for rackbar_plan::Plan {
         Self {
             id: self.id.clone(),
             made: self.made,
-            inputs: rackbar_plan::Inputs {
-                site: self.inputs.site,
-                nodes: Default::default(),
-                images: Default::default(),
-                programs: Default::default(),
-                repositories: Default::default(),
-                services: Default::default(),
-            },
+            inputs: rackbar_plan::Inputs::of(self.inputs.site),
             actions: Vec::new(),
             refused: Vec::new(),
             unchanged: Vec::new(),

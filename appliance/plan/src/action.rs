@@ -78,6 +78,20 @@ pub struct Inputs {
     pub services: BTreeMap<String, String>,
 }
 
+impl Inputs {
+    /// Of a plan that rests on nothing but the site in force, such as one that only checks.
+    pub const fn of(site: Digest) -> Self {
+        Self {
+            site,
+            nodes: BTreeMap::new(),
+            images: BTreeMap::new(),
+            programs: BTreeMap::new(),
+            repositories: BTreeMap::new(),
+            services: BTreeMap::new(),
+        }
+    }
+}
+
 /// An immutable plan.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

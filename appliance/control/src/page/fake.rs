@@ -1,6 +1,5 @@
 //! A rack office with fixed answers for the page's tests: one plan of one machine and a service, and its run half way.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt as _;
@@ -99,14 +98,7 @@ pub(super) fn plan(node: NodeId) -> Plan {
     Plan {
         id: PlanId("0123456789ab".into()),
         made: Timestamp(1_700_000_000_000),
-        inputs: Inputs {
-            site: Digest([0; 32]),
-            nodes: BTreeMap::new(),
-            images: BTreeMap::new(),
-            programs: BTreeMap::new(),
-            repositories: BTreeMap::new(),
-            services: BTreeMap::new(),
-        },
+        inputs: Inputs::of(Digest([0; 32])),
         actions: vec![
             service(),
             action(

@@ -1,6 +1,9 @@
 //! The page: rendered here, readable on a phone and without JavaScript; a small script only keeps it live.
 
 mod assets;
+mod cache;
+#[cfg(test)]
+mod cache_tests;
 #[cfg(test)]
 mod fake;
 mod graph;
@@ -49,6 +52,7 @@ pub(crate) fn router(context: &Context) -> Router<Context> {
         .route("/events", get(events))
         .route("/services", get(services))
         .route("/logs", get(logs))
+        .merge(cache::router())
         .merge(works::router())
         .merge(hardware::router())
         .merge(refresh::router())

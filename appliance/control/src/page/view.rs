@@ -101,7 +101,8 @@ fn memory(bytes: u64) -> String {
 /// Disks are sold in powers of ten.
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
-        0..=999_999_999 => format!("{} MB", bytes / 1_000_000),
+        0..=999_999 => format!("{} kB", bytes.div_ceil(1000)),
+        1_000_000..=999_999_999 => format!("{} MB", bytes / 1_000_000),
         1_000_000_000..=999_999_999_999 => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
         _ => format!("{}.{} TB", bytes / 1_000_000_000_000, bytes / 100_000_000_000 % 10),
     }

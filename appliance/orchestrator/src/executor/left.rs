@@ -5,7 +5,7 @@
 //! may still walk the same run. Of the second nobody knows what was done: what cannot be read may be the end of an erase.
 //! Both are ended before anything of them is acted on, and say why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rackbar_model::{Digest, EventKind, NodeId, NodeState, Severity, Timestamp};
 use rackbar_plan::site::RunLimits;
@@ -166,14 +166,7 @@ pub(super) fn unknown_plan(run: RunId) -> Plan {
     Plan {
         id: PlanId("unreadable".into()),
         made: Timestamp::default(),
-        inputs: Inputs {
-            site: Digest([0; 32]),
-            nodes: BTreeMap::new(),
-            images: BTreeMap::new(),
-            programs: BTreeMap::new(),
-            repositories: BTreeMap::new(),
-            services: BTreeMap::new(),
-        },
+        inputs: Inputs::of(Digest([0; 32])),
         actions: vec![record],
         refused: Vec::new(),
         unchanged: Vec::new(),

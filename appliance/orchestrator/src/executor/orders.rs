@@ -267,14 +267,7 @@ impl Executor {
         let plan = Arc::new(Plan {
             id: PlanId(format!("verify-{}", book.last_run + 1)),
             made: now(),
-            inputs: Inputs {
-                site: site.map_or(Digest([0; 32]), |site| site.digest),
-                nodes: BTreeMap::new(),
-                images: BTreeMap::new(),
-                programs: BTreeMap::new(),
-                repositories: BTreeMap::new(),
-                services: BTreeMap::new(),
-            },
+            inputs: Inputs::of(site.map_or(Digest([0; 32]), |site| site.digest)),
             actions,
             refused: Vec::new(),
             unchanged: Vec::new(),

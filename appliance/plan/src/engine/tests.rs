@@ -74,14 +74,7 @@ pub(super) fn plan(actions: Vec<Action>) -> Plan {
     Plan {
         id: PlanId("0123456789ab".into()),
         made: Timestamp(0),
-        inputs: Inputs {
-            site: Digest([0; 32]),
-            nodes: BTreeMap::new(),
-            images: BTreeMap::new(),
-            programs: BTreeMap::new(),
-            repositories: BTreeMap::new(),
-            services: Default::default(),
-        },
+        inputs: Inputs::of(Digest([0; 32])),
         actions,
         refused: Vec::new(),
         unchanged: Vec::new(),

@@ -38,7 +38,6 @@ pub(super) fn answer(run: &Run, report: String) -> Result<String, Refused> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use rackbar_model::{CheckResult, CheckStatus, Digest, NodeId, Timestamp};
@@ -71,14 +70,7 @@ mod tests {
         let plan = Plan {
             id: PlanId("p".into()),
             made: Timestamp(1),
-            inputs: Inputs {
-                site: Digest([0; 32]),
-                nodes: BTreeMap::new(),
-                images: BTreeMap::new(),
-                programs: BTreeMap::new(),
-                repositories: BTreeMap::new(),
-                services: BTreeMap::new(),
-            },
+            inputs: Inputs::of(Digest([0; 32])),
             actions: vec![action],
             refused: Vec::new(),
             unchanged: Vec::new(),
