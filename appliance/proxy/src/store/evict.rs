@@ -75,10 +75,10 @@ impl Store {
         })
     }
 
-    /// Evicts at least `missing` bytes, or nothing. What would free nothing, since something pinned has the same content, is
-    /// left.
+    /// Evicts at least `missing` bytes and a sixteenth of what may go, or nothing: so not each of many that come to a full
+    /// store looks through all there are. What would free nothing, since something pinned has the same content, is left.
     fn evict(&self, state: &mut State, missing: u64, possible: bool) -> bool {
-        let mut going = may_go(state);
+        let mut going = free_to_go(state);
         let mut going_by_content: HashMap<Digest, usize> = HashMap::new();
         for entry in &going {
             *going_by_content.entry(entry.object.digest).or_default() += 1;
@@ -90,10 +90,11 @@ impl Store {
             return false;
         }
         going.retain(|entry| going_by_content.contains_key(&entry.object.digest));
-        let before = state.used;
+        by_use(&mut going);
+        let (before, aim) = (state.used, missing.max(evictable / 16));
         for entry in going {
-            if before.saturating_sub(state.used) >= missing {
-                return true;
+            if before.saturating_sub(state.used) >= aim {
+                break;
             }
             self.drop_entry(state, &entry);
         }
@@ -140,10 +141,21 @@ impl Store {
     }
 }
 
-/// What may be evicted, what was not used for longest first.
-fn may_go(state: &State) -> Vec<Arc<Entry>> {
+/// What may be evicted, in no order.
+fn free_to_go(state: &State) -> Vec<Arc<Entry>> {
     let free = |entry: &&Arc<Entry>| !entry.pinned() && entry.object.own().is_some();
-    let mut going: Vec<Arc<Entry>> = state.entries.values().flatten().filter(free).cloned().collect();
-    going.sort_by_key(|entry| entry.used());
+    state.entries.values().flatten().filter(free).cloned().collect()
+}
+
+/// What was not used for longest first. Clients go on using them meanwhile, without the store's lock: each time is looked
+/// at once, since sorting by what changes may panic.
+fn by_use(going: &mut [Arc<Entry>]) {
+    going.sort_by_cached_key(|entry| entry.used());
+}
+
+/// What may be evicted, what was not used for longest first.
+pub(super) fn may_go(state: &State) -> Vec<Arc<Entry>> {
+    let mut going = free_to_go(state);
+    by_use(&mut going);
     going
 }
