@@ -60,6 +60,8 @@ pub struct Verified {
     pub whole: u64,
     /// Objects that were not, and are gone: they will be fetched again.
     pub damaged: u64,
+    /// Objects that could not be read, and stay: the disk, or the system, gave an error that says nothing of them.
+    pub unreadable: u64,
 }
 
 impl Proxy {
@@ -220,7 +222,8 @@ impl Proxy {
             if seen.insert(entry.object.digest) {
                 match self.store.check(&entry.object) {
                     Ok(()) => out.whole += 1,
-                    Err(_) => out.damaged += 1,
+                    Err(StoreError::Damaged(_) | StoreError::DamagedPack(..)) => out.damaged += 1,
+                    Err(_) => out.unreadable += 1,
                 }
             }
         }

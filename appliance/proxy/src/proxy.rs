@@ -226,8 +226,9 @@ impl Proxy {
         let Some((kind, root)) = index::kind_of(&self.key_here(&entry.record.key)) else {
             return;
         };
-        // What lies in a pack was not hashed when it came, and shall promise nothing before it is.
-        if entry.pack.is_some() && self.store.check(&entry.object).is_err() {
+        // What lies in a pack was not hashed when it came, nor what lay on our disk since before the start: it shall promise
+        // nothing before it is.
+        if !entry.object.known() && self.store.check(&entry.object).is_err() {
             return;
         }
         let mut lost = 0u64;

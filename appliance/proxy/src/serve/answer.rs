@@ -16,7 +16,7 @@ use crate::rules::range::ByteRange;
 use crate::rules::status::{CacheStatus, Forward};
 use crate::rules::vary::fits;
 use crate::settings::Mode;
-use crate::store::Entry;
+use crate::store::{Entry, StoreError};
 use crate::wire::Head;
 use crate::{Proxy, now};
 
@@ -36,7 +36,7 @@ enum There {
 pub(super) async fn get(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, ask: Ask) -> io::Result<Next> {
     for _ in 0..TRIES {
         let (stale, why) = match look(proxy, head, &ask) {
-            There::Fresh(entry, status) => match entry_to(proxy, client, head, &entry, status).await? {
+            There::Fresh(entry, status) => match kept_to(proxy, client, head, &ask, &entry, status).await? {
                 Some(next) => return Ok(next),
                 None => continue,
             },
@@ -112,6 +112,10 @@ async fn fetched(
     stale: Option<Arc<Entry>>,
     why: Forward,
 ) -> io::Result<Option<Next>> {
+    if ask.wanted.no_store && stale.is_none() {
+        // What comes is nobody else's: to wait for each other would gain nothing.
+        return pass::own(proxy, client, head, ask, "no-store").await.map(Some);
+    }
     let name = ask.flight();
     let seat = proxy.flights.board(&name);
     let collapsed = seat.lead.is_none();
@@ -128,7 +132,7 @@ async fn fetched(
                 .phase
                 .send_replace(Phase::Entry(entry.clone(), How::Fetched));
             proxy.flights.land(&name);
-            return entry_to(proxy, client, head, &entry, status).await;
+            return kept_to(proxy, client, head, ask, &entry, status).await;
         }
         tokio::spawn(proxy.clone().fly(name, seat.flight.clone(), ask.clone(), stale, lead));
     }
@@ -178,7 +182,7 @@ async fn told(
                 How::Fetched => status(Some(entry.record.status), true),
                 How::StaleIfError => CacheStatus::Used("stale-if-error"),
             };
-            return entry_to(proxy, client, head, &entry, status).await.map(Some);
+            return kept_to(proxy, client, head, ask, &entry, status).await.map(Some);
         }
         Phase::Small(small) => {
             let status = status(Some(small.status), false);
@@ -258,14 +262,45 @@ async fn unchanged(
     Ok(Next::Request)
 }
 
-/// Sends a stored answer. `None` when it is damaged; nothing was sent then.
+/// What became of sending a stored answer.
+pub(super) enum Sent {
+    /// It was sent.
+    Done(Next),
+    /// Its content is gone or damaged; nothing was sent.
+    Damaged,
+    /// Its content cannot be read just now; nothing was sent.
+    Unreadable(StoreError),
+}
+
+/// Sends a stored answer, or what the origin has where that cannot be read. `None` when it is damaged; nothing was sent then.
+async fn kept_to(
+    proxy: &Arc<Proxy>,
+    client: &mut Client,
+    head: &Head,
+    ask: &Ask,
+    entry: &Arc<Entry>,
+    status: CacheStatus,
+) -> io::Result<Option<Next>> {
+    let error = match entry_to(proxy, client, head, entry, status).await? {
+        Sent::Done(next) => return Ok(Some(next)),
+        Sent::Damaged => return Ok(None),
+        Sent::Unreadable(error) => error,
+    };
+    if proxy.settings().mode != Mode::Offline && !ask.wanted.only_if_cached {
+        return pass::own(proxy, client, head, ask, "unreadable").await.map(Some);
+    }
+    let text = format!("{}: {error}; nothing was removed, and the origin is not asked", ask.key);
+    fail(proxy, client, head, 503, &text).await.map(Some)
+}
+
+/// Sends a stored answer.
 pub(super) async fn entry_to(
     proxy: &Arc<Proxy>,
     client: &mut Client,
     head: &Head,
     entry: &Arc<Entry>,
     status: CacheStatus,
-) -> io::Result<Option<Next>> {
+) -> io::Result<Sent> {
     let age = Some(entry.fresh.age(now()));
     record(proxy, &entry.record.key);
     if entry.record.status == 200 && not_modified(&head.headers, &entry.headers) {
@@ -273,16 +308,18 @@ pub(super) async fn entry_to(
         count(proxy, &status);
         return unchanged(proxy, client, head, &entry.headers, age, &status)
             .await
-            .map(Some);
+            .map(Sent::Done);
     }
-    let Ok((file, base)) = proxy.store.reading(&entry.object).await else {
-        return Ok(None);
+    let (file, base) = match proxy.store.reading(&entry.object).await {
+        Ok(open) => open,
+        Err(StoreError::Damaged(_) | StoreError::DamagedPack(..)) => return Ok(Sent::Damaged),
+        Err(error) => return Ok(Sent::Unreadable(error)),
     };
     entry.touch();
     count(proxy, &status);
     let size = entry.object.size;
     let Ok(part) = part(head, &entry.headers, entry.record.status, size) else {
-        return no_such_part(proxy, client, head, size).await.map(Some);
+        return no_such_part(proxy, client, head, size).await.map(Sent::Done);
     };
     let span = part.clone().unwrap_or(0..size);
     let length = span.end.saturating_sub(span.start);
@@ -294,12 +331,12 @@ pub(super) async fn entry_to(
     };
     if head.method == http::Method::HEAD || length == 0 {
         client.write(&out).await?;
-        return Ok(Some(Next::Request));
+        return Ok(Sent::Done(Next::Request));
     }
     client.write_more(&out).await?;
     client.send_file(&file, base.saturating_add(span.start), length).await?;
     proxy.metrics.client_bytes.add(length);
-    Ok(Some(Next::Request))
+    Ok(Sent::Done(Next::Request))
 }
 
 fn count(proxy: &Proxy, status: &CacheStatus) {

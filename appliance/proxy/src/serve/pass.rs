@@ -13,6 +13,7 @@ use rackbar_trust::Sha256;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
+use super::answer::Sent;
 use super::head::{Length, Tail, head as write_head, prelude};
 use super::{Client, Next, answer, fail};
 use crate::Proxy;
@@ -38,7 +39,7 @@ pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, 
         let now = crate::now();
         if let Some(entry) = found.filter(|entry| offline || entry.is_fresh(&ask.wanted, now)) {
             let status = CacheStatus::Hit(entry.fresh.left(now));
-            if let Some(next) = answer::entry_to(proxy, client, head, &entry, status).await? {
+            if let Sent::Done(next) = answer::entry_to(proxy, client, head, &entry, status).await? {
                 return Ok(next);
             }
         }

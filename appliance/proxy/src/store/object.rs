@@ -57,6 +57,11 @@ impl Object {
         self
     }
 
+    /// It was found whole since the start, or came since then.
+    pub(crate) fn known(&self) -> bool {
+        self.whole.get() == Some(&true)
+    }
+
     /// It is a file of the store, and not part of a pack.
     pub(super) fn own(&self) -> Option<&Path> {
         match &self.place {

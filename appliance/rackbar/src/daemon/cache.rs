@@ -331,8 +331,12 @@ pub(super) async fn order(proxy: Arc<Proxy>, order: CacheOrder) -> Result<String
         CacheOrder::Verify => {
             let found = tokio::task::spawn_blocking(move || proxy.verify()).await;
             let found = found.map_err(|error| Refused::Internal(error.to_string()))?;
+            let unreadable = match found.unreadable {
+                0 => String::new(),
+                count => format!(", {count} could not be read and stay as they are: see the events"),
+            };
             Ok(format!(
-                "{} objects are whole, {} were damaged and are gone",
+                "{} objects are whole, {} were damaged and are gone{unreadable}",
                 found.whole, found.damaged
             ))
         }
