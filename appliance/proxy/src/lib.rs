@@ -15,6 +15,7 @@
 //! Contracts: nobody is ever given a content cut short, or one that contradicts its promised digest, as whole; no client
 //! is led to the appliance itself or to a BMC; memory does not grow with the size of what passes.
 
+mod crowd;
 pub mod fetch;
 mod handle;
 mod held;

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use rackbar_model::{Digest, Severity};
 use tokio::sync::Semaphore;
 
+use crate::crowd::Crowd;
 use crate::fetch::{Ask, Flights, Upstream};
 use crate::index;
 use crate::metrics::Metrics;
@@ -52,6 +53,7 @@ pub struct Proxy {
     pub(crate) mirrors: Mirrors,
     pub(crate) metrics: Metrics,
     pub(crate) origins: Origins,
+    pub(crate) crowd: Arc<Crowd>,
     pub(crate) tell: Tell,
     watch: OnceLock<Watch>,
     /// How we name ourselves in `Via`.
@@ -90,6 +92,7 @@ impl Proxy {
             mirrors: Mirrors::default(),
             metrics: Metrics::default(),
             origins: Origins::new(settings.rule.clone(), &settings.roots, settings.parent.clone()),
+            crowd: Arc::default(),
             tell,
             watch: OnceLock::new(),
             via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 rackbar")),
