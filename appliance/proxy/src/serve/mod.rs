@@ -1,6 +1,7 @@
 //! Connections of clients: read a request, find out what it is for, answer it, and read the next.
 
 mod answer;
+mod body;
 pub(crate) mod head;
 mod pass;
 mod send;
@@ -180,7 +181,7 @@ async fn request(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, from: Soc
             fail(proxy, client, head, status, &why).await
         }
         Wanted::Document(bytes) => document(proxy, client, head, &bytes).await,
-        Wanted::Ask(ask) if head.method == Method::GET && head.body == 0 => {
+        Wanted::Ask(ask) if head.method == Method::GET && head.body.is_none() => {
             answer::get(proxy, client, head, *ask).await
         }
         Wanted::Ask(ask) => pass::other(proxy, client, head, *ask).await,
@@ -245,7 +246,7 @@ async fn document(proxy: &Proxy, client: &mut Client, head: &Head, bytes: &[u8])
     let mut headers = http::HeaderMap::new();
     headers.insert("cache-control", http::HeaderValue::from_static("no-cache"));
     headers.insert("server", http::HeaderValue::from_static("rackbar"));
-    let keep = head.keep_alive && head.body == 0;
+    let keep = head.keep_alive && head.body.is_none();
     let tail = Tail {
         length: Length::Known(bytes.len() as u64),
         age: None,
@@ -267,7 +268,7 @@ async fn document(proxy: &Proxy, client: &mut Client, head: &Head, bytes: &[u8])
 
 /// Answers with an error. A request with a body that nobody read ends the connection.
 async fn fail(proxy: &Proxy, client: &mut Client, head: &Head, status: u16, why: &str) -> io::Result<Next> {
-    let keep = head.keep_alive && head.body == 0;
+    let keep = head.keep_alive && head.body.is_none();
     error(proxy, client, status, why, keep, head.method == Method::HEAD).await?;
     Ok(if keep { Next::Request } else { Next::Close })
 }
