@@ -123,8 +123,10 @@ struct State {
     used: u64,
     /// Bytes of memory that entries of our own take.
     weight: u64,
-    /// Bytes promised to what arrives.
-    reserved: u64,
+    /// Bytes that what arrives may come to have.
+    claimed: u64,
+    /// Bytes of those for which room was made.
+    made: u64,
     pins: pins::Pins,
 }
 
