@@ -67,6 +67,8 @@ pub struct Arriving {
     /// How far it is.
     pub progress: watch::Sender<Progress>,
     pub(crate) prelude: Vec<u8>,
+    /// Its last bytes are held back until it has proved right, or what it promises is known.
+    pub(crate) hold: bool,
 }
 
 /// A small answer for everybody who waits.

@@ -139,6 +139,13 @@ pub struct Reader {
     left: u64,
 }
 
+impl Reader {
+    /// Of `left` bytes of a file from `at` on.
+    pub(crate) fn of(file: Arc<File>, at: u64, left: u64) -> Self {
+        Self { file, at, left }
+    }
+}
+
 impl io::Read for Reader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(out.len());
