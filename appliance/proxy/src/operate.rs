@@ -219,7 +219,8 @@ impl Proxy {
         let mut out = Verified::default();
         let mut seen = std::collections::HashSet::new();
         for entry in self.store.entries() {
-            if seen.insert(entry.object.digest) {
+            // The same content may be of our own and in a pack: each can be damaged without the other.
+            if seen.insert((entry.object.digest, entry.pack.clone())) {
                 match self.store.check(&entry.object) {
                     Ok(()) => out.whole += 1,
                     Err(StoreError::Damaged(_) | StoreError::DamagedPack(..)) => out.damaged += 1,

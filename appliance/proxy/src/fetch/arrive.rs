@@ -16,6 +16,7 @@ use super::{Arriving, Ask, End, Flight, HELD_BACK, How, Phase, Progress};
 use crate::Proxy;
 use crate::rules::conditional::strip_hop_by_hop;
 use crate::rules::resume::{Broken, Continuation};
+use crate::rules::target::without_query;
 use crate::rules::upstream::pause_before;
 use crate::rules::vary::Selecting;
 use crate::store::{Reader, Record, Spool, SpoolError, StoreError};
@@ -118,6 +119,7 @@ impl Proxy {
             headers,
             selecting,
             file: spool.file(),
+            asked_at: answer.asked_at,
             size,
             progress: watch::channel(Progress {
                 ready: 0,
@@ -312,7 +314,7 @@ impl Proxy {
         };
         (self.tell)(
             Severity::Warning,
-            format!("{} was served but not stored: {error}", ask.key),
+            format!("{} was served but not stored: {error}", without_query(&ask.key)),
         );
         tell.then_some(Phase::Private("not-stored"))
     }
@@ -320,7 +322,8 @@ impl Proxy {
     fn broke(&self, ask: &Ask, arriving: &Arriving, from: &str, why: String) -> Phase {
         self.metrics.origin_failures.inc();
         arriving.progress.send_modify(|progress| progress.end = End::Broken);
-        tracing::warn!(key = ask.key, from, why, "a fetch broke off and could not be resumed");
+        let (key, place) = (without_query(&ask.key), without_query(from));
+        tracing::warn!(key, from = place, why, "a fetch broke off and could not be resumed");
         Phase::Failed(502, format!("{from} broke off: {why}").into())
     }
 
@@ -338,7 +341,8 @@ impl Proxy {
         };
         let text = format!(
             "{} from {} has SHA-256 {found} where {promised} was promised: {next}",
-            ask.key, from.url
+            without_query(&ask.key),
+            without_query(&from.url.to_string())
         );
         (self.tell)(Severity::Error, text);
     }
@@ -346,7 +350,7 @@ impl Proxy {
     fn no_room(&self, ask: &Ask, error: &SpoolError) {
         self.metrics.not_stored.inc();
         if self.first_in_a_minute() {
-            let text = format!("{} is passed on without being stored: {error}", ask.key);
+            let text = format!("{} is passed on without being stored: {error}", without_query(&ask.key));
             (self.tell)(Severity::Warning, text);
         }
     }
@@ -357,7 +361,7 @@ enum Pumped {
     Store(SpoolError),
 }
 
-fn announced(response: &Response<Incoming>) -> Option<u64> {
+pub(super) fn announced(response: &Response<Incoming>) -> Option<u64> {
     response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 

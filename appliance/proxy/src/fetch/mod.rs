@@ -62,6 +62,8 @@ pub struct Arriving {
     pub selecting: Selecting,
     /// Where it is written.
     pub file: Arc<File>,
+    /// When it was asked for, in seconds since 1970.
+    pub(crate) asked_at: u64,
     /// Size of the whole, when the origin said it.
     pub size: Option<u64>,
     /// How far it is.

@@ -8,7 +8,7 @@ use http::{HeaderMap, Response};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::head::{Length, Tail, head as write_head, prelude};
+use super::head::{Length, Tail, age_said, appended, head as write_head, prelude};
 use super::{Client, Next, fail, pass};
 use crate::fetch::{Arriving, Ask, End, How, Phase, Small};
 use crate::rules::conditional::{not_modified, range_holds};
@@ -24,7 +24,7 @@ use crate::{Proxy, now};
 const TRIES: u32 = 3;
 
 /// What is there for a request.
-enum There {
+pub(super) enum There {
     /// It may be sent.
     Fresh(Arc<Entry>, CacheStatus),
     /// The origin has to be asked.
@@ -57,23 +57,29 @@ pub(super) async fn get(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, as
     .await
 }
 
-fn miss(ask: &Ask, why: &str) -> String {
+pub(super) fn miss(ask: &Ask, why: &str) -> String {
     format!(
-        "{} is in neither the cache nor a data pack, and {why}. While the proxy is online, `rackbar cache pin {}` fetches it \
+        "{} cannot be answered from the cache or a data pack: {why}. While the proxy is online, `rackbar cache pin {}` fetches it \
          and keeps it.",
         ask.key, ask.key
     )
 }
 
-fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
+pub(super) fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
     let offline = proxy.settings().mode == Mode::Offline;
     let (found, any) = proxy.stored(ask, &head.headers);
     // What contradicts the digest that an index promises is not served; offline there is no better.
     let promised = |entry: &Arc<Entry>| ask.expected.is_none_or(|digest| digest == entry.object.digest);
     let right = |entry: &Arc<Entry>| (offline && !ask.strict) || promised(entry);
+    // A content that is the promised one is the answer, whatever else its origin chooses an answer by.
+    let proved = || proxy.proved(ask).filter(|_| offline || !ask.wanted.no_cache);
+    let found = found.or_else(proved);
     let Some(entry) = found else {
         let why = if any { Forward::VaryMiss } else { Forward::UriMiss };
         return match (offline, ask.wanted.only_if_cached) {
+            (true, _) if any => {
+                There::Nothing("what is stored of it answers requests with other fields (Vary); the proxy is offline")
+            }
             (true, _) => There::Nothing("the proxy is offline and asks no origin"),
             (_, true) => There::Nothing("the client wants nothing else (only-if-cached)"),
             _ => There::Ask(None, why),
@@ -216,6 +222,7 @@ fn tail<'a>(proxy: &'a Proxy, head: &Head, length: Length, age: Option<u64>, sta
     Tail {
         length,
         age,
+        ranges: true,
         cache_status: Some(status.to_string()),
         via: proxy.via.to_str().unwrap_or_default(),
         range: None,
@@ -243,6 +250,7 @@ async fn no_such_part(proxy: &Proxy, client: &mut Client, head: &Head, size: u64
     out.extend_from_slice(format!("content-range: bytes */{size}\r\n").as_bytes());
     let tail = Tail {
         cache_status: None,
+        ranges: true,
         ..tail(proxy, head, Length::Known(0), None, &CacheStatus::Hit(0))
     };
     client.write(&write_head(&out, &tail)).await?;
@@ -324,6 +332,7 @@ pub(super) async fn entry_to(
     let span = part.clone().unwrap_or(0..size);
     let length = span.end.saturating_sub(span.start);
     let mut tail = tail(proxy, head, Length::Known(length), age, &status);
+    tail.ranges = entry.record.status == 200;
     tail.range = part.map(|part| (part.start, part.end.saturating_sub(1), size));
     let out = match tail.range {
         None => write_head(&entry.prelude, &tail),
@@ -360,7 +369,12 @@ async fn small_to(
     small: &Small,
     status: &CacheStatus,
 ) -> io::Result<Next> {
-    let tail = tail(proxy, head, Length::Known(small.body.len() as u64), None, status);
+    let age = age_said(&small.headers);
+    let tail = Tail {
+        ranges: false,
+        cache_status: Some(appended(&small.headers, status.to_string())),
+        ..tail(proxy, head, Length::Known(small.body.len() as u64), age, status)
+    };
     let mut out = write_head(&prelude(small.status, &small.headers), &tail);
     if head.method != http::Method::HEAD {
         out.extend_from_slice(&small.body);
@@ -377,8 +391,11 @@ async fn arriving_to(
     arriving: &Arriving,
     status: CacheStatus,
 ) -> io::Result<Next> {
+    // Whoever joins later gets what is older by then.
+    let since = now().saturating_sub(arriving.asked_at);
+    let age = age_said(&arriving.headers).map(|age| age.saturating_add(since));
     if arriving.status == 200 && not_modified(&head.headers, &arriving.headers) {
-        return unchanged(proxy, client, head, &arriving.headers, None, &status).await;
+        return unchanged(proxy, client, head, &arriving.headers, age, &status).await;
     }
     let part = match arriving.size {
         Some(size) => match part(head, &arriving.headers, arriving.status, size) {
@@ -393,7 +410,9 @@ async fn arriving_to(
         None if head.http10 => Length::UntilClose,
         None => Length::Chunked,
     };
-    let mut tail = tail(proxy, head, length, None, &status);
+    let mut tail = tail(proxy, head, length, age, &status);
+    tail.ranges = arriving.status == 200 && arriving.size.is_some();
+    tail.cache_status = Some(appended(&arriving.headers, status.to_string()));
     tail.range = part
         .zip(arriving.size)
         .map(|(part, size)| (part.start, part.end.saturating_sub(1), size));

@@ -250,6 +250,7 @@ async fn document(proxy: &Proxy, client: &mut Client, head: &Head, bytes: &[u8])
     let tail = Tail {
         length: Length::Known(bytes.len() as u64),
         age: None,
+        ranges: false,
         cache_status: None,
         via: proxy.via.to_str().unwrap_or_default(),
         range: None,
@@ -285,6 +286,7 @@ async fn error(proxy: &Proxy, client: &mut Client, status: u16, why: &str, keep:
     let tail = Tail {
         length: Length::Known(body.len() as u64),
         age: None,
+        ranges: false,
         cache_status: None,
         via: proxy.via.to_str().unwrap_or_default(),
         range: None,

@@ -12,9 +12,9 @@ use rackbar_model::{Digest, Severity};
 use rackbar_trust::Sha256;
 use tokio::time::timeout;
 
-use super::answer::Sent;
+use super::answer::{Sent, There};
 use super::body::{Fed, Passing, feed};
-use super::head::{Length, Tail, head as write_head, prelude};
+use super::head::{Length, Tail, age_said, appended, head as write_head, prelude};
 use super::{Client, Next, answer, fail};
 use crate::Proxy;
 use crate::fetch::{Ask, HELD_BACK, Upstream};
@@ -22,6 +22,7 @@ use crate::origin::{Body, HEAD_WITHIN, OriginError};
 use crate::rules::conditional::strip_hop_by_hop;
 use crate::rules::freshness::invalidates;
 use crate::rules::status::{CacheStatus, Forward};
+use crate::rules::target::without_query;
 use crate::settings::Mode;
 use crate::wire::Head;
 
@@ -31,14 +32,14 @@ const SILENT: Duration = Duration::from_secs(60);
 /// Answers a request with another method than GET, or a GET with a body.
 pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, mut ask: Ask) -> io::Result<Next> {
     if head.method == Method::HEAD {
-        let offline = proxy.settings().mode == Mode::Offline;
-        let found = proxy.stored(&ask, &head.headers).0;
-        let now = crate::now();
-        if let Some(entry) = found.filter(|entry| offline || entry.is_fresh(&ask.wanted, now)) {
-            let status = CacheStatus::Hit(entry.fresh.left(now));
-            if let Sent::Done(next) = answer::entry_to(proxy, client, head, &entry, status).await? {
-                return Ok(next);
+        match answer::look(proxy, head, &ask) {
+            There::Fresh(entry, status) => {
+                if let Sent::Done(next) = answer::entry_to(proxy, client, head, &entry, status).await? {
+                    return Ok(next);
+                }
             }
+            There::Nothing(why) => return fail(proxy, client, head, 504, &answer::miss(&ask, why)).await,
+            There::Ask(..) => {}
         }
     }
     if proxy.settings().mode == Mode::Offline {
@@ -229,6 +230,7 @@ pub(super) async fn response(
     let range = parts.headers.get("content-range").cloned();
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
+    let age = age_said(&headers);
     let bare = head.method == Method::HEAD || status == 204 || status == 304;
     let length = match announced {
         Some(length) => Length::Known(length),
@@ -237,13 +239,18 @@ pub(super) async fn response(
         None => Length::Chunked,
     };
     let mut out = prelude(status, &headers);
-    if let Some(range) = range {
-        out.extend_from_slice(&[b"content-range: ", range.as_bytes(), b"\r\n"].concat());
+    // What the origin says of parts is true of what it answers.
+    let ranges = headers.get("accept-ranges").cloned();
+    for (name, value) in [("content-range", range), ("accept-ranges", ranges)] {
+        if let Some(value) = value {
+            out.extend_from_slice(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
     }
     let tail = Tail {
         length,
-        age: None,
-        cache_status: Some(said(status, why).to_string()),
+        age,
+        ranges: false,
+        cache_status: Some(appended(&headers, said(status, why).to_string())),
         via: proxy.via.to_str().unwrap_or_default(),
         range: None,
         keep_alive: head.keep_alive && length != Length::UntilClose,
@@ -363,7 +370,8 @@ async fn proved(
             ask.key
         );
         proxy.metrics.mismatches.inc();
-        (proxy.tell)(Severity::Error, text.clone());
+        let told = text.replacen(&ask.key, without_query(&ask.key), 1);
+        (proxy.tell)(Severity::Error, told);
         return if out.is_empty() {
             Ok(Next::Cut)
         } else {

@@ -210,6 +210,14 @@ impl Store {
         (best.cloned(), true)
     }
 
+    /// The stored answer with this content, whichever requests of its key it fits.
+    pub(crate) fn find_proved(&self, key: &str, digest: &Digest) -> Option<Arc<Entry>> {
+        let state = self.state();
+        let mut all = state.entries.get(key)?.iter();
+        all.find(|entry| entry.record.status == 200 && entry.object.digest == *digest)
+            .cloned()
+    }
+
     /// The object of our own that has this content.
     pub fn find_digest(&self, digest: &Digest) -> Option<Arc<Object>> {
         self.state().objects.get(digest).cloned()
