@@ -61,15 +61,22 @@ impl Body for Passing {
         if self.over {
             return Poll::Ready(None);
         }
-        let piece = std::task::ready!(self.pieces.poll_recv(context));
-        if let Some(Some(bytes)) = piece {
-            self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
-            self.over = self.left == Some(0);
-            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        match std::task::ready!(self.pieces.poll_recv(context)) {
+            Some(Some(bytes)) => {
+                self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
+                self.over = self.left == Some(0);
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Some(None) => {
+                self.over = true;
+                Poll::Ready(None)
+            }
+            // Whoever has a part of it shall not take it for the whole.
+            None => {
+                self.over = true;
+                Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())))
+            }
         }
-        self.over = true;
-        // Whoever has a part of it shall not take it for the whole.
-        Poll::Ready(piece.is_none().then(|| Err(io::ErrorKind::UnexpectedEof.into())))
     }
 
     fn is_end_stream(&self) -> bool {
