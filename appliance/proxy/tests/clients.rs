@@ -32,7 +32,7 @@ fn whoever_is_in_no_network_that_is_served_is_told_so_and_led_nowhere() {
     };
     let near = under(&folder.path().join("near"), strict(&format!("{own}/32")));
     assert_eq!(near.curl(&[], &origin.url("/debian/a")).0, 200);
-    let far = under(&folder.path().join("far"), strict("192.0.2.0/24"));
+    let far = under(&folder.path().join("far"), strict("198.51.100.9/32"));
     for target in [
         origin.url("/debian/a"),
         format!("http://{}/mirror/debian/a", far.address),
