@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! wire      one request out of a connection's bytes                                    pure
+//! chunks    its body, when that comes in chunks                                         pure
 //! rules     what a shared cache may do, where clients may be led, which upstream next  pure
 //! index     digests that indexes of packages promise                                   pure
 //! store     objects by SHA-256, entries, budget, pins
@@ -15,6 +16,8 @@
 //! Contracts: nobody is ever given a content cut short, or one that contradicts its promised digest, as whole; no client
 //! is led to the appliance itself or to a BMC; memory does not grow with the size of what passes.
 
+pub mod chunks;
+mod crowd;
 pub mod fetch;
 mod handle;
 mod held;

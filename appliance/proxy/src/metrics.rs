@@ -69,6 +69,6 @@ metrics! {
     resumed false "rackbar_proxy_resumed_total" "Broken fetches that went on where they broke.";
     mismatches false "rackbar_proxy_digest_mismatches_total" "Contents refused as their digest was not the promised one.";
     not_stored false "rackbar_proxy_not_stored_total" "Contents passed on without being stored for want of room.";
-    refused false "rackbar_proxy_refused_total" "Requests refused by the rule for destinations.";
+    refused false "rackbar_proxy_refused_total" "What was refused: destinations against the rule, clients of networks that are not served, connections beyond those one client may have.";
     tunnels true "rackbar_proxy_tunnels" "CONNECT tunnels that are open.";
 }

@@ -60,6 +60,8 @@ pub struct Verified {
     pub whole: u64,
     /// Objects that were not, and are gone: they will be fetched again.
     pub damaged: u64,
+    /// Objects that could not be read, and stay: the disk, or the system, gave an error that says nothing of them.
+    pub unreadable: u64,
 }
 
 impl Proxy {
@@ -217,10 +219,12 @@ impl Proxy {
         let mut out = Verified::default();
         let mut seen = std::collections::HashSet::new();
         for entry in self.store.entries() {
-            if seen.insert(entry.object.digest) {
+            // The same content may be of our own and in a pack: each can be damaged without the other.
+            if seen.insert((entry.object.digest, entry.pack.clone())) {
                 match self.store.check(&entry.object) {
                     Ok(()) => out.whole += 1,
-                    Err(_) => out.damaged += 1,
+                    Err(StoreError::Damaged(_) | StoreError::DamagedPack(..)) => out.damaged += 1,
+                    Err(_) => out.unreadable += 1,
                 }
             }
         }

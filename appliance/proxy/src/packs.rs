@@ -109,6 +109,15 @@ impl Proxy {
         (best, any)
     }
 
+    /// A stored answer with the content whose digest is promised, whichever requests it came for.
+    pub(crate) fn proved(&self, ask: &Ask) -> Option<Arc<Entry>> {
+        let digest = ask.expected?;
+        let urls = ask.upstreams.iter().filter(|_| ask.mirror.is_some());
+        let urls = urls.map(|upstream| upstream.url.to_string());
+        let mut keys = std::iter::once(ask.key.clone()).chain(urls);
+        keys.find_map(|key| self.store.find_proved(&key, &digest))
+    }
+
     /// The URLs that a key stands for: of a mirror's key one for each upstream; none for a mirror or a lock that is no more.
     fn urls(&self, settings: &Settings, key: &str) -> Vec<String> {
         if of_held(key).is_some() {

@@ -11,16 +11,17 @@ use http::{HeaderMap, HeaderValue};
 use rackbar_model::{Digest, Severity};
 use tokio::sync::Semaphore;
 
+use crate::crowd::Crowd;
 use crate::fetch::{Ask, Flights, Upstream};
-use crate::index;
+use crate::index::{self, Kind};
 use crate::metrics::Metrics;
 use crate::mirrors::Mirrors;
 use crate::origin::Origins;
-use crate::promises::{MOST, Promises};
+use crate::promises::Promises;
 use crate::repositories::Repositories;
 use crate::rules::cache_control::CacheControl;
 use crate::rules::destination::Refusal;
-use crate::rules::target::{Url, digest_in, mirror_key, mirror_of};
+use crate::rules::target::{Url, digest_in, mirror_key, mirror_of, without_query};
 use crate::settings::{Mode, Settings};
 use crate::store::{Entry, Store};
 use crate::{Tell, Watch, now};
@@ -52,6 +53,7 @@ pub struct Proxy {
     pub(crate) mirrors: Mirrors,
     pub(crate) metrics: Metrics,
     pub(crate) origins: Origins,
+    pub(crate) crowd: Arc<Crowd>,
     pub(crate) tell: Tell,
     watch: OnceLock<Watch>,
     /// How we name ourselves in `Via`.
@@ -90,6 +92,7 @@ impl Proxy {
             mirrors: Mirrors::default(),
             metrics: Metrics::default(),
             origins: Origins::new(settings.rule.clone(), &settings.roots, settings.parent.clone()),
+            crowd: Arc::default(),
             tell,
             watch: OnceLock::new(),
             via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 rackbar")),
@@ -200,7 +203,7 @@ impl Proxy {
 
     /// The digest that the content of a key must have.
     pub(crate) fn expected(&self, key: &str) -> Option<Digest> {
-        digest_in(key).or_else(|| self.promises.of(key))
+        digest_in(key).or_else(|| self.promises.of_key(key))
     }
 
     /// Reads the digests in an index that came, in the background.
@@ -226,35 +229,48 @@ impl Proxy {
         let Some((kind, root)) = index::kind_of(&self.key_here(&entry.record.key)) else {
             return;
         };
-        // What lies in a pack was not hashed when it came, and shall promise nothing before it is.
-        if entry.pack.is_some() && self.store.check(&entry.object).is_err() {
+        // What lies in a pack was not hashed when it came, nor what lay on our disk since before the start: it shall promise
+        // nothing before it is.
+        if !entry.object.known() && self.store.check(&entry.object).is_err() {
             return;
         }
-        let mut lost = 0u64;
-        let read = entry
-            .object
-            .reader()
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| {
-                let read = index::read(&kind, bytes, &mut |path, digest| {
-                    lost += u64::from(!self.promises.add(&format!("{root}{path}"), digest));
-                });
-                read.map_err(|error| error.to_string())
-            });
-        self.tell_of_lost(&entry.record.key, lost);
-        if let Err(error) = read {
-            (self.tell)(
-                Severity::Warning,
-                format!("{} cannot be read as an index: {error}", entry.record.key),
-            );
+        match entry.object.reader() {
+            Ok(bytes) => self.take_promises(&entry.record.key, &kind, &root, bytes),
+            Err(error) => self.tell_of_unread(&entry.record.key, &error),
         }
+    }
+
+    /// Takes over what an index promises.
+    pub(crate) fn take_promises(&self, key: &str, kind: &Kind, root: &str, bytes: impl std::io::Read) {
+        let mut reading = self.promises.read(root);
+        let mut lost = 0u64;
+        let read = index::read(kind, bytes, &mut |path, digest| {
+            lost += u64::from(!self.promises.add(&mut reading, &format!("{root}{path}"), digest));
+        });
+        self.tell_of_lost(key, lost);
+        if let Err(error) = read {
+            self.tell_of_unread(key, &error);
+        }
+    }
+
+    fn tell_of_unread(&self, key: &str, error: &dyn std::error::Error) {
+        let text = format!("{} cannot be read as an index: {error}", without_query(key));
+        (self.tell)(Severity::Warning, text);
+    }
+
+    /// The kind and root of an index that names other indexes, all of which are then asked for at once: what it promises is
+    /// known before anybody has it whole.
+    pub(crate) fn names_others(&self, key: &str) -> Option<(Kind, String)> {
+        let found = index::kind_of(&self.key_here(key));
+        found.filter(|(kind, _)| matches!(kind, Kind::Release | Kind::Repomd))
     }
 
     fn tell_of_lost(&self, key: &str, lost: u64) {
         if lost > 0 {
             let text = format!(
-                "{lost} files that {key} names are not held to its digests: {MOST} are known already, and no more are kept; the \
-                 package managers check them all the same"
+                "{lost} files that {} names are not held to its digests: it names more than are kept of one; the package \
+                 managers check them all the same",
+                without_query(key)
             );
             (self.tell)(Severity::Warning, text);
         }

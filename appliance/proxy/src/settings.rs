@@ -1,9 +1,11 @@
 //! What the operator decides.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::time::Duration;
 
+use ipnet::IpNet;
 use rackbar_outward::Parent;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +62,9 @@ pub struct Mirror {
 pub struct Settings {
     /// Where clients are served.
     pub listen: Vec<SocketAddr>,
+    /// Networks whose machines are served, besides this one; `None` for everybody. Linux takes what comes for one of its
+    /// addresses on any interface, so that where it listens says nothing of who can ask.
+    pub served: Option<Vec<IpNet>>,
     /// Mirrors.
     pub mirrors: Vec<Mirror>,
     /// Whether origins are asked.
@@ -78,12 +83,26 @@ pub struct Settings {
     pub stale_if_unreachable: u64,
     /// Connections of clients at most.
     pub connections: usize,
+    /// Connections of one client at most: behind one address there may be a builder with many, or a whole network.
+    pub connections_each: usize,
+    /// From the first byte of a request to the last of its head.
+    pub head_within: Duration,
+}
+
+impl Settings {
+    /// Whether a client is one of those that are served.
+    pub(crate) fn serves(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        let near = |served: &Vec<IpNet>| served.iter().any(|network| network.contains(&client));
+        client.is_loopback() || self.served.as_ref().is_none_or(near)
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            served: None,
             mirrors: Vec::new(),
             mode: Mode::Online,
             budget: 8 << 30,
@@ -93,6 +112,8 @@ impl Default for Settings {
             parent: None,
             stale_if_unreachable: 7 * 24 * 3600,
             connections: 2048,
+            connections_each: 512,
+            head_within: Duration::from_secs(20),
         }
     }
 }

@@ -20,10 +20,28 @@ pub struct Head {
     pub http10: bool,
     /// Another request may follow.
     pub keep_alive: bool,
-    /// Length of the body.
-    pub body: u64,
+    /// Its body.
+    pub body: Content,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+}
+
+/// The body of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// There is none.
+    None,
+    /// It has so many bytes.
+    Known(u64),
+    /// It comes in chunks: see [`crate::chunks`].
+    Chunked,
+}
+
+impl Content {
+    /// There is none.
+    pub fn is_none(self) -> bool {
+        self == Self::None
+    }
 }
 
 /// What the bytes received so far amount to.
@@ -65,11 +83,7 @@ fn read(raw: &httparse::Request<'_, '_>) -> Result<Head, (u16, &'static str)> {
         };
         headers.append(name, value);
     }
-    // Who understands chunks when we take them for something else could be smuggled a request.
-    if headers.contains_key(TRANSFER_ENCODING) {
-        return Err((411, "send the body with a Content-Length"));
-    }
-    let body = body_length(&headers)?;
+    let body = body(&headers, http10)?;
     let tokens = |token: &str| {
         let mut values = headers
             .get_all(CONNECTION)
@@ -92,9 +106,30 @@ fn read(raw: &httparse::Request<'_, '_>) -> Result<Head, (u16, &'static str)> {
         http10,
         keep_alive,
         body,
-        expects_continue: expects && !http10 && body > 0,
+        expects_continue: expects && !http10 && !body.is_none(),
         headers,
     })
+}
+
+/// What is said of the body. What two readers could take for two things could hide a second request (RFC 9112 section 6.3).
+fn body(headers: &HeaderMap, http10: bool) -> Result<Content, (u16, &'static str)> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return body_length(headers).map(|length| match length {
+            0 => Content::None,
+            length => Content::Known(length),
+        });
+    };
+    if http10 || headers.contains_key(CONTENT_LENGTH) {
+        return Err((
+            400,
+            "a body has either a Content-Length or chunks, and HTTP/1.0 has none of these",
+        ));
+    }
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err((501, "a body may come in chunks, and in no other coding"));
+    }
+    Ok(Content::Chunked)
 }
 
 fn body_length(headers: &HeaderMap) -> Result<u64, (u16, &'static str)> {
@@ -134,7 +169,11 @@ mod tests {
         let (head, used) = whole(&format!("{one}GET / HTTP/1.1\r\n\r\n"));
         assert_eq!(used, one.len());
         assert_eq!(head.target, "http://deb.example.org/debian/dists/bookworm/InRelease");
-        assert!(head.keep_alive && head.body == 0);
+        assert!(head.keep_alive && head.body.is_none());
+        let body = |fields: &str| whole(&format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n")).0.body;
+        assert_eq!(body("Content-Length: 7"), Content::Known(7));
+        assert_eq!(body("Content-Length: 0"), Content::None);
+        assert_eq!(body("Transfer-Encoding: Chunked"), Content::Chunked);
         assert!(!whole("GET / HTTP/1.0\r\n\r\n").0.keep_alive);
         assert!(!whole("GET / HTTP/1.1\r\nConnection: a, Close\r\n\r\n").0.keep_alive);
     }
@@ -152,8 +191,18 @@ mod tests {
         assert_eq!(status("POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n"), 400);
         assert_eq!(
             status("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n"),
-            411
+            400
         );
+        assert_eq!(status("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
+        for coding in [
+            "gzip, chunked",
+            "chunked, chunked",
+            "xchunked",
+            "chunked\r\nTransfer-Encoding: chunked",
+        ] {
+            let request = format!("POST / HTTP/1.1\r\nTransfer-Encoding: {coding}\r\n\r\n");
+            assert_eq!(status(&request), 501, "{coding}");
+        }
         assert_eq!(status("GET / HTTP/1.1\r\nA : b\r\n\r\n"), 400);
         assert_eq!(status(&format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(MAX_HEAD))), 431);
         assert_eq!(status("\x16\x03\x01\x02\0\x01\0"), 400);

@@ -173,3 +173,38 @@ fn the_check_of_packages_sees_a_real_apt_fetch_through_the_proxy_and_why_it_cann
         "{gone:?}"
     );
 }
+
+#[test]
+fn whoever_has_a_new_release_gets_the_lists_it_names_at_once() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let under = under(&folder.path().join("cache"), settings(&[&origin]));
+    let (release, list) = (
+        "/debian/dists/x/InRelease",
+        "/debian/dists/x/main/binary-amd64/Packages",
+    );
+    let never_fresh = |body: Vec<u8>| Doc {
+        headers: vec![
+            ("Cache-Control".into(), "max-age=0".into()),
+            ("ETag".into(), format!("\"{}\"", body.len())),
+        ],
+        ..doc(body)
+    };
+    for number in 1..30_usize {
+        let packages = format!("Package: x\n{}", "\n".repeat(number)).into_bytes();
+        let hex = common::apt::hex(&packages);
+        // Longer than what is held back of a content that is promised.
+        let padding = format!("X: {}\n", "y".repeat(1000)).repeat(100);
+        let text = format!(
+            "SHA256:\n {hex} {} main/binary-amd64/Packages\n{padding}{}",
+            packages.len(),
+            "\n".repeat(number)
+        );
+        origin.put(release, never_fresh(text.clone().into_bytes()));
+        origin.put(list, never_fresh(packages.clone()));
+        assert!(under.get(&origin.url(release)) == text.as_bytes());
+        assert!(
+            under.get(&origin.url(list)) == packages,
+            "round {number}: it was held to what the last release said"
+        );
+    }
+}

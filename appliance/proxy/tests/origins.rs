@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -130,4 +132,142 @@ fn what_a_client_proves_itself_with_goes_to_the_origin_it_named_alone() {
     assert_eq!((status, got.as_slice()), (200, b"done".as_slice()));
     assert_eq!(told(&second, "/debian/form"), [true]);
     assert!(told(&first, "/debian/form").is_empty());
+}
+
+#[test]
+fn a_fetch_is_not_gone_on_with_by_another_version() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let (old, new) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 09:49:37 GMT");
+    let date = "Mon, 07 Nov 1994 08:49:37 GMT";
+    let body = bytes(1 << 20, 61);
+    let cut = 400_000;
+    // However far it came when it broke: the part begins there.
+    let broke = Doc {
+        headers: vec![("Last-Modified".into(), old.into()), ("Date".into(), date.into())],
+        breaks_at: Some(cut),
+        slow: Some(cut * 50),
+        ..doc(body.clone())
+    };
+    let rest = |modified: &str| {
+        let head = format!(
+            "HTTP/1.1 206 Partial Content\r\nLast-Modified: {modified}\r\nDate: {date}\r\nContent-Length: {}\r\nContent-Range: \
+             bytes {cut}-{}/{}\r\nConnection: close\r\n\r\n",
+            body.len() - cut,
+            body.len() - 1,
+            body.len()
+        );
+        let content = if modified == old {
+            body[cut..].to_vec()
+        } else {
+            bytes(body.len() - cut, 62)
+        };
+        Some([head.into_bytes(), content].concat())
+    };
+    origin.put(
+        "/debian/same",
+        Doc {
+            rest: rest(old),
+            ..broke.clone()
+        },
+    );
+    origin.put(
+        "/debian/other",
+        Doc {
+            rest: rest(new),
+            ..broke
+        },
+    );
+    let under = under(folder.path(), settings(&[&origin]));
+    let (status, _, got) = under.curl(&[], &origin.url("/debian/same"));
+    assert_eq!((status, got == body), (200, true));
+    let (status, _, got) = under.curl(&[], &origin.url("/debian/other"));
+    assert_eq!(status, 0, "{} bytes of two versions were called whole", got.len());
+    let asked = origin.heads("/debian/other");
+    assert!(
+        asked[1]
+            .to_ascii_lowercase()
+            .contains("if-range: sun, 06 nov 1994 08:49:37"),
+        "{asked:?}"
+    );
+    assert!(!under.stored("mirror:debian/other"));
+}
+
+#[test]
+fn what_one_client_wants_not_stored_keeps_no_others_waiting() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let body = bytes(50_000, 63);
+    let gate = Arc::new(AtomicBool::new(false));
+    let gated = Doc {
+        gate: Some(gate.clone()),
+        ..doc(body.clone())
+    };
+    origin.put("/debian/a", gated);
+    let under = under(folder.path(), settings(&[&origin]));
+    let (under, origin, body) = (&under, &origin, &body);
+    let url = &origin.url("/debian/a");
+    std::thread::scope(|scope| {
+        let own = scope.spawn(move || under.curl(&["-H", "Cache-Control: no-store"], url));
+        wait("the first asks", || origin.requests("/debian/a") == 1);
+        let all: Vec<_> = (0..20).map(|_| scope.spawn(move || under.get(url) == *body)).collect();
+        wait("the others have a fetch of their own", || {
+            origin.requests("/debian/a") == 2
+        });
+        gate.store(true, Ordering::SeqCst);
+        assert!(all.into_iter().all(|one| one.join().unwrap()));
+        let (status, head, got) = own.join().unwrap();
+        assert!(
+            status == 200 && got == *body && head.contains("detail=no-store"),
+            "{head}"
+        );
+    });
+    assert_eq!(origin.requests("/debian/a"), 2);
+}
+
+#[test]
+fn a_large_error_is_passed_on_whole() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let text = "x".repeat(200_000);
+    let head = "HTTP/1.1 403 Forbidden\r\nConnection: close\r\n";
+    let chunk = format!("{:x}\r\n{text}\r\n0\r\n\r\n", text.len());
+    origin.put(
+        "/debian/chunked",
+        raw(&format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}")),
+    );
+    origin.put(
+        "/debian/known",
+        raw(&format!("{head}Content-Length: {}\r\n\r\n{text}", text.len())),
+    );
+    let under = under(folder.path(), settings(&[&origin]));
+    for path in ["/debian/known", "/debian/chunked"] {
+        let (status, head, got) = under.curl(&[], &origin.url(path));
+        assert_eq!((status, got.len()), (403, text.len()), "{path}: {head}");
+    }
+}
+
+#[test]
+fn a_change_is_known_although_its_client_hung_up() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let under = under(folder.path(), settings(&[&origin]));
+    let url = origin.url("/own/a");
+    origin.put("/own/a", doc(b"a".to_vec()));
+    assert_eq!(under.get(&url), b"a");
+    wait("it is stored", || under.stored(&url));
+    let gate = Arc::new(AtomicBool::new(false));
+    let gated = Doc {
+        gate: Some(gate.clone()),
+        ..doc(bytes(1 << 20, 3))
+    };
+    origin.put("/own/a", gated);
+    {
+        use std::io::Write as _;
+        let mut stream = std::net::TcpStream::connect(under.address).unwrap();
+        write!(stream, "DELETE {url} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let asked = |head: &String| head.starts_with("DELETE ");
+        wait("the origin is asked", || origin.seen.lock().unwrap().iter().any(asked));
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+    gate.store(true, Ordering::SeqCst);
+    wait("what was stored is gone", || !under.stored(&url));
 }

@@ -221,3 +221,22 @@ fn a_rotten_content_of_a_pack_is_never_served() {
         "the rest of it is served"
     );
 }
+
+#[test]
+fn verifying_looks_at_each_copy_of_a_content() {
+    let origin = Origin::start();
+    let (folder, made, deb) = recorded(&origin);
+    let cache = folder.path().join("second");
+    let second = under(&cache, settings(&[&origin]));
+    let pool = origin.url("/debian/pool/rackbar-probe_1.0_all.deb");
+    assert!(second.curl(&[], &pool).2 == deb);
+    wait("it is stored", || second.stored(POOL));
+    made.mount(&second);
+    let digest = common::apt::hex(&deb);
+    let mut rotten = deb.clone();
+    rotten[1000] ^= 1;
+    std::fs::write(cache.join("objects").join(&digest[..2]).join(&digest), rotten).unwrap();
+    assert_eq!(second.handle.proxy().verify().damaged, 1);
+    let told = second.told.lock().unwrap();
+    assert!(told.iter().any(|text| text.contains("is damaged on disk")), "{told:?}");
+}

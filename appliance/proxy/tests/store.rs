@@ -227,3 +227,115 @@ fn a_disk_that_gives_errors_at_the_start_costs_nothing_that_is_stored_or_pinned(
     assert_eq!(again.handle.proxy().pins(), ["mirror:debian/a"]);
     assert!(again.get(&url) == body);
 }
+
+#[test]
+fn what_cannot_be_read_just_now_is_passed_by_and_kept() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let body = bytes(500_000, 71);
+    origin.put("/debian/a", doc(body.clone()));
+    let (url, key) = (origin.url("/debian/a"), "mirror:debian/a");
+    let first = under(folder.path(), settings(&[&origin]));
+    assert!(first.get(&url) == body);
+    wait("it is stored", || first.stored(key));
+    let proxy = first.handle.proxy().clone();
+    first.handle.block_on(proxy.pin(key)).unwrap();
+    let digest = proxy.list()[0].digest.to_string();
+    drop(proxy);
+    first.handle.stop();
+    let second = under(folder.path(), settings(&[&origin]));
+    // A folder that leads to itself: an error of the disk that says nothing of what is in it.
+    let (at, aside) = (
+        folder.path().join("objects").join(&digest[..2]),
+        folder.path().join("aside"),
+    );
+    std::fs::rename(&at, &aside).unwrap();
+    std::os::unix::fs::symlink(&at, &at).unwrap();
+    let proxy = second.handle.proxy().clone();
+    assert!(second.get(&url) == body, "the origin has it");
+    assert_eq!(origin.requests("/debian/a"), 2);
+    let found = proxy.verify();
+    assert_eq!((found.whole, found.damaged, found.unreadable), (0, 0, 1));
+    proxy.set_mode(rackbar_proxy::Mode::Offline);
+    let (status, _, text) = second.curl(&[], &url);
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        status == 503 && text.contains("cannot open") && text.contains("nothing was removed"),
+        "{status} {text}"
+    );
+    std::fs::remove_file(&at).unwrap();
+    std::fs::rename(&aside, &at).unwrap();
+    assert!(second.get(&url) == body, "it is read again");
+    assert_eq!(origin.requests("/debian/a"), 2);
+    assert!(proxy.list()[0].pinned && proxy.verify().whole == 1);
+}
+
+#[test]
+fn an_index_that_rotted_on_disk_promises_nothing_after_a_restart() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let deb = bytes(1000, 73);
+    let hex = rackbar_model::Digest(rackbar_trust::sha256(&deb)).to_string();
+    let index = format!("Filename: a.deb\nSHA256: {hex}\n");
+    origin.put("/debian/flat/Packages", doc(index.clone().into_bytes()));
+    origin.put("/debian/flat/a.deb", doc(deb.clone()));
+    let first = under(folder.path(), settings(&[&origin]));
+    assert_eq!(first.get(&origin.url("/debian/flat/Packages")), index.as_bytes());
+    wait("it is stored", || first.stored("mirror:debian/flat/Packages"));
+    let digest = first.handle.proxy().list()[0].digest.to_string();
+    first.handle.stop();
+    let other = if hex.starts_with('0') { "1" } else { "0" };
+    let rotten = index.replace(&hex, &format!("{other}{}", &hex[1..]));
+    std::fs::write(folder.path().join("objects").join(&digest[..2]).join(&digest), rotten).unwrap();
+    let second = under(folder.path(), settings(&[&origin]));
+    wait("it is found to be damaged", || {
+        second
+            .told
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|text| text.contains("is damaged on disk"))
+    });
+    assert!(
+        second.get(&origin.url("/debian/flat/a.deb")) == deb,
+        "it was held to what no index says"
+    );
+    assert!(!second.stored("mirror:debian/flat/Packages"));
+}
+
+#[test]
+fn what_an_origin_only_announces_costs_nothing_that_is_stored() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let body = |number: u64| bytes(10_000_000, 401 + 2 * number);
+    (0..6).for_each(|number| origin.put(&format!("/debian/{number}"), doc(body(number))));
+    let head = "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nCache-Control: max-age=60\r\nContent-Length: 50000000\r\n\r\nbegun";
+    let announced = Doc {
+        raw: Some((head.to_owned(), true)),
+        ..Doc::default()
+    };
+    origin.put("/debian/announced", announced);
+    let settings = Settings {
+        budget: 64_000_000,
+        ..settings(&[&origin])
+    };
+    let under = under(folder.path(), settings);
+    for number in 0..6 {
+        assert!(under.get(&origin.url(&format!("/debian/{number}"))) == body(number));
+        wait("it is stored", || under.stored(&format!("mirror:debian/{number}")));
+    }
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(under.address).unwrap();
+    write!(
+        stream,
+        "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
+        origin.url("/debian/announced")
+    )
+    .unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"begun") {
+        let mut some = [0; 1000];
+        let count = stream.read(&mut some).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&got));
+        got.extend_from_slice(&some[..count]);
+    }
+    let kept = under.handle.proxy().list().len();
+    assert!(kept >= 5, "{kept} of 6 are left for five bytes that came");
+}

@@ -89,3 +89,17 @@ fn an_origin_whose_certificate_is_by_nobody_we_trust_or_for_another_name_is_refu
     }
     assert!(origin.asked.lock().unwrap().is_empty(), "nothing was asked of it");
 }
+
+#[test]
+fn a_mirror_by_tls_is_not_led_out_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = TlsOrigin::start(&["localhost"], &["http/1.1"], b"a");
+    let roots = authorities(&origin.authority).unwrap();
+    let under = under(folder.path(), mirrors(&origin, &["localhost"], roots));
+    let (status, text) = get(&under, "localhost", "leads");
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        status == 502 && text.contains("not protected any more"),
+        "{status} {text}"
+    );
+}

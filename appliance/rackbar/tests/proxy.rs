@@ -66,6 +66,18 @@ fn the_proxy_follows_the_file_and_the_site_and_its_cache_is_ruled_by_the_command
         assert!(refused.starts_with("HTTP/1.1 403"), "{address}: {refused}");
     }
 
+    // Whoever is in another network of ours reaches that address too, and is served nothing.
+    let foreign = std::process::Command::new("curl")
+        .args(["-sS", "--max-time", "60", "--interface", "10.20.0.1"])
+        .arg(format!("http://{OURS}:3128/mirror/m/a"))
+        .output()
+        .unwrap();
+    let foreign = String::from_utf8_lossy(&foreign.stdout).into_owned();
+    assert!(
+        foreign.contains("10.20.0.1 is in no network that this proxy serves"),
+        "{foreign}"
+    );
+
     appliance.well(&["cache", "pin", "mirror:m/b"]);
     let list = appliance.well(&["cache", "list"]);
     assert!(

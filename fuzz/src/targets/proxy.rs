@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, CONTENT_RANGE, HeaderValue};
+use rackbar_proxy::chunks::{Chunks, Piece};
 use rackbar_proxy::index::{self, Kind};
 use rackbar_proxy::rules::cache_control::CacheControl;
 use rackbar_proxy::rules::freshness::Freshness;
@@ -10,10 +11,24 @@ use rackbar_proxy::rules::target::{Url, authority, mirror_key, plain};
 use rackbar_proxy::store::Record;
 use rackbar_proxy::wire::{Parsed, parse};
 
-/// A request of a client: its head, its target, its ranges.
+/// A body in chunks.
+fn body(mut data: &[u8]) {
+    let mut chunks = Chunks::default();
+    while let Ok(piece) = chunks.next(data) {
+        let (Piece::Over(count) | Piece::Content(count)) = piece else {
+            return;
+        };
+        assert!(count > 0 && count <= data.len(), "more was read than there is");
+        data = data.get(count..).unwrap_or_default();
+    }
+}
+
+/// A request of a client: its head, its target, its ranges, its body.
 pub(super) fn request(data: &[u8]) {
+    body(data);
     let Parsed::Whole(head, used) = parse(data) else { return };
     assert!(used <= data.len(), "more was read than there is");
+    body(data.get(used..).unwrap_or_default());
     if let Some(url) = Url::parse(&head.target) {
         assert_eq!(
             Url::parse(&url.to_string()),

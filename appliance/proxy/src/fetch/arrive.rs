@@ -16,9 +16,10 @@ use super::{Arriving, Ask, End, Flight, HELD_BACK, How, Phase, Progress};
 use crate::Proxy;
 use crate::rules::conditional::strip_hop_by_hop;
 use crate::rules::resume::{Broken, Continuation};
+use crate::rules::target::without_query;
 use crate::rules::upstream::pause_before;
 use crate::rules::vary::Selecting;
-use crate::store::{Record, Spool, SpoolError, StoreError};
+use crate::store::{Reader, Record, Spool, SpoolError, StoreError};
 
 /// Readers are told of new bytes when there are this many, or when the origin pauses for this long: each telling wakes
 /// all of them.
@@ -27,6 +28,9 @@ const TELL_AFTER: Duration = Duration::from_millis(2);
 
 /// An origin that sends nothing for so long is as good as gone.
 const SILENT: Duration = Duration::from_secs(30);
+
+/// An index of indexes of up to so many bytes is read before anybody has its end. Debian's have 200 KB.
+const EARLY_MOST: u64 = 4 << 20;
 
 /// How taking in ended.
 enum Taken {
@@ -67,7 +71,8 @@ impl Proxy {
             };
             let asked_at = answer.asked_at;
             let upstream = answer.upstream.clone();
-            let (arriving, body) = self.arriving(answer, selecting.clone(), &spool, size);
+            let hold = expected.is_some() || self.names_others(&ask.key).is_some();
+            let (arriving, body) = self.arriving(answer, selecting.clone(), &spool, size, hold);
             // What fits into what is held back is proved before anybody sees a byte of it.
             let quiet = expected.is_some() && size.is_some_and(|size| size <= HELD_BACK);
             if !quiet && !second {
@@ -102,6 +107,7 @@ impl Proxy {
         selecting: Selecting,
         spool: &Spool,
         size: Option<u64>,
+        hold: bool,
     ) -> (Arc<Arriving>, Incoming) {
         let (parts, body) = answer.response.into_parts();
         let mut headers = parts.headers;
@@ -113,14 +119,31 @@ impl Proxy {
             headers,
             selecting,
             file: spool.file(),
+            asked_at: answer.asked_at,
             size,
             progress: watch::channel(Progress {
                 ready: 0,
                 end: End::Open,
             })
             .0,
+            hold,
         };
         (Arc::new(arriving), body)
+    }
+
+    /// Takes over what an index of indexes promises before anybody has its end: whoever has it asks for what it names at once.
+    /// False when it is none, or none by its length.
+    async fn learn_early(self: &Arc<Self>, ask: &Ask, arriving: &Arriving, spool: &Spool) -> bool {
+        let (file, size) = (spool.file(), spool.written());
+        let small = arriving.status == 200 && size <= EARLY_MOST;
+        let Some((kind, root)) = self.names_others(&ask.key).filter(|_| small) else {
+            return false;
+        };
+        let (proxy, key) = (self.clone(), ask.key.clone());
+        let learnt = tokio::task::spawn_blocking(move || {
+            proxy.take_promises(&key, &kind, &root, Reader::of(file, 0, size));
+        });
+        learnt.await.is_ok()
     }
 
     /// Writes all that comes, going on where it breaks.
@@ -136,10 +159,7 @@ impl Proxy {
         let mut attempt = 0;
         loop {
             let before = spool.written();
-            let why = match self
-                .pump(&mut body, skip, arriving, &mut spool, expected.is_some())
-                .await
-            {
+            let why = match self.pump(&mut body, skip, arriving, &mut spool).await {
                 Ok(()) if arriving.size.is_none_or(|size| size == spool.written()) => {
                     let taken = match expected.filter(|digest| *digest != spool.digest()) {
                         Some(_) => Taken::Wrong(spool.digest()),
@@ -217,20 +237,19 @@ impl Proxy {
         mut skip: u64,
         arriving: &Arriving,
         spool: &mut Spool,
-        hold: bool,
     ) -> Result<(), Pumped> {
         let mut told = spool.written();
         loop {
             let wait = if spool.written() > told { TELL_AFTER } else { SILENT };
             let data = match timeout(wait, body.frame()).await {
                 Ok(None) => {
-                    tell(arriving, spool.written(), hold);
+                    tell(arriving, spool.written());
                     return Ok(());
                 }
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
                 Ok(Some(Err(error))) => return Err(Pumped::Origin(error.to_string())),
                 Err(_) if spool.written() > told => {
-                    tell(arriving, spool.written(), hold);
+                    tell(arriving, spool.written());
                     told = spool.written();
                     continue;
                 }
@@ -246,7 +265,7 @@ impl Proxy {
             self.metrics.origin_bytes.add(data.len() as u64);
             spool.write(&data).map_err(Pumped::Store)?;
             if told == 0 || spool.written().saturating_sub(told) >= TELL_BYTES {
-                tell(arriving, spool.written(), hold);
+                tell(arriving, spool.written());
                 told = spool.written();
             }
         }
@@ -263,6 +282,7 @@ impl Proxy {
     ) -> Option<Phase> {
         let digest = spool.digest();
         let size = spool.written();
+        let learnt = self.learn_early(ask, arriving, &spool).await;
         arriving.progress.send_replace(Progress {
             ready: size,
             end: End::Whole,
@@ -284,7 +304,9 @@ impl Proxy {
         });
         let error: String = match kept.await {
             Ok(Ok(entry)) => {
-                self.learn(&entry);
+                if !learnt {
+                    self.learn(&entry);
+                }
                 return tell.then_some(Phase::Entry(entry, How::Fetched));
             }
             Ok(Err(error)) => StoreError::to_string(&error),
@@ -292,7 +314,7 @@ impl Proxy {
         };
         (self.tell)(
             Severity::Warning,
-            format!("{} was served but not stored: {error}", ask.key),
+            format!("{} was served but not stored: {error}", without_query(&ask.key)),
         );
         tell.then_some(Phase::Private("not-stored"))
     }
@@ -300,7 +322,8 @@ impl Proxy {
     fn broke(&self, ask: &Ask, arriving: &Arriving, from: &str, why: String) -> Phase {
         self.metrics.origin_failures.inc();
         arriving.progress.send_modify(|progress| progress.end = End::Broken);
-        tracing::warn!(key = ask.key, from, why, "a fetch broke off and could not be resumed");
+        let (key, place) = (without_query(&ask.key), without_query(from));
+        tracing::warn!(key, from = place, why, "a fetch broke off and could not be resumed");
         Phase::Failed(502, format!("{from} broke off: {why}").into())
     }
 
@@ -318,7 +341,8 @@ impl Proxy {
         };
         let text = format!(
             "{} from {} has SHA-256 {found} where {promised} was promised: {next}",
-            ask.key, from.url
+            without_query(&ask.key),
+            without_query(&from.url.to_string())
         );
         (self.tell)(Severity::Error, text);
     }
@@ -326,7 +350,7 @@ impl Proxy {
     fn no_room(&self, ask: &Ask, error: &SpoolError) {
         self.metrics.not_stored.inc();
         if self.first_in_a_minute() {
-            let text = format!("{} is passed on without being stored: {error}", ask.key);
+            let text = format!("{} is passed on without being stored: {error}", without_query(&ask.key));
             (self.tell)(Severity::Warning, text);
         }
     }
@@ -337,7 +361,7 @@ enum Pumped {
     Store(SpoolError),
 }
 
-fn announced(response: &Response<Incoming>) -> Option<u64> {
+pub(super) fn announced(response: &Response<Incoming>) -> Option<u64> {
     response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
@@ -348,7 +372,8 @@ fn again(ask: &Ask) -> http::HeaderMap {
     headers
 }
 
-fn tell(arriving: &Arriving, written: u64, hold: bool) {
+fn tell(arriving: &Arriving, written: u64) {
+    let hold = arriving.hold;
     let held = if hold {
         arriving.size.map_or(written, |size| size.saturating_sub(HELD_BACK))
     } else {

@@ -97,9 +97,12 @@ impl Ask {
     }
 
     /// The name of the flight it may join: fields by which origins usually choose an answer are part of it, and those by
-    /// which they know a user, whose refusal is nobody else's.
+    /// which they know a user, whose refusal is nobody else's; and that what comes is not to be stored, so for nobody else.
     pub fn flight(&self) -> String {
         let mut name = self.key.clone();
+        if self.wanted.no_store {
+            name.push_str("\nno-store");
+        }
         if let Some(digest) = self.expected.filter(|_| self.strict) {
             // Others may take what has another digest.
             name.push_str(&format!("\n{digest}"));

@@ -62,11 +62,15 @@ pub struct Arriving {
     pub selecting: Selecting,
     /// Where it is written.
     pub file: Arc<File>,
+    /// When it was asked for, in seconds since 1970.
+    pub(crate) asked_at: u64,
     /// Size of the whole, when the origin said it.
     pub size: Option<u64>,
     /// How far it is.
     pub progress: watch::Sender<Progress>,
     pub(crate) prelude: Vec<u8>,
+    /// Its last bytes are held back until it has proved right, or what it promises is known.
+    pub(crate) hold: bool,
 }
 
 /// A small answer for everybody who waits.

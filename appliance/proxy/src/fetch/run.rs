@@ -11,11 +11,13 @@ use rackbar_model::Severity;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::arrive::announced;
 use super::{Ask, Flight, How, Landing, Phase, Small, Upstream};
 use crate::Proxy;
 use crate::origin::{Body, OriginError};
 use crate::rules::conditional::{freshened, set_validators, strip_hop_by_hop};
 use crate::rules::freshness::storable;
+use crate::rules::target::without_query;
 use crate::rules::vary::{Selecting, selecting};
 use crate::store::{Entry, Record};
 
@@ -95,7 +97,9 @@ impl Proxy {
                 Some(selecting) => self.arrive(ask, answer, selecting, flight, lead).await,
                 None => Some(private(answer.response, lead, "vary")),
             },
-            Err(_) if status >= 400 => Some(small(answer.response, &answer.upstream).await),
+            Err(_) if status >= 400 && announced(&answer.response).is_none_or(|size| size <= SMALL as u64) => {
+                Some(small(answer.response, &answer.upstream).await)
+            }
             Err(why) => Some(private(answer.response, lead, why.word())),
         }
     }
@@ -163,6 +167,14 @@ impl Proxy {
                         upstream: at,
                         asked_at,
                     });
+                }
+                Some(url) if at.url.https && !url.https => {
+                    let (from, to) = (at.url.to_string(), url.to_string());
+                    return Err(OriginError::Failed(format!(
+                        "{} leads to {}, which is not protected any more: it is not followed",
+                        without_query(&from),
+                        without_query(&to)
+                    )));
                 }
                 Some(url) => {
                     // An upstream may lead us anywhere but to where clients may not go either.
@@ -248,7 +260,9 @@ async fn small(response: Response<Incoming>, from: &Upstream) -> Phase {
     let (parts, body) = response.into_parts();
     let failed = |status, why: &str| Phase::Failed(status, format!("{}: the answer {why}", from.url).into());
     let body = match timeout(SMALL_WITHIN, content(body)).await {
-        Ok(Ok(body)) => body,
+        Ok(Ok(Some(body))) => body,
+        // Nobody knew, and what was read of it is gone: each gets it anew, whole.
+        Ok(Ok(None)) => return Phase::Private("large-error"),
         Ok(Err(error)) => return failed(502, &format!("{} broke off: {error}", parts.status)),
         Err(_) => {
             let within = SMALL_WITHIN.as_secs();
@@ -264,16 +278,15 @@ async fn small(response: Response<Incoming>, from: &Upstream) -> Phase {
     }))
 }
 
-/// A content of up to [`SMALL`] bytes; nothing of a longer one.
-async fn content(mut body: Incoming) -> Result<Bytes, hyper::Error> {
+/// A content of up to [`SMALL`] bytes; `None` for a longer one.
+async fn content(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
     let mut content = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let data = frame?.into_data().unwrap_or_default();
         if content.len() + data.len() > SMALL {
-            content.clear();
-            break;
+            return Ok(None);
         }
         content.extend_from_slice(&data);
     }
-    Ok(content.freeze())
+    Ok(Some(content.freeze()))
 }

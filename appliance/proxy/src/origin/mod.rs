@@ -25,7 +25,7 @@ pub use get::{Coming, GetError, check_url};
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Until the head of an answer is there.
-const HEAD_WITHIN: Duration = Duration::from_secs(45);
+pub(crate) const HEAD_WITHIN: Duration = Duration::from_secs(45);
 
 /// Why an origin gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +100,20 @@ impl Origins {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn send(&self, trusted: bool, mut request: Request<Body>) -> Result<Response<Incoming>, OriginError> {
+    pub async fn send(&self, trusted: bool, request: Request<Body>) -> Result<Response<Incoming>, OriginError> {
+        let answer = tokio::time::timeout(HEAD_WITHIN, self.begin(trusted, request)).await;
+        answer.unwrap_or(Err(OriginError::Silent))
+    }
+
+    /// The same for a request whose body is still to come: who feeds it knows how long that may take.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub(crate) async fn begin(
+        &self,
+        trusted: bool,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, OriginError> {
         let client = if trusted { &self.trusted } else { &self.guarded };
         let uri = request.uri().clone();
         // Whoever asks us proves nothing to the parent, and nobody else hears what we prove to it.
@@ -108,10 +121,9 @@ impl Origins {
         if let Some(login) = self.parent().and_then(|parent| parent.login_for(&uri)) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, login.clone());
         }
-        match tokio::time::timeout(HEAD_WITHIN, client.request(request)).await {
-            Ok(Ok(response)) => self.of_origin(&uri, response),
-            Ok(Err(error)) => Err(explained(&error)),
-            Err(_) => Err(OriginError::Silent),
+        match client.request(request).await {
+            Ok(response) => self.of_origin(&uri, response),
+            Err(error) => Err(explained(&error)),
         }
     }
 

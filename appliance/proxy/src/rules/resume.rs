@@ -1,6 +1,6 @@
 //! Going on with a broken fetch: what to ask, and whether the answer is the rest of the same thing.
 
-use http::header::{CONTENT_RANGE, IF_RANGE, RANGE};
+use http::header::{CONTENT_RANGE, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, HeaderValue};
 
 use super::conditional::{strong_date, strong_etag};
@@ -74,11 +74,19 @@ impl Broken<'_> {
         }
     }
 
-    /// A 206 carries the tag when `If-Range` held; an origin that leaves it out promised it by answering 206.
+    /// What is put together shares a validator (RFC 9110 section 15.3.7.3). A part comes with its tag; its date need not be
+    /// said again to an `If-Range` that held, but when it is said, not every origin looked at that field.
     fn same(&self, answer: &HeaderMap) -> bool {
+        if self.digest_known {
+            return true;
+        }
         match (strong_etag(self.headers), strong_etag(answer)) {
-            (Some(old), Some(new)) => old == new || self.digest_known,
-            _ => true,
+            (Some(old), Some(new)) => old == new,
+            (Some(_), None) => self.same_strongly(answer),
+            (None, _) => {
+                let said = answer.get(LAST_MODIFIED);
+                said.is_none() || said == self.headers.get(LAST_MODIFIED)
+            }
         }
     }
 
@@ -123,9 +131,11 @@ mod tests {
             judge(206, &[("etag", "\"a\""), ("content-range", "bytes 40-99/100")]),
             Continuation::Appends
         );
+        // Whoever has a tag sends it with a part too.
+        assert_eq!(judge(206, &[("content-range", "bytes 40-99/100")]), Continuation::No);
         assert_eq!(
-            judge(206, &[("content-range", "bytes 40-99/100")]),
-            Continuation::Appends
+            judge(206, &[("etag", "W/\"a\""), ("content-range", "bytes 40-99/100")]),
+            Continuation::No
         );
         assert_eq!(
             judge(206, &[("etag", "\"b\""), ("content-range", "bytes 40-99/100")]),
@@ -139,6 +149,34 @@ mod tests {
         assert_eq!(judge(200, &[("etag", "\"b\"")]), Continuation::No);
         assert_eq!(judge(200, &[]), Continuation::No);
         assert_eq!(judge(503, &[("etag", "\"a\"")]), Continuation::No);
+    }
+
+    #[test]
+    fn without_a_tag_the_date_of_the_part_has_to_be_the_one_of_the_whole() {
+        let (old, new) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 09:49:37 GMT");
+        let date = ("date", "Mon, 07 Nov 1994 08:49:37 GMT");
+        let first = map(&[("last-modified", old), date]);
+        let known = broken(&first, true);
+        let broken = broken(&first, false);
+        let mut request = HeaderMap::new();
+        broken.ask(&mut request);
+        assert_eq!(request, map(&[("range", "bytes=40-"), ("if-range", old)]));
+        let part = ("content-range", "bytes 40-99/100");
+        let judge = |pairs: &[(&str, &str)]| broken.judge(206, &map(pairs));
+        assert_eq!(judge(&[part, date, ("last-modified", old)]), Continuation::Appends);
+        assert_eq!(judge(&[part, date, ("last-modified", new)]), Continuation::No);
+        assert_eq!(judge(&[part, date, ("last-modified", "yesterday")]), Continuation::No);
+        // To a condition that held, a part need not say it again (RFC 9110 section 15.3.7).
+        assert_eq!(judge(&[part, date]), Continuation::Appends);
+        // What came first had no tag, what comes now has one: the date has to agree all the same.
+        let tag = ("etag", "\"x\"");
+        assert_eq!(judge(&[part, date, tag, ("last-modified", new)]), Continuation::No);
+        let later = [part, date, ("last-modified", new)];
+        assert_eq!(
+            known.judge(206, &map(&later)),
+            Continuation::Appends,
+            "the digest will tell"
+        );
     }
 
     #[test]

@@ -175,6 +175,11 @@ fn normal_escapes(text: &str) -> String {
     out
 }
 
+/// A key or URL without its query, which may have a secret in it: what is told or logged of it.
+pub fn without_query(key: &str) -> &str {
+    key.split('?').next().unwrap_or_default()
+}
+
 /// A key with its escapes undone, as package indexes spell paths.
 pub fn plain(key: &str) -> String {
     let bytes = key.as_bytes();

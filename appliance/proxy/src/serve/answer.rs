@@ -8,7 +8,7 @@ use http::{HeaderMap, Response};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::head::{Length, Tail, head as write_head, prelude};
+use super::head::{Length, Tail, age_said, appended, head as write_head, prelude};
 use super::{Client, Next, fail, pass};
 use crate::fetch::{Arriving, Ask, End, How, Phase, Small};
 use crate::rules::conditional::{not_modified, range_holds};
@@ -16,7 +16,7 @@ use crate::rules::range::ByteRange;
 use crate::rules::status::{CacheStatus, Forward};
 use crate::rules::vary::fits;
 use crate::settings::Mode;
-use crate::store::Entry;
+use crate::store::{Entry, StoreError};
 use crate::wire::Head;
 use crate::{Proxy, now};
 
@@ -24,7 +24,7 @@ use crate::{Proxy, now};
 const TRIES: u32 = 3;
 
 /// What is there for a request.
-enum There {
+pub(super) enum There {
     /// It may be sent.
     Fresh(Arc<Entry>, CacheStatus),
     /// The origin has to be asked.
@@ -36,7 +36,7 @@ enum There {
 pub(super) async fn get(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, ask: Ask) -> io::Result<Next> {
     for _ in 0..TRIES {
         let (stale, why) = match look(proxy, head, &ask) {
-            There::Fresh(entry, status) => match entry_to(proxy, client, head, &entry, status).await? {
+            There::Fresh(entry, status) => match kept_to(proxy, client, head, &ask, &entry, status).await? {
                 Some(next) => return Ok(next),
                 None => continue,
             },
@@ -57,23 +57,29 @@ pub(super) async fn get(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, as
     .await
 }
 
-fn miss(ask: &Ask, why: &str) -> String {
+pub(super) fn miss(ask: &Ask, why: &str) -> String {
     format!(
-        "{} is in neither the cache nor a data pack, and {why}. While the proxy is online, `rackbar cache pin {}` fetches it \
+        "{} cannot be answered from the cache or a data pack: {why}. While the proxy is online, `rackbar cache pin {}` fetches it \
          and keeps it.",
         ask.key, ask.key
     )
 }
 
-fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
+pub(super) fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
     let offline = proxy.settings().mode == Mode::Offline;
     let (found, any) = proxy.stored(ask, &head.headers);
     // What contradicts the digest that an index promises is not served; offline there is no better.
     let promised = |entry: &Arc<Entry>| ask.expected.is_none_or(|digest| digest == entry.object.digest);
     let right = |entry: &Arc<Entry>| (offline && !ask.strict) || promised(entry);
+    // A content that is the promised one is the answer, whatever else its origin chooses an answer by.
+    let proved = || proxy.proved(ask).filter(|_| offline || !ask.wanted.no_cache);
+    let found = found.or_else(proved);
     let Some(entry) = found else {
         let why = if any { Forward::VaryMiss } else { Forward::UriMiss };
         return match (offline, ask.wanted.only_if_cached) {
+            (true, _) if any => {
+                There::Nothing("what is stored of it answers requests with other fields (Vary); the proxy is offline")
+            }
             (true, _) => There::Nothing("the proxy is offline and asks no origin"),
             (_, true) => There::Nothing("the client wants nothing else (only-if-cached)"),
             _ => There::Ask(None, why),
@@ -112,6 +118,10 @@ async fn fetched(
     stale: Option<Arc<Entry>>,
     why: Forward,
 ) -> io::Result<Option<Next>> {
+    if ask.wanted.no_store && stale.is_none() {
+        // What comes is nobody else's: to wait for each other would gain nothing.
+        return pass::own(proxy, client, head, ask, "no-store").await.map(Some);
+    }
     let name = ask.flight();
     let seat = proxy.flights.board(&name);
     let collapsed = seat.lead.is_none();
@@ -128,7 +138,7 @@ async fn fetched(
                 .phase
                 .send_replace(Phase::Entry(entry.clone(), How::Fetched));
             proxy.flights.land(&name);
-            return entry_to(proxy, client, head, &entry, status).await;
+            return kept_to(proxy, client, head, ask, &entry, status).await;
         }
         tokio::spawn(proxy.clone().fly(name, seat.flight.clone(), ask.clone(), stale, lead));
     }
@@ -178,7 +188,7 @@ async fn told(
                 How::Fetched => status(Some(entry.record.status), true),
                 How::StaleIfError => CacheStatus::Used("stale-if-error"),
             };
-            return entry_to(proxy, client, head, &entry, status).await.map(Some);
+            return kept_to(proxy, client, head, ask, &entry, status).await.map(Some);
         }
         Phase::Small(small) => {
             let status = status(Some(small.status), false);
@@ -212,6 +222,7 @@ fn tail<'a>(proxy: &'a Proxy, head: &Head, length: Length, age: Option<u64>, sta
     Tail {
         length,
         age,
+        ranges: true,
         cache_status: Some(status.to_string()),
         via: proxy.via.to_str().unwrap_or_default(),
         range: None,
@@ -239,6 +250,7 @@ async fn no_such_part(proxy: &Proxy, client: &mut Client, head: &Head, size: u64
     out.extend_from_slice(format!("content-range: bytes */{size}\r\n").as_bytes());
     let tail = Tail {
         cache_status: None,
+        ranges: true,
         ..tail(proxy, head, Length::Known(0), None, &CacheStatus::Hit(0))
     };
     client.write(&write_head(&out, &tail)).await?;
@@ -258,14 +270,45 @@ async fn unchanged(
     Ok(Next::Request)
 }
 
-/// Sends a stored answer. `None` when it is damaged; nothing was sent then.
+/// What became of sending a stored answer.
+pub(super) enum Sent {
+    /// It was sent.
+    Done(Next),
+    /// Its content is gone or damaged; nothing was sent.
+    Damaged,
+    /// Its content cannot be read just now; nothing was sent.
+    Unreadable(StoreError),
+}
+
+/// Sends a stored answer, or what the origin has where that cannot be read. `None` when it is damaged; nothing was sent then.
+async fn kept_to(
+    proxy: &Arc<Proxy>,
+    client: &mut Client,
+    head: &Head,
+    ask: &Ask,
+    entry: &Arc<Entry>,
+    status: CacheStatus,
+) -> io::Result<Option<Next>> {
+    let error = match entry_to(proxy, client, head, entry, status).await? {
+        Sent::Done(next) => return Ok(Some(next)),
+        Sent::Damaged => return Ok(None),
+        Sent::Unreadable(error) => error,
+    };
+    if proxy.settings().mode != Mode::Offline && !ask.wanted.only_if_cached {
+        return pass::own(proxy, client, head, ask, "unreadable").await.map(Some);
+    }
+    let text = format!("{}: {error}; nothing was removed, and the origin is not asked", ask.key);
+    fail(proxy, client, head, 503, &text).await.map(Some)
+}
+
+/// Sends a stored answer.
 pub(super) async fn entry_to(
     proxy: &Arc<Proxy>,
     client: &mut Client,
     head: &Head,
     entry: &Arc<Entry>,
     status: CacheStatus,
-) -> io::Result<Option<Next>> {
+) -> io::Result<Sent> {
     let age = Some(entry.fresh.age(now()));
     record(proxy, &entry.record.key);
     if entry.record.status == 200 && not_modified(&head.headers, &entry.headers) {
@@ -273,20 +316,23 @@ pub(super) async fn entry_to(
         count(proxy, &status);
         return unchanged(proxy, client, head, &entry.headers, age, &status)
             .await
-            .map(Some);
+            .map(Sent::Done);
     }
-    let Ok((file, base)) = proxy.store.reading(&entry.object).await else {
-        return Ok(None);
+    let (file, base) = match proxy.store.reading(&entry.object).await {
+        Ok(open) => open,
+        Err(StoreError::Damaged(_) | StoreError::DamagedPack(..)) => return Ok(Sent::Damaged),
+        Err(error) => return Ok(Sent::Unreadable(error)),
     };
     entry.touch();
     count(proxy, &status);
     let size = entry.object.size;
     let Ok(part) = part(head, &entry.headers, entry.record.status, size) else {
-        return no_such_part(proxy, client, head, size).await.map(Some);
+        return no_such_part(proxy, client, head, size).await.map(Sent::Done);
     };
     let span = part.clone().unwrap_or(0..size);
     let length = span.end.saturating_sub(span.start);
     let mut tail = tail(proxy, head, Length::Known(length), age, &status);
+    tail.ranges = entry.record.status == 200;
     tail.range = part.map(|part| (part.start, part.end.saturating_sub(1), size));
     let out = match tail.range {
         None => write_head(&entry.prelude, &tail),
@@ -294,12 +340,12 @@ pub(super) async fn entry_to(
     };
     if head.method == http::Method::HEAD || length == 0 {
         client.write(&out).await?;
-        return Ok(Some(Next::Request));
+        return Ok(Sent::Done(Next::Request));
     }
     client.write_more(&out).await?;
     client.send_file(&file, base.saturating_add(span.start), length).await?;
     proxy.metrics.client_bytes.add(length);
-    Ok(Some(Next::Request))
+    Ok(Sent::Done(Next::Request))
 }
 
 fn count(proxy: &Proxy, status: &CacheStatus) {
@@ -323,7 +369,12 @@ async fn small_to(
     small: &Small,
     status: &CacheStatus,
 ) -> io::Result<Next> {
-    let tail = tail(proxy, head, Length::Known(small.body.len() as u64), None, status);
+    let age = age_said(&small.headers);
+    let tail = Tail {
+        ranges: false,
+        cache_status: Some(appended(&small.headers, status.to_string())),
+        ..tail(proxy, head, Length::Known(small.body.len() as u64), age, status)
+    };
     let mut out = write_head(&prelude(small.status, &small.headers), &tail);
     if head.method != http::Method::HEAD {
         out.extend_from_slice(&small.body);
@@ -340,8 +391,11 @@ async fn arriving_to(
     arriving: &Arriving,
     status: CacheStatus,
 ) -> io::Result<Next> {
+    // Whoever joins later gets what is older by then.
+    let since = now().saturating_sub(arriving.asked_at);
+    let age = age_said(&arriving.headers).map(|age| age.saturating_add(since));
     if arriving.status == 200 && not_modified(&head.headers, &arriving.headers) {
-        return unchanged(proxy, client, head, &arriving.headers, None, &status).await;
+        return unchanged(proxy, client, head, &arriving.headers, age, &status).await;
     }
     let part = match arriving.size {
         Some(size) => match part(head, &arriving.headers, arriving.status, size) {
@@ -356,7 +410,9 @@ async fn arriving_to(
         None if head.http10 => Length::UntilClose,
         None => Length::Chunked,
     };
-    let mut tail = tail(proxy, head, length, None, &status);
+    let mut tail = tail(proxy, head, length, age, &status);
+    tail.ranges = arriving.status == 200 && arriving.size.is_some();
+    tail.cache_status = Some(appended(&arriving.headers, status.to_string()));
     tail.range = part
         .zip(arriving.size)
         .map(|(part, size)| (part.start, part.end.saturating_sub(1), size));

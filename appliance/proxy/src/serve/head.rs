@@ -29,6 +29,19 @@ pub(crate) fn prelude(status: u16, headers: &HeaderMap) -> Vec<u8> {
     out
 }
 
+/// The age that a cache before us said (RFC 9111 section 5.1).
+pub(super) fn age_said(headers: &HeaderMap) -> Option<u64> {
+    headers.get("age")?.to_str().ok()?.trim().parse().ok()
+}
+
+/// What we did, behind what the caches before us say that they did (RFC 9211 section 2).
+pub(super) fn appended(headers: &HeaderMap, ours: String) -> String {
+    let before = headers.get_all("cache-status").iter();
+    let mut all: Vec<&str> = before.filter_map(|value| value.to_str().ok()).collect();
+    all.push(&ours);
+    all.join(", ")
+}
+
 /// What is said of the length of a content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Length {
@@ -46,6 +59,8 @@ pub(super) enum Length {
 pub(super) struct Tail<'a> {
     pub(super) length: Length,
     pub(super) age: Option<u64>,
+    /// Parts of it can be asked for.
+    pub(super) ranges: bool,
     pub(super) cache_status: Option<String>,
     pub(super) via: &'a str,
     /// First byte, last byte, size.
@@ -70,7 +85,10 @@ pub(super) fn head(prelude: &[u8], tail: &Tail<'_>) -> Vec<u8> {
         let _ = write!(text, "content-range: bytes {first}-{last}/{size}\r\n");
     }
     if let Some(status) = &tail.cache_status {
-        let _ = write!(text, "accept-ranges: bytes\r\ncache-status: {status}\r\n");
+        let _ = write!(text, "cache-status: {status}\r\n");
+    }
+    if tail.ranges {
+        text.push_str("accept-ranges: bytes\r\n");
     }
     let connection = if tail.keep_alive { "keep-alive" } else { "close" };
     let _ = write!(text, "via: {}\r\nconnection: {connection}\r\n\r\n", tail.via);

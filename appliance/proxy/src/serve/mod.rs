@@ -1,6 +1,7 @@
 //! Connections of clients: read a request, find out what it is for, answer it, and read the next.
 
 mod answer;
+mod body;
 pub(crate) mod head;
 mod pass;
 mod send;
@@ -15,7 +16,7 @@ use http::Method;
 use http::header::VIA;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::Proxy;
 use crate::fetch::Ask;
@@ -28,8 +29,9 @@ pub(crate) use send::Client;
 /// A connection without a request.
 const IDLE: Duration = Duration::from_secs(75);
 
-/// From the first byte of a request to the last of its head.
-const HEAD_WITHIN: Duration = Duration::from_secs(20);
+/// Of a client that is not served: for its request, and connections at most. It is told why, and no more.
+const FOREIGN_WITHIN: Duration = Duration::from_secs(5);
+const FOREIGN_MOST: usize = 8;
 
 /// What becomes of the connection after an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +46,18 @@ pub(crate) enum Next {
 
 /// Serves one connection to its end.
 pub(crate) async fn connection(proxy: Arc<Proxy>, stream: TcpStream, from: SocketAddr) {
+    let settings = proxy.settings();
+    let served = settings.serves(from.ip());
+    let most = if served {
+        settings.connections_each
+    } else {
+        FOREIGN_MOST
+    };
+    let Some(_place) = proxy.crowd.enter(from.ip(), most) else {
+        proxy.metrics.refused.inc();
+        tracing::debug!(%from, "a client has as many connections as one may have");
+        return;
+    };
     proxy.metrics.connections.inc();
     let _ = stream.set_nodelay(true);
     let mut client = Client {
@@ -51,15 +65,34 @@ pub(crate) async fn connection(proxy: Arc<Proxy>, stream: TcpStream, from: Socke
         received: Vec::with_capacity(4096),
         status: 0,
     };
-    if let Err(error) = requests(&proxy, &mut client, from).await {
+    let done = match served {
+        true => requests(&proxy, &mut client, from).await,
+        false => foreign(&proxy, &mut client, from).await,
+    };
+    if let Err(error) = done {
         tracing::debug!(%from, %error, "a client's connection broke");
     }
     proxy.metrics.connections.dec();
 }
 
+/// Tells a client that is in no network that is served so. It is led nowhere and given nothing.
+async fn foreign(proxy: &Arc<Proxy>, client: &mut Client, from: SocketAddr) -> io::Result<()> {
+    if let Some(head) = next_head(proxy, client, FOREIGN_WITHIN, FOREIGN_WITHIN).await? {
+        proxy.metrics.refused.inc();
+        tracing::info!(%from, "a client from a network that is not served was refused");
+        let why = format!(
+            "{} is in no network that this proxy serves: those of rackbar.toml whose proxy it is, and those behind relays",
+            from.ip().to_canonical()
+        );
+        error(proxy, client, 403, &why, false, head.method == Method::HEAD).await?;
+    }
+    client.close().await
+}
+
 async fn requests(proxy: &Arc<Proxy>, client: &mut Client, from: SocketAddr) -> io::Result<()> {
     loop {
-        let Some(head) = next_head(proxy, client).await? else {
+        let within = proxy.settings().head_within;
+        let Some(head) = next_head(proxy, client, IDLE, within).await? else {
             return Ok(());
         };
         proxy.metrics.requests.inc();
@@ -74,8 +107,9 @@ async fn requests(proxy: &Arc<Proxy>, client: &mut Client, from: SocketAddr) -> 
     }
 }
 
-async fn next_head(proxy: &Proxy, client: &mut Client) -> io::Result<Option<Head>> {
-    let mut wait = IDLE;
+/// The next request. `idle`: until its first byte; `within`: from that to the last of its head, however these come.
+async fn next_head(proxy: &Proxy, client: &mut Client, idle: Duration, within: Duration) -> io::Result<Option<Head>> {
+    let mut until = None;
     loop {
         match parse(&client.received) {
             Parsed::Whole(head, length) => {
@@ -89,10 +123,11 @@ async fn next_head(proxy: &Proxy, client: &mut Client) -> io::Result<Option<Head
             }
             Parsed::Partial => {}
         }
-        if !client.received.is_empty() {
-            wait = HEAD_WITHIN;
-        }
-        match timeout(wait, client.stream.read_buf(&mut client.received)).await {
+        let end = match client.received.is_empty() {
+            true => Instant::now() + idle,
+            false => *until.get_or_insert_with(|| Instant::now() + within),
+        };
+        match timeout_at(end, client.stream.read_buf(&mut client.received)).await {
             Ok(Ok(0)) | Err(_) => return Ok(None),
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(error),
@@ -146,7 +181,7 @@ async fn request(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, from: Soc
             fail(proxy, client, head, status, &why).await
         }
         Wanted::Document(bytes) => document(proxy, client, head, &bytes).await,
-        Wanted::Ask(ask) if head.method == Method::GET && head.body == 0 => {
+        Wanted::Ask(ask) if head.method == Method::GET && head.body.is_none() => {
             answer::get(proxy, client, head, *ask).await
         }
         Wanted::Ask(ask) => pass::other(proxy, client, head, *ask).await,
@@ -211,10 +246,11 @@ async fn document(proxy: &Proxy, client: &mut Client, head: &Head, bytes: &[u8])
     let mut headers = http::HeaderMap::new();
     headers.insert("cache-control", http::HeaderValue::from_static("no-cache"));
     headers.insert("server", http::HeaderValue::from_static("rackbar"));
-    let keep = head.keep_alive && head.body == 0;
+    let keep = head.keep_alive && head.body.is_none();
     let tail = Tail {
         length: Length::Known(bytes.len() as u64),
         age: None,
+        ranges: false,
         cache_status: None,
         via: proxy.via.to_str().unwrap_or_default(),
         range: None,
@@ -233,7 +269,7 @@ async fn document(proxy: &Proxy, client: &mut Client, head: &Head, bytes: &[u8])
 
 /// Answers with an error. A request with a body that nobody read ends the connection.
 async fn fail(proxy: &Proxy, client: &mut Client, head: &Head, status: u16, why: &str) -> io::Result<Next> {
-    let keep = head.keep_alive && head.body == 0;
+    let keep = head.keep_alive && head.body.is_none();
     error(proxy, client, status, why, keep, head.method == Method::HEAD).await?;
     Ok(if keep { Next::Request } else { Next::Close })
 }
@@ -250,6 +286,7 @@ async fn error(proxy: &Proxy, client: &mut Client, status: u16, why: &str, keep:
     let tail = Tail {
         length: Length::Known(body.len() as u64),
         age: None,
+        ranges: false,
         cache_status: None,
         via: proxy.via.to_str().unwrap_or_default(),
         range: None,

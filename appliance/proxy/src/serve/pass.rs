@@ -6,67 +6,63 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use rackbar_model::{Digest, Severity};
 use rackbar_trust::Sha256;
-use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use super::head::{Length, Tail, head as write_head, prelude};
+use super::answer::{Sent, There};
+use super::body::{Fed, Passing, feed};
+use super::head::{Length, Tail, age_said, appended, head as write_head, prelude};
 use super::{Client, Next, answer, fail};
 use crate::Proxy;
-use crate::fetch::{Ask, HELD_BACK};
-use crate::origin::{Body, OriginError};
+use crate::fetch::{Ask, HELD_BACK, Upstream};
+use crate::origin::{Body, HEAD_WITHIN, OriginError};
 use crate::rules::conditional::strip_hop_by_hop;
 use crate::rules::freshness::invalidates;
 use crate::rules::status::{CacheStatus, Forward};
+use crate::rules::target::without_query;
 use crate::settings::Mode;
 use crate::wire::Head;
 
-/// A request's body is held in memory, so that it can be sent; larger ones are refused.
-const BODY_MOST: u64 = 1 << 20;
-
-/// For the body of a request, and between two pieces of an answer.
+/// Between two pieces of an answer.
 const SILENT: Duration = Duration::from_secs(60);
 
 /// Answers a request with another method than GET, or a GET with a body.
 pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, mut ask: Ask) -> io::Result<Next> {
     if head.method == Method::HEAD {
-        let offline = proxy.settings().mode == Mode::Offline;
-        let found = proxy.stored(&ask, &head.headers).0;
-        let now = crate::now();
-        if let Some(entry) = found.filter(|entry| offline || entry.is_fresh(&ask.wanted, now)) {
-            let status = CacheStatus::Hit(entry.fresh.left(now));
-            if let Some(next) = answer::entry_to(proxy, client, head, &entry, status).await? {
-                return Ok(next);
+        match answer::look(proxy, head, &ask) {
+            There::Fresh(entry, status) => {
+                if let Sent::Done(next) = answer::entry_to(proxy, client, head, &entry, status).await? {
+                    return Ok(next);
+                }
             }
+            There::Nothing(why) => return fail(proxy, client, head, 504, &answer::miss(&ask, why)).await,
+            There::Ask(..) => {}
         }
     }
     if proxy.settings().mode == Mode::Offline {
         return fail(proxy, client, head, 504, "the proxy is offline and asks no origin").await;
     }
-    if head.body > BODY_MOST {
-        return fail(
-            proxy,
-            client,
-            head,
-            413,
-            "a request's body may have 1 MiB; use a CONNECT tunnel for more",
-        )
-        .await;
-    }
-    if !head.method.is_safe() {
-        // It goes where the client said, and nowhere else.
+    if !head.method.is_safe() || !head.body.is_none() {
+        // It goes where the client said, and nowhere else; a body is there only once.
         ask.upstreams.retain(|upstream| upstream.named);
     }
-    let body = body(client, head).await?;
-    let (status, next) = asked(proxy, client, head, &ask, body, "method").await?;
-    if invalidates(&head.method, status) {
+    if head.body.is_none() {
+        asked(proxy, client, head, &ask).await
+    } else {
+        sent(proxy, client, head, &ask).await
+    }
+}
+
+/// Takes note of what an origin answered, whether or not the client is still there to hear it.
+fn noted(proxy: &Proxy, head: &Head, ask: &Ask, answer: &Response<Incoming>) {
+    proxy.metrics.origin_requests.inc();
+    if invalidates(&head.method, answer.status().as_u16()) {
         // What a mirror has is not a client's to remove, and no pin either.
         proxy.store.invalidate(&ask.key, ask.mirror.is_some());
     }
-    Ok(next)
 }
 
 /// Asks for one client alone.
@@ -79,47 +75,83 @@ pub(super) async fn own(
 ) -> io::Result<Next> {
     match proxy.first_answer(ask, &end_to_end(ask, head)).await {
         Ok(answer) => response(proxy, client, head, ask, answer.response, why).await,
-        Err(error) => unanswered(proxy, client, head, ask, &error).await.map(|(_, next)| next),
+        Err(error) => unanswered(proxy, client, head, ask, &error).await,
     }
 }
 
-async fn body(client: &mut Client, head: &Head) -> io::Result<Bytes> {
+fn request(head: &Head, ask: &Ask, upstream: &Upstream, body: Body) -> Result<Request<Body>, OriginError> {
+    let request = Request::builder()
+        .method(head.method.clone())
+        .uri(upstream.url.to_string())
+        .body(body);
+    let mut request = request.map_err(|error| OriginError::Failed(error.to_string()))?;
+    *request.headers_mut() = upstream.headers(&end_to_end(ask, head));
+    Ok(request)
+}
+
+/// Passes on a request with a body, while that comes.
+async fn sent(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, ask: &Ask) -> io::Result<Next> {
+    let Some(upstream) = ask.upstreams.first() else {
+        let none = OriginError::Failed("there is no upstream".into());
+        return unanswered(proxy, client, head, ask, &none).await;
+    };
     if head.expects_continue {
         client.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
-    let length = usize::try_from(head.body).unwrap_or(usize::MAX);
-    while client.received.len() < length {
-        let read = timeout(SILENT, client.stream.read_buf(&mut client.received)).await;
-        if read.map_err(io::Error::other)?? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    let (to, body) = Passing::new(head.body);
+    let request = match request(head, ask, upstream, body.boxed_unsync()) {
+        Ok(request) => request,
+        Err(error) => return unanswered(proxy, client, head, ask, &error).await,
+    };
+    let mut asking = std::pin::pin!(proxy.origins.begin(upstream.trusted, request));
+    let mut early = None;
+    let fed = {
+        let mut feeding = std::pin::pin!(feed(client, head.body, &to));
+        loop {
+            tokio::select! {
+                fed = &mut feeding => break Some(fed?),
+                answer = &mut asking, if early.is_none() => {
+                    let answer = early.insert(answer);
+                    // Whoever answers with an error before it has all wants no more of it.
+                    if !answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                        break None;
+                    }
+                }
+            }
         }
-    }
-    let rest = client.received.split_off(length);
-    Ok(std::mem::replace(&mut client.received, rest).into())
+    };
+    let whole = matches!(fed, Some(Fed::Whole));
+    let answer = match early {
+        Some(answer) => answer,
+        None => {
+            let answer = timeout(HEAD_WITHIN, asking).await;
+            answer.unwrap_or(Err(OriginError::Silent))
+        }
+    };
+    let next = match answer {
+        Ok(answer) => {
+            noted(proxy, head, ask, &answer);
+            response(proxy, client, head, ask, answer, "method").await?
+        }
+        Err(error) => unanswered(proxy, client, head, ask, &error).await?,
+    };
+    // The rest of a body that nobody took is no request.
+    Ok(if whole || next == Next::Cut { next } else { Next::Close })
 }
 
-async fn asked(
-    proxy: &Arc<Proxy>,
-    client: &mut Client,
-    head: &Head,
-    ask: &Ask,
-    body: Bytes,
-    why: &'static str,
-) -> io::Result<(u16, Next)> {
+/// Passes on a request without a body.
+async fn asked(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, ask: &Ask) -> io::Result<Next> {
     let mut last = OriginError::Failed("there is no upstream".into());
     for upstream in &ask.upstreams {
-        let full: Body = Full::new(body.clone()).map_err(|never| match never {}).boxed_unsync();
-        let request = Request::builder()
-            .method(head.method.clone())
-            .uri(upstream.url.to_string())
-            .body(full);
-        let Ok(mut request) = request else { continue };
-        *request.headers_mut() = upstream.headers(&end_to_end(ask, head));
-        match proxy.origins.send(upstream.trusted, request).await {
+        let empty: Body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let answer = match request(head, ask, upstream, empty) {
+            Ok(request) => proxy.origins.send(upstream.trusted, request).await,
+            Err(error) => Err(error),
+        };
+        match answer {
             Ok(answer) => {
-                proxy.metrics.origin_requests.inc();
-                let status = answer.status().as_u16();
-                return Ok((status, response(proxy, client, head, ask, answer, why).await?));
+                noted(proxy, head, ask, &answer);
+                return response(proxy, client, head, ask, answer, "method").await;
             }
             // Whether a request that changes something arrived is not known: it is not sent again.
             Err(error) if !head.method.is_safe() => {
@@ -138,15 +170,14 @@ async fn unanswered(
     head: &Head,
     ask: &Ask,
     error: &OriginError,
-) -> io::Result<(u16, Next)> {
+) -> io::Result<Next> {
     proxy.metrics.origin_failures.inc();
     let status = if matches!(error, OriginError::Refused(_)) {
         403
     } else {
         502
     };
-    let next = fail(proxy, client, head, status, &format!("{}: {error}", ask.key)).await?;
-    Ok((status, next))
+    fail(proxy, client, head, status, &format!("{}: {error}", ask.key)).await
 }
 
 /// The digest that the answer to this request must have.
@@ -199,6 +230,7 @@ pub(super) async fn response(
     let range = parts.headers.get("content-range").cloned();
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
+    let age = age_said(&headers);
     let bare = head.method == Method::HEAD || status == 204 || status == 304;
     let length = match announced {
         Some(length) => Length::Known(length),
@@ -207,13 +239,18 @@ pub(super) async fn response(
         None => Length::Chunked,
     };
     let mut out = prelude(status, &headers);
-    if let Some(range) = range {
-        out.extend_from_slice(&[b"content-range: ", range.as_bytes(), b"\r\n"].concat());
+    // What the origin says of parts is true of what it answers.
+    let ranges = headers.get("accept-ranges").cloned();
+    for (name, value) in [("content-range", range), ("accept-ranges", ranges)] {
+        if let Some(value) = value {
+            out.extend_from_slice(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
     }
     let tail = Tail {
         length,
-        age: None,
-        cache_status: Some(said(status, why).to_string()),
+        age,
+        ranges: false,
+        cache_status: Some(appended(&headers, said(status, why).to_string())),
         via: proxy.via.to_str().unwrap_or_default(),
         range: None,
         keep_alive: head.keep_alive && length != Length::UntilClose,
@@ -333,7 +370,8 @@ async fn proved(
             ask.key
         );
         proxy.metrics.mismatches.inc();
-        (proxy.tell)(Severity::Error, text.clone());
+        let told = text.replacen(&ask.key, without_query(&ask.key), 1);
+        (proxy.tell)(Severity::Error, told);
         return if out.is_empty() {
             Ok(Next::Cut)
         } else {

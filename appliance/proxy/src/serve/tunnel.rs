@@ -3,10 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rackbar_outward::Line;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -66,37 +67,51 @@ pub(super) async fn connect(
     result.map(|()| Next::Close)
 }
 
+/// Each way goes on by itself: an end that takes nothing before it has said all holds up only what is meant for it.
 async fn both_ways(client: &mut TcpStream, origin: &mut Line) -> io::Result<()> {
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_origin, mut to_origin) = tokio::io::split(origin);
-    let (mut up, mut down) = (vec![0; 16 << 10], vec![0; 64 << 10]);
-    let (mut up_open, mut down_open) = (true, true);
-    while up_open || down_open {
-        let step = async {
-            tokio::select! {
-                read = from_client.read(&mut up), if up_open => {
-                    let count = read?;
-                    up_open = count > 0;
-                    if up_open {
-                        to_origin.write_all(up.get(..count).unwrap_or_default()).await?;
-                        // A line in TLS, as to a parent proxy, may still hold what it said it took.
-                        to_origin.flush().await
-                    } else {
-                        to_origin.shutdown().await
-                    }
-                }
-                read = from_origin.read(&mut down), if down_open => {
-                    let count = read?;
-                    down_open = count > 0;
-                    if down_open {
-                        to_client.write_all(down.get(..count).unwrap_or_default()).await
-                    } else {
-                        to_client.shutdown().await
-                    }
-                }
-            }
-        };
-        timeout(IDLE, step).await.map_err(io::Error::other)??;
+    let (from_client, to_client) = client.split();
+    let (from_origin, to_origin) = tokio::io::split(origin);
+    let moved = AtomicU64::new(0);
+    let both = async {
+        tokio::try_join!(
+            one_way(from_client, to_origin, 16 << 10, &moved),
+            one_way(from_origin, to_client, 64 << 10, &moved)
+        )
+    };
+    let mut both = std::pin::pin!(both);
+    loop {
+        let before = moved.load(Ordering::Relaxed);
+        match timeout(IDLE, &mut both).await {
+            Ok(done) => return done.map(drop),
+            Err(_) if moved.load(Ordering::Relaxed) != before => {}
+            Err(silent) => return Err(io::Error::other(silent)),
+        }
     }
-    Ok(())
+}
+
+/// Carries bytes, and then their end, one way; counts each step in `moved`.
+async fn one_way(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    piece: usize,
+    moved: &AtomicU64,
+) -> io::Result<()> {
+    let mut bytes = vec![0; piece];
+    loop {
+        let count = from.read(&mut bytes).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        let mut left = bytes.get(..count).unwrap_or_default();
+        while !left.is_empty() {
+            let taken = to.write(left).await?;
+            if taken == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            left = left.get(taken..).unwrap_or_default();
+            moved.fetch_add(1, Ordering::Relaxed);
+        }
+        // A line in TLS, as to a parent proxy, may still hold what it said it took.
+        to.flush().await?;
+    }
 }

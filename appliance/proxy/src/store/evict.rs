@@ -28,72 +28,123 @@ pub struct NoRoom {
     pub free: u64,
 }
 
-/// Room for something that arrives; given back when dropped, by when the object counts itself.
+/// Bytes for which room is made at a time.
+pub(super) const STEP: u64 = 8 << 20;
+
+/// Room for something that arrives; given back when dropped, by when the object counts itself. What an origin only announces is
+/// kept free of others' claims, and costs nothing that is stored before it comes.
 pub struct Reservation {
     store: Arc<Store>,
-    size: u64,
+    claimed: u64,
+    made: u64,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = self.store.state();
-        state.reserved = state.reserved.saturating_sub(self.size);
+        state.claimed = state.claimed.saturating_sub(self.claimed);
+        state.made = state.made.saturating_sub(self.made);
+    }
+}
+
+impl Reservation {
+    /// Bytes for which room was made.
+    pub(super) fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// Makes room for all up to `end` bytes, and some more when more is to come.
+    ///
+    /// # Errors
+    /// When there is none: something was pinned since it began, others filled the disk, or more comes than was claimed.
+    pub fn grow(&mut self, end: u64) -> Result<(), NoRoom> {
+        while end > self.made {
+            let step = match self.claimed.saturating_sub(self.made) {
+                0 => STEP,
+                left => left.min(STEP),
+            };
+            let more = self.made.saturating_add(step).saturating_sub(self.claimed);
+            let (budget, free) = self.store.limits();
+            let mut state = self.store.state();
+            if more > 0 {
+                fits(&state, more, budget, free)?;
+            }
+            let taken = state.used.saturating_add(state.made).saturating_add(step);
+            // What arrives has its room on the disk already, so that only the new bytes are held against what is free.
+            let missing = taken.saturating_sub(budget).max(step.saturating_sub(free));
+            if missing > 0 && !self.store.evict(&mut state, missing) {
+                return Err(no_room(&state, step, budget, free));
+            }
+            state.claimed = state.claimed.saturating_add(more);
+            state.made = state.made.saturating_add(step);
+            self.claimed = self.claimed.saturating_add(more);
+            self.made = self.made.saturating_add(step);
+        }
+        Ok(())
+    }
+}
+
+/// Whether so many bytes could have room besides what others claim, were all evicted that may go.
+fn fits(state: &State, size: u64, budget: u64, free: u64) -> Result<(), NoRoom> {
+    let taken = state.used.saturating_add(state.claimed).saturating_add(size);
+    let coming = state.claimed.saturating_sub(state.made).saturating_add(size);
+    let missing = taken.saturating_sub(budget).max(coming.saturating_sub(free));
+    if missing == 0 || (size <= budget && evictable(state).1 >= missing) {
+        return Ok(());
+    }
+    Err(no_room(state, size, budget, free))
+}
+
+fn no_room(state: &State, size: u64, budget: u64, free: u64) -> NoRoom {
+    NoRoom {
+        size,
+        used: state.used.saturating_add(state.claimed),
+        budget,
+        free,
     }
 }
 
 impl Store {
-    /// Makes room for `size` bytes.
+    /// Claims `size` bytes, and makes room for the first of them.
     ///
     /// # Errors
-    /// When even evicting everything that may go is not enough. Then nothing was evicted.
+    /// When even evicting everything that may go would not be enough. Then nothing was evicted.
     pub fn reserve(self: &Arc<Self>, size: u64) -> Result<Reservation, NoRoom> {
+        let (budget, free) = self.limits();
+        let mut state = self.state();
+        fits(&state, size, budget, free)?;
+        state.claimed = state.claimed.saturating_add(size);
+        drop(state);
+        let mut room = Reservation {
+            store: self.clone(),
+            claimed: size,
+            made: 0,
+        };
+        room.grow(size.min(STEP))?;
+        Ok(room)
+    }
+
+    /// The budget, and what is free on the disk.
+    fn limits(&self) -> (u64, u64) {
         let budget = self.budget.load(Ordering::Relaxed);
         let free =
             statvfs(&self.folder).map_or(u64::MAX, |fs| fs.blocks_available().saturating_mul(fs.fragment_size()));
         // A small budget is a small file system or a test; a fixed margin would leave nothing of it.
-        let free = free.saturating_sub(MARGIN.min(budget / 16));
-        let mut state = self.state();
-        let over = |state: &State| {
-            let taken = state.used.saturating_add(state.reserved).saturating_add(size);
-            // What arrives has its room on the disk already, so that only the new bytes are held against what is free.
-            taken.saturating_sub(budget).max(size.saturating_sub(free))
-        };
-        let missing = over(&state);
-        if missing > 0 && !self.evict(&mut state, missing, size <= budget) {
-            return Err(NoRoom {
-                size,
-                used: state.used.saturating_add(state.reserved),
-                budget,
-                free,
-            });
-        }
-        state.reserved = state.reserved.saturating_add(size);
-        drop(state);
-        Ok(Reservation {
-            store: self.clone(),
-            size,
-        })
+        (budget, free.saturating_sub(MARGIN.min(budget / 16)))
     }
 
-    /// Evicts at least `missing` bytes, or nothing. What would free nothing, since something pinned has the same content, is
-    /// left.
-    fn evict(&self, state: &mut State, missing: u64, possible: bool) -> bool {
-        let mut going = may_go(state);
-        let mut going_by_content: HashMap<Digest, usize> = HashMap::new();
-        for entry in &going {
-            *going_by_content.entry(entry.object.digest).or_default() += 1;
-        }
-        going_by_content.retain(|digest, count| state.users.get(digest) == Some(count));
-        let sizes = going_by_content.keys().filter_map(|digest| state.objects.get(digest));
-        let evictable: u64 = sizes.map(|object| object.size).sum();
-        if !possible || evictable < missing {
+    /// Evicts at least `missing` bytes and a sixteenth of what may go, or nothing: so not each of many that come to a full
+    /// store looks through all there are.
+    fn evict(&self, state: &mut State, missing: u64) -> bool {
+        let (mut going, evictable) = evictable(state);
+        if evictable < missing {
             return false;
         }
-        going.retain(|entry| going_by_content.contains_key(&entry.object.digest));
-        let before = state.used;
+        by_use(&mut going);
+        let (before, aim) = (state.used, missing.max(evictable / 16));
         for entry in going {
-            if before.saturating_sub(state.used) >= missing {
-                return true;
+            if before.saturating_sub(state.used) >= aim {
+                break;
             }
             self.drop_entry(state, &entry);
         }
@@ -140,10 +191,35 @@ impl Store {
     }
 }
 
-/// What may be evicted, what was not used for longest first.
-fn may_go(state: &State) -> Vec<Arc<Entry>> {
+/// What may be evicted, in no order.
+fn free_to_go(state: &State) -> Vec<Arc<Entry>> {
     let free = |entry: &&Arc<Entry>| !entry.pinned() && entry.object.own().is_some();
-    let mut going: Vec<Arc<Entry>> = state.entries.values().flatten().filter(free).cloned().collect();
-    going.sort_by_key(|entry| entry.used());
+    state.entries.values().flatten().filter(free).cloned().collect()
+}
+
+/// What may be evicted and would free something, in no order, and how many bytes all of it has. What would free nothing, since
+/// something pinned has the same content, is left.
+fn evictable(state: &State) -> (Vec<Arc<Entry>>, u64) {
+    let mut going = free_to_go(state);
+    let mut by_content: HashMap<Digest, usize> = HashMap::new();
+    for entry in &going {
+        *by_content.entry(entry.object.digest).or_default() += 1;
+    }
+    by_content.retain(|digest, count| state.users.get(digest) == Some(count));
+    going.retain(|entry| by_content.contains_key(&entry.object.digest));
+    let sizes = by_content.keys().filter_map(|digest| state.objects.get(digest));
+    (going, sizes.map(|object| object.size).sum())
+}
+
+/// What was not used for longest first. Clients go on using them meanwhile, without the store's lock: each time is looked
+/// at once, since sorting by what changes may panic.
+fn by_use(going: &mut [Arc<Entry>]) {
+    going.sort_by_cached_key(|entry| entry.used());
+}
+
+/// What may be evicted, what was not used for longest first.
+pub(super) fn may_go(state: &State) -> Vec<Arc<Entry>> {
+    let mut going = free_to_go(state);
+    by_use(&mut going);
     going
 }

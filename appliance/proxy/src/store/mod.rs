@@ -74,6 +74,17 @@ impl StoreError {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }
     }
+
+    /// It says that the content is not what it was. Other errors of a disk or of the system, as too many open files, pass.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+            }
+            Self::Damaged(_) | Self::DamagedPack(..) => true,
+            Self::Shut(_) => false,
+        }
+    }
 }
 
 /// All that is stored. Shared.
@@ -85,6 +96,8 @@ pub struct Store {
     /// Why nothing is stored: the folder is not ours to write then.
     trouble: Option<String>,
     told_of_entries: AtomicBool,
+    /// When an object that could not be read was last told of, in seconds since 1970.
+    told_of_unreadable: AtomicU64,
     serial: AtomicU64,
     state: Mutex<State>,
     /// Held by whoever changes the list of pins and writes it.
@@ -110,8 +123,10 @@ struct State {
     used: u64,
     /// Bytes of memory that entries of our own take.
     weight: u64,
-    /// Bytes promised to what arrives.
-    reserved: u64,
+    /// Bytes that what arrives may come to have.
+    claimed: u64,
+    /// Bytes of those for which room was made.
+    made: u64,
     pins: pins::Pins,
 }
 
@@ -159,6 +174,7 @@ impl Store {
             memory: AtomicU64::new(0),
             trouble,
             told_of_entries: AtomicBool::new(false),
+            told_of_unreadable: AtomicU64::new(0),
             serial: AtomicU64::new(0),
             state: Mutex::default(),
             pinning: Mutex::default(),
@@ -192,6 +208,14 @@ impl Store {
         let fitting = all.iter().filter(|entry| fits(&entry.record.selecting, request));
         let best = fitting.max_by_key(|entry| (entry.record.response_time, entry.pack.is_none()));
         (best.cloned(), true)
+    }
+
+    /// The stored answer with this content, whichever requests of its key it fits.
+    pub(crate) fn find_proved(&self, key: &str, digest: &Digest) -> Option<Arc<Entry>> {
+        let state = self.state();
+        let mut all = state.entries.get(key)?.iter();
+        all.find(|entry| entry.record.status == 200 && entry.object.digest == *digest)
+            .cloned()
     }
 
     /// The object of our own that has this content.
@@ -329,22 +353,44 @@ impl Store {
         });
     }
 
-    /// Hashes an object and removes it with all its entries when it is not what it was.
+    /// Hashes an object and removes it with all its entries when it is not what it was. One that cannot be read just now
+    /// stays.
     ///
     /// # Errors
     /// When it is damaged or cannot be read.
     pub fn check(&self, object: &Arc<Object>) -> Result<(), StoreError> {
         match object.hash() {
-            Ok(found) if found == object.digest => Ok(()),
-            _ => {
-                let error = match self.drop_object(object) {
-                    Some(pack) => StoreError::DamagedPack(object.digest, pack),
-                    None => StoreError::Damaged(object.digest),
-                };
-                (self.tell)(Severity::Warning, error.to_string());
-                Err(error)
+            Ok(found) if found == object.digest => {
+                // Whoever looks at the same time notes the same.
+                let _ = object.whole.set(true);
+                Ok(())
             }
+            Err(error) if !error.is_damage() => Err(self.unreadable(error)),
+            Ok(_) | Err(_) => Err(self.damaged(object)),
         }
+    }
+
+    fn damaged(&self, object: &Arc<Object>) -> StoreError {
+        let error = match self.drop_object(object) {
+            Some(pack) => StoreError::DamagedPack(object.digest, pack),
+            None => StoreError::Damaged(object.digest),
+        };
+        (self.tell)(Severity::Warning, error.to_string());
+        error
+    }
+
+    /// Tells of it, once a minute: a failing disk gives an error for each request.
+    fn unreadable(&self, error: StoreError) -> StoreError {
+        let now = crate::now();
+        let last = self.told_of_unreadable.load(Ordering::Relaxed);
+        if now >= last.saturating_add(60) {
+            self.told_of_unreadable.store(now, Ordering::Relaxed);
+            let text = format!(
+                "{error}; nothing was removed, and what cannot be read is asked of the origin. See to the disk if this goes on"
+            );
+            (self.tell)(Severity::Error, text);
+        }
+        error
     }
 
     /// Drops an object and the entries that have it. A copy of the same content that lies elsewhere stays, with its
@@ -376,23 +422,33 @@ impl Store {
     /// The open file of an object, checked when this is its first use since the start.
     ///
     /// # Errors
-    /// When it is gone or damaged.
+    /// When it is gone or damaged, or cannot be read just now.
     pub async fn reading(self: &Arc<Self>, object: &Arc<Object>) -> Result<(Arc<File>, u64), StoreError> {
-        let whole = *object
-            .whole
-            .get_or_init(|| async {
-                let (store, object) = (self.clone(), object.clone());
-                let checked = tokio::task::spawn_blocking(move || store.check(&object).is_ok());
-                checked.await.unwrap_or(false)
-            })
-            .await;
-        if !whole {
+        let checked = object.whole.get_or_try_init(|| async {
+            let (store, object) = (self.clone(), object.clone());
+            match tokio::task::spawn_blocking(move || store.check(&object)).await {
+                Ok(Ok(())) => Ok(true),
+                Ok(Err(error)) if error.is_damage() => Ok(false),
+                // Whoever asks next looks again.
+                Ok(Err(error)) => Err(error),
+                Err(error) => Err(StoreError::io("check objects in", &self.folder)(error.into())),
+            }
+        });
+        if !*checked.await? {
             return Err(StoreError::Damaged(object.digest));
         }
         if let Some(open) = object.opened() {
             return Ok(open);
         }
-        let open = object.open().inspect_err(|_| drop(self.drop_object(object)))?;
+        let open = match object.open() {
+            Ok(open) => open,
+            Err(error) if error.is_damage() => {
+                // It was let go of a moment ago, most likely.
+                drop(self.drop_object(object));
+                return Err(StoreError::Damaged(object.digest));
+            }
+            Err(error) => return Err(self.unreadable(error)),
+        };
         // It may have been let go since: then it is open for this reader and nobody else.
         let state = self.state();
         if !state.objects.contains_key(&object.digest) {

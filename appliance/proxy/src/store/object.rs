@@ -57,6 +57,11 @@ impl Object {
         self
     }
 
+    /// It was found whole since the start, or came since then.
+    pub(crate) fn known(&self) -> bool {
+        self.whole.get() == Some(&true)
+    }
+
     /// It is a file of the store, and not part of a pack.
     pub(super) fn own(&self) -> Option<&Path> {
         match &self.place {
@@ -132,6 +137,13 @@ pub struct Reader {
     file: Arc<File>,
     at: u64,
     left: u64,
+}
+
+impl Reader {
+    /// Of `left` bytes of a file from `at` on.
+    pub(crate) fn of(file: Arc<File>, at: u64, left: u64) -> Self {
+        Self { file, at, left }
+    }
 }
 
 impl io::Read for Reader {

@@ -10,10 +10,8 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use rackbar_model::Digest;
 use rackbar_trust::Sha256;
 
+use super::evict::STEP;
 use super::{Entry, NoRoom, Object, Place, Record, Reservation, Store, StoreError, make_parent};
-
-/// Room is asked for in such steps when the origin does not say how much will come.
-const STEP: u64 = 8 << 20;
 
 /// A content that arrives. Dropped before it is sealed, it is gone.
 pub struct Spool {
@@ -22,8 +20,9 @@ pub struct Spool {
     path: PathBuf,
     hash: Sha256,
     written: u64,
-    reserved: u64,
-    room: Vec<Reservation>,
+    /// Its room on the disk is taken before it comes.
+    known: bool,
+    room: Reservation,
     sealed: bool,
 }
 
@@ -39,15 +38,14 @@ pub enum SpoolError {
 }
 
 impl Spool {
-    /// Begins one of `size` bytes, as far as that is known. Its room on the disk is taken at once, so that a full disk is
-    /// met here and not when half of it is with the clients.
+    /// Begins one of `size` bytes, as far as that is known. What can have no room is told here, and not when half of it is with
+    /// the clients; room is made, and taken on the disk, step by step while it comes.
     ///
     /// # Errors
     /// When there is no room, or no file can be made.
     pub fn begin(store: &Arc<Store>, size: Option<u64>) -> Result<Self, SpoolError> {
         store.writable()?;
-        let reserved = size.unwrap_or(STEP);
-        let room = vec![store.reserve(reserved)?];
+        let room = store.reserve(size.unwrap_or(STEP))?;
         let path = store.arriving();
         let file = File::options()
             .read(true)
@@ -62,19 +60,27 @@ impl Spool {
             path,
             hash: Sha256::new(),
             written: 0,
-            reserved,
+            known: size.is_some(),
             room,
             sealed: false,
         };
-        let length = i64::try_from(size.unwrap_or(0)).unwrap_or(i64::MAX);
-        if length > 0 {
-            match fallocate(&spool.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
-                // Not every file system can; then a full disk is met on the way.
-                Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => {}
-                Err(errno) => return Err(StoreError::io("make room in", &spool.path)(errno.into()).into()),
-            }
-        }
+        spool.allocate(0)?;
         Ok(spool)
+    }
+
+    /// Takes the room on the disk that was made beyond `from`. Of a content of unknown size it would outlast the content.
+    fn allocate(&self, from: u64) -> Result<(), StoreError> {
+        let length = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let more = self.room.made().saturating_sub(from);
+        if !self.known || more == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(&self.file, flags, length(from), length(more)) {
+            // Not every file system can; then a full disk is met on the way.
+            Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => Ok(()),
+            Err(errno) => Err(StoreError::io("make room in", &self.path)(errno.into())),
+        }
     }
 
     /// The file that readers read.
@@ -93,9 +99,10 @@ impl Spool {
     /// When there is no more room, or the system refuses.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
         let end = self.written.saturating_add(bytes.len() as u64);
-        while end > self.reserved {
-            self.room.push(self.store.reserve(STEP)?);
-            self.reserved = self.reserved.saturating_add(STEP);
+        let made = self.room.made();
+        if end > made {
+            self.room.grow(end)?;
+            self.allocate(made)?;
         }
         io::Write::write_all(&mut &*self.file, bytes).map_err(StoreError::io("write", &self.path))?;
         self.hash.update(bytes);

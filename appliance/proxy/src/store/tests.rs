@@ -63,3 +63,67 @@ fn an_entry_that_was_let_go_is_not_stored_again_when_the_origin_says_that_it_hol
     assert_eq!((store.counts(), store.usage().0), ((0, 0), 0));
     assert!(!store.entry_path(&record).exists() && !store.object_path(&record.digest).exists());
 }
+
+/// An entry without a file, as if it had been used at that time.
+fn bare(store: &Store, number: u64, size: u64) -> Arc<Entry> {
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&number.to_le_bytes());
+    let digest = Digest(digest);
+    let record = Record {
+        key: format!("http://a/{number}"),
+        selecting: Vec::new(),
+        status: 200,
+        headers: Vec::new(),
+        request_time: 1,
+        response_time: 1,
+        digest,
+        size,
+    };
+    let object = Object::new(digest, size, Place::Own(store.object_path(&digest)));
+    let entry = Arc::new(Entry::new(record, Arc::new(object), None));
+    entry.used.store(number, Ordering::Relaxed);
+    store.put(entry.clone());
+    entry
+}
+
+#[test]
+fn room_is_made_while_what_is_stored_is_being_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let all: Vec<_> = (0..5000).map(|number| bare(&store, number, 1)).collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for start in 0..2 {
+            let (all, done) = (&all, &done);
+            scope.spawn(move || {
+                let mut at = start;
+                while !done.load(Ordering::Relaxed) {
+                    // Anything but in order: the clock's numbers go both ways here.
+                    at = (at * 7919 + 1) % all.len();
+                    all[at].used.store((at * 31 % 5000) as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        let sorting = scope.spawn(|| (0..200).for_each(|_| drop(evict::may_go(&store.state()))));
+        let worked = sorting.join();
+        done.store(true, Ordering::Relaxed);
+        assert!(worked.is_ok(), "an order that changes meanwhile stopped it");
+    });
+}
+
+#[test]
+fn a_full_store_makes_room_for_more_than_one_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let (budget, each) = (1 << 20, 1 << 10);
+    (0..budget / each).for_each(|number| drop(bare(&store, number, each)));
+    assert_eq!(store.usage().0, budget);
+    drop(store.reserve(each).unwrap());
+    let left: Vec<u64> = store.entries().iter().map(|entry| entry.used()).collect();
+    let gone = budget / each - left.len() as u64;
+    assert_eq!(
+        (gone, left.iter().min()),
+        (64, Some(&gone)),
+        "a sixteenth, the oldest of all"
+    );
+}

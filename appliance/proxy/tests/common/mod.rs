@@ -29,9 +29,14 @@ pub struct Doc {
     pub chunked: bool,
     /// Sent as it is, head and all, in place of an answer; the connection ends after it, or is held open without a word.
     pub raw: Option<(String, bool)>,
+    /// Sent as it is to whoever asks for a part, whatever that one says of versions.
+    pub rest: Option<Vec<u8>>,
+    /// Nothing is answered before this is true.
+    pub gate: Option<Arc<AtomicBool>>,
 }
 
 /// An HTTP/1.1 origin on loopback.
+#[derive(Clone)]
 pub struct Origin {
     pub address: SocketAddr,
     pub docs: Arc<Mutex<HashMap<String, Doc>>>,
@@ -39,6 +44,8 @@ pub struct Origin {
     pub seen: Arc<Mutex<Vec<String>>>,
     pub down: Arc<AtomicBool>,
     pub sent: Arc<AtomicU64>,
+    /// Bodies of requests, of those that have one.
+    pub bodies: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Origin {
@@ -50,19 +57,15 @@ impl Origin {
             seen: Arc::default(),
             down: Arc::default(),
             sent: Arc::default(),
+            bodies: Arc::default(),
         };
-        let (docs, seen, down, sent) = (
-            origin.docs.clone(),
-            origin.seen.clone(),
-            origin.down.clone(),
-            origin.sent.clone(),
-        );
+        let one = origin.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (docs, seen, down, sent) = (docs.clone(), seen.clone(), down.clone(), sent.clone());
+                let one = one.clone();
                 std::thread::spawn(move || {
-                    if !down.load(Ordering::SeqCst) {
-                        let _ = serve(stream, &docs, &seen, &sent, &down);
+                    if !one.down.load(Ordering::SeqCst) {
+                        let _ = serve(stream, &one);
                     }
                 });
             }
@@ -100,13 +103,40 @@ impl Origin {
     }
 }
 
-fn serve(
-    stream: TcpStream,
-    docs: &Mutex<HashMap<String, Doc>>,
-    seen: &Mutex<Vec<String>>,
-    sent: &AtomicU64,
-    down: &AtomicBool,
-) -> std::io::Result<()> {
+/// The body of a request; `None` when it has none.
+fn body(head: &str, reader: &mut impl std::io::BufRead) -> std::io::Result<Option<Vec<u8>>> {
+    let head = head.to_ascii_lowercase();
+    let mut out = Vec::new();
+    if head.contains("transfer-encoding: chunked") {
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let size = usize::from_str_radix(line.trim(), 16).unwrap();
+            let mut piece = vec![0; size + 2];
+            reader.read_exact(&mut piece)?;
+            out.extend_from_slice(&piece[..size]);
+            if size == 0 {
+                return Ok(Some(out));
+            }
+        }
+    }
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    out.resize(length.unwrap_or(0), 0);
+    reader.read_exact(&mut out)?;
+    Ok(length.map(|_| out))
+}
+
+fn serve(stream: TcpStream, origin: &Origin) -> std::io::Result<()> {
+    let Origin {
+        docs,
+        seen,
+        sent,
+        down,
+        bodies,
+        ..
+    } = origin;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut out = stream;
@@ -121,6 +151,8 @@ fn serve(
             return Ok(());
         }
         seen.lock().unwrap().push(head.clone());
+        let body = body(&head, &mut reader)?;
+        bodies.lock().unwrap().extend(body);
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let path = path
             .split("://")
@@ -131,6 +163,9 @@ fn serve(
             out.write_all(b"HTTP/1.1 404 Not Found\r\nCache-Control: max-age=600\r\nContent-Length: 5\r\n\r\nnone\n")?;
             continue;
         };
+        while doc.gate.as_ref().is_some_and(|open| !open.load(Ordering::SeqCst)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if let Some((answer, held)) = &doc.raw {
             out.write_all(answer.as_bytes())?;
             if *held {
@@ -152,6 +187,9 @@ fn serve(
         if let Some(tag) = etag.as_ref().filter(|_| field("if-none-match") == etag) {
             write!(out, "HTTP/1.1 304 Not Modified\r\nETag: {tag}\r\n\r\n")?;
             continue;
+        }
+        if let Some(rest) = doc.rest.as_ref().filter(|_| field("range").is_some()) {
+            return out.write_all(rest);
         }
         let from: usize = field("range")
             .filter(|_| field("if-range").is_none() || field("if-range") == etag)

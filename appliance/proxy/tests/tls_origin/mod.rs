@@ -52,9 +52,16 @@ impl TlsOrigin {
                     };
                     let service = service_fn(move |request: Request<Incoming>| {
                         let path = request.uri().path().to_owned();
-                        let one = (path, request.version(), request.headers().clone());
-                        seen.lock().unwrap().push(one);
-                        let answer = Response::builder().header("cache-control", "max-age=600");
+                        let leads = path.ends_with("/leads");
+                        seen.lock()
+                            .unwrap()
+                            .push((path, request.version(), request.headers().clone()));
+                        let answer = match leads {
+                            true => Response::builder()
+                                .status(302)
+                                .header("location", "http://localhost:8080/elsewhere"),
+                            false => Response::builder().header("cache-control", "max-age=600"),
+                        };
                         let answer = answer.body(Full::new(body.clone())).unwrap();
                         async move { Ok::<_, Infallible>(answer) }
                     });

@@ -1,7 +1,7 @@
 //! The caching proxy in the daemon: started when a network or the site wants it, and changed while it runs.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ use rackbar_proxy::rules::destination::Destinations;
 use rackbar_proxy::{CacheError, Handle, Locked, Mode, Proxy, Settings};
 use rackbar_services::EventSink as _;
 
-use super::local::{Around, addresses};
+use super::local::{Around, addresses, remotes};
 use super::network::Placed;
 use super::services::status;
 use crate::config::{Address, Config, Role};
@@ -231,16 +231,23 @@ fn settings(config: &Config, around: &Around<'_>, folder: &std::path::Path) -> S
     let site = around.executor.site();
     let site = site.as_deref().map(|one| &one.site);
     let ours = addresses(config, site, around.placed, OwnService::Proxy);
+    let far = remotes(config, site, around.placed, OwnService::Proxy);
+    let network = |(address, prefix): &(std::net::Ipv4Addr, u8)| IpNet::new((*address).into(), *prefix).ok();
+    let served: Vec<IpNet> = ours.iter().chain(&far).filter_map(network).collect();
+    let bmcs = around.rack.nodes().into_iter().filter_map(|node| node.bmc_address);
+    let mut forbidden = forbidden(config, around.placed);
+    forbidden.extend(among(&served, bmcs));
     Settings {
         listen: ours
             .iter()
             .map(|(address, _)| SocketAddr::from((*address, PORT)))
             .collect(),
+        served: Some(served),
         mirrors: config.proxy.mirrors.clone(),
         mode: config.proxy.mode,
         budget: config.proxy.budget.unwrap_or_else(|| half(folder)),
         rule: Destinations {
-            forbidden: forbidden(config, around.placed),
+            forbidden,
             ..config.proxy.rule.clone()
         },
         roots: config.proxy.roots.clone(),
@@ -279,6 +286,12 @@ fn forbidden(config: &Config, placed: &[Placed]) -> Vec<IpNet> {
     out.sort();
     out.dedup();
     out
+}
+
+/// BMCs that lie beside the machines that are served, in order. What a machine says of its BMC forbids no other place.
+fn among(served: &[IpNet], bmcs: impl IntoIterator<Item = IpAddr>) -> BTreeSet<IpNet> {
+    let beside = |address: &IpAddr| served.iter().any(|network| network.contains(address));
+    bmcs.into_iter().filter(beside).map(IpNet::from).collect()
 }
 
 /// What is stored, as the API says it.
@@ -331,8 +344,12 @@ pub(super) async fn order(proxy: Arc<Proxy>, order: CacheOrder) -> Result<String
         CacheOrder::Verify => {
             let found = tokio::task::spawn_blocking(move || proxy.verify()).await;
             let found = found.map_err(|error| Refused::Internal(error.to_string()))?;
+            let unreadable = match found.unreadable {
+                0 => String::new(),
+                count => format!(", {count} could not be read and stay as they are: see the events"),
+            };
             Ok(format!(
-                "{} objects are whole, {} were damaged and are gone",
+                "{} objects are whole, {} were damaged and are gone{unreadable}",
                 found.whole, found.damaged
             ))
         }
@@ -351,5 +368,18 @@ fn refused(error: CacheError) -> Refused {
         CacheError::Key(_) => Refused::Invalid(error.to_string()),
         CacheError::Store(_) => Refused::Internal(error.to_string()),
         CacheError::Fetch(_) => Refused::Device(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_led_to_a_bmc_beside_the_machines_and_no_place_elsewhere_is_forbidden_by_what_they_say() {
+        let served = ["10.10.0.0/24".parse().unwrap()];
+        let said = ["10.10.0.77", "192.0.2.1", "10.10.0.77"].map(|address| address.parse().unwrap());
+        let forbidden: Vec<String> = among(&served, said).iter().map(ToString::to_string).collect();
+        assert_eq!(forbidden, ["10.10.0.77/32"]);
     }
 }

@@ -240,7 +240,7 @@ pub(super) fn addresses(
 }
 
 /// The networks behind relays where a service is ours.
-fn remotes(
+pub(super) fn remotes(
     config: &Config,
     site: Option<&rackbar_plan::Site>,
     placed: &[Placed],

@@ -1,0 +1,81 @@
+//! What passes through: bodies of requests, tunnels, and what is said of a passed answer.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+use common::*;
+
+#[test]
+fn bodies_of_requests_pass_through_however_long_they_are() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    origin.put("/form", doc(b"done".to_vec()));
+    let under = under(&folder.path().join("cache"), settings(&[&origin]));
+    let file = folder.path().join("body");
+    for (size, extra) in [
+        (5 << 20, "X-Known: 1"),
+        (3 << 20, "Transfer-Encoding: chunked"),
+        (0, "Transfer-Encoding: chunked"),
+    ] {
+        let body = bytes(size, 5);
+        std::fs::write(&file, &body).unwrap();
+        let data = format!("@{}", file.display());
+        let arguments = ["-X", "PUT", "-H", extra, "--data-binary", &data];
+        let (status, head, got) = under.curl(&arguments, &origin.url("/form"));
+        assert_eq!((status, got.as_slice()), (200, b"done".as_slice()), "{extra}: {head}");
+        assert!(
+            origin.bodies.lock().unwrap().pop().unwrap() == body,
+            "{extra}: another body came"
+        );
+    }
+}
+
+#[test]
+fn a_tunnel_carries_both_ways_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = server.local_addr().unwrap();
+    let mut open = settings(&[]);
+    open.mirrors.clear();
+    open.rule.connect_ports = vec![at.port()];
+    let under = under(folder.path(), open);
+    // More than the buffers on the way hold: each end sends all it has, and reads only what the other end needs it to.
+    let body = &bytes(32 << 20, 7);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            stream.write_all(body).unwrap();
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).unwrap();
+            assert!(got == *body, "the server got {} bytes", got.len());
+            // Its way back is still open when the client's is not any more.
+            stream.write_all(b"all").unwrap();
+        });
+        let mut client = TcpStream::connect(under.address).unwrap();
+        client
+            .set_read_timeout(Some(std::time::Duration::from_secs(60)))
+            .unwrap();
+        write!(client, "CONNECT {at} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut one = [0];
+            client.read_exact(&mut one).unwrap();
+            head.push(one[0]);
+        }
+        let mut writer = client.try_clone().unwrap();
+        scope.spawn(move || {
+            writer.write_all(body).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        // Only then is something read: until then the server's bytes stand in the way of nobody's.
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).unwrap();
+        assert!(
+            got.len() == body.len() + 3 && got.starts_with(body) && got.ends_with(b"all"),
+            "{}",
+            got.len()
+        );
+    });
+}
