@@ -166,7 +166,7 @@ fn unfolded(text: &str) -> String {
     let mut layer = text.to_owned();
     for _ in 0..3 {
         // Files that have lines hold base64 in lines of 76.
-        let joined = layer.replace('\n', "\u{1}");
+        let joined = layer.replace("\\n", "\n").replace('\n', "\u{1}");
         let words = joined.split(|c: char| !(c.is_ascii_alphanumeric() || "+/=\u{1}".contains(c)));
         layer = words.filter(|word| word.len() >= 12).flat_map(decoded).collect();
         all.push_str(&layer);
