@@ -406,6 +406,11 @@ async fn what_is_unknown_missing_or_cannot_be_expressed_is_refused_and_leaves_no
         assert!(said.contains(part), "{part}: {said}");
         assert!(!said.contains("\"secret\""), "{said}");
     }
+    let nobody = with("windows-server-2022", &|all| all.without.push("ssh-keys".into()));
+    assert!(
+        nobody.contains("nobody could log in") && !nobody.contains("--without"),
+        "{nobody}"
+    );
     let bad = with("talos", &|all| {
         if let Some(talos) = &mut all.talos {
             talos.secrets = SecretText("cluster:\n    id: hidden\n".into());

@@ -135,7 +135,11 @@ fn rendered(install: &Install, system: &System) -> Result<Rendered, AnswersError
 
 /// A refusal of a renderer, with what these answers can be asked for without.
 fn refusal(error: &RenderError) -> String {
-    let part = PARTS.iter().find(|(_, field)| error.field.starts_with(field));
+    // What is missing there is not mended by leaving it out.
+    let too_much = error.reason.contains("cannot express");
+    let part = PARTS
+        .iter()
+        .find(|(_, field)| too_much && error.field.starts_with(field));
     match part {
         Some((name, _)) => format!("{error}; or ask for these answers without it (`without`, --without {name})"),
         None => error.to_string(),

@@ -130,7 +130,7 @@ pub(super) fn system(family: Family, request: &AnswersRequest) -> Result<System,
     Ok(match family {
         Family::Debian(release) => System::Debian(Debian {
             release,
-            mirror: asked.mirror("the archive, such as http://deb.debian.org/debian")?,
+            mirror: asked.mirror("the archive, such as http://deb.example.org/debian")?,
             security: asked.url("security", request.security.as_ref())?,
             steps: None,
         }),

@@ -21,12 +21,12 @@ const LONGEST: u64 = 1 << 20;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  rackbar os answers node-003 --as debian-13 --answers-url http://10.0.0.5/node-003/ \\\n      \
-    --mirror http://deb.debian.org/debian --out node-003\n  \
+    --mirror http://deb.example.org/debian --out node-003\n  \
     rackbar os answers node-003 --as fedora-coreos --release 42.20250914.3.0 --answers-url http://10.0.0.5/node-003/ \\\n      \
     --mirror http://10.0.0.5/fcos --out node-003\n  \
     rackbar os answers node-003 --as talos --without ssh-keys,syslog --answers-url http://10.0.0.5/node-003/ \\\n      \
     --talos-secrets secrets.yaml --talos-cluster rack --talos-endpoint https://10.0.0.10:6443 \\\n      \
-    --talos-installer ghcr.io/siderolabs/installer:v1.11.0 --out node-003\n\n\
+    --talos-installer registry.example/siderolabs/installer:v1.11.0 --out node-003\n\n\
     Systems: debian-12, debian-13, ubuntu-22.04, ubuntu-24.04, rhel|rocky|alma|centos-stream-8|9|10, fedora-40..43, \
     fedora-coreos, flatcar, sles|leap-15|16, talos, esxi-7|8, windows-server-2019|2022|2025.\n\n\
     What an install by the appliance would make of the machine is rendered: name, disks, networks, keys, servers. Nothing is \
