@@ -37,6 +37,7 @@ pub use crate::storage::{StorageDisk, StorageDone, StorageOrder, StorageState};
 pub use crate::webhooks::{WebhookEntry, WebhookSecret};
 pub use crate::words::duration;
 pub use rackbar_orchestrator::adopt::{AdoptRequest, Adoption, LoginKey};
+pub use rackbar_orchestrator::answers::{Answers, AnswersRequest};
 
 /// What comes of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refused>>;
@@ -686,6 +687,10 @@ pub trait Operations: Send + Sync + 'static {
     /// Takes a machine in with the system that it has.
     fn adopt(&self, _request: AdoptRequest, _by: &str) -> Answer<'_, Adoption> {
         none("adoption")
+    }
+    /// What the installer of a system needs to install a machine by its role. Nothing is recorded.
+    fn answers(&self, _node: &str, _request: AnswersRequest) -> Answer<'_, Answers> {
+        none("answers")
     }
 }
 

@@ -37,7 +37,7 @@ pub use ignition::{Ignition, IgnitionKind, ignition_config};
 pub use input::{Account, BadHash, BadUrl, CryptHash, Install, Url};
 pub use kickstart::{FAILURES, RED_HAT_STEPS, RedHat, RedHatKind};
 pub use suse::{Suse, SuseRelease};
-pub use talos::{Talos, TalosAuthority, TalosCluster, TalosKind};
+pub use talos::{BadTalosSecrets, Talos, TalosAuthority, TalosCluster, TalosKind, talos_secrets};
 pub use ubuntu::{UBUNTU_STEPS, Ubuntu, UbuntuRelease};
 pub use windows::{BadProductKey, ProductKey, STEPS as WINDOWS_STEPS, Windows, WindowsImage, WindowsShare};
 

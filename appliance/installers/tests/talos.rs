@@ -8,7 +8,9 @@ mod common;
 use common::yaml::Reader;
 use common::{full, hostile, plain, snapshot};
 use proptest::prelude::*;
-use rackbar_installers::{Install, NetBoot, System, Talos, TalosAuthority, TalosCluster, TalosKind, render};
+use rackbar_installers::{
+    Install, NetBoot, System, Talos, TalosAuthority, TalosCluster, TalosKind, render, talos_secrets,
+};
 use rackbar_model::{DiskRef, OsFile, RootTarget, SecretText};
 
 fn authority(name: &str) -> TalosAuthority {
@@ -226,4 +228,91 @@ fn hostile_text_never_changes_a_talos_config() {
     runner
         .run(&(prop::collection::vec(hostile(), 4), 0..12usize), case)
         .unwrap();
+}
+
+/// As `talosctl gen secrets` writes it.
+const SECRETS: &str = "cluster:
+    id: aWQ=
+    secret: c2VjcmV0
+secrets:
+    bootstraptoken: abcdef.0123456789abcdef
+    secretboxencryptionsecret: Ym94
+trustdinfo:
+    token: ghijkl.fedcba9876543210
+certs:
+    etcd:
+        crt: ZXRjZA==
+        key: ZXRjZC1rZXk=
+    k8s:
+        crt: azhz
+        key: azhzLWtleQ==
+    k8saggregator:
+        crt: YWdn
+        key: YWdnLWtleQ==
+    k8sserviceaccount:
+        key: c2E=
+    os:
+        crt: b3M=
+        key: b3Mta2V5
+";
+
+#[test]
+fn secrets_are_read_as_talosctl_writes_them_and_what_is_missing_is_named() {
+    let cluster = talos_secrets(SECRETS).unwrap();
+    let read = [
+        &cluster.id.0,
+        &cluster.secret.0,
+        &cluster.machine_token.0,
+        &cluster.bootstrap_token.0,
+        &cluster.secretbox.0,
+        &cluster.service_account.0,
+        &cluster.os.certificate,
+        &cluster.kubernetes.key.0,
+        &cluster.aggregator.key.0,
+        &cluster.etcd.certificate,
+    ];
+    let wanted = [
+        "aWQ=",
+        "c2VjcmV0",
+        "ghijkl.fedcba9876543210",
+        "abcdef.0123456789abcdef",
+        "Ym94",
+        "c2E=",
+        "b3M=",
+        "azhzLWtleQ==",
+        "YWdnLWtleQ==",
+        "ZXRjZA==",
+    ];
+    assert_eq!(read.map(String::as_str), wanted);
+    let quoted = SECRETS.replace("id: aWQ=", "id: \"aWQ=\" ");
+    assert_eq!(talos_secrets(&quoted), Ok(cluster));
+    let said = |text: &str| talos_secrets(text).unwrap_err().to_string();
+    assert!(said("").contains("it has no cluster.id"), "{}", said(""));
+    let without = SECRETS.replace("        key: b3Mta2V5\n", "");
+    assert!(said(&without).contains("it has no certs.os.key"), "{}", said(&without));
+    let twice = SECRETS.replace("    secret: c2VjcmV0\n", "    id: c2VjcmV0\n");
+    assert!(said(&twice).contains("line 3: "), "{}", said(&twice));
+    for (line, hidden) in [
+        ("    id: <hidden>", "hidden"),
+        ("    id: |hidden", "hidden"),
+        ("id", "id\n"),
+    ] {
+        let text = SECRETS.replace("    id: aWQ=", line);
+        let said = said(&text);
+        assert!(said.contains("line 2: ") && !said.contains(hidden), "{said}");
+    }
+    assert!(said(&" ".repeat(300 << 10)).contains("256 KiB"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn secrets_that_are_none_are_refused_and_not_said_again(text in ".{0,200}", at in 0..20usize) {
+        let lines: Vec<&str> = SECRETS.lines().collect();
+        let mut all = lines.clone();
+        all.insert(at, &text);
+        // Either it changes nothing that is read, or it is refused.
+        let _ = talos_secrets(&all.join("\n"));
+        prop_assert!(talos_secrets(&text).is_err());
+    }
 }

@@ -7,6 +7,7 @@
 
 pub mod adopt;
 pub mod agents;
+pub mod answers;
 pub mod bmc;
 mod bmc_accounts;
 mod bmc_clock;

@@ -29,6 +29,16 @@ pub(super) fn esxi_boot_cfg(data: &[u8]) {
     assert!(boot_cfg.contains(" ks=http://10.0.0.2/a/ks.cfg ") || boot_cfg.contains("=ks=http://10.0.0.2/a/ks.cfg "));
 }
 
+/// A file of Talos' secrets is refused, or none of them is empty.
+pub(super) fn talos_secrets(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(cluster) = rackbar_installers::talos_secrets(text) else {
+        return;
+    };
+    let all = [&cluster.id, &cluster.secret, &cluster.os.key, &cluster.service_account];
+    assert!(all.iter().all(|secret| !secret.0.is_empty()));
+}
+
 fn system(text: &str) -> Option<System> {
     Some(System::Esxi(Esxi {
         source: "http://10.0.0.2/esxi".parse().ok()?,

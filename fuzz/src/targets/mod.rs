@@ -49,6 +49,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("qcow2", install::qcow2),
     ("image-fetch", install::image_fetch),
     ("esxi-boot-cfg", installers::esxi_boot_cfg),
+    ("talos-secrets", installers::talos_secrets),
     ("rackbar-toml", site::rackbar_toml),
     ("site-toml", site::site_toml),
     ("puppet-csr", site::puppet_csr),

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod adopt;
+mod answers;
 mod appliance;
 mod cache;
 mod captures;
@@ -93,6 +94,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(nodes::inventories))
         .routes(routes!(nodes::power))
         .routes(routes!(nodes::bind))
+        .routes(routes!(answers::render))
         .routes(routes!(nodes::recover))
         .routes(routes!(nodes::maintenance))
         .routes(routes!(nodes::firmware, nodes::forget_firmware))

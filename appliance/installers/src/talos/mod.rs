@@ -4,6 +4,7 @@
 //! its API. All that is refused by name rather than left out. Locale and keyboard are for who logs in, and nobody does.
 
 mod network;
+mod secrets;
 
 use rackbar_model::{DiskRef, OsFile, RootTarget, SecretText};
 use serde_json::{Value, json};
@@ -11,6 +12,8 @@ use serde_json::{Value, json};
 use crate::error::{For, Result};
 use crate::input::{Install, Url};
 use crate::{AnswerFile, Rendered, boot, check, document};
+
+pub use secrets::{BadTalosSecrets, talos_secrets};
 
 const AT: For = For("talos");
 

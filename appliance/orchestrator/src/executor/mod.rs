@@ -10,6 +10,7 @@
 //! [`hands`](crate::hands). Here everything is written down before it begins and after it ended: see `driver`.
 
 mod adopted;
+mod answers;
 mod around;
 mod consent;
 mod driver;
@@ -42,6 +43,7 @@ use rackbar_store::{Store, StoreError};
 use rackbar_trust::Signer;
 use tokio::runtime::Handle;
 
+pub(crate) use answers::Fresh;
 pub use around::ServedNames;
 pub use proof::Expected;
 pub use repositories::Locks;

@@ -304,12 +304,14 @@ fn firmware(task: &Task) -> Result<FirmwareMode, Done> {
 }
 
 fn boot_mac(task: &Task) -> Result<MacAddr, Done> {
-    let mac = |node: &Node| {
-        let inventory = node.inventory.as_ref()?;
-        let nic = || inventory.nics.iter().find(|nic| nic.boot).map(|nic| nic.mac);
-        inventory.boot.mac.or_else(nic)
-    };
-    inventory(task, mac, "which network interface it boots from")
+    inventory(task, boots_from, "which network interface it boots from")
+}
+
+/// The NIC that a machine boots from, as far as its inventory says.
+pub(crate) fn boots_from(node: &Node) -> Option<MacAddr> {
+    let inventory = node.inventory.as_ref()?;
+    let nic = || inventory.nics.iter().find(|nic| nic.boot).map(|nic| nic.mac);
+    inventory.boot.mac.or_else(nic)
 }
 
 fn url(text: &str) -> Result<Url, Done> {

@@ -31,6 +31,7 @@ use crate::executor::SiteInForce;
 pub(crate) use agent::end_in_order;
 pub(crate) use appliance::client_key;
 pub use appliance::{Appliance, AppliancePartsError, Reach};
+pub(crate) use installer::boots_from;
 
 /// One attempt of one action.
 pub struct Task {

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt as _;
 
-use super::{output, refresh, segment};
+use super::{answers, output, refresh, segment};
 
 /// Bytes read and sent at once.
 const PIECE: usize = 256 << 10;
@@ -100,6 +100,8 @@ pub enum Command {
         #[arg(long)]
         undo: bool,
     },
+    /// Render what the installer of a system needs to install a machine by its role, for a boot server or medium of your own
+    Answers(Box<answers::Options>),
     /// Take one out of the catalogue
     Remove {
         /// Its name
@@ -111,6 +113,7 @@ pub enum Command {
 pub async fn run(client: &Client, command: &Command, as_json: bool) -> Result<()> {
     match command {
         Command::List => list(client, as_json).await,
+        Command::Answers(options) => answers::run(client, options, as_json).await,
         Command::Remove { name } => {
             client.delete(&format!("/api/v1/images/{}", segment(name))).await?;
             eprintln!("{name} is out of the catalogue");

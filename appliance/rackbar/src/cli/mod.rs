@@ -5,6 +5,7 @@
 
 mod accounts;
 mod adopt;
+mod answers;
 mod burn_in;
 mod cache;
 mod capture;

@@ -16,13 +16,13 @@ use futures_util::FutureExt as _;
 use rackbar_artifacts::Programs;
 use rackbar_artifacts::images::Images;
 use rackbar_control::operations::{
-    AccountList, AccountOrder, AccountsChanged, AdoptRequest, Adoption, Answer, Body, BootControl, BootRequest,
-    BootState, CacheEntry, CacheOrder, CacheState, CaptureOrder, CatalogueEntry, EnrolmentEntry, ExpectedMachine,
-    ExportEntry, ExportParts, ExportSizes, HardwareLog, HardwareProfile, ImagePin, ImageRefresh, ImageStanding,
-    LogPage, LogQuery, LoginKey, MediaList, NewImage, NewPack, NewProgram, Operations, Order, PackEntry, PackFile,
-    PackOrder, PackState, PlanRequest, ProfileSignature, PutProgram, RecentCapture, Refused, RegistrationState,
-    RepositoryCheck, RepositoryEntry, RuleMatch, SecretsLock, SensorList, SiteMistake, StorageOrder, StorageState,
-    Verdict, WebhookEntry,
+    AccountList, AccountOrder, AccountsChanged, AdoptRequest, Adoption, Answer, Answers, AnswersRequest, Body,
+    BootControl, BootRequest, BootState, CacheEntry, CacheOrder, CacheState, CaptureOrder, CatalogueEntry,
+    EnrolmentEntry, ExpectedMachine, ExportEntry, ExportParts, ExportSizes, HardwareLog, HardwareProfile, ImagePin,
+    ImageRefresh, ImageStanding, LogPage, LogQuery, LoginKey, MediaList, NewImage, NewPack, NewProgram, Operations,
+    Order, PackEntry, PackFile, PackOrder, PackState, PlanRequest, ProfileSignature, PutProgram, RecentCapture,
+    Refused, RegistrationState, RepositoryCheck, RepositoryEntry, RuleMatch, SecretsLock, SensorList, SiteMistake,
+    StorageOrder, StorageState, Verdict, WebhookEntry,
 };
 use rackbar_model::{ImageEntry, ProgramEntry, Upstream};
 use rackbar_orchestrator::executor::{Executor, Install, OrderError, PlanRequest as Wanted, RunOrder};
@@ -41,7 +41,7 @@ use super::keep::Keep;
 use super::packs::Packs;
 use super::profiles::ProfileDoor;
 use super::refresh::Refreshes;
-use super::refusals::{of_adoption, of_commit, of_image, of_node, of_plan, of_program, of_verify};
+use super::refusals::{of_adoption, of_answers, of_commit, of_image, of_node, of_plan, of_program, of_verify};
 use super::registrations::RegistryDoor;
 use super::repositories::Repositories;
 use super::support::Support;
@@ -681,5 +681,10 @@ impl Operations for Asked {
     fn adopt(&self, request: AdoptRequest, by: &str) -> Answer<'_, Adoption> {
         let by = by.to_owned();
         async move { self.works.adopter.adopt(request, &by).await.map_err(of_adoption) }.boxed()
+    }
+
+    fn answers(&self, name: &str, request: AnswersRequest) -> Answer<'_, Answers> {
+        let name = name.to_owned();
+        self.ask(move |executor, rack| executor.answers(node(rack, &name)?.id, &request).map_err(of_answers))
     }
 }

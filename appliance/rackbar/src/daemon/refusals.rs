@@ -5,6 +5,7 @@ use rackbar_artifacts::programs::ProgramError;
 use rackbar_control::operations::{Consent, Refused};
 use rackbar_orchestrator::PowerError;
 use rackbar_orchestrator::adopt::AdoptError;
+use rackbar_orchestrator::answers::AnswersError;
 use rackbar_orchestrator::executor::{CommitError, NodeError, PlanError, VerifyError};
 use rackbar_plan::Plan;
 
@@ -75,6 +76,15 @@ pub(super) fn of_adoption(error: AdoptError) -> Refused {
         AdoptError::Machine(_) => Refused::Device(text),
         AdoptError::Unavailable(_) => Refused::Unavailable(text),
         AdoptError::Store(_) => Refused::Internal(text),
+    }
+}
+
+pub(super) fn of_answers(error: AnswersError) -> Refused {
+    let text = error.to_string();
+    match error {
+        AnswersError::NoSuchNode(_) => Refused::NotFound(text),
+        AnswersError::Invalid(_) => Refused::Invalid(text),
+        AnswersError::InTheWay(_) => Refused::Conflict(text),
     }
 }
 
