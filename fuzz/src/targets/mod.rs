@@ -1,5 +1,6 @@
 //! The targets by name. A name is also that of the target's folder under `fuzz/corpus`.
 
+mod alias;
 mod hardware;
 mod images;
 mod install;
@@ -56,6 +57,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("words", site::words),
     ("dns-query", services::dns_query),
     ("dns-answer", services::dns_answer),
+    ("dns-alias", alias::dns_alias),
     ("ntp-packet", services::ntp_packet),
     ("syslog", services::syslog),
     ("proxy-request", proxy::request),
