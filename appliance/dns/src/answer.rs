@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::lead::Lead;
 use crate::message::{OPT_LENGTH, Query, QueryError, field, flag, push_opt, put_u16};
 use crate::name::Name;
 use crate::zone::{Authority, Found, RecordSet, Zones};
@@ -37,8 +38,11 @@ pub enum Decision<'a> {
     Drop,
     /// The reply is in the buffer that was given.
     Reply,
-    /// The [`Forwarder`](crate::Forwarder) is to answer it.
+    /// The [`Forwarder`](crate::Forwarder) is to answer it ([`ask`](crate::Forwarder::ask)).
     Forward(Query<'a>),
+    /// An alias of ours leads out of our zones: the forwarder is to answer what comes behind it
+    /// ([`chase`](crate::Forwarder::chase)). Stub resolvers do not follow aliases themselves (RFC 1034 section 5.3.1).
+    Chase(Query<'a>, Lead),
 }
 
 /// Decides on the message `bytes` of `client`. A reply is written to `out`, whose former content goes away.
@@ -65,12 +69,29 @@ pub fn decide<'a>(bytes: &'a [u8], zones: &Zones, client: &Client, out: &mut Vec
         reply.end(rcode::REFUSED);
         return Decision::Reply;
     }
+    let forwarded = client.recursion && query.recursion();
     match reply.answer(zones) {
-        Some(code) => reply.end(code),
-        None if client.recursion && query.recursion() => return Decision::Forward(query),
-        None => reply.end(rcode::REFUSED),
+        Said::All(code) => reply.end(code),
+        Said::Nothing if forwarded => return Decision::Forward(query),
+        Said::Nothing => reply.end(rcode::REFUSED),
+        Said::Way(target) if forwarded => {
+            let lead = reply.lead(target);
+            return Decision::Chase(query, lead);
+        }
+        // Who wants no recursion, or gets none, asks on by itself.
+        Said::Way(_) => reply.end(rcode::NOERROR),
     }
     Decision::Reply
+}
+
+/// What our zones say.
+enum Said<'z> {
+    /// The whole answer, with this response code.
+    All(u8),
+    /// No zone of ours has the name.
+    Nothing,
+    /// Aliases that lead to this name, which no zone of ours has.
+    Way(&'z Name),
 }
 
 /// Bytes that a reply to `query` may have.
@@ -117,20 +138,23 @@ impl<'a, 'q> Reply<'a, 'q> {
         }
     }
 
-    /// Writes what our zones say; none when no zone of ours has the name.
-    fn answer(&mut self, zones: &Zones) -> Option<u8> {
+    /// Writes what our zones say.
+    fn answer<'z>(&mut self, zones: &'z Zones) -> Said<'z> {
         let query = self.query;
         let mut name: &[u8] = query.name.wire();
         // The question's name, which follows the header.
         let mut owner = Owner::At(field::HEADER);
         for _ in 0..LONGEST_CHAIN {
             match zones.find(name, query.rtype) {
-                Found::Elsewhere if self.answers == 0 => return None,
-                // An alias that leads out: the client asks on by itself.
-                Found::Elsewhere => return Some(rcode::NOERROR),
+                Found::Elsewhere => {
+                    return match owner {
+                        Owner::At(_) => Said::Nothing,
+                        Owner::Name(target) => Said::Way(target),
+                    };
+                }
                 Found::Records(set) => {
                     self.set(&owner, set);
-                    return Some(rcode::NOERROR);
+                    return Said::All(rcode::NOERROR);
                 }
                 Found::Alias(set, target) => {
                     self.set(&owner, set);
@@ -139,19 +163,30 @@ impl<'a, 'q> Reply<'a, 'q> {
                 }
                 Found::NoData(_) if query.rtype == rtype::ANY => {
                     self.any(&owner);
-                    return Some(rcode::NOERROR);
+                    return Said::All(rcode::NOERROR);
                 }
                 Found::NoData(authority) => {
                     self.negative(&authority);
-                    return Some(rcode::NOERROR);
+                    return Said::All(rcode::NOERROR);
                 }
                 Found::NoName(authority) => {
                     self.negative(&authority);
-                    return Some(rcode::NXDOMAIN);
+                    return Said::All(rcode::NXDOMAIN);
                 }
             }
         }
-        Some(rcode::SERVFAIL)
+        Said::All(rcode::SERVFAIL)
+    }
+
+    /// The aliases that were written, for the answer of somebody else to follow them.
+    fn lead(self, target: &Name) -> Lead {
+        let records = self.out.split_off(field::HEADER + self.query.question.len());
+        self.out.clear();
+        Lead {
+            target: target.clone(),
+            records,
+            count: self.answers,
+        }
     }
 
     fn set(&mut self, owner: &Owner<'_>, set: &RecordSet) {

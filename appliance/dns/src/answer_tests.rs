@@ -30,6 +30,10 @@ fn site() -> SiteNames {
                 data: Data::Cname(Name::parse("www.example.org").unwrap()),
             },
             SiteRecord {
+                name: Name::parse("out.rack.example").unwrap(),
+                data: Data::Cname(Name::parse("away.rack.example").unwrap()),
+            },
+            SiteRecord {
                 name: Name::parse("long.rack.example").unwrap(),
                 data: Data::Txt("x".repeat(900)),
             },
@@ -118,11 +122,37 @@ fn aliases_lead_on_in_one_answer_and_no_machine_takes_our_name() {
     assert!(out.ends_with(&[0, 4, 10, 10, 0, 1]));
     let (_, _, answers, ..) = ask(&question("rackbar.rack.example", rtype::A, 0x100, None), &NEAR);
     assert_eq!(answers, 1);
-    // One that leads out of our zones is given alone.
-    let (code, _, answers, ..) = ask(&question("away.rack.example", rtype::A, 0x100, None), &NEAR);
-    assert_eq!((code, answers), (0, 1));
     let (_, _, answers, ..) = ask(&question("_ldap._tcp.rack.example", rtype::SRV, 0x100, None), &NEAR);
     assert_eq!(answers, 1);
+}
+
+#[test]
+fn what_an_alias_leads_to_out_of_our_zones_is_asked_for_where_the_client_wants_that_and_may() {
+    let bytes = question("Out.rack.example", rtype::A, 0x100, None);
+    let mut out = vec![1];
+    let Decision::Chase(query, lead) = decide(&bytes, &site().zones(7), &NEAR, &mut out) else {
+        panic!("not forwarded");
+    };
+    assert_eq!(
+        (lead.target().to_string().as_str(), lead.count),
+        ("www.example.org.", 2)
+    );
+    assert_eq!((query.name.to_string().as_str(), out.len()), ("out.rack.example.", 0));
+    assert!(lead.records.ends_with(b"\x03www\x07example\x03org\0"));
+    // Given alone to those who ask on by themselves, and for the alias itself.
+    let stranger = Client {
+        recursion: false,
+        ..NEAR
+    };
+    for (rtype, flags, client) in [
+        (rtype::A, 0, NEAR),
+        (rtype::A, 0x100, stranger),
+        (rtype::CNAME, 0x100, NEAR),
+    ] {
+        let (code, _, answers, _, out) = ask(&question("away.rack.example", rtype, flags, None), &client);
+        assert_eq!((code, answers), (0, 1));
+        assert!(out.ends_with(b"\x03www\x07example\x03org\0"));
+    }
 }
 
 #[test]

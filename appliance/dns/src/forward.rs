@@ -17,6 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::answer::{Client, Transport, limit};
 use crate::cache::{Cache, Kept, Key};
+use crate::lead::Lead;
 use crate::message::{OPT_LENGTH, Query, field, flag, push_opt, put_u16};
 use crate::rcode;
 use crate::scan::{Scan, question_end, scan, u16_at, u32_at};
@@ -72,6 +73,8 @@ pub struct Waiter<W> {
     edns: bool,
     dnssec: bool,
     limit: usize,
+    /// What the answer begins with, when the client asked for an alias of ours.
+    lead: Option<Lead>,
 }
 
 /// What the shell is to do.
@@ -201,18 +204,28 @@ impl<W> Forwarder<W> {
 
     /// Takes a question. `now` is in milliseconds of a clock that never goes back.
     pub fn ask(&mut self, now: u64, query: &Query<'_>, client: &Client, who: W, out: &mut Vec<Output<W>>) {
-        let waiter = Waiter {
-            who,
-            address: client.address,
-            id: query.id,
-            flags: query.flags,
-            question: query.question.into(),
-            edns: query.edns.is_some(),
-            dnssec: query.dnssec(),
-            limit: limit(query, client.transport),
-        };
+        self.take(now, query, Waiter::new(query, client, who, None), client.transport, out);
+    }
+
+    /// Takes a question for an alias of ours: asks for what it leads to, once, and answers with the way there and what
+    /// was found. When nobody says what is there, the way is answered with SERVFAIL. An answer that leads back into our
+    /// zones is handed on as it is.
+    pub fn chase(
+        &mut self,
+        now: u64,
+        query: &Query<'_>,
+        lead: Lead,
+        client: &Client,
+        who: W,
+        out: &mut Vec<Output<W>>,
+    ) {
+        let waiter = Waiter::new(query, client, who, Some(lead));
+        self.take(now, query, waiter, client.transport, out);
+    }
+
+    fn take(&mut self, now: u64, query: &Query<'_>, waiter: Waiter<W>, transport: Transport, out: &mut Vec<Output<W>>) {
         let key = Key {
-            name: query.name.clone(),
+            name: waiter.lead.as_ref().map_or(&query.name, Lead::target).clone(),
             rtype: query.rtype,
             dnssec: query.dnssec(),
             unchecked: query.unchecked(),
@@ -222,21 +235,22 @@ impl<W> Forwarder<W> {
             out.push(reply(waiter, &kept, now));
             return;
         }
+        let address = waiter.address;
         if self.failures.get(&key).is_some_and(|until| now < *until) {
             out.push(waiter.error(rcode::SERVFAIL));
             return;
         }
-        let of_client = self.per_client.get(&client.address).copied().unwrap_or(0);
+        let of_client = self.per_client.get(&address).copied().unwrap_or(0);
         if of_client >= self.limits.per_client || self.upstreams.is_empty() {
             self.counters.refused += 1;
             out.push(waiter.error(rcode::SERVFAIL));
             return;
         }
-        let key = (key, client.transport == Transport::Tcp);
+        let key = (key, transport == Transport::Tcp);
         if let Some(pending) = self.pending.get_mut(&key) {
             if pending.waiters.len() < self.limits.waiters {
                 pending.waiters.push(waiter);
-                *self.per_client.entry(client.address).or_default() += 1;
+                *self.per_client.entry(address).or_default() += 1;
             } else {
                 self.counters.refused += 1;
             }
@@ -247,7 +261,7 @@ impl<W> Forwarder<W> {
             out.push(waiter.error(rcode::SERVFAIL));
             return;
         }
-        let mut question = query.name.wire().to_vec();
+        let mut question = key.0.name.wire().to_vec();
         question.extend_from_slice(&query.rtype.to_be_bytes());
         question.extend_from_slice(&query.class.to_be_bytes());
         let pending = Pending {
@@ -259,7 +273,7 @@ impl<W> Forwarder<W> {
             deadline: 0,
             question: question.into(),
         };
-        *self.per_client.entry(client.address).or_default() += 1;
+        *self.per_client.entry(address).or_default() += 1;
         self.pending.insert(key.clone(), pending);
         self.send(now, &key, out);
     }
@@ -423,23 +437,57 @@ fn believed(message: &[u8], id: u16, question: &[u8]) -> Option<Scan> {
 }
 
 impl<W> Waiter<W> {
-    fn head(&self, flags: u16) -> [u16; 2] {
-        [
-            self.id,
-            flag::QR | flag::RA | self.flags & (flag::RD | flag::CD) | flags,
-        ]
+    fn new(query: &Query<'_>, client: &Client, who: W, lead: Option<Lead>) -> Self {
+        Self {
+            who,
+            address: client.address,
+            id: query.id,
+            flags: query.flags,
+            question: query.question.into(),
+            edns: query.edns.is_some(),
+            dnssec: query.dnssec(),
+            limit: limit(query, client.transport),
+            lead,
+        }
     }
 
     fn error(self, code: u8) -> Output<W> {
-        let mut message = vec![0; field::HEADER];
-        let [id, flags] = self.head(u16::from(code));
-        for (n, value) in [id, flags, 1, 0, 0, u16::from(self.edns)].into_iter().enumerate() {
-            put_u16(&mut message, n * 2, value);
+        let message = match &self.lead {
+            Some(lead) => lead.begin(&self.question),
+            None => {
+                let mut message = vec![0; field::HEADER];
+                put_u16(&mut message, field::COUNTS, 1);
+                message.extend_from_slice(&self.question);
+                message
+            }
+        };
+        self.finish(message, u16::from(code))
+    }
+
+    /// The message with this client's number, question, limit and OPT. `flags` are those beside QR, RA and the client's.
+    fn finish(self, mut message: Vec<u8>, mut flags: u16) -> Output<W> {
+        flags |= flag::QR | flag::RA | self.flags & (flag::RD | flag::CD);
+        if self.lead.is_some() {
+            // The first name is ours (RFC 1035 section 4.1.1), and we sign nothing.
+            flags = flags & !flag::AD | flag::AA;
         }
-        message.extend_from_slice(&self.question);
+        let end = field::HEADER + self.question.len();
+        if let Some(question) = message.get_mut(field::HEADER..end) {
+            question.copy_from_slice(&self.question);
+        }
+        let opt = if self.edns { OPT_LENGTH } else { 0 };
+        if message.len() + opt > self.limit {
+            message.truncate(end);
+            flags |= flag::TC;
+            [6, 8, 10].into_iter().for_each(|at| put_u16(&mut message, at, 0));
+        }
         if self.edns {
             push_opt(&mut message, 0, self.dnssec);
+            let additional = u16_at(&message, 10).unwrap_or(0).saturating_add(1);
+            put_u16(&mut message, 10, additional);
         }
+        put_u16(&mut message, 0, self.id);
+        put_u16(&mut message, field::FLAGS, flags);
         Output::Reply { who: self.who, message }
     }
 }
@@ -447,17 +495,6 @@ impl<W> Waiter<W> {
 /// The kept answer as this client is to get it.
 fn reply<W>(waiter: Waiter<W>, kept: &Kept, now: u64) -> Output<W> {
     let mut message = kept.message.clone();
-    let before = u16_at(&message, field::FLAGS).unwrap_or(0);
-    // AD is for those who said that they know what it means (RFC 6840 section 5.8).
-    let told = waiter.dnssec || waiter.flags & flag::AD != 0;
-    let kept_flags = flag::TC | 15 | if told { flag::AD } else { 0 };
-    let [id, flags] = waiter.head(before & kept_flags);
-    put_u16(&mut message, 0, id);
-    put_u16(&mut message, field::FLAGS, flags);
-    let end = field::HEADER + waiter.question.len();
-    if let Some(question) = message.get_mut(field::HEADER..end) {
-        question.copy_from_slice(&waiter.question);
-    }
     let age = u32::try_from(now.saturating_sub(kept.at) / 1000).unwrap_or(u32::MAX);
     for at in kept.ttls.iter().map(|at| usize::from(*at)) {
         let ttl = u32_at(&message, at).unwrap_or(0).saturating_sub(age);
@@ -465,21 +502,17 @@ fn reply<W>(waiter: Waiter<W>, kept: &Kept, now: u64) -> Output<W> {
             place.copy_from_slice(&ttl.to_be_bytes());
         }
     }
-    let opt = if waiter.edns { OPT_LENGTH } else { 0 };
-    if message.len() + opt > waiter.limit {
-        message.truncate(end);
-        put_u16(&mut message, field::FLAGS, flags | flag::TC);
-        [6, 8, 10].into_iter().for_each(|at| put_u16(&mut message, at, 0));
+    if let Some(lead) = &waiter.lead {
+        match lead.join(&waiter.question, &message) {
+            Some(joined) => message = joined,
+            None => return waiter.error(rcode::SERVFAIL),
+        }
     }
-    if waiter.edns {
-        push_opt(&mut message, 0, waiter.dnssec);
-        let additional = u16_at(&message, 10).unwrap_or(0).saturating_add(1);
-        put_u16(&mut message, 10, additional);
-    }
-    Output::Reply {
-        who: waiter.who,
-        message,
-    }
+    let before = u16_at(&message, field::FLAGS).unwrap_or(0);
+    // AD is for those who said that they know what it means (RFC 6840 section 5.8).
+    let told = waiter.dnssec || waiter.flags & flag::AD != 0;
+    let kept_flags = flag::TC | 15 | if told { flag::AD } else { 0 };
+    waiter.finish(message, before & kept_flags)
 }
 
 #[cfg(test)]

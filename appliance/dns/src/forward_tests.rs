@@ -127,6 +127,119 @@ fn a_deaf_or_failing_upstream_is_passed_over_and_asked_last_for_a_while() {
     ));
 }
 
+/// A question for `mirror.rack.example`, an alias of ours for `www.example.org`.
+fn chase(forwarder: &mut Forwarder<u32>, now: u64, bytes: &[u8], who: u32) -> Vec<Output<u32>> {
+    let target = crate::Name::parse("www.example.org").unwrap();
+    let lead = Lead {
+        records: [&b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x11"[..], target.wire()].concat(),
+        target,
+        count: 1,
+    };
+    let mut out = Vec::new();
+    forwarder.chase(now, &Query::read(bytes).unwrap(), lead, &CLIENT, who, &mut out);
+    out
+}
+
+#[test]
+fn behind_an_alias_of_ours_comes_what_the_upstream_or_the_cache_says_of_its_target() {
+    let mut forwarder = forwarder();
+    let bytes = question("Mirror.rack.example", 1, 0x120, Some((1232, true)));
+    let (slot, _, message) = sent(&chase(&mut forwarder, 0, &bytes, 1));
+    assert_eq!(
+        message[12..],
+        question("www.example.org", 1, 0x100, Some((1232, true)))[12..]
+    );
+    // Whoever asks for the target itself waits for the same answer.
+    let direct = question("www.example.org", 1, 0x120, Some((1232, true)));
+    assert!(ask(&mut forwarder, 5, &direct, 2).is_empty());
+    let mut out = Vec::new();
+    forwarder.answered(20, slot, &answer(&message, 0), &mut out);
+    let got = replies(&out);
+    assert_eq!(got.iter().map(|one| one.0).collect::<Vec<_>>(), [1, 2]);
+    let alias = &got[0].1;
+    // The client's number and question; AA, as the alias is ours, and no AD, as nobody signed it; CNAME, A, RRSIG.
+    assert_eq!(alias[..8], [0x12, 0x34, 0x85, 0x80, 0, 1, 0, 3]);
+    let question_end = bytes.len() - 11;
+    assert_eq!(alias[12..question_end], bytes[12..question_end]);
+    // What the A record points to is the target in the alias's data.
+    let target = question_end + 12;
+    assert_eq!(&alias[target..target + 17], b"\x03www\x07example\x03org\0");
+    let address = &alias[target + 17..target + 33];
+    assert_eq!(
+        address,
+        [0xc0, target as u8, 0, 1, 0, 1, 0, 0, 0, 100, 0, 4, 198, 51, 100, 7]
+    );
+    // The one who asked for the target sees nothing of that.
+    assert_eq!(got[1].1[..8], [0x12, 0x34, 0x81, 0xa0, 0, 1, 0, 2]);
+    // From the cache, ten seconds older; the alias's own time stays what it is.
+    let got = replies(&chase(&mut forwarder, 10_020, &bytes, 3));
+    assert_eq!(&got[0].1[question_end + 6..question_end + 10], [0, 0, 0, 60]);
+    assert_eq!(got[0].1[target + 23..target + 27], [0, 0, 0, 90]);
+    assert_eq!((forwarder.counters().hits, forwarder.counters().sent), (1, 1));
+}
+
+#[test]
+fn an_alias_whose_target_nobody_tells_is_given_with_the_failure() {
+    let mut forwarder = forwarder();
+    let bytes = question("mirror.rack.example", 1, 0x100, None);
+    let (mut slot, _, mut message) = sent(&chase(&mut forwarder, 0, &bytes, 1));
+    let mut out = Vec::new();
+    for _ in 0..3 {
+        forwarder.answered(1000, slot, &answer(&message, 2), &mut out);
+        (slot, _, message) = sent(&out);
+    }
+    forwarder.answered(1000, slot, &answer(&message, 2), &mut out);
+    for got in [replies(&out), replies(&chase(&mut forwarder, 1001, &bytes, 2))] {
+        assert_eq!(got[0].1[2..8], [0x85, 0x82, 0, 1, 0, 1]);
+        assert!(got[0].1.ends_with(b"\x03www\x07example\x03org\0"));
+    }
+    // That there is no such name is said of the target, not of the alias (RFC 6604 section 2.1).
+    let (slot, _, message) = sent(&chase(&mut forwarder, 4000, &bytes, 3));
+    let mut none = answer(&message, 3);
+    none.truncate(question_end(&none).unwrap());
+    (none[7], none[11]) = (0, 0);
+    out.clear();
+    forwarder.answered(4010, slot, &none, &mut out);
+    assert_eq!(replies(&out)[0].1[2..8], [0x85, 0x83, 0, 1, 0, 1]);
+}
+
+#[test]
+fn an_alias_that_leads_out_and_back_is_asked_for_once() {
+    let mut forwarder = forwarder();
+    let bytes = question("mirror.rack.example", 1, 0x100, None);
+    let (slot, _, message) = sent(&chase(&mut forwarder, 0, &bytes, 1));
+    let mut back = message[..question_end(&message).unwrap()].to_vec();
+    (back[2], back[3], back[7], back[11]) = (0x81, 0x80, 1, 0);
+    let name = crate::Name::parse("mirror.rack.example").unwrap();
+    back.extend_from_slice(&[0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 100, 0, name.wire().len() as u8]);
+    back.extend_from_slice(name.wire());
+    let mut out = Vec::new();
+    forwarder.answered(20, slot, &back, &mut out);
+    assert_eq!(replies(&out)[0].1[2..8], [0x85, 0x80, 0, 1, 0, 2]);
+    assert_eq!((forwarder.counters().sent, forwarder.deadline()), (1, None));
+}
+
+#[test]
+fn an_answer_behind_an_alias_is_cut_to_what_the_client_takes() {
+    let mut forwarder = forwarder();
+    let bytes = question("mirror.rack.example", 1, 0x100, None);
+    let (slot, _, message) = sent(&chase(&mut forwarder, 0, &bytes, 1));
+    let mut long = message[..question_end(&message).unwrap()].to_vec();
+    (long[2], long[3], long[7], long[11]) = (0x81, 0x80, 28, 0);
+    for _ in 0..28 {
+        long.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 100, 0, 4, 198, 51, 100, 7]);
+    }
+    // It fits by itself, and no more behind the alias.
+    assert!((480..512).contains(&long.len()), "{}", long.len());
+    let mut out = Vec::new();
+    forwarder.answered(20, slot, &long, &mut out);
+    let reply = &replies(&out)[0].1;
+    assert_eq!(
+        (reply.len(), &reply[2..8]),
+        (bytes.len(), &[0x87, 0x80, 0, 1, 0, 0][..])
+    );
+}
+
 #[test]
 fn what_does_not_answer_our_question_is_not_believed() {
     let mut forwarder = forwarder();

@@ -1,8 +1,8 @@
 //! DNS without sockets (RFC 1034, 1035, 2181, 2308, 6891): the site's zones, answers from them, and the forwarding of
 //! everything else.
 //!
-//! [`decide`] takes one query and says what becomes of it: a reply from [`Zones`], a question for the [`Forwarder`], or
-//! nothing. [`SiteNames`] makes zones of what is known about the rack. Messages of other servers pass the forwarder as
+//! [`decide`] takes one query and says what becomes of it: a reply from [`Zones`], a question for the [`Forwarder`] (also
+//! behind an alias of ours, a [`Lead`]), or nothing. [`SiteNames`] makes zones of what is known about the rack. Messages of other servers pass the forwarder as
 //! the bytes they came in, but for their TTLs and the OPT record, so signatures (RRSIG) stay what they were.
 //!
 //! Terms: a *name* is kept in wire format and lower case; a *node* of the tree of names has record sets; an *upstream*
@@ -11,6 +11,7 @@
 mod answer;
 mod cache;
 mod forward;
+mod lead;
 mod limit;
 mod message;
 mod name;
@@ -20,6 +21,7 @@ mod zone;
 
 pub use answer::{Client, Decision, Transport, decide};
 pub use forward::{Counters, Forwarder, Limits, Output, Waiter};
+pub use lead::Lead;
 pub use limit::Bucket;
 pub use message::{Edns, Query, QueryError};
 pub use name::{Name, NameError};

@@ -3,7 +3,7 @@
 //! ```text
 //!          first selection              offset small              none selected for long
 //! Unset ───── Step or Slew ──▶ Synced ──── Slew ──▶ Synced ─────── the error bound grows ──▶ Unsynchronised to our
-//!                                │ offset over half a second                                  own clients
+//!                                │ offset over half a second                                  own clients, and Lost
 //!                                └── for five minutes: Step
 //! ```
 
@@ -60,6 +60,9 @@ pub enum Output {
         /// The error bound afterwards, in nanoseconds.
         bound: u64,
     },
+    /// Nobody was heard for so long that the clock may be off by more than a second: it is synchronised no more, until
+    /// the next correction.
+    Lost,
 }
 
 /// How a server is seen, for people.
@@ -87,6 +90,8 @@ pub struct Client {
     chosen: Vec<SocketAddr>,
     state: SystemState,
     set: bool,
+    /// The shell was told of a correction, and of no loss since.
+    kept: bool,
     /// Since when the offset is too large to slew.
     large_since: Option<u64>,
 }
@@ -101,6 +106,7 @@ impl Client {
             chosen: Vec::new(),
             state: SystemState::unsynchronised(),
             set: false,
+            kept: false,
             large_since: None,
         }
     }
@@ -122,7 +128,7 @@ impl Client {
         wanted.map(Source::deadline).min()
     }
 
-    /// Sends what is due. `nonce` gives random numbers, `unix` the time of the clock.
+    /// Sends what is due, and says when the clock is kept no more. `nonce` gives random numbers, `unix` the time of the clock.
     pub fn tick(
         &mut self,
         now: u64,
@@ -130,6 +136,10 @@ impl Client {
         mut nonce: impl FnMut() -> u64,
         out: &mut Vec<Output>,
     ) {
+        if self.kept && !self.is_synchronised(unix()) {
+            self.kept = false;
+            out.push(Output::Lost);
+        }
         for source in &mut self.sources {
             source.expire(now);
             if source.is_due(now) && !source.denied {
@@ -207,7 +217,7 @@ impl Client {
             }
             Adjust::Slew(by) => self.sources.iter_mut().for_each(|source| source.moved(by)),
         }
-        self.set = true;
+        (self.set, self.kept) = (true, true);
         out.push(Output::Adjust {
             how,
             leap,
@@ -235,11 +245,16 @@ impl Client {
         })
     }
 
-    /// What a server with this clock says of it at unix time `now`.
-    pub fn system(&self, now: u64) -> SystemState {
+    /// Whether the clock was set by others and cannot be off by more than a second since.
+    fn is_synchronised(&self, now: u64) -> bool {
         let age = now.saturating_sub(self.state.updated) / SECOND as u64;
         let bound = self.state.root_dispersion.saturating_add(age.saturating_mul(DRIFT));
-        if self.set && bound < LOST {
+        self.set && bound < LOST
+    }
+
+    /// What a server with this clock says of it at unix time `now`.
+    pub fn system(&self, now: u64) -> SystemState {
+        if self.is_synchronised(now) {
             return self.state.clone();
         }
         match self.config.local_stratum {

@@ -13,6 +13,8 @@ struct World {
     error: i64,
     steps: Vec<i64>,
     slews: Vec<i64>,
+    /// When it was said that the clock is kept no more.
+    lost: Vec<u64>,
     nonce: u64,
 }
 
@@ -34,6 +36,7 @@ fn world(error: i64, clocks: &[i64]) -> World {
         error,
         steps: Vec::new(),
         slews: Vec::new(),
+        lost: Vec::new(),
         nonce: 0,
     }
 }
@@ -63,8 +66,10 @@ impl World {
             );
             self.nonce = nonce;
             for one in out {
-                if let Output::Send { to, packet } = one {
-                    self.exchange(to, &packet);
+                match one {
+                    Output::Send { to, packet } => self.exchange(to, &packet),
+                    Output::Lost => self.lost.push(self.now),
+                    Output::Adjust { .. } => panic!("nothing was heard"),
                 }
             }
         }
@@ -79,7 +84,9 @@ impl World {
             updated: there,
             ..SystemState::local(2, there)
         };
-        let server = self.servers.iter_mut().find(|one| one.0 == to).unwrap();
+        let Some(server) = self.servers.iter_mut().find(|one| one.0 == to) else {
+            return;
+        };
         let at = there.saturating_add_signed(server.1);
         let from = Asker {
             client: [10, 0, 0, 1].into(),
@@ -155,6 +162,29 @@ fn a_jump_of_the_servers_is_followed_only_when_it_lasts() {
     world.servers[0].1 = 5_000_000_000;
     world.run(20_000_000);
     assert_eq!(world.steps.len(), 1, "{:?}", world.steps);
+}
+
+#[test]
+fn a_clock_that_nobody_corrects_is_said_to_be_lost_once_and_kept_again_afterwards() {
+    const DAY: u64 = 86_400_000;
+    let mut world = world(0, &[0]);
+    world.run(30_000);
+    let gone = world.servers.pop().unwrap();
+    world.run(2 * DAY);
+    // A second less the millisecond of the server, at 15 ppm: 18.5 hours, and the next try within 17 minutes.
+    let lost = world.lost.clone();
+    assert!(
+        lost.len() == 1 && (66_000_000..67_700_000).contains(&lost[0]),
+        "{lost:?}"
+    );
+    let slews = world.slews.len();
+    world.servers.push(gone);
+    world.run(3 * DAY);
+    assert!(world.slews.len() > slews);
+    world.servers.clear();
+    world.run(5 * DAY);
+    assert_eq!(world.lost.len(), 2, "{:?}", world.lost);
+    assert!(world.steps.is_empty());
 }
 
 #[test]

@@ -104,6 +104,8 @@ pub(crate) fn read_udp(frame: &[u8]) -> Option<(SocketAddrV4, SocketAddrV4, &[u8
     let frame = EthernetFrame::new_checked(frame).ok()?;
     (frame.ethertype() == EthernetProtocol::Ipv4).then_some(())?;
     let ip = Ipv4Packet::new_checked(frame.payload()).ok()?;
+    // A header that is said to be shorter than one would put the UDP header into it.
+    (ip.version() == 4 && ip.header_len() >= 20).then_some(())?;
     (ip.next_header() == IpProtocol::Udp && ip.frag_offset() == 0 && !ip.more_frags()).then_some(())?;
     let udp = UdpPacket::new_checked(ip.payload()).ok()?;
     let source = SocketAddrV4::new(ip.src_addr(), udp.src_port());
@@ -116,6 +118,7 @@ pub(crate) fn read_solicitation(frame: &[u8]) -> Option<(MacAddr, Ipv6Addr)> {
     let frame = EthernetFrame::new_checked(frame).ok()?;
     (frame.ethertype() == EthernetProtocol::Ipv6).then_some(())?;
     let ip = Ipv6Packet::new_checked(frame.payload()).ok()?;
+    (ip.version() == 6).then_some(())?;
     // Section 6.1.1: a hop limit other than 255 means that a router let it in from elsewhere.
     (ip.next_header() == IpProtocol::Icmpv6 && ip.hop_limit() == 255).then_some(())?;
     let icmp = Icmpv6Packet::new_checked(ip.payload()).ok()?;
@@ -278,7 +281,41 @@ pub(crate) mod tests {
         assert_eq!((router_lifetime, prefix_info), (Duration::ZERO, None));
     }
 
+    #[test]
+    fn a_header_that_is_none_is_not_read() {
+        let (a, b) = ("10.0.0.1:67".parse().unwrap(), "10.0.0.9:68".parse().unwrap());
+        let good = udp(US, CLIENT, a, b, &[0; 40]);
+        // Version 4 with room for nothing, with less than its fields, and another version.
+        for first in [0x40, 0x44, 0x55] {
+            let mut bad = good.clone();
+            bad[14] = first;
+            assert_eq!(read_udp(&bad), None, "{first:#x}");
+        }
+        let mut bad = solicitation(CLIENT, Ipv6Addr::UNSPECIFIED);
+        bad[14] = 0x40;
+        assert_eq!(read_solicitation(&bad), None);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_made_is_read_whatever_follows_it(
+            from: [u8; 4], to: [u8; 4], ports: [u16; 2], payload in proptest::collection::vec(any::<u8>(), 0..300),
+            mac: [u8; 6], padding in 0usize..20,
+        ) {
+            let (source, destination) = (SocketAddrV4::new(from.into(), ports[0]), SocketAddrV4::new(to.into(), ports[1]));
+            // Short frames are padded on the way.
+            let padded = |mut frame: Vec<u8>| {
+                frame.resize(frame.len() + padding, 0xaa);
+                frame
+            };
+            let frame = padded(udp(US, CLIENT, source, destination, &payload));
+            prop_assert_eq!(read_udp(&frame), Some((source, destination, &payload[..])));
+            prop_assert_eq!((arp_claim(&frame), read_solicitation(&frame)), (None, None));
+            let frame = padded(arp_probe(MacAddr(mac), to.into()));
+            prop_assert_eq!(arp_claim(&frame), Some((to.into(), MacAddr(mac))));
+            prop_assert_eq!((read_udp(&frame), read_solicitation(&frame)), (None, None));
+        }
+
         #[test]
         fn never_panics(frame in proptest::collection::vec(any::<u8>(), 0..120)) {
             let _ = (read_udp(&frame), arp_claim(&frame), read_solicitation(&frame));

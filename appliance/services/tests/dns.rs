@@ -40,7 +40,17 @@ fn site(hosts: &[(&str, [u8; 4])]) -> SiteNames {
                 name: name("big.rack.example"),
                 data: Data::Txt("rackbar ".repeat(400)),
             },
+            alias("mirror", "deb.corp.example"),
+            alias("nowhere", "nobody.corp.example"),
         ],
+    }
+}
+
+/// An alias of the site for a name of somebody else.
+fn alias(label: &str, target: &str) -> SiteRecord {
+    SiteRecord {
+        name: Name::parse("rack.example").unwrap().child(label).unwrap(),
+        data: Data::Cname(Name::parse(target).unwrap()),
     }
 }
 
@@ -146,7 +156,7 @@ fn dig_reads_the_zones_both_ways_over_udp_and_tcp() {
     );
     assert_eq!(
         case.handle.status().state,
-        "answering for 7 names on 10.77.0.1:53, refusing other names, as no upstream resolver is known"
+        "answering for 9 names on 10.77.0.1:53, refusing other names, as no upstream resolver is known"
     );
 }
 
@@ -213,6 +223,67 @@ fn other_names_are_forwarded_to_unbound_and_a_dead_upstream_is_passed_over() {
         "{refused}"
     );
     assert_eq!(case.short("-b 192.0.2.9 node-001.rack.example"), ["10.77.0.100"]);
+}
+
+#[test]
+fn an_alias_that_leads_out_of_the_site_is_resolved_for_those_who_cannot() {
+    let case = case(&["10.77.0.2:5353"]);
+    let args = [
+        "--no-daemon",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+        "--no-hosts",
+        "--port=5353",
+        "--listen-address=10.77.0.2",
+        "--bind-interfaces",
+        "--local=/corp.example/",
+        "--host-record=www.corp.example,198.51.100.80,300",
+        "--cname=deb.corp.example,www.corp.example,300",
+    ];
+    let dnsmasq = case.net.spawn("hub", "dnsmasq", &args);
+    wait_until("dnsmasq answers through us", || {
+        case.short("www.corp.example") == ["198.51.100.80"]
+    });
+    // What the C library does for every program that asks for a host.
+    let file = case.net.path("resolv.conf");
+    std::fs::write(&file, "nameserver 10.77.0.1\noptions timeout:5 attempts:3\n").unwrap();
+    let script = format!("mount --bind {file} /etc/resolv.conf && exec getent ahostsv4 mirror.rack.example");
+    let found = case.net.exec("client", "unshare", &["--mount", "sh", "-c", &script]);
+    let text = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(text.contains("198.51.100.80"), "{found:?}");
+    let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let answer = words(case.dig("Mirror.rack.example"));
+    for part in [
+        "status: NOERROR",
+        "flags: qr aa rd ra;",
+        "ANSWER: 3,",
+        "Mirror.rack.example. 60 IN CNAME deb.corp.example. deb.corp.example. ",
+        " IN CNAME www.corp.example. www.corp.example. ",
+        " IN A 198.51.100.80",
+    ] {
+        assert!(answer.contains(part), "{part}: {answer}");
+    }
+    // Over TCP from what is kept, and what it leads to by its own name.
+    let sent = case.common.metrics.dns_forwarded.get();
+    let whole = ["deb.corp.example.", "www.corp.example.", "198.51.100.80"];
+    assert_eq!(case.short("+tcp mirror.rack.example"), whole);
+    assert_eq!(case.short("deb.corp.example"), whole[1..]);
+    assert_eq!(case.common.metrics.dns_forwarded.get(), sent);
+    // Without "recursion desired", the way alone.
+    assert_eq!(case.short("+norecurse mirror.rack.example"), whole[..1]);
+    // That there is no such name is said of the target.
+    let none = words(case.dig("nowhere.rack.example"));
+    assert!(
+        none.contains("status: NXDOMAIN") && none.contains("IN CNAME nobody.corp.example."),
+        "{none}"
+    );
+    // The upstream is gone: the way is told with the failure.
+    drop(dnsmasq);
+    let lost = words(case.dig("+timeout=15 mirror.rack.example AAAA"));
+    assert!(
+        lost.contains("status: SERVFAIL") && lost.contains("IN CNAME deb.corp.example."),
+        "{lost}"
+    );
 }
 
 #[test]

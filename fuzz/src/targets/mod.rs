@@ -1,5 +1,7 @@
 //! The targets by name. A name is also that of the target's folder under `fuzz/corpus`.
 
+mod alias;
+mod frames;
 mod hardware;
 mod images;
 mod install;
@@ -9,6 +11,7 @@ mod loader;
 mod netboot;
 mod packs;
 mod proxy;
+mod rules;
 mod services;
 mod site;
 mod upstream;
@@ -57,10 +60,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("words", site::words),
     ("dns-query", services::dns_query),
     ("dns-answer", services::dns_answer),
+    ("dns-alias", alias::dns_alias),
+    ("service-frame", frames::service_frame),
     ("ntp-packet", services::ntp_packet),
     ("syslog", services::syslog),
     ("proxy-request", proxy::request),
     ("proxy-answer", proxy::answer),
+    ("proxy-rules", rules::rules),
     ("package-index", proxy::package_index),
     ("pack", packs::pack),
     ("program", packs::program),

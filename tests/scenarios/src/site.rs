@@ -44,7 +44,15 @@ pub fn configuration(rack: &Rack, token: &str) -> String {
         DhcpRole::Proxy => "proxy",
         DhcpRole::Auto => "auto",
     };
-    let [inside, bmc, uplink] = rack.appliance_interfaces();
+    let [inside, bmc, outside] = rack.appliance_interfaces();
+    let uplink = if file.uplink {
+        format!(
+            "[[network]]\nname = \"uplink\"\nrole = \"uplink\"\ninterface = \"{}\"\n\n",
+            outside.mac
+        )
+    } else {
+        String::new()
+    };
     let network = |name: &str, interface: Interface, address, dhcp: &str| {
         let (first, last) = (neighbour(address, 100), neighbour(address, 199));
         let vlan = interface.vlan.map(|vlan| format!("vlan = {vlan}\n"));
@@ -57,14 +65,12 @@ pub fn configuration(rack: &Rack, token: &str) -> String {
     };
     let digest = hex(digest(&SHA256, token.as_bytes()).as_ref());
     format!(
-        "# Written for the virtual rack `{name}`.\nversion = 1\nname = \"{name}\"\n\n{}{}\
-         [[network]]\nname = \"uplink\"\nrole = \"uplink\"\ninterface = \"{}\"\n\n\
+        "# Written for the virtual rack `{name}`.\nversion = 1\nname = \"{name}\"\n\n{}{}{uplink}\
          [boot]\nkernel_arguments = \"console=ttyS0,115200n8 no_timer_check\"\n\n\
          [[bmc.credential]]\nusername = \"{BMC_USERNAME}\"\npassword = \"{BMC_PASSWORD}\"\n\n\
          [api]\nadmin_token_sha256 = \"{digest}\"\n",
         network("rack", inside, file.rack_address, dhcp),
         network("bmc", bmc, file.bmc_address, "own"),
-        uplink.mac,
         name = rack.file().name,
     )
 }

@@ -4,6 +4,7 @@ mod alone;
 mod bad_file;
 mod bmc_ways;
 mod boot_order;
+mod clock;
 mod demo;
 mod erased;
 mod firmware;

@@ -1,4 +1,4 @@
-//! A rack with no uplink at all: everything comes from one ISO.
+//! A rack with no uplink at all: the appliance has no interface to the outside, and everything comes from one ISO.
 
 #[path = "../../../appliance/proxy/tests/common/mod.rs"]
 pub(crate) mod common;
@@ -142,6 +142,7 @@ async fn a_rack_without_an_uplink_gets_ready_out_of_one_iso() -> Result<()> {
     let mut file = rack_file("demo")?;
     file.nodes.retain(|node| node.name == MACHINE);
     file.appliance.medium = Medium::IsoCd;
+    file.appliance.uplink = false;
     let packs = [MediumPack {
         name: "debian-12",
         path: &path,

@@ -1,5 +1,5 @@
-//! An installed machine gets its packages online: of a locked repository the state it is locked to, and of the same origin,
-//! asked like any other archive, what it has by now. Both through our proxy.
+//! An installed machine gets its packages online: its role's of a locked repository in the state that it is locked to, and of
+//! the same origin, asked like any other archive, what it has by now. Both through our proxy.
 
 #[path = "../../../appliance/upstream/tests/common/mod.rs"]
 mod gnupg;
@@ -44,20 +44,22 @@ root = { pick = "smallest" }
 erase = "signatures"
 restart = "kexec"
 repositories = ["ours"]
+packages = ["tool"]
 
 [[role.worker.network]]
 name = "mgmt"
 network = "rack"
 nics = ["boot"]
 
+[[role.worker.file]]
+path = "/etc/apt/sources.list"
+content = "\n"
+
 [[role.worker.step]]
-name = "packages"
+name = "newer"
 script = """
 #!/bin/sh
 set -e
-rm -f /etc/apt/sources.list
-apt-get -q update
-apt-get -q -y install tool
 if apt-cache show newer; then echo 'more than was locked'; exit 1; fi
 dpkg-query -W tool
 echo 'deb [trusted=yes] http://ORIGIN/debian stable main' >/etc/apt/sources.list
@@ -94,6 +96,11 @@ async fn an_installed_machine_gets_packages_of_a_locked_repository_and_newer_one
     let lock = || cli.run(&["repository", "lock", "ours"], SOON);
     let locked = eventually("the repository is locked", SOON, lock).await?;
     ensure!(locked.contains("1 packages"), "{locked}");
+    let cached = cli.run(&["cache", "list"], SOON).await?;
+    ensure!(
+        !cached.contains(".deb"),
+        "packages are here before a machine asked: {cached}"
+    );
     // The origin moves on before the machine has asked for anything.
     publisher.publish("publisher", &[("tool", "2.0"), ("newer", "1.0")]);
     let (_, id) = commit_all(&stage.api).await?;
@@ -101,7 +108,9 @@ async fn an_installed_machine_gets_packages_of_a_locked_repository_and_newer_one
     all_ready(&stage, &[MACHINE]).await?;
     let jumped = done(&run, "/restart")?;
     ensure!(jumped.contains("the installed kernel starts"), "{jumped}");
-    let said = done(&run, "/step.packages")?;
+    let installed = done(&run, "/step.packages")?;
+    ensure!(installed.contains("installed: tool"), "{installed}");
+    let said = done(&run, "/step.newer")?;
     ensure!(said.contains("tool\t1.0") && said.contains("newer\t1.0"), "{said}");
     let cached = cli.run(&["cache", "list"], SOON).await?;
     for package in ["tool_1.0_all.deb", "newer_1.0_all.deb"] {

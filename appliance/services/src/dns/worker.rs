@@ -190,15 +190,14 @@ impl Worker {
             transport,
             recursion: near && self.forwarder.has_upstreams(),
         };
+        let mut outputs = Vec::new();
         match decide(bytes, &self.zones, &client, out) {
             Decision::Reply => return true,
             Decision::Drop => self.common.metrics.dns_dropped.inc(),
-            Decision::Forward(query) => {
-                let mut outputs = Vec::new();
-                self.forwarder.ask(now, &query, &client, who, &mut outputs);
-                self.carry_out(outputs);
-            }
+            Decision::Forward(query) => self.forwarder.ask(now, &query, &client, who, &mut outputs),
+            Decision::Chase(query, lead) => self.forwarder.chase(now, &query, lead, &client, who, &mut outputs),
         }
+        self.carry_out(outputs);
         false
     }
 

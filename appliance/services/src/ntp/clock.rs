@@ -14,8 +14,8 @@ fn system_time() -> u64 {
 }
 
 /// The kernel's clock, by `clock_adjtime(2)`. Small corrections go through its phase-locked loop, which also learns how
-/// fast this machine's oscillator runs; once it is told that the clock is synchronised, it writes the RTC every eleven
-/// minutes.
+/// fast this machine's oscillator runs. While it is told that the clock is synchronised (no `STA_UNSYNC`), it writes the
+/// RTC, at once and then every eleven minutes; programs ask it whether it is, too.
 #[derive(Debug, Default)]
 pub struct SystemClock(());
 
@@ -25,8 +25,7 @@ impl Clock for SystemClock {
     }
 
     fn adjust(&mut self, how: Adjust, leap: Leap, bound: u64) -> io::Result<()> {
-        // SAFETY: all-zero bytes are a valid timex, which is plain numbers.
-        let mut order: libc::timex = unsafe { std::mem::zeroed() };
+        let mut order = nothing();
         let micros = libc::c_long::try_from(bound / 1000).unwrap_or(libc::c_long::MAX);
         (order.maxerror, order.esterror) = (micros, micros);
         order.status = match leap {
@@ -50,13 +49,30 @@ impl Clock for SystemClock {
                 order.constant = 2;
             }
         }
-        // SAFETY: the pointer is to a live timex.
-        let state = unsafe { libc::clock_adjtime(libc::CLOCK_REALTIME, &raw mut order) };
-        if state < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        carry_out(&mut order)
+    }
+
+    fn lost(&mut self) -> io::Result<()> {
+        let mut order = nothing();
+        order.modes = libc::ADJ_STATUS;
+        order.status = libc::STA_UNSYNC | libc::STA_PLL;
+        carry_out(&mut order)
+    }
+}
+
+/// An order that changes nothing.
+fn nothing() -> libc::timex {
+    // SAFETY: all-zero bytes are a valid timex, which is plain numbers.
+    unsafe { std::mem::zeroed() }
+}
+
+fn carry_out(order: &mut libc::timex) -> io::Result<()> {
+    // SAFETY: the pointer is to a live timex.
+    let state = unsafe { libc::clock_adjtime(libc::CLOCK_REALTIME, &raw mut *order) };
+    if state < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
     }
 }
 
@@ -80,6 +96,10 @@ impl Clock for FreeClock {
     fn adjust(&mut self, how: Adjust, _: Leap, _: u64) -> io::Result<()> {
         let (Adjust::Step(by) | Adjust::Slew(by)) = how;
         self.0.fetch_add(by, std::sync::atomic::Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn lost(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -34,6 +34,12 @@ pub trait Clock: Send {
     /// # Errors
     /// When the clock may not be set; the text says why.
     fn adjust(&mut self, how: Adjust, leap: Leap, bound: u64) -> std::io::Result<()>;
+
+    /// Says that nobody corrects it any more, until the next [`Self::adjust`].
+    ///
+    /// # Errors
+    /// As there.
+    fn lost(&mut self) -> std::io::Result<()>;
 }
 
 /// What the NTP service does.

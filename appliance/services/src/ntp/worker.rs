@@ -228,6 +228,11 @@ impl Worker {
                     let _ = socket.map(|socket| socket.send_to(&packet, to));
                 }
                 Output::Adjust { how, leap, bound } => self.adjust(how, leap, bound),
+                Output::Lost => {
+                    if let Err(error) = self.clock.lost() {
+                        tracing::warn!(%error, "NTP: the kernel cannot be told that the clock is not kept any more");
+                    }
+                }
             }
         }
     }

@@ -1,15 +1,16 @@
-//! The appliance as a machine of the rack: one NIC on the rack VLAN, one on the BMC VLAN, one to the outside.
+//! The appliance as a machine of the rack: one NIC on the rack VLAN, one on the BMC VLAN, and one to the outside unless the
+//! rack has no uplink.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use rackbar_model::MacAddr;
 
 use super::build::{APPLIANCE, SITE, mac, plain_nic, site_address};
 use super::{ApplianceFirmware, Medium, Rack};
-use crate::host::{Host, HostConfig, Ipv4};
-use crate::machine::{Disk, DiskBus, Firmware, Machine, MachineConfig, Processors, Wire};
+use crate::host::{Host, HostConfig, Ipv4, Relay};
+use crate::machine::{Disk, DiskBus, Firmware, Machine, MachineConfig, Nic, Processors, Wire};
 use crate::seat::{BootDevice, Identity, MachinePower};
 use crate::site::{BootRule, DhcpServer, DhcpSettings, Files, RouterAdvertiser, TftpServer, WebServer};
 use crate::switch::{PortConfig, PortId, PortMode, SpanningTree};
@@ -18,6 +19,8 @@ use crate::switch::{PortConfig, PortId, PortMode, SpanningTree};
 const CHAINLOAD_VLAN: u16 = 4000;
 /// The appliance's HTTPS port.
 const API: u16 = 443;
+/// Last octet of the station on the rack VLAN that leads to the API of an appliance without an uplink.
+const WAY: u8 = 253;
 /// Bytes of the data disk of an appliance that boots from elsewhere. Sparse.
 const DATA_DISK: u64 = 2 << 30;
 
@@ -41,6 +44,7 @@ pub struct Appliance {
     /// Switch ports on the rack and the BMC VLAN; one and the same where it is a trunk.
     pub ports: [PortId; 2],
     _site: Option<ChainloadSite>,
+    _way: Option<Relay>,
 }
 
 /// Keeps the foreign site alive.
@@ -49,8 +53,8 @@ struct ChainloadSite {
 }
 
 impl Rack {
-    /// The appliance's interfaces: on the rack VLAN, on the BMC VLAN, to the outside. Known before it exists, for its
-    /// configuration.
+    /// The appliance's interfaces: on the rack VLAN, on the BMC VLAN, to the outside if it has that one. Known before it
+    /// exists, for its configuration.
     pub fn appliance_interfaces(&self) -> [Interface; 3] {
         let file = &self.file().appliance;
         let tagged = |name: &str| file.trunk.then(|| self.file().vlan(name));
@@ -86,7 +90,6 @@ impl Appliance {
         }
         let directory = rack.directory();
         let interfaces = rack.appliance_interfaces();
-        let host_port = free_port()?;
         let mut nics = Vec::new();
         let mut ports = [PortId(0); 2];
         for (at, config) in port_configs(rack).into_iter().enumerate() {
@@ -95,13 +98,7 @@ impl Appliance {
             ports[at..].fill(rack.switch().link(config, &socket));
             nics.push(plain_nic(interfaces[at].mac, Wire::Switch(socket)));
         }
-        nics.push(plain_nic(
-            interfaces[2].mac,
-            Wire::Uplink {
-                host_port,
-                guest_port: API,
-            },
-        ));
+        let (api, way) = way_in(rack, &mut nics).await?;
         let site = if file.medium == Medium::Ipxe {
             let socket = directory.join("appliance.net3");
             rack.switch()
@@ -131,7 +128,7 @@ impl Appliance {
             tpm: false,
             display: file.display,
             watchdog: file.watchdog,
-            clock: None,
+            clock: file.clock,
             boot_order: match file.medium {
                 Medium::IsoCd => vec![BootDevice::Cdrom],
                 Medium::Ipxe => vec![BootDevice::Network],
@@ -144,11 +141,30 @@ impl Appliance {
         }
         Ok(Self {
             machine,
-            api: SocketAddr::from((Ipv4Addr::LOCALHOST, host_port)),
+            api,
             ports,
             _site: site,
+            _way: way,
         })
     }
+}
+
+/// How this machine reaches the API: by the NIC to the outside, which is added, or else by a station of the rack's network.
+async fn way_in(rack: &Rack, nics: &mut Vec<Nic>) -> io::Result<(SocketAddr, Option<Relay>)> {
+    let file = &rack.file().appliance;
+    if file.uplink {
+        let host_port = free_port()?;
+        let wire = Wire::Uplink {
+            host_port,
+            guest_port: API,
+        };
+        nics.push(plain_nic(rack.appliance_interfaces()[2].mac, wire));
+        return Ok((SocketAddr::from((Ipv4Addr::LOCALHOST, host_port)), None));
+    }
+    let station = Ipv4::fixed(super::neighbour(file.rack_address, WAY), 24);
+    let api = SocketAddrV4::new(file.rack_address, API);
+    let way = rack.relay("rack", station, api).await?;
+    Ok((way.address(), Some(way)))
 }
 
 /// The appliance's switch ports: one for each of its VLANs, or a trunk for both.

@@ -136,6 +136,10 @@ pub struct ApplianceFile {
     pub display: bool,
     /// A hardware watchdog, which resets it.
     pub watchdog: bool,
+    /// An interface to the outside. Without one its API is reached by way of the rack's network.
+    pub uplink: bool,
+    /// What its clock shows when it is switched on, as `2001-09-09T01:46:40Z`; the time when left out.
+    pub clock: Option<Timestamp>,
     /// More arguments for its kernel; only where iPXE's script names them.
     pub kernel_arguments: String,
 }
@@ -153,6 +157,8 @@ impl Default for ApplianceFile {
             trunk: false,
             display: false,
             watchdog: false,
+            uplink: true,
+            clock: None,
             kernel_arguments: String::new(),
         }
     }
