@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 
 use crate::beside::Beside;
+use crate::fuzz;
 use crate::image;
 use crate::os_image;
 use crate::project::cargo;
@@ -16,6 +17,10 @@ use crate::step::step;
 const QUICK: [&str; 2] = ["test", "--workspace"];
 /// Of the whole workspace too: alone, its packages would have other features and be compiled again.
 const SCENARIOS: [&str; 4] = ["test", "--workspace", "--test", "scenarios"];
+
+/// How long each target is fuzzed with coverage counters. Together with their build that is a few minutes, most of it beside
+/// the build of the media.
+const FUZZ_SECONDS: u32 = 2;
 
 /// Options of the verb.
 #[derive(Debug, clap::Args)]
@@ -91,8 +96,8 @@ fn systems() -> [os_image::Arguments; 3] {
     [Arguments::default(), Arguments::light(), Arguments::cloud_init()]
 }
 
-/// Runs all tests but the scenarios. Many of them wait, for a time limit or for a peer, and leave the processors to the
-/// build of the media that the scenarios need.
+/// Runs all tests but the scenarios, and fuzzes. Many tests wait, for a time limit or for a peer, and leave the processors to
+/// the build of the media that the scenarios need.
 fn quick(media: bool) -> Result<()> {
     let compile = |what, tests: &[&str]| step(what, cargo().args(tests).args(["--no-run", "--quiet"]));
     compile("compiling the tests", &QUICK)?;
@@ -106,7 +111,17 @@ fn quick(media: bool) -> Result<()> {
         Beside::start("boot media and systems to install", verbs)
     };
     let build = media.then(build).transpose()?;
-    let told = step("unit, property and service tests", cargo().args(QUICK));
+    let mut tests = cargo();
+    tests.args(QUICK);
+    if media {
+        // The targets of fuzzing take their kept inputs there, and are fuzzed below.
+        tests.env("RACKBAR_FUZZ_SECONDS", "0");
+    }
+    let mut told = step("unit, property and service tests", &mut tests);
+    if media {
+        // Before what goes on beside is waited for, which is rarely done by now.
+        told = told.and_then(|()| fuzz::bounded(FUZZ_SECONDS));
+    }
     let built = build.map_or(Ok(()), Beside::finish);
     told.and(built)
 }
