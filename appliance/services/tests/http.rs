@@ -275,7 +275,9 @@ fn machines_beyond_the_limit_wait_and_all_get_through() {
         write!(stream, "GET {} HTTP/1.1\r\n\r\n", server.path()).unwrap();
     }
     // Not by the places taken: a thread takes one also while it looks whether a newcomer is there.
-    wait_until("all places are taken", || server.common.metrics.http_accepted.get() == 4);
+    wait_until("all places are taken", || {
+        server.common.metrics.http_accepted.get() == 4
+    });
     // Sixty more ask meanwhile.
     let waiting: Vec<_> = (0..60)
         .map(|_| {
