@@ -68,7 +68,13 @@ fn run(mut program: Command, log: &File) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("its output")?)
         .stderr(log.try_clone().context("its second output")?);
-    let status = program.status().with_context(|| format!("starting {program:?}"))?;
-    ensure!(status.success(), "{program:?} failed ({status})");
+    // Not as `Debug` writes it, which names the environment too.
+    let words: Vec<_> = std::iter::once(program.get_program())
+        .chain(program.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let words = words.join(" ");
+    let status = program.status().with_context(|| format!("starting {words}"))?;
+    ensure!(status.success(), "`{words}` failed ({status})");
     Ok(())
 }
