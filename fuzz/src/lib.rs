@@ -1,8 +1,8 @@
 //! Targets for fuzzing: everything that reads bytes from outside, by name, and two ways to try them.
 //!
-//! `cargo xtask test` runs each for a bounded time over its kept inputs and over mutations of them, in the ordinary build
-//! ([`plain`]). `cargo xtask fuzz` builds the same targets with LLVM's coverage counters and lets libFuzzer look for inputs
-//! that reach further. What both find: panics, overflows, endless loops, memory without bound, and broken promises that the
+//! `cargo test` runs each for a bounded time over its kept inputs and over mutations of them, in the ordinary build
+//! ([`plain`]). `cargo xtask fuzz`, which is a part of `cargo xtask test`, builds the same targets with LLVM's coverage counters
+//! and lets libFuzzer look for inputs that reach further. What both find: panics, overflows, endless loops, memory without bound, and broken promises that the
 //! targets check.
 
 pub mod mutation;

@@ -1,5 +1,6 @@
 //! Every target for a bounded time, over its kept inputs and over mutations of them: `RACKBAR_FUZZ_SECONDS` says how long
-//! each is tried (1 when it is not set), as many at once as there are processors.
+//! each is tried (1 when it is not set), as many at once as there are processors. With 0 only the kept inputs are: `cargo xtask
+//! test` fuzzes with coverage counters afterwards.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

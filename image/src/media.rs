@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, write_whole};
 use crate::compress;
@@ -121,13 +121,16 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
 
     // Two frames one behind the other, which the kernel unpacks in turn: the modules' frame stays as it is, and in the
     // cache, while the programs change.
-    let mut base = compress::zstd(&inputs.kernel.modules, inputs.level, cache)?;
-    base.extend(compress::zstd(
-        &contents.base.cpio(&inputs.sources)?,
+    let programs = [
+        contents.base.cpio(&inputs.sources)?,
+        contents.appliance.cpio(&inputs.sources)?,
+    ];
+    let [modules, base, appliance] = frames(
+        [&inputs.kernel.modules, &programs[0], &programs[1]],
         inputs.level,
         cache,
-    )?);
-    let appliance = compress::zstd(&contents.appliance.cpio(&inputs.sources)?, inputs.level, cache)?;
+    )?;
+    let base = [modules, base].concat();
     let command_line = command_line(&inputs.packs);
     let efi = unified(loader, vmlinuz, (&base, &appliance), &command_line, &inputs.version)?;
     let packs: Vec<_> = inputs.packs.iter().map(Pack::on_medium).collect();
@@ -190,6 +193,19 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
         .collect();
     out.put("SHA256SUMS", "digests of the files above", sums.as_bytes())?;
     Ok(out.outputs)
+}
+
+/// Compresses each into a frame of its own, all at once: a frame is made by one processor, and the largest takes it half a minute.
+fn frames(contents: [&[u8]; 3], level: i32, cache: &Cache) -> Result<[Vec<u8>; 3]> {
+    std::thread::scope(|scope| {
+        let [one, two, three] = contents.map(|content| scope.spawn(move || compress::zstd(content, level, cache)));
+        let end = |frame: std::thread::ScopedJoinHandle<'_, Result<Vec<u8>>>| {
+            frame
+                .join()
+                .unwrap_or_else(|_| bail!("the thread that compresses ended"))
+        };
+        Ok([end(one)?, end(two)?, end(three)?])
+    })
 }
 
 impl Pack {

@@ -1,4 +1,4 @@
-//! Verbs that run beside the next step, one after the other, their words kept aside until they have ended.
+//! Programs that run beside the next step, one after the other, their words kept aside until they have ended.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::project::Project;
 
-/// Verbs of this program under way in processes of their own. They share our process group: Ctrl-C ends them too.
+/// Programs under way, this one's own verbs among them. They share our process group: Ctrl-C ends them too.
 pub(crate) struct Beside {
     name: &'static str,
     work: JoinHandle<Result<()>>,
@@ -19,18 +19,18 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    /// Starts verbs; `name` says for people what they do. The first that fails is the last.
+    /// Starts programs; `name` says for people what they do. The first that fails is the last.
     ///
     /// # Errors
     /// When their log cannot be written.
-    pub(crate) fn start(name: &'static str, verbs: Vec<Vec<String>>) -> Result<Self> {
+    pub(crate) fn start(name: &'static str, programs: Vec<Command>) -> Result<Self> {
         let log = Project::find()?.target.join("beside.log");
         println!(
             "== {name}: begun beside the next step; its words go to {}",
             log.display()
         );
         let file = File::create(&log).with_context(|| format!("writing {}", log.display()))?;
-        let work = std::thread::spawn(move || verbs.iter().try_for_each(|verb| run(verb, &file)));
+        let work = std::thread::spawn(move || programs.into_iter().try_for_each(|program| run(program, &file)));
         Ok(Self {
             name,
             work,
@@ -53,15 +53,28 @@ impl Beside {
     }
 }
 
-fn run(verb: &[String], log: &File) -> Result<()> {
-    let words = verb.join(" ");
-    let status = Command::new(std::env::current_exe().context("where this program lies")?)
-        .args(verb)
+/// A verb of this program, in a process of its own.
+///
+/// # Errors
+/// When it is not known where this program lies.
+pub(crate) fn verb(words: &[String]) -> Result<Command> {
+    let mut program = Command::new(std::env::current_exe().context("where this program lies")?);
+    program.args(words);
+    Ok(program)
+}
+
+fn run(mut program: Command, log: &File) -> Result<()> {
+    program
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("its output")?)
-        .stderr(log.try_clone().context("its second output")?)
-        .status()
-        .with_context(|| format!("starting `cargo xtask {words}`"))?;
-    ensure!(status.success(), "`cargo xtask {words}` failed ({status})");
+        .stderr(log.try_clone().context("its second output")?);
+    // Not as `Debug` writes it, which names the environment too.
+    let words: Vec<_> = std::iter::once(program.get_program())
+        .chain(program.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let words = words.join(" ");
+    let status = program.status().with_context(|| format!("starting {words}"))?;
+    ensure!(status.success(), "`{words}` failed ({status})");
     Ok(())
 }

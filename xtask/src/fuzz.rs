@@ -2,15 +2,20 @@
 //!
 //! libFuzzer on the stable compiler: LLVM's coverage pass is asked for by flags, and the fuzzer itself is C++, so g++ is
 //! needed and nothing else. New inputs and crashes go to `target/fuzz/TARGET`; `fuzz/corpus/TARGET` holds the seeds that
-//! are kept. `cargo xtask test` runs the same targets without counters, for a second each: see `fuzz/src/plain.rs`.
+//! are kept. As many targets run at once as there are processors. `cargo xtask test` does this for a bounded time, and
+//! `cargo xtask test --quick` runs the same targets without counters: see `fuzz/src/plain.rs`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use comfy_table::{Table, presets};
 
 use crate::project::{Project, cargo};
+use crate::setup::{self, Need};
 
 /// The flags that `cargo fuzz --sanitizer none` uses too. They must not reach build scripts, hence a target of its own.
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -40,15 +45,22 @@ pub(crate) struct Arguments {
 }
 
 /// What one target came to.
+#[derive(Clone)]
 struct Run {
     name: String,
     executions: String,
     covered: String,
     crash: Option<PathBuf>,
+    /// Why it ended, in the words of its log.
+    words: String,
 }
 
-/// Builds the targets and runs them one after the other.
+/// How many lines of its log are shown of a target that found something.
+const SHOWN: usize = 12;
+
+/// Builds the targets and runs them.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    setup::ensure(Need::Fuzz)?;
     let project = Project::find()?;
     let program = build(&project)?;
     let all = names(&project, &program)?;
@@ -67,21 +79,49 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         &arguments.targets
     };
-    let mut runs = Vec::new();
-    for name in chosen {
-        let run = one(&project, &program, name, arguments)?;
-        println!("{name}: {} executions, {} places covered", run.executions, run.covered);
-        runs.push(run);
-    }
-    report(&runs)
+    report(&together(&project, &program, chosen, arguments)?)
+}
+
+/// Every target for so long, as a step of `cargo xtask test`.
+pub(crate) fn bounded(seconds: u32) -> Result<()> {
+    println!("== fuzzing, {seconds} s for each target");
+    let start = Instant::now();
+    run(&Arguments {
+        targets: Vec::new(),
+        seconds,
+        corpus: false,
+        list: false,
+    })?;
+    println!("== fuzzing: ok, {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs targets, as many at once as there are processors; gives what they came to in their own order.
+fn together(project: &Project, program: &Path, chosen: &[String], arguments: &Arguments) -> Result<Vec<Run>> {
+    let left = Mutex::new(chosen.iter().enumerate());
+    let work = || {
+        let mut runs = Vec::new();
+        loop {
+            let next = left.lock().ok().and_then(|mut left| left.next());
+            let Some((place, name)) = next else { return Ok(runs) };
+            let run = one(project, program, name, arguments)?;
+            println!("{name}: {} executions, {} places covered", run.executions, run.covered);
+            runs.push((place, run));
+        }
+    };
+    let ended: Vec<Result<_>> = thread::scope(|scope| {
+        let count = thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
+        let ends = workers.into_iter().map(|worker| worker.join());
+        ends.map(|end| end.unwrap_or_else(|_| bail!("a thread that watches a target ended")))
+            .collect()
+    });
+    let mut runs = ended.into_iter().collect::<Result<Vec<_>>>()?.concat();
+    runs.sort_by_key(|(place, _)| *place);
+    Ok(runs.into_iter().map(|(_, run)| run).collect())
 }
 
 fn build(project: &Project) -> Result<PathBuf> {
-    let compiler = Command::new("g++").arg("--version").stdout(Stdio::null()).status();
-    ensure!(
-        compiler.is_ok_and(|status| status.success()),
-        "fuzzing needs g++, because libFuzzer is written in C++: apt-get install g++"
-    );
     let target = project.target.join("fuzz-build");
     let status = cargo()
         .args(["build", "--quiet", "--profile", "fuzz", "--target", HOST])
@@ -148,15 +188,32 @@ fn one(project: &Project, program: &Path, name: &str, arguments: &Arguments) -> 
         executions: after(&said, "stat::number_of_executed_units:"),
         covered: after(&said, " cov:"),
         crash: crash.map(PathBuf::from),
+        words: reason(&said),
     };
     if !output.status.success() && run.crash.is_none() {
         bail!(
-            "{name} ended ({}) without an input to show; {} has its words",
+            "{name} ended ({}) without an input to show; its log is {}:\n{}",
             output.status,
-            log.display()
+            log.display(),
+            run.words
         );
     }
     Ok(run)
+}
+
+/// Why a target ended: the lines of its log from the panic on, or from libFuzzer's own complaint, or its last ones.
+fn reason(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let tells = |line: &&str| line.contains(" panicked at ") || line.contains("ERROR: libFuzzer");
+    let from = lines.iter().position(tells);
+    let from = from.unwrap_or(lines.len().saturating_sub(SHOWN));
+    lines
+        .iter()
+        .skip(from)
+        .take(SHOWN)
+        .copied()
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The word behind the last `mark`.
@@ -174,10 +231,15 @@ fn report(runs: &[Run]) -> Result<()> {
         table.add_row([&run.name, &run.executions, &run.covered, &found]);
     }
     println!("{table}");
-    let bad = runs.iter().filter(|run| run.crash.is_some()).count();
+    let found: Vec<&Run> = runs.iter().filter(|run| run.crash.is_some()).collect();
+    for Run { name, words, .. } in &found {
+        println!("\n{name}: {words}");
+    }
     ensure!(
-        bad == 0,
-        "{bad} targets found something: the log beside each input says what"
+        found.is_empty(),
+        "{} targets found something: the log beside each input says what. An input whose cause is repaired belongs in \
+         fuzz/corpus/TARGET",
+        found.len()
     );
     Ok(())
 }

@@ -43,18 +43,21 @@ pub(crate) struct Arguments {
     /// `cargo xtask pack` knows; may be given more than once
     #[arg(long, value_name = "NAME|FILE")]
     pack: Vec<String>,
+    /// Write the media into FOLDER instead of `target/image`
+    #[arg(long, value_name = "FOLDER")]
+    to: Option<PathBuf>,
 }
 
 /// Builds what is missing or stale and gives the folder of the media.
 pub(crate) fn ensure() -> Result<PathBuf> {
-    let built = build(compress::LEVEL, &[])?;
+    let built = build(compress::LEVEL, &[], None)?;
     limits::check(&built.sizes)?;
     Ok(built.folder)
 }
 
 /// Builds the media and shows what came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let built = build(arguments.level, &arguments.pack)?;
+    let built = build(arguments.level, &arguments.pack, arguments.to.as_deref())?;
     println!("{}", table(&built.sizes));
     println!("in {}", built.folder.display());
     limits::check(&built.sizes)
@@ -66,15 +69,16 @@ struct Built {
     sizes: Vec<Size>,
 }
 
-/// Builds the media into `target/image`.
-fn build(level: i32, packs: &[String]) -> Result<Built> {
+/// Builds the media into `to`, or else into `target/image`.
+fn build(level: i32, packs: &[String], to: Option<&Path>) -> Result<Built> {
     setup::ensure(Need::Image)?;
     let packs = packs.iter().map(|name| pack(name)).collect::<Result<_>>()?;
     let project = Project::find()?;
-    let folder = project.target.join("image");
-    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    // Two builds of one checkout at a time would mix their files.
-    let lock = std::fs::File::create(folder.join(".lock")).context("creating the lock of target/image")?;
+    let own = project.target.join("image");
+    std::fs::create_dir_all(&own).with_context(|| format!("creating {}", own.display()))?;
+    let folder = to.map_or_else(|| own.clone(), Path::to_owned);
+    // Two builds of one checkout at a time would mix their files, wherever they write the media to.
+    let lock = std::fs::File::create(own.join(".lock")).context("creating the lock of target/image")?;
     lock.lock().context("waiting for another build of target/image")?;
 
     let contents = Contents::shipped()?;

@@ -31,16 +31,19 @@ pub(crate) enum Need {
     Bench,
     /// Build images of operating systems for the nodes (`os-image`).
     OsImage,
+    /// Fuzz with coverage counters (`fuzz`, and `test` as a part of it).
+    Fuzz,
 }
 
 impl Need {
-    const ALL: [Need; 6] = [
+    const ALL: [Need; 7] = [
         Need::Image,
         Need::Rack,
         Need::Test,
         Need::Check,
         Need::Bench,
         Need::OsImage,
+        Need::Fuzz,
     ];
 }
 
@@ -56,25 +59,26 @@ const fn package(name: &'static str, needs: &'static [Need], why: &'static str) 
     Package { name, needs, why }
 }
 
-use Need::{Bench, Check, Image, OsImage, Rack, Test};
+use Need::{Bench, Check, Fuzz, Image, OsImage, Rack, Test};
 
 /// Every Debian package any verb needs.
 const PACKAGES: &[Package] = &[
     package(
         "gcc",
-        &[Image, Rack, Test, Check, Bench],
+        &[Image, Rack, Test, Check, Bench, Fuzz],
         "links programs and compiles the C in ring",
     ),
     package(
         "libc6-dev",
-        &[Image, Rack, Test, Check, Bench],
+        &[Image, Rack, Test, Check, Bench, Fuzz],
         "headers for the C in ring",
     ),
     package(
         "ca-certificates",
-        &[Image, Rack, Test, Check, Bench, OsImage],
+        &[Image, Rack, Test, Check, Bench, OsImage, Fuzz],
         "lets cargo and apt verify HTTPS servers",
     ),
+    package("g++", &[Test, Fuzz], "compiles libFuzzer, which is C++"),
     package(
         "qemu-system-x86",
         &[Rack, Test],

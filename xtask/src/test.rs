@@ -1,11 +1,14 @@
 //! `cargo xtask test`: sets up what the tests need, builds the boot media, runs everything.
 
+use std::ffi::OsString;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 
-use crate::beside::Beside;
+use crate::beside::{Beside, verb};
+use crate::fuzz;
 use crate::image;
 use crate::os_image;
 use crate::project::cargo;
@@ -16,6 +19,14 @@ use crate::step::step;
 const QUICK: [&str; 2] = ["test", "--workspace"];
 /// Of the whole workspace too: alone, its packages would have other features and be compiled again.
 const SCENARIOS: [&str; 4] = ["test", "--workspace", "--test", "scenarios"];
+
+/// The story that is a build: it takes both processors for minutes and nothing in it is in a hurry, so it is told beside all the
+/// others, from what they leave of the processors while they wait.
+const BUILD_STORY: &str = "two_checkouts_give_the_same_media";
+
+/// How long each target is fuzzed with coverage counters. Together with their build that is a few minutes, most of it beside
+/// the build of the media.
+const FUZZ_SECONDS: u32 = 2;
 
 /// Options of the verb.
 #[derive(Debug, clap::Args)]
@@ -61,28 +72,51 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let times = media.join("story-times");
     // Of an earlier run; that there is none is no error.
     let _ = std::fs::remove_file(&times);
+    let mut environment: Vec<(&str, OsString)> = vec![
+        // Of a failed story its words matter: a backtrace through an executor hides them.
+        ("RUST_BACKTRACE", "0".into()),
+        ("RACKBAR_STORY_TIMES", times.clone().into()),
+        ("RACKBAR_MEDIA", media.into()),
+        ("RACKBAR_XTASK", std::env::current_exe()?.into()),
+        ("RACKBAR_OS", system?.into()),
+        ("RACKBAR_OS_LIGHT", light?.into()),
+        ("RACKBAR_OS_CLOUD_INIT", cloud?.into()),
+    ];
+    if let Some(url) = &arguments.archive {
+        environment.push(("RACKBAR_ARCHIVE", url.into()));
+    }
+    // Every name contains an empty text.
+    let called = arguments.scenario.as_deref().filter(|text| !text.is_empty());
+    let told = stories(called, &environment);
+    table(&times);
+    told
+}
+
+/// Tells the stories, or those that are called so.
+fn stories(called: Option<&str>, environment: &[(&str, OsString)]) -> Result<()> {
     // Two at a time: each starts its own machines. Three make two cores busy all the time, and each story two to four times as
     // long, for no gain.
     let mut scenarios = cargo();
-    scenarios
-        .args(SCENARIOS)
-        .args(["--", "--test-threads=2"])
-        .args(&arguments.scenario);
-    scenarios
-        // Of a failed story its words matter: a backtrace through an executor hides them.
-        .env("RUST_BACKTRACE", "0")
-        .env("RACKBAR_MEDIA", media)
-        .env("RACKBAR_STORY_TIMES", &times)
-        .env("RACKBAR_XTASK", std::env::current_exe()?)
-        .env("RACKBAR_OS", system?)
-        .env("RACKBAR_OS_LIGHT", light?)
-        .env("RACKBAR_OS_CLOUD_INIT", cloud?);
-    if let Some(url) = &arguments.archive {
-        scenarios.env("RACKBAR_ARCHIVE", url);
+    scenarios.args(SCENARIOS).args(["--", "--test-threads=2"]).args(called);
+    scenarios.envs(environment.iter().cloned());
+    if called.is_some() {
+        return step("scenarios in QEMU", &mut scenarios);
     }
+    scenarios.args(["--skip", BUILD_STORY]);
+    let cargo = cargo();
+    let mut build = Command::new("nice");
+    build.args(["-n", "19"]).arg(cargo.get_program());
+    build.args(SCENARIOS).args(["--", BUILD_STORY]);
+    for (name, value) in cargo.get_envs() {
+        match value {
+            Some(value) => build.env(name, value),
+            None => build.env_remove(name),
+        };
+    }
+    build.envs(environment.iter().cloned());
+    let build = Beside::start("the story of two checkouts", vec![build])?;
     let told = step("scenarios in QEMU", &mut scenarios);
-    table(&times);
-    told
+    told.and(build.finish())
 }
 
 /// The images that the scenarios install: one with the drivers of real servers, the others with those of virtual machines.
@@ -91,8 +125,8 @@ fn systems() -> [os_image::Arguments; 3] {
     [Arguments::default(), Arguments::light(), Arguments::cloud_init()]
 }
 
-/// Runs all tests but the scenarios. Many of them wait, for a time limit or for a peer, and leave the processors to the
-/// build of the media that the scenarios need.
+/// Runs all tests but the scenarios, and fuzzes. Many tests wait, for a time limit or for a peer, and leave the processors to
+/// the build of the media that the scenarios need.
 fn quick(media: bool) -> Result<()> {
     let compile = |what, tests: &[&str]| step(what, cargo().args(tests).args(["--no-run", "--quiet"]));
     compile("compiling the tests", &QUICK)?;
@@ -102,11 +136,22 @@ fn quick(media: bool) -> Result<()> {
     let build = || {
         let systems = systems();
         let verbs = systems.iter().map(os_image::Arguments::words);
-        let verbs = std::iter::once(vec!["image".into()]).chain(verbs).collect();
+        let verbs = std::iter::once(vec!["image".into()]).chain(verbs);
+        let verbs = verbs.map(|words| verb(&words)).collect::<Result<_>>()?;
         Beside::start("boot media and systems to install", verbs)
     };
     let build = media.then(build).transpose()?;
-    let told = step("unit, property and service tests", cargo().args(QUICK));
+    let mut tests = cargo();
+    tests.args(QUICK);
+    if media {
+        // The targets of fuzzing take their kept inputs there, and are fuzzed below.
+        tests.env("RACKBAR_FUZZ_SECONDS", "0");
+    }
+    let mut told = step("unit, property and service tests", &mut tests);
+    if media {
+        // Before what goes on beside is waited for, which is rarely done by now.
+        told = told.and_then(|()| fuzz::bounded(FUZZ_SECONDS));
+    }
     let built = build.map_or(Ok(()), Beside::finish);
     told.and(built)
 }

@@ -9,6 +9,8 @@ mod agent;
 mod capability;
 mod checks;
 mod context;
+#[doc(hidden)]
+pub mod fuzzing;
 mod reach;
 mod report;
 mod run;

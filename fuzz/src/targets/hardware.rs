@@ -3,9 +3,13 @@
 use std::cell::OnceCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 use rackbar_hardware::gpt::Table;
 use rackbar_hardware::uevent::Uevent;
+use rackbar_install::fuzzing;
+use rackbar_model::{BondMode, DiskRef, Inventory, MacAddr, OsNetwork, OsSetup, RootTarget};
+use rackbar_verify::{Context, Peer};
 use serde_json::Value;
 
 // Private to its crate: the Redfish client's view of resources.
@@ -66,6 +70,60 @@ pub(super) fn lacpdu(data: &[u8]) {
 
 pub(super) fn uevent(data: &[u8]) {
     let _ = Uevent::parse(data);
+}
+
+/// What disks say of their health, and a TPM of its key.
+pub(super) fn device_answer(data: &[u8]) {
+    fuzzing::device_answer(data);
+    if let Some(key) = rackbar_hardware::fuzzing::device_answer(data) {
+        assert_eq!(key.len(), 294, "a key of 2048 bits in DER has one length");
+    }
+}
+
+/// What a node printed when a check asked it: every check that can apply judges it, and says why.
+pub(super) fn node_answer(data: &[u8]) {
+    static WISHES: OnceLock<Context> = OnceLock::new();
+    let text = String::from_utf8_lossy(data);
+    rackbar_verify::fuzzing::judge(WISHES.get_or_init(wishes), &text);
+}
+
+/// A node of which everything that can be is wanted.
+fn wishes() -> Context {
+    let disk = |serial: &str| DiskRef {
+        serial: Some(serial.into()),
+        ..DiskRef::default()
+    };
+    let network = OsNetwork {
+        name: "mgmt".into(),
+        nics: vec![MacAddr([2, 0, 0, 0, 0, 1])],
+        bond: Some(BondMode::Lacp),
+        vlan: Some(7),
+        mtu: Some(9000),
+        addresses: vec!["10.0.0.7/24".into(), "fd00::7/64".into()],
+        gateway: Some([10, 0, 0, 1].into()),
+    };
+    let mut context = Context::default();
+    let wanted = &mut context.wanted;
+    wanted.target = Some(RootTarget::Mirror([disk("A"), disk("B")]));
+    wanted.host_key = Some("ssh-ed25519 AAAA node".into());
+    wanted.attributes.insert("X".into(), "On".into());
+    wanted.names = vec!["example.org".into()];
+    wanted.peers = vec![Peer {
+        name: "n2".into(),
+        address: [10, 0, 0, 2].into(),
+        mtu: Some(9000),
+    }];
+    wanted.setup = OsSetup {
+        hostname: "n1".into(),
+        machine_id: "00112233445566778899aabbccddeeff".into(),
+        dns: vec![[10, 0, 0, 1].into()],
+        ntp: vec!["10.0.0.1".into()],
+        proxy: Some("http://10.0.0.1:3142".into()),
+        networks: vec![network],
+        ..OsSetup::default()
+    };
+    context.seen.inventory = Some(Inventory::default());
+    context
 }
 
 const SECTOR: usize = 512;

@@ -1,5 +1,9 @@
 //! What the agent reads from a machine's firmware, and of the images that it fetches, while it installs.
 
+use std::cell::OnceCell;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
 // Private to its crate: the firmware's boot entries.
 #[allow(dead_code, reason = "only what is called here")]
 #[path = "../../../initramfs/install/src/efi/option.rs"]
@@ -40,5 +44,30 @@ pub(super) fn image_fetch(data: &[u8]) {
             !text.contains(['\r', '\n', ' ']),
             "an address could end the request's line"
         );
+    }
+}
+
+/// A disk with what somebody left on it: partitions, file systems, arrays.
+pub(super) fn disk_content(data: &[u8]) {
+    thread_local!(static DISK: OnceCell<File> = const { OnceCell::new() });
+    DISK.with(|file| {
+        let file = file.get_or_init(|| {
+            let path = std::env::temp_dir().join(format!("rackbar-fuzz-disk-{}", std::process::id()));
+            let mut open = File::options();
+            let file = open.read(true).write(true).create_new(true).open(&path);
+            let _ = std::fs::remove_file(path);
+            file.expect("a file in the folder for temporary files")
+        });
+        file.set_len(0).expect("a file that can be cut");
+        file.write_all_at(data, 0).expect("room for the disk");
+        fuzzing::disk_content(file, data.len() as u64);
+    });
+}
+
+/// The boot menu of an installed system. What is taken of it becomes one line of arguments.
+pub(super) fn boot_menu(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Some(line) = fuzzing::boot_menu(&text) {
+        assert!(!line.contains('\n'), "{line:?} is more than a line of arguments");
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rackbar_ipmi::client::{Config, Session, presence};
-use rackbar_ipmi::command::{chassis, device, lan, payload, storage, user};
+use rackbar_ipmi::command::{chassis, device, lan, payload, sel, sensor, storage, user};
 use rackbar_ipmi::rakp::{OpenRequest, OpenResponse, Rakp1, Rakp2, RakpProof};
 use rackbar_ipmi::server::{Account, Accounts, Server};
 use rackbar_ipmi::sol::SolPacket;
@@ -73,6 +73,24 @@ pub(super) fn commands(data: &[u8]) {
             lan::LanParameter::decode(*selector, rest),
             lan::LanParameter::decode_answer(*selector, rest),
         );
+    }
+}
+
+/// Sensors, their readings and the event log, as a BMC tells them.
+pub(super) fn records(data: &[u8]) {
+    let _ = (
+        sensor::SdrPart::decode(data),
+        sensor::Reading::decode(data),
+        sel::decode_time(data),
+    );
+    if let Ok(Some(record)) = sensor::SensorRecord::decode(data) {
+        let _ = record.symbol();
+        let Some(scale) = record.scale else { return };
+        assert!((0..=u8::MAX).all(|raw| scale.convert(raw).is_finite()), "{scale:?}");
+    }
+    if let Ok(entry) = sel::SelEntry::decode(data) {
+        let _ = (entry.ended(), entry.severity());
+        assert!(!entry.words().is_empty(), "{entry:?} has no words");
     }
 }
 

@@ -22,6 +22,11 @@ fn little(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.first_chunk::<8>().copied()?))
 }
 
+/// Reads a page as each of those that disks answer with.
+pub(crate) fn any_page(page: &[u8]) {
+    let _ = (nvme(page), attributes(page), exceptions(page));
+}
+
 /// NVMe Base 2.0, figure 207. The 128-bit counters never leave their lower half.
 fn nvme(log: &[u8]) -> Option<DiskHealth> {
     let kelvin = i16::from_le_bytes([*log.get(1)?, *log.get(2)?]);

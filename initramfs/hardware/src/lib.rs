@@ -9,6 +9,8 @@ pub mod bmc;
 pub mod cmdline;
 pub mod disks;
 mod ethtool;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gpt;
 mod health;
 pub mod lldp;

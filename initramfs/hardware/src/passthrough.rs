@@ -188,7 +188,7 @@ pub(crate) fn ata_smart_status(disk: &File) -> io::Result<Option<bool>> {
 }
 
 /// The registers come back in an ATA status return descriptor (SAT-3, 12.2.2.7) behind descriptor sense.
-fn smart_verdict(sense: &[u8; 32]) -> Option<bool> {
+pub(crate) fn smart_verdict(sense: &[u8; 32]) -> Option<bool> {
     if sense[0] & 0x7f != 0x72 || sense[8] != 0x09 {
         return None;
     }

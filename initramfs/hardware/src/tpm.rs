@@ -123,7 +123,7 @@ fn create_primary() -> Vec<u8> {
 }
 
 /// The key in a `TPM2B_PUBLIC`, when it is of the standard template.
-fn public_key(public: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn public_key(public: &[u8]) -> io::Result<Vec<u8>> {
     let modulus = public
         .get(2..)
         .and_then(|public| public.strip_prefix(&TEMPLATE))

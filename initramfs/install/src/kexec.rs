@@ -57,7 +57,7 @@ pub(crate) fn load(machine: &Machine, target: &RootTarget) -> Result<JobReport> 
 }
 
 /// The newest kernel by version and its initrd, which Debian calls `initrd.img-` and others `initramfs-*.img`.
-fn newest(names: &[String]) -> Option<(String, Option<String>)> {
+pub(crate) fn newest(names: &[String]) -> Option<(String, Option<String>)> {
     let versions = names.iter().filter_map(|name| name.strip_prefix("vmlinuz-"));
     // Fedora's rescue kernel is no default.
     let version = versions
@@ -106,14 +106,14 @@ fn arguments(tree: &Tree, kernel: &str) -> Result<String> {
 }
 
 /// Files of settings that a configuration of GRUB takes in by their full path.
-fn sourced(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn sourced(text: &str) -> impl Iterator<Item = &str> {
     let paths = text.lines().filter_map(|line| line.trim().strip_prefix("source "));
     paths.map(str::trim).filter(|path| path.starts_with('/'))
 }
 
 /// The arguments of the first `linux` line for this kernel, or for Debian's link `/vmlinuz` to the newest one. Of GRUB's
 /// variables those are known that the text sets; what GRUB only finds out when it runs is of no use here.
-fn of_grub(text: &str, kernel: &str) -> Option<String> {
+pub(crate) fn of_grub(text: &str, kernel: &str) -> Option<String> {
     let settings = text.lines().filter_map(|line| line.trim().strip_prefix("set "));
     let settings: BTreeMap<&str, &str> = settings.filter_map(|setting| setting.split_once('=')).collect();
     let value = |word: &str| -> Option<String> {

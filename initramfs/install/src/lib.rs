@@ -10,6 +10,8 @@ mod control;
 mod disk;
 mod efi;
 mod erase;
+#[doc(hidden)]
+pub mod fuzzing;
 mod kexec;
 mod layout;
 mod mirror;
@@ -28,8 +30,6 @@ use rackbar_hardware::{Root, bmc};
 use rackbar_messages::{BmcSetup, JobReport, Work};
 
 pub use control::{Control, Progress, Result};
-#[doc(hidden)]
-pub use stream::fuzzing;
 
 /// The machine that is worked on.
 #[derive(Clone, Debug, Default)]

@@ -111,24 +111,26 @@ impl Stage {
     /// # Errors
     /// As there.
     pub async fn set_with(file: RackFile, change: impl FnOnce(String) -> String) -> Result<Self> {
-        Self::build(file, change, &[], site::token()?).await
+        Self::build(file, change, &media()?, &[], site::token()?).await
     }
 
-    /// As [`Stage::set_with`], with data packs on the appliance's medium.
+    /// As [`Stage::set_with`], with an appliance out of another folder of media, and with data packs on its medium.
     ///
     /// # Errors
     /// As there.
     pub async fn set_with_packs(
         file: RackFile,
         change: impl FnOnce(String) -> String,
+        media: &Path,
         packs: &[MediumPack<'_>],
     ) -> Result<Self> {
-        Self::build(file, change, packs, site::token()?).await
+        Self::build(file, change, media, packs, site::token()?).await
     }
 
     async fn build(
         file: RackFile,
         change: impl FnOnce(String) -> String,
+        media: &Path,
         packs: &[MediumPack<'_>],
         token: String,
     ) -> Result<Self> {
@@ -140,7 +142,7 @@ impl Stage {
         };
         let rack = Arc::new(Rack::build(file, options).await.context("building the rack")?);
         let configuration = change(site::configuration(&rack, &token));
-        let medium = site::medium(&rack, &media()?, &configuration, packs)?;
+        let medium = site::medium(&rack, media, &configuration, packs)?;
         let appliance = rack
             .add_appliance(&medium)
             .await
@@ -189,7 +191,7 @@ impl Stage {
             stage.start_appliance().await?;
             return Ok(stage);
         };
-        let stage = Self::build(file, change, &[], saved.token).await?;
+        let stage = Self::build(file, change, &media()?, &[], saved.token).await?;
         let start = Instant::now();
         let restored = stage.appliance.machine.restore(&saved.snapshot).await;
         restored.context("continuing the saved appliance")?;

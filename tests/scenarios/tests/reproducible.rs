@@ -75,7 +75,7 @@ fn source_files(source: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Names and sums of `SHA256SUMS`.
-fn sums(folder: &Path) -> Result<BTreeMap<String, String>> {
+pub(crate) fn sums(folder: &Path) -> Result<BTreeMap<String, String>> {
     let path = folder.join("SHA256SUMS");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     Ok(text

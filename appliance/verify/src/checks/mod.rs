@@ -125,6 +125,10 @@ pub(crate) fn log_patterns(id: &str) -> Option<(&'static str, &'static str)> {
     }
 }
 
+pub(crate) fn all() -> &'static [Check] {
+    CHECKS
+}
+
 pub(crate) fn find(id: &str) -> Option<&'static Check> {
     CHECKS.iter().find(|check| check.id == id)
 }

@@ -3,7 +3,7 @@
 //! Signatures are wiped with every method and first: they are what makes the next system take an old disk for its own.
 //! What a method cannot do on a disk is an error, never another method in its place.
 
-mod nvme;
+pub(crate) mod nvme;
 pub(crate) mod signatures;
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -57,6 +57,11 @@ impl Status {
     }
 }
 
+/// Reads an answer as each of those that are asked for.
+pub(crate) fn any_answer(bytes: &[u8]) {
+    let _ = (Abilities::parse(bytes), Status::parse(bytes));
+}
+
 /// What can be asked of a disk before it is erased.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Standing {

@@ -146,7 +146,7 @@ fn content_at(file: &File, start: u64, bytes: u64) -> Option<Content> {
 }
 
 /// Primary and logical partitions of a master boot record.
-fn mbr_partitions(file: &File) -> Vec<(u32, u64, u64)> {
+pub(crate) fn mbr_partitions(file: &File) -> Vec<(u32, u64, u64)> {
     const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
     let mut sector = [0; 512];
     if file.read_exact_at(&mut sector, 0).is_err() {

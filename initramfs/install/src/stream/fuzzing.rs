@@ -1,5 +1,4 @@
-//! Doors to the private parsers for the fuzz targets, and for nothing else. Not behind a feature: the tests of the workspace
-//! link the targets, and the crate would be compiled twice. Programs that do not call it do not hold it.
+//! Doors to what reads images while they are fetched, for the fuzz targets: see `crate::fuzzing`.
 
 use super::http::{Answer, Url};
 use super::qcow2::{Qcow2, ReadAt};

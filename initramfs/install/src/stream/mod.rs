@@ -7,7 +7,7 @@
 //! A disk that is being written must never boot: its first and last MiB are emptied at the start, and the first MiB of
 //! the image is held back until the digest of the whole file was right and everything else is on the medium.
 
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod http;
 mod qcow2;
 mod source;
