@@ -27,7 +27,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("tftp-server", netboot::tftp_server),
     ("http-request", netboot::http_request),
     ("boot-frame", netboot::boot_frame),
-    ("raw-frame", netboot::raw_frame),
     ("boot-manifest", netboot::manifest),
     ("boot-image", netboot::image),
     ("messages", netboot::messages),

@@ -17,11 +17,6 @@ use crate::pieces::pieces;
 #[path = "../../../appliance/services/src/http/request.rs"]
 mod request;
 
-// So is what reads frames that come outside of any socket.
-#[allow(dead_code, reason = "only the reading is called")]
-#[path = "../../../appliance/services/src/frame.rs"]
-mod frame;
-
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
 pub(super) fn dhcp_packet(data: &[u8]) {
@@ -198,12 +193,4 @@ pub(super) fn boot_frame(data: &[u8]) {
         rest: rackbar_capture::Rest::Of(machine.macs),
     };
     filter.takes(data);
-}
-
-/// A frame as it comes from the cable: an answer of another DHCP server, an ARP packet, a router solicitation.
-pub(super) fn raw_frame(data: &[u8]) {
-    let _ = (frame::arp_claim(data), frame::read_solicitation(data));
-    if let Some((_, _, payload)) = frame::read_udp(data) {
-        assert!(payload.len() + 14 + 20 + 8 <= data.len(), "more was read than there is");
-    }
 }
