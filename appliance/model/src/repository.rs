@@ -13,7 +13,7 @@ use crate::{Digest, Timestamp};
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum RepositoryKind {
-    /// Debian packages, with an `InRelease` that is signed.
+    /// Debian packages, with a signed `InRelease`, or `Release` and its signature.
     #[default]
     Deb,
     /// RPM packages, with a `repomd.xml` that is signed.
@@ -28,7 +28,7 @@ pub struct RepositoryLock {
     pub name: String,
     /// Its kind.
     pub kind: RepositoryKind,
-    /// URL of the folder that has `dists` or `repodata`.
+    /// URL of the folder that has `dists` or `repodata`, or that a flat suite is below.
     pub url: String,
     /// Suite; empty for RPM packages, which have none.
     pub suite: String,
@@ -43,7 +43,7 @@ pub struct RepositoryLock {
     pub keys: Digest,
     /// When its publisher made it, in seconds since 1970.
     pub date: u64,
-    /// SHA-256 of its `InRelease` or `repomd.xml`.
+    /// SHA-256 of its `InRelease`, `Release` or `repomd.xml`.
     pub release: Digest,
     /// Fingerprint of the certificate that signed it.
     pub signer: String,
@@ -55,6 +55,16 @@ pub struct RepositoryLock {
     pub locked: Timestamp,
     /// Who locked it.
     pub by: String,
+}
+
+/// Where a suite of Debian packages lies below its repository's URL, with a slash at its end or empty. A suite that ends with a
+/// slash is a flat one (sources.list(5)): that folder itself, without `dists`.
+pub fn suite_folder(suite: &str) -> String {
+    match suite.strip_suffix('/') {
+        None => format!("dists/{suite}/"),
+        Some("." | "") => String::new(),
+        Some(folder) => format!("{}/", folder.trim_start_matches("./")),
+    }
 }
 
 /// A list of packages that a lock keeps.

@@ -119,10 +119,22 @@ fn every_mistake_about_repositories_is_told_with_its_place() {
             "no `?`",
         ),
         (
-            with("\"stable\"", "\"./\""),
+            with("\"stable\"", "\"/\""),
             "suite =",
             "repository.ours.suite",
-            "flat repositories",
+            "is not a suite",
+        ),
+        (
+            with("\"stable\"", "\"./a/../b/\""),
+            "suite =",
+            "repository.ours.suite",
+            "a flat one",
+        ),
+        (
+            with("suite = \"stable\"", "suite = \"./\"\ncomponents = [\"main\"]"),
+            "components =",
+            "repository.ours.components",
+            "is not of flat suites",
         ),
         (
             with("\"stable\"", "\"../x\""),

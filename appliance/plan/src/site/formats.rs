@@ -49,7 +49,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "openpgp" => return super::repository::certificates(text),
         "repository-url" => super::repository::is_url(text),
         "suite" => super::repository::is_suite(text),
-        "component" => super::repository::is_suite(text),
+        "component" => super::repository::is_component(text),
         "architecture" => super::repository::is_architecture(text),
         "package" => is_package(text),
         _ => true,
@@ -82,7 +82,8 @@ fn meaning(format: &str) -> &'static str {
              characters"
         }
         "suite" => {
-            "a suite such as stable: letters, digits, `.`, `_`, `-` and `/` inside, at most 100 (flat repositories are not known)"
+            "a suite such as stable: letters, digits, `.`, `_`, `-` and `/` inside, at most 100; with a `/` at its end, such as ./, a \
+             flat one"
         }
         "component" => "a component such as main: letters, digits, `.`, `_`, `-` and `/` inside, at most 100",
         "architecture" => "Debian's name of an architecture, such as amd64",

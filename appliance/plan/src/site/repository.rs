@@ -42,8 +42,16 @@ fn is_host(text: &str) -> bool {
     }
 }
 
-/// A folder of `dists`, or a component: `stable`, `stable/updates`.
+/// A folder of `dists`, or a flat suite: `stable`, `stable/updates`, `./`, `amd64/`.
 pub(super) fn is_suite(text: &str) -> bool {
+    match text.strip_suffix('/') {
+        Some(flat) => flat == "." || is_component(flat.strip_prefix("./").unwrap_or(flat)),
+        None => is_component(text),
+    }
+}
+
+/// A component, or the folder of one: `main`, `updates/main`.
+pub(super) fn is_component(text: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
@@ -81,6 +89,11 @@ impl Checker<'_, '_, '_> {
             }
             if !rpm && !self.is_written(&["repository", name, "suite"]) {
                 self.add(&["repository", name], "`suite` is missing", Some(kind.to_owned()));
+            }
+            if one.is_flat() && self.is_written(&["repository", name, "components"]) {
+                let help = Some("leave it out".to_owned());
+                let path = ["repository", name, "components"];
+                self.add(&path, "is not of flat suites, whose name ends with `/`", help);
             }
             for (field, list) in [("components", &one.components), ("architectures", &one.architectures)] {
                 let path = ["repository", name, field];

@@ -90,14 +90,15 @@ pub struct Repository {
     /// Its kind: `"deb"`, Debian packages, or `"rpm"`, RPM packages.
     #[serde(default)]
     pub kind: RepositoryKind,
-    /// `http` or `https` URL of the folder that has `dists` in it, or `repodata` for RPM packages.
+    /// `http` or `https` URL of the folder that has `dists` in it, or `repodata` for RPM packages; a flat suite is below it.
     #[schemars(extend("format" = "repository-url"))]
     pub url: String,
-    /// Suite, such as `"stable"`: a folder of `dists`. Debian packages need one, and RPM packages have none.
+    /// Suite, such as `"stable"`: a folder of `dists`. With a slash at its end, such as `"./"`, a flat one: the folder below the URL
+    /// that has the signed list itself. Debian packages need one, and RPM packages have none.
     #[serde(default)]
     #[schemars(extend("format" = "suite"))]
     pub suite: Option<String>,
-    /// Components; `["main"]` when left out. Debian packages alone have them.
+    /// Components; `["main"]` when left out. Debian packages alone have them, and those of flat suites have none.
     #[serde(default)]
     #[schemars(schema_with = "components")]
     pub components: Option<Vec<String>>,
@@ -116,9 +117,17 @@ impl Repository {
         self.suite.as_deref().unwrap_or_default()
     }
 
-    /// Components, the usual one where none is said; none of RPM packages.
+    /// Whether its suite is a flat one: a folder that has the signed list itself, without `dists`.
+    pub fn is_flat(&self) -> bool {
+        self.suite().ends_with('/')
+    }
+
+    /// Components, the usual one where none is said; none of RPM packages and flat suites.
     pub fn components(&self) -> Vec<String> {
-        self.of_debian(self.components.as_ref(), "main")
+        match self.is_flat() {
+            true => Vec::new(),
+            false => self.of_debian(self.components.as_ref(), "main"),
+        }
     }
 
     /// Debian's names of the architectures, the usual one where none is said; none of RPM packages, whose list has all.

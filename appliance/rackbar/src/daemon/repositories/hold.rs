@@ -45,7 +45,7 @@ impl Files {
                 for (path, bytes) in super::deb::each_list(kept) {
                     let read = read_packages(bytes.as_slice(), &mut |one| {
                         if let Some(digest) = one.digest {
-                            add(one.path, digest, one.bytes);
+                            add(super::deb::location(&one.path).to_owned(), digest, one.bytes);
                         }
                     });
                     read.map_err(|error| format!("the list {path} cannot be read: {error}"))?;

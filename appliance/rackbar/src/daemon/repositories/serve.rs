@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use rackbar_model::{Digest, RepositoryKind};
+use rackbar_model::{Digest, RepositoryKind, suite_folder};
 use rackbar_orchestrator::repositories::Kept;
 use rackbar_proxy::Locked;
 use rackbar_proxy::index::read_packages;
 use rackbar_upstream::{Release, Repomd};
 
-use super::deb::each_list;
+use super::deb::{each_list, location};
 use super::rpm::{HEAD, SIGNATURE, each_package};
 
 /// What the proxy is given. The text was judged when it was locked, and its digest when it was read from the store.
@@ -61,30 +61,41 @@ fn of_rpm(kept: &Kept) -> Result<Locked, String> {
 fn of_debian(kept: &Kept) -> Result<Locked, String> {
     let lock = &kept.lock;
     let release = Release::read(&kept.text).map_err(|error| error.to_string())?;
-    let suite = format!("dists/{}", lock.suite);
+    let suite = suite_folder(&lock.suite);
     let mut documents: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
-    documents.insert(format!("{suite}/InRelease"), kept.release.as_bytes().into());
+    let head = match &kept.signature {
+        None => "InRelease",
+        Some(signature) => {
+            documents.insert(format!("{suite}Release.gpg"), signature.as_bytes().into());
+            "Release"
+        }
+    };
+    documents.insert(format!("{suite}{head}"), kept.release.as_bytes().into());
     documents.extend(
         kept.lists
             .iter()
-            .map(|(path, bytes)| (format!("{suite}/{path}"), bytes.as_slice().into())),
+            .map(|(path, bytes)| (format!("{suite}{path}"), bytes.as_slice().into())),
     );
     let (mut promises, mut aliases) = (HashMap::new(), HashMap::new());
     let hashed = |path: &str, algorithm: &str, digest: &str| {
-        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        format!("{suite}/{folder}/by-hash/{algorithm}/{digest}")
+        let folder = path.rfind('/').and_then(|end| path.get(..=end)).unwrap_or_default();
+        format!("{suite}{folder}by-hash/{algorithm}/{digest}")
     };
     for (path, _, sum) in release.files() {
-        let (at, digest) = (format!("{suite}/{path}"), Digest(sum));
+        let (at, digest) = (format!("{suite}{path}"), Digest(sum));
         aliases.insert(hashed(path, "SHA256", &digest.to_string()), at.clone());
         promises.insert(at, digest);
     }
     for (path, digest) in release.long_digests() {
-        aliases.insert(hashed(path, "SHA512", digest), format!("{suite}/{path}"));
+        aliases.insert(hashed(path, "SHA512", digest), format!("{suite}{path}"));
     }
     for (path, bytes) in each_list(kept) {
         let read = read_packages(bytes.as_slice(), &mut |package| {
-            promises.extend(package.digest.map(|digest| (package.path, digest)));
+            promises.extend(
+                package
+                    .digest
+                    .map(|digest| (location(&package.path).to_owned(), digest)),
+            );
         });
         read.map_err(|error| format!("the list {path} cannot be read: {error}"))?;
     }
