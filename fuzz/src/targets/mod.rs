@@ -1,5 +1,6 @@
 //! The targets by name. A name is also that of the target's folder under `fuzz/corpus`.
 
+mod git;
 mod hardware;
 mod images;
 mod install;
@@ -71,4 +72,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("upstream-list", upstream::list),
     ("rpm-repomd", upstream::repomd),
     ("rpm-primary", upstream::primary),
+    ("git-answer", git::answer),
+    ("git-pack", git::pack),
 ];

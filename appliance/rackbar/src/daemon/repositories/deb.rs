@@ -22,7 +22,7 @@ impl Order {
         let wanted = &self.wanted;
         let head = self.head(proxy).await?;
         let (at, stored) = (head.at.clone(), head.stored);
-        let (keys, suite) = (wanted.keys.clone(), wanted.suite().to_owned());
+        let (keys, suite) = (wanted.keys().to_owned(), wanted.suite().to_owned());
         let judged = blocking(move || judge(head, &keys, &suite));
         let judged = judged.await.map_err(|error| format!("{at}: {error}"))?;
         let Judged {

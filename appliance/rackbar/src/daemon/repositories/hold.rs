@@ -51,6 +51,7 @@ impl Files {
                     read.map_err(|error| format!("the list {path} cannot be read: {error}"))?;
                 }
             }
+            RepositoryKind::Git => {}
             RepositoryKind::Rpm => {
                 super::rpm::each_package(kept, &mut |one| add(one.path, Digest(one.sha256), one.bytes))?;
                 let repomd = Repomd::read(&kept.release, u64::MAX).map_err(|error| error.to_string())?;

@@ -20,7 +20,42 @@ pub(super) fn served(kept: &Kept) -> Result<Locked, String> {
     match kept.lock.kind {
         RepositoryKind::Deb => of_debian(kept),
         RepositoryKind::Rpm => of_rpm(kept),
+        RepositoryKind::Git => of_git(kept),
     }
+}
+
+/// What dumb clients of Git ask for (gitprotocol-http(5)), all of it kept.
+fn of_git(kept: &Kept) -> Result<Locked, String> {
+    let lock = &kept.lock;
+    if let Some(index) = lock.indexes.iter().find(|index| !kept.lists.contains_key(&index.path)) {
+        return Err(format!("{} is not kept", index.path));
+    }
+    let names = kept.release.trim_end_matches('\n');
+    let (refs, head) = match names.rfind('\n') {
+        Some(end) => names.split_at(end.saturating_add(1)),
+        None => ("", names),
+    };
+    let packs = kept.lists.keys().filter_map(|path| path.strip_prefix("objects/pack/"));
+    let packs: Vec<&str> = packs.filter(|name| name.ends_with(".pack")).collect();
+    let mut documents: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
+    let mut add = |path: &str, text: String| documents.insert(path.to_owned(), text.into_bytes().into());
+    add("info/refs", refs.to_owned());
+    add("HEAD", format!("{head}\n"));
+    add(
+        "objects/info/packs",
+        format!("P {}\n\n", packs.first().ok_or("its pack is not kept")?),
+    );
+    documents.extend(
+        kept.lists
+            .iter()
+            .map(|(path, bytes)| (path.clone(), bytes.as_slice().into())),
+    );
+    Ok(Locked {
+        name: lock.name.clone(),
+        url: lock.url.clone(),
+        documents,
+        ..Locked::default()
+    })
 }
 
 fn of_rpm(kept: &Kept) -> Result<Locked, String> {
