@@ -74,8 +74,7 @@ impl Proxy {
             ));
         };
         drop(all);
-        // No file of a repository has a query; what git asks for has one.
-        let key = mirror_key(name, path.split('?').next().unwrap_or_default());
+        let key = mirror_key(name, path);
         let path = plain(mirror_of(&key).map_or("", |(_, path)| path));
         let path = locked.aliases.get(&path).unwrap_or(&path);
         if let Some(bytes) = locked.documents.get(path) {

@@ -54,6 +54,8 @@ fn of_git(kept: &Kept) -> Result<Locked, String> {
         name: lock.name.clone(),
         url: lock.url.clone(),
         documents,
+        // As git asks: whether the server is a dumb one, it sees from the answer.
+        aliases: HashMap::from([("info/refs?service=git-upload-pack".to_owned(), "info/refs".to_owned())]),
         ..Locked::default()
     })
 }
