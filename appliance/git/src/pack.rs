@@ -1,7 +1,7 @@
 //! A pack, read to its end and proven: every object's name is computed from its content, and whatever an object names is in the
 //! pack too, so that nothing of what its newest commit stands for can be missing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use flate2::Crc;
@@ -113,6 +113,25 @@ impl<'a> Pack<'a> {
     pub fn commits(&self) -> impl Iterator<Item = Id> {
         let all = self.objects.iter().filter(|object| object.kind == Kind::Commit);
         all.map(|object| object.id)
+    }
+
+    /// A commit and all that it was made of. A server may have sent others besides.
+    ///
+    /// # Errors
+    /// When it is none of the pack.
+    pub fn history(&self, commit: Id) -> Result<BTreeSet<Id>, GitError> {
+        let (mut all, mut open) = (BTreeSet::from([commit]), vec![commit]);
+        while let Some(id) = open.pop() {
+            let object = self.object(id)?;
+            let data = self.data(object)?;
+            let read = links(object.kind, &data, &mut |id, kind| {
+                if kind == Kind::Commit && all.insert(id) {
+                    open.push(id);
+                }
+            });
+            read.map_err(|why| GitError::Object { id, why })?;
+        }
+        Ok(all)
     }
 
     /// The index that belongs to it.

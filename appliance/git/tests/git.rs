@@ -77,7 +77,9 @@ fn packs_of_git_are_proven_and_indexed_as_git_does_it() {
         let (tag, main) = (id(at, "v1"), id(at, "main"));
         assert_eq!(pack.commit(tag), Ok(main));
         assert_eq!(pack.committed(main), Ok(1_700_000_000));
-        assert_eq!(pack.commits().count(), 40);
+        assert_eq!((pack.commits().count(), pack.history(main).unwrap().len()), (40, 40));
+        let older = pack.history(id(at, "main~10")).unwrap();
+        assert!(older.len() == 30 && !older.contains(&main));
         let path = at.join("x.pack");
         std::fs::write(&path, &bytes).unwrap();
         let name = git(at, &["index-pack", "x.pack"], b"");

@@ -272,6 +272,14 @@ fn an_origin_that_lies_is_refused_and_the_lock_is_as_it_was() {
     // The state before, whole and sound, in place of the one that was named.
     instead(packed(&forge.work(), &["--revs"], &format!("{first}\n")));
     refused(&[&second, "is missing"]);
+    // A history that was written anew, with the commit that is locked thrown in.
+    well(&forge.work(), &["checkout", "-q", "--orphan", "anew"]);
+    let anew = forge.commit("site.toml", "version = 3\n");
+    well(&forge.work(), &["branch", "-f", "main", "anew"]);
+    instead(packed(&forge.work(), &["--revs"], &format!("{anew}\n{first}\n")));
+    refused(&[&anew, "written anew"]);
+    well(&forge.work(), &["branch", "-f", "main", &second]);
+    well(&forge.work(), &["checkout", "-q", "main"]);
     // Everything but one object.
     let all = well(&forge.work(), &["rev-list", "--objects", "--no-object-names", "main"]);
     let blob = well(&forge.work(), &["rev-parse", "main:site.toml"]);

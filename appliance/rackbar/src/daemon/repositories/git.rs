@@ -62,7 +62,7 @@ impl Order {
         let (at, repository) = (format!("{url}: {}", name.name), self.name.clone());
         let proven = blocking(move || {
             let bytes = read_pack(answer).map_err(|error| explained(&at, &error))?;
-            proven(&bytes, &name, after.as_deref(), &repository).map_err(|why| match why {
+            proven(bytes, &name, after.as_deref(), &repository).map_err(|why| match why {
                 Refused::Git(error) => explained(&at, &error),
                 Refused::Words(words) => format!("{at}: {words}"),
             })
@@ -143,11 +143,12 @@ impl From<GitError> for Refused {
 }
 
 /// Verifies a pack, and makes of it what machines are served. `after`: the commit that is locked, which must be part of the history.
-fn proven(bytes: &[u8], name: &Name, after: Option<&str>, repository: &str) -> Result<Proven, Refused> {
-    let pack = Pack::read(bytes, Limits::default())?;
+fn proven(bytes: Vec<u8>, name: &Name, after: Option<&str>, repository: &str) -> Result<Proven, Refused> {
+    let pack = Pack::read(&bytes, Limits::default())?;
     let (served, commit) = rackbar_git::served(&pack, name)?;
     let before = after.and_then(|after| Id::read(after.as_bytes()));
-    if let Some(before) = before.filter(|before| pack.commits().all(|commit| commit != *before)) {
+    let history = pack.history(commit)?;
+    if let Some(before) = before.filter(|before| !history.contains(before)) {
         return Err(Refused::Words(format!(
             "it is commit {commit}, whose history does not have {before}, to which repository {repository} is locked: it was \
              written anew, or another is given out. If it is right, `rackbar repository unlock {repository}` first"
@@ -162,9 +163,9 @@ fn proven(bytes: &[u8], name: &Name, after: Option<&str>, repository: &str) -> R
     if let Some(files) = archive(&pack, commit, date, left)? {
         lists.insert(ARCHIVE.to_owned(), files);
     }
-    let commits = u64::try_from(pack.commits().count()).unwrap_or(u64::MAX);
-    lists.insert(served.pack, bytes.to_vec());
+    let commits = u64::try_from(history.len()).unwrap_or(u64::MAX);
     lists.insert(served.index, index);
+    lists.insert(served.pack, bytes);
     Ok(Proven {
         commit,
         date,
@@ -222,7 +223,13 @@ pub(super) fn commits(kept: &Kept, all: &mut Packages) -> Result<(), String> {
     let wrong = |error: String| format!("repository {}: {error}", kept.lock.name);
     let (_, bytes) = pack.ok_or_else(|| wrong("its pack is not kept".to_owned()))?;
     let pack = Pack::read(bytes, Limits::default()).map_err(|error| wrong(error.to_string()))?;
-    for commit in pack.commits() {
+    let commit = kept
+        .lock
+        .revision
+        .as_deref()
+        .and_then(|commit| Id::read(commit.as_bytes()));
+    let commit = commit.ok_or_else(|| wrong("its commit is none".to_owned()))?;
+    for commit in pack.history(commit).map_err(|error| wrong(error.to_string()))? {
         add(all, (commit.to_string(), String::new()), (String::new(), None));
     }
     Ok(())
