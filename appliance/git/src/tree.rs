@@ -21,6 +21,9 @@ pub enum TreeFile {
     Link(Vec<u8>),
 }
 
+/// Takes a file with its path.
+type Take<'a> = dyn FnMut(&[u8], TreeFile) -> Result<(), GitError> + 'a;
+
 /// Why a walk ends.
 enum Ended {
     Torn(&'static str),
@@ -39,12 +42,7 @@ impl Pack<'_> {
     ///
     /// # Errors
     /// When it has too many of them, or `found` says so.
-    pub fn files(
-        &self,
-        commit: Id,
-        most: u64,
-        found: &mut dyn FnMut(&[u8], TreeFile) -> Result<(), GitError>,
-    ) -> Result<(), GitError> {
+    pub fn files(&self, commit: Id, most: u64, found: &mut Take<'_>) -> Result<(), GitError> {
         let why = "a commit without a tree";
         let tree = tree_of(&self.data(self.object(commit)?)?).ok_or(GitError::Object { id: commit, why })?;
         let mut walk = Walk {
@@ -63,7 +61,7 @@ struct Walk<'a> {
     most: u64,
     left: u64,
     count: u64,
-    found: &'a mut dyn FnMut(&[u8], TreeFile) -> Result<(), GitError>,
+    found: &'a mut Take<'a>,
 }
 
 impl Walk<'_> {

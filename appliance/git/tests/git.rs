@@ -173,6 +173,22 @@ impl Sha1 {
     }
 }
 
+/// Paths and contents of a commit, when its pack is taken.
+fn files(bytes: &[u8], commit: Id) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let pack = Pack::read(bytes, Limits::default()).ok()?;
+    let mut all = Vec::new();
+    let mut take = |path: &[u8], file| {
+        let content = match file {
+            TreeFile::Folder => Vec::new(),
+            TreeFile::File(data, _) | TreeFile::Link(data) => data,
+        };
+        all.push((path.to_vec(), content));
+        Ok(())
+    };
+    pack.files(commit, 1 << 20, &mut take).ok()?;
+    Some(all)
+}
+
 #[test]
 fn what_is_missing_changed_or_too_much_is_refused() {
     let folder = history(6);
@@ -194,12 +210,17 @@ fn what_is_missing_changed_or_too_much_is_refused() {
             "{left_out}"
         );
     }
+    let original = files(&whole, tip).unwrap();
     // Every byte counts, also for somebody who puts the digest right.
     for place in (0..whole.len() - 20).step_by(3) {
         let mut other = whole.clone();
         other[place] ^= 0x10;
         assert!(read(&other).is_err(), "{place}");
-        assert!(read(&resealed(other)).is_err(), "{place}");
+        // A stream may be written in two ways that say the same.
+        assert!(
+            files(&resealed(other), tip).is_none_or(|found| found == original),
+            "{place}"
+        );
     }
     for end in (0..whole.len()).step_by(17) {
         assert!(read(&whole[..end]).is_err(), "{end}");
