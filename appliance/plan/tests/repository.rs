@@ -50,8 +50,8 @@ fn text() -> String {
 
 /// The same with a Git repository.
 fn of_git() -> String {
-    let (start, rest) = SITE.split_once("suite =").unwrap();
-    let (_, end) = rest.split_once("[network.rack]").unwrap();
+    let (start, rest) = SITE.split_once("suite =").expect("a suite");
+    let (_, end) = rest.split_once("[network.rack]").expect("a network");
     format!("{start}kind = \"git\"\nref = \"main\"\n[network.rack]{end}")
 }
 
