@@ -124,6 +124,7 @@ const PACKAGES: &[Package] = &[
         "independent maker of the keys and signatures that refreshes are judged by",
     ),
     package("rpm", &[Test], "independent maker and installer of RPM packages"),
+    package("git", &[Test], "independent server and client of Git repositories"),
     package(
         "createrepo-c",
         &[Test],

@@ -11,10 +11,13 @@ pub struct RepositoryEntry {
     pub name: String,
     /// Its kind.
     pub kind: RepositoryKind,
-    /// URL of the folder that has `dists` or `repodata` in it.
+    /// Its URL in the site file.
     pub url: String,
-    /// Suite; empty for RPM packages, which have none.
+    /// Suite; empty for others than Debian packages, which have none.
     pub suite: String,
+    /// What of a Git repository is locked.
+    #[serde(default)]
+    pub reference: Option<String>,
     /// Fingerprints of the certificates that may sign.
     pub keys: Vec<String>,
     /// The site file has it.
@@ -62,7 +65,7 @@ pub struct RepositoryCheck {
     pub found_date: Timestamp,
     /// The origin could not be asked, or is not to be: this is of what was stored at that time.
     pub stored: Option<Timestamp>,
-    /// Packages that a new lock would bring, by name and architecture.
+    /// Packages that a new lock would bring, by name and architecture; of a Git repository commits.
     pub added: u64,
     /// Packages that it would take away.
     pub removed: u64,

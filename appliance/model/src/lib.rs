@@ -42,7 +42,7 @@ pub use node::{
     Collision, FailedIn, Node, NodeId, NodeState, NodeSystem, ParseNodeIdError, PowerState, Witness, WitnessKind,
 };
 pub use port::PortSays;
-pub use repository::{LockedIndex, RepositoryKind, RepositoryLock};
+pub use repository::{LockedIndex, RepositoryKind, RepositoryLock, suite_folder};
 pub use time::{ParseTimestampError, Timestamp};
 pub use upstream::{Refreshed, Upstream};
 pub use view::{Lease, LeaseState, PowerAction, ServiceStatus};

@@ -136,6 +136,7 @@ mod tests {
                 url: "http://a.example/debian".into(),
                 suite: "stable".into(),
                 revision: None,
+                reference: None,
                 components: vec!["main".into()],
                 architectures: vec!["amd64".into()],
                 keys: Digest([1; 32]),

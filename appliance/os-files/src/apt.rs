@@ -12,11 +12,11 @@ const PUBLIC: u32 = 0o644;
 pub struct AptSource<'a> {
     /// Its name: part of file names.
     pub name: &'a str,
-    /// URL of the folder that has `dists`.
+    /// URL of the folder that has `dists`, or that a flat suite is below.
     pub url: &'a str,
-    /// Suite.
+    /// Suite; with a slash at its end a flat one.
     pub suite: &'a str,
-    /// Components.
+    /// Components; none of a flat suite.
     pub components: &'a [String],
     /// Debian's names of the architectures.
     pub architectures: &'a [String],
@@ -45,12 +45,15 @@ pub fn source(one: &AptSource<'_>) -> Result<[OsFile; 2]> {
         .iter()
         .try_for_each(|text| word("architecture", text))?;
     let keyring = format!("/etc/apt/keyrings/rackbar-{}.asc", one.name);
+    let components = match one.components {
+        [] => String::new(),
+        some => format!("Components: {}\n", some.join(" ")),
+    };
     let content = format!(
         "# Written by Rackbar: the state that this repository was locked to there.\nTypes: deb\nURIs: {}\nSuites: {}\n\
-         Components: {}\nArchitectures: {}\nSigned-By: {keyring}\nCheck-Valid-Until: no\n",
+         {components}Architectures: {}\nSigned-By: {keyring}\nCheck-Valid-Until: no\n",
         one.url,
         one.suite,
-        one.components.join(" "),
         one.architectures.join(" "),
     );
     let sources = OsFile {
@@ -124,6 +127,13 @@ mod tests {
             (keys.path.as_str(), keys.content.as_str()),
             ("/etc/apt/keyrings/rackbar-ours.asc", KEYS)
         );
+        let flat = source(&AptSource {
+            suite: "./",
+            components: &[],
+            ..one
+        });
+        let text = &flat.unwrap()[0].content;
+        assert!(text.contains("\nSuites: ./\nArchitectures: amd64\n"), "{text}");
         let direct = direct("10.0.0.1").unwrap();
         assert_eq!(direct.content, "Acquire::http::Proxy::10.0.0.1 \"DIRECT\";\n");
     }

@@ -6,6 +6,7 @@
 
 pub mod again;
 pub mod apt;
+pub mod git;
 pub mod network;
 pub mod rpm;
 pub mod text;
@@ -34,17 +35,26 @@ impl BadSetup {
 /// # Errors
 /// When not.
 fn named_with_keys(name: &str, keys: &str) -> Result<()> {
+    named(name)?;
+    if !keys.trim_start().starts_with("-----BEGIN PGP PUBLIC KEY BLOCK-----") || keys.contains('\0') {
+        return Err(BadSetup::new(
+            format!("repository {name}: its certificates are not in ASCII armor"),
+            "write what `gpg --armor --export KEY` prints",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a name can be part of a file's name.
+///
+/// # Errors
+/// When not.
+fn named(name: &str) -> Result<()> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if name.is_empty() || name.starts_with('.') || !name.bytes().all(plain) {
         return Err(BadSetup::new(
             format!("{name:?} is no name of a repository"),
             "correct it in the site",
-        ));
-    }
-    if !keys.trim_start().starts_with("-----BEGIN PGP PUBLIC KEY BLOCK-----") || keys.contains('\0') {
-        return Err(BadSetup::new(
-            format!("repository {name}: its certificates are not in ASCII armor"),
-            "write what `gpg --armor --export KEY` prints",
         ));
     }
     Ok(())

@@ -48,6 +48,13 @@ fn text() -> String {
     SITE.replace("KEYS", KEYS)
 }
 
+/// The same with a Git repository.
+fn of_git() -> String {
+    let (start, rest) = SITE.split_once("suite =").expect("a suite");
+    let (_, end) = rest.split_once("[network.rack]").expect("a network");
+    format!("{start}kind = \"git\"\nref = \"main\"\n[network.rack]{end}")
+}
+
 fn lock(site: &Site) -> RepositoryLock {
     let wanted = &site.repository["ours"];
     RepositoryLock {
@@ -56,9 +63,10 @@ fn lock(site: &Site) -> RepositoryLock {
         url: wanted.url.clone(),
         suite: wanted.suite().to_owned(),
         revision: None,
+        reference: wanted.reference().map(str::to_owned),
         components: wanted.components(),
         architectures: wanted.architectures(),
-        keys: Digest(rackbar_trust::sha256(wanted.keys.as_bytes())),
+        keys: Digest(rackbar_trust::sha256(wanted.keys().as_bytes())),
         date: 1_700_000_000,
         release: Digest([1; 32]),
         signer: String::new(),
@@ -79,6 +87,7 @@ fn known(mut facts: Facts, site: &Site) -> Facts {
 fn every_mistake_about_repositories_is_told_with_its_place() {
     let good = text();
     let with = |from: &str, to: &str| good.replace(from, to);
+    let git = |from: &str, to: &str| of_git().replace(from, to);
     let memory = with("os = \"debian-12\"\n", "memory = \"agent\"\n");
     let memory = memory.replace("[[role.worker.network]]\nname = \"mgmt\"\nnetwork = \"rack\"\n", "");
     let table = [
@@ -119,10 +128,22 @@ fn every_mistake_about_repositories_is_told_with_its_place() {
             "no `?`",
         ),
         (
-            with("\"stable\"", "\"./\""),
+            with("\"stable\"", "\"/\""),
             "suite =",
             "repository.ours.suite",
-            "flat repositories",
+            "is not a suite",
+        ),
+        (
+            with("\"stable\"", "\"./a/../b/\""),
+            "suite =",
+            "repository.ours.suite",
+            "a flat one",
+        ),
+        (
+            with("suite = \"stable\"", "suite = \"./\"\ncomponents = [\"main\"]"),
+            "components =",
+            "repository.ours.components",
+            "is not of flat suites",
         ),
         (
             with("\"stable\"", "\"../x\""),
@@ -177,6 +198,24 @@ fn every_mistake_about_repositories_is_told_with_its_place() {
             "components =",
             "repository.ours.components",
             "is of Debian packages",
+        ),
+        (
+            with("suite =", "ref = \"main\"\nsuite ="),
+            "ref =",
+            "repository.ours.ref",
+            "is of Git repositories",
+        ),
+        (
+            with("suite = \"stable\"", "kind = \"git\""),
+            "keys =",
+            "repository.ours.keys",
+            "is of packages",
+        ),
+        (
+            git("ref = \"main\"", "ref = \"--upload-pack=x\""),
+            "ref =",
+            "repository.ours.ref",
+            "a name in a Git repository",
         ),
         (
             with("PUBLIC KEY", "KEY"),
@@ -280,6 +319,41 @@ fn a_system_that_is_known_to_have_dnf_gets_nothing_for_zypper() {
             "/etc/pki/rpm-gpg/RPM-GPG-KEY-rackbar-ours"
         ]
     );
+}
+
+#[test]
+fn a_system_is_told_where_a_git_repository_is_and_nothing_for_a_package_manager() {
+    let site = site(&of_git());
+    let mut facts = known(one(1), &site);
+    let plan = all(&site, &facts);
+    let files = &setup(&plan, "worker-1").files;
+    let told = files
+        .iter()
+        .find(|file| file.path == "/etc/rackbar/repositories/ours")
+        .unwrap();
+    assert_eq!(told.content, "http://10.10.0.9:3128/repository/ours\n");
+    assert!(
+        files
+            .iter()
+            .all(|file| !file.path.contains("apt") && !file.path.contains("rpm")),
+        "{files:?}"
+    );
+    assert_eq!(plan.inputs.repositories, [("ours".to_owned(), Digest([1; 32]))].into());
+    // Another branch than the one that is locked.
+    let other = common::site(&of_git().replace("ref = \"main\"", "ref = \"v2\""));
+    let refused = refusal(&all(&other, &facts)).to_owned();
+    assert!(
+        refused.contains("another ref") && refused.contains("`rackbar repository lock ours`"),
+        "{refused}"
+    );
+    facts.repositories.clear();
+    let refused = refusal(&all(&site, &facts)).to_owned();
+    assert!(
+        refused.contains("is not locked") && refused.contains("`rackbar repository lock ours`"),
+        "{refused}"
+    );
+    let head = common::site(&of_git().replace("ref = \"main\"\n", ""));
+    assert_eq!(head.repository["ours"].reference(), Some("HEAD"));
 }
 
 #[test]

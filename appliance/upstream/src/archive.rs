@@ -18,7 +18,7 @@ pub struct PackageList {
 
 impl Release {
     /// The lists of packages of these components and architectures. Packages for all architectures have a list of their own
-    /// in some archives; it is given where the Release names it.
+    /// in some archives; it is given where the Release names it. Without components it is a flat one: the list beside the Release.
     ///
     /// # Errors
     /// When the Release has no list of one of them, or one with two digests.
@@ -28,23 +28,31 @@ impl Release {
         architectures: &[String],
     ) -> Result<Vec<PackageList>, ReleaseError> {
         let mut out = Vec::new();
+        if components.is_empty() {
+            return self.package_list("Packages".to_owned()).map(|list| vec![list]);
+        }
         for component in components {
             for architecture in architectures.iter().map(String::as_str).chain(["all"]) {
                 let path = format!("{component}/binary-{architecture}/Packages");
-                let packed = PACKED.iter().map(|ending| format!("{path}{ending}"));
-                let packed = packed.map(|path| self.optional(path)).collect::<Result<Vec<_>, _>>()?;
-                let packed: Vec<_> = packed.into_iter().flatten().collect();
-                let plain = self.optional(path.clone())?;
-                let none = packed.is_empty() && plain.is_none();
-                match none {
-                    true if architecture == "all" => {}
-                    true => return Err(ReleaseError::Missing(path)),
-                    false => out.push(PackageList { path, packed, plain }),
+                match self.package_list(path) {
+                    Err(ReleaseError::Missing(_)) if architecture == "all" => {}
+                    list => out.push(list?),
                 }
             }
         }
         out.dedup_by(|a, b| a.path == b.path);
         Ok(out)
+    }
+
+    fn package_list(&self, path: String) -> Result<PackageList, ReleaseError> {
+        let packed = PACKED.iter().map(|ending| format!("{path}{ending}"));
+        let packed = packed.map(|path| self.optional(path)).collect::<Result<Vec<_>, _>>()?;
+        let packed: Vec<_> = packed.into_iter().flatten().collect();
+        let plain = self.optional(path.clone())?;
+        match packed.is_empty() && plain.is_none() {
+            true => Err(ReleaseError::Missing(path)),
+            false => Ok(PackageList { path, packed, plain }),
+        }
     }
 
     fn optional(&self, path: String) -> Result<Option<(String, u64, [u8; 32])>, ReleaseError> {
@@ -100,6 +108,16 @@ mod tests {
             ["main/binary-amd64/Packages.xz", "main/binary-amd64/Packages.gz"]
         );
         assert!(lists[0].plain.is_some() && lists[1].plain.is_none() && lists[2].packed.is_empty());
+    }
+
+    #[test]
+    fn a_flat_one_has_its_list_beside_it() {
+        let flat = release(&["Packages", "Packages.gz", "main/binary-amd64/Packages"]);
+        let lists = flat.package_lists(&[], &words(&["amd64"])).unwrap();
+        assert_eq!((lists.len(), lists[0].path.as_str()), (1, "Packages"));
+        assert_eq!(lists[0].packed[0].0, "Packages.gz");
+        let none = release(&["main/binary-amd64/Packages"]).package_lists(&[], &[]);
+        assert_eq!(none, Err(ReleaseError::Missing("Packages".to_owned())));
     }
 
     #[test]

@@ -183,6 +183,14 @@ impl Release {
                 found: names.map(|name| name.as_deref().unwrap_or("no name")).join(" and "),
             });
         }
+        self.still_counts(now)
+    }
+
+    /// Whether it counts still, of whatever suite it is: a flat one often has no name. `now` is in seconds since 1970.
+    ///
+    /// # Errors
+    /// When not.
+    pub fn still_counts(&self, now: u64) -> Result<(), ReleaseError> {
         match self.valid_until {
             Some(until) if until < now => Err(ReleaseError::Expired {
                 until: in_words(until),

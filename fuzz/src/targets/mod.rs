@@ -2,6 +2,7 @@
 
 mod alias;
 mod frames;
+mod git;
 mod hardware;
 mod images;
 mod install;
@@ -83,4 +84,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("upstream-list", upstream::list),
     ("rpm-repomd", upstream::repomd),
     ("rpm-primary", upstream::primary),
+    ("git-answer", git::answer),
+    ("git-pack", git::pack),
 ];

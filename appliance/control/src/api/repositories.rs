@@ -60,10 +60,10 @@ pub(crate) struct LockOrder {
     fetch: bool,
 }
 
-/// Locks a repository to the state that its origin has now, once its signature and its lists are verified. Machines get this
-/// state until it is locked again; plans that were made before are stale. With `fetch`, all of its packages are fetched then and
-/// kept, whatever becomes of its origin; `fetch` of the repository says how far that is. What the cache has no room for is
-/// refused before anything is changed.
+/// Locks a repository to the state that its origin has now, once its signature and its lists are verified, or of a Git repository
+/// every object. Machines get this state until it is locked again; plans that were made before are stale. With `fetch`, all of
+/// its packages are fetched then and kept, whatever becomes of its origin; `fetch` of the repository says how far that is. What the
+/// cache has no room for is refused before anything is changed.
 #[utoipa::path(
     put, path = "/api/v1/repositories/{name}/lock", tag = "repositories",
     params(("name" = String, Path), ("fetch" = Option<bool>, Query, description = "Fetch and keep all packages too")),

@@ -30,6 +30,8 @@ pub(super) struct Row {
     suite: String,
     roles: String,
     in_site: bool,
+    /// Its packages can be fetched at once; a Git repository is kept whole with each lock.
+    packages: bool,
     /// What it is locked to, in words; `None` without a lock.
     locked: Option<String>,
     signer: Option<String>,
@@ -49,14 +51,15 @@ fn row(entry: RepositoryEntry) -> Row {
     let lock = entry.lock.as_ref();
     let locked = lock.map(|lock| {
         let date = Timestamp(lock.date.saturating_mul(1000));
-        format!(
-            "its state of {date}, {} packages; locked {} by {}",
-            lock.packages, lock.locked, lock.by
-        )
+        let what = match &lock.revision {
+            Some(commit) if lock.kind == RepositoryKind::Git => format!("commit {commit} of {date}"),
+            _ => format!("its state of {date}, {} packages", lock.packages),
+        };
+        format!("{what}; locked {} by {}", lock.locked, lock.by)
     });
     Row {
         fetch: entry.fetch.as_ref().map(fetched),
-        signer: lock.map(|lock| lock.signer.clone()),
+        signer: lock.map(|lock| lock.signer.clone()).filter(|signer| !signer.is_empty()),
         locked,
         roles: entry.roles.join(", "),
         name: entry.name,
@@ -64,8 +67,10 @@ fn row(entry: RepositoryEntry) -> Row {
         suite: match entry.kind {
             RepositoryKind::Deb => entry.suite,
             RepositoryKind::Rpm => "RPM packages".to_owned(),
+            RepositoryKind::Git => format!("Git, {}", entry.reference.unwrap_or_default()),
         },
         in_site: entry.in_site,
+        packages: entry.kind != RepositoryKind::Git,
         differs: entry.differs,
     }
 }

@@ -26,6 +26,7 @@ fn lock(name: &str) -> RepositoryLock {
         url: format!("https://packages.test/{HOSTILE}"),
         suite: "stable".into(),
         revision: None,
+        reference: None,
         components: vec!["main".into()],
         architectures: vec!["amd64".into()],
         keys: Digest([0; 32]),
@@ -45,6 +46,7 @@ fn entry(name: &str, in_site: bool, lock: Option<RepositoryLock>, differs: Optio
         kind: RepositoryKind::Deb,
         url: format!("https://packages.test/{HOSTILE}"),
         suite: "stable".into(),
+        reference: None,
         keys: Vec::new(),
         in_site,
         roles: vec!["web".into()],
@@ -57,6 +59,21 @@ fn entry(name: &str, in_site: bool, lock: Option<RepositoryLock>, differs: Optio
         }),
         lock,
         differs: differs.map(str::to_owned),
+    }
+}
+
+fn of_git() -> RepositoryEntry {
+    let lock = RepositoryLock {
+        kind: RepositoryKind::Git,
+        revision: Some("93ef8e7f2b564ba7c5c60271d871041b7e085849".into()),
+        reference: Some("main".into()),
+        signer: String::new(),
+        ..lock("source")
+    };
+    RepositoryEntry {
+        kind: RepositoryKind::Git,
+        reference: Some("main".into()),
+        ..entry("source", true, Some(lock), None)
     }
 }
 
@@ -75,6 +92,7 @@ impl Operations for Shelf {
     fn repositories(&self) -> Answer<'_, Vec<RepositoryEntry>> {
         let all = vec![
             entry("fresh", true, None, None),
+            of_git(),
             entry("gone", false, Some(lock("gone")), None),
             entry("ours", true, Some(lock("ours")), Some("suite")),
         ];
@@ -110,6 +128,8 @@ async fn page_locks_repositories_and_tells_what_they_are_locked_to() {
         "7 of 12 files are kept here",
         "the site file has another suite",
         "no more in the site file",
+        "commit 93ef8e7f2b564ba7c5c60271d871041b7e085849 of 2023-11-14T22:13:20",
+        "Git, main",
         "/repositories/fresh/lock",
         "/repositories/ours/unlock",
         "/repositories/gone/unlock",

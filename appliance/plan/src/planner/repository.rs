@@ -2,6 +2,7 @@
 
 use rackbar_model::{Digest, ImageEntry, InstallerSystem, OsFile, OsSetup, RepositoryKind, RepositoryLock};
 use rackbar_os_files::apt::{AptSource, direct, source};
+use rackbar_os_files::git::place;
 use rackbar_os_files::rpm::{self, RpmSource};
 use rackbar_trust::sha256;
 
@@ -13,10 +14,11 @@ pub fn lock_differs(lock: &RepositoryLock, wanted: &Repository) -> Option<String
     let parts = [
         ("kind", lock.kind == wanted.kind),
         ("url", lock.url == wanted.url),
+        ("ref", lock.reference.as_deref() == wanted.reference()),
         ("suite", lock.suite == wanted.suite()),
         ("components", lock.components == wanted.components()),
         ("architectures", lock.architectures == wanted.architectures()),
-        ("keys", lock.keys == Digest(sha256(wanted.keys.as_bytes()))),
+        ("keys", lock.keys == Digest(sha256(wanted.keys().as_bytes()))),
     ];
     let other: Vec<&str> = parts.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
     (!other.is_empty()).then(|| other.join(", "))
@@ -81,7 +83,7 @@ impl Case<'_> {
                  locks what it says now"
             ));
         }
-        let (url, keys) = (&*format!("{proxy}/repository/{name}"), &*wanted.keys);
+        let (url, keys) = (&*format!("{proxy}/repository/{name}"), wanted.keys());
         let files = match wanted.kind {
             RepositoryKind::Deb => source(&AptSource {
                 name,
@@ -93,6 +95,7 @@ impl Case<'_> {
             })
             .map(Vec::from),
             RepositoryKind::Rpm => rpm::source(&RpmSource { name, url, keys }).map(Vec::from),
+            RepositoryKind::Git => place(name, url).map(|file| vec![file]),
         };
         files.map_err(|error| error.to_string())
     }

@@ -49,7 +49,8 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "openpgp" => return super::repository::certificates(text),
         "repository-url" => super::repository::is_url(text),
         "suite" => super::repository::is_suite(text),
-        "component" => super::repository::is_suite(text),
+        "git-ref" => rackbar_git::Wanted::read(text).is_some(),
+        "component" => super::repository::is_component(text),
         "architecture" => super::repository::is_architecture(text),
         "package" => is_package(text),
         _ => true,
@@ -81,8 +82,13 @@ fn meaning(format: &str) -> &'static str {
             "a URL of a folder, such as https://packages.example.org/debian: http or https, no user name, no `?`, at most 500 \
              characters"
         }
+        "git-ref" => {
+            "a name in a Git repository such as main, v1.2, refs/heads/main or a commit's 40 digits: letters, digits and `._-/+`, at \
+             most 200"
+        }
         "suite" => {
-            "a suite such as stable: letters, digits, `.`, `_`, `-` and `/` inside, at most 100 (flat repositories are not known)"
+            "a suite such as stable: letters, digits, `.`, `_`, `-` and `/` inside, at most 100; with a `/` at its end, such as ./, a \
+             flat one"
         }
         "component" => "a component such as main: letters, digits, `.`, `_`, `-` and `/` inside, at most 100",
         "architecture" => "Debian's name of an architecture, such as amd64",

@@ -7,6 +7,7 @@ use rackbar_upstream::Keyring;
 
 use super::formats::Refusal;
 use super::semantics::Checker;
+use super::types::Repository;
 
 /// Certificates that signatures can be judged by, in the form that apt reads too.
 pub(super) fn certificates(text: &str) -> Result<(), Refusal> {
@@ -42,8 +43,16 @@ fn is_host(text: &str) -> bool {
     }
 }
 
-/// A folder of `dists`, or a component: `stable`, `stable/updates`.
+/// A folder of `dists`, or a flat suite: `stable`, `stable/updates`, `./`, `amd64/`.
 pub(super) fn is_suite(text: &str) -> bool {
+    match text.strip_suffix('/') {
+        Some(flat) => flat == "." || is_component(flat.strip_prefix("./").unwrap_or(flat)),
+        None => is_component(text),
+    }
+}
+
+/// A component, or the folder of one: `main`, `updates/main`.
+pub(super) fn is_component(text: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
@@ -62,25 +71,48 @@ pub(super) fn is_architecture(text: &str) -> bool {
 }
 
 impl Checker<'_, '_, '_> {
+    /// Fields that this kind of repository needs, and those of others.
+    fn fields_of_kind(&mut self, name: &str, one: &Repository) {
+        let (needed, of_others, found): (&[&str], &[&str], _) = match one.kind {
+            RepositoryKind::Deb => (&["suite", "keys"], &["ref"], "Debian packages"),
+            RepositoryKind::Rpm => (
+                &["keys"],
+                &["suite", "components", "architectures", "ref"],
+                "RPM packages",
+            ),
+            RepositoryKind::Git => (&[], &["suite", "components", "architectures", "keys"], "Git"),
+        };
+        for field in of_others {
+            let path = ["repository", name, field];
+            if self.is_written(&path) {
+                let of = match *field {
+                    "ref" => "Git repositories",
+                    "keys" => "packages",
+                    _ => "Debian packages",
+                };
+                let words = format!("is of {of}, and this repository is one of {found}");
+                self.add(&path, &words, Some("leave it out".to_owned()));
+            }
+        }
+        for field in needed {
+            if !self.is_written(&["repository", name, field]) {
+                let help = "RPM packages have `kind = \"rpm\"`, Git repositories `kind = \"git\"`";
+                let words = format!("`{field}` is missing");
+                self.add(&["repository", name], &words, Some(help.to_owned()));
+            }
+        }
+    }
+
     /// Repositories, and roles that name them.
     pub(super) fn repositories(&mut self) {
         let site = self.site;
         for (name, one) in &site.repository {
             self.name(&["repository", name], name);
-            let (rpm, kind) = (one.kind == RepositoryKind::Rpm, "RPM packages have `kind = \"rpm\"`");
-            for field in ["suite", "components", "architectures"] {
-                let path = ["repository", name, field];
-                if rpm && self.is_written(&path) {
-                    let help = Some("leave it out".to_owned());
-                    self.add(
-                        &path,
-                        "is of Debian packages, and this repository has RPM packages",
-                        help,
-                    );
-                }
-            }
-            if !rpm && !self.is_written(&["repository", name, "suite"]) {
-                self.add(&["repository", name], "`suite` is missing", Some(kind.to_owned()));
+            self.fields_of_kind(name, one);
+            if one.is_flat() && self.is_written(&["repository", name, "components"]) {
+                let help = Some("leave it out".to_owned());
+                let path = ["repository", name, "components"];
+                self.add(&path, "is not of flat suites, whose name ends with `/`", help);
             }
             for (field, list) in [("components", &one.components), ("architectures", &one.architectures)] {
                 let path = ["repository", name, field];

@@ -45,7 +45,7 @@ pub struct Site {
     /// Operating systems of this site, by their names in the appliance's catalogue. With any here, roles name only these.
     #[serde(default)]
     pub os: BTreeMap<String, WantedSystem>,
-    /// Package repositories of your own, by name.
+    /// Repositories of your own, of packages and Git, by name.
     #[serde(default)]
     pub repository: BTreeMap<String, Repository>,
     /// Networks, by name.
@@ -82,22 +82,24 @@ pub struct WantedSystem {
     pub source: Option<String>,
 }
 
-/// A package repository of your own. `rackbar repository lock NAME` records its state; installed systems get that one from the
-/// appliance until it is locked again.
+/// A repository of your own, of packages or Git. `rackbar repository lock NAME` records its state; installed systems get that one
+/// from the appliance until it is locked again.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Repository {
-    /// Its kind: `"deb"`, Debian packages, or `"rpm"`, RPM packages.
+    /// Its kind: `"deb"`, Debian packages, `"rpm"`, RPM packages, or `"git"`, a Git repository.
     #[serde(default)]
     pub kind: RepositoryKind,
-    /// `http` or `https` URL of the folder that has `dists` in it, or `repodata` for RPM packages.
+    /// `http` or `https` URL of the folder that has `dists` in it, or `repodata` for RPM packages; a flat suite is below it. Of a
+    /// Git repository what `git clone` takes.
     #[schemars(extend("format" = "repository-url"))]
     pub url: String,
-    /// Suite, such as `"stable"`: a folder of `dists`. Debian packages need one, and RPM packages have none.
+    /// Suite, such as `"stable"`: a folder of `dists`. With a slash at its end, such as `"./"`, a flat one: the folder below the URL
+    /// that has the signed list itself. Debian packages need one, and RPM packages have none.
     #[serde(default)]
     #[schemars(extend("format" = "suite"))]
     pub suite: Option<String>,
-    /// Components; `["main"]` when left out. Debian packages alone have them.
+    /// Components; `["main"]` when left out. Debian packages alone have them, and those of flat suites have none.
     #[serde(default)]
     #[schemars(schema_with = "components")]
     pub components: Option<Vec<String>>,
@@ -105,23 +107,49 @@ pub struct Repository {
     #[serde(default)]
     #[schemars(schema_with = "architectures")]
     pub architectures: Option<Vec<String>>,
-    /// OpenPGP certificates, one of which must have signed, in ASCII armor: what `gpg --armor --export KEY` prints.
+    /// What of a Git repository is locked: a branch, a tag, a full name such as `"refs/heads/main"`, or a commit's 40 digits; what it
+    /// has checked out when it is cloned, when left out. Git repositories alone have it.
+    #[serde(default, rename = "ref")]
+    #[schemars(extend("format" = "git-ref"))]
+    pub reference: Option<String>,
+    /// OpenPGP certificates, one of which must have signed, in ASCII armor: what `gpg --armor --export KEY` prints. Packages need them,
+    /// and Git repositories have none.
+    #[serde(default)]
     #[schemars(extend("format" = "openpgp"))]
-    pub keys: String,
+    pub keys: Option<String>,
 }
 
 impl Repository {
+    /// Certificates; empty where there are none.
+    pub fn keys(&self) -> &str {
+        self.keys.as_deref().unwrap_or_default()
+    }
+
+    /// What of a Git repository is locked; `None` of packages.
+    pub fn reference(&self) -> Option<&str> {
+        let git = self.kind == RepositoryKind::Git;
+        git.then(|| self.reference.as_deref().unwrap_or("HEAD"))
+    }
+
     /// Suite; empty where there is none.
     pub fn suite(&self) -> &str {
         self.suite.as_deref().unwrap_or_default()
     }
 
-    /// Components, the usual one where none is said; none of RPM packages.
-    pub fn components(&self) -> Vec<String> {
-        self.of_debian(self.components.as_ref(), "main")
+    /// Whether its suite is a flat one: a folder that has the signed list itself, without `dists`.
+    pub fn is_flat(&self) -> bool {
+        self.suite().ends_with('/')
     }
 
-    /// Debian's names of the architectures, the usual one where none is said; none of RPM packages, whose list has all.
+    /// Components, the usual one where none is said; none of flat suites and of others than Debian packages.
+    pub fn components(&self) -> Vec<String> {
+        match self.is_flat() {
+            true => Vec::new(),
+            false => self.of_debian(self.components.as_ref(), "main"),
+        }
+    }
+
+    /// Debian's names of the architectures, the usual one where none is said; none of others.
     pub fn architectures(&self) -> Vec<String> {
         self.of_debian(self.architectures.as_ref(), "amd64")
     }
@@ -129,7 +157,7 @@ impl Repository {
     fn of_debian(&self, said: Option<&Vec<String>>, usual: &str) -> Vec<String> {
         match self.kind {
             RepositoryKind::Deb => said.cloned().unwrap_or_else(|| vec![usual.to_owned()]),
-            RepositoryKind::Rpm => Vec::new(),
+            RepositoryKind::Rpm | RepositoryKind::Git => Vec::new(),
         }
     }
 }

@@ -48,7 +48,7 @@ pub enum GetError {
 
 /// A document on its way.
 pub struct Coming {
-    body: Incoming,
+    pub(super) body: Incoming,
     /// Its length in bytes, when the origin said it.
     pub length: Option<u64>,
 }
@@ -124,7 +124,7 @@ impl Coming {
     }
 }
 
-fn checked(url: &str) -> Result<Uri, GetError> {
+pub(super) fn checked(url: &str) -> Result<Uri, GetError> {
     let uri: Uri = url.parse().map_err(|_| GetError::Url)?;
     let known = matches!(uri.scheme_str(), Some("http" | "https"));
     let plain = uri.authority().is_some_and(|host| !host.as_str().contains('@'));

@@ -1,6 +1,7 @@
 //! Asking origins: HTTP/1.1 and 2, TLS against the public roots and those the site adds, straight or through a parent proxy.
 
 mod connect;
+mod exchange;
 mod get;
 
 use std::sync::{Arc, RwLock};
@@ -19,6 +20,7 @@ use rackbar_outward::{Line, Parent, ParentError, Way, tls};
 use crate::rules::destination::{Destinations, Refusal};
 pub use connect::Connector;
 pub(crate) use connect::tunnel;
+pub use exchange::Question;
 pub use get::{Coming, GetError, check_url};
 
 /// Body of a request to an origin.

@@ -27,7 +27,8 @@ pub enum Command {
     /// Lock a repository to the state that its origin has now
     #[command(
         after_help = "Examples:\n  rackbar repository lock ours\n  rackbar repository lock ours --fetch\n\n\
-        Its InRelease, or the repomd.xml of RPM packages, must be signed by a certificate that the site file names. Machines whose role names the repository get \
+        Its InRelease, or the repomd.xml of RPM packages, must be signed by a certificate that the site file names; of a Git repository the \
+        commit is fetched with its history, and every object of it verified. Machines whose role names the repository get \
         this state from the appliance until it is locked again, whatever its origin has; plans that were made before are stale.\n\n\
         With --fetch it is refused when the cache has no room for all packages. The command follows until all are kept, and the \
         appliance goes on when it is interrupted; doing it again goes on where it ended. With --json every state is a line."
@@ -141,6 +142,7 @@ fn kind(kind: RepositoryKind) -> &'static str {
     match kind {
         RepositoryKind::Deb => "deb",
         RepositoryKind::Rpm => "rpm",
+        RepositoryKind::Git => "git",
     }
 }
 
@@ -154,6 +156,14 @@ fn state(entry: &RepositoryEntry) -> (String, Severity) {
         (None, ..) => ("not locked".to_owned(), Severity::Warning),
         (Some(_), Some(what), _) => (format!("lock it again: its {what} changed"), Severity::Warning),
         (Some(_), None, false) => ("locked, not in the site file".to_owned(), Severity::Warning),
+        (Some(lock), None, true) if lock.kind == RepositoryKind::Git => {
+            let commit = lock
+                .revision
+                .as_deref()
+                .and_then(|commit| commit.get(..12))
+                .unwrap_or_default();
+            (format!("locked to {commit} of {}", date(lock.date)), Severity::Info)
+        }
         (Some(lock), None, true) => (format!("locked to {}", date(lock.date)), Severity::Info),
     }
 }
@@ -163,7 +173,7 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
     if as_json {
         return output::json(&all);
     }
-    let mut table = output::table(&["NAME", "KIND", "URL", "SUITE", "ROLES", "PACKAGES", "STATE"]);
+    let mut table = output::table(&["NAME", "KIND", "URL", "SUITE/REF", "ROLES", "PACKAGES", "STATE"]);
     for entry in &all {
         let (words, severity) = state(entry);
         let packages = entry.lock.as_ref().map(|lock| lock.packages.to_string());
@@ -171,7 +181,7 @@ async fn list(client: &Client, as_json: bool) -> Result<()> {
             entry.name.clone().into(),
             kind(entry.kind).into(),
             output::plain(&entry.url).into(),
-            entry.suite.clone().into(),
+            entry.reference.as_ref().unwrap_or(&entry.suite).clone().into(),
             entry.roles.join(", ").into(),
             packages.unwrap_or_default().into(),
             output::severity(output::plain(&words), severity),
@@ -189,6 +199,7 @@ fn show(entry: &RepositoryEntry) {
     if entry.kind == RepositoryKind::Deb {
         line("suite", &entry.suite);
     }
+    entry.reference.iter().for_each(|reference| line("ref", reference));
     entry.keys.iter().for_each(|key| line("may sign", key));
     line("roles", &entry.roles.join(", "));
     line("state", &state(entry).0);
@@ -203,10 +214,22 @@ fn show(entry: &RepositoryEntry) {
             line("revision", lock.revision.as_deref().unwrap_or("none"));
             "repomd.xml"
         }
+        RepositoryKind::Git => {
+            line("commit", lock.revision.as_deref().unwrap_or("none"));
+            line("made", &date(lock.date));
+            "names"
+        }
     };
-    line("packages", &lock.packages.to_string());
+    let counted = if lock.kind == RepositoryKind::Git {
+        "commits"
+    } else {
+        "packages"
+    };
+    line(counted, &lock.packages.to_string());
     line(signed, &lock.release.to_string());
-    line("signed by", &lock.signer);
+    if !lock.signer.is_empty() {
+        line("signed by", &lock.signer);
+    }
     line("locked", &format!("{} by {}", lock.locked, lock.by));
     if let Some(fetch) = &entry.fetch {
         let state = if fetch.running { ", being fetched" } else { "" };
@@ -215,7 +238,11 @@ fn show(entry: &RepositoryEntry) {
     }
     for index in &lock.indexes {
         line(
-            "list",
+            if lock.kind == RepositoryKind::Git {
+                "file"
+            } else {
+                "list"
+            },
             &format!("{} {} ({} bytes)", index.sha256, index.path, index.bytes),
         );
     }

@@ -49,6 +49,28 @@ impl Appliance {
         appliance
     }
 
+    /// Ends the daemon and starts it again with the same data, in the namespace that this thread has entered.
+    pub fn restart(&mut self) {
+        self.end();
+        std::fs::write(self.path("out"), "").unwrap();
+        let at = self.folder.path().display();
+        let script = format!(
+            "exec {RACKBAR} daemon --no-network-setup --boot-files /nonexistent --config {at}/rackbar.toml --data {at}/data \
+             --run {at}/run >{at}/out 2>>{at}/log"
+        );
+        let mut again = Command::new("sh");
+        again.args(["-c", &script]).stdin(Stdio::null());
+        self.daemon = again.spawn().unwrap();
+        self.wait("the daemon serves again", || {
+            std::fs::read_to_string(self.path("out")).is_ok_and(|text| text.contains("rackbar: serving"))
+        });
+    }
+
+    fn end(&mut self) {
+        let _ = kill(Pid::from_raw(self.daemon.id().try_into().unwrap()), Signal::SIGTERM);
+        let _ = self.daemon.wait();
+    }
+
     /// What this thread does from now on, and what it starts, happens in the appliance's namespace.
     pub fn enter(&self) {
         let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.daemon.id())).unwrap();
@@ -111,7 +133,6 @@ impl Appliance {
 
 impl Drop for Appliance {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.daemon.id().try_into().unwrap()), Signal::SIGTERM);
-        let _ = self.daemon.wait();
+        self.end();
     }
 }

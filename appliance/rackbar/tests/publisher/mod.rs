@@ -19,7 +19,7 @@ pub fn now() -> u64 {
 }
 
 /// As a Release writes it.
-fn date(at: u64) -> String {
+pub fn date(at: u64) -> String {
     let mut said = Command::new("date");
     said.args(["-u", "-d", &format!("@{at}"), "+%a, %d %b %Y %H:%M:%S UTC"])
         .env("LC_ALL", "C");
@@ -28,7 +28,7 @@ fn date(at: u64) -> String {
 }
 
 /// A package made by dpkg-deb: its control text and its bytes.
-fn package(folder: &Path, name: &str, version: &str) -> (String, Vec<u8>) {
+pub fn package(folder: &Path, name: &str, version: &str) -> (String, Vec<u8>) {
     let deb = folder.join(format!("{name}-{version}.deb"));
     let root = folder.join(format!("{name}-{version}"));
     std::fs::create_dir_all(root.join("DEBIAN")).unwrap();

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rackbar_model::Digest;
+use rackbar_model::{Digest, suite_folder};
 use rackbar_orchestrator::repositories::Kept;
 use rackbar_proxy::Proxy;
 use rackbar_proxy::index::read_packages;
-use rackbar_upstream::{Keyring, MAX_TEXT, PackageList, Release, ReleaseError, Signed, cleartext};
+use rackbar_upstream::{
+    Keyring, MAX_SIGNATURE, MAX_TEXT, PackageList, Release, ReleaseError, Signed, cleartext, detached,
+};
 
 use super::fetch::{Found, MOST, Order, Packages, add, blocking, counted, seconds};
 
@@ -18,18 +20,17 @@ impl Order {
     /// What was wrong, with its URL and what to do.
     pub(super) async fn of_debian(self, proxy: &Arc<Proxy>) -> Result<Found, String> {
         let wanted = &self.wanted;
-        let path = format!("dists/{}/InRelease", wanted.suite());
-        let at = format!("{}/{path}", wanted.url.trim_end_matches('/'));
-        let file = proxy.document(&wanted.url, &path, None, MAX_TEXT as u64).await;
-        let file = file.map_err(|error| {
-            format!(
-                "{error}; look whether repository.{} of the site file has the right URL and suite",
-                self.name
-            )
-        })?;
-        let (bytes, keys, suite) = (file.bytes, wanted.keys.clone(), wanted.suite().to_owned());
-        let judged = blocking(move || judge(bytes, &keys, &suite));
-        let (text, signed, release) = judged.await.map_err(|error| format!("{at}: {error}"))?;
+        let head = self.head(proxy).await?;
+        let (at, stored) = (head.at.clone(), head.stored);
+        let (keys, suite) = (wanted.keys().to_owned(), wanted.suite().to_owned());
+        let judged = blocking(move || judge(head, &keys, &suite));
+        let judged = judged.await.map_err(|error| format!("{at}: {error}"))?;
+        let Judged {
+            text,
+            signature,
+            signed,
+            release,
+        } = judged;
         self.not_older(&at, release.date)?;
         let lists = release.package_lists(&wanted.components(), &wanted.architectures());
         let lists = lists.map_err(|error| {
@@ -49,12 +50,50 @@ impl Order {
                 lock,
                 release: text,
                 text: signed.text,
-                signature: None,
+                signature,
                 lists: kept,
             },
-            stored: file.stored,
+            stored,
         };
         blocking(move || counted(found)).await
+    }
+
+    /// Fetches what is signed: `InRelease`, and where there is none, `Release` and the signature beside it.
+    async fn head(&self, proxy: &Arc<Proxy>) -> Result<Head, String> {
+        let (url, folder) = (&self.wanted.url, suite_folder(self.wanted.suite()));
+        let at = |path: &str| format!("{}/{path}", url.trim_end_matches('/'));
+        let path = format!("{folder}InRelease");
+        let first = match proxy.document(url, &path, None, MAX_TEXT as u64).await {
+            Ok(file) => {
+                return Ok(Head {
+                    at: at(&path),
+                    text: file.bytes,
+                    signature: None,
+                    stored: file.stored,
+                });
+            }
+            Err(error) => error,
+        };
+        let path = format!("{folder}Release");
+        let beside = format!("{path}.gpg");
+        let found = async {
+            let file = proxy.document(url, &path, None, MAX_TEXT as u64).await?;
+            let beside = proxy.document(url, &beside, None, MAX_SIGNATURE as u64).await?;
+            Ok::<_, rackbar_proxy::CacheError>((file, beside))
+        };
+        let (file, beside) = found.await.map_err(|error| {
+            format!(
+                "{first}, and {error}; look whether repository.{} of the site file has the right URL and suite, and whether the \
+                 repository is signed",
+                self.name
+            )
+        })?;
+        Ok(Head {
+            at: at(&path),
+            text: file.bytes,
+            signature: Some(beside.bytes),
+            stored: file.stored.or(beside.stored),
+        })
     }
 
     /// Fetches a list in every form that the origin has of it.
@@ -81,7 +120,7 @@ impl Order {
                     MOST >> 20
                 ));
             }
-            let below = format!("dists/{}/{path}", self.wanted.suite());
+            let below = format!("{}{path}", suite_folder(self.wanted.suite()));
             let expected = Some((Digest(sum), release.by_hash));
             match proxy.document(&self.wanted.url, &below, expected, bytes).await {
                 Ok(document) if document.bytes.len() as u64 == bytes => {
@@ -107,22 +146,63 @@ impl Order {
     }
 }
 
-/// The file as text, what of it is signed, and that read: by a trusted key, of this suite, and still counting.
-fn judge(bytes: Vec<u8>, keys: &str, suite: &str) -> Result<(String, Signed, Release), String> {
+/// What is signed, as it came.
+struct Head {
+    /// Its URL.
+    at: String,
+    text: Vec<u8>,
+    /// The signature beside it, where it is not in it.
+    signature: Option<Vec<u8>>,
+    stored: Option<u64>,
+}
+
+/// The file as text, its signature, what of it is signed, and that read.
+struct Judged {
+    text: String,
+    signature: Option<String>,
+    signed: Signed,
+    release: Release,
+}
+
+/// By a trusted key, of this suite, and still counting.
+fn judge(head: Head, keys: &str, suite: &str) -> Result<Judged, String> {
     let keys = Keyring::read(keys.as_bytes()).map_err(|error| format!("the keys: {error}"))?;
-    let signed = cleartext(&bytes, &keys, seconds())
-        .map_err(|error| format!("{error}; if its publisher has a new key, write that into the site file"))?;
+    let signed = match &head.signature {
+        None => cleartext(&head.text, &keys, seconds()),
+        Some(signature) => detached(&head.text, signature, &keys, seconds()),
+    };
+    let signed =
+        signed.map_err(|error| format!("{error}; if its publisher has a new key, write that into the site file"))?;
     let release = Release::read(&signed.text).map_err(|error| error.to_string())?;
+    of_suite(&release, suite).map_err(|error| error.to_string())?;
+    let armored = "the signature beside it is not in ASCII armor; `gpg --armor --detach-sign` makes one";
+    let signature = head.signature.map(String::from_utf8).transpose();
+    Ok(Judged {
+        text: String::from_utf8(head.text).map_err(|_| "it is no UTF-8 text".to_owned())?,
+        signature: signature.map_err(|_| armored.to_owned())?,
+        signed,
+        release,
+    })
+}
+
+fn of_suite(release: &Release, suite: &str) -> Result<(), ReleaseError> {
+    // A flat one need not have a name.
+    if suite.ends_with('/') {
+        return release.still_counts(seconds());
+    }
     // A suite in a folder of its own is often called by that folder's name.
     let names = [suite, suite.split('/').next().unwrap_or(suite)];
     let judged = names.map(|name| release.judge(name, seconds()));
     let [first, second] = judged;
     match (first, second) {
-        (Err(ReleaseError::Suite { .. }), Ok(())) | (Ok(()), _) => {}
-        (Err(error), _) => return Err(error.to_string()),
+        (Err(ReleaseError::Suite { .. }), Ok(())) | (Ok(()), _) => Ok(()),
+        (Err(error), _) => Err(error),
     }
-    let text = String::from_utf8(bytes).map_err(|_| "it is no UTF-8 text".to_owned())?;
-    Ok((text, signed, release))
+}
+
+/// A package's path below the URL: flat repositories often write a dot before it.
+pub(super) fn location(path: &str) -> &str {
+    path.trim_start_matches("./")
 }
 
 /// The packages of all lists that are kept.

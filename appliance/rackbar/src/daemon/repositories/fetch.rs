@@ -20,6 +20,8 @@ pub(super) struct Order {
     pub(super) wanted: Repository,
     /// Nothing of before this date is taken, in seconds since 1970.
     pub(super) after: Option<u64>,
+    /// Of a Git repository what is locked, if it is of the same URL and ref.
+    pub(super) kept: Option<Kept>,
 }
 
 /// What was found.
@@ -41,6 +43,7 @@ impl Order {
         match self.wanted.kind {
             RepositoryKind::Deb => self.of_debian(proxy).await,
             RepositoryKind::Rpm => self.of_rpm(proxy).await,
+            RepositoryKind::Git => self.of_git(proxy).await,
         }
     }
 
@@ -83,9 +86,10 @@ impl Order {
             url: wanted.url.clone(),
             suite: wanted.suite().to_owned(),
             revision,
+            reference: wanted.reference().map(str::to_owned),
             components: wanted.components(),
             architectures: wanted.architectures(),
-            keys: Digest(sha256(wanted.keys.as_bytes())),
+            keys: Digest(sha256(wanted.keys().as_bytes())),
             date,
             release: Digest(sha256(text)),
             signer: signer.to_owned(),
@@ -115,6 +119,7 @@ pub(super) fn packages(kept: &Kept) -> Result<Packages, String> {
     match kept.lock.kind {
         RepositoryKind::Deb => super::deb::packages(kept, &mut all)?,
         RepositoryKind::Rpm => super::rpm::packages(kept, &mut all)?,
+        RepositoryKind::Git => super::git::commits(kept, &mut all)?,
     }
     Ok(all)
 }

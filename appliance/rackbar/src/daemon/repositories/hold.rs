@@ -45,12 +45,13 @@ impl Files {
                 for (path, bytes) in super::deb::each_list(kept) {
                     let read = read_packages(bytes.as_slice(), &mut |one| {
                         if let Some(digest) = one.digest {
-                            add(one.path, digest, one.bytes);
+                            add(super::deb::location(&one.path).to_owned(), digest, one.bytes);
                         }
                     });
                     read.map_err(|error| format!("the list {path} cannot be read: {error}"))?;
                 }
             }
+            RepositoryKind::Git => {}
             RepositoryKind::Rpm => {
                 super::rpm::each_package(kept, &mut |one| add(one.path, Digest(one.sha256), one.bytes))?;
                 let repomd = Repomd::read(&kept.release, u64::MAX).map_err(|error| error.to_string())?;

@@ -1,8 +1,10 @@
 //! The site's package repositories in the daemon: locking them, saying what a new lock would bring, and having the proxy serve
 //! what they are locked to.
 
+mod archive;
 mod deb;
 mod fetch;
+mod git;
 mod hold;
 mod rpm;
 mod serve;
@@ -105,7 +107,7 @@ impl Repositories {
             let (wanted, lock) = (wanted.get(name).copied(), locks.get(name).cloned());
             let roles = of_site.iter().flat_map(|site| &site.role);
             let roles = roles.filter(|(_, role)| role.repositories.contains(name));
-            let ring = wanted.and_then(|wanted| Keyring::read(wanted.keys.as_bytes()).ok());
+            let ring = wanted.and_then(|wanted| Keyring::read(wanted.keys().as_bytes()).ok());
             Some(RepositoryEntry {
                 name: name.clone(),
                 kind: wanted.map_or_else(|| lock.as_ref().map(|lock| lock.kind), |one| Some(one.kind))?,
@@ -117,6 +119,10 @@ impl Repositories {
                     || lock.as_ref().map(|lock| lock.suite.clone()),
                     |one| Some(one.suite().to_owned()),
                 )?,
+                reference: match wanted {
+                    Some(wanted) => wanted.reference().map(str::to_owned),
+                    None => lock.as_ref().and_then(|lock| lock.reference.clone()),
+                },
                 keys: ring.map(|ring| ring.fingerprints()).unwrap_or_default(),
                 in_site: wanted.is_some(),
                 fetch: self.fetch_of(name),
@@ -156,12 +162,20 @@ impl Repositories {
     async fn found(&self, name: &str, by: &str) -> Result<(Found, Option<RepositoryLock>), Refused> {
         let wanted = self.wanted(name)?;
         let before = self.executor.repositories().get(name).cloned();
-        let same =
-            |lock: &&RepositoryLock| lock.kind == wanted.kind && lock.url == wanted.url && lock.suite == wanted.suite();
+        let same = |lock: &&RepositoryLock| {
+            let names = lock.suite == wanted.suite() && lock.reference.as_deref() == wanted.reference();
+            names && lock.kind == wanted.kind && lock.url == wanted.url
+        };
+        let same = before.as_ref().filter(same);
+        let kept = match same.filter(|lock| lock.kind == RepositoryKind::Git) {
+            Some(_) => self.stored(name).await?,
+            None => None,
+        };
         let order = Order {
             name: name.to_owned(),
             by: by.to_owned(),
-            after: before.as_ref().filter(same).map(|lock| lock.date),
+            after: same.map(|lock| lock.date),
+            kept,
             wanted,
         };
         let found = self
@@ -170,11 +184,26 @@ impl Repositories {
         Ok((found.await?, before))
     }
 
+    /// What is kept of a repository.
+    async fn stored(&self, name: &str) -> Result<Option<Kept>, Refused> {
+        let (store, name) = (self.store.clone(), name.to_owned());
+        let found = blocking(move || {
+            let all = repositories::load(&store).map_err(|error| Refused::Internal(error.to_string()))?;
+            Ok(all.into_iter().find(|kept| kept.lock.name == name))
+        });
+        found.await
+    }
+
     /// Locks a repository to what its origin has now, and has all its packages fetched and kept where that is wanted.
     pub(super) fn lock(&self, name: &str, by: &str, fetch: bool) -> Answer<'static, String> {
         let (all, name, by) = (self.clone(), name.to_owned(), by.to_owned());
         async move {
             let _busy = all.begin(&name)?;
+            if fetch && all.wanted(&name)?.kind == RepositoryKind::Git {
+                return Err(Refused::Invalid(format!(
+                    "repository {name} is one of Git, and those are kept whole with each lock; lock it without fetching"
+                )));
+            }
             let (found, before) = all.found(&name, &by).await?;
             let words = words(&found, before.as_ref());
             let (cache, kept) = (all.cache.clone(), found.kept);
@@ -236,13 +265,8 @@ impl Repositories {
         async move {
             let _busy = all.begin(&name)?;
             let (found, before) = all.found(&name, "").await?;
-            let store = all.store.clone();
-            let done = blocking(move || {
-                let kept = repositories::load(&store).map_err(|error| Refused::Internal(error.to_string()))?;
-                let kept = kept.into_iter().find(|kept| kept.lock.name == name);
-                compared(&found, before.as_ref(), kept.as_ref())
-            });
-            done.await
+            let kept = all.stored(&name).await?;
+            blocking(move || compared(&found, before.as_ref(), kept.as_ref())).await
         }
         .boxed()
     }
@@ -278,7 +302,8 @@ fn state(lock: &RepositoryLock) -> String {
     match (&lock.revision, lock.kind) {
         (_, RepositoryKind::Deb) => lock.suite.clone(),
         (Some(revision), RepositoryKind::Rpm) => format!("revision {revision}"),
-        (None, RepositoryKind::Rpm) => "the state".to_owned(),
+        (None, RepositoryKind::Rpm | RepositoryKind::Git) => "the state".to_owned(),
+        (Some(commit), RepositoryKind::Git) => format!("commit {commit}"),
     }
 }
 
@@ -289,13 +314,20 @@ fn words(found: &Found, before: Option<&RepositoryLock>) -> String {
         Some(_) => " in place of the state before",
         None => "",
     };
+    let what = match lock.kind {
+        RepositoryKind::Deb | RepositoryKind::Rpm => format!("{} packages, signed by {}", lock.packages, lock.signer),
+        RepositoryKind::Git if found.kept.lists.contains_key(archive::ARCHIVE) => format!("{} commits", lock.packages),
+        RepositoryKind::Git => format!(
+            "{} commits; its files alone are too large for {}",
+            lock.packages,
+            archive::ARCHIVE
+        ),
+    };
     format!(
-        "repository {} is locked to {} of {}{again}: {} packages, signed by {}{}",
+        "repository {} is locked to {} of {}{again}: {what}{}",
         lock.name,
         state(lock),
         of_seconds(lock.date),
-        lock.packages,
-        lock.signer,
         from_where(found)
     )
 }
@@ -320,12 +352,24 @@ fn compared(found: &Found, before: Option<&RepositoryLock>, kept: Option<&Kept>)
     let name = &lock.name;
     let words = match before {
         None => format!(
-            "{name} is not locked; a lock would be to {} of {}, {} packages",
+            "{name} is not locked; a lock would be to {} of {}, {} {}",
             state(lock),
             of_seconds(lock.date),
-            lock.packages
+            lock.packages,
+            if lock.kind == RepositoryKind::Git {
+                "commits"
+            } else {
+                "packages"
+            }
         ),
         Some(_) if current => format!("{name} is locked to what its origin has"),
+        Some(before) if lock.kind == RepositoryKind::Git => format!(
+            "{name} is locked to {} of {}, and its origin has {} of {}: a new lock would bring {added} commits",
+            state(before),
+            of_seconds(before.date),
+            state(lock),
+            of_seconds(lock.date)
+        ),
         Some(before) => format!(
             "{name} is locked to {}, and its origin has {}: a new lock would bring {added} packages, take away {removed} and \
              change {changed}",

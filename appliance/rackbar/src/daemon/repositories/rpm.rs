@@ -44,7 +44,7 @@ impl Order {
                  makes one"
             )
         })?;
-        let (stored, keys) = (head.stored.or(beside.stored), self.wanted.keys.clone());
+        let (stored, keys) = (head.stored.or(beside.stored), self.wanted.keys().to_owned());
         let judged = blocking(move || judge(head.bytes, beside.bytes, &keys)).await;
         let Judged {
             signed,

@@ -1,0 +1,186 @@
+//! What commits, trees and tags name.
+
+use crate::Id;
+
+/// What an object is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// A state, with those it was made of.
+    Commit,
+    /// A folder.
+    Tree,
+    /// A file's content.
+    Blob,
+    /// A tag with a text of its own.
+    Tag,
+}
+
+impl Kind {
+    /// As it is written in the digest's text.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Tree => "tree",
+            Self::Blob => "blob",
+            Self::Tag => "tag",
+        }
+    }
+
+    fn read(word: &[u8]) -> Option<Self> {
+        [Self::Commit, Self::Tree, Self::Blob, Self::Tag]
+            .into_iter()
+            .find(|kind| kind.word().as_bytes() == word)
+    }
+}
+
+/// Something in a folder.
+pub(crate) struct TreeEntry<'a> {
+    pub(crate) mode: u32,
+    pub(crate) name: &'a [u8],
+    pub(crate) id: Id,
+}
+
+/// A folder.
+pub(crate) const FOLDER: u32 = 0o040_000;
+/// A symbolic link.
+pub(crate) const LINK: u32 = 0o120_000;
+/// A commit of another repository, which is not in this one.
+pub(crate) const OTHER: u32 = 0o160_000;
+const FILES: [u32; 3] = [0o100_644, 0o100_755, 0o100_664];
+
+/// Tells of every object that this one names, with its kind.
+///
+/// # Errors
+/// When it makes no sense.
+pub(crate) fn links(kind: Kind, data: &[u8], found: &mut dyn FnMut(Id, Kind)) -> Result<(), &'static str> {
+    match kind {
+        Kind::Blob => Ok(()),
+        Kind::Commit => {
+            let mut lines = data.split(|byte| *byte == b'\n');
+            let tree = lines.next().and_then(|line| Id::read(line.strip_prefix(b"tree ")?));
+            found(tree.ok_or("a commit without a tree")?, Kind::Tree);
+            for line in lines {
+                let Some(parent) = line.strip_prefix(b"parent ") else {
+                    break;
+                };
+                found(Id::read(parent).ok_or("a parent that is none")?, Kind::Commit);
+            }
+            Ok(())
+        }
+        Kind::Tag => {
+            let (id, kind) = tagged(data).ok_or("a tag of nothing")?;
+            found(id, kind);
+            Ok(())
+        }
+        Kind::Tree => entries(data, &mut |entry| {
+            match entry.mode {
+                FOLDER => found(entry.id, Kind::Tree),
+                OTHER => {}
+                _ => found(entry.id, Kind::Blob),
+            }
+            Ok(())
+        }),
+    }
+}
+
+/// What a tag is of.
+pub(crate) fn tagged(data: &[u8]) -> Option<(Id, Kind)> {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let id = Id::read(lines.next()?.strip_prefix(b"object ")?)?;
+    Some((id, Kind::read(lines.next()?.strip_prefix(b"type ")?)?))
+}
+
+/// The tree of a commit.
+pub(crate) fn tree_of(data: &[u8]) -> Option<Id> {
+    Id::read(data.get(..45)?.strip_prefix(b"tree ")?)
+}
+
+/// When a commit was made, in seconds since 1970.
+pub(crate) fn committed(data: &[u8]) -> Option<u64> {
+    let lines = data.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
+    let line = lines.filter_map(|line| line.strip_prefix(b"committer ")).next()?;
+    let time = line.rsplit(|byte| *byte == b' ').nth(1)?;
+    std::str::from_utf8(time).ok()?.parse().ok()
+}
+
+/// Tells of everything in a folder.
+///
+/// # Errors
+/// When it makes no sense, or has a name that would lead out of the folder or into Git's own.
+pub(crate) fn entries<'a, E: From<&'static str>>(
+    mut data: &'a [u8],
+    found: &mut dyn FnMut(TreeEntry<'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    const TORN: &str = "a folder that is torn";
+    while !data.is_empty() {
+        let space = data.iter().take(8).position(|byte| *byte == b' ').ok_or(TORN)?;
+        let (mode, rest) = data.split_at_checked(space).ok_or(TORN)?;
+        let end = rest.iter().position(|byte| *byte == 0).ok_or(TORN)?;
+        let name = rest.get(1..end).ok_or(TORN)?;
+        let rest = rest.get(end.saturating_add(1)..).ok_or(TORN)?;
+        let (id, rest) = rest.split_first_chunk::<20>().ok_or(TORN)?;
+        let digits = std::str::from_utf8(mode).ok().filter(|mode| !mode.starts_with('+'));
+        let mode = digits.and_then(|mode| u32::from_str_radix(mode, 8).ok()).ok_or(TORN)?;
+        if ![FOLDER, LINK, OTHER].contains(&mode) && !FILES.contains(&mode) {
+            return Err("a folder with something that is neither file, link nor folder".into());
+        }
+        let outside = [&b""[..], b".", b".."].contains(&name) || name.eq_ignore_ascii_case(b".git");
+        if outside || name.contains(&b'/') {
+            return Err("a folder with a name that leads out of it or into Git's own".into());
+        }
+        found(TreeEntry {
+            mode,
+            name,
+            id: Id(*id),
+        })?;
+        data = rest;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(kind: Kind, data: &[u8]) -> Result<Vec<(Id, Kind)>, &'static str> {
+        let mut all = Vec::new();
+        links(kind, data, &mut |id, kind| all.push((id, kind)))?;
+        Ok(all)
+    }
+
+    #[test]
+    fn commits_tags_and_folders_name_others() {
+        let (a, b) = (Id([0x11; 20]), Id([0x22; 20]));
+        let commit =
+            format!("tree {a}\nparent {b}\nauthor x <x> 1 +0000\ncommitter x y <x> 1700000000 +0100\n\nparent {a}\n");
+        assert_eq!(
+            named(Kind::Commit, commit.as_bytes()),
+            Ok(vec![(a, Kind::Tree), (b, Kind::Commit)])
+        );
+        assert_eq!(committed(commit.as_bytes()), Some(1_700_000_000));
+        assert_eq!(tree_of(commit.as_bytes()), Some(a));
+        let tag = format!("object {b}\ntype commit\ntag v1\n");
+        assert_eq!(named(Kind::Tag, tag.as_bytes()), Ok(vec![(b, Kind::Commit)]));
+        let entry = |mode: &str, name: &str| [mode.as_bytes(), b" ", name.as_bytes(), b"\0", &a.0].concat();
+        let tree = [
+            entry("40000", "d"),
+            entry("100644", "f"),
+            entry("160000", "m"),
+            entry("120000", "l"),
+        ]
+        .concat();
+        let found = [(a, Kind::Tree), (a, Kind::Blob), (a, Kind::Blob)];
+        assert_eq!(named(Kind::Tree, &tree), Ok(found.to_vec()));
+        for (mode, name) in [
+            ("100644", ".."),
+            ("40000", ".GIT"),
+            ("100644", "a/b"),
+            ("100644", ""),
+            ("140000", "s"),
+        ] {
+            assert!(named(Kind::Tree, &entry(mode, name)).is_err(), "{mode} {name}");
+        }
+        assert!(named(Kind::Tree, &tree[..tree.len() - 1]).is_err());
+        assert!(named(Kind::Commit, b"tree 11\n").is_err() && named(Kind::Tag, b"object x\n").is_err());
+    }
+}
