@@ -316,20 +316,23 @@ fn missing_packages(need: Need) -> Result<()> {
 /// A package that the tests want a program of, and that would otherwise act on this machine by itself.
 struct Quiet {
     package: &'static str,
-    /// While this link to `/dev/null` is there it does nothing.
-    link: &'static str,
+    /// While this is there it does nothing: a link to `/dev/null` in the place of a unit of systemd's, else a file.
+    off: &'static str,
+    unit: bool,
     what: &'static str,
 }
 
 const QUIET: [Quiet; 2] = [
     Quiet {
         package: "cloud-init",
-        link: "/etc/cloud/cloud-init.disabled",
+        off: "/etc/cloud/cloud-init.disabled",
+        unit: false,
         what: "cloud-init is wanted for its checker alone, and would set this machine up at its next start",
     },
     Quiet {
         package: "puppetserver",
-        link: "/etc/systemd/system/puppetserver.service",
+        off: "/etc/systemd/system/puppetserver.service",
+        unit: true,
         what: "puppetserver is wanted for servers of the tests, and would serve this machine's network",
     },
 ];
@@ -337,24 +340,24 @@ const QUIET: [Quiet; 2] = [
 impl Quiet {
     /// What keeps it off, for a shell, with an `&&` behind it.
     fn command(&self) -> String {
-        let folder = Path::new(self.link).parent().unwrap_or(Path::new("/"));
-        format!(
-            "sudo mkdir -p {} && sudo ln -sfn /dev/null {} && ",
-            folder.display(),
-            self.link
-        )
+        let folder = Path::new(self.off).parent().unwrap_or(Path::new("/")).display();
+        let make = if self.unit { "ln -sfn /dev/null" } else { "touch" };
+        format!("sudo mkdir -p {folder} && sudo {make} {} && ", self.off)
     }
 
     /// Keeps it off; what is there already stays.
     fn keep(&self) -> Result<()> {
-        let path = Path::new(self.link);
+        let path = Path::new(self.off);
         if path.symlink_metadata().is_ok() {
             return Ok(());
         }
-        println!("setup: {}; {} keeps it off", self.what, self.link);
+        println!("setup: {}; {} keeps it off", self.what, self.off);
         let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        made.and_then(|()| std::os::unix::fs::symlink("/dev/null", path))
-            .with_context(|| format!("making {}", self.link))
+        made.and_then(|()| match self.unit {
+            true => std::os::unix::fs::symlink("/dev/null", path),
+            false => std::fs::write(path, "cargo xtask setup keeps this off.\n"),
+        })
+        .with_context(|| format!("making {}", self.off))
     }
 }
 

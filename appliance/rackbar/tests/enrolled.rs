@@ -92,9 +92,7 @@ impl Hall {
     /// The appliance starts, and the Puppet server is logged in to it by a token of its own.
     fn appliance_comes(&mut self, token: &str) {
         let appliance = self.appliance.insert(Appliance::start(self.folder.path()));
-        let token = appliance
-            .ask(&["token", "create", token, "--role", "operator"])
-            .well();
+        let token = appliance.ask(&["token", "create", token, "--role", "operator"]).well();
         let endpoint = appliance.api().to_string();
         self.server.login(&endpoint, appliance.fingerprint(), &token);
     }
@@ -166,7 +164,11 @@ fn a_real_puppet_server_signs_one_request_for_one_machine_and_goes_on_without_us
     let ran = with_token_of(&hall, &attributes, OTHER);
     hall.refused(&ran, OTHER, "the token is not the one this machine was given");
     let ran = with_token_of(&hall, &attributes, "stranger.rack.example");
-    hall.refused(&ran, "stranger.rack.example", "no machine of that name has a system of ours");
+    hall.refused(
+        &ran,
+        "stranger.rack.example",
+        "no machine of that name has a system of ours",
+    );
 
     // The machine itself: a certificate, a catalogue by our classes and parameters, and one change.
     let ran = hall.web.run(&["--test", "--waitforcert", "5"]);

@@ -176,11 +176,9 @@ impl Server {
         assert!(!self.signed(name), "{said:?}");
     }
 
-    /// A file of its own, with this text.
-    pub fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
+    /// Its authority has no record of a certificate any more, which is still good: as after a restore of an older state.
+    pub fn forget(&self, name: &str) {
+        std::fs::remove_file(self.folder.path().join(format!("ca/signed/{name}.pem"))).unwrap();
     }
 }
 
@@ -209,7 +207,7 @@ fn configure(folder: &Path, name: &str, port: u16, rackbar: &Path) {
     put("logback.xml", LOGGING);
     let puppet = format!(
         "[main]\nserver = localhost\nserverport = {port}\nssldir = {at}/ssl\n\
-         [server]\ncertname = {name}\nca_server = {name}\nca_port = {port}\ndns_alt_names = localhost,{name}\n\
+         [server]\ncertname = {name}\nca_server = localhost\nca_port = {port}\ndns_alt_names = localhost,{name}\n\
          cadir = {at}/ca\nautosign = {at}/autosign\nnode_terminus = exec\nexternal_nodes = {at}/enc\n"
     );
     put("puppet.conf", &puppet);
