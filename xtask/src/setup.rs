@@ -8,7 +8,7 @@ pub(crate) mod debian;
 mod python;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -114,6 +114,11 @@ const PACKAGES: &[Package] = &[
         "puppet-agent",
         &[Test],
         "independent reader of what Puppet is given, and maker of certificate requests",
+    ),
+    package(
+        "puppetserver",
+        &[Test],
+        "Puppet's own server, at which machines enrol by what we gave them",
     ),
     package("facter", &[Test], "independent reader of facts"),
     package("ohai", &[Test], "whose shape our attributes have"),
@@ -301,35 +306,64 @@ fn missing_packages(need: Need) -> Result<()> {
     }
     announce("Debian package", &missing);
     let names: Vec<_> = missing.iter().map(|row| row.name).collect();
-    let off = if names.contains(&CLOUD_INIT) {
-        format!("sudo mkdir -p /etc/cloud && sudo touch {CLOUD_INIT_OFF} && ")
-    } else {
-        String::new()
-    };
+    let quiet = || QUIET.iter().filter(|quiet| names.contains(&quiet.package));
+    let off: String = quiet().map(Quiet::command).collect();
     ensure!(
         Uid::effective().is_root(),
         "Debian packages are missing and only root can install them; run:\n  \
          {off}sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
         names.join(" ")
     );
-    if !off.is_empty() {
-        keep_cloud_init_off()?;
-    }
+    quiet().try_for_each(Quiet::keep)?;
     apt_install(&names)
 }
 
-/// The package whose checker the tests want, and which would otherwise set this machine up at its next start.
-const CLOUD_INIT: &str = "cloud-init";
-/// While this file is there it does nothing.
-const CLOUD_INIT_OFF: &str = "/etc/cloud/cloud-init.disabled";
+/// A package that the tests want a program of, and that would otherwise act on this machine by itself.
+struct Quiet {
+    package: &'static str,
+    /// While this is there it does nothing: a link to `/dev/null` in the place of a unit of systemd's, else a file.
+    off: &'static str,
+    unit: bool,
+    what: &'static str,
+}
 
-fn keep_cloud_init_off() -> Result<()> {
-    println!(
-        "setup: cloud-init is wanted for its checker alone; {CLOUD_INIT_OFF} keeps it from acting on this machine"
-    );
-    std::fs::create_dir_all("/etc/cloud")
-        .and_then(|()| std::fs::write(CLOUD_INIT_OFF, "cloud-init is here for `cloud-init schema` alone.\n"))
-        .with_context(|| format!("writing {CLOUD_INIT_OFF}"))
+const QUIET: [Quiet; 2] = [
+    Quiet {
+        package: "cloud-init",
+        off: "/etc/cloud/cloud-init.disabled",
+        unit: false,
+        what: "cloud-init is wanted for its checker alone, and would set this machine up at its next start",
+    },
+    Quiet {
+        package: "puppetserver",
+        off: "/etc/systemd/system/puppetserver.service",
+        unit: true,
+        what: "puppetserver is wanted for servers of the tests, and would serve this machine's network",
+    },
+];
+
+impl Quiet {
+    /// What keeps it off, for a shell, with an `&&` behind it.
+    fn command(&self) -> String {
+        let folder = Path::new(self.off).parent().unwrap_or(Path::new("/")).display();
+        let make = if self.unit { "ln -sfn /dev/null" } else { "touch" };
+        format!("sudo mkdir -p {folder} && sudo {make} {} && ", self.off)
+    }
+
+    /// Keeps it off; what is there already stays.
+    fn keep(&self) -> Result<()> {
+        let path = Path::new(self.off);
+        if path.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        println!("setup: {}; {} keeps it off", self.what, self.off);
+        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| match self.unit {
+            true => std::os::unix::fs::symlink("/dev/null", path),
+            false => std::fs::write(path, "cargo xtask setup keeps this off.\n"),
+        })
+        .with_context(|| format!("making {}", self.off))
+    }
 }
 
 /// Of `names`, those dpkg has installed.
