@@ -1,5 +1,6 @@
 //! Package repositories of the site's own, and the state of one that was locked.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
