@@ -112,8 +112,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Content, and what follows the body, of an input that comes in such pieces; `None` for more to come.
-    fn read(input: &[u8], step: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, Malformed> {
+    /// Content, and what follows the body.
+    type Parts = (Vec<u8>, Vec<u8>);
+
+    /// The parts of an input that comes in such pieces; `None` for more to come.
+    fn read(input: &[u8], step: usize) -> Result<Option<Parts>, Malformed> {
         let (mut chunks, mut out, mut at, mut end) = (Chunks::default(), Vec::new(), 0, 0);
         loop {
             match chunks.next(&input[at..end])? {
