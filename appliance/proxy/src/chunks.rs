@@ -113,10 +113,10 @@ mod tests {
     use proptest::prelude::*;
 
     /// Content, and what follows the body.
-    type Body = (Vec<u8>, Vec<u8>);
+    type Parts = (Vec<u8>, Vec<u8>);
 
-    /// A body of an input that comes in such pieces; `None` for more to come.
-    fn read(input: &[u8], step: usize) -> Result<Option<Body>, Malformed> {
+    /// The parts of an input that comes in such pieces; `None` for more to come.
+    fn read(input: &[u8], step: usize) -> Result<Option<Parts>, Malformed> {
         let (mut chunks, mut out, mut at, mut end) = (Chunks::default(), Vec::new(), 0, 0);
         loop {
             match chunks.next(&input[at..end])? {
