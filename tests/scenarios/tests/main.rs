@@ -6,6 +6,7 @@ mod bmc_ways;
 mod boot_order;
 mod clock;
 mod demo;
+mod enrolled;
 mod erased;
 mod firmware;
 mod https;
