@@ -13,13 +13,13 @@ use anyhow::{Context, Result, ensure};
 use rackbar_model::Node;
 use rackbar_scenarios::cli::Cli;
 use rackbar_scenarios::install::{READY, commit_all, light_image, until_done};
-use rackbar_scenarios::{Stage, eventually};
+use rackbar_scenarios::{Stage, eventually, rack_file};
 use rackbar_vrack::host::{Host, Ipv4};
 use rackbar_vrack::rack::neighbour;
 use rackbar_vrack::seat::{MachinePower as _, PowerAction};
 use rackbar_vrack::site::Archive;
 
-use crate::install::{all_ready, done, prepared};
+use crate::install::{all_ready, discovered, done};
 use crate::offline::common::apt::hex;
 use crate::offline::common::{Origin, doc};
 use crate::operator::SOON;
@@ -91,7 +91,12 @@ async fn an_installed_machine_enrols_at_a_real_puppet_server_by_the_token_that_w
     // It starts, and the packages come, while the machine is discovered.
     let mut server = puppet::Server::start(SERVER, &program);
     let archive = tokio::task::spawn_blocking(archive);
-    let stage = prepared(&[MACHINE], |_| {}, "version = 1\n").await?;
+    // Booted and not continued from an earlier time: the machine has its clock from it, and what was signed now must be valid.
+    let mut file = rack_file("demo")?;
+    file.nodes.retain(|node| node.name == MACHINE);
+    let stage = Stage::set(file).await?;
+    stage.start_appliance().await?;
+    let stage = discovered(stage, &[MACHINE], "version = 1\n", &light_image()?).await?;
     let origin = archive.await??;
     let station = neighbour(stage.rack.file().appliance.rack_address, 240);
     let host = stage.rack.host("rack", Ipv4::fixed(station, 24));
