@@ -138,7 +138,11 @@ async fn an_installed_machine_enrols_at_a_real_puppet_server_by_the_token_that_w
     ensure!(server.signed(&name), "{}", server.said());
     told(&cli, &format!("asked for the certificate of {name}: sign")).await?;
 
-    let machine = door.open(&stage, &node, &done(&run, "/os.reachable")?).await?;
+    // Its address is a static one, which other tools are told by what is known of the node.
+    let reached = done(&run, "/os.reachable")?;
+    let address = node.address.context("an address")?;
+    ensure!(reached.contains(&format!(" at {address} ")), "{address}: {reached}");
+    let machine = door.open(&stage, &node, &reached).await?;
     its_token_is_good_no_more(&cli, &server, &machine, &name).await?;
     it_goes_on_without_us(&stage, &machine, &probed).await?;
     stage.end().await;

@@ -170,6 +170,10 @@ impl Inner {
         }
         let Some(node) = action.node else { return };
         for learned in done.learned.clone() {
+            if let Learned::Proved(address) = learned {
+                // A static address is told by no lease: the one of the agent's is nobody's any more.
+                self.rack.show(node, true, |node| node.address = Some(address));
+            }
             book.work(node, |work| take(work, learned, run, now));
         }
         let well = done.result.is_ok();
@@ -459,7 +463,7 @@ fn take(work: &mut NodeWork, learned: Learned, run: RunId, now: Timestamp) {
             given(work, &setup);
             work.setup = Some(*setup);
         }
-        Learned::Proved => {
+        Learned::Proved(_) => {
             if let Some(shown) = &mut work.shown {
                 shown.proved = true;
             }

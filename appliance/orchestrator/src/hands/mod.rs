@@ -16,6 +16,7 @@ mod ssh;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -185,8 +186,8 @@ pub enum Learned {
     },
     /// What the system was given is another now; its host key is as it was.
     Adjusted(Box<OsSetup>),
-    /// The installed system answered with its host key.
-    Proved,
+    /// The installed system answered at this address, with its host key.
+    Proved(IpAddr),
     /// Its checks were run.
     Checked(Box<NodeReport>),
     /// What was seen of a service that was asked.

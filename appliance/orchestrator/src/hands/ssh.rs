@@ -110,7 +110,7 @@ impl Appliance {
                     return Done::well(format!(
                         "{name} answers over SSH at {address} with the host key it was given"
                     ))
-                    .and(Learned::Proved);
+                    .and(Learned::Proved(address));
                 }
                 Err(done) => done,
             };

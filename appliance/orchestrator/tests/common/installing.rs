@@ -2,7 +2,7 @@
 //! desk and boot HTTP service.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Hands for Simulated {
         let action = task.action().unwrap();
         let done = match &action.kind {
             ActionKind::Erase { .. } => Done::well("erased"),
-            ActionKind::Reachable { .. } => Done::well("it answers").and(Learned::Proved),
+            ActionKind::Reachable { .. } => Done::well("it answers").and(Learned::Proved(address(&task))),
             ActionKind::Verify { .. } => Done::well("checked").and(Learned::Checked(Box::new(report(&task)))),
             _ => return self.0.carry_out(task),
         };
@@ -61,6 +61,12 @@ impl Hands for Simulated {
     fn noted(&self, node: NodeId, job: JobId) {
         self.0.noted(node, job);
     }
+}
+
+/// Where the machine was before, as one is that has its address by DHCP.
+fn address(task: &Task) -> IpAddr {
+    let known = task.node.as_ref().and_then(|node| node.address);
+    known.unwrap_or(IpAddr::from([127, 0, 0, 1]))
 }
 
 fn report(task: &Task) -> NodeReport {

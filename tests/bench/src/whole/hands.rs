@@ -1,6 +1,7 @@
 //! The appliance's own hands, but for what goes over SSH: there is no system to log in to.
 
 use std::future::ready;
+use std::net::IpAddr;
 
 use rackbar_messages::JobId;
 use rackbar_model::{CheckResult, CheckStatus, NodeId, Timestamp};
@@ -13,7 +14,7 @@ pub(super) struct Simulated(pub(super) Appliance);
 impl Hands for Simulated {
     fn carry_out(&self, task: Task) -> Working<'_> {
         let done = match task.action().map(|action| &action.kind) {
-            Some(ActionKind::Reachable { .. }) => Done::well("it answers").and(Learned::Proved),
+            Some(ActionKind::Reachable { .. }) => Done::well("it answers").and(Learned::Proved(address(&task))),
             Some(ActionKind::Step(_)) => Done::well("the step ended with status 0"),
             Some(ActionKind::Verify { .. }) => {
                 Done::well("checks passed").and(Learned::Checked(Box::new(report(&task))))
@@ -26,6 +27,12 @@ impl Hands for Simulated {
     fn noted(&self, node: NodeId, job: JobId) {
         self.0.noted(node, job);
     }
+}
+
+/// Where the machine was before, as one is that has its address by DHCP.
+fn address(task: &Task) -> IpAddr {
+    let known = task.node.as_ref().and_then(|node| node.address);
+    known.unwrap_or(IpAddr::from([127, 0, 0, 1]))
 }
 
 fn report(task: &Task) -> NodeReport {
