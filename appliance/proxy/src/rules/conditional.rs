@@ -1,7 +1,7 @@
 //! Conditions of requests (RFC 9110 section 13), ours to the origin and a client's to us, and validators.
 
-use http::HeaderMap;
 use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName};
 
 use super::freshness::http_date;
 
@@ -47,14 +47,10 @@ pub fn strong_date(headers: &HeaderMap) -> Option<&str> {
 
 /// Whether the client's copy is still good, so that 304 is the answer. `If-None-Match` rules alone where it stands.
 pub fn not_modified(request: &HeaderMap, stored: &HeaderMap) -> bool {
-    let mut tags = request.get_all(IF_NONE_MATCH).iter().peekable();
-    if tags.peek().is_some() {
-        let ours = text(stored, &ETAG).map(opaque);
-        return tags.filter_map(|value| value.to_str().ok()).any(|list| {
-            list.split(',')
-                .map(str::trim)
-                .any(|tag| tag == "*" || Some(opaque(tag)) == ours)
-        });
+    let mut lists = request.get_all(IF_NONE_MATCH).iter().peekable();
+    if lists.peek().is_some() {
+        let ours = stored.get(ETAG).map(|tag| opaque(tag.as_bytes()));
+        return lists.any(|list| names(list.as_bytes(), ours));
     }
     let since = text(request, &IF_MODIFIED_SINCE).and_then(http_date);
     let modified = text(stored, &LAST_MODIFIED).and_then(http_date);
@@ -62,8 +58,35 @@ pub fn not_modified(request: &HeaderMap, stored: &HeaderMap) -> bool {
 }
 
 /// Tags are compared weakly: without the mark (RFC 9110 section 8.8.3.2).
-fn opaque(tag: &str) -> &str {
-    tag.strip_prefix("W/").unwrap_or(tag)
+fn opaque(tag: &[u8]) -> &[u8] {
+    tag.strip_prefix(b"W/").unwrap_or(tag)
+}
+
+/// Whether a list of `If-None-Match` names this tag, or any by a single `*`. A tag may have commas in it, and octets that are
+/// no ASCII (RFC 9110 section 8.8.3); where a list is no list any more, the rest of it names nothing.
+fn names(list: &[u8], ours: Option<&[u8]>) -> bool {
+    let whole = list.trim_ascii();
+    // Some origins forget the quotation marks: their tag is known by what it is alone.
+    if whole == b"*" || Some(opaque(whole)) == ours {
+        return true;
+    }
+    let mut rest = list;
+    loop {
+        let between = |octet: &u8| matches!(octet, b' ' | b'\t' | b',');
+        let begin = rest.iter().position(|octet| !between(octet)).unwrap_or(rest.len());
+        let tag = opaque(rest.get(begin..).unwrap_or_default());
+        let Some(inner) = tag.strip_prefix(b"\"") else {
+            return false;
+        };
+        let Some(end) = inner.iter().position(|octet| *octet == b'"') else {
+            return false;
+        };
+        let (tag, after) = tag.split_at(end + 2);
+        if Some(tag) == ours {
+            return true;
+        }
+        rest = after;
+    }
 }
 
 /// Whether a range is to be answered: there is no `If-Range`, or it names the stored answer by a strong validator.
@@ -109,13 +132,16 @@ pub fn freshened(stored: &HeaderMap, validated: &HeaderMap) -> HeaderMap {
 
 /// Removes what must not be passed on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<String> = headers
-        .get_all(http::header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(',').map(|name| name.trim().to_ascii_lowercase()))
+    let lists = headers.get_all(http::header::CONNECTION).iter();
+    // By octets: a name beside one that is none is still named.
+    let named: Vec<HeaderName> = lists
+        .flat_map(|list| list.as_bytes().split(|octet| *octet == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
-    for name in HOP_BY_HOP.iter().copied().chain(named.iter().map(String::as_str)) {
+    for name in &named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
         headers.remove(name);
     }
 }
@@ -123,7 +149,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
 
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
         let parsed = |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
@@ -139,6 +164,15 @@ mod tests {
         let stored = map(&[("etag", "W/\"a\""), ("last-modified", OLD)]);
         assert!(not_modified(&map(&[("if-none-match", "\"x\", \"a\"")]), &stored));
         assert!(not_modified(&map(&[("if-none-match", "*")]), &stored));
+        assert!(!not_modified(&map(&[("if-none-match", "\"a,*,b\"")]), &stored));
+        assert!(!not_modified(&map(&[("if-none-match", "a, \"b")]), &stored));
+        let bare = map(&[("etag", "a")]);
+        assert!(
+            not_modified(&map(&[("if-none-match", "a")]), &bare)
+                && !not_modified(&map(&[("if-none-match", "\"a\"")]), &bare)
+        );
+        let commas = map(&[("etag", "\"a,b\"")]);
+        assert!(not_modified(&map(&[("if-none-match", "W/\"x\" ,\"a,b\"")]), &commas));
         assert!(!not_modified(
             &map(&[("if-none-match", "\"b\""), ("if-modified-since", LATER)]),
             &stored
@@ -193,6 +227,11 @@ mod tests {
             ("x-two", "2"),
             ("te", "trailers"),
         ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("x-two", "2")]));
+        let mut headers = map(&[("x-one", "1"), ("x-two", "2")]);
+        let mixed = http::HeaderValue::from_bytes(b"\xfc, X-One").unwrap();
+        headers.insert("connection", mixed);
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[("x-two", "2")]));
     }
