@@ -1,7 +1,7 @@
 //! What switch ports do to machines that netboot.
 
 use anyhow::{Context, Result, ensure};
-use rackbar_model::{EventKind, PortSays};
+use rackbar_model::{EventKind, Node, PortSays};
 use rackbar_scenarios::{COMPLETE, DISCOVERED, Stage, eventually, rack_file};
 use rackbar_vrack::seat::PowerAction;
 use rackbar_vrack::switch::StpState;
@@ -37,25 +37,31 @@ async fn machines_behind_ports_that_spanning_tree_holds_are_found_late_and_told_
         };
         let node = eventually(&format!("{name} is told why"), COMPLETE, told).await?;
         println!("{name}: {}", node.verdict);
-        let timeline = stage.timeline(&node).await?;
-        for item in &timeline {
-            println!("  {}", item.text);
-        }
-        let late = timeline
-            .iter()
-            .any(|item| matches!(item.event.kind, EventKind::AskedLate { .. }));
-        let heard = timeline.iter().any(|item| {
-            matches!(
-                item.event.kind,
-                EventKind::PortSays(PortSays::SpanningTree {
-                    forward_delay_millis: 15_000,
-                    ..
-                })
-            )
-        });
-        ensure!(late && heard, "{name}: late {late}, BPDUs heard {heard}");
+        // The agent hears the switch only when it speaks: it may be discovered before.
+        let heard = || told_of_its_port(&stage, &node);
+        eventually(&format!("{name} hears its port"), COMPLETE, heard).await?;
     }
     stage.end().await;
+    Ok(())
+}
+
+/// The machine's timeline says that it asked late, and what its switch port runs.
+async fn told_of_its_port(stage: &Stage, node: &Node) -> Result<()> {
+    let timeline = stage.timeline(node).await?;
+    let late = timeline
+        .iter()
+        .any(|item| matches!(item.event.kind, EventKind::AskedLate { .. }));
+    let heard = timeline.iter().any(|item| {
+        matches!(
+            item.event.kind,
+            EventKind::PortSays(PortSays::SpanningTree {
+                forward_delay_millis: 15_000,
+                ..
+            })
+        )
+    });
+    let told: Vec<&str> = timeline.iter().map(|item| item.text.as_str()).collect();
+    ensure!(late && heard, "late {late}, BPDUs heard {heard}: {told:#?}");
     Ok(())
 }
 
