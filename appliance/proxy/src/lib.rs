@@ -3,6 +3,7 @@
 //! ```text
 //! wire      one request out of a connection's bytes                                    pure
 //! chunks    its body, when that comes in chunks                                         pure
+//! crowd     how many connections each client has
 //! rules     what a shared cache may do, where clients may be led, which upstream next  pure
 //! index     digests that indexes of packages promise                                   pure
 //! store     objects by SHA-256, entries, budget, pins
