@@ -115,8 +115,10 @@ pub fn authority(text: &str, usual: u16) -> Option<(String, u16)> {
     } else {
         text.split_once(':').unwrap_or((text, ""))
     };
+    // One dot at the end says that the name is whole (RFC 3986 section 3.2.2). More, or a dot alone, name nothing.
+    let host = host.strip_suffix('.').unwrap_or(host);
     let named = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
-    if host.is_empty() || host.len() > 253 || !host.bytes().all(named) {
+    if host.is_empty() || host.len() > 253 || !host.bytes().all(named) || host.split('.').any(str::is_empty) {
         return None;
     }
     let port = match port {
@@ -124,7 +126,7 @@ pub fn authority(text: &str, usual: u16) -> Option<(String, u16)> {
         text if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok().filter(|port| *port != 0)?,
         _ => return None,
     };
-    Some((host.trim_end_matches('.').to_ascii_lowercase(), port))
+    Some((host.to_ascii_lowercase(), port))
 }
 
 /// Escapes in one spelling (RFC 3986 section 6.2.2), dot segments taken out.
@@ -256,6 +258,9 @@ mod tests {
             "http://a:x/",
             "http://a b/",
             "a/b",
+            "http://./",
+            "http://a../",
+            "http://.a/",
         ] {
             assert_eq!(spelt(bad), "", "{bad}");
         }
