@@ -129,6 +129,7 @@ fn machine(directory: &Path, firmware: Firmware, switch: &Switch) -> Result<Mach
         // The first is empty, as an erased one is; the second has the system.
         disks: vec![disk(0, DiskBus::Sata), disk(1, DiskBus::Virtio)],
         bays: 0,
+        usb: false,
         cdrom: false,
         kcs: None,
         tpm: false,

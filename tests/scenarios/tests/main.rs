@@ -30,6 +30,7 @@ mod repository;
 mod reproducible;
 mod seen;
 mod shipped;
+mod stick;
 mod storage;
 mod storing;
 mod trunk;

@@ -85,7 +85,7 @@ async fn a_disk_comes_and_goes(stage: &Stage, name: &str) -> Result<()> {
         Ok(told.any(|line| line.contains("nvme")))
     };
     ensure!(!loaded()?, "a driver for NVMe was there before");
-    machine.plug_in(0, &disk).await?;
+    machine.plug_in(machine::Slot::Bay(0), &disk).await?;
     let found = || async {
         let node = stage.node(name).await?.context("known")?;
         let disks = node.inventory.context("no inventory")?.disks;
@@ -98,7 +98,7 @@ async fn a_disk_comes_and_goes(stage: &Stage, name: &str) -> Result<()> {
     eventually("a disk put into a bay is seen", SOON, found).await?;
     ensure!(loaded()?, "nothing tells of a driver: {}", stage.console(name)?);
 
-    machine.pull(0).await?;
+    machine.pull(machine::Slot::Bay(0)).await?;
     let gone = || async {
         let node = stage.node(name).await?.context("known")?;
         let disks = node.inventory.context("no inventory")?.disks;

@@ -73,7 +73,7 @@ role = "worker"
 "#;
 
 /// What apt fetched through a recording proxy, from an origin that is gone afterwards; and the origin's folder.
-fn recorded(folder: &Path) -> Result<(String, Vec<Picked>)> {
+pub(crate) fn recorded(folder: &Path) -> Result<(String, Vec<Picked>)> {
     let origin = Origin::start();
     let repository = Repository::put(&origin, folder);
     let proxy = under(&folder.join("cache"), settings(&[&origin]));
@@ -87,7 +87,7 @@ fn recorded(folder: &Path) -> Result<(String, Vec<Picked>)> {
 }
 
 /// A pack of the operating system's image and of these answers.
-fn pack(image: &install::Image, answers: Vec<Picked>, signer: &SigningKey, to: &Path) -> Result<()> {
+pub(crate) fn pack(image: &install::Image, answers: Vec<Picked>, signer: &SigningKey, to: &Path) -> Result<()> {
     let content = Content {
         sha256: image.sha256,
         bytes: std::fs::metadata(&image.path)?.len(),

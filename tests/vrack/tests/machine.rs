@@ -108,6 +108,7 @@ fn machine_with(directory: &Path, firmware: Firmware, switch: &Switch, bus: Disk
             model: None,
         }],
         bays: 0,
+        usb: false,
         cdrom: true,
         kcs: None,
         tpm: false,

@@ -264,7 +264,7 @@ fn nics(line: &mut Line, config: &MachineConfig, start: &Start<'_>) {
 }
 
 fn disks(line: &mut Line, config: &MachineConfig, start: &Start<'_>) {
-    if config.disks.iter().any(|disk| disk.bus == DiskBus::Usb) {
+    if config.usb || config.disks.iter().any(|disk| disk.bus == DiskBus::Usb) {
         line.add("-device", "qemu-xhci,id=usb");
     }
     let mut sata = 0;

@@ -175,6 +175,8 @@ pub struct MachineConfig {
     pub disks: Vec<Disk>,
     /// Empty drive bays that take an NVMe disk while the machine runs: PCIe root ports.
     pub bays: u8,
+    /// A USB socket that takes a stick while the machine runs.
+    pub usb: bool,
     /// A virtual CD drive exists.
     pub cdrom: bool,
     /// In-band IPMI: the unix socket where the BMC listens.

@@ -22,6 +22,7 @@ use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+pub use bays::Slot;
 pub use config::{Disk, DiskBus, Firmware, MachineConfig, MemoryModules, Nic, NicModel, Processors, Wire};
 pub use snapshot::{Snapshot, sparse_copy};
 

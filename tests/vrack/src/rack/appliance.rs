@@ -123,6 +123,7 @@ impl Appliance {
             nics,
             disks: disks(file.medium, medium, directory),
             bays: 0,
+            usb: file.usb,
             cdrom: file.medium == Medium::IsoCd,
             kcs: None,
             tpm: false,

@@ -43,6 +43,7 @@ pub(super) async fn node(rack: &Rack, at: usize, file: &NodeFile, bmc: Option<&B
         nics,
         disks: disks(rack, at, file),
         bays: file.bays,
+        usb: false,
         cdrom: true,
         kcs: bmc.map(|_| kcs.clone()),
         tpm: file.tpm,

@@ -138,6 +138,8 @@ pub struct ApplianceFile {
     pub watchdog: bool,
     /// An interface to the outside. Without one its API is reached by way of the rack's network.
     pub uplink: bool,
+    /// A USB socket that takes a stick while it runs.
+    pub usb: bool,
     /// What its clock shows when it is switched on, as `2001-09-09T01:46:40Z`; the time when left out.
     pub clock: Option<Timestamp>,
     /// More arguments for its kernel; only where iPXE's script names them.
@@ -158,6 +160,7 @@ impl Default for ApplianceFile {
             display: false,
             watchdog: false,
             uplink: true,
+            usb: false,
             clock: None,
             kernel_arguments: String::new(),
         }
