@@ -71,8 +71,9 @@ pub enum Cause {
     Forbidden(String),
     /// The login is right, and the BMC does nothing for it until its password is another one (DSP0266 section 13.2.6).
     #[error(
-        "the login is right, and the BMC wants another password for this account before anything else; change it there and write \
-         the new one into rackbar.toml"
+        "the login is right, and the BMC wants another password for this account before anything else; \
+         bmc.replace_initial_passwords = true in rackbar.toml gives it one, or change it there and write the new one into \
+         rackbar.toml"
     )]
     PasswordChangeRequired {
         /// The account to change, where the BMC names it.

@@ -19,14 +19,17 @@ use rackbar_devices::{
     AccountChange, BmcAccount, BootOverride, BootTarget, Interface, LogLine, MediaDrive, Sensor, SolStream,
 };
 use rackbar_model::{
-    EventKind, FirmwareMode, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, Timestamp,
-    WitnessKind,
+    EventKind, FirmwareMode, MacAddr, Node, NodeId, NodeState, PowerAction, PowerState, SecretText, Severity,
+    Timestamp, WitnessKind,
 };
+use rackbar_store::Whose;
 use rackbar_verify::BootFirst;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::bmc_clock;
+use crate::bmc_login::{end_change, replace_password};
 use crate::{BmcSight, Rack};
 
 /// Conversations with BMCs at a time.
@@ -107,6 +110,11 @@ pub trait BmcDoor: Send + Sync + 'static {
     /// Grows with every change of the credentials.
     fn credentials_version(&self) -> u64 {
         0
+    }
+
+    /// It took our login when it was asked last, and wants another password of it before anything else.
+    fn wants_another_password(&self, _address: IpAddr) -> bool {
+        false
     }
 
     /// Asks who is at `address`.
@@ -305,6 +313,24 @@ impl Watched {
         self.due = Instant::now() + pause(outcome, self.failures, poll);
     }
 
+    fn visit(&mut self, rack: &Rack, door: &Arc<dyn BmcDoor>, address: IpAddr) -> Visit {
+        self.busy = true;
+        let visit = Visit {
+            rack: rack.clone(),
+            door: door.clone(),
+            address,
+            mac: self.mac,
+            third: self.failures == 2,
+            complained: self.complained,
+            clock: self.clock_due.is_some_and(|due| due <= Instant::now()),
+        };
+        if visit.clock {
+            self.clock_due = Some(Instant::now() + bmc_clock::LOOK);
+        }
+        self.complained |= visit.third;
+        visit
+    }
+
     /// A new lease ends the back-off of one that was silent, and has one that nobody owns asked who it is; it is no new
     /// password.
     fn showed_itself(&mut self, mac: Option<MacAddr>, owned: bool) {
@@ -348,11 +374,14 @@ pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut s
     let mut version = door.credentials_version();
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let (done, mut finished) = tokio::sync::mpsc::channel::<(IpAddr, Outcome)>(AT_ONCE);
+    let mut visits = JoinSet::new();
     loop {
         let due = watched.values().filter(|one| !one.busy).map(|one| one.due).min();
         let look = Instant::now() + CREDENTIALS_LOOK;
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
+            // A visit that goes on would speak for a watcher that is over.
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(_) = visits.join_next() => {}
             Some(target) = probes.recv() => {
                 let owned = rack.look(|mind| mind.owner_of_bmc_at(target.address).is_some());
                 let one = watched.entry(target.address).or_insert_with(|| Watched::new(target.mac));
@@ -376,22 +405,9 @@ pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut s
                         one.due = Instant::now() + Duration::from_millis(100);
                         continue;
                     };
-                    one.busy = true;
-                    let visit = Visit {
-                        rack: rack.clone(),
-                        door: door.clone(),
-                        address: *address,
-                        mac: one.mac,
-                        third: one.failures == 2,
-                        complained: one.complained,
-                        clock: one.clock_due.is_some_and(|due| due <= Instant::now()),
-                    };
-                    if visit.clock {
-                        one.clock_due = Some(Instant::now() + bmc_clock::LOOK);
-                    }
-                    one.complained |= visit.third;
+                    let visit = one.visit(&rack, &door, *address);
                     let done = done.clone();
-                    tokio::spawn(async move {
+                    visits.spawn(async move {
                         let outcome = (visit.address, visit.run().await);
                         drop(permit);
                         let _ = done.send(outcome).await;
@@ -400,6 +416,7 @@ pub async fn run_every(poll: Duration, rack: Rack, door: Arc<dyn BmcDoor>, mut s
             }
         }
     }
+    visits.shutdown().await;
 }
 
 /// The MAC address of a node's BMC, when there is no doubt about it.
@@ -435,16 +452,18 @@ impl Visit {
         if held.is_some_and(|node| node.state == NodeState::Maintenance) {
             return Outcome::Good;
         }
-        let result = match owner {
-            Some(id) => {
-                let power = self.door.power(address).await;
-                if self.clock && power.is_ok() {
-                    bmc_clock::look(&self.rack, self.door.as_ref(), address, id).await;
+        let mut result = self.ask(owner).await;
+        if let Err(BmcError::Login(_)) = result
+            && let Some(whose) = self.may_replace(owner)
+        {
+            result = match replace_password(&self.rack, self.door.as_ref(), address, whose).await {
+                Ok(()) => {
+                    self.tell_replaced(owner);
+                    self.ask(owner).await
                 }
-                power.map(|power| self.rack.with(|mind, now| mind.power_seen(now, id, power)))
-            }
-            None => self.look().await,
-        };
+                Err(error) => Err(error),
+            };
+        }
         let Err(error) = result else { return Outcome::Good };
         if let Some(id) = owner {
             // Another BMC may have this address by now: whoever answers next is asked who it is.
@@ -462,6 +481,35 @@ impl Visit {
         }
     }
 
+    /// What there is to ask: of a machine's BMC its power, of another one who it is.
+    async fn ask(&self, owner: Option<NodeId>) -> Result<(), BmcError> {
+        let Some(id) = owner else { return self.look().await };
+        let power = self.door.power(self.address).await;
+        if self.clock && power.is_ok() {
+            bmc_clock::look(&self.rack, self.door.as_ref(), self.address, id).await;
+        }
+        power.map(|power| self.rack.with(|mind, now| mind.power_seen(now, id, power)))
+    }
+
+    /// Whose password is to be another one, where the BMC wants that and the site too. One without a MAC address could not
+    /// be known again.
+    fn may_replace(&self, owner: Option<NodeId>) -> Option<Whose> {
+        let wanted = self.rack.look(|mind| mind.settings.replace_initial_passwords);
+        let whose = owner.map(Whose::Node).or(self.mac.map(Whose::Bmc));
+        whose.filter(|_| wanted && self.door.wants_another_password(self.address))
+    }
+
+    fn tell_replaced(&self, owner: Option<NodeId>) {
+        let text = format!(
+            "the BMC at {} wanted another password before anything else: it has one of its own now, and we logged in with it",
+            self.address
+        );
+        let severity = Severity::Info;
+        let mac = self.mac;
+        self.rack
+            .with(|mind, now| mind.emit(now, owner, mac, EventKind::Note { text, severity }));
+    }
+
     async fn look(&self) -> Result<(), BmcError> {
         let sight = self.door.look(self.address).await?;
         let sight = BmcSight {
@@ -469,7 +517,9 @@ impl Visit {
             ..sight
         };
         let node = self.rack.with(|mind, now| mind.bmc_seen(now, self.address, &sight));
-        self.rack.adopt_bmc(node, sight.mac);
+        if let Some((node, login)) = self.rack.adopt_bmc(node, sight.mac) {
+            end_change(&self.rack, self.door.as_ref(), self.address, node, login).await?;
+        }
         wake(&self.rack, node, sight.power).await;
         Ok(())
     }

@@ -119,9 +119,9 @@ impl Devices {
     fn own_login(&self, address: IpAddr, mac: Option<MacAddr>) -> Option<Vec<Credentials>> {
         let login = self.login_of_its_node(address, mac).filter(BmcLogin::is_ours);
         let login = login.or_else(|| {
-            let kept = self.store.kept_bmc_login(mac?);
+            let kept = self.store.bmc_login(mac?);
             let kept = kept.inspect_err(|error| tracing::error!(%address, %error, "a BMC's account cannot be read"));
-            kept.ok().flatten()
+            kept.ok().flatten().filter(BmcLogin::is_ours)
         })?;
         let each = login
             .candidates()
@@ -406,6 +406,10 @@ impl BmcDoor for Devices {
 
     fn credentials_version(&self) -> u64 {
         locked(&self.logins).version
+    }
+
+    fn wants_another_password(&self, address: IpAddr) -> bool {
+        self.opened(address).is_some_and(|bmc| bmc.wants_another_password())
     }
 
     fn look(&self, address: IpAddr) -> Answer<'_, BmcSight> {

@@ -72,6 +72,8 @@ pub struct Settings {
     pub uefi_url: Option<String>,
     /// Switch a machine on when its BMC is found and it is off.
     pub power_on_discovered: bool,
+    /// Give a BMC that wants another password before anything else one of its own.
+    pub replace_initial_passwords: bool,
     /// Leave the clocks of BMCs alone, also those that are off.
     pub leave_bmc_clocks: bool,
     /// Keep the serial console of every machine open through its BMC, and record it.

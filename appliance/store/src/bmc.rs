@@ -21,6 +21,36 @@ const PREFIX: &[u8] = b"bmc-login/";
 /// Accounts that BMCs are being given, and that nobody has logged in with yet.
 const NEW: &[u8] = b"bmc-account/";
 
+/// Whose BMC an account is on: a machine's, or that of none that is known, by the BMC's own MAC address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// A machine's.
+    Node(NodeId),
+    /// A BMC whose machine is not known yet, or was forgotten.
+    Bmc(MacAddr),
+}
+
+impl From<NodeId> for Whose {
+    fn from(node: NodeId) -> Self {
+        Self::Node(node)
+    }
+}
+
+impl From<MacAddr> for Whose {
+    fn from(mac: MacAddr) -> Self {
+        Self::Bmc(mac)
+    }
+}
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "the BMC of node {node}"),
+            Self::Bmc(mac) => write!(f, "the BMC with the MAC address {mac}"),
+        }
+    }
+}
+
 /// An account on one BMC. `Debug` does not show its passwords.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BmcLogin {
@@ -80,13 +110,12 @@ impl BmcLogin {
     }
 }
 
-fn name(node: NodeId) -> Vec<u8> {
-    [PREFIX, node.to_string().as_bytes()].concat()
-}
-
-/// Under which the account of a BMC is kept whose machine was forgotten.
-fn kept_name(mac: MacAddr) -> Vec<u8> {
-    [PREFIX, format!("mac/{mac}").as_bytes()].concat()
+fn name(whose: impl Into<Whose>) -> Vec<u8> {
+    let below = match whose.into() {
+        Whose::Node(node) => node.to_string(),
+        Whose::Bmc(mac) => format!("mac/{mac}"),
+    };
+    [PREFIX, below.as_bytes()].concat()
 }
 
 fn new_name(node: NodeId) -> Vec<u8> {
@@ -94,12 +123,12 @@ fn new_name(node: NodeId) -> Vec<u8> {
 }
 
 impl Store {
-    /// What is known of the account on a node's BMC.
+    /// What is known of the account on a BMC: a node's, or one that is kept by its MAC address.
     ///
     /// # Errors
     /// When the secrets are locked or cannot be read.
-    pub fn bmc_login(&self, node: NodeId) -> Result<Option<BmcLogin>, StoreError> {
-        let json = self.get(Table::Secrets, &name(node))?;
+    pub fn bmc_login(&self, whose: impl Into<Whose>) -> Result<Option<BmcLogin>, StoreError> {
+        let json = self.get(Table::Secrets, &name(whose))?;
         json.map(|json| read(&json)).transpose()
     }
 
@@ -107,8 +136,8 @@ impl Store {
     ///
     /// # Errors
     /// When it is not safe on disk.
-    pub fn save_bmc_login(&self, node: NodeId, login: &BmcLogin) -> Result<(), StoreError> {
-        self.put(Table::Secrets, &name(node), &written(login)?)
+    pub fn save_bmc_login(&self, whose: impl Into<Whose>, login: &BmcLogin) -> Result<(), StoreError> {
+        self.put(Table::Secrets, &name(whose), &written(login)?)
     }
 
     /// Step 1 of a change: makes a password of `length` characters (see [`rackbar_trust::password`]) and writes it down
@@ -116,13 +145,14 @@ impl Store {
     /// does not make a third password. Only then tell the BMC.
     ///
     /// # Errors
-    /// When the node has no account yet, or the new password is not safe on disk: then leave the BMC alone.
-    pub fn begin_bmc_password(&self, node: NodeId, length: usize) -> Result<BmcLogin, StoreError> {
-        let mut login = self.known_login(node)?;
+    /// When no account is known there yet, or the new password is not safe on disk: then leave the BMC alone.
+    pub fn begin_bmc_password(&self, whose: impl Into<Whose>, length: usize) -> Result<BmcLogin, StoreError> {
+        let whose = whose.into();
+        let mut login = self.known_login(whose)?;
         if login.pending.is_none() {
             let password = rackbar_trust::password(length).map_err(|error| StoreError::Failed(error.to_string()))?;
             login.pending = Some(SecretText(password.as_str().to_owned()));
-            self.save_bmc_login(node, &login)?;
+            self.save_bmc_login(whose, &login)?;
         }
         Ok(login)
     }
@@ -132,18 +162,20 @@ impl Store {
     ///
     /// # Errors
     /// When it is not safe on disk; both passwords are then still kept.
-    pub fn prove_bmc_password(&self, node: NodeId, at: Timestamp) -> Result<BmcLogin, StoreError> {
-        let login = self.known_login(node)?.proven(at);
-        self.save_bmc_login(node, &login).map(|()| login)
+    pub fn prove_bmc_password(&self, whose: impl Into<Whose>, at: Timestamp) -> Result<BmcLogin, StoreError> {
+        let whose = whose.into();
+        let login = self.known_login(whose)?.proven(at);
+        self.save_bmc_login(whose, &login).map(|()| login)
     }
 
     /// The other step 2, after the BMC refused the change **and** a login with the current password has succeeded.
     ///
     /// # Errors
     /// When it is not safe on disk; both passwords are then still kept.
-    pub fn drop_bmc_password(&self, node: NodeId, at: Timestamp) -> Result<BmcLogin, StoreError> {
-        let login = self.known_login(node)?.dropped(at);
-        self.save_bmc_login(node, &login).map(|()| login)
+    pub fn drop_bmc_password(&self, whose: impl Into<Whose>, at: Timestamp) -> Result<BmcLogin, StoreError> {
+        let whose = whose.into();
+        let login = self.known_login(whose)?.dropped(at);
+        self.save_bmc_login(whose, &login).map(|()| login)
     }
 
     /// Step 1 of an account of our own: makes its password and writes both down. Gives the same ones again until they are
@@ -214,17 +246,8 @@ impl Store {
         let Some(login) = self.bmc_login(node)?.filter(BmcLogin::is_ours) else {
             return Ok(());
         };
-        let (from, to, json) = (name(node), kept_name(mac), written(&login)?);
+        let (from, to, json) = (name(node), name(mac), written(&login)?);
         self.put_all(Table::Secrets, &[(&to, Some(&json)), (&from, None)])
-    }
-
-    /// The account that is kept of a BMC whose machine was forgotten.
-    ///
-    /// # Errors
-    /// When the secrets are locked or cannot be read.
-    pub fn kept_bmc_login(&self, mac: MacAddr) -> Result<Option<BmcLogin>, StoreError> {
-        let json = self.get(Table::Secrets, &kept_name(mac))?;
-        json.map(|json| read(&json)).transpose()
     }
 
     /// The BMC belongs to this node now: what is kept of it is the node's. True when there was something.
@@ -232,14 +255,14 @@ impl Store {
     /// # Errors
     /// When it is not safe on disk; then it is still kept.
     pub fn adopt_bmc_login(&self, mac: MacAddr, node: NodeId) -> Result<bool, StoreError> {
-        let Some(login) = self.kept_bmc_login(mac)? else {
+        let Some(login) = self.bmc_login(mac)? else {
             return Ok(false);
         };
         // An account that the node has already stays, and so does what is kept: one of them may be wrong.
         if self.bmc_login(node)?.is_some_and(|has| has.is_ours()) {
             return Ok(false);
         }
-        let (from, to, json) = (kept_name(mac), name(node), written(&login)?);
+        let (from, to, json) = (name(mac), name(node), written(&login)?);
         self.put_all(Table::Secrets, &[(&to, Some(&json)), (&from, None)])?;
         Ok(true)
     }
@@ -259,9 +282,9 @@ impl Store {
         logins.collect()
     }
 
-    fn known_login(&self, node: NodeId) -> Result<BmcLogin, StoreError> {
-        self.bmc_login(node)?
-            .ok_or_else(|| StoreError::Failed(format!("no account is known of the BMC of node {node}")))
+    fn known_login(&self, whose: Whose) -> Result<BmcLogin, StoreError> {
+        self.bmc_login(whose)?
+            .ok_or_else(|| StoreError::Failed(format!("no account is known of {whose}")))
     }
 }
 

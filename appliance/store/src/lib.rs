@@ -30,7 +30,7 @@ use std::thread::JoinHandle;
 use rackbar_model::{Event, Inventory, Lease, NodeId, Timestamp};
 
 pub use attached::{Attached, Attachments, Outgoing};
-pub use bmc::BmcLogin;
+pub use bmc::{BmcLogin, Whose};
 pub use break_glass::read_bmc_logins;
 pub use error::StoreError;
 pub use export::{ExportInfo, look_at_export};

@@ -33,6 +33,7 @@ pub(crate) use agent::end_in_order;
 pub(crate) use appliance::client_key;
 pub use appliance::{Appliance, AppliancePartsError, Reach};
 pub(crate) use installer::boots_from;
+pub(crate) use password::LENGTH as PASSWORD_LENGTH;
 
 /// One attempt of one action.
 pub struct Task {

@@ -10,7 +10,7 @@ use super::{Appliance, Done, Learned, Task};
 use crate::bmc::BmcError;
 
 /// Characters of a password: IPMI 2.0 takes 20 bytes, some BMCs only 16 (IPMI 1.5 table 22-30).
-pub(super) const LENGTH: usize = 16;
+pub(crate) const LENGTH: usize = 16;
 
 impl Appliance {
     pub(super) async fn rotate_password(&self, task: &Task, node: NodeId) -> Done {

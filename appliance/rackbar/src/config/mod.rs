@@ -254,6 +254,7 @@ pub(crate) enum Uefi {
 pub(crate) struct Bmc {
     pub(crate) credentials: Vec<Credential>,
     pub(crate) power_on_discovered: bool,
+    pub(crate) replace_initial_passwords: bool,
     pub(crate) set_clocks: bool,
     pub(crate) record_consoles: bool,
     /// Certificates that are taken although they are not those seen first.

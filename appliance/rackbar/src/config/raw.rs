@@ -147,6 +147,8 @@ pub(super) struct RawBmc {
     pub(super) credential: Vec<Spanned<RawCredential>>,
     #[serde(default)]
     pub(super) power_on_discovered: bool,
+    #[serde(default)]
+    pub(super) replace_initial_passwords: bool,
     pub(super) set_clocks: Option<bool>,
     #[serde(default)]
     pub(super) record_consoles: bool,

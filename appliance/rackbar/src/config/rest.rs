@@ -181,6 +181,7 @@ impl Checker<'_> {
         Bmc {
             credentials,
             power_on_discovered: raw.power_on_discovered,
+            replace_initial_passwords: raw.replace_initial_passwords,
             set_clocks: raw.set_clocks.unwrap_or(true),
             record_consoles: raw.record_consoles,
             accept_certificates,

@@ -47,6 +47,7 @@ chain http://deploy.example/own.ipxe || goto rackbar
 """
 [bmc]
 power_on_discovered = true
+replace_initial_passwords = true
 [[bmc.credential]]
 username = "admin"
 password = "secret"

@@ -342,6 +342,7 @@ fn settings(config: &Config, placed: &[Placed], ports: Ports) -> Settings {
             .file(ClientArch::X64UefiHttp)
             .map(str::to_owned),
         power_on_discovered: config.bmc.power_on_discovered,
+        replace_initial_passwords: config.bmc.replace_initial_passwords,
         leave_bmc_clocks: !config.bmc.set_clocks,
         record_consoles: config.bmc.record_consoles,
         mirrors: mirrors(config),

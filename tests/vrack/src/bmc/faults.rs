@@ -36,6 +36,8 @@ pub struct Faults {
     /// Has fixed slots for accounts over Redfish, as IPMI has: empty ones are members without a name, nothing is posted
     /// or deleted there.
     pub fixed_slots: bool,
+    /// Wants another password of whoever logs in before anything else, until it is given one (DSP0266 section 13.2.6).
+    pub must_change: bool,
     /// Takes passwords and keeps others.
     pub spoils_passwords: bool,
     /// Knows no test of a password over IPMI.
@@ -64,6 +66,7 @@ impl Faults {
         wrong_etag: false,
         no_etags: false,
         fixed_slots: false,
+        must_change: false,
         spoils_passwords: false,
         no_password_test: false,
         no_redfish: false,

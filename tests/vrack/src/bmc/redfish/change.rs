@@ -97,6 +97,14 @@ pub(super) fn log_in(state: &BmcState, body: &Value) -> Answer {
         .with("x-auth-token", token)
 }
 
+/// What whoever has to change his password gets; nothing where he is let through: to his own account, and out.
+pub(super) fn must_change(method: &Method, path: &str, user: u8) -> Option<Answer> {
+    let account = format!("{ACCOUNTS}/{user}");
+    let out = *method == Method::DELETE && path.starts_with(SESSIONS);
+    let words = "The password provided for this account must be changed before access is granted.";
+    (path != account && !out).then(|| Answer::error(403, "PasswordChangeRequired", words, &[&account]))
+}
+
 /// Carries a change out; nothing when the path knows no such method.
 pub(super) async fn apply(state: &BmcState, method: &Method, path: &str, body: &Value) -> Option<Answer> {
     if *method == Method::POST {
@@ -446,6 +454,7 @@ fn patch_account(state: &BmcState, slot: u8, body: &Value) -> Option<Answer> {
                 Ok(password) => {
                     state.log(format!("Password of {} changed", account.name));
                     account.password = password;
+                    state.inner().faults.must_change = false;
                     Some(())
                 }
                 Err(answer) => return Some(answer),

@@ -287,6 +287,11 @@ async fn dispatch(
     if !open && user.is_none() {
         return unauthorized();
     }
+    if let Some(slot) = user.filter(|_| !open && state.faults().must_change)
+        && let Some(answer) = change::must_change(method, path, slot)
+    {
+        return answer;
+    }
     if *method == Method::GET || *method == Method::HEAD {
         return read(state, path, headers, *method == Method::HEAD);
     }
