@@ -114,13 +114,12 @@ impl Proxy {
             ..entry.record.clone()
         };
         record.headers.retain(|(name, _)| HEADERS.contains(&name.as_str()));
-        self.store.insert(record, entry.object.clone())?;
-        // It may have been evicted in the moment before.
-        if let Err(error) = entry.object.reader() {
-            self.store.invalidate(&key, false);
-            return Err(CacheError::Fetch(format!("{key}: {error}; do it again")));
+        match self.store.renew(entry, record)? {
+            Some(_) => Ok(size),
+            None => Err(CacheError::Fetch(format!(
+                "{key}: it had to make room in the moment before it was kept; do it again"
+            ))),
         }
-        Ok(size)
     }
 
     /// From now on what is kept for a repository is never evicted.
@@ -185,5 +184,36 @@ impl Proxy {
         let (name, path) = of_held(key)?;
         let folder = self.locked_url(name)?;
         Some(Url::parse(&folder)?.join(path).to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+    use crate::store::tests::sealed;
+
+    #[test]
+    fn what_had_to_go_before_it_was_kept_is_not_called_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let proxy = Proxy::open(folder.path(), Settings::default(), Arc::new(|_, _| {}));
+        let (record, held) = sealed(&proxy.store, "http://a/p", b"content");
+        let entry = proxy.store.insert(record, held.object.clone()).unwrap();
+        drop(held);
+        proxy.pin_held("ours").unwrap();
+        let one = Promised {
+            path: "p".into(),
+            digest: entry.object.digest,
+            bytes: None,
+        };
+        assert_eq!(proxy.keep_held(held_key("ours", "p"), &entry).unwrap(), 7);
+        assert!(proxy.need("ours", std::slice::from_ref(&one)).missing.is_empty());
+        proxy.let_go("ours", &HashMap::new()).unwrap();
+        proxy.pin_held("ours").unwrap();
+        proxy.store.remove("http://a/p");
+        let kept = proxy.keep_held(held_key("ours", "p"), &entry);
+        assert!(kept.unwrap_err().to_string().contains("do it again"));
+        assert_eq!(proxy.need("ours", std::slice::from_ref(&one)).missing, [one]);
+        assert_eq!((proxy.store.counts(), proxy.usage().0), ((0, 0), 0));
     }
 }

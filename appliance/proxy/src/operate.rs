@@ -203,6 +203,9 @@ impl Proxy {
                         while self.flights.is_flying(&ask.flight(), &seat.flight) {
                             tokio::time::sleep(Duration::from_millis(5)).await;
                         }
+                        if let Phase::Private(why) = &*phases.borrow() {
+                            return fail(format!("it came and was not kept: {why}"));
+                        }
                         return Ok(false);
                     }
                 }
@@ -220,7 +223,7 @@ impl Proxy {
         let mut seen = std::collections::HashSet::new();
         for entry in self.store.entries() {
             // The same content may be of our own and in a pack: each can be damaged without the other.
-            if seen.insert((entry.object.digest, entry.pack.clone())) {
+            if seen.insert(Arc::as_ptr(&entry.object)) {
                 match self.store.check(&entry.object) {
                     Ok(()) => out.whole += 1,
                     Err(StoreError::Damaged(_) | StoreError::DamagedPack(..)) => out.damaged += 1,

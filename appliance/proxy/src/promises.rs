@@ -10,6 +10,9 @@ use rackbar_model::Digest;
 /// So many are kept.
 const MOST: usize = 1_000_000;
 
+/// More turns than a store has lists.
+const STORED: u64 = 1 << 32;
+
 pub(crate) struct Promises {
     state: Mutex<State>,
     /// Keys are known by their hash, with a seed that nobody outside knows: nobody can make two keys meet on purpose.
@@ -32,6 +35,10 @@ struct List {
     owner: u64,
     count: usize,
 }
+
+/// When a list came, among all: of two that speak of one file the later one is believed, whichever is read first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn(u64);
 
 /// A list that is being read.
 pub(crate) struct Reading {
@@ -67,21 +74,37 @@ impl Promises {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a list with this key.
-    pub(crate) fn read(&self, key: &str) -> Reading {
-        let owner = self.seed.hash_one(owner(key));
+    /// The turn of a list that comes now.
+    pub(crate) fn turn(&self) -> Turn {
         let mut state = self.state();
-        let list = state.next;
-        state.next += 1;
-        let full = false;
+        state.next = state.next.saturating_add(1);
+        Turn(state.next)
+    }
+
+    /// Turns of the lists that are there now, one after the other: reading all of them takes a while, and what comes meanwhile
+    /// is later than any.
+    pub(crate) fn turns_of_stored(&self) -> impl Iterator<Item = Turn> {
+        let mut state = self.state();
+        let first = state.next.saturating_add(1);
+        state.next = state.next.saturating_add(STORED);
+        (first..=state.next).map(Turn)
+    }
+
+    /// Begins a list with this key.
+    pub(crate) fn read(&self, key: &str, turn: Turn) -> Reading {
+        let owner = self.seed.hash_one(owner(key));
+        let (list, full) = (turn.0, false);
         Reading { list, owner, full }
     }
 
-    /// Keeps what a list says of a key. False when there is no room for it: the list alone has all that one may have.
+    /// Keeps what a list says of a key, unless a later one spoke of it. False when there is no room for it: the list alone has all that one may have.
     pub(crate) fn add(&self, reading: &mut Reading, key: &str, digest: Digest) -> bool {
         let hash = self.seed.hash_one(crate::rules::target::plain(key));
         let mut state = self.state();
         let known = state.all.get(&hash).map(|(_, list)| *list);
+        if known.is_some_and(|later| later > reading.list) {
+            return true;
+        }
         if known.is_none() && !reading.full {
             reading.full = !state.make_room(reading, self.most);
         }
@@ -166,7 +189,7 @@ mod tests {
     use super::*;
 
     fn list(promises: &Promises, root: &str, names: std::ops::Range<u32>) -> usize {
-        let mut reading = promises.read(&format!("{root}Packages"));
+        let mut reading = promises.read(&format!("{root}Packages"), promises.turn());
         names
             .filter(|name| promises.add(&mut reading, &format!("{root}{name}"), Digest([7; 32])))
             .count()
@@ -202,6 +225,30 @@ mod tests {
             state.all.len()
         );
         assert_eq!(state.owners.values().sum::<usize>(), state.all.len());
+    }
+
+    #[test]
+    fn a_list_that_was_there_before_is_not_believed_against_one_that_came_while_it_waited() {
+        let promises = Promises::of(160);
+        let (root, old, new) = ("mirror:debian/", Digest([1; 32]), Digest([2; 32]));
+        let stored: Vec<Turn> = promises.turns_of_stored().take(2).collect();
+        let says = |turn: Turn, digest| {
+            let mut reading = promises.read(root, turn);
+            assert!(promises.add(&mut reading, "mirror:debian/main/Packages", digest));
+            promises.of_key("mirror:debian/main/Packages")
+        };
+        assert_eq!(says(stored[0], new), Some(new));
+        assert_eq!(says(stored[1], old), Some(old), "of what was stored the later counts");
+        let (first, second) = (promises.turn(), promises.turn());
+        assert_eq!(says(second, new), Some(new));
+        assert_eq!(says(stored[1], old), Some(new));
+        assert_eq!(says(first, old), Some(new));
+        let state = promises.state();
+        assert_eq!((state.all.len(), state.lists.len()), (1, 1));
+        drop(state);
+        // All is read anew when a pack came: what is stored by then is as new as anything.
+        let again = promises.turns_of_stored().next().unwrap();
+        assert_eq!(says(again, old), Some(old));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::index::{self, Kind};
 use crate::metrics::Metrics;
 use crate::mirrors::Mirrors;
 use crate::origin::Origins;
-use crate::promises::Promises;
+use crate::promises::{Promises, Turn};
 use crate::repositories::Repositories;
 use crate::rules::cache_control::CacheControl;
 use crate::rules::destination::Refusal;
@@ -58,7 +58,7 @@ pub struct Proxy {
     watch: OnceLock<Watch>,
     /// How we name ourselves in `Via`.
     pub(crate) via: HeaderValue,
-    promises: Promises,
+    pub(crate) promises: Promises,
     pub(crate) repositories: Repositories,
     settings: RwLock<InForce>,
     began: Instant,
@@ -210,13 +210,13 @@ impl Proxy {
     pub(crate) fn learn(self: &Arc<Self>, entry: &Arc<Entry>) {
         let wanted = entry.record.status == 200 && index::kind_of(&entry.record.key).is_some();
         if wanted {
-            let (proxy, entry) = (self.clone(), entry.clone());
+            let (proxy, entry, came) = (self.clone(), entry.clone(), self.promises.turn());
             tokio::spawn(async move {
                 // Whoever waits here holds no thread, so that contents go on being stored meanwhile.
                 let turn = proxy.learning.clone().acquire_owned().await;
                 drop(
                     tokio::task::spawn_blocking(move || {
-                        proxy.learn_now(&entry);
+                        proxy.learn_now(&entry, came);
                         drop(turn);
                     })
                     .await,
@@ -225,7 +225,7 @@ impl Proxy {
         }
     }
 
-    fn learn_now(&self, entry: &Entry) {
+    fn learn_now(&self, entry: &Entry, came: Turn) {
         let Some((kind, root)) = index::kind_of(&self.key_here(&entry.record.key)) else {
             return;
         };
@@ -235,14 +235,14 @@ impl Proxy {
             return;
         }
         match entry.object.reader() {
-            Ok(bytes) => self.take_promises(&entry.record.key, &kind, &root, bytes),
+            Ok(bytes) => self.take_promises(&entry.record.key, (&kind, &root), came, bytes),
             Err(error) => self.tell_of_unread(&entry.record.key, &error),
         }
     }
 
-    /// Takes over what an index promises.
-    pub(crate) fn take_promises(&self, key: &str, kind: &Kind, root: &str, bytes: impl std::io::Read) {
-        let mut reading = self.promises.read(root);
+    /// Takes over what an index promises that came at this turn.
+    pub(crate) fn take_promises(&self, key: &str, (kind, root): (&Kind, &str), came: Turn, bytes: impl std::io::Read) {
+        let mut reading = self.promises.read(root, came);
         let mut lost = 0u64;
         let read = index::read(kind, bytes, &mut |path, digest| {
             lost += u64::from(!self.promises.add(&mut reading, &format!("{root}{path}"), digest));
@@ -279,12 +279,13 @@ impl Proxy {
     /// Reads all indexes of packages that are stored: at the start, and when a pack came. Blocks while it reads.
     pub fn learn_all(&self) {
         let _turn = self.learning_all.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken before all that is there is looked at: what comes after that is later than any of it.
+        let turns = self.promises.turns_of_stored();
         let mut all = self.store.entries();
         // What came later speaks last.
         all.sort_by_key(|entry| entry.record.response_time);
-        all.iter()
-            .filter(|entry| entry.record.status == 200)
-            .for_each(|entry| self.learn_now(entry));
+        let wanted = all.iter().filter(|entry| entry.record.status == 200);
+        wanted.zip(turns).for_each(|(entry, turn)| self.learn_now(entry, turn));
     }
 
     /// What a URL that a client names is asked for with.

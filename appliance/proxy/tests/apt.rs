@@ -208,3 +208,34 @@ fn whoever_has_a_new_release_gets_the_lists_it_names_at_once() {
         );
     }
 }
+
+#[test]
+fn the_end_of_a_release_is_not_given_out_before_it_is_read() {
+    use std::io::{ErrorKind, Read as _, Write as _};
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let under = under(folder.path(), settings(&[&origin]));
+    let (size, release) = (200_000, "/debian/dists/x/InRelease");
+    let head = format!("HTTP/1.1 200 OK\r\nETag: \"x\"\r\nCache-Control: max-age=60\r\nContent-Length: {size}\r\n\r\n");
+    // All but its last byte, and then nothing.
+    let begun = Doc {
+        raw: Some((head + &"x".repeat(size - 1), true)),
+        ..Doc::default()
+    };
+    origin.put(release, begun);
+    let mut stream = std::net::TcpStream::connect(under.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(stream, "GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url(release)).unwrap();
+    let (mut got, mut one) = (Vec::new(), [0]);
+    while !got.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut one).unwrap();
+        got.extend(one);
+    }
+    let held = usize::try_from(rackbar_proxy::fetch::HELD_BACK).unwrap();
+    stream.read_exact(&mut vec![0; size - held]).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let more = stream.read(&mut one).map_err(|error| error.kind());
+    assert!(
+        matches!(more, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut)),
+        "{more:?}"
+    );
+}

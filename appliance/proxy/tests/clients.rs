@@ -54,6 +54,31 @@ fn whoever_is_in_no_network_that_is_served_is_told_so_and_led_nowhere() {
 }
 
 #[test]
+fn whoever_is_not_served_has_few_connections_to_be_told_so_by() {
+    let Some(own) = own_address() else {
+        eprintln!("skipped: this machine has no address but those of loopback");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let strict = Settings {
+        listen: vec![format!("{own}:0").parse().unwrap()],
+        served: Some(Vec::new()),
+        mirrors: Vec::new(),
+        ..settings(&[])
+    };
+    let far = under(folder.path(), strict);
+    let refused = || {
+        let all = far.handle.proxy().samples();
+        let one = all.iter().find(|one| one.name == "rackbar_proxy_refused_total");
+        one.unwrap().value
+    };
+    // None of them asks for anything: one that is counted had no place.
+    let held: Vec<_> = (0..20).map(|_| TcpStream::connect(far.address).unwrap()).collect();
+    wait("one is refused a place", || refused() > 0);
+    drop(held);
+}
+
+#[test]
 fn loopback_is_served_whatever_networks_are() {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
     origin.put("/debian/a", doc(b"a".to_vec()));

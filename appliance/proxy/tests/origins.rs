@@ -205,22 +205,28 @@ fn what_one_client_wants_not_stored_keeps_no_others_waiting() {
     let under = under(folder.path(), settings(&[&origin]));
     let (under, origin, body) = (&under, &origin, &body);
     let url = &origin.url("/debian/a");
+    // But for that word they ask as the others do.
+    let words = "HTTP/1.1\r\nHost: x\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n";
+    let request = &format!("GET {url} {words}");
     std::thread::scope(|scope| {
-        let own = scope.spawn(move || under.curl(&["-H", "Cache-Control: no-store"], url));
-        wait("the first asks", || origin.requests("/debian/a") == 1);
+        let own: Vec<_> = (0..2).map(|_| scope.spawn(move || under.raw(request))).collect();
+        wait("each asks for itself", || origin.requests("/debian/a") == 2);
         let all: Vec<_> = (0..20).map(|_| scope.spawn(move || under.get(url) == *body)).collect();
         wait("the others have a fetch of their own", || {
-            origin.requests("/debian/a") == 2
+            origin.requests("/debian/a") == 3
         });
         gate.store(true, Ordering::SeqCst);
         assert!(all.into_iter().all(|one| one.join().unwrap()));
-        let (status, head, got) = own.join().unwrap();
-        assert!(
-            status == 200 && got == *body && head.contains("detail=no-store"),
-            "{head}"
-        );
+        for own in own {
+            let got = own.join().unwrap();
+            let head = String::from_utf8_lossy(&got[..got.len() - body.len()]).into_owned();
+            assert!(
+                head.starts_with("HTTP/1.1 200") && got.ends_with(body) && head.contains("detail=no-store"),
+                "{head}"
+            );
+        }
     });
-    assert_eq!(origin.requests("/debian/a"), 2);
+    assert_eq!(origin.requests("/debian/a"), 3);
 }
 
 #[test]
@@ -270,4 +276,53 @@ fn a_change_is_known_although_its_client_hung_up() {
     }
     gate.store(true, Ordering::SeqCst);
     wait("what was stored is gone", || !under.stored(&url));
+}
+
+#[test]
+fn what_is_pinned_is_not_given_up_when_its_origin_has_it_no_more() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let under = under(folder.path(), settings(&[&origin]));
+    let proxy = under.handle.proxy().clone();
+    let at = |path: &str| origin.url(path);
+    let stale = |body: &[u8]| Doc {
+        headers: vec![
+            ("ETag".into(), "\"1\"".into()),
+            ("Cache-Control".into(), "max-age=0".into()),
+        ],
+        ..doc(body.to_vec())
+    };
+    for path in ["/own/pinned", "/own/plain"] {
+        origin.put(path, stale(b"content"));
+        assert_eq!(under.get(&at(path)), b"content");
+        wait("it is stored", || under.stored(&at(path)));
+    }
+    under.handle.block_on(proxy.pin(&at("/own/pinned"))).unwrap();
+    let says = |status: &str| {
+        raw(&format!(
+            "HTTP/1.1 {status}\r\nCache-Control: max-age=600\r\nContent-Length: 4\r\n\r\ngone"
+        ))
+    };
+    for (status, said) in [(404, "404 Not Found"), (302, "302 Found\r\nLocation: /login")] {
+        for path in ["/own/pinned", "/own/plain"] {
+            origin.put(path, says(said));
+            // Who asks is told all the same.
+            let (got, head, text) = under.curl(&["-H", "Cache-Control: no-cache"], &at(path));
+            assert_eq!((got, text.as_slice()), (status, b"gone".as_slice()), "{head}");
+        }
+    }
+    wait("what is not pinned is as the origin says", || {
+        proxy
+            .list()
+            .iter()
+            .any(|item| item.key == at("/own/plain") && item.size == 4)
+    });
+    proxy.set_mode(rackbar_proxy::Mode::Offline);
+    assert_eq!(under.get(&at("/own/pinned")), b"content");
+    // A newer content is another thing: it takes its place, pinned too.
+    proxy.set_mode(rackbar_proxy::Mode::Online);
+    origin.put("/own/pinned", doc(b"newer".to_vec()));
+    assert_eq!(under.get(&at("/own/pinned")), b"newer");
+    wait("the newer one is pinned", || {
+        proxy.list().iter().any(|item| item.size == 5 && item.pinned)
+    });
 }

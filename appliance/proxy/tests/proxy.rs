@@ -42,6 +42,9 @@ fn curl_gets_a_miss_then_a_hit_ranges_and_conditions() {
     assert_eq!((status, got.len()), (304, 0));
     let (status, head, _) = under.curl(&["-I"], &url);
     assert!(status == 200 && head.contains("content-length: 300000"), "{head}");
+    // Of a HEAD no part can be asked for.
+    let (status, head, _) = under.curl(&["-I", "-r", "100-199"], &url);
+    assert!(status == 200 && head.contains("content-length: 300000"), "{head}");
     assert_eq!(origin.requests("/debian/pool/a.deb"), 1);
     under.handle.stop();
 }

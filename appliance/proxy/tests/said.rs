@@ -112,6 +112,10 @@ fn whoever_joins_a_fetch_is_told_so() {
     );
     let age: u64 = field(&head, "age").parse().unwrap();
     assert!((7..300).contains(&age), "{head}");
+    wait("who joins later gets what is older", || {
+        let (_later, head) = head_of(&under, &url);
+        field(&head, "age").parse::<u64>().unwrap() > 7
+    });
     assert_eq!(origin.requests("/debian/begun"), 1);
 }
 
@@ -144,6 +148,14 @@ fn what_is_passed_on_keeps_its_age_and_says_of_parts_what_its_origin_does() {
     }
     let (_, head, _) = under.curl(&[], &origin.url("/debian/missing"));
     assert_eq!(field(&head, "accept-ranges"), "", "{head}");
+    let refused = "HTTP/1.1 403 Forbidden\r\nAge: 11\r\nCache-Status: far; hit\r\nContent-Length: 2\r\n\r\nno";
+    origin.put("/debian/refused", raw(refused));
+    let (_, head, _) = under.curl(&[], &origin.url("/debian/refused"));
+    assert_eq!(field(&head, "age"), "11", "{head}");
+    assert_eq!(
+        field(&head, "cache-status"),
+        "far; hit, rackbar; fwd=uri-miss; fwd-status=403"
+    );
 }
 
 #[test]
@@ -208,6 +220,12 @@ fn a_head_offline_is_answered_as_a_get_would_be() {
     assert!(head.0 == 200 && head.1.contains("content-length: 100"), "{}", head.1);
 }
 
+/// Nobody can store a content with this digest.
+fn block(folder: &std::path::Path, content: &[u8]) {
+    let name = &hex(content)[..2];
+    std::fs::write(folder.join("objects").join(name), b"").unwrap();
+}
+
 #[test]
 fn no_query_of_a_url_is_told() {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
@@ -216,16 +234,37 @@ fn no_query_of_a_url_is_told() {
         ..settings(&[&origin])
     };
     let under = under(folder.path(), small);
-    origin.put("/debian/large?sig=secret", doc(bytes(3 << 20, 87)));
-    assert_eq!(under.curl(&[], &origin.url("/debian/large?sig=secret")).0, 200);
-    let hash = "ab".repeat(32);
-    let wrong = format!("/debian/by-hash/SHA256/{hash}?sig=secret");
-    origin.put(&wrong, doc(b"other".to_vec()));
-    under.curl(&[], &origin.url(&wrong));
-    wait("both are told", || {
+    let get = |arguments: &[&str], path: &str| under.curl(arguments, &origin.url(path)).0;
+    let told = |what: &str| {
         let told = under.told.lock().unwrap();
-        told.iter().any(|text| text.contains("without being stored"))
+        told.iter().filter(|text| text.contains(what)).count()
+    };
+    origin.put("/debian/large?sig=secret", doc(bytes(3 << 20, 87)));
+    assert_eq!(get(&[], "/debian/large?sig=secret"), 200);
+    assert_eq!(told("without being stored"), 1);
+    let lost = bytes(1000, 89);
+    block(folder.path(), &lost);
+    origin.put("/debian/lost?sig=secret", doc(lost));
+    assert_eq!(get(&[], "/debian/lost?sig=secret"), 200);
+    wait("that it is lost is told", || told("served but not stored") == 1);
+    origin.put("/debian/x/Packages.bz2?sig=secret", doc(b"BZh".to_vec()));
+    assert_eq!(get(&[], "/debian/x/Packages.bz2?sig=secret"), 200);
+    wait("that it is no index is told", || {
+        told("cannot be read as an index") == 1
     });
+    // What has another content than was promised: fetched for all, and for one client alone.
+    let hash = "ab".repeat(32);
+    let index = format!("Filename: a.deb?sig=secret\nSHA256: {hash}\n");
+    origin.put("/debian/flat/Packages", doc(index.into_bytes()));
+    let wrong = "/debian/flat/a.deb?sig=secret";
+    origin.put(wrong, with(b"other", &[("Cache-Control", "no-store")]));
+    assert_eq!(get(&[], "/debian/flat/Packages"), 200);
+    wait("one that was not to be stored is refused", || get(&[], wrong) == 502);
+    assert!(told("was promised: it is refused") > 0);
+    let before = told("fetched once more");
+    origin.put(wrong, doc(b"other".to_vec()));
+    assert_eq!(get(&[], wrong), 502);
+    assert_eq!((before, told("fetched once more")), (0, 1));
     let told = under.told.lock().unwrap();
     assert!(told.iter().all(|text| !text.contains("secret")), "{told:?}");
 }

@@ -240,19 +240,34 @@ fn what_cannot_be_read_just_now_is_passed_by_and_kept() {
     let proxy = first.handle.proxy().clone();
     first.handle.block_on(proxy.pin(key)).unwrap();
     let digest = proxy.list()[0].digest.to_string();
-    drop(proxy);
-    first.handle.stop();
-    let second = under(folder.path(), settings(&[&origin]));
     // A folder that leads to itself: an error of the disk that says nothing of what is in it.
     let (at, aside) = (
         folder.path().join("objects").join(&digest[..2]),
         folder.path().join("aside"),
     );
-    std::fs::rename(&at, &aside).unwrap();
-    std::os::unix::fs::symlink(&at, &at).unwrap();
+    let spoil = || {
+        std::fs::rename(&at, &aside).unwrap();
+        std::os::unix::fs::symlink(&at, &at).unwrap();
+    };
+    let heal = || {
+        std::fs::remove_file(&at).unwrap();
+        std::fs::rename(&aside, &at).unwrap();
+    };
+    // It came just now, and nobody read it from the store so far.
+    spoil();
+    assert!(first.get(&url) == body, "the origin has it");
+    heal();
+    assert_eq!(origin.requests("/debian/a"), 2);
+    assert!(first.get(&url) == body && proxy.list()[0].pinned);
+    assert_eq!(origin.requests("/debian/a"), 2);
+    drop(proxy);
+    first.handle.stop();
+    // Nor was it looked at since a start.
+    let second = under(folder.path(), settings(&[&origin]));
+    spoil();
     let proxy = second.handle.proxy().clone();
     assert!(second.get(&url) == body, "the origin has it");
-    assert_eq!(origin.requests("/debian/a"), 2);
+    assert_eq!(origin.requests("/debian/a"), 3);
     let found = proxy.verify();
     assert_eq!((found.whole, found.damaged, found.unreadable), (0, 0, 1));
     proxy.set_mode(rackbar_proxy::Mode::Offline);
@@ -262,10 +277,9 @@ fn what_cannot_be_read_just_now_is_passed_by_and_kept() {
         status == 503 && text.contains("cannot open") && text.contains("nothing was removed"),
         "{status} {text}"
     );
-    std::fs::remove_file(&at).unwrap();
-    std::fs::rename(&aside, &at).unwrap();
+    heal();
     assert!(second.get(&url) == body, "it is read again");
-    assert_eq!(origin.requests("/debian/a"), 2);
+    assert_eq!(origin.requests("/debian/a"), 3);
     assert!(proxy.list()[0].pinned && proxy.verify().whole == 1);
 }
 
@@ -338,4 +352,21 @@ fn what_an_origin_only_announces_costs_nothing_that_is_stored() {
     }
     let kept = under.handle.proxy().list().len();
     assert!(kept >= 5, "{kept} of 6 are left for five bytes that came");
+}
+
+#[test]
+fn what_came_and_could_not_be_kept_is_not_called_pinned() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let body = bytes(500_000, 75);
+    origin.put("/debian/a", doc(body.clone()));
+    let under = under(folder.path(), settings(&[&origin]));
+    let proxy = under.handle.proxy();
+    let digest = rackbar_model::Digest(rackbar_trust::sha256(&body)).to_string();
+    let place = folder.path().join("objects").join(&digest[..2]);
+    std::fs::write(&place, b"").unwrap();
+    let pinned = under.handle.block_on(proxy.pin("mirror:debian/a"));
+    assert!(pinned.is_err() && proxy.list().is_empty(), "{pinned:?}");
+    std::fs::remove_file(&place).unwrap();
+    assert_eq!(under.handle.block_on(proxy.pin("mirror:debian/a")).unwrap(), 1);
+    assert!(under.stored("mirror:debian/a"));
 }

@@ -139,9 +139,9 @@ impl Proxy {
         let Some((kind, root)) = self.names_others(&ask.key).filter(|_| small) else {
             return false;
         };
-        let (proxy, key) = (self.clone(), ask.key.clone());
+        let (proxy, key, came) = (self.clone(), ask.key.clone(), self.promises.turn());
         let learnt = tokio::task::spawn_blocking(move || {
-            proxy.take_promises(&key, &kind, &root, Reader::of(file, 0, size));
+            proxy.take_promises(&key, (&kind, &root), came, Reader::of(file, 0, size));
         });
         learnt.await.is_ok()
     }
@@ -316,7 +316,8 @@ impl Proxy {
             Severity::Warning,
             format!("{} was served but not stored: {error}", without_query(&ask.key)),
         );
-        tell.then_some(Phase::Private("not-stored"))
+        // Whoever has it while it came has all of it; whoever looks now finds nothing.
+        Some(Phase::Private("not-stored"))
     }
 
     fn broke(&self, ask: &Ask, arriving: &Arriving, from: &str, why: String) -> Phase {

@@ -115,13 +115,50 @@ impl Ask {
             "cookie",
         ] {
             name.push('\n');
-            name.push_str(
-                self.headers
-                    .get(field)
-                    .and_then(|v| v.to_str().ok())
-                    .unwrap_or_default(),
-            );
+            // All of them, and by octets: a cookie may have any.
+            for value in self.headers.get_all(field) {
+                name.push_str(&format!("{}\r", value.as_bytes().escape_ascii()));
+            }
         }
         name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flight(cookies: &[&[u8]]) -> String {
+        let mut client = HeaderMap::new();
+        for cookie in cookies {
+            client.append("cookie", HeaderValue::from_bytes(cookie).unwrap());
+        }
+        let ask = Ask {
+            key: "http://a/b".into(),
+            mirror: None,
+            upstreams: Vec::new(),
+            headers: Ask::forwarded(&client, &HeaderValue::from_static("1.1 us")),
+            wanted: CacheControl::default(),
+            expected: None,
+            strict: false,
+            held: None,
+        };
+        ask.flight()
+    }
+
+    #[test]
+    fn two_users_are_in_no_flight_together_whatever_octets_tell_them_apart() {
+        let all: [&[&[u8]]; 7] = [
+            &[],
+            &[b"id=1"],
+            &[b"id=1", b"id=2"],
+            &[b"id=1", b"id=3"],
+            &[b"id=\xfc"],
+            &[b"id=\xf6"],
+            &[b"id=\\xf6"],
+        ];
+        let names: std::collections::HashSet<String> = all.iter().map(|cookies| flight(cookies)).collect();
+        assert_eq!(names.len(), all.len(), "{names:?}");
+        assert_eq!(flight(all[3]), flight(all[3]));
     }
 }

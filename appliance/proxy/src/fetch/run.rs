@@ -16,7 +16,7 @@ use super::{Ask, Flight, How, Landing, Phase, Small, Upstream};
 use crate::Proxy;
 use crate::origin::{Body, OriginError};
 use crate::rules::conditional::{freshened, set_validators, strip_hop_by_hop};
-use crate::rules::freshness::storable;
+use crate::rules::freshness::{NotStored, storable};
 use crate::rules::target::without_query;
 use crate::rules::vary::{Selecting, selecting};
 use crate::store::{Entry, Record};
@@ -92,7 +92,13 @@ impl Proxy {
         if ask.strict && status == 200 {
             return self.arrive(ask, answer, Selecting::new(), flight, lead).await;
         }
-        match storable(&Method::GET, &ask.headers, status, answer.response.headers()) {
+        // What is pinned is not given up for the word that it is gone, or elsewhere, by now.
+        let spared = stale.filter(|entry| entry.pinned() && entry.record.status == 200);
+        let storable = match storable(&Method::GET, &ask.headers, status, answer.response.headers()) {
+            Ok(()) if status != 200 && spared.is_some() => Err(NotStored::Pinned),
+            judged => judged,
+        };
+        match storable {
             Ok(()) => match selecting(answer.response.headers(), &ask.headers) {
                 Some(selecting) => self.arrive(ask, answer, selecting, flight, lead).await,
                 None => Some(private(answer.response, lead, "vary")),

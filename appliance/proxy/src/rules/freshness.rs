@@ -145,6 +145,8 @@ pub enum NotStored {
     Private,
     /// It can be used for no second request.
     Useless,
+    /// It would take the place of what is pinned, and is no such content.
+    Pinned,
 }
 
 impl NotStored {
@@ -156,6 +158,7 @@ impl NotStored {
             Self::NoStore => "no-store",
             Self::Private => "private",
             Self::Useless => "not-reusable",
+            Self::Pinned => "pinned",
         }
     }
 }

@@ -61,7 +61,9 @@ impl Broken<'_> {
                     .and_then(ContentRange::parse);
                 let fits = range.is_some_and(|range| {
                     let same = self.size.is_none() || range.size.is_none() || range.size == self.size;
-                    range.first == self.got && same && range.size.is_none_or(|size| range.last + 1 == size)
+                    // Of a part whose end is nobody's word for the whole's end more may be missing; a digest would tell.
+                    let known = self.size.is_some() || range.size.is_some() || self.digest_known;
+                    range.first == self.got && known && same && range.size.is_none_or(|size| range.last + 1 == size)
                 });
                 if fits && self.same(answer) {
                     Continuation::Appends
@@ -174,6 +176,37 @@ mod tests {
         let later = [part, date, ("last-modified", new)];
         assert_eq!(
             known.judge(206, &map(&later)),
+            Continuation::Appends,
+            "the digest will tell"
+        );
+    }
+
+    #[test]
+    fn a_part_ends_what_nobody_knows_the_length_of_only_when_it_says_so() {
+        let old = map(&[("etag", "\"a\"")]);
+        let (unknown, known, promised) = (
+            Broken {
+                size: None,
+                ..broken(&old, false)
+            },
+            broken(&old, false),
+            Broken {
+                size: None,
+                ..broken(&old, true)
+            },
+        );
+        let judge =
+            |broken: &Broken<'_>, range| broken.judge(206, &map(&[("etag", "\"a\""), ("content-range", range)]));
+        assert_eq!(judge(&unknown, "bytes 40-99/100"), Continuation::Appends);
+        assert_eq!(judge(&unknown, "bytes 40-69/100"), Continuation::No);
+        assert_eq!(judge(&unknown, "bytes 40-69/*"), Continuation::No);
+        assert_eq!(
+            judge(&known, "bytes 40-69/*"),
+            Continuation::Appends,
+            "the rest is asked for then"
+        );
+        assert_eq!(
+            judge(&promised, "bytes 40-69/*"),
             Continuation::Appends,
             "the digest will tell"
         );

@@ -41,9 +41,12 @@ fn value_of(headers: &HeaderMap, name: &str) -> Option<String> {
     let mut values = headers.get_all(name).iter().peekable();
     values.peek()?;
     let items = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
-    let items: Vec<_> = items
-        .map(|item| String::from_utf8_lossy(item.trim_ascii()).into_owned())
-        .collect();
+    // No two values that differ are the same text; none has a line's end of its own.
+    let text = |item: &[u8]| match std::str::from_utf8(item) {
+        Ok(text) => text.to_owned(),
+        Err(_) => format!("\n{}", item.escape_ascii()),
+    };
+    let items: Vec<_> = items.map(|item| text(item.trim_ascii())).collect();
     Some(items.join(","))
 }
 
@@ -70,6 +73,19 @@ mod tests {
             &selecting,
             &map(&[("accept-encoding", "gzip,br"), ("accept-language", "de")])
         ));
+    }
+
+    #[test]
+    fn values_that_differ_in_octets_that_are_no_text_differ() {
+        let with = |cookie: &[u8]| {
+            HeaderMap::from_iter([(http::header::COOKIE, http::HeaderValue::from_bytes(cookie).unwrap())])
+        };
+        let vary = map(&[("vary", "cookie")]);
+        let one = selecting(&vary, &with(b"id=\xfc")).unwrap();
+        assert!(fits(&one, &with(b"id=\xfc")));
+        for other in [&b"id=\xf6"[..], b"id=\xef\xbf\xbd", b"id=\\xfc"] {
+            assert!(!fits(&one, &with(other)), "{other:?}");
+        }
     }
 
     #[test]

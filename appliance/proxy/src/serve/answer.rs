@@ -230,14 +230,16 @@ fn tail<'a>(proxy: &'a Proxy, head: &Head, length: Length, age: Option<u64>, sta
     }
 }
 
-/// The part a client asks for: `Ok(None)` for the whole, `Err` when there is no such part.
+/// The part a client asks for, which only a GET can (RFC 9110 section 14.2): `Ok(None)` for the whole, `Err` when there is no
+/// such part.
 fn part(head: &Head, stored: &HeaderMap, status: u16, size: u64) -> Result<Option<std::ops::Range<u64>>, ()> {
     let range = head
         .headers
         .get(RANGE)
         .and_then(|value| value.to_str().ok())
         .and_then(ByteRange::parse);
-    match range.filter(|_| status == 200 && range_holds(&head.headers, stored)) {
+    let method = head.method == http::Method::GET;
+    match range.filter(|_| method && status == 200 && range_holds(&head.headers, stored)) {
         None => Ok(None),
         Some(range) => range.within(size).map(Some).ok_or(()),
     }

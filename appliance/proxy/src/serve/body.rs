@@ -157,3 +157,32 @@ async fn pass(client: &mut Client, count: usize, to: &Feed) -> io::Result<bool> 
     let sent = timeout(SILENT, to.send(Some(piece))).await;
     Ok(sent.is_ok_and(|sent| sent.is_ok()))
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_body_ends_in_order_only_when_its_end_came() {
+        let threads = tokio::runtime::Runtime::new().unwrap();
+        for whole in [true, false] {
+            let (feed, mut body) = Passing::new(Content::Chunked);
+            let sent = async move {
+                feed.send(Some(Bytes::from_static(b"half"))).await.unwrap();
+                if whole {
+                    feed.send(None).await.unwrap();
+                }
+            };
+            let read = async {
+                let first = body.frame().await.unwrap().unwrap();
+                assert_eq!(first.into_data().unwrap(), "half");
+                let end = body.frame().await;
+                assert_eq!((end.is_none(), matches!(end, Some(Err(_)))), (whole, !whole));
+                assert!(body.frame().await.is_none());
+            };
+            threads.block_on(async { tokio::join!(sent, read) });
+        }
+    }
+}

@@ -253,15 +253,23 @@ impl Store {
     /// # Errors
     /// When its entry cannot be written; the answer is then kept until the end of the program only.
     pub fn insert(&self, record: Record, object: Arc<Object>) -> Result<Arc<Entry>, StoreError> {
-        let written = self.write_entry(&record);
+        let path = self.entry_path(&record);
+        let beside = self.write_beside(&path, &record.to_bytes());
         let entry = Arc::new(Entry::new(record, object, None));
-        self.put(entry.clone());
+        let mut state = self.state();
+        // Whoever lets an older answer to the same requests go meanwhile would remove this one's file for it.
+        let written = beside.and_then(|beside| settle_at(&beside, &path));
+        self.put_in(&mut state, entry.clone());
+        drop(state);
         self.bound(Some(&entry));
         written.map(|()| entry)
     }
 
     pub(crate) fn put(&self, entry: Arc<Entry>) {
-        let mut state = self.state();
+        self.put_in(&mut self.state(), entry);
+    }
+
+    fn put_in(&self, state: &mut State, entry: Arc<Entry>) {
         entry
             .pinned
             .store(state.pins.covers(&entry.record.key), Ordering::Relaxed);
@@ -274,7 +282,7 @@ impl Store {
         let replaced = all.iter().position(same).map(|at| all.swap_remove(at));
         all.push(entry);
         if let Some(old) = replaced {
-            self.leave(&mut state, &old);
+            self.leave(state, &old);
         }
     }
 
@@ -393,28 +401,23 @@ impl Store {
         error
     }
 
-    /// Drops an object and the entries that have it. A copy of the same content that lies elsewhere stays, with its
-    /// entries. Gives the pack's name when it lay in one.
+    /// Drops the entries that have this very object, and its file when no others are left. A copy of the same content that lies
+    /// elsewhere stays, with its entries; so does one that came since this one was found to be damaged. Gives the pack's name
+    /// when it lay in one.
     fn drop_object(&self, object: &Arc<Object>) -> Option<Arc<str>> {
         let mut state = self.state();
-        let (mut pack, mut weight) = (None, 0u64);
-        for all in state.entries.values_mut() {
-            for entry in all.iter().filter(|entry| entry.object.same(object)) {
-                match &entry.pack {
-                    Some(name) => pack = Some(name.clone()),
-                    None => {
-                        weight = weight.saturating_add(entry.weight());
-                        drop(std::fs::remove_file(self.entry_path(&entry.record)));
-                    }
-                }
+        let mut gone = Vec::new();
+        state.entries.retain(|_, all| {
+            gone.extend(all.extract_if(.., |entry| Arc::ptr_eq(&entry.object, object)));
+            !all.is_empty()
+        });
+        let mut pack = None;
+        for entry in &gone {
+            match &entry.pack {
+                Some(name) => pack = Some(name.clone()),
+                None => drop(std::fs::remove_file(self.entry_path(&entry.record))),
             }
-            all.retain(|entry| !entry.object.same(object));
-        }
-        state.weight = state.weight.saturating_sub(weight);
-        state.entries.retain(|_, all| !all.is_empty());
-        if object.own().is_some() {
-            state.users.remove(&object.digest);
-            self.let_go(&mut state, object);
+            self.leave(&mut state, entry);
         }
         pack
     }
@@ -435,6 +438,8 @@ impl Store {
             }
         });
         if !*checked.await? {
+            // Whoever stored it again meanwhile, by an old entry, has another that is damaged.
+            drop(self.drop_object(object));
             return Err(StoreError::Damaged(object.digest));
         }
         if let Some(open) = object.opened() {
@@ -463,10 +468,6 @@ impl Store {
         Ok(open)
     }
 
-    fn write_entry(&self, record: &Record) -> Result<(), StoreError> {
-        self.write_file(&self.entry_path(record), &record.to_bytes())
-    }
-
     fn entry_path(&self, record: &Record) -> PathBuf {
         entry_path(&self.folder, record)
     }
@@ -483,20 +484,36 @@ impl Store {
 
     /// Writes a small file whole or not at all.
     fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let beside = self.write_beside(path, bytes)?;
+        settle_at(&beside, path)
+    }
+
+    /// Writes what is to be a small file; [`settle_at`] puts it in its place.
+    fn write_beside(&self, path: &Path, bytes: &[u8]) -> Result<PathBuf, StoreError> {
         self.writable()?;
         let beside = self.arriving();
         let written = (|| {
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
             io::Write::write_all(&mut file, bytes)?;
             file.sync_data()?;
-            make_parent(path)?;
-            std::fs::rename(&beside, path)
+            make_parent(path)
         })();
-        written.map_err(|error| {
-            let _ = std::fs::remove_file(&beside);
-            StoreError::io("write", path)(error)
-        })
+        match written {
+            Ok(()) => Ok(beside),
+            Err(error) => Err(unwritten(&beside, path, error)),
+        }
     }
+}
+
+/// Puts a file that was written beside its place there.
+fn settle_at(beside: &Path, path: &Path) -> Result<(), StoreError> {
+    std::fs::rename(beside, path).map_err(|error| unwritten(beside, path, error))
+}
+
+/// Clears away what did not come to its place.
+fn unwritten(beside: &Path, path: &Path, error: io::Error) -> StoreError {
+    let _ = std::fs::remove_file(beside);
+    StoreError::io("write", path)(error)
 }
 
 fn entry_path(folder: &Path, record: &Record) -> PathBuf {
@@ -517,4 +534,4 @@ fn make_parent(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

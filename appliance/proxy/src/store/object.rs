@@ -70,16 +70,6 @@ impl Object {
         }
     }
 
-    /// The same content at the same place.
-    pub(super) fn same(&self, other: &Self) -> bool {
-        let place = match (&self.place, &other.place) {
-            (Place::Own(_), Place::Own(_)) => true,
-            (Place::Pack { file, .. }, Place::Pack { file: theirs, .. }) => Arc::ptr_eq(file, theirs),
-            _ => false,
-        };
-        place && self.digest == other.digest
-    }
-
     pub(super) fn opened(&self) -> Option<(Arc<File>, u64)> {
         if let Place::Pack { file, offset } = &self.place {
             return Some((file.clone(), *offset));

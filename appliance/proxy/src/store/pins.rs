@@ -69,9 +69,10 @@ impl Store {
         syncfs(&folder).map_err(|errno| StoreError::io("sync", &self.folder)(errno.into()))
     }
 
-    /// Notes that a key is to be pinned, which [`Self::pin_noted`] does. False when it is already.
+    /// Notes that a key is to be pinned, which [`Self::pin_noted`] does. False when it is already, and for a key that would be
+    /// read as a prefix: of what a client asks for only that is kept.
     pub(crate) fn note_pin(&self, key: &str) -> bool {
-        if self.trouble.is_some() || self.state().pins.covers(key) {
+        if key.ends_with('*') || self.trouble.is_some() || self.state().pins.covers(key) {
             return false;
         }
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -156,7 +156,8 @@ impl Drop for Held {
 }
 
 impl Store {
-    /// Puts other fields in place of an entry's, when its object is still there; `None` when it was let go of.
+    /// Stores what an entry has with other fields, or under another key, when its object is still there; `None` when it was let go
+    /// of.
     ///
     /// # Errors
     /// As [`Self::insert`].
