@@ -205,6 +205,9 @@ fn explained(at: &str, error: &GitError) -> String {
         GitError::Large { .. } => {
             "lock a smaller one: a branch that begins anew without the old history (`git checkout --orphan`) is one"
         }
+        GitError::Deep { .. } | GitError::Work { .. } => {
+            "have the origin packed anew, as git does it by itself: `git repack -a -d -f --depth=50` there"
+        }
         GitError::Ambiguous(_) => "correct ref in the site file",
         GitError::Said(_) | GitError::Missing(_) => "correct URL and ref in the site file, or ask who runs the server",
         GitError::Short | GitError::Pack { .. } | GitError::Object { .. } | GitError::Incomplete { .. } => {
