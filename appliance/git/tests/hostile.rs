@@ -191,6 +191,8 @@ fn what_the_deltas_of_a_commit_cost_is_counted_over_all_of_its_files() {
     let (tree, _) = maker.object(TREE, &folder(&[("100644", "one", last)]));
     let (bytes, commit) = maker.committed(tree);
     assert_eq!(walked(&bytes, commit, limits(25 << 20)), Ok(1));
+    let refused = walked(&bytes, commit, limits(15 << 20));
+    assert!(matches!(refused, Err(GitError::Work { .. })), "{refused:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use apart::{Appliance, OURS};
-use forge::{Forge, git, well};
+use forge::{Forge, fed, git, well};
 use serde_json::Value;
 
 fn config() -> String {
@@ -232,18 +232,8 @@ fn with_pack(pack: &[u8]) -> Vec<u8> {
 
 /// A pack of these objects, one name in a line.
 fn packed(folder: &Path, args: &[&str], names: &str) -> Vec<u8> {
-    let mut child = Command::new("git")
-        .args(["pack-objects", "--stdout", "-q"])
-        .args(args)
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(names.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    output.stdout
+    let all = ["pack-objects", "--stdout", "-q"];
+    fed(folder, &[&all[..], args].concat(), names.as_bytes())
 }
 
 #[test]
