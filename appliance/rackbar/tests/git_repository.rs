@@ -15,6 +15,8 @@ use apart::{Appliance, OURS};
 use forge::{Forge, fed, git, well};
 use serde_json::Value;
 
+const WORDS: &str = "correct horse battery";
+
 fn config() -> String {
     format!(
         "version = 1\n[[network]]\nname = \"rack\"\nrole = \"rack\"\ninterface = \"rack0\"\naddress = \"{OURS}/24\"\n\
@@ -217,6 +219,53 @@ fn tags_commits_and_what_is_checked_out_are_locked_too() {
             "{words}: {refused}"
         );
     }
+}
+
+/// Another appliance, without an uplink, into which the saved state of the first is put.
+fn moved(file: &str, token: &Path) -> Appliance {
+    let moved = Appliance::start(&format!("{}[proxy]\nmode = \"offline\"\n", config()), "");
+    moved.until("listening on 10.10.0.1:3128, offline");
+    let words = moved.file("pass", WORDS);
+    moved.well(&["import", file, "--passphrase-file", &words]);
+    moved.wait("it starts anew", || {
+        let out = std::fs::read_to_string(moved.path("out")).unwrap();
+        out.matches("rackbar: serving").count() == 2
+    });
+    std::fs::copy(token, moved.path("run/admin-token")).unwrap();
+    moved.until("listening on 10.10.0.1:3128, offline");
+    moved
+}
+
+#[test]
+fn a_lock_of_git_travels_with_the_saved_state_to_where_there_is_no_origin() {
+    let (appliance, forge) = started();
+    // More than is written in one go where it is put in, and nothing that could be packed.
+    let noise: Vec<u8> = (0..20_u32 << 20)
+        .map(|n| (n.wrapping_mul(0x9e37_79b1) >> 13) as u8)
+        .collect();
+    std::fs::write(forge.work().join("noise"), noise).unwrap();
+    let commit = forge.commit("roles/web/run", "#!/bin/sh\necho ready\n");
+    appliance.well(&["repository", "lock", "ours"]);
+    let machines = tempfile::tempdir().unwrap();
+    let (file, token) = (machines.path().join("state"), machines.path().join("token"));
+    let file = file.display().to_string();
+    let words = appliance.file("pass", WORDS);
+    appliance.well(&["export", &file, "--passphrase-file", &words]);
+    // A lock is in the state, and no part of what the proxy stored.
+    let none = appliance.refused(&["cache", "export", &format!("{file}.pack")]);
+    assert!(none.contains("nothing that the proxy has stored"), "{none}");
+    std::fs::copy(appliance.path("run/admin-token"), &token).unwrap();
+    let there = shown(&appliance);
+    let (_, archive) = served("tree.tar.gz");
+
+    let moved = moved(&file, &token);
+    assert_eq!(shown(&moved), there, "all that is kept of it came along");
+    let got = clones(machines.path(), "machine");
+    assert_eq!(got, Ok((commit, "main".to_owned())));
+    let (head, same) = served("tree.tar.gz");
+    assert!(head.starts_with("HTTP/1.1 200") && same == archive, "{head}");
+    moved.well(&["repository", "unlock", "ours"]);
+    assert!(clones(machines.path(), "late").is_err());
 }
 
 /// An answer with a pack in it.

@@ -237,3 +237,24 @@ pub(super) fn commits(kept: &Kept, all: &mut Packages) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_for_its_cost_says_where_and_what_to_do() {
+        let (at, most, id) = (77, 4095, Id([1; 20]));
+        let deep = explained("https://a.example/x: refs/heads/main", &GitError::Deep { at, most });
+        let work = explained("https://a.example/x: refs/heads/main", &GitError::Work { id, most: 9 });
+        for (said, place) in [(deep, "at byte 77 of the pack"), (work, &*format!("object {id}"))] {
+            for words in [
+                "https://a.example/x: refs/heads/main",
+                place,
+                "git repack -a -d -f --depth=50",
+            ] {
+                assert!(said.contains(words), "{words}: {said}");
+            }
+        }
+    }
+}

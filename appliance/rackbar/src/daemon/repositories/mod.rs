@@ -205,6 +205,7 @@ impl Repositories {
                 )));
             }
             let (found, before) = all.found(&name, &by).await?;
+            fetch::has_room(all.executor.repositories().values(), &found.kept.lock).map_err(Refused::Conflict)?;
             let words = words(&found, before.as_ref());
             let (cache, kept) = (all.cache.clone(), found.kept);
             let done = cache.ask(move |proxy| async move { all.kept(&proxy, kept, words, fetch).await });
