@@ -92,12 +92,16 @@ fn tagged(data: &[u8]) -> Option<(Id, Kind)> {
     Some((id, Kind::read(lines.next()?.strip_prefix(b"type ")?)?))
 }
 
-/// When a commit was made, in seconds since 1970.
+/// The year 10000, in seconds since 1970: nobody writes or reads a date from then on.
+const NEVER: u64 = 253_402_300_800;
+
+/// When a commit was made, in seconds since 1970; `None` where it does not say it.
 pub(crate) fn committed(data: &[u8]) -> Option<u64> {
     let lines = data.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
     let line = lines.filter_map(|line| line.strip_prefix(b"committer ")).next()?;
     let time = line.rsplit(|byte| *byte == b' ').nth(1)?;
-    std::str::from_utf8(time).ok()?.parse().ok()
+    let time = std::str::from_utf8(time).ok()?.parse().ok();
+    time.filter(|time| *time < NEVER)
 }
 
 /// Tells of everything in a folder.
@@ -189,6 +193,13 @@ mod tests {
             Ok(vec![(a, Kind::Tree), (b, Kind::Commit)])
         );
         assert_eq!(committed(commit.as_bytes()), Some(1_700_000_000));
+        for (time, read) in [
+            ("253402300799", Some(253_402_300_799)),
+            ("253402300800", None),
+            ("-1", None),
+        ] {
+            assert_eq!(committed(commit.replace("1700000000", time).as_bytes()), read, "{time}");
+        }
         let tag = format!("object {b}\ntype commit\ntag v1\n");
         assert_eq!(named(Kind::Tag, tag.as_bytes()), Ok(vec![(b, Kind::Commit)]));
         let entry = |mode: &str, name: &str| [mode.as_bytes(), b" ", name.as_bytes(), b"\0", &a.0].concat();
