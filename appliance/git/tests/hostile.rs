@@ -51,7 +51,7 @@ impl Maker {
     }
 
     /// Adds a delta to what lies at an offset.
-    fn to_offset(&mut self, base: u64, delta: &[u8]) -> u64 {
+    fn delta(&mut self, base: u64, delta: &[u8]) -> u64 {
         let mut back = self.body.len() as u64 + 12 - base;
         let mut digits = vec![(back & 0x7f) as u8];
         back >>= 7;
@@ -79,7 +79,7 @@ impl Maker {
             delta.extend_from_slice(&((size - 4) as u32).to_le_bytes()[..3]);
             at = match by_name {
                 true => self.entry(TO_NAME, &id.0, &delta),
-                false => self.to_offset(at, &delta),
+                false => self.delta(at, &delta),
             };
             if by_name || number == deltas {
                 id = named("blob", &content);
@@ -202,7 +202,7 @@ fn deltas_count_as_what_they_make_does() {
     let (_, base) = maker.object(BLOB, b"x");
     let inserts: Vec<u8> = (0..1 << 20).flat_map(|_| [1, b'y']).collect();
     let delta = [length(1), length(1 << 20), inserts].concat();
-    maker.to_offset(base, &delta);
+    maker.delta(base, &delta);
     let bytes = maker.sealed();
     let limits = |total| Limits {
         total,

@@ -33,6 +33,9 @@ struct Record {
     signature: Option<String>,
 }
 
+/// Gives the list that is kept under a key.
+type Lists<'a> = dyn Fn(&str) -> Result<Option<Vec<u8>>, StoreError> + 'a;
+
 impl Record {
     fn read(name: &str, value: &[u8]) -> Option<Self> {
         let record = serde_json::from_slice::<Self>(value).ok();
@@ -43,8 +46,8 @@ impl Record {
         record
     }
 
-    /// With its lists, each given by its key.
-    fn kept(self, list: &dyn Fn(&str) -> Result<Option<Vec<u8>>, StoreError>) -> Result<Kept, StoreError> {
+    /// With its lists.
+    fn kept(self, list: &Lists<'_>) -> Result<Kept, StoreError> {
         let mut lists = BTreeMap::new();
         for index in &self.lock.indexes {
             let Some(bytes) = list(&format!("{}/{}", self.lock.name, index.sha256))? else {
