@@ -240,9 +240,12 @@ fn moved(file: &str, token: &Path) -> Appliance {
 fn a_lock_of_git_travels_with_the_saved_state_to_where_there_is_no_origin() {
     let (appliance, forge) = started();
     // More than is written in one go where it is put in, and nothing that could be packed.
-    let noise: Vec<u8> = (0..20_u32 << 20)
-        .map(|n| (n.wrapping_mul(0x9e37_79b1) >> 13) as u8)
-        .collect();
+    let mut state = 1_u64;
+    let noise = (0..(20 << 20) / 8).flat_map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state ^ state >> 29).to_le_bytes()
+    });
+    let noise: Vec<u8> = noise.collect();
     std::fs::write(forge.work().join("noise"), noise).unwrap();
     let commit = forge.commit("roles/web/run", "#!/bin/sh\necho ready\n");
     appliance.well(&["repository", "lock", "ours"]);
@@ -256,6 +259,9 @@ fn a_lock_of_git_travels_with_the_saved_state_to_where_there_is_no_origin() {
     assert!(none.contains("nothing that the proxy has stored"), "{none}");
     std::fs::copy(appliance.path("run/admin-token"), &token).unwrap();
     let there = shown(&appliance);
+    let bytes = |index: &Value| index["bytes"].as_u64().unwrap();
+    let largest = there["lock"]["indexes"].as_array().unwrap().iter().map(bytes).max();
+    assert!(largest > Some(16 << 20), "{there}");
     let (_, archive) = served("tree.tar.gz");
 
     let moved = moved(&file, &token);
