@@ -6,15 +6,17 @@
 //! protocol  what is asked and answered over smart HTTP, version 2 (gitprotocol-v2(5))
 //! object    what commits, trees and tags name
 //! unpack    entries of a pack: zlib streams and deltas (gitformat-pack(5))
+//! history   what commits and tags of a pack say, and walks from commit to commit
 //! pack      a pack, read to its end and proven: every object is what its name says, and everything named is there
 //! index     the index of such a pack, version 2 (gitformat-pack(5))
 //! tree      the files of a commit
 //! dumb      the files by which any Git client clones a commit and nothing else (gitprotocol-http(5), dumb clients)
 //! ```
-//! Contracts: nothing reads a clock, a file or a socket; no bytes, however hostile, make anything here panic or take more memory
-//! than [`Limits`] say; no object is given out whose name was not computed from its content.
+//! Contracts: nothing reads a clock, a file or a socket; no bytes, however hostile, make anything here panic, or take more memory
+//! or work than [`Limits`] say; no object is given out whose name was not computed from its content.
 
 mod dumb;
+mod history;
 mod id;
 mod index;
 mod object;
@@ -81,6 +83,24 @@ pub enum GitError {
         what: &'static str,
         /// Its name.
         id: Id,
+    },
+    /// An object is made of too many deltas.
+    #[error("at byte {at} of the pack: an object that is made of more than {most} deltas, one upon the other")]
+    Deep {
+        /// Offset in the pack.
+        at: u64,
+        /// How many there may be.
+        most: u32,
+    },
+    /// A commit's files cost too much, since they are made of the same deltas again and again.
+    #[error(
+        "object {id}: with it, more than {most} bytes would be unpacked for the files of one commit, out of deltas upon deltas"
+    )]
+    Work {
+        /// The object at which it was enough.
+        id: Id,
+        /// How many bytes there may be.
+        most: u64,
     },
     /// A limit is passed.
     #[error("it has more than {most} {what}")]

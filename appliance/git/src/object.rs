@@ -1,5 +1,7 @@
 //! What commits, trees and tags name.
 
+use std::cmp::Ordering;
+
 use crate::Id;
 
 /// What an object is.
@@ -84,34 +86,35 @@ pub(crate) fn links(kind: Kind, data: &[u8], found: &mut dyn FnMut(Id, Kind)) ->
 }
 
 /// What a tag is of.
-pub(crate) fn tagged(data: &[u8]) -> Option<(Id, Kind)> {
+fn tagged(data: &[u8]) -> Option<(Id, Kind)> {
     let mut lines = data.split(|byte| *byte == b'\n');
     let id = Id::read(lines.next()?.strip_prefix(b"object ")?)?;
     Some((id, Kind::read(lines.next()?.strip_prefix(b"type ")?)?))
 }
 
-/// The tree of a commit.
-pub(crate) fn tree_of(data: &[u8]) -> Option<Id> {
-    Id::read(data.get(..45)?.strip_prefix(b"tree ")?)
-}
+/// The year 10000, in seconds since 1970: nobody writes or reads a date from then on.
+const NEVER: u64 = 253_402_300_800;
 
-/// When a commit was made, in seconds since 1970.
+/// When a commit was made, in seconds since 1970; `None` where it does not say it.
 pub(crate) fn committed(data: &[u8]) -> Option<u64> {
     let lines = data.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
     let line = lines.filter_map(|line| line.strip_prefix(b"committer ")).next()?;
     let time = line.rsplit(|byte| *byte == b' ').nth(1)?;
-    std::str::from_utf8(time).ok()?.parse().ok()
+    let time = std::str::from_utf8(time).ok()?.parse().ok();
+    time.filter(|time| *time < NEVER)
 }
 
 /// Tells of everything in a folder.
 ///
 /// # Errors
-/// When it makes no sense, or has a name that would lead out of the folder or into Git's own.
+/// When it makes no sense, has a name that would lead out of the folder or into Git's own, or has a name twice: what is written
+/// to a file's name could then go through a link of that name.
 pub(crate) fn entries<'a, E: From<&'static str>>(
     mut data: &'a [u8],
     found: &mut dyn FnMut(TreeEntry<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
     const TORN: &str = "a folder that is torn";
+    let mut order = Order::default();
     while !data.is_empty() {
         let space = data.iter().take(8).position(|byte| *byte == b' ').ok_or(TORN)?;
         let (mode, rest) = data.split_at_checked(space).ok_or(TORN)?;
@@ -128,6 +131,7 @@ pub(crate) fn entries<'a, E: From<&'static str>>(
         if outside || name.contains(&b'/') {
             return Err("a folder with a name that leads out of it or into Git's own".into());
         }
+        order.next(name, mode == FOLDER)?;
         found(TreeEntry {
             mode,
             name,
@@ -136,6 +140,37 @@ pub(crate) fn entries<'a, E: From<&'static str>>(
         data = rest;
     }
     Ok(())
+}
+
+/// Names of a folder as they come: in Git's order, in which a folder's name ends with `/`, and each once.
+#[derive(Default)]
+struct Order<'a> {
+    last: Option<(&'a [u8], bool)>,
+    /// Names of files that all those behind them begin with: of a folder with a file's name the order alone does not tell.
+    files: Vec<&'a [u8]>,
+}
+
+impl<'a> Order<'a> {
+    fn next(&mut self, name: &'a [u8], folder: bool) -> Result<(), &'static str> {
+        const TWICE: &str = "a folder that has a name twice";
+        let whole = |(name, folder): (&'a [u8], bool)| name.iter().copied().chain(folder.then_some(b'/'));
+        if let Some(last) = self.last.replace((name, folder)) {
+            match whole(last).cmp(whole((name, folder))) {
+                Ordering::Less => {}
+                Ordering::Equal => return Err(TWICE),
+                Ordering::Greater => return Err("a folder whose names are not in Git's order"),
+            }
+        }
+        while self.files.pop_if(|file| !name.starts_with(file)).is_some() {}
+        if folder {
+            return match self.files.last() {
+                Some(file) if *file == name => Err(TWICE),
+                Some(_) | None => Ok(()),
+            };
+        }
+        self.files.push(name);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -158,15 +193,21 @@ mod tests {
             Ok(vec![(a, Kind::Tree), (b, Kind::Commit)])
         );
         assert_eq!(committed(commit.as_bytes()), Some(1_700_000_000));
-        assert_eq!(tree_of(commit.as_bytes()), Some(a));
+        for (time, read) in [
+            ("253402300799", Some(253_402_300_799)),
+            ("253402300800", None),
+            ("-1", None),
+        ] {
+            assert_eq!(committed(commit.replace("1700000000", time).as_bytes()), read, "{time}");
+        }
         let tag = format!("object {b}\ntype commit\ntag v1\n");
         assert_eq!(named(Kind::Tag, tag.as_bytes()), Ok(vec![(b, Kind::Commit)]));
         let entry = |mode: &str, name: &str| [mode.as_bytes(), b" ", name.as_bytes(), b"\0", &a.0].concat();
         let tree = [
             entry("40000", "d"),
             entry("100644", "f"),
-            entry("160000", "m"),
             entry("120000", "l"),
+            entry("160000", "m"),
         ]
         .concat();
         let found = [(a, Kind::Tree), (a, Kind::Blob), (a, Kind::Blob)];
@@ -181,6 +222,30 @@ mod tests {
             assert!(named(Kind::Tree, &entry(mode, name)).is_err(), "{mode} {name}");
         }
         assert!(named(Kind::Tree, &tree[..tree.len() - 1]).is_err());
+        let folder = |of: &[(&str, &str)]| {
+            let all: Vec<Vec<u8>> = of.iter().map(|(mode, name)| entry(mode, name)).collect();
+            named(Kind::Tree, &all.concat()).map(|found| found.len())
+        };
+        let (file, link, other) = ("100644", "120000", "40000");
+        assert_eq!(
+            folder(&[(file, "a"), (file, "a-b"), (file, "a.b"), (other, "ab"), (file, "b")]),
+            Ok(5)
+        );
+        assert_eq!(
+            folder(&[(file, "a-b"), (other, "a"), (file, "a0"), (other, "a0b")]),
+            Ok(4)
+        );
+        for (bad, words) in [
+            (&[(link, "a"), (file, "a")][..], "twice"),
+            (&[(other, "a"), (other, "a")], "twice"),
+            (&[(link, "a"), (other, "a")], "twice"),
+            (&[(link, "a"), (file, "a-b"), (file, "a.b"), (other, "a")], "twice"),
+            (&[(file, "b"), (file, "a")], "order"),
+            (&[(other, "a"), (file, "a.b")], "order"),
+            (&[(link, "a"), (file, "b"), (other, "a")], "order"),
+        ] {
+            assert!(folder(bad).is_err_and(|why| why.contains(words)), "{bad:?}");
+        }
         assert!(named(Kind::Commit, b"tree 11\n").is_err() && named(Kind::Tag, b"object x\n").is_err());
     }
 }

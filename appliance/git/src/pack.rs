@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use flate2::Crc;
 
+use crate::history::History;
 use crate::id::digest;
-use crate::object::{Kind, committed, links, tagged};
+use crate::object::{Kind, links};
 use crate::unpack::{Base, Inflater, apply, head};
 use crate::{GitError, Id, index};
 
@@ -18,10 +19,16 @@ pub struct Limits {
     pub objects: u64,
     /// Bytes of one object.
     pub object: u64,
-    /// Bytes of all objects, each counted once. They are in memory at no time.
+    /// Bytes of all objects and of all deltas, each counted once. They are in memory at no time.
     pub total: u64,
-    /// Bytes of objects in memory at one time, while deltas to them are unpacked.
+    /// Bytes of objects in memory at one time: while deltas to them are unpacked, or what they name is looked at.
     pub held: u64,
+    /// Deltas that an object is made of, one upon the other. Git makes no row of more than 4095 (`pack.depth`), and of 50 unless
+    /// it is told otherwise.
+    pub depth: u32,
+    /// Bytes that are unpacked for the files of one commit. An object is unpacked with all that it is a delta to, so that a row
+    /// of deltas costs anew for each of its objects that is looked at.
+    pub work: u64,
 }
 
 impl Default for Limits {
@@ -31,6 +38,8 @@ impl Default for Limits {
             object: 64 << 20,
             total: 8 << 30,
             held: 192 << 20,
+            depth: 4095,
+            work: 32 << 30,
         }
     }
 }
@@ -48,10 +57,11 @@ pub(crate) struct Object {
 
 /// A pack that is proven.
 pub struct Pack<'a> {
-    bytes: &'a [u8],
-    limits: Limits,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) limits: Limits,
     /// In the order of their names.
     objects: Vec<Object>,
+    pub(crate) history: History,
     /// SHA-1 of all before it: the pack's name.
     sum: Id,
 }
@@ -85,11 +95,12 @@ impl<'a> Pack<'a> {
             return Err(wrong("there is more behind its last object"));
         }
         reading.deltas()?;
-        let objects = reading.whole()?;
+        let (objects, history) = reading.whole()?;
         Ok(Self {
             bytes: body,
             limits,
             objects,
+            history,
             sum: Id(*sum),
         })
     }
@@ -120,18 +131,7 @@ impl<'a> Pack<'a> {
     /// # Errors
     /// When it is none of the pack.
     pub fn history(&self, commit: Id) -> Result<BTreeSet<Id>, GitError> {
-        let (mut all, mut open) = (BTreeSet::from([commit]), vec![commit]);
-        while let Some(id) = open.pop() {
-            let object = self.object(id)?;
-            let data = self.data(object)?;
-            let read = links(object.kind, &data, &mut |id, kind| {
-                if kind == Kind::Commit && all.insert(id) {
-                    open.push(id);
-                }
-            });
-            read.map_err(|why| GitError::Object { id, why })?;
-        }
-        Ok(all)
+        self.history.of(commit)
     }
 
     /// The index that belongs to it.
@@ -147,22 +147,10 @@ impl<'a> Pack<'a> {
     /// # Errors
     /// When it is not in the pack, or leads to something else.
     pub fn commit(&self, id: Id) -> Result<Id, GitError> {
-        let mut at = id;
-        // A tag may be of a tag, and no such row has a ring in it: names are digests.
-        loop {
-            let object = self.object(at)?;
-            match object.kind {
-                Kind::Commit => return Ok(at),
-                Kind::Tag => {
-                    let data = self.data(object)?;
-                    let why = "a tag of nothing";
-                    at = tagged(&data).ok_or(GitError::Object { id: at, why })?.0;
-                }
-                Kind::Tree | Kind::Blob => {
-                    let why = "it is no commit";
-                    return Err(GitError::Object { id: at, why });
-                }
-            }
+        let (id, why) = (self.history.peeled(id), "it is no commit");
+        match self.object(id)?.kind {
+            Kind::Commit => Ok(id),
+            Kind::Tag | Kind::Tree | Kind::Blob => Err(GitError::Object { id, why }),
         }
     }
 
@@ -171,9 +159,8 @@ impl<'a> Pack<'a> {
     /// # Errors
     /// When it is none of the pack, or does not say it.
     pub fn committed(&self, id: Id) -> Result<u64, GitError> {
-        let data = self.data(self.object(id)?)?;
         let why = "a commit without a date since 1970";
-        committed(&data).ok_or(GitError::Object { id, why })
+        self.history.date(id)?.ok_or(GitError::Object { id, why })
     }
 
     pub(crate) fn object(&self, id: Id) -> Result<&Object, GitError> {
@@ -181,35 +168,6 @@ impl<'a> Pack<'a> {
         found
             .and_then(|at| self.objects.get(at))
             .ok_or(GitError::Incomplete { what: "object", id })
-    }
-
-    /// Its content.
-    pub(crate) fn data(&self, object: &Object) -> Result<Vec<u8>, GitError> {
-        let (mut inflater, mut delta) = (Inflater::new(), Vec::new());
-        let (mut chain, mut at) = (Vec::new(), object.at);
-        let mut data = Vec::new();
-        loop {
-            let here = usize::try_from(at).unwrap_or(usize::MAX);
-            let head = head(self.bytes, here)?;
-            at = match head.base {
-                Base::None(_) => {
-                    inflater.inflate(self.bytes, head.data, head.size, &mut data)?;
-                    break;
-                }
-                Base::At(base) => base,
-                Base::Of(id) => self.object(id)?.at,
-            };
-            chain.push(head);
-        }
-        for head in chain.into_iter().rev() {
-            inflater.inflate(self.bytes, head.data, head.size, &mut delta)?;
-            let made = apply(&data, &delta, self.limits.object);
-            data = made.map_err(|why| GitError::Pack {
-                at: head.data as u64,
-                why,
-            })?;
-        }
-        Ok(data)
     }
 }
 
@@ -226,6 +184,8 @@ struct Entry {
 struct Frame {
     data: Arc<Vec<u8>>,
     kind: Kind,
+    /// Deltas that it is made of itself.
+    depth: u32,
     /// Entries that are still to come.
     children: Vec<usize>,
 }
@@ -241,6 +201,7 @@ struct Reading<'a> {
     by_id: HashMap<Id, Vec<usize>>,
     /// What objects name.
     named: HashMap<Id, Kind>,
+    history: History,
     total: u64,
 }
 
@@ -254,6 +215,7 @@ impl<'a> Reading<'a> {
             by_offset: HashMap::new(),
             by_id: HashMap::new(),
             named: HashMap::new(),
+            history: History::default(),
             total: 0,
         }
     }
@@ -271,10 +233,12 @@ impl<'a> Reading<'a> {
         let object = match head.base {
             Base::None(kind) => Some((self.judged(at as u64, kind, &data)?, kind)),
             Base::At(base) => {
+                self.counted(head.size)?;
                 self.by_offset.entry(base).or_default().push(number);
                 None
             }
             Base::Of(id) => {
+                self.counted(head.size)?;
                 self.by_id.entry(id).or_default().push(number);
                 None
             }
@@ -291,17 +255,18 @@ impl<'a> Reading<'a> {
 
     /// The name of an object, what it names written down.
     fn judged(&mut self, at: u64, kind: Kind, data: &[u8]) -> Result<Id, GitError> {
-        self.total = self.total.saturating_add(data.len() as u64);
-        if self.total > self.limits.total {
-            return Err(self.large("bytes unpacked", self.limits.total));
-        }
+        self.counted(data.len() as u64)?;
         let start = format!("{} {}\0", kind.word(), data.len());
         let why = "an object that is made to have the name of another";
         let id = digest(&[start.as_bytes(), data]).ok_or(GitError::Pack { at, why })?;
-        let (named, mut twice) = (&mut self.named, None);
+        let (named, mut twice, mut own) = (&mut self.named, None, Vec::new());
+        let has_history = matches!(kind, Kind::Commit | Kind::Tag);
         let read = links(kind, data, &mut |id, kind| {
             if *named.entry(id).or_insert(kind) != kind {
                 twice = Some(id);
+            }
+            if has_history {
+                own.push((id, kind));
             }
         });
         read.map_err(|why| GitError::Object { id, why })?;
@@ -313,7 +278,17 @@ impl<'a> Reading<'a> {
         if self.named.len() as u64 > self.limits.objects {
             return Err(self.large("objects", self.limits.objects));
         }
+        self.history.note(id, kind, data, &own, self.limits.objects)?;
         Ok(id)
+    }
+
+    /// Counts bytes that were unpacked.
+    fn counted(&mut self, bytes: u64) -> Result<(), GitError> {
+        self.total = self.total.saturating_add(bytes);
+        match self.total > self.limits.total {
+            true => Err(self.large("bytes unpacked", self.limits.total)),
+            false => Ok(()),
+        }
     }
 
     fn large(&self, what: &'static str, most: u64) -> GitError {
@@ -343,6 +318,7 @@ impl<'a> Reading<'a> {
             self.family(Frame {
                 data: Arc::new(data),
                 kind,
+                depth: 0,
                 children,
             })?;
         }
@@ -352,20 +328,25 @@ impl<'a> Reading<'a> {
     /// Unpacks the deltas to a base, the deltas to those, and so on. What a base takes of memory is free when its last delta is
     /// unpacked, so that a long row of single ones takes no more than two objects.
     fn family(&mut self, root: Frame) -> Result<(), GitError> {
-        let (mut delta, mut frames) = (Vec::new(), vec![root]);
+        let (mut delta, mut held, mut frames) = (Vec::new(), root.data.len() as u64, vec![root]);
         while let Some(frame) = frames.last_mut() {
             let Some(number) = frame.children.pop() else {
                 frames.pop();
                 continue;
             };
-            let (base, kind) = (frame.data.clone(), frame.kind);
+            let (base, kind, depth) = (frame.data.clone(), frame.kind, frame.depth.saturating_add(1));
             if frame.children.is_empty() {
+                held = held.saturating_sub(base.len() as u64);
                 frames.pop();
             }
             let Some(entry) = self.entries.get(number) else {
                 continue;
             };
             let (at, start, size) = (entry.at, entry.data, entry.size);
+            if depth > self.limits.depth {
+                let most = self.limits.depth;
+                return Err(GitError::Deep { at, most });
+            }
             self.inflater.inflate(self.pack, start, size, &mut delta)?;
             let data = apply(&base, &delta, self.limits.object).map_err(|why| GitError::Pack { at, why })?;
             drop(base);
@@ -377,15 +358,14 @@ impl<'a> Reading<'a> {
             if children.is_empty() {
                 continue;
             }
-            let held = frames.iter().fold(data.len() as u64, |sum, frame| {
-                sum.saturating_add(frame.data.len() as u64)
-            });
+            held = held.saturating_add(data.len() as u64);
             if held > self.limits.held {
                 return Err(self.large("bytes in objects that others are deltas to", self.limits.held));
             }
             frames.push(Frame {
                 data: Arc::new(data),
                 kind,
+                depth,
                 children,
             });
         }
@@ -393,7 +373,7 @@ impl<'a> Reading<'a> {
     }
 
     /// All objects by their names, when each is there once, and all that they name is there.
-    fn whole(self) -> Result<Vec<Object>, GitError> {
+    fn whole(self) -> Result<(Vec<Object>, History), GitError> {
         if let Some(id) = self.by_id.keys().min() {
             return Err(GitError::Incomplete { what: "base", id: *id });
         }
@@ -426,6 +406,6 @@ impl<'a> Reading<'a> {
                 }
             }
         }
-        Ok(objects)
+        Ok((objects, self.history))
     }
 }

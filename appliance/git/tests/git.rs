@@ -1,50 +1,23 @@
 //! Packs that the real git makes, read and proven; and packs that somebody else made.
 #![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
 
+mod real;
+
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use rackbar_git::{Found, GitError, Id, Limits, Pack, TreeFile, served};
-
-/// Runs git in a folder; gives its standard output.
-fn git(folder: &Path, args: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut child = Command::new("git")
-        .args([
-            "-c",
-            "user.name=x",
-            "-c",
-            "user.email=x@example.org",
-            "-c",
-            "init.defaultBranch=main",
-        ])
-        .args(args)
-        .current_dir(folder)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("HOME", folder)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_COMMITTER_DATE", "1700000000 +0100")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "git {args:?}");
-    output.stdout
-}
+use real::{fed, well};
 
 fn id(folder: &Path, name: &str) -> Id {
-    Id::read(git(folder, &["rev-parse", name], b"").trim_ascii_end()).unwrap()
+    Id::read(well(folder, &["rev-parse", name]).as_bytes()).unwrap()
 }
 
 /// A repository with a history in which files change a little, a folder, a link, a file that can be run, and a tag.
 fn history(commits: usize) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    git(at, &["init", "-q"], b"");
+    well(at, &["init", "-q"]);
     std::fs::create_dir_all(at.join("roles/web")).unwrap();
     std::os::unix::fs::symlink("../site.toml", at.join("roles/site")).unwrap();
     std::fs::write(at.join("run"), "#!/bin/sh\n").unwrap();
@@ -54,17 +27,17 @@ fn history(commits: usize) -> tempfile::TempDir {
         text[number * 7 % 2000] = format!("changed by {number}");
         std::fs::write(at.join("site.toml"), text.join("\n")).unwrap();
         std::fs::write(at.join("roles/web/main"), format!("number {number}\n")).unwrap();
-        git(at, &["add", "."], b"");
-        git(at, &["commit", "-q", "-m", &format!("number {number}")], b"");
+        well(at, &["add", "."]);
+        well(at, &["commit", "-q", "-m", &format!("number {number}")]);
     }
-    git(at, &["tag", "-a", "-m", "first", "v1"], b"");
+    well(at, &["tag", "-a", "-m", "first", "v1"]);
     folder
 }
 
 /// What git packs of a name and all it stands for.
 fn packed(folder: &Path, name: &str, more: &[&str]) -> Vec<u8> {
     let args = ["pack-objects", "--revs", "--stdout", "-q", "--window=50"];
-    git(folder, &[&args[..], more].concat(), format!("{name}\n").as_bytes())
+    fed(folder, &[&args[..], more].concat(), format!("{name}\n").as_bytes())
 }
 
 #[test]
@@ -82,8 +55,8 @@ fn packs_of_git_are_proven_and_indexed_as_git_does_it() {
         assert!(older.len() == 30 && !older.contains(&main));
         let path = at.join("x.pack");
         std::fs::write(&path, &bytes).unwrap();
-        let name = git(at, &["index-pack", "x.pack"], b"");
-        assert_eq!(name.trim_ascii_end(), pack.name().to_string().as_bytes());
+        let name = well(at, &["index-pack", "x.pack"]);
+        assert_eq!(name, pack.name().to_string());
         assert!(
             std::fs::read(at.join("x.idx")).unwrap() == pack.index().unwrap(),
             "git's index is another"
@@ -199,11 +172,11 @@ fn what_is_missing_changed_or_too_much_is_refused() {
     assert!(read(&whole).is_ok());
 
     // All objects but one, whichever it is: nobody can leave anything out.
-    let listed = git(at, &["rev-list", "--objects", "--no-object-names", "main"], b"");
-    let all = || std::str::from_utf8(&listed).unwrap().lines();
+    let listed = well(at, &["rev-list", "--objects", "--no-object-names", "main"]);
+    let all = || listed.lines();
     for left_out in all() {
         let ids: String = all().filter(|id| *id != left_out).map(|id| format!("{id}\n")).collect();
-        let pack = git(at, &["pack-objects", "--stdout", "-q"], ids.as_bytes());
+        let pack = fed(at, &["pack-objects", "--stdout", "-q"], ids.as_bytes());
         let id = Id::read(left_out.as_bytes()).unwrap();
         assert!(
             matches!(read(&pack), Err(GitError::Incomplete { id: said, .. }) if said == id),

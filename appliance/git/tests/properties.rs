@@ -11,6 +11,8 @@ const LIMITS: Limits = Limits {
     object: 1 << 20,
     total: 8 << 20,
     held: 2 << 20,
+    depth: 100,
+    work: 64 << 20,
 };
 
 /// A pack that git made of a short history, without its own digest.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rackbar_boot::{BootSpec, SpecFile};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{For, Result};
 use crate::input::Install;
@@ -11,7 +12,9 @@ use crate::input::Install;
 const LONGEST: usize = 2047;
 
 /// What a machine is sent to start an installer.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(tag = "how", rename_all = "snake_case")]
 pub enum NetBoot {
     /// A Linux kernel with its initial RAM file systems.
     Linux {
@@ -19,14 +22,14 @@ pub enum NetBoot {
         kernel: String,
         /// Paths of the cpio archives, in order.
         initrds: Vec<String>,
-        /// The kernel's arguments. Holds the token.
+        /// The kernel's arguments. Holds the token, where the answers are ours to give.
         command_line: String,
     },
-    /// A program that iPXE starts with files beside it.
+    /// A script for iPXE.
     Ipxe {
-        /// iPXE script. Holds the token.
+        /// The script. Holds the token, where the answers are ours to give.
         script: String,
-        /// Paths of the medium's files that the script fetches below the source's URL.
+        /// Paths of the medium's files that it fetches, below the source's URL.
         files: Vec<String>,
     },
 }

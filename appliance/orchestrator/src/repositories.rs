@@ -33,6 +33,42 @@ struct Record {
     signature: Option<String>,
 }
 
+/// Gives the list that is kept under a key.
+type Lists<'a> = dyn Fn(&str) -> Result<Option<Vec<u8>>, StoreError> + 'a;
+
+impl Record {
+    fn read(name: &str, value: &[u8]) -> Option<Self> {
+        let record = serde_json::from_slice::<Self>(value).ok();
+        let record = record.filter(|record| sha256(record.release.as_bytes()) == record.lock.release.0);
+        if record.is_none() {
+            tracing::warn!(repository = name, "a lock in the store makes no sense; lock it again");
+        }
+        record
+    }
+
+    /// With its lists.
+    fn kept(self, list: &Lists<'_>) -> Result<Kept, StoreError> {
+        let mut lists = BTreeMap::new();
+        for index in &self.lock.indexes {
+            let Some(bytes) = list(&format!("{}/{}", self.lock.name, index.sha256))? else {
+                continue;
+            };
+            if Digest(sha256(&bytes)) == index.sha256 {
+                lists.insert(index.path.clone(), bytes);
+            } else {
+                tracing::warn!(repository = self.lock.name, path = index.path, "a kept list is damaged");
+            }
+        }
+        Ok(Kept {
+            lists,
+            lock: self.lock,
+            release: self.release,
+            text: self.text,
+            signature: self.signature,
+        })
+    }
+}
+
 /// All that are locked. What is damaged is left out, and the log says so.
 ///
 /// # Errors
@@ -45,33 +81,20 @@ pub fn load(store: &Store) -> Result<Vec<Kept>, StoreError> {
             lists.insert(key, value);
             continue;
         }
-        match serde_json::from_slice::<Record>(&value) {
-            Ok(record) if sha256(record.release.as_bytes()) == record.lock.release.0 => records.push(record),
-            Ok(_) | Err(_) => tracing::warn!(repository = key, "a lock in the store makes no sense; lock it again"),
-        }
+        records.extend(Record::read(&key, &value));
     }
-    let kept = |record: Record| {
-        let found = record.lock.indexes.iter().filter_map(|index| {
-            let bytes = lists.get(&format!("{}/{}", record.lock.name, index.sha256))?;
-            let whole = Digest(sha256(bytes)) == index.sha256;
-            if !whole {
-                tracing::warn!(
-                    repository = record.lock.name,
-                    path = index.path,
-                    "a kept list is damaged"
-                );
-            }
-            whole.then(|| (index.path.clone(), bytes.clone()))
-        });
-        Kept {
-            lists: found.collect(),
-            lock: record.lock,
-            release: record.release,
-            text: record.text,
-            signature: record.signature,
-        }
-    };
-    Ok(records.into_iter().map(kept).collect())
+    let list = |key: &str| Ok(lists.get(key).cloned());
+    records.into_iter().map(|record| record.kept(&list)).collect()
+}
+
+/// What is kept of one repository, if it is locked. What is damaged is left out, and the log says so.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn load_one(store: &Store, name: &str) -> Result<Option<Kept>, StoreError> {
+    let get = |key: &str| store.get(Table::Repositories, key.as_bytes());
+    let record = get(name)?.and_then(|value| Record::read(name, &value));
+    record.map(|record| record.kept(&get)).transpose()
 }
 
 /// Writes a lock down in the place of the one of its name.
@@ -166,6 +189,9 @@ mod tests {
         for lock in [&one, &other, &two] {
             keep(&store, lock).unwrap();
         }
+        assert_eq!(load_one(&store, "a").unwrap().as_ref(), Some(&two));
+        assert_eq!(load_one(&store, "a.b").unwrap().as_ref(), Some(&other));
+        assert_eq!(load_one(&store, "b").unwrap(), None);
         assert_eq!(load(&store).unwrap(), [two, other.clone()]);
         assert_eq!(
             store.list(Table::Repositories).unwrap().len(),
@@ -185,7 +211,8 @@ mod tests {
         let key = format!("a/{}", one.lock.indexes[0].sha256);
         store.put(Table::Repositories, key.as_bytes(), b"other").unwrap();
         assert!(load(&store).unwrap()[0].lists.is_empty());
+        assert!(load_one(&store, "a").unwrap().unwrap().lists.is_empty());
         store.put(Table::Repositories, b"a", b"{}").unwrap();
-        assert_eq!(load(&store).unwrap(), []);
+        assert_eq!((load(&store).unwrap(), load_one(&store, "a").unwrap()), (vec![], None));
     }
 }

@@ -10,7 +10,7 @@ use common::life::{Life, Sim, hardware};
 use common::{boot, mac};
 use rackbar_model::{Disk, DiskBus, FirmwareMode, NodeId, SecretText};
 use rackbar_orchestrator::answers::{
-    Answers, AnswersBoot, AnswersError, AnswersRequest, SYSTEMS, TalosOptions, WindowsOptions,
+    Answers, AnswersError, AnswersRequest, NetBoot, SYSTEMS, TalosOptions, WindowsOptions,
 };
 use rackbar_orchestrator::executor::PlanRequest;
 use rackbar_plan::ActionKind;
@@ -202,9 +202,9 @@ fn decoded(word: &str) -> Vec<char> {
     out
 }
 
-fn started(boot: &AnswersBoot) -> String {
+fn started(boot: &NetBoot) -> String {
     match boot {
-        AnswersBoot::Linux {
+        NetBoot::Linux {
             command_line,
             kernel,
             initrds,
@@ -212,7 +212,7 @@ fn started(boot: &AnswersBoot) -> String {
             assert!(!kernel.is_empty() && !initrds.is_empty());
             command_line.clone()
         }
-        AnswersBoot::Ipxe { script, files } => {
+        NetBoot::Ipxe { script, files } => {
             assert!(!files.is_empty());
             script.clone()
         }

@@ -12,8 +12,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use apart::{Appliance, OURS};
-use forge::{Forge, git, well};
+use forge::{Forge, fed, git, well};
 use serde_json::Value;
+
+const WORDS: &str = "correct horse battery";
 
 fn config() -> String {
     format!(
@@ -219,6 +221,59 @@ fn tags_commits_and_what_is_checked_out_are_locked_too() {
     }
 }
 
+/// Another appliance, without an uplink, into which the saved state of the first is put.
+fn moved(file: &str, token: &Path) -> Appliance {
+    let moved = Appliance::start(&format!("{}[proxy]\nmode = \"offline\"\n", config()), "");
+    moved.until("listening on 10.10.0.1:3128, offline");
+    let words = moved.file("pass", WORDS);
+    moved.well(&["import", file, "--passphrase-file", &words]);
+    moved.wait("it starts anew", || {
+        let out = std::fs::read_to_string(moved.path("out")).unwrap();
+        out.matches("rackbar: serving").count() == 2
+    });
+    std::fs::copy(token, moved.path("run/admin-token")).unwrap();
+    moved.until("listening on 10.10.0.1:3128, offline");
+    moved
+}
+
+#[test]
+fn a_lock_of_git_travels_with_the_saved_state_to_where_there_is_no_origin() {
+    let (appliance, forge) = started();
+    // More than is written in one go where it is put in, and nothing that could be packed.
+    let mut state = 1_u64;
+    let noise = (0..(20 << 20) / 8).flat_map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state ^ state >> 29).to_le_bytes()
+    });
+    let noise: Vec<u8> = noise.collect();
+    std::fs::write(forge.work().join("noise"), noise).unwrap();
+    let commit = forge.commit("roles/web/run", "#!/bin/sh\necho ready\n");
+    appliance.well(&["repository", "lock", "ours"]);
+    let machines = tempfile::tempdir().unwrap();
+    let (file, token) = (machines.path().join("state"), machines.path().join("token"));
+    let file = file.display().to_string();
+    let words = appliance.file("pass", WORDS);
+    appliance.well(&["export", &file, "--passphrase-file", &words]);
+    // A lock is in the state, and no part of what the proxy stored.
+    let none = appliance.refused(&["cache", "export", &format!("{file}.pack")]);
+    assert!(none.contains("nothing that the proxy has stored"), "{none}");
+    std::fs::copy(appliance.path("run/admin-token"), &token).unwrap();
+    let there = shown(&appliance);
+    let bytes = |index: &Value| index["bytes"].as_u64().unwrap();
+    let largest = there["lock"]["indexes"].as_array().unwrap().iter().map(bytes).max();
+    assert!(largest > Some(16 << 20), "{there}");
+    let (_, archive) = served("tree.tar.gz");
+
+    let moved = moved(&file, &token);
+    assert_eq!(shown(&moved), there, "all that is kept of it came along");
+    let got = clones(machines.path(), "machine");
+    assert_eq!(got, Ok((commit, "main".to_owned())));
+    let (head, same) = served("tree.tar.gz");
+    assert!(head.starts_with("HTTP/1.1 200") && same == archive, "{head}");
+    moved.well(&["repository", "unlock", "ours"]);
+    assert!(clones(machines.path(), "late").is_err());
+}
+
 /// An answer with a pack in it.
 fn with_pack(pack: &[u8]) -> Vec<u8> {
     let mut out = b"000dpackfile\n".to_vec();
@@ -232,18 +287,8 @@ fn with_pack(pack: &[u8]) -> Vec<u8> {
 
 /// A pack of these objects, one name in a line.
 fn packed(folder: &Path, args: &[&str], names: &str) -> Vec<u8> {
-    let mut child = Command::new("git")
-        .args(["pack-objects", "--stdout", "-q"])
-        .args(args)
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(names.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    output.stdout
+    let all = ["pack-objects", "--stdout", "-q"];
+    fed(folder, &[&all[..], args].concat(), names.as_bytes())
 }
 
 #[test]

@@ -79,10 +79,20 @@ pub(crate) fn bad(reason: impl Into<String>) -> StoreError {
 struct Hashing<'a> {
     out: &'a mut dyn Write,
     hash: Sha256,
+    /// Bytes that header and records may still have.
+    left: u64,
 }
 
 impl Hashing<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let left = self.left.checked_sub(bytes.len() as u64);
+        self.left = left.ok_or_else(|| {
+            StoreError::Failed(format!(
+                "its records have more than {} MiB, and no import would take them: locks of repositories are the large ones, so \
+                 unlock what is not needed (`rackbar repository list`)",
+                MAX_RECORDS >> 20
+            ))
+        })?;
         self.hash.update(bytes);
         let written = self.out.write_all(bytes);
         written.map_err(|error| StoreError::Failed(format!("the export could not be written: {error}")))
@@ -303,6 +313,7 @@ impl Store {
         let mut to = Hashing {
             out,
             hash: Sha256::new(),
+            left: MAX_RECORDS,
         };
         to.put(MAGIC)?;
         to.put(&VERSION.to_le_bytes())?;
@@ -382,8 +393,14 @@ impl Store {
     }
 }
 
-/// Records in one commit: enough to be quick, few enough for a small appliance's memory.
+/// Records in one commit, and their bytes: enough to be quick, few enough for a small appliance's memory.
 const BATCH: usize = 4_096;
+const BATCH_BYTES: usize = 16 << 20;
+
+/// Whether so many records of so many bytes are enough for a commit.
+const fn is_full(records: usize, bytes: usize) -> bool {
+    records >= BATCH || bytes >= BATCH_BYTES
+}
 
 fn fill(
     path: &Path,
@@ -409,7 +426,7 @@ fn fill(
 
 /// Reads the records into the new store, up to their seal.
 fn records(from: &mut Checking<'_>, outer: &SealKey, inner: &Vault, db: &redb::Database) -> Result<(), StoreError> {
-    let mut batch = Vec::new();
+    let (mut batch, mut bytes) = (Vec::new(), 0_usize);
     loop {
         let [table] = from.exact()?;
         if table == END {
@@ -427,9 +444,11 @@ fn records(from: &mut Checking<'_>, outer: &SealKey, inner: &Vault, db: &redb::D
             let plain = outer.open(&[b"export", &key], &value).map_err(unsealed)?;
             value = inner.seal(&key, &plain)?;
         }
+        bytes = bytes.saturating_add(key.len()).saturating_add(value.len());
         batch.push((table, key, value));
-        if batch.len() >= BATCH {
+        if is_full(batch.len(), bytes) {
             tables::insert(db, &std::mem::take(&mut batch))?;
+            bytes = 0;
         }
     }
     tables::insert(db, &batch)?;
@@ -448,5 +467,29 @@ pub(crate) fn unsealed(error: SealError) -> StoreError {
     match error {
         SealError::OtherKey => StoreError::WrongPassphrase,
         other => bad(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_that_no_import_would_take_is_not_made() {
+        let (mut out, hash) = (Vec::new(), Sha256::new());
+        let mut to = Hashing {
+            out: &mut out,
+            hash,
+            left: 100,
+        };
+        to.record(1, b"key", &[0; 80]).unwrap();
+        let refused = to.record(1, b"key", &[0; 80]).unwrap_err().to_string();
+        assert!(refused.contains("512 MiB") && refused.contains("unlock"), "{refused}");
+    }
+
+    #[test]
+    fn records_are_written_by_their_number_and_by_their_bytes() {
+        assert!(!is_full(BATCH - 1, BATCH_BYTES - 1));
+        assert!(is_full(BATCH, 0) && is_full(1, BATCH_BYTES));
     }
 }

@@ -32,6 +32,8 @@ pub(super) fn pack(data: &[u8]) {
         object: 1 << 20,
         total: 8 << 20,
         held: 2 << 20,
+        depth: 100,
+        work: 64 << 20,
     };
     let Ok(pack) = Pack::read(&bytes, limits) else { return };
     let index = pack.index().map(|index| index.len());

@@ -10,11 +10,12 @@
 mod systems;
 mod types;
 
-use rackbar_installers::{CryptHash, Install, NetBoot, RenderError, Rendered, System, Url, render};
+use rackbar_installers::{CryptHash, Install, RenderError, Rendered, System, Url, render};
 use rackbar_model::{DiskRef, NodeId};
 
+pub use rackbar_installers::NetBoot;
 pub use systems::SYSTEMS;
-pub use types::{AnswerText, Answers, AnswersBoot, AnswersError, AnswersRequest, TalosOptions, WindowsOptions};
+pub use types::{AnswerText, Answers, AnswersError, AnswersRequest, TalosOptions, WindowsOptions};
 
 use crate::executor::{Executor, Fresh};
 use systems::Family;
@@ -159,18 +160,7 @@ fn answers(fresh: &Fresh, request: &AnswersRequest, install: &Install, system: &
         hostname: install.setup.hostname.clone(),
         disks: install.target.disks().iter().map(disk).collect(),
         files: files.collect(),
-        boot: match rendered.boot {
-            NetBoot::Linux {
-                kernel,
-                initrds,
-                command_line,
-            } => AnswersBoot::Linux {
-                kernel,
-                initrds,
-                command_line,
-            },
-            NetBoot::Ipxe { script, files } => AnswersBoot::Ipxe { script, files },
-        },
+        boot: rendered.boot,
         asked_at_the_end: asks.then(|| install.done.as_str().to_owned()),
         notes: notes(fresh, request, install, asks),
     }

@@ -1,5 +1,6 @@
 //! What is asked when answer files are wanted for use elsewhere, what is answered, and the refusals.
 
+use rackbar_installers::NetBoot;
 use rackbar_model::SecretText;
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +111,7 @@ pub struct Answers {
     /// Files that the installer fetches from the folder that was given, the first of them first.
     pub files: Vec<AnswerText>,
     /// How the installer is started.
-    pub boot: AnswersBoot,
+    pub boot: NetBoot,
     /// What the installer asks for at its end, which must be answered; absent where it asks for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at_the_end: Option<String>,
@@ -127,29 +128,6 @@ pub struct AnswerText {
     /// Its content.
     #[cfg_attr(feature = "utoipa", schema(value_type = String))]
     pub content: SecretText,
-}
-
-/// What a machine is sent to start an installer.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-#[serde(tag = "how", rename_all = "snake_case")]
-pub enum AnswersBoot {
-    /// A Linux kernel with its initial RAM file systems.
-    Linux {
-        /// Path of the kernel on the medium or in the mirror.
-        kernel: String,
-        /// Paths of the cpio archives, in order.
-        initrds: Vec<String>,
-        /// The kernel's arguments.
-        command_line: String,
-    },
-    /// A script for iPXE.
-    Ipxe {
-        /// The script.
-        script: String,
-        /// Paths of the medium's files that it fetches.
-        files: Vec<String>,
-    },
 }
 
 /// Why there are no answers. Nothing was recorded.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rackbar_control::client::Client;
 use rackbar_model::SecretText;
-use rackbar_orchestrator::answers::{Answers, AnswersBoot, AnswersRequest, TalosOptions, WindowsOptions};
+use rackbar_orchestrator::answers::{Answers, AnswersRequest, NetBoot, TalosOptions, WindowsOptions};
 
 use super::state::new_file;
 use super::{output, segment};
@@ -243,8 +243,8 @@ fn write_in(folder: &Path, answers: &Answers) -> Result<()> {
         .iter()
         .map(|file| (file.name.as_str(), file.content.0.clone()));
     let boot = match &answers.boot {
-        AnswersBoot::Linux { .. } => ("boot.txt", lines(&answers.boot).join("\n") + "\n"),
-        AnswersBoot::Ipxe { script, .. } => ("boot.ipxe", script.clone()),
+        NetBoot::Linux { .. } => ("boot.txt", lines(&answers.boot).join("\n") + "\n"),
+        NetBoot::Ipxe { script, .. } => ("boot.ipxe", script.clone()),
     };
     for (name, content) in files.chain([boot]) {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
@@ -260,9 +260,9 @@ fn write_in(folder: &Path, answers: &Answers) -> Result<()> {
 }
 
 /// How the installer is started.
-fn lines(boot: &AnswersBoot) -> Vec<String> {
+fn lines(boot: &NetBoot) -> Vec<String> {
     match boot {
-        AnswersBoot::Linux {
+        NetBoot::Linux {
             kernel,
             initrds,
             command_line,
@@ -272,7 +272,7 @@ fn lines(boot: &AnswersBoot) -> Vec<String> {
             lines.push(format!("append  {command_line}"));
             lines
         }
-        AnswersBoot::Ipxe { script, files } => {
+        NetBoot::Ipxe { script, files } => {
             let mut lines: Vec<String> = script.lines().map(|line| format!("ipxe    {line}")).collect();
             lines.extend(files.iter().map(|file| format!("medium  {file}")));
             lines
@@ -335,7 +335,7 @@ mod tests {
             hostname: "node-001".into(),
             disks: vec!["serial DISK1".into()],
             files: names.iter().map(file).collect(),
-            boot: AnswersBoot::Linux {
+            boot: NetBoot::Linux {
                 kernel: "linux".into(),
                 initrds: vec!["initrd.gz".into()],
                 command_line: "auto=true".into(),

@@ -1,11 +1,16 @@
 //! An origin of Git repositories on loopback: the real `git http-backend` behind a small server, which can be told to lie.
 #![allow(clippy::unwrap_used, reason = "a helper of tests: a panic is the failure")]
 
+#[path = "../../../git/tests/real/mod.rs"]
+mod real;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+
+pub use real::{fed, git, well};
 
 /// What becomes of an answer of the real one: its head and body, by the request's path.
 pub type Lie = Arc<dyn Fn(&str, String, Vec<u8>) -> (String, Vec<u8>) + Send + Sync>;
@@ -15,36 +20,6 @@ pub struct Forge {
     pub folder: tempfile::TempDir,
     at: std::net::SocketAddr,
     lie: Arc<Mutex<Option<Lie>>>,
-}
-
-/// git by itself: no settings of whoever runs the tests, and times that are the same each time.
-pub fn git(folder: &Path, args: &[&str]) -> Output {
-    Command::new("git")
-        .args([
-            "-c",
-            "user.name=x",
-            "-c",
-            "user.email=x@example.org",
-            "-c",
-            "init.defaultBranch=main",
-        ])
-        .args(args)
-        .current_dir(folder)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("HOME", folder)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-/// What it says when it does it.
-pub fn well(folder: &Path, args: &[&str]) -> String {
-    let output = git(folder, args);
-    assert!(output.status.success(), "git {args:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
 impl Forge {

@@ -13,6 +13,9 @@ use rackbar_trust::sha256;
 /// Bytes of all lists of a lock: they are held in memory and in the store.
 pub(super) const MOST: u64 = 64 << 20;
 
+/// Bytes of the lists of all locks together: they are in memory, and in a saved state, which has at most 512 MiB of records.
+const MOST_OF_ALL: u64 = 320 << 20;
+
 /// What is to be found out.
 pub(super) struct Order {
     pub(super) name: String,
@@ -101,6 +104,33 @@ impl Order {
     }
 }
 
+/// Whether there is room for a lock beside all others that there are.
+///
+/// # Errors
+/// When there is none, with what to do.
+pub(super) fn has_room<'a>(all: impl Iterator<Item = &'a RepositoryLock>, new: &RepositoryLock) -> Result<(), String> {
+    let bytes = |lock: &RepositoryLock| {
+        lock.indexes
+            .iter()
+            .fold(0, |sum: u64, list| sum.saturating_add(list.bytes))
+    };
+    let others = all.filter(|lock| lock.name != new.name).map(bytes);
+    let (others, own) = (others.fold(0, u64::saturating_add), bytes(new));
+    if others.saturating_add(own) <= MOST_OF_ALL {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    Err(format!(
+        "what is kept with a lock of repository {} has {} MiB, and with all other locks {} MiB, where {} MiB are the most; unlock what \
+         is not needed (`rackbar repository list`), or lock fewer components and architectures, or a shorter history. Nothing was \
+         changed",
+        new.name,
+        mib(own),
+        mib(others.saturating_add(own)),
+        MOST_OF_ALL >> 20
+    ))
+}
+
 /// With the number of its packages, when all its lists can be read, and all of it be served.
 pub(super) fn counted(mut found: Found) -> Result<Found, String> {
     super::serve::served(&found.kept).map_err(|error| format!("repository {}: {error}", found.kept.lock.name))?;
@@ -148,4 +178,46 @@ fn of(seconds: u64) -> Timestamp {
 pub(super) fn seconds() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(name: &str, mib: u64) -> RepositoryLock {
+        let list = LockedIndex {
+            path: "list".into(),
+            bytes: mib << 20,
+            sha256: Digest([0; 32]),
+        };
+        RepositoryLock {
+            name: name.into(),
+            kind: RepositoryKind::Git,
+            url: String::new(),
+            suite: String::new(),
+            revision: None,
+            reference: None,
+            components: Vec::new(),
+            architectures: Vec::new(),
+            keys: Digest([0; 32]),
+            date: 0,
+            release: Digest([0; 32]),
+            signer: String::new(),
+            indexes: vec![list],
+            packages: 0,
+            locked: Timestamp(0),
+            by: String::new(),
+        }
+    }
+
+    #[test]
+    fn all_locks_together_have_no_more_than_a_saved_state_takes() {
+        let all: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| lock(name, 60)).collect();
+        assert_eq!(has_room(all.iter(), &lock("f", 20)), Ok(()));
+        assert_eq!(has_room(all.iter(), &lock("a", 64)), Ok(()), "in the place of its own");
+        let refused = has_room(all.iter(), &lock("f", 21)).unwrap_err();
+        for words in ["repository f has 21 MiB", "321 MiB", "320 MiB are the most", "unlock"] {
+            assert!(refused.contains(words), "{words}: {refused}");
+        }
+    }
 }

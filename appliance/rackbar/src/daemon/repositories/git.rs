@@ -205,6 +205,9 @@ fn explained(at: &str, error: &GitError) -> String {
         GitError::Large { .. } => {
             "lock a smaller one: a branch that begins anew without the old history (`git checkout --orphan`) is one"
         }
+        GitError::Deep { .. } | GitError::Work { .. } => {
+            "have the origin packed anew, as git does it by itself: `git repack -a -d -f --depth=50` there"
+        }
         GitError::Ambiguous(_) => "correct ref in the site file",
         GitError::Said(_) | GitError::Missing(_) => "correct URL and ref in the site file, or ask who runs the server",
         GitError::Short | GitError::Pack { .. } | GitError::Object { .. } | GitError::Incomplete { .. } => {
@@ -233,4 +236,25 @@ pub(super) fn commits(kept: &Kept, all: &mut Packages) -> Result<(), String> {
         add(all, (commit.to_string(), String::new()), (String::new(), None));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_for_its_cost_says_where_and_what_to_do() {
+        let (at, most, id) = (77, 4095, Id([1; 20]));
+        let deep = explained("https://a.example/x: refs/heads/main", &GitError::Deep { at, most });
+        let work = explained("https://a.example/x: refs/heads/main", &GitError::Work { id, most: 9 });
+        for (said, place) in [(deep, "at byte 77 of the pack"), (work, &*format!("object {id}"))] {
+            for words in [
+                "https://a.example/x: refs/heads/main",
+                place,
+                "git repack -a -d -f --depth=50",
+            ] {
+                assert!(said.contains(words), "{words}: {said}");
+            }
+        }
+    }
 }

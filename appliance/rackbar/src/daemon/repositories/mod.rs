@@ -187,11 +187,8 @@ impl Repositories {
     /// What is kept of a repository.
     async fn stored(&self, name: &str) -> Result<Option<Kept>, Refused> {
         let (store, name) = (self.store.clone(), name.to_owned());
-        let found = blocking(move || {
-            let all = repositories::load(&store).map_err(|error| Refused::Internal(error.to_string()))?;
-            Ok(all.into_iter().find(|kept| kept.lock.name == name))
-        });
-        found.await
+        let found = move || repositories::load_one(&store, &name);
+        blocking(move || found().map_err(|error| Refused::Internal(error.to_string()))).await
     }
 
     /// Locks a repository to what its origin has now, and has all its packages fetched and kept where that is wanted.
@@ -205,6 +202,7 @@ impl Repositories {
                 )));
             }
             let (found, before) = all.found(&name, &by).await?;
+            fetch::has_room(all.executor.repositories().values(), &found.kept.lock).map_err(Refused::Conflict)?;
             let words = words(&found, before.as_ref());
             let (cache, kept) = (all.cache.clone(), found.kept);
             let done = cache.ask(move |proxy| async move { all.kept(&proxy, kept, words, fetch).await });
