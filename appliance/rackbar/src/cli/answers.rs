@@ -31,7 +31,7 @@ const LONGEST: u64 = 1 << 20;
     fedora-coreos, flatcar, sles|leap-15|16, talos, esxi-7|8, windows-server-2019|2022|2025.\n\n\
     What an install by the appliance would make of the machine is rendered: name, disks, networks, keys, servers. Nothing is \
     recorded or kept, and the machine is not touched. What an installer cannot express is refused by name; --without leaves \
-    it out. The files hold password hashes and keys: they are written for you alone, and printed only with --print."
+    it out. The files hold password hashes and keys: they are written for you alone, and printed only with --print or --json."
 )]
 pub struct Options {
     /// The machine: name, id or MAC address

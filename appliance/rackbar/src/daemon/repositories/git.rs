@@ -9,12 +9,16 @@ use rackbar_git::{advertised, ask_pack, ask_refs, read_pack, read_refs};
 use rackbar_orchestrator::repositories::Kept;
 use rackbar_proxy::Proxy;
 use rackbar_proxy::origin::Question;
+use tokio::sync::Semaphore;
 
 use super::archive::{ARCHIVE, archive};
 use super::fetch::{Found, MOST, Order, Packages, add, blocking};
 
 /// What an answer has besides its pack: a length for every piece, and words of the server.
 const MOST_ANSWER: u64 = MOST + (4 << 20);
+
+/// Proofs are made one after the other: a hostile pack may have one take several hundred MiB.
+static PROOF: Semaphore = Semaphore::const_new(1);
 
 /// What was proven of a commit.
 struct Proven {
@@ -60,6 +64,7 @@ impl Order {
         })?;
         let after = self.kept.as_ref().and_then(|kept| kept.lock.revision.clone());
         let (at, repository) = (format!("{url}: {}", name.name), self.name.clone());
+        let _turn = PROOF.acquire().await.map_err(|error| error.to_string())?;
         let proven = blocking(move || {
             let bytes = read_pack(answer).map_err(|error| explained(&at, &error))?;
             proven(bytes, &name, after.as_deref(), &repository).map_err(|why| match why {
