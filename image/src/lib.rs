@@ -25,5 +25,6 @@ pub mod os;
 pub mod packs;
 pub mod pe;
 pub mod sbom;
+pub mod sign;
 
 pub use rackbar_boot_media::{epoch, fat};

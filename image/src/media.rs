@@ -16,6 +16,7 @@ use crate::kernel::Kernel;
 use crate::packs::MediumPack;
 use crate::pe::{self, Section};
 use crate::sbom::{self, Component};
+use crate::sign;
 
 /// Size of the data partition on the shipped disk image, in MiB. A template: the appliance grows it.
 pub const DATA_MIB: u64 = 64;
@@ -191,6 +192,7 @@ pub fn build(inputs: &Inputs, folder: &Path, cache: &Cache) -> Result<Vec<Output
         .iter()
         .map(|output| format!("{}  {}\n", output.sha256, output.name))
         .collect();
+    sign::withdraw(folder, &sums)?;
     out.put("SHA256SUMS", "digests of the files above", sums.as_bytes())?;
     Ok(out.outputs)
 }

@@ -91,6 +91,19 @@ fn two_builds_in_two_folders_give_the_same_bytes() {
 }
 
 #[test]
+fn a_signature_stays_with_its_media_and_goes_when_they_become_others() {
+    let folder = tempfile::tempdir().unwrap();
+    build(folder.path());
+    let at = |name: &str| folder.path().join("image").join(name);
+    std::fs::write(at("SHA256SUMS.minisig"), "of these media").unwrap();
+    build(folder.path());
+    assert!(at("SHA256SUMS.minisig").exists());
+    std::fs::write(at("SHA256SUMS"), "of others").unwrap();
+    build(folder.path());
+    assert!(!at("SHA256SUMS.minisig").exists());
+}
+
+#[test]
 fn the_sums_are_those_of_the_files() {
     let folder = tempfile::tempdir().unwrap();
     build(folder.path());

@@ -78,7 +78,7 @@ fn build(level: i32, packs: &[String], to: Option<&Path>) -> Result<Built> {
     std::fs::create_dir_all(&own).with_context(|| format!("creating {}", own.display()))?;
     let folder = to.map_or_else(|| own.clone(), Path::to_owned);
     // Two builds of one checkout at a time would mix their files, wherever they write the media to.
-    let lock = std::fs::File::create(own.join(".lock")).context("creating the lock of target/image")?;
+    let lock = std::fs::File::create(project.target.join("image.lock")).context("creating the lock of target/image")?;
     lock.lock().context("waiting for another build of target/image")?;
 
     let contents = Contents::shipped()?;

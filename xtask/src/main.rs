@@ -10,6 +10,7 @@ mod pack;
 mod project;
 mod rack;
 mod setup;
+mod sign;
 mod step;
 mod test;
 mod tidy;
@@ -33,6 +34,8 @@ enum Verb {
     Setup(setup::Arguments),
     /// Build the boot media and everything on them into target/image
     Image(image::Arguments),
+    /// Sign the boot media, so that who downloads them can check them
+    Sign(sign::Arguments),
     /// Build an image of an operating system for the nodes into target/os
     OsImage(os_image::Arguments),
     /// Make a data pack of an operating system and of packages for it in target/packs
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Image(arguments) => image::run(&arguments),
+        Verb::Sign(arguments) => sign::run(&arguments),
         Verb::OsImage(arguments) => os_image::run(&arguments),
         Verb::Pack(arguments) => pack::run(&arguments),
         Verb::Rack(arguments) => rack::run(&arguments),

@@ -122,6 +122,7 @@ const PACKAGES: &[Package] = &[
     ),
     package("facter", &[Test], "independent reader of facts"),
     package("ohai", &[Test], "whose shape our attributes have"),
+    package("minisign", &[Test], "independent checker of the signature of a release"),
     package("openssl", &[Test], "independent maker of certificate requests"),
     package(
         "gnupg",

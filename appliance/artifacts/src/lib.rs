@@ -1,5 +1,6 @@
 //! Boot files, known by their SHA-256 digest, the catalogue of operating-system images ([`images`]), and the store of
-//! users' programs ([`programs`]); both travel with a saved state ([`carry`]).
+//! users' programs ([`programs`]); both travel with a saved state ([`carry`]). And what a downloaded release of our own is
+//! held against ([`release`]).
 //!
 //! A file is opened once, hashed while it is read, and from then on served from its open descriptor (large files, by
 //! sendfile) or from memory (small ones). A path is only ever given by the appliance itself: what a client on the network
@@ -11,6 +12,7 @@ mod disc;
 pub mod images;
 mod keep;
 pub mod programs;
+pub mod release;
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -122,6 +122,12 @@ impl Client {
         self.config = config;
     }
 
+    /// Whether this server answered one of its last eight requests, and does not refuse us.
+    pub fn answers(&self, server: SocketAddr) -> bool {
+        let heard = |source: &Source| source.address == server && source.reach != 0 && !source.denied;
+        self.sources.iter().any(heard)
+    }
+
     /// When [`Self::tick`] wants to be called.
     pub fn deadline(&self) -> Option<u64> {
         let wanted = self.sources.iter().filter(|source| !source.denied);

@@ -4,16 +4,20 @@
 //! is to be done to the clock: step or slew. [`measure`] is the one exchange that a machine which only wants the time once
 //! needs (SNTP, RFC 5905 section 14).
 //!
+//! [`Names`] keeps the addresses of servers that are known by name.
+//!
 //! Terms: *unix time* here is nanoseconds since 1970 in a `u64`; *monotonic time* is milliseconds of a clock that nobody
 //! sets; a *sample* is what one exchange told; the *root* is the clock at the end of the chain of servers.
 
 mod client;
+mod names;
 mod packet;
 mod select;
 mod server;
 mod source;
 
 pub use client::{Adjust, Client, ClientConfig, Output, Sight};
+pub use names::{MOST_OF_A_NAME, NameSight, Names, ServerName};
 pub use packet::{Leap, Mode, PACKET, Packet, Stamp};
 pub use server::{Asker, Counters, Limits, Server};
 pub use source::{Measured, Refused, measure, request};

@@ -4,14 +4,15 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::atomic::Ordering;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::netns::{Net, Running};
 use common::{Sink, wait_until};
 use rackbar_model::EventKind;
-use rackbar_ntp::{ClientConfig, Leap};
-use rackbar_services::ntp::{FreeClock, NtpConfig, NtpLimits, start};
+use rackbar_ntp::{ClientConfig, Leap, ServerName};
+use rackbar_services::ntp::{FreeClock, Lookup, NtpConfig, NtpLimits, start, start_with};
 
 const US: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
@@ -20,6 +21,7 @@ fn serving(client: ClientConfig) -> NtpConfig {
         listen: vec![SocketAddrV4::new(US, 123)],
         served: vec![(US, 24)],
         client,
+        names: Vec::new(),
         limits: NtpLimits::default(),
     }
 }
@@ -173,4 +175,94 @@ fn control_messages_and_strangers_get_nothing_that_helps_them() {
         assert_eq!((length, buffer[1], &buffer[12..16]), (48, 0, &b"DENY"[..]));
     });
     assert_eq!(common.metrics.ntp_dropped.get(), 2);
+}
+
+/// A resolver that tells of a server that is silent, then of one that answers.
+#[derive(Default)]
+struct Resolver(AtomicUsize);
+
+impl Lookup for Resolver {
+    fn addresses(&self, name: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+        assert_eq!((name, port), ("time.example.org", 123));
+        match self.0.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(vec![([10, 77, 0, 66], 123).into()]),
+            // Our own address among them would be a loop.
+            _ => Ok(vec![(US, 123).into(), ([10, 77, 0, 2], 123).into()]),
+        }
+    }
+}
+
+#[test]
+fn a_server_by_name_is_looked_up_again_until_one_answers_and_then_left_alone() {
+    let net = Net::new();
+    let _chronyd = chronyd(&net, "hub", "local stratum 5\nallow all\nbindaddress 10.77.0.2\n");
+    let (_, common) = Sink::new();
+    let (clock, error) = FreeClock::new(-3_723_000_000_000);
+    let resolver = Arc::new(Resolver::default());
+    let mut config = serving(ClientConfig::default());
+    config.names = vec![ServerName {
+        name: "time.example.org".into(),
+        port: 123,
+    }];
+    let handle = net.inside("server", || {
+        start_with(config, Box::new(clock), resolver.clone(), common).unwrap()
+    });
+    wait_until("its first address is told", || {
+        handle.status().state.ends_with("time.example.org is 10.77.0.66")
+    });
+    wait_until("it is looked up again", || resolver.0.load(Ordering::SeqCst) == 2);
+    wait_until("the clock is right", || error.load(Ordering::SeqCst).abs() < 20_000_000);
+    wait_until("we say whom we follow, and its name", || {
+        let state = handle.status().state;
+        state.contains("the clock follows 10.77.0.2 (stratum 6)") && state.ends_with("time.example.org is 10.77.0.2")
+    });
+    let tracking = handle.tracking();
+    assert_eq!(tracking.sources.len(), 1, "{tracking:?}");
+    assert_eq!(tracking.names[0].addresses, ["10.77.0.2:123".parse().unwrap()]);
+    assert_eq!(resolver.0.load(Ordering::SeqCst), 2);
+}
+
+/// A resolver that never answers.
+struct Silent(Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Lookup for Silent {
+    fn addresses(&self, _: &str, _: u16) -> std::io::Result<Vec<SocketAddr>> {
+        let _ = self.0.lock().unwrap().recv();
+        Err(std::io::Error::other("nobody answered"))
+    }
+}
+
+#[test]
+fn a_resolver_that_says_nothing_holds_up_neither_clients_nor_the_end() {
+    let net = Net::new();
+    net.exec_ok("client", "ip", &["addr", "add", "10.77.0.20/24", "dev", "c0"]);
+    let (_, common) = Sink::new();
+    let (clock, _) = FreeClock::new(0);
+    let (never, heard) = std::sync::mpsc::channel();
+    let mut config = serving(ClientConfig {
+        servers: Vec::new(),
+        local_stratum: Some(8),
+    });
+    config.names = vec![ServerName {
+        name: "time.example.org".into(),
+        port: 123,
+    }];
+    let lookup = Arc::new(Silent(Mutex::new(heard)));
+    let handle = net.inside("server", || {
+        start_with(config, Box::new(clock), lookup, common).unwrap()
+    });
+    // Dropped before the service, should this fail: a service that waits for it would never end.
+    let never = never;
+    wait_until("the lookup is under way", || {
+        handle.status().state.ends_with("time.example.org is being looked up")
+    });
+    net.inside("client", || {
+        let socket = std::net::UdpSocket::bind("10.77.0.20:0").unwrap();
+        socket.set_read_timeout(Some(common::DEADLINE)).unwrap();
+        socket.send_to(&rackbar_ntp::request(77), "10.77.0.1:123").unwrap();
+        let mut buffer = [0; 64];
+        assert_eq!(socket.recv(&mut buffer).unwrap(), 48);
+    });
+    handle.stop();
+    drop(never);
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! armor     frames of OpenPGP texts (RFC 9580 sections 6 and 7), strict           pure
 //! keyring   trusted certificates, and whether a key of theirs may sign at a time  pure
+//! minisign  signatures of minisign's, which our own releases have                 pure
 //! signed    a signed text, judged: what was signed, by whom, when                 pure
 //! sums      lists of digests, as sha256sum and BSD's sha256 write them            pure
 //! archive   which lists of packages a set of components and architectures needs   pure
@@ -19,6 +20,7 @@
 mod archive;
 mod armor;
 mod keyring;
+mod minisign;
 mod primary;
 mod release;
 mod repomd;
@@ -30,6 +32,7 @@ mod xml;
 pub use archive::PackageList;
 pub use armor::ArmorError;
 pub use keyring::{Keyring, KeyringError};
+pub use minisign::{KeyId, MinisignError, MinisignKey, minisign};
 pub use primary::{RpmPackage, read_primary};
 pub use release::{Accepted, Release, ReleaseError, ReplayError};
 pub use repomd::{RepoData, Repomd};

@@ -82,6 +82,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("iso-tree", images::iso_tree),
     ("openpgp", upstream::openpgp),
     ("upstream-list", upstream::list),
+    ("release", upstream::release),
     ("rpm-repomd", upstream::repomd),
     ("rpm-primary", upstream::primary),
     ("git-answer", git::answer),

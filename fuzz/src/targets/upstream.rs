@@ -1,11 +1,17 @@
 //! What publishers say: certificates, signed texts, lists of digests.
 
+use std::str::FromStr as _;
 use std::sync::OnceLock;
 
-use rackbar_upstream::{Keyring, MAX_AHEAD, Release, Repomd, Sums, cleartext, detached, read_primary};
+use rackbar_artifacts::release;
+use rackbar_upstream::{
+    Keyring, MAX_AHEAD, MinisignKey, Release, Repomd, Sums, cleartext, detached, minisign, read_primary,
+};
 
 /// A key that has signed none of the inputs but one.
 const KEYS: &[u8] = include_bytes!("../../corpus/openpgp/keys");
+/// A key that has signed the word `release`, once.
+const RELEASE_KEY: &str = "RWSqwdGatraMVRKGIzYe2vLO05M4qUDi+Ra7gWsNLTZp5Ux8ol2rEcWh";
 const NOW: u64 = 1_767_312_000;
 
 /// Certificates, a text signed in the clear, a signature beside a text: whatever the bytes are.
@@ -40,6 +46,26 @@ pub(super) fn list(data: &[u8]) {
             release.long_digests().all(|(_, digest)| digest.len() == 128),
             "a digest of another length"
         );
+    }
+}
+
+/// A public key, a signature and the list of a release.
+pub(super) fn release(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(key) = text.parse::<MinisignKey>() {
+        assert_eq!(
+            key.to_string().parse(),
+            Ok(key),
+            "a key that is read otherwise than it is written"
+        );
+    }
+    let key = MinisignKey::from_str(RELEASE_KEY);
+    if let Ok(said) = key.and_then(|key| minisign(b"release", text, &key)) {
+        assert_eq!(said, "Rackbar 1.2.3", "what nobody said was believed");
+    }
+    if let Ok(list) = release::read_list(text) {
+        let leads_out = |name: &String| name.contains('/') || name == "..";
+        assert!(!list.keys().any(leads_out), "a file of another folder");
     }
 }
 

@@ -161,6 +161,7 @@ pub(crate) fn run(service: &str, folder: &Path) -> Result<()> {
                     local_stratum: Some(8),
                     ..ClientConfig::default()
                 },
+                names: Vec::new(),
                 limits,
             };
             // This machine's clock is read and left alone.

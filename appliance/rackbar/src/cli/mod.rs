@@ -17,6 +17,7 @@ mod hardware;
 mod images;
 mod kept;
 mod log;
+mod media;
 mod nodes;
 mod output;
 mod packs;
@@ -146,6 +147,9 @@ pub enum Command {
     /// Carry operating systems and packages to where there is no network
     #[command(subcommand)]
     Pack(packs::Command),
+    /// Check downloaded media of Rackbar
+    #[command(subcommand)]
+    Media(media::Command),
     /// See how machines of a kind are treated, and whose word that is
     #[command(subcommand)]
     Profile(profiles::Command),
@@ -205,6 +209,9 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
     if let Command::Login(login) = command {
         return connect::log_in(global, login).await;
     }
+    if let Command::Media(command) = command {
+        return media::run(command, global.json);
+    }
     if let Command::Report(proof::ReportCommand::Check(options)) = command {
         return proof::check_file(options, global.json);
     }
@@ -256,7 +263,7 @@ async fn dispatch(global: &Global, command: &Command) -> anyhow::Result<()> {
         Command::Capture(options) => capture::run(&client, options).await,
         Command::Log(options) => log::run(&client, options, global.json).await,
         Command::Events(options) => events::run(&client, options, global.json).await,
-        Command::Login(_) | Command::Unlock(_) => Ok(()),
+        Command::Login(_) | Command::Unlock(_) | Command::Media(_) => Ok(()),
     }
 }
 

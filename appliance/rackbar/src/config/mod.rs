@@ -27,6 +27,7 @@ use rackbar_boot::SiteScript;
 use rackbar_devices::Fingerprint;
 use rackbar_dns::{Name, SiteRecord};
 use rackbar_model::{BootWay, Digest, MacAddr};
+use rackbar_ntp::ServerName;
 use rackbar_webhooks::Hook;
 use serde::Deserialize;
 
@@ -185,6 +186,7 @@ pub(crate) struct Names {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Time {
     pub(crate) servers: Vec<SocketAddr>,
+    pub(crate) names: Vec<ServerName>,
     pub(crate) local_stratum: Option<u8>,
 }
 

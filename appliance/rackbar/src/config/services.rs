@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rackbar_dns::{Data, Name, SiteRecord};
+use rackbar_ntp::ServerName;
 use toml::{Spanned, Value};
 
 use super::check::Checker;
@@ -33,7 +34,7 @@ impl Checker<'_> {
                 Some(raw.span()),
                 field,
                 format!("{} is neither \"own\", \"off\" nor a list of addresses", raw.get_ref()),
-                "write \"own\", \"off\", or addresses such as [\"10.10.0.1\"]",
+                "write \"own\", \"off\", or addresses such as [\"10.10.0.1\"]; DHCP can tell clients no names (the site file can have them, for installed systems)",
             );
         } else if wanted == Some(Service::Own) && role == Role::Uplink {
             self.wrong(
@@ -92,8 +93,10 @@ impl Checker<'_> {
                 "use 10, so that every real server goes before it",
             );
         }
+        let (names, addresses): (Vec<_>, Vec<_>) = raw.server.iter().cloned().partition(|one| is_name(one.get_ref()));
         Time {
-            servers: self.hosts("ntp.server", &raw.server, 123),
+            servers: self.hosts("ntp.server", &addresses, 123),
+            names: self.server_names(&names),
             local_stratum,
         }
     }
@@ -131,6 +134,24 @@ impl Checker<'_> {
         }
     }
 
+    /// Servers of the time by name, as `name` or `name:port`.
+    fn server_names(&mut self, raw: &[Spanned<String>]) -> Vec<ServerName> {
+        let mut names = Vec::new();
+        for text in raw {
+            match server_name(text.get_ref().trim()) {
+                Ok(name) if names.contains(&name) => {}
+                Ok(name) => names.push(name),
+                Err(problem) => self.wrong(
+                    Some(text.span()),
+                    "ntp.server",
+                    format!("{:?} is no name of a server: {problem}", text.get_ref()),
+                    "write a name such as \"time.example.org\", or an address such as \"192.0.2.1\" or \"192.0.2.1:123\"",
+                ),
+            }
+        }
+        names
+    }
+
     fn hosts(&mut self, field: &str, raw: &[Spanned<String>], port: u16) -> Vec<SocketAddr> {
         let mut hosts = Vec::new();
         for text in raw {
@@ -142,12 +163,40 @@ impl Checker<'_> {
                     Some(text.span()),
                     field,
                     format!("{value:?} is no address of a server"),
-                    &format!("write one such as \"192.0.2.1\" or \"192.0.2.1:{port}\"; names cannot be looked up yet"),
+                    &format!("write one such as \"192.0.2.1\" or \"192.0.2.1:{port}\""),
                 ),
             }
         }
         hosts
     }
+}
+
+/// Whether somebody means a name: digits, dots and colons alone are an address, however wrong.
+fn is_name(text: &str) -> bool {
+    let text = text.trim();
+    let like_v6 = text.starts_with('[') || text.matches(':').count() > 1;
+    !like_v6 && !text.bytes().all(|byte| byte.is_ascii_digit() || b".:".contains(&byte))
+}
+
+/// A host name (RFC 1123 section 2.1) and a port, 123 when none is written.
+fn server_name(text: &str) -> Result<ServerName, &'static str> {
+    let (name, port) = match text.split_once(':') {
+        None => (text, Some(123)),
+        Some((name, port)) => (name, port.parse().ok().filter(|port| *port != 0)),
+    };
+    let port = port.ok_or("its port is no number from 1 to 65535")?;
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    if !super::parts::is_domain(&name) {
+        return Err("labels of letters, digits and hyphens with dots between them, 63 characters each and 253 in all");
+    }
+    if name
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()))
+    {
+        return Err("its last label is a number, so it would be read as an address");
+    }
+    Ok(ServerName { name, port })
 }
 
 type Wrong = (&'static str, String);

@@ -513,6 +513,27 @@ fn the_example_of_the_services_document_is_right() {
 }
 
 #[test]
+fn servers_of_the_time_are_named_by_address_or_by_name() {
+    let ntp = "[ntp]\nserver = [\"192.0.2.1\", \"[2001:db8::1]:1123\", \"Time.Example.org.\", \"pool.example.org:1123\", \
+                \"time.example.org\", \"2001:db8::2\"]\n";
+    let time = check(&format!("{DEFAULT}{ntp}"), &no_files).unwrap().time;
+    let addresses: Vec<String> = time.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["192.0.2.1:123", "[2001:db8::1]:1123", "[2001:db8::2]:123"]);
+    let names: Vec<_> = time.names.iter().map(|one| (one.name.as_str(), one.port)).collect();
+    assert_eq!(names, [("time.example.org", 123), ("pool.example.org", 1123)]);
+    let errors = check(
+        &format!("{DEFAULT}[ntp]\nserver = [\"time_1.example.org\"]\n"),
+        &no_files,
+    )
+    .unwrap_err();
+    let text = errors[0].to_string();
+    assert!(
+        text.contains("time_1.example.org") && text.contains("such as \"time.example.org\""),
+        "{text}"
+    );
+}
+
+#[test]
 fn mistakes_about_services_name_the_field_and_what_to_write() {
     let network = "version = 1\n[[network]]\nname = \"r\"\nrole = \"rack\"\naddress = \"10.0.0.1/24\"\n";
     for (line, field) in [
@@ -537,6 +558,13 @@ fn mistakes_about_services_name_the_field_and_what_to_write() {
             "dns.record.name",
         ),
         ("[ntp]\nserver = [\"0.0.0.0\"]", "ntp.server"),
+        ("[ntp]\nserver = [\"10.0.0.256\"]", "ntp.server"),
+        ("[ntp]\nserver = [\"-pool.example.org\"]", "ntp.server"),
+        ("[ntp]\nserver = [\"time..example.org\"]", "ntp.server"),
+        ("[ntp]\nserver = [\"time_1.example.org\"]", "ntp.server"),
+        ("[ntp]\nserver = [\"time.example.org:0\"]", "ntp.server"),
+        ("[ntp]\nserver = [\"host.1\"]", "ntp.server"),
+        ("[ntp]\nserver = [\"\"]", "ntp.server"),
         ("[ntp]\nlocal_stratum = 16", "ntp.local_stratum"),
         ("[syslog]\nmegabytes = 1", "syslog.megabytes"),
     ] {

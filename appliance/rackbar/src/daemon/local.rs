@@ -121,7 +121,7 @@ impl Local {
     }
 
     fn ntp(&mut self, config: NtpConfig) {
-        let idle = config.listen.is_empty() && config.client.servers.is_empty();
+        let idle = config.listen.is_empty() && config.client.servers.is_empty() && config.names.is_empty();
         let result = match &self.ntp {
             None if idle => Ok(()),
             None => {
@@ -336,6 +336,7 @@ fn ntp_config(config: &Config, ours: &Ours) -> NtpConfig {
             servers: config.time.servers.clone(),
             local_stratum: config.time.local_stratum,
         },
+        names: config.time.names.clone(),
         ..NtpConfig::default()
     }
 }

@@ -3,13 +3,14 @@
 //! The clock is behind a door ([`Clock`]), so that no test moves the clock of the machine it runs on.
 
 mod clock;
+mod lookup;
 mod worker;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
 
 use rackbar_model::ServiceStatus;
-use rackbar_ntp::{Adjust, ClientConfig, Leap, Sight, SystemState};
+use rackbar_ntp::{Adjust, ClientConfig, Leap, NameSight, ServerName, Sight, SystemState};
 use socket2::Socket;
 
 use crate::Common;
@@ -18,8 +19,10 @@ use crate::poll::Poller;
 use crate::running::{Running, StatusCell, lock};
 
 pub use clock::{FreeClock, SystemClock};
+pub use lookup::{Lookup, SystemLookup};
 pub use rackbar_ntp::Limits as NtpLimits;
 
+use lookup::Lookups;
 use worker::{Order, Worker};
 
 const SERVICE: &str = "NTP";
@@ -51,6 +54,8 @@ pub struct NtpConfig {
     pub served: Vec<(Ipv4Addr, u8)>,
     /// Whom our own clock follows.
     pub client: ClientConfig,
+    /// And whom by name.
+    pub names: Vec<ServerName>,
     /// How often a client may ask.
     pub limits: NtpLimits,
 }
@@ -62,6 +67,8 @@ pub struct Tracking {
     pub system: SystemState,
     /// Its servers.
     pub sources: Vec<Sight>,
+    /// Those of its servers that are known by name.
+    pub names: Vec<NameSight>,
 }
 
 /// A running NTP service. Dropping it stops it.
@@ -72,11 +79,24 @@ pub struct NtpHandle {
     tracking: Arc<Mutex<Tracking>>,
 }
 
-/// Starts the service.
+/// Starts the service, which looks names up by the system's resolver.
 ///
 /// # Errors
 /// When an address cannot be listened on; the text says who holds the port.
 pub fn start(config: NtpConfig, clock: Box<dyn Clock>, common: Common) -> Result<NtpHandle, StartError> {
+    start_with(config, clock, Arc::new(SystemLookup), common)
+}
+
+/// As [`start`], with another resolver.
+///
+/// # Errors
+/// As there.
+pub fn start_with(
+    config: NtpConfig,
+    clock: Box<dyn Clock>,
+    lookup: Arc<dyn Lookup>,
+    common: Common,
+) -> Result<NtpHandle, StartError> {
     let system = |source| StartError::System {
         service: SERVICE,
         source,
@@ -90,10 +110,11 @@ pub fn start(config: NtpConfig, clock: Box<dyn Clock>, common: Common) -> Result
     let tracking = Arc::new(Mutex::new(Tracking {
         system: SystemState::unsynchronised(),
         sources: Vec::new(),
+        names: Vec::new(),
     }));
     let worker = Worker::new(
         poller,
-        clock,
+        (clock, Lookups::new(lookup, waker.clone())),
         common,
         (running.stop_flag(), running.status.clone()),
         orders.clone(),

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollFlags;
 use rackbar_model::{EventKind, Severity};
-use rackbar_ntp::{Adjust, Asker, Client, ClientConfig, Leap, Output, Server};
+use rackbar_ntp::{Adjust, Asker, Client, ClientConfig, Leap, NameSight, Names, Output, Server};
 use socket2::Socket;
 
+use super::lookup::Lookups;
 use super::{Clock, NtpConfig, Tracking};
 use crate::Common;
 use crate::dns::is_near;
@@ -46,6 +47,8 @@ pub(super) struct Worker {
     receiver: Receiver,
     server: Server,
     client: Client,
+    names: Names,
+    lookups: Lookups,
     socket4: UdpSocket,
     /// None where the kernel has no IPv6.
     socket6: Option<UdpSocket>,
@@ -56,7 +59,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         poller: Poller,
-        clock: Box<dyn Clock>,
+        (clock, lookups): (Box<dyn Clock>, Lookups),
         common: Common,
         (stop, status): (StopFlag, StatusCell),
         orders: Arc<Mutex<Vec<Order>>>,
@@ -84,6 +87,8 @@ impl Worker {
             receiver: Receiver::new(REQUEST),
             server: Server::new(rackbar_ntp::Limits::default()),
             client: Client::new(ClientConfig::default(), 0),
+            names: Names::default(),
+            lookups,
             socket4,
             socket6,
             begun: Instant::now(),
@@ -98,7 +103,9 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut ready = Vec::new();
         while !self.stop.is_set() {
-            let deadline = self.client.deadline().map(|at| self.begun + Duration::from_millis(at));
+            let deadlines = [self.client.deadline(), self.names.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
+            let deadline = deadline.map(|at| self.begun + Duration::from_millis(at));
             if let Err(error) = self.poller.wait(deadline, &mut ready) {
                 tracing::error!(%error, "NTP: waiting for packets failed");
                 return;
@@ -112,6 +119,7 @@ impl Worker {
                 }
                 told |= token < LISTENERS || token == WAKE;
             }
+            self.look_up();
             self.ask();
             if told {
                 self.tell();
@@ -120,7 +128,8 @@ impl Worker {
     }
 
     fn take_orders(&mut self) {
-        for order in std::mem::take(&mut *lock(&self.orders)) {
+        let orders = std::mem::take(&mut *lock(&self.orders));
+        for order in orders {
             let poller = &self.poller;
             self.listeners.retain(|_, (at, socket)| {
                 let kept = order.config.listen.contains(at);
@@ -140,9 +149,50 @@ impl Worker {
                 self.server = Server::new(order.config.limits);
             }
             let now = self.now();
-            self.client.configure(order.config.client.clone(), now);
+            self.names.configure(&order.config.names, now);
             self.config = order.config;
+            self.follow(now);
         }
+    }
+
+    /// Has the client follow the servers that are known by now.
+    fn follow(&mut self, now: u64) {
+        let mut client = self.config.client.clone();
+        client.servers = self.names.servers(&client.servers);
+        self.client.configure(client, now);
+    }
+
+    /// Takes what lookups gave, and starts the one that is due.
+    fn look_up(&mut self) {
+        if self.config.names.is_empty() {
+            return;
+        }
+        let (now, found) = (self.now(), self.lookups.found());
+        let changed = !found.is_empty();
+        for (server, result) in found {
+            let result = result.and_then(|all| self.usable(all));
+            let client = &self.client;
+            self.names.found(&server, result, |at| client.answers(at));
+        }
+        if changed {
+            self.follow(now);
+        }
+        let client = &self.client;
+        if let Some(server) = self.names.due(now, |at| client.answers(at)) {
+            self.lookups.start(server);
+        }
+    }
+
+    /// Addresses that can be a server's: following ourselves would be a loop.
+    fn usable(&self, all: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
+        let ours = |at: SocketAddr| self.config.listen.iter().any(|own| SocketAddr::V4(*own) == at);
+        let before = all.len();
+        let fit = |at: &SocketAddr| !ours(*at) && !at.ip().is_unspecified() && !at.ip().is_multicast();
+        let usable: Vec<_> = all.into_iter().filter(fit).collect();
+        if usable.is_empty() && before > 0 {
+            return Err("it leads to this appliance itself, or to no address of a server".into());
+        }
+        Ok(usable)
     }
 
     fn serve(&mut self, listener: u64) {
@@ -263,10 +313,10 @@ impl Worker {
 
     fn tell(&self) {
         let system = self.client.system(self.clock.unix());
-        let sources = self.client.sights(self.now());
+        let (sources, names) = (self.client.sights(self.now()), self.names.sights());
         let follows = sources.iter().find(|one| one.state == "followed");
         let ours = match (follows, &system.reference_id) {
-            _ if system.leap == Leap::Unsynchronised && sources.is_empty() => {
+            _ if system.leap == Leap::Unsynchronised && sources.is_empty() && names.is_empty() => {
                 "the clock follows nobody: no server is named".to_owned()
             }
             _ if system.leap == Leap::Unsynchronised => "the clock is not synchronised yet".to_owned(),
@@ -287,14 +337,39 @@ impl Worker {
                 format!("serving the time on {}", addresses.join(", "))
             }
         };
-        let quiet = system.leap != Leap::Unsynchronised || self.config.listen.is_empty();
+        let ours = ours + &about(&names);
+        let unnamed = names
+            .iter()
+            .any(|one| one.addresses.is_empty() && one.trouble.is_some());
+        let quiet = !unnamed && (system.leap != Leap::Unsynchronised || self.config.listen.is_empty());
         match &self.trouble {
             Some(trouble) => self.status.set(Severity::Error, format!("{serves}; {trouble}")),
             None if quiet => self.status.set(Severity::Info, format!("{serves}; {ours}")),
             None => self.status.set(Severity::Warning, format!("{serves}; {ours}")),
         }
-        *lock(&self.tracking) = Tracking { system, sources };
+        *lock(&self.tracking) = Tracking { system, sources, names };
     }
+}
+
+/// The names of servers in words: which addresses each has, or why it has none and what to do.
+fn about(names: &[NameSight]) -> String {
+    let one = |one: &NameSight| {
+        let name = &one.name;
+        let addresses: Vec<_> = one.addresses.iter().map(|at| at.ip().to_string()).collect();
+        match (addresses.is_empty(), &one.trouble) {
+            (false, None) => format!("; {name} is {}", addresses.join(", ")),
+            (false, Some(why)) => format!(
+                "; {name} is still {}, as it was not found again ({why})",
+                addresses.join(", ")
+            ),
+            (true, None) => format!("; {name} is being looked up"),
+            (true, Some(why)) => format!(
+                "; {name} has no address ({why}): is it written right in [ntp], and do the resolvers of [dns] upstream, or else those \
+                 of the uplink's DHCP server, know it?"
+            ),
+        }
+    };
+    names.iter().map(one).collect()
 }
 
 /// A correction in words, with its direction.
@@ -315,6 +390,33 @@ fn in_words(by: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_told_with_their_addresses_or_what_to_do() {
+        let sight = |addresses: &[&str], trouble: Option<&str>| {
+            let addresses = addresses.iter().map(|at| at.parse().unwrap()).collect();
+            let (name, trouble) = ("t.example".into(), trouble.map(str::to_owned));
+            about(&[NameSight {
+                name,
+                addresses,
+                trouble,
+            }])
+        };
+        assert_eq!(
+            sight(&["192.0.2.1:123", "[2001:db8::1]:123"], None),
+            "; t.example is 192.0.2.1, 2001:db8::1"
+        );
+        assert!(
+            sight(&["192.0.2.1:123"], Some("no answer"))
+                .contains("still 192.0.2.1, as it was not found again (no answer)")
+        );
+        assert_eq!(sight(&[], None), "; t.example is being looked up");
+        let lost = sight(&[], Some("Name does not resolve"));
+        assert!(
+            lost.contains("no address (Name does not resolve)") && lost.contains("[dns] upstream"),
+            "{lost}"
+        );
+    }
 
     #[test]
     fn corrections_are_told_in_words() {
