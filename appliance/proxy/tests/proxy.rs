@@ -352,6 +352,38 @@ fn a_stale_answer_is_validated_and_used_when_the_origin_is_gone() {
 }
 
 #[test]
+fn what_is_pinned_is_used_however_old_it_is_when_the_origin_is_gone() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let old = |rest: &str| Doc {
+        headers: vec![
+            ("Cache-Control".into(), format!("max-age=60{rest}")),
+            ("Age".into(), "5000".into()),
+            ("ETag".into(), "\"x\"".into()),
+        ],
+        ..doc(b"content".to_vec())
+    };
+    for (name, rest) in [("pinned", ""), ("not", ""), ("strict", ", must-revalidate")] {
+        origin.put(&format!("/debian/{name}"), old(rest));
+    }
+    let settings = Settings {
+        stale_if_unreachable: 100,
+        ..settings(&[&origin])
+    };
+    let under = under(folder.path(), settings);
+    for name in ["pinned", "not", "strict"] {
+        under.get(&origin.url(&format!("/debian/{name}")));
+        let key = format!("mirror:debian/{name}");
+        wait("it is stored", || under.stored(&key));
+        if name != "not" {
+            under.handle.block_on(under.handle.proxy().pin(&key)).unwrap();
+        }
+    }
+    origin.down.store(true, Ordering::SeqCst);
+    let status = |name: &str| under.curl(&[], &origin.url(&format!("/debian/{name}"))).0;
+    assert_eq!(["pinned", "not", "strict"].map(status), [200, 502, 502]);
+}
+
+#[test]
 fn nobody_is_led_to_the_appliance_itself() {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
     origin.put("/secret", doc(b"secret".to_vec()));

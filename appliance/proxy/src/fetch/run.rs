@@ -209,14 +209,16 @@ impl Proxy {
     }
 
     fn usable(&self, entry: &Entry, ask: &Ask, unreachable: bool) -> bool {
+        // Whoever pinned it wants it to be had without its origin: our own limit is for what nobody asked to keep.
+        let most = match entry.pinned() {
+            true => u64::MAX,
+            false => self.settings().stale_if_unreachable,
+        };
         // Whoever put a pack in did so that it stands in for an origin that cannot be reached, however old it is.
         (unreachable && entry.pack.is_some())
-            || entry.fresh.usable_after_error(
-                &ask.wanted,
-                crate::now(),
-                unreachable,
-                self.settings().stale_if_unreachable,
-            )
+            || entry
+                .fresh
+                .usable_after_error(&ask.wanted, crate::now(), unreachable, most)
     }
 
     /// The entry after the origin said that it still holds.

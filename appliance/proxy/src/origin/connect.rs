@@ -34,6 +34,12 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(300);
 /// So many such names are remembered.
 const UNKNOWN: usize = 1024;
 
+/// The same for names that we connect to: where a resolver is slow, storing still has threads.
+const LOOKUPS: usize = 24;
+
+/// Looks for names that we connect to.
+static RESOLVING: Semaphore = Semaphore::const_new(LOOKUPS);
+
 /// Looks for names that a parent proxy will resolve by itself.
 static LOOKING: Semaphore = Semaphore::const_new(LOOKS);
 
@@ -92,7 +98,8 @@ async fn check(host: &str, rule: Option<&Destinations>) -> io::Result<()> {
         Ok(address) => vec![address],
         Err(_) if is_not_known(host, Instant::now()) => Vec::new(),
         Err(_) => {
-            let found = tokio::time::timeout(LOOK_WITHIN, look(host)).await.unwrap_or_default();
+            let found = tokio::time::timeout(LOOK_WITHIN, look(host, &LOOKING)).await;
+            let found = found.ok().and_then(Result::ok).unwrap_or_default();
             if found.is_empty() {
                 remember(host, Instant::now());
             }
@@ -104,17 +111,18 @@ async fn check(host: &str, rule: Option<&Destinations>) -> io::Result<()> {
 }
 
 /// What a name means here. The look goes on in its own task, and so keeps its place, when who asked waits no longer.
-async fn look(host: &str) -> Vec<IpAddr> {
-    let Ok(place) = LOOKING.acquire().await else {
-        return Vec::new();
-    };
+///
+/// # Errors
+/// When it means nothing, or nobody says what.
+async fn look(host: &str, places: &'static Semaphore) -> io::Result<Vec<IpAddr>> {
+    let place = places.acquire().await.map_err(io::Error::other)?;
     let host = host.to_owned();
     let found = tokio::spawn(async move {
         let found = tokio::net::lookup_host((host, 0)).await;
         drop(place);
         found.map(|found| found.map(|address| address.ip()).collect())
     });
-    found.await.map_or_else(|_| Vec::new(), Result::unwrap_or_default)
+    found.await.map_err(io::Error::other)?
 }
 
 fn is_not_known(host: &str, now: Instant) -> bool {
@@ -155,10 +163,8 @@ async fn dial(host: &str, port: u16, rule: Option<&Destinations>) -> io::Result<
     let addresses: Vec<IpAddr> = match host.parse::<IpAddr>() {
         Ok(address) => vec![address],
         Err(_) => {
-            let found = tokio::net::lookup_host((host, port)).await;
-            let found =
-                found.map_err(|error| io::Error::new(error.kind(), format!("{host} has no address: {error}")))?;
-            found.map(|address| address.ip()).collect()
+            let found = look(host, &RESOLVING).await;
+            found.map_err(|error| io::Error::new(error.kind(), format!("{host} has no address: {error}")))?
         }
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
@@ -183,6 +189,18 @@ async fn dial(host: &str, port: u16, rule: Option<&Destinations>) -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn so_many_names_are_looked_for_at_a_time_and_the_others_wait() {
+        static ONE: Semaphore = Semaphore::const_new(1);
+        let taken = ONE.acquire().await.unwrap();
+        let mut next = Box::pin(look("localhost", &ONE));
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut next).await;
+        assert!(early.is_err(), "it did not wait: {early:?}");
+        drop(taken);
+        assert!(next.await.unwrap().iter().all(IpAddr::is_loopback));
+        assert_eq!(ONE.available_permits(), 1);
+    }
 
     #[test]
     fn a_name_that_means_nothing_here_is_looked_for_again_after_a_while() {
