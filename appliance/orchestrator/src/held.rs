@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
-use rackbar_model::{EventKind, Inventory, Node, NodeId, NodeState};
+use rackbar_model::{Event, EventKind, Inventory, Node, NodeId, NodeState};
+use rackbar_store::{StoreError, Table};
 
 use crate::Rack;
-use crate::rack::locked;
+use crate::mind::Mind;
+use crate::rack::{locked, now};
 use crate::record::{Boots, Standing};
 
 /// The node that a machine was taken into.
@@ -23,6 +25,29 @@ impl Rack {
             let node = node.map(|node| mind.resolve(node));
             mind.emit(now, node, None, kind);
         });
+    }
+
+    /// Writes records of runs and tells of them, in one commit: a power cut leaves neither without the other.
+    ///
+    /// # Errors
+    /// When the disk refuses. Nothing is told then.
+    pub(crate) fn write_and_tell(
+        &self,
+        entries: &[(&[u8], Option<&[u8]>)],
+        told: Vec<(Option<NodeId>, EventKind)>,
+    ) -> Result<(), StoreError> {
+        let at = now();
+        let event = |mind: &Mind, (node, kind): (Option<NodeId>, EventKind)| Event {
+            seq: 0,
+            at,
+            node: node.map(|node| mind.resolve(node)),
+            mac: None,
+            kind,
+        };
+        let events: Vec<Event> = self.look(|mind| told.into_iter().map(|one| event(mind, one)).collect());
+        self.inner.store.put_all_telling(Table::Work, entries, events.clone())?;
+        self.with(|mind, _| events.iter().for_each(|event| mind.note(event)));
+        Ok(())
     }
 
     /// Moves a node to a state; nothing when it is in it.

@@ -268,11 +268,16 @@ impl Mind {
             mac,
             kind,
         };
-        if let Some(record) = node.and_then(|id| self.records.get_mut(&id)) {
-            record.remember(&event);
-            record.edit().last_seen = now;
-        }
+        self.note(&event);
         self.out.events.push(event);
+    }
+
+    /// Takes up what an event means that is in the journal by another way.
+    pub(crate) fn note(&mut self, event: &Event) {
+        if let Some(record) = event.node.and_then(|id| self.records.get_mut(&id)) {
+            record.remember(event);
+            record.edit().last_seen = event.at;
+        }
         self.out.changed = true;
     }
 

@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::life::{Life, Sim, Stop, hardware};
 use common::{boot, mac, until, until_node};
+use rackbar_model::EventKind;
 use rackbar_orchestrator::executor::{CommitError, Install, PlanRequest, RunOrder};
-use rackbar_plan::RunState;
+use rackbar_plan::{Plan, RunId, RunState, Stand};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_installed_checked_reported_and_ready() {
@@ -167,6 +169,90 @@ async fn killed_at_every_action_boundary_the_node_still_ends_ready() {
         steps,
         "no action is lost, and none has a second job: {done:?}"
     );
+}
+
+/// A run's timeline lacks nothing of what its record holds, and has nothing twice.
+fn tells_all(life: &Life, plan: &Plan, run: RunId, commits: u64) {
+    let events = life.rack.events(0, 10_000).unwrap();
+    let run = life.executor.run(run).unwrap();
+    let mut told: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
+    for event in &events {
+        let what = match &event.kind {
+            EventKind::ActionStarted { action, .. } => (action.as_str(), "began"),
+            EventKind::ActionDone { action, .. } => (action.as_str(), "done"),
+            EventKind::ActionFailed { action, .. } => (action.as_str(), "failed"),
+            EventKind::ActionSkipped { action, .. } => (action.as_str(), "skipped"),
+            EventKind::RunChanged { state, .. } => ("", state.as_str()),
+            _ => continue,
+        };
+        told.entry(what).or_default().push(event.seq);
+    }
+    let mut wanted = BTreeSet::from([("", "going"), ("", run.state.name())]);
+    for action in &plan.actions {
+        let id = action.id.0.as_str();
+        match run.actions[&action.id] {
+            Stand::Done { .. } => wanted.extend([(id, "began"), (id, "done")]),
+            Stand::Failed { .. } => wanted.extend([(id, "began"), (id, "failed")]),
+            _ => wanted.extend([(id, "skipped")]),
+        }
+    }
+    let seen: BTreeSet<_> = told.keys().copied().collect();
+    assert_eq!(seen, wanted, "{commits}");
+    assert!(told.values().all(|places| places.len() == 1), "{commits}: {told:?}");
+    let ends = told
+        .iter()
+        .filter(|((_, what), _)| *what == "done" || *what == "failed");
+    for ((action, _), end) in ends.filter(|((action, _), _)| !action.is_empty()) {
+        assert!(told[&(*action, "began")] < *end, "{commits}: {told:?}");
+    }
+}
+
+/// Walks a run with the power cut after its first commit, after its second, and so on, and goes on with what is on the disk; gives
+/// how many commits there were in all.
+async fn cut_off(fails: Option<&'static str>, node_ends: &str, run_ends: RunState) -> u64 {
+    let mut commits = 0;
+    loop {
+        let folder = tempfile::tempdir().unwrap();
+        let sim = Arc::new(Sim::default());
+        *sim.fail.lock().unwrap() = fails;
+        let (life, node) = Life::first(folder.path(), &sim).await;
+        let plan = life.install(node);
+        life.store.flush().unwrap();
+        life.store.cut_power_after(commits);
+        let committed = life.executor.commit(&plan.id, &["node-001".into()], "test");
+        let over = || {
+            let whole = life.state(node) == node_ends && life.store.flush().is_ok();
+            (whole || life.store.trouble().is_some()).then_some(whole)
+        };
+        let was_whole = committed.is_ok() && until("all is done, or the power is gone", over).await;
+        life.kill().await;
+        let life = Life::start(folder.path(), &sim).await;
+        let Ok(run) = committed else {
+            assert!(life.executor.runs().is_empty(), "{commits}");
+            commits += 1;
+            continue;
+        };
+        until_node(&life.rack, "its run has ended", |node| node.state.name() == node_ends).await;
+        assert_eq!(life.run_ended(run).await.state, run_ends, "{commits}");
+        life.store.flush().unwrap();
+        tells_all(&life, &plan, run, commits);
+        if was_whole {
+            return commits;
+        }
+        commits += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_off_between_any_two_commits_a_run_ends_well_and_its_timeline_lacks_nothing() {
+    let commits = cut_off(None, "ready", RunState::Done).await;
+    assert!(commits > 8, "{commits} commits are too few for a run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_off_between_any_two_commits_a_run_that_fails_says_so_on_its_machine() {
+    let commits = cut_off(Some("os.write"), "failed", RunState::Failed).await;
+    assert!(commits > 3, "{commits} commits are too few for a run");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -330,12 +330,18 @@ impl Proxy {
     }
 
     fn ask(&self, key: String, mirror: Option<String>, upstreams: Vec<Upstream>, client: &HeaderMap) -> Ask {
+        let expected = self.expected(&key);
+        let mut headers = Ask::forwarded(client, &self.via);
+        if expected.is_some() {
+            // A digest is promised of the file itself, and not of what an origin packs for those who take that.
+            headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         Ask {
-            expected: self.expected(&key),
+            expected,
             key,
             mirror,
             upstreams,
-            headers: Ask::forwarded(client, &self.via),
+            headers,
             wanted: CacheControl::of(client, true),
             strict: false,
             held: None,

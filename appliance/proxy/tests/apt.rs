@@ -37,6 +37,30 @@ fn apt_installs_through_proxy_and_mirror_with_one_fetch_and_then_offline() {
 }
 
 #[test]
+fn what_is_promised_is_asked_for_as_it_is_also_for_those_who_take_it_packed() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let under = under(&folder.path().join("cache"), settings(&[&origin]));
+    let list = b"Package: x\n".to_vec();
+    let promised = format!(
+        "/debian/dists/x/main/binary-amd64/by-hash/SHA256/{}",
+        common::apt::hex(&list)
+    );
+    let head = |path: &str| {
+        origin.put(path, doc(list.clone()));
+        let (status, _, body) = under.curl(&["-H", "Accept-Encoding: gzip"], &origin.url(path));
+        assert!(status == 200 && body == list, "{path}: {status}");
+        origin.heads(path).concat().to_lowercase()
+    };
+    let asked = head(&promised);
+    assert!(
+        asked.contains("accept-encoding: identity") && !asked.contains("gzip"),
+        "{asked}"
+    );
+    let asked = head("/debian/dists/x/main/Contents");
+    assert!(asked.contains("accept-encoding: gzip"), "{asked}");
+}
+
+#[test]
 fn a_package_that_is_not_what_its_index_promises_is_refused_told_and_fetched_once_more() {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
     let repository = Repository::put(&origin, folder.path());

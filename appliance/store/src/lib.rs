@@ -108,6 +108,8 @@ pub(crate) struct Shared {
     pub(crate) trouble: Mutex<Option<StoreError>>,
     /// Held for reading while a secret is sealed and queued, for writing while the key changes.
     pub(crate) vault: RwLock<Vault>,
+    /// Commits that are still taken, for [`Store::cut_power_after`].
+    pub(crate) commits_left: AtomicU64,
 }
 
 struct Closer {
@@ -166,6 +168,7 @@ impl Store {
             listener: Mutex::new(None),
             trouble: Mutex::new(None),
             vault: RwLock::new(vault),
+            commits_left: AtomicU64::new(u64::MAX),
         });
         let for_thread = shared.clone();
         let thread = std::thread::Builder::new()
@@ -301,6 +304,25 @@ impl Store {
         self.put_all(table, &[(key, Some(value))])
     }
 
+    /// Records or removes (`None`) several named values and tells of them, in one durable commit: neither is ever there without
+    /// the other. Of what is refused nothing is told.
+    ///
+    /// # Errors
+    /// As [`Self::put_all`].
+    pub fn put_all_telling(
+        &self,
+        table: Table,
+        entries: &[(&[u8], Option<&[u8]>)],
+        events: Vec<Event>,
+    ) -> Result<(), StoreError> {
+        let vault = self.vault();
+        let values = entries.iter().map(|(key, value)| value_op(&vault, table, key, *value));
+        let ops = values.chain(events.into_iter().map(|event| Ok(Op::Outcome(event))));
+        let written = self.shared.queue.push_for(ops.collect::<Result<_, _>>()?)?;
+        drop(vault);
+        written.wait()
+    }
+
     /// Records or removes (`None`) several named values in one durable commit: all or nothing.
     ///
     /// # Errors
@@ -367,6 +389,12 @@ impl Store {
     /// When the disk is broken.
     pub fn flush(&self) -> Result<(), StoreError> {
         self.shared.queue.push_and_wait(Vec::new())
+    }
+
+    /// Takes so many commits more and refuses every other, as a disk does whose power went: for trying what a power cut leaves
+    /// behind.
+    pub fn cut_power_after(&self, commits: u64) {
+        self.shared.commits_left.store(commits, Ordering::Release);
     }
 
     /// Writes what is queued and closes the file; every later request through any handle fails.

@@ -19,6 +19,8 @@ const GATHER: Duration = Duration::from_millis(15);
 /// One change.
 pub(crate) enum Op {
     Event(Event),
+    /// An event of what else is in the commit: told when that is safe, and not at all when it was refused.
+    Outcome(Event),
     Lease {
         address: [u8; 4],
         value: Vec<u8>,
@@ -39,6 +41,17 @@ pub(crate) enum Op {
     },
     /// The lock of the secrets.
     Lock(Vec<u8>),
+}
+
+impl Op {
+    /// The event to be told, of a commit that was taken or refused.
+    pub(crate) fn told(&self, taken: bool) -> Option<Event> {
+        match self {
+            Self::Event(event) => Some(event.clone()),
+            Self::Outcome(event) if taken => Some(event.clone()),
+            _ => None,
+        }
+    }
 }
 
 pub(crate) type Reply = SyncSender<Result<(), StoreError>>;

@@ -310,7 +310,7 @@ pub(crate) fn write(db: &Database, ops: &[Op], options: &Options) -> Result<(), 
         let mut inventories = tx.open_table(INVENTORIES)?;
         for op in ops {
             match op {
-                Op::Event(event) => {
+                Op::Event(event) | Op::Outcome(event) => {
                     let json = serde_json::to_vec(event).map_err(|error| StoreError::Failed(error.to_string()))?;
                     events.insert(event.seq, json.as_slice())?;
                     if let Some(node) = event.node {

@@ -62,26 +62,36 @@ impl Writer<'_> {
         if dropped > 0 {
             ops.push(Op::Event(self.dropped_note(&ops, dropped)));
         }
-        let mut told = Vec::new();
         for op in &mut ops {
-            if let Op::Event(event) = op {
+            if let Op::Event(event) | Op::Outcome(event) = op {
                 self.last_seq += 1;
                 event.seq = self.last_seq;
-                told.push(event.clone());
             }
         }
         // Before the commit, not after it: a reader who finds an event in the file must never be told of a lower number
         // as the newest, or it believes that the journal is another one and begins again.
         self.shared.last_seq.store(self.last_seq, Ordering::Release);
         let backlog = std::mem::take(&mut self.backlog);
+        let before = backlog.len();
         ops.splice(0..0, backlog);
         let result = self.commit(&ops).or_else(|error| {
             tracing::error!(%error, "the store could not commit; opening it again");
             self.reopen().and_then(|()| self.commit(&ops))
         });
+        // Those of the backlog were told when they came.
+        let told: Vec<Event> = ops
+            .iter()
+            .skip(before)
+            .filter_map(|op| op.told(result.is_ok()))
+            .collect();
         *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = result.clone().err();
         match &result {
-            Ok(()) => self.count += ops.iter().filter(|op| matches!(op, Op::Event(_))).count() as u64,
+            Ok(()) => {
+                self.count += ops
+                    .iter()
+                    .filter(|op| matches!(op, Op::Event(_) | Op::Outcome(_)))
+                    .count() as u64
+            }
             Err(_) => self.keep_events(ops),
         }
         for reply in replies {
@@ -135,7 +145,19 @@ impl Writer<'_> {
         if ops.is_empty() {
             return Ok(());
         }
+        self.is_powered()?;
         tables::write(db, ops, &self.shared.options)
+    }
+
+    /// Counts a commit, where [`crate::Store::cut_power_after`] has them counted.
+    fn is_powered(&self) -> Result<(), StoreError> {
+        let left = &self.shared.commits_left;
+        let taken = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| match left {
+            u64::MAX => Some(left),
+            left => left.checked_sub(1),
+        });
+        let cut = |_| StoreError::Failed("its power was cut".into());
+        taken.map(drop).map_err(cut)
     }
 
     fn reopen(&self) -> Result<(), StoreError> {

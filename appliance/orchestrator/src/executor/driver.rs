@@ -11,7 +11,7 @@ use std::time::Duration;
 use rackbar_messages::JobId;
 use rackbar_model::{EventKind, NodeId, Severity, Timestamp};
 use rackbar_plan::engine::{self, Engine, Input, Output};
-use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Progress, Run, RunId, RunState, Stand};
+use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Progress, Run, RunId, Stand};
 use tokio::sync::watch;
 
 use super::memory::{self, Entry};
@@ -67,7 +67,7 @@ pub(super) struct Live {
     attempts: HashMap<ActionId, Attempting>,
     /// Not on the disk yet; nothing of `to_do` is done before it is.
     pub(super) unwritten: Vec<Entry>,
-    to_do: Vec<Output>,
+    pub(super) to_do: Vec<Output>,
     /// The run as it was last shown, unless it has changed since.
     pub(super) shown: Option<Arc<Run>>,
     /// Attempts that were under way when this program started.
@@ -328,8 +328,9 @@ impl Inner {
                     .values_mut()
                     .flat_map(|live| std::mem::take(&mut live.unwritten)),
             );
-            if !entries.is_empty()
-                && let Err(error) = memory::write(&self.store, &entries)
+            let told = self.to_be_told(book);
+            if !(entries.is_empty() && told.is_empty())
+                && let Err(error) = memory::write_and_tell(&self.rack, &entries, told)
             {
                 book.unwritten = entries;
                 if !std::mem::replace(&mut book.complained, true) {
@@ -365,7 +366,8 @@ impl Inner {
                 }
                 self.told(book, run, &action, &stand);
             }
-            Output::JournalRun => self.tell_run(book, run),
+            // All there is to it was told with its record.
+            Output::JournalRun => {}
             Output::Start(action, attempt) => self.begin(book, run, &action, &attempt),
             Output::GiveUp(action, _) => {
                 let live = book.live.get(&run);
@@ -383,57 +385,14 @@ impl Inner {
         }
     }
 
-    fn tell_run(&self, book: &Book, run: RunId) {
-        let Some(live) = book.live.get(&run) else { return };
-        let run = live.engine.run();
-        let (state, reason, severity) = match (run.state, &run.cancelled) {
-            (RunState::Going | RunState::Paused | RunState::Waiting, Some(by)) => (
-                "cancelled",
-                format!("given up by {by}; what runs is being ended"),
-                Severity::Warning,
-            ),
-            (RunState::Going, None) => ("going", "it goes on".into(), Severity::Info),
-            (RunState::Waiting, None) => {
-                let how = if run.held {
-                    "it will begin paused"
-                } else {
-                    "it will begin by itself"
-                };
-                let waits = super::takeover::waits_for(run);
-                ("waiting", format!("{how}{waits}"), Severity::Info)
-            }
-            (RunState::Superseded, _) => ("superseded", outcome_words(run), Severity::Info),
-            (RunState::Paused, None) => (
-                "paused",
-                "nothing new is begun; what runs goes on".into(),
-                Severity::Info,
-            ),
-            (RunState::Done, _) => (
-                "done",
-                format!("all {} actions are done", run.actions.len()),
-                Severity::Info,
-            ),
-            (RunState::Failed, _) => ("failed", outcome_words(run), Severity::Error),
-            (RunState::Cancelled, _) => ("cancelled", outcome_words(run), Severity::Warning),
-        };
-        let (run, state) = (run.id.0, state.into());
-        let kind = EventKind::RunChanged {
-            run,
-            state,
-            reason,
-            severity,
-        };
-        self.rack.tell(None, kind);
-    }
-
     fn begin(&self, book: &mut Book, run: RunId, action: &ActionId, attempt: &Attempt) {
         let Some(live) = book.live.get_mut(&run) else { return };
         let plan = live.engine.run().plan.clone();
         let Some(position) = live.position(action) else { return };
         let node = plan.actions.get(position).and_then(|action| action.node);
         let taken_up = live.taken_up.contains(&attempt.job);
-        if let Some(node) = node.filter(|_| taken_up) {
-            self.show_work(book, node);
+        if taken_up {
+            self.taken_up(book, run, action, attempt);
         }
         let role = node.and_then(|node| self.rack.node_by_id(node)?.role.clone());
         let system = node.map(|node| super::nodes::system(book, node, role.as_deref()));
@@ -503,29 +462,6 @@ impl Inner {
         live.and_then(|live| live.attempts.get(action))
             .is_some_and(|one| one.job == job)
     }
-}
-
-/// What a run came to, in words.
-fn outcome_words(run: &Run) -> String {
-    let mut done = 0;
-    let mut skipped = 0;
-    let mut failed = Vec::new();
-    for action in &run.plan.actions {
-        match run.actions.get(&action.id) {
-            Some(Stand::Done { .. }) => done += 1,
-            Some(Stand::Failed { reason, .. }) => failed.push(format!("{}: {reason}", action.id)),
-            _ if matches!(action.kind, ActionKind::Barrier { .. }) => {}
-            _ => skipped += 1,
-        }
-    }
-    let mut words = format!(
-        "{done} actions are done, {} failed, {skipped} were not begun",
-        failed.len()
-    );
-    if let Some(first) = failed.first() {
-        words = format!("{words}; first {first}");
-    }
-    words
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ impl Inner {
     }
 
     /// Tells of the runs that were ended; their machines stand where they stand without them.
-    pub(super) fn tell_left(&self, book: &Book, left: Vec<Left>) {
+    pub(super) fn tell_left(&self, book: &mut Book, left: Vec<Left>) {
         for Left {
             run,
             state,
@@ -123,6 +123,7 @@ impl Inner {
             let shown = shown.iter().filter(|node| node.run == Some(run.0));
             let nodes: BTreeSet<NodeId> = nodes.into_iter().chain(shown.map(|node| node.id)).collect();
             for node in nodes {
+                book.work(node, |work| work.concluded = Some(run));
                 if !self.stands_by_itself(book, node) {
                     continue;
                 }

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rackbar_model::{Adopted, CheckResult, CheckStatus, EraseEvidence, NodeId, OsSetup, Timestamp};
+use rackbar_model::{Adopted, CheckResult, CheckStatus, EraseEvidence, EventKind, NodeId, OsSetup, Timestamp};
 use rackbar_plan::{ActionId, Plan, Run, RunId, RunState, Stand};
 use rackbar_store::{Store, StoreError, Table};
 use rackbar_verify::NodeReport;
 use serde::{Deserialize, Serialize};
 
 use super::types::{PlanRequest, SavedSite};
+use crate::Rack;
 
 /// Ended runs that are kept.
 pub(super) const RUNS_KEPT: usize = 32;
@@ -54,6 +55,8 @@ pub(super) struct NodeWork {
     pub(super) erased: Vec<EraseEvidence>,
     /// What its hardware bore, or did not, when it was last burnt in.
     pub(super) burned_in: Vec<CheckResult>,
+    /// The last run of which it stands where its end left it; `None` before its first.
+    pub(super) concluded: Option<RunId>,
 }
 
 impl NodeWork {
@@ -103,6 +106,9 @@ struct Head {
 
 /// A change to be written.
 pub(super) type Entry = (Vec<u8>, Option<Vec<u8>>);
+
+/// What is said of such changes: of which node, and what.
+pub(super) type Told = (Option<NodeId>, EventKind);
 
 pub(super) fn entry<T: Serialize>(key: Vec<u8>, value: &T) -> Entry {
     let json = serde_json::to_vec(value);
@@ -165,11 +171,17 @@ pub(super) fn stand_entry(run: RunId, action: &ActionId, stand: &Stand) -> Entry
 }
 
 pub(super) fn write(store: &Store, entries: &[Entry]) -> Result<(), StoreError> {
-    let borrowed: Vec<_> = entries
-        .iter()
-        .map(|(key, value)| (key.as_slice(), value.as_deref()))
-        .collect();
-    store.put_all(Table::Work, &borrowed)
+    store.put_all(Table::Work, &borrowed(entries))
+}
+
+/// Writes and tells of it in one commit.
+pub(super) fn write_and_tell(rack: &Rack, entries: &[Entry], told: Vec<Told>) -> Result<(), StoreError> {
+    rack.write_and_tell(&borrowed(entries), told)
+}
+
+fn borrowed(entries: &[Entry]) -> Vec<(&[u8], Option<&[u8]>)> {
+    let each = entries.iter();
+    each.map(|(key, value)| (key.as_slice(), value.as_deref())).collect()
 }
 
 /// Everything there was.

@@ -14,6 +14,7 @@ mod answers;
 mod around;
 mod consent;
 mod driver;
+mod ends;
 mod facts;
 mod forget;
 mod left;
@@ -29,6 +30,7 @@ mod takeover;
 mod tests;
 mod types;
 mod watch;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, Sender};
@@ -216,8 +218,9 @@ impl Executor {
                 live.note(at, rackbar_plan::engine::Input::Tick);
             }
             takeover::tell_again(&mut book, at);
+            inner.tell_left(&mut book, left);
+            inner.catch_up(&mut book);
             inner.settle(&mut book, at);
-            inner.tell_left(&book, left);
             inner.tell_settled(&book);
         }
         Ok((Self { inner }, inbox))
@@ -292,14 +295,13 @@ impl Inner {
         }
     }
 
-    fn begin_clock(&self, action: &str, run: u64) {
-        locked(&self.clocks).insert((run, action.to_owned()), now());
+    fn begin_clock(&self, action: &str, run: u64, at: Timestamp) {
+        locked(&self.clocks).insert((run, action.to_owned()), at);
     }
 
     fn begun(&self, action: &str, run: u64) -> Timestamp {
-        locked(&self.clocks)
-            .remove(&(run, action.to_owned()))
-            .unwrap_or_else(now)
+        let clocks = locked(&self.clocks);
+        clocks.get(&(run, action.to_owned())).copied().unwrap_or_else(now)
     }
 
     fn clocks_of(&self, run: u64) {

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use rackbar_model::{EventKind, FailedIn, Inventory, Node, NodeId, NodeState, OsSetup, Timestamp};
+use rackbar_model::{Inventory, Node, NodeId, NodeState, OsSetup, Timestamp};
 use rackbar_plan::planner::step_digest;
-use rackbar_plan::{Action, ActionId, ActionKind, Layer, Progress, RunId, SetupDigest, Stand};
+use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Layer, Progress, RunId, SetupDigest, Stand};
 
 use super::driver::Live;
 use super::memory::{self, NodeWork, Ready};
 use super::{Book, Inner, around, settings};
 use crate::hands::{Done, Learned, System};
-use crate::rack::now;
 use crate::record::Boots;
+
+/// Before the first run of a node.
+const NO_RUN: RunId = RunId(0);
 
 /// What hands are told of the system on a node.
 pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
@@ -75,7 +77,7 @@ fn doing(kind: &ActionKind) -> String {
 }
 
 /// The state a node is in while an action of this kind is under way; `None` when that changes nothing.
-fn state_during(action: &Action) -> Option<NodeState> {
+pub(super) fn state_during(action: &Action) -> Option<NodeState> {
     match (&action.kind, action.layer) {
         (ActionKind::Barrier { .. } | ActionKind::Verify { .. }, _) => None,
         (_, Layer::Infrastructure | Layer::Firmware) => Some(NodeState::Configuring),
@@ -139,7 +141,8 @@ impl Book {
     /// True when people took the node out of the run: it was recovered, or hands are off. What still ends there, and be it
     /// well, changes nothing about what they ordered. A run that took the node over is another matter.
     pub(super) fn taken_out(&self, run: RunId, node: NodeId) -> bool {
-        let run = self.live.get(&run).map(|live| live.engine.run());
+        let live = self.live.get(&run).map(|live| live.engine.run());
+        let run = live.or_else(|| self.ended.get(&run).map(|run| &**run));
         run.is_some_and(|run| run.excluded.contains_key(&node) && !run.superseded.contains_key(&node))
     }
 
@@ -207,7 +210,6 @@ impl Inner {
     /// Shows how an action stands, now that it is written down.
     pub(super) fn told(&self, book: &mut Book, run: RunId, action: &ActionId, stand: &Stand) {
         let Some(action) = book.action(run, action) else { return };
-        self.tell_stand(run, &action, stand);
         let Some(node) = action.node else { return };
         match stand {
             Stand::Running(_) => self.began(run, node, &action),
@@ -226,41 +228,22 @@ impl Inner {
         self.show_work(book, node);
     }
 
-    fn tell_stand(&self, run: RunId, action: &Action, stand: &Stand) {
-        let (run, name) = (run.0, action.id.0.clone());
-        let failed = |reason: &str, advice: &str, again| EventKind::ActionFailed {
-            run,
-            action: name.clone(),
-            reason: reason.into(),
-            advice: advice.into(),
-            again,
+    /// Something that an earlier life of this program had under way goes on. That it began was told then; what it means for its
+    /// node may not have been shown.
+    pub(super) fn taken_up(&self, book: &Book, run: RunId, action: &ActionId, attempt: &Attempt) {
+        self.begin_clock(action.0.as_str(), run.0, attempt.began);
+        let Some(action) = book.action(run, action) else { return };
+        let Some(node) = action.node.and_then(|node| self.rack.node_by_id(node)) else {
+            return;
         };
-        let kind = match stand {
-            Stand::Waiting => return,
-            Stand::Running(attempt) => EventKind::ActionStarted {
-                run,
-                action: name,
-                attempt: attempt.number,
-                reason: action.reason.clone(),
-            },
-            Stand::Again { reason, due, .. } => failed(reason, "", Some(*due)),
-            Stand::Failed { reason, advice, .. } => failed(reason, advice, None),
-            Stand::Done { outcome, at, .. } => EventKind::ActionDone {
-                run,
-                action: name,
-                summary: outcome.summary.clone(),
-                millis: at.since(self.begun(action.id.0.as_str(), run)),
-            },
-            Stand::Skipped { reason } => EventKind::ActionSkipped {
-                run,
-                action: name,
-                reason: reason.clone(),
-            },
-        };
-        if let EventKind::ActionStarted { .. } = kind {
-            self.begin_clock(action.id.0.as_str(), run);
+        let elsewhere = matches!(
+            node.state,
+            NodeState::Failed(_) | NodeState::Maintenance | NodeState::HandedOver
+        );
+        if !(elsewhere || book.taken_out(run, node.id)) {
+            self.began(run, node.id, &action);
         }
-        self.rack.tell(action.node, kind);
+        self.show_work(book, node.id);
     }
 
     /// An action of a node has begun.
@@ -272,101 +255,6 @@ impl Inner {
         if let Some(state) = state_during(action) {
             self.rack.hold(node, state, &format!("{} of run {run}", action.id));
         }
-    }
-
-    /// An action of a node will not change any more.
-    fn settled(&self, book: &mut Book, run: RunId, node: NodeId, action: &Action, stand: &Stand) {
-        let well = matches!(stand, Stand::Done { .. });
-        self.hands.settled(node, run, &action.kind, well);
-        if let Stand::Failed { reason, advice, .. } = stand {
-            let ready = book.work.get(&node).is_some_and(|work| work.ready.is_some());
-            // A check that fails on a machine that was ready is drift, not a failed installation.
-            if !(ready && matches!(action.kind, ActionKind::Verify { .. })) {
-                let during = state_during(action)
-                    .unwrap_or(NodeState::Provisioning)
-                    .name()
-                    .to_owned();
-                let reason = format!("{}: {reason}; {advice}", action.id);
-                let failure = FailedIn {
-                    during,
-                    reason: reason.clone(),
-                    retry: None,
-                };
-                self.rack.hold(node, NodeState::Failed(failure), &reason);
-            }
-        }
-        let Some(live) = book.live.get(&run) else { return };
-        let mine: Vec<(&Action, &Stand)> = live.of_node(node).collect();
-        if mine.iter().any(|(_, stand)| !stand.settled()) {
-            return;
-        }
-        if mine.iter().all(|(_, stand)| matches!(stand, Stand::Done { .. })) {
-            let proved = mine
-                .iter()
-                .any(|(one, _)| matches!(one.kind, ActionKind::Verify { .. }));
-            let memory = mine
-                .iter()
-                .any(|(one, _)| matches!(one.kind, ActionKind::StayInMemory { .. }));
-            self.all_done(book, run, node, proved, memory);
-        } else if !mine.iter().any(|(_, stand)| matches!(stand, Stand::Failed { .. })) {
-            let reason = match stand {
-                Stand::Skipped { reason } => reason.clone(),
-                _ => format!("run {run} ended before it was ready"),
-            };
-            self.back(book, node, &reason);
-        }
-    }
-
-    /// Everything of the run is done on a node.
-    fn all_done(&self, book: &mut Book, run: RunId, node: NodeId, proved: bool, memory: bool) {
-        if book.taken_out(run, node) {
-            self.back(book, node, &format!("run {run} is done, and nobody waits for it"));
-        } else if let Some(reason) = book.work.get(&node).and_then(NodeWork::did_not_bear) {
-            let failure = FailedIn {
-                during: NodeState::Configuring.name().to_owned(),
-                reason: reason.clone(),
-                retry: None,
-            };
-            book.work(node, |work| work.ready = None);
-            self.rack.hold(node, NodeState::Failed(failure), &reason);
-        } else if proved || memory {
-            let mark = self.rack.node_by_id(node).map(|node| hardware(&node, now()));
-            book.work(node, |work| work.ready = mark);
-            let reason = if proved {
-                "its checks passed"
-            } else {
-                "it stays in memory, as its role wants"
-            };
-            self.rack.hold(node, NodeState::Ready, &format!("{reason}, run {run}"));
-        } else {
-            self.back(book, node, &format!("run {run} is done"));
-        }
-    }
-
-    /// A node that nobody works on any more goes back to where it stands without that.
-    pub(super) fn back(&self, book: &Book, node: NodeId, reason: &str) {
-        let work = book.work.get(&node);
-        let Some(shown) = self.rack.node_by_id(node) else {
-            return;
-        };
-        let state = if work.is_some_and(|work| work.maintenance.is_some()) {
-            NodeState::Maintenance
-        } else if work.is_some_and(|work| self.is_back(book, &shown, work)) {
-            NodeState::Ready
-        } else if shown.inventory.is_some() {
-            NodeState::Discovered
-        } else {
-            NodeState::Enrolled
-        };
-        self.rack.hold(node, state, reason);
-    }
-
-    /// True when a node that was ready is what it was then: one that was to run its own system, and is in our agent for
-    /// something that was given up, is not.
-    fn is_back(&self, book: &Book, shown: &Node, work: &NodeWork) -> bool {
-        let in_agent = stays_in_memory(book, shown.role.as_deref());
-        let has_system = work.installed.is_some() || work.adopted.is_some();
-        work.ready.is_some() && (!has_system || work.boots_disk || in_agent)
     }
 
     pub(super) fn show_progress(&self, book: &Book, run: RunId, action: &ActionId, progress: &Progress) {
@@ -407,6 +295,7 @@ impl Inner {
 
 /// What must be true of a node, and written down, before this touches its machine.
 pub(super) fn before(work: &mut NodeWork, kind: &ActionKind) {
+    work.concluded.get_or_insert(NO_RUN);
     match kind {
         ActionKind::Agent { .. } | ActionKind::StayInMemory { .. } => work.boots_disk = false,
         ActionKind::Erase { .. } | ActionKind::WriteImage { .. } | ActionKind::Installer { .. } => {

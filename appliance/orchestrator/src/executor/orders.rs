@@ -487,9 +487,6 @@ impl Inner {
         entries.extend(book.unwritten.iter().cloned());
         let engine = Engine::within(run, self.bounds.clone(), book.room.clone());
         let engine = engine.map_err(|error| CommitError::Bad(error.to_string()))?;
-        memory::write(&self.store, &entries).map_err(|error| CommitError::Store(error.to_string()))?;
-        book.unwritten.clear();
-        book.last_run = id.0;
         let (run, state) = (id.0, going.to_owned());
         let reason = format!(
             "plan {} committed by {by}, {} actions{waits}",
@@ -497,15 +494,16 @@ impl Inner {
             plan.actions.len()
         );
         let severity = Severity::Info;
-        self.rack.tell(
-            None,
-            EventKind::RunChanged {
-                run,
-                state,
-                reason,
-                severity,
-            },
-        );
+        let kind = EventKind::RunChanged {
+            run,
+            state,
+            reason,
+            severity,
+        };
+        let written = memory::write_and_tell(&self.rack, &entries, vec![(None, kind)]);
+        written.map_err(|error| CommitError::Store(error.to_string()))?;
+        book.unwritten.clear();
+        book.last_run = id.0;
         let nodes: BTreeSet<NodeId> = plan.actions.iter().filter_map(|action| action.node).collect();
         if begins {
             self.read_roles(book, nodes.iter().copied());

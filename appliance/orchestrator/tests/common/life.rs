@@ -244,6 +244,7 @@ pub fn hardware(number: u8, gib: u64) -> Inventory {
 
 /// An appliance on a folder: its store, its view, its executor.
 pub struct Life {
+    pub store: Store,
     pub rack: Rack,
     pub executor: Executor,
     pub images: Arc<Images>,
@@ -273,10 +274,11 @@ impl Life {
             site_name: "test".into(),
             put_in: *sim.put_in.lock().unwrap(),
         };
-        let executor = Executor::start(rack.clone(), store, parts).unwrap();
+        let executor = Executor::start(rack.clone(), store.clone(), parts).unwrap();
         images.settle();
         rack.set_serving(rackbar_plan::OwnService::Proxy, [[10, 10, 0, 1].into()]);
         Self {
+            store,
             rack,
             executor,
             images,
