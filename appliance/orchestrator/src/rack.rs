@@ -219,19 +219,15 @@ impl Rack {
         let at = now();
         let result = work(&mut mind, at);
         let out = mind.take_out(at);
-        for id in &out.removed {
-            self.inner.store.remove_node(*id);
-        }
+        let mut nodes: Vec<(NodeId, Option<Vec<u8>>)> = out.removed.iter().map(|id| (*id, None)).collect();
         for id in &out.dirty {
             match mind.records.get(id).map(Record::to_json) {
-                Some(Ok(json)) => self.inner.store.save_node(*id, json),
+                Some(Ok(json)) => nodes.push((*id, Some(json))),
                 Some(Err(error)) => tracing::error!(node = %id, %error, "a node could not be written as JSON"),
                 None => {}
             }
         }
-        for event in out.events {
-            self.inner.store.append(event);
-        }
+        self.inner.store.record(nodes, out.events);
         for target in out.probe {
             // A full queue means a thousand BMCs wait already; the periodic look finds the rest.
             let _ = self.inner.probe.try_send(target);

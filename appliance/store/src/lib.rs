@@ -237,9 +237,13 @@ impl Store {
         self.shared.queue.push(Op::Node { node, json: Some(json) });
     }
 
-    /// Queues the removal of a node's record; its events stay.
-    pub fn remove_node(&self, node: NodeId) {
-        self.shared.queue.push(Op::Node { node, json: None });
+    /// Queues what changed of nodes (`None` removes a record, whose events stay) and what is told of that; returns at once. A power cut leaves neither
+    /// without the other.
+    pub fn record(&self, nodes: Vec<(NodeId, Option<Vec<u8>>)>, events: Vec<Event>) {
+        let nodes = nodes.into_iter().map(|(node, json)| Op::Node { node, json });
+        self.shared
+            .queue
+            .push_all(nodes.chain(events.into_iter().map(Op::Event)).collect());
     }
 
     /// The records of all nodes.

@@ -114,6 +114,21 @@ impl Queue {
         true
     }
 
+    /// Queues changes and what is told of them, all into one commit. Events that find no room are counted.
+    pub(crate) fn push_all(&self, mut ops: Vec<Op>) {
+        let mut state = self.lock();
+        ops.retain(|op| {
+            let is_event = matches!(op, Op::Event(_));
+            let dropped = is_event && state.events >= MAX_QUEUED_EVENTS;
+            state.dropped += u64::from(dropped);
+            state.events += usize::from(is_event && !dropped);
+            !dropped
+        });
+        if !(state.closed || ops.is_empty()) {
+            self.add(state, ops);
+        }
+    }
+
     pub(crate) fn push(&self, op: Op) {
         let state = self.lock();
         if !state.closed {

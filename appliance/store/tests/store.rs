@@ -188,6 +188,40 @@ fn many_threads_commit_leases_together() {
     assert_eq!(Store::open(&path).unwrap().leases().unwrap().len(), 400);
 }
 
+#[test]
+fn what_is_told_with_a_record_is_told_when_that_is_safe_and_not_at_all_when_it_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    let store = Store::open(&path).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = told.clone();
+    store.set_listener(Arc::new(move |event| sink.lock().unwrap().push(event.at.0)));
+    let write = |n: u64| {
+        let key = n.to_be_bytes();
+        store.put_all_telling(Table::Work, &[(&key, Some(b"done"))], vec![event(n, None)])
+    };
+    write(1).unwrap();
+    store.cut_power_after(0);
+    assert!(matches!(write(2), Err(StoreError::Failed(_))));
+    // Others are told whatever the disk does, and kept for when it works again.
+    store.append(event(3, None));
+    assert!(store.flush().is_err());
+    store.cut_power_after(u64::MAX);
+    write(4).unwrap();
+    store.close();
+    assert_eq!(*told.lock().unwrap(), [1, 3, 4]);
+    let store = Store::open(&path).unwrap();
+    let kept: Vec<u64> = store.events(0, 10).unwrap().iter().map(|event| event.at.0).collect();
+    assert_eq!(kept, [1, 3, 4]);
+    let values: Vec<_> = store
+        .list(Table::Work)
+        .unwrap()
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(values, [1_u64, 4].map(|n| n.to_be_bytes().to_vec()));
+}
+
 /// Not a test of its own: the program that `killed_at_any_moment` kills.
 #[test]
 fn child_writes() {
