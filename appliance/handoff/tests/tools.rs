@@ -298,6 +298,13 @@ fn the_real_packstack_takes_the_answers_and_goes_to_their_hosts() {
 fn the_real_cephs_own_code_reads_the_specification() {
     let sample = sample();
     let spec = render(&sample.rack(), "cephadm", "spec", None).unwrap();
+    let said: Vec<&str> = spec.lines().take_while(|line| line.starts_with('#')).collect();
+    assert!(
+        said.len() == 2
+            && said[0].ends_with("ceph config set global public_network 10.0.0.0/24")
+            && said[1].ends_with("ceph config set global cluster_network 10.1.0.0/24"),
+        "{said:?}"
+    );
     let script = r#"
 import json, sys, yaml
 from ceph.deployment.service_spec import ServiceSpec
@@ -311,6 +318,8 @@ for one in yaml.safe_load_all(sys.argv[1]):
         continue
     spec = ServiceSpec.from_json(one)
     spec.validate()
+    if spec.service_type == 'mon':
+        assert spec.networks == ['10.0.0.0/24'], spec.networks
     disks = [d.path for d in spec.data_devices.paths] if isinstance(spec, DriveGroupSpec) else []
     out.append([spec.service_type, spec.service_id, spec.placement.label or spec.placement.hosts[0].hostname, disks])
 print(json.dumps(out))

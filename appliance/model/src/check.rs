@@ -19,6 +19,29 @@ pub enum CheckStatus {
     Skipped,
 }
 
+/// Ids of all checks of a system, in the order in which they are run.
+pub const CHECKS: [&str; 19] = [
+    "os.reachable",
+    "os.identity",
+    "disk.layout",
+    "disk.errors",
+    "memory.total",
+    "cpu.threads",
+    "firmware.bios",
+    "boot.order",
+    "net.addresses",
+    "net.link",
+    "net.pairs",
+    "net.mtu",
+    "dns.resolve",
+    "time.sync",
+    "proxy.packages",
+    "ssh.hostkey",
+    "services.failed",
+    "kernel.taint",
+    "security.nopassword",
+];
+
 /// The result of one check.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

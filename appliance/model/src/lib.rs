@@ -27,7 +27,7 @@ mod words;
 pub use address::{MacAddr, ParseMacError};
 pub use adopted::{Adopted, DiskInUse, MachineReport, RunningSystem};
 pub use boot::{BootStage, BootWay, ClientArch, Digest, FirmwareHabit, ParseDigestError};
-pub use check::{CheckResult, CheckStatus};
+pub use check::{CHECKS, CheckResult, CheckStatus};
 pub use event::{Event, EventKind, Severity};
 pub use install::{
     BondMode, BootEntry, BurnIn, DiskIntent, DiskMedia, DiskPick, DiskRef, EraseEvidence, EraseMethod, ImageEntry,

@@ -255,6 +255,74 @@ async fn cut_off_between_any_two_commits_a_run_that_fails_says_so_on_its_machine
     assert!(commits > 3, "{commits} commits are too few for a run");
 }
 
+/// Hands off, with the power cut after so many commits: either all of it was written or nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_off_while_hands_are_taken_off_a_machine_is_worked_on_or_left_alone_and_not_both() {
+    let mut seen = BTreeSet::new();
+    for commits in 0..3 {
+        let folder = tempfile::tempdir().unwrap();
+        let sim = Arc::new(Sim::default());
+        let (life, node) = Life::first(folder.path(), &sim).await;
+        *sim.hang.lock().unwrap() = Some("os.write");
+        let run = life.commit(node);
+        sim.stopped.notified().await;
+        life.store.flush().unwrap();
+        life.store.cut_power_after(commits);
+        let ordered = life.executor.maintenance(node, true, "a new disk", "anna");
+        assert_eq!(ordered.is_err(), commits == 0, "{ordered:?}");
+        let _ = life.store.flush();
+        life.kill().await;
+        *sim.hang.lock().unwrap() = None;
+        let life = Life::start(folder.path(), &sim).await;
+        let ended = life.run_ended(run).await;
+        let left = ended.excluded.contains_key(&node);
+        let wanted = if left { "maintenance" } else { "ready" };
+        until_node(&life.rack, wanted, |node| node.state.name() == wanted).await;
+        assert_eq!(ended.state == RunState::Done, !left, "{commits}: {ended:?}");
+        assert_eq!(left, commits > 0);
+        seen.insert(wanted);
+        // What is written is shown, also when nothing of a run says so.
+        life.executor.maintenance(node, false, "", "anna").unwrap();
+        life.store.flush().unwrap();
+        life.store.cut_power_after(1);
+        life.executor.maintenance(node, true, "again", "anna").unwrap();
+        let _ = life.store.flush();
+        life.kill().await;
+        let life = Life::start(folder.path(), &sim).await;
+        assert_eq!(life.state(node), "maintenance");
+        life.store.cut_power_after(1);
+        life.executor.maintenance(node, false, "", "anna").unwrap();
+        let _ = life.store.flush();
+        life.kill().await;
+        let life = Life::start(folder.path(), &sim).await;
+        assert_ne!(life.state(node), "maintenance");
+    }
+    assert_eq!(seen.len(), 2, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installed_machine_is_installed_anew_only_when_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, node) = Life::first(folder.path(), &sim).await;
+    life.make_ready(node).await;
+    let install = |reinstall| PlanRequest {
+        nodes: Some(vec![node]),
+        reinstall,
+        install: Some(Install {
+            os: "debian-12".into(),
+            ssh_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGv0 me".into()],
+            ..Install::default()
+        }),
+        ..PlanRequest::default()
+    };
+    let same = life.executor.plan(&install(false)).unwrap();
+    assert!(same.destructive().is_empty() && same.refused.is_empty(), "{same:?}");
+    let anew = life.executor.plan(&install(true)).unwrap();
+    assert_eq!(anew.destructive().len(), 1, "{anew:?}");
+    life.kill().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_whose_inputs_changed_is_refused_and_says_which() {
     let folder = tempfile::tempdir().unwrap();

@@ -129,6 +129,9 @@ pub struct Scope {
     pub nodes: Option<Vec<NodeId>>,
     /// Install anew also where everything is as wanted.
     pub reinstall: bool,
+    /// Put a system in the place of one that was adopted, on the machines that `nodes` names.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replace_adopted: bool,
     /// Give BMCs new passwords of their machines' own, also those that have one.
     pub rotate_passwords: bool,
     /// Nothing but this: exercise the hardware, and take the nodes back to what they were.

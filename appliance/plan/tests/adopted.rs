@@ -70,6 +70,14 @@ fn it_is_emptied_only_when_it_is_named_and_its_owner_consents() {
     let plan = planned(&facts, WORKER, scope);
     assert!(ids(&plan).contains(&"node-001/disk.erase"), "{:?}", ids(&plan));
     assert_eq!(plan.destructive().len(), 1, "consent is asked for");
+    // So it is where a system is named for it, and only where it is named too.
+    let simple = Scope {
+        replace_adopted: true,
+        ..named(&facts)
+    };
+    assert_eq!(planned(&facts, WORKER, simple.clone()).destructive().len(), 1);
+    let whole = Scope { nodes: None, ..simple };
+    assert!(planned(&facts, WORKER, whole).actions.is_empty());
     // Without a way into our agent it is refused, with a way out.
     let mut alone = adopted();
     alone.nodes[0].bmc = false;

@@ -633,3 +633,23 @@ fn the_demo_rack_is_planned_by_its_site() {
     assert_eq!(plan.destructive().len(), 3);
     assert!(plan.destructive()[0].destroys[0].contains("n1-0"));
 }
+
+#[test]
+fn a_machine_that_stays_in_memory_is_as_wanted_whatever_lies_on_its_disk() {
+    let on_disk = site(WORKER);
+    let mut facts = one(1);
+    let plan = all(&on_disk, &facts);
+    carried_out(&mut facts, &plan);
+    let memory = site(
+        "version = 1\n[role.worker]\nmemory = \"agent\"\n[[rule]]\nname = \"all\"\nrole = \"worker\"\nwhen = \"true\"\n",
+    );
+    // It runs what is on its disk, and is brought into our agent.
+    change(&mut facts.nodes[0], |node| {
+        (node.state, node.agent_connected) = (NodeState::Ready, false);
+    });
+    assert!(!all(&memory, &facts).is_empty());
+    change(&mut facts.nodes[0], |node| node.agent_connected = true);
+    assert!(facts.nodes[0].installed.is_some());
+    let again = all(&memory, &facts);
+    assert!(again.is_empty(), "{:?}", ids(&again));
+}

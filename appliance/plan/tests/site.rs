@@ -115,7 +115,6 @@ name = "m_1"
     let found = problems(&text);
     holds(&found, 4, "network.a.gateway", "not in 10.0.0.0/24");
     holds(&found, 5, "network.a.addresses", "10.0.0.0 is no host's address");
-    holds(&found, 6, "network.a.dns", "no dns service yet");
     holds(&found, 8, "network.b.subnet", "overlaps 10.0.0.0/24 of network a");
     holds(&found, 10, "network.b.addresses", "holds the gateway");
     holds(&found, 11, "network.b.ntp", "is not a host name");
@@ -176,8 +175,10 @@ fn a_table_with_a_fault_of_its_own_still_exists_for_references() {
 #[test]
 fn own_services_are_possible_where_the_appliance_has_them() {
     let text = "version = 1\n[network.a]\nsubnet = \"10.0.0.0/24\"\ndns = \"own\"\n";
-    assert!(Site::parse(text).is_err());
+    assert!(Site::parse(text).is_ok());
     assert!(Site::parse_for(text, &BTreeSet::from([OwnService::Dns])).is_ok());
+    let found = Site::parse_for(text, &BTreeSet::from([OwnService::Ntp])).unwrap_err();
+    holds(&found, 4, "network.a.dns", "no dns service yet");
 }
 
 #[test]

@@ -30,12 +30,25 @@ fn site_file_is_checked_set_shown_and_compared() {
     assert!(format!("{}{}", words.out, words.err).contains("osx"), "{words:?}");
     assert_eq!(words.code, 1);
     appliance.ask(&["site", "check", &site]).well();
+    // Of the appliance itself: what is set is what is found right before.
+    let own =
+        "[network.rack]\nsubnet = \"10.9.0.0/24\"\ndns = \"own\"\nntp = \"own\"\nproxy = \"own\"\nsyslog = \"own\"\n";
+    let own = appliance.file("own.toml", format!("{SITE}{own}"));
+    appliance.ask(&["site", "check", &own]).well();
+    appliance.ask(&["site", "set", &own]).well();
+    let differs = appliance.ask(&["site", "diff", &site]).well();
+    assert!(differs.contains("rack"), "{differs}");
+    let wrong = appliance.file("wrong.toml", SITE.replace("os =", "checks = [\"disk.layot\"]\nos ="));
+    let words = appliance.ask(&["site", "check", &wrong]);
+    assert!(
+        words.code == 1 && format!("{}{}", words.out, words.err).contains("`disk.layout`"),
+        "{words:?}"
+    );
 
     let refused = appliance.ask(&["site", "set", &bad]).failed(1);
     assert!(refused.contains("line 4"), "{refused}");
-    assert_eq!(
-        appliance.ask(&["site", "show"]).well().trim(),
-        "",
+    assert!(
+        appliance.ask(&["site", "show"]).well().contains("network.rack"),
         "a refused file changes nothing"
     );
 

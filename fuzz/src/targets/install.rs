@@ -11,6 +11,7 @@ mod option;
 
 use option::LoadOption;
 use rackbar_install::fuzzing;
+use rackbar_os_files::again;
 
 /// A `Boot####` variable. An entry that was understood must come back the same from what would be written for it.
 pub(super) fn load_option(data: &[u8]) {
@@ -70,4 +71,25 @@ pub(super) fn boot_menu(data: &[u8]) {
     if let Some(line) = fuzzing::boot_menu(&text) {
         assert!(!line.contains('\n'), "{line:?} is more than a line of arguments");
     }
+}
+
+/// Files of an installed system that a change in place reads: what is written once is left as it is the second time.
+pub(super) fn system_files(data: &[u8]) {
+    // One carriage return before a line's end goes each time that lines are written anew.
+    let text = String::from_utf8_lossy(data).replace('\r', "");
+    let (old, seed) = text.split_once('\0').unwrap_or((&text, ""));
+    let keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f a".to_owned()];
+    for seed in [None, Some(seed)] {
+        if let Ok(once) = again::authorized_keys_in(old, seed, &keys) {
+            assert!(once.contains(&keys[0]), "whoever may log in cannot");
+            assert_eq!(again::authorized_keys_in(&once, seed, &keys).ok(), Some(once));
+        }
+    }
+    let wanted = "[Match]\nMACAddress=52:54:00:00:00:01\n[Network]\nDHCP=yes\nDNS=10.0.0.1\nDomains=a.example\n";
+    let once = again::networkd(old, wanted);
+    assert_eq!(again::networkd(&once, wanted), once);
+    let wanted = "auto eth0\niface eth0 inet dhcp\n    dns-nameservers 10.0.0.1\n    dns-search a.example\n";
+    let once = again::interfaces(old, wanted);
+    assert_eq!(again::interfaces(&once, wanted), once);
+    assert!(again::same_resolvers(old, old));
 }

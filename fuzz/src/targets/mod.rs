@@ -55,6 +55,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("efi-load-option", install::load_option),
     ("disk-content", install::disk_content),
     ("boot-menu", install::boot_menu),
+    ("system-files", install::system_files),
     ("qcow2", install::qcow2),
     ("image-fetch", install::image_fetch),
     ("esxi-boot-cfg", installers::esxi_boot_cfg),

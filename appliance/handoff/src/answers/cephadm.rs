@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use rackbar_model::{Disk, DiskBus, DiskRef};
-use rackbar_plan::site::CephDaemon;
+use rackbar_plan::site::{Ceph, CephDaemon};
 use serde_json::{Map, Value, json};
 
 use super::super::render::ExportError;
@@ -25,6 +25,8 @@ pub fn cephadm(rack: &Rack<'_>) -> Result<String, ExportError> {
         let words = "no installed node is a monitor: set `ceph = [\"mon\", ..]` in a [handoff.role]";
         return Err(ExportError::Missing(words.into()));
     }
+    let public = network(rack, |ceph| ceph.public_network.as_deref());
+    let cluster = network(rack, |ceph| ceph.cluster_network.as_deref());
     let mut documents = Vec::new();
     for member in &members {
         documents.push(host(member)?);
@@ -35,12 +37,31 @@ pub fn cephadm(rack: &Rack<'_>) -> Result<String, ExportError> {
         if matches!(daemon, CephDaemon::Mds | CephDaemon::Rgw) {
             service["service_id"] = json!("rackbar");
         }
+        // A monitor answers at one address for its whole life: it has to be the right one from the beginning.
+        if let Some((_, subnet)) = public.as_ref().filter(|_| daemon == CephDaemon::Mon) {
+            service["networks"] = json!([subnet]);
+        }
         documents.push(service);
     }
     for member in members.iter().filter(|one| has(one, CephDaemon::Osd)) {
         documents.extend(osds(member)?);
     }
-    Ok(yaml::documents(&documents))
+    // No specification says which networks the whole cluster uses; Ceph's own configuration does.
+    let set = [("public_network", public), ("cluster_network", cluster)];
+    let before = set.into_iter().filter_map(|(option, network)| {
+        let (name, subnet) = network?;
+        Some(format!(
+            "# Before it is applied, for network {name}: ceph config set global {option} {subnet}\n"
+        ))
+    });
+    Ok(before.chain([yaml::documents(&documents)]).collect())
+}
+
+/// Name and subnet of a network that the site has for Ceph.
+fn network<'a>(rack: &Rack<'a>, which: fn(&Ceph) -> Option<&str>) -> Option<(&'a str, String)> {
+    let site = rack.site?;
+    let name = which(site.handoff.ceph.as_ref()?)?;
+    Some((name, site.network.get(name)?.subnet.to_string()))
 }
 
 fn has(member: &Member<'_>, daemon: CephDaemon) -> bool {

@@ -137,6 +137,25 @@ impl Inner {
         }
     }
 
+    /// Machines that do not stand where what is written of them puts them: the power went before that was shown.
+    pub(super) fn stand_again(&self, book: &Book) {
+        for (node, work) in &book.work {
+            let Some(shown) = self.rack.node_by_id(*node).filter(|shown| shown.id == *node) else {
+                continue;
+            };
+            let off = shown.state == NodeState::Maintenance;
+            let hands = work.maintenance.is_some() != off && shown.state != NodeState::HandedOver;
+            let before = matches!(
+                shown.state,
+                NodeState::Enrolled | NodeState::Inspecting | NodeState::Discovered | NodeState::Available
+            );
+            let adopted = before && work.adopted.is_some() && work.ready.is_some() && book.busy(*node).is_none();
+            if hands || adopted {
+                self.back(book, *node, "so it was left before the appliance started anew");
+            }
+        }
+    }
+
     /// Everything of the run is done on a node.
     fn all_done(&self, book: &mut Book, run: RunId, node: NodeId, proved: bool, memory: bool) {
         if book.taken_out(run, node) {

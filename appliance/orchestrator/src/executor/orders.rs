@@ -13,7 +13,7 @@ use rackbar_plan::{
 };
 
 use super::driver::Live;
-use super::memory::{Entry, NodeWork};
+use super::memory::{Entry, NodeWork, Told};
 use super::types::{CommitError, NodeError, OrderError, PlanRequest, Recovered, RunOrder, VerifyError};
 use super::{Book, Executor, Inner, consent, memory, takeover};
 use crate::hands::end_in_order;
@@ -106,15 +106,10 @@ impl Executor {
             }
         }
         book.work(node, |work| work.role.clone_from(&role));
-        self.inner.keep(&mut book)?;
+        let by = by.to_owned();
+        self.inner
+            .keep_and_tell(&mut book, vec![(Some(node), EventKind::RoleBound { role, by })])?;
         book.looked_at = 0;
-        self.inner.rack.tell(
-            Some(node),
-            EventKind::RoleBound {
-                role,
-                by: by.to_owned(),
-            },
-        );
         self.inner.wake();
         Ok(())
     }
@@ -149,8 +144,7 @@ impl Executor {
                     work.ready = None;
                 }
             });
-            inner.keep(&mut book)?;
-            inner.settle(&mut book, now());
+            inner.at_once(&mut book)?;
             if book.work.get(&node).is_some_and(|work| work.adopted.is_some()) {
                 inner.back(&book, node, &reason);
                 inner.show_work(&book, node);
@@ -232,8 +226,7 @@ impl Executor {
         if on {
             book.work(node, |work| work.maintenance = Some(words.clone()));
             take_out(&mut book, node, &format!("hands off, {words}"));
-            inner.keep(&mut book)?;
-            inner.settle(&mut book, now());
+            inner.at_once(&mut book)?;
             inner
                 .rack
                 .hold(node, NodeState::Maintenance, &format!("hands off, {words}"));
@@ -520,13 +513,30 @@ impl Inner {
         Ok(id)
     }
 
-    /// Writes what is known of nodes.
-    pub(super) fn keep(&self, book: &mut Book) -> Result<(), NodeError> {
-        let entries = std::mem::take(&mut book.unwritten);
-        if entries.is_empty() {
+    /// Writes what is known of nodes and what was ordered of their runs in one commit: cut off between the two, a machine that
+    /// is to be left alone would be worked on.
+    fn at_once(&self, book: &mut Book) -> Result<(), NodeError> {
+        if self.settle(book, now()) {
             return Ok(());
         }
-        memory::write(&self.store, &entries).map_err(|error| {
+        let refused = self.store.trouble().map(|error| error.to_string()).unwrap_or_default();
+        Err(NodeError::Store(format!(
+            "{refused}; it holds from when that is mended"
+        )))
+    }
+
+    /// Writes what is known of nodes.
+    pub(super) fn keep(&self, book: &mut Book) -> Result<(), NodeError> {
+        self.keep_and_tell(book, Vec::new())
+    }
+
+    /// The same, and tells of it.
+    fn keep_and_tell(&self, book: &mut Book, told: Vec<Told>) -> Result<(), NodeError> {
+        let entries = std::mem::take(&mut book.unwritten);
+        if entries.is_empty() && told.is_empty() {
+            return Ok(());
+        }
+        memory::write_and_tell(&self.rack, &entries, told).map_err(|error| {
             book.unwritten = entries;
             NodeError::Store(error.to_string())
         })

@@ -158,7 +158,9 @@ impl Executor {
 pub(super) fn scope(request: &PlanRequest) -> Scope {
     Scope {
         nodes: request.nodes.clone(),
-        reinstall: request.reinstall || request.install.is_some(),
+        reinstall: request.reinstall,
+        // Whoever names a machine and a system for it wants that system there, and nothing anew that is there already.
+        replace_adopted: request.install.is_some(),
         rotate_passwords: request.rotate_passwords,
         burn_in: request.burn_in,
     }

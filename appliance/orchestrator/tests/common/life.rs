@@ -334,6 +334,7 @@ impl Life {
     pub fn install(&self, node: NodeId) -> Arc<rackbar_plan::Plan> {
         let request = PlanRequest {
             nodes: Some(vec![node]),
+            reinstall: true,
             install: Some(Install {
                 os: "debian-12".into(),
                 ssh_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGv0 me".into()],

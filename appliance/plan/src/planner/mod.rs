@@ -394,7 +394,7 @@ fn hands_off(node: &NodeFacts) -> Option<&'static str> {
 /// Why an adopted machine is left as it is: what is on it was not installed by us, and nothing of ours is put there unless
 /// its owner names it and asks for another system in its place.
 fn stays_adopted(node: &NodeFacts, scope: &Scope) -> Option<&'static str> {
-    let asked = scope.reinstall && scope.nodes.is_some();
+    let asked = (scope.reinstall || scope.replace_adopted) && scope.nodes.is_some();
     (node.adopted && !asked).then_some(
         "its system was adopted and stays as it is: nothing is changed on it. `rackbar plan NODE --reinstall`, with its name, \
          puts another system in its place",

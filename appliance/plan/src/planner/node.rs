@@ -120,8 +120,8 @@ impl Case<'_> {
         let node = &self.node.node;
         let rescue = memory == MemoryRole::Rescue;
         let (target, left) = self.rescue_steps(rescue)?;
-        let settled = (rescue || self.node.installed.is_none()) && left.is_empty();
-        let stays = node.state == NodeState::Ready && node.agent_connected && settled;
+        // What is on its disk counts for nothing here: it is ready in our agent, and that is what the role wants.
+        let stays = node.state == NodeState::Ready && node.agent_connected && left.is_empty();
         if stays && firmware.is_as_wanted() && !self.reinstall {
             return Ok(Vec::new());
         }

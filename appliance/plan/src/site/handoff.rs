@@ -115,7 +115,7 @@ pub struct HandoffRole {
     pub ceph: Vec<CephDaemon>,
     /// What its nodes are to Packstack.
     pub packstack: Vec<PackstackHost>,
-    /// Services to register at Consul for each node: their port, by name. Checked only so far: nothing is registered yet.
+    /// Services to register at Consul for each ready node: their port, by name.
     pub services: BTreeMap<String, u16>,
 }
 

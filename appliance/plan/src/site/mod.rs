@@ -40,12 +40,12 @@ use tree::{Kind, Tree};
 use validate::Validator;
 
 impl Site {
-    /// Reads a site file for an appliance that offers no services of its own.
+    /// Reads a site file for an appliance that offers all services of its own, as one of this version does.
     ///
     /// # Errors
     /// Every problem of the file, in order of its lines.
     pub fn parse(text: &str) -> Result<Self, Vec<SiteProblem>> {
-        Self::parse_for(text, &BTreeSet::new())
+        Self::parse_for(text, &OwnService::ALL.into())
     }
 
     /// Reads a site file for an appliance that offers these services.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use rackbar_model::CHECKS;
+
 use super::formats::{is_domain, is_hostname, is_name};
 use super::problem::{Problems, did_you_mean, known};
 use super::tree::Tree;
@@ -253,6 +255,7 @@ impl Checker<'_, '_, '_> {
                 "restart",
                 "network",
                 "user",
+                "ssh_keys",
                 "timezone",
                 "file",
                 "repositories",
@@ -304,9 +307,10 @@ impl Checker<'_, '_, '_> {
             }
         }
         for (index, check) in role.checks.iter().flatten().enumerate() {
-            if !is_name(check) {
-                let message = format!("`{check}` is not the id of a check");
-                self.add(&["role", name, "checks", &index.to_string()], message, None);
+            if !CHECKS.contains(&check.as_str()) {
+                let message = format!("there is no check `{check}`");
+                let meant = did_you_mean(check, CHECKS).or_else(|| Some(known(CHECKS)));
+                self.add(&["role", name, "checks", &index.to_string()], message, meant);
             }
         }
     }

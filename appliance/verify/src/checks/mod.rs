@@ -202,6 +202,7 @@ mod tests {
         let listed: Vec<_> = list.checks.iter().map(|check| check.id.as_str()).collect();
         let coded: Vec<_> = CHECKS.iter().map(|check| check.id).collect();
         assert_eq!(listed, coded);
+        assert_eq!(coded, rackbar_model::CHECKS, "what a role may name");
         assert_eq!(coded.iter().collect::<BTreeSet<_>>().len(), coded.len());
         assert!(list.checks.iter().all(|check| (1..=7).contains(&check.layer)));
     }

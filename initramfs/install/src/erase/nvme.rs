@@ -201,7 +201,7 @@ pub(super) fn sanitize(
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Action {
-    /// SANACT, and its name.
+    /// SANACT and OWPASS as command dword 10 has them, and their name.
     Sanitize(u32, &'static str),
     /// SES, and its name.
     Format(u32, &'static str),
@@ -215,7 +215,8 @@ fn action(can: Abilities, crypto: bool) -> Option<Action> {
         true if can.format && format_crypto => Some(Action::Format(2, "cryptographic erase")),
         true => None,
         false if can.sanitize & 2 != 0 => Some(Action::Sanitize(2, "block erase")),
-        false if can.sanitize & 4 != 0 => Some(Action::Sanitize(3, "overwrite")),
+        // One pass (OWPASS): 0 there means 16, which on a large disk takes days and erases no more.
+        false if can.sanitize & 4 != 0 => Some(Action::Sanitize(3 | 1 << 4, "overwrite")),
         false if can.format => Some(Action::Format(1, "user data erase")),
         false => None,
     }
@@ -283,7 +284,10 @@ mod tests {
             Some(Action::Sanitize(4, "cryptographic erase"))
         );
         assert_eq!(action(can(3, true, 4), false), Some(Action::Sanitize(2, "block erase")));
-        assert_eq!(action(can(4, true, 0), false), Some(Action::Sanitize(3, "overwrite")));
+        assert_eq!(
+            action(can(4, true, 0), false),
+            Some(Action::Sanitize(0x13, "overwrite"))
+        );
         assert_eq!(
             action(can(0, true, 4), true),
             Some(Action::Format(2, "cryptographic erase"))

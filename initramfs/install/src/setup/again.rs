@@ -9,13 +9,10 @@ use rackbar_os_files::{again, text};
 use super::tree::Tree;
 use super::{
     APT_PROXY, CHRONY_CONF, CHRONY_SOURCES, Image, Keys, PUBLIC, SEED, SYSLOG, TIMESYNCD, access, files, labels,
-    looked_at, services, timezone, written,
+    looked_at, services, written, zone,
 };
 use crate::control::{Control, refuse};
 use crate::{Machine, Result};
-
-/// The time zone of a system that is told none.
-const UTC: &str = "Etc/UTC";
 
 /// Changes what the system on a target was given; `gone` are files of its that are not to be there any more.
 pub(crate) fn adjust(
@@ -34,12 +31,7 @@ pub(super) fn apply(tree: &mut Tree, setup: &OsSetup, gone: &[String]) -> Result
     withdraw(tree, setup, image)?;
     services(tree, setup, image)?;
     access(tree, setup, Keys::AndOthers)?;
-    match &setup.timezone {
-        Some(zone) => timezone(tree, zone)?,
-        // Left as it is where the image has no zones: it then never had another.
-        None if tree.exists(&format!("/usr/share/zoneinfo/{UTC}")) => timezone(tree, UTC)?,
-        None => {}
-    }
+    zone(tree, setup)?;
     for path in gone {
         tree.remove(path)?;
     }

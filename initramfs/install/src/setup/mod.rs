@@ -92,6 +92,8 @@ const CHRONY_CONF: &str = "/etc/chrony.d/rackbar.conf";
 const APT_PROXY: &str = "/etc/apt/apt.conf.d/90rackbar-proxy";
 const SYSLOG: &str = "/etc/rsyslog.d/90-rackbar.conf";
 
+/// The zone of a system for which the site wants none.
+const UTC: &str = "Etc/UTC";
 const PUBLIC: Rights = Rights::root(0o644);
 const PRIVATE: Rights = Rights::root(0o600);
 
@@ -154,7 +156,17 @@ fn names(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
             tree.link("/var/lib/dbus/machine-id", "/etc/machine-id")?;
         }
     }
-    setup.timezone.as_ref().map_or(Ok(()), |zone| timezone(tree, zone))
+    zone(tree, setup)
+}
+
+/// The wanted time zone, or else UTC, whatever the image came with. Left as it is where the image has no zones: it then never
+/// had another.
+fn zone(tree: &mut Tree, setup: &OsSetup) -> Result<()> {
+    match &setup.timezone {
+        Some(zone) => timezone(tree, zone),
+        None if tree.exists(&format!("/usr/share/zoneinfo/{UTC}")) => timezone(tree, UTC),
+        None => Ok(()),
+    }
 }
 
 fn timezone(tree: &mut Tree, zone: &str) -> Result<()> {
@@ -350,6 +362,14 @@ fn access(tree: &mut Tree, setup: &OsSetup, keep: Keys) -> Result<()> {
         let public = text::public_key(&setup.ssh_host_key.0, &setup.hostname).map_err(bad_setup)?;
         tree.write("/etc/ssh/ssh_host_ed25519_key", &setup.ssh_host_key.0, PRIVATE)?;
         tree.write("/etc/ssh/ssh_host_ed25519_key.pub", &public, PUBLIC)?;
+        if keep == Keys::Ours {
+            // Keys that lie in an image are known to whoever has the image, and every machine would have the same.
+            for kind in ["rsa", "ecdsa", "dsa"] {
+                let file = format!("/etc/ssh/ssh_host_{kind}_key");
+                tree.remove(&file)?;
+                tree.remove(&format!("{file}.pub"))?;
+            }
+        }
     }
     Ok(())
 }

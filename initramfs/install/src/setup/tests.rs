@@ -95,6 +95,8 @@ fn an_image_with_networkd_becomes_the_node() {
         "etc/network/interfaces.d/eth0",
         "etc/apt/sources.list",
         "var/lib/dbus/machine-id",
+        "etc/ssh/ssh_host_rsa_key",
+        "etc/ssh/ssh_host_rsa_key.pub",
     ]);
     let mut setup = sample();
     let (private, public) = host_key();
@@ -108,6 +110,12 @@ fn an_image_with_networkd_becomes_the_node() {
     );
     assert_eq!(read("etc/machine-id"), "0123456789abcdef0123456789abcdef\n");
     assert!(folder.path().join("var/lib/dbus/machine-id").is_symlink());
+    assert!(
+        ["", ".pub"]
+            .iter()
+            .all(|end| !folder.path().join(format!("etc/ssh/ssh_host_rsa_key{end}")).exists()),
+        "a key that every machine of this image would have"
+    );
     assert!(read("etc/systemd/network/40-mgmt.network").contains("Address=10.0.0.5/24"));
     assert!(
         folder
@@ -211,13 +219,20 @@ fn a_service_that_the_role_wants_is_started_where_the_image_leaves_it_off() {
         "lib/systemd/system/rsyslog.service",
         "lib/systemd/systemd-timesyncd",
         "lib/systemd/system/systemd-timesyncd.service",
+        "usr/share/zoneinfo/Etc/UTC",
     ]);
     let mut setup = sample();
     setup.user = "root".into();
     setup.networks.clear();
     setup.ssh_keys.clear();
     setup.timezone = None;
+    let local = folder.path().join("etc/localtime");
+    std::os::unix::fs::symlink("../usr/share/zoneinfo/Asia/Tokyo", &local).unwrap();
     apply(&mut tree, &setup).unwrap();
+    assert_eq!(
+        std::fs::read_link(&local).unwrap(),
+        std::path::Path::new("../usr/share/zoneinfo/Etc/UTC")
+    );
     let link = |name: &str| std::fs::read_link(folder.path().join("etc/systemd/system").join(name));
     let unit = |name: &str| std::path::PathBuf::from(format!("/lib/systemd/system/{name}"));
     let clock = "systemd-timesyncd.service";
