@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::fs::File;
+use std::net::Ipv6Addr;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
@@ -93,7 +94,7 @@ fn wishes() -> Context {
         serial: Some(serial.into()),
         ..DiskRef::default()
     };
-    let network = OsNetwork {
+    let mgmt = OsNetwork {
         name: "mgmt".into(),
         nics: vec![MacAddr([2, 0, 0, 0, 0, 1])],
         bond: Some(BondMode::Lacp),
@@ -101,6 +102,13 @@ fn wishes() -> Context {
         mtu: Some(9000),
         addresses: vec!["10.0.0.7/24".into(), "fd00::7/64".into()],
         gateway: Some([10, 0, 0, 1].into()),
+    };
+    let storage = OsNetwork {
+        name: "storage".into(),
+        vlan: None,
+        addresses: vec!["fd01::7/64".into()],
+        gateway: Some(Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1).into()),
+        ..mgmt.clone()
     };
     let mut context = Context::default();
     let wanted = &mut context.wanted;
@@ -119,7 +127,7 @@ fn wishes() -> Context {
         dns: vec![[10, 0, 0, 1].into()],
         ntp: vec!["10.0.0.1".into()],
         proxy: Some("http://10.0.0.1:3142".into()),
-        networks: vec![network],
+        networks: vec![mgmt, storage],
         ..OsSetup::default()
     };
     context.seen.inventory = Some(Inventory::default());

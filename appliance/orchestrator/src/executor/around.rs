@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use rackbar_model::{NodeId, OsNetwork};
-use rackbar_plan::is_of_system;
+use rackbar_plan::{ActionKind, Stand, is_of_system};
 use rackbar_verify::{Peer, WantedName};
 
+use super::driver::Live;
 use super::memory::NodeWork;
 use super::{Book, Executor};
 use crate::rack::locked;
@@ -47,7 +48,8 @@ pub(super) struct Near {
 }
 
 /// The installed nodes that follow this one on each of its networks, in the order of their ids and round the end: so
-/// each node is tried by those before it, however many there are. Only static addresses are known well enough.
+/// each node is tried by those before it, however many there are. Only static addresses are known well enough, and only
+/// of nodes that are [at work](is_at_work).
 pub(super) fn peers(book: &Book, node: NodeId, work: &NodeWork) -> Near {
     let mut near = Near::default();
     let mine: Vec<&str> = networks(work).map(|(network, _)| network).collect();
@@ -56,7 +58,7 @@ pub(super) fn peers(book: &Book, node: NodeId, work: &NodeWork) -> Near {
         let mut others: Vec<(NodeId, Peer)> = book
             .work
             .iter()
-            .filter(|(other, _)| **other != node)
+            .filter(|(other, theirs)| **other != node && is_at_work(book, **other, theirs))
             .filter_map(|(other, theirs)| Some((*other, peer(theirs, network)?)))
             .collect();
         others.sort_by_key(|(other, _)| *other);
@@ -66,6 +68,51 @@ pub(super) fn peers(book: &Book, node: NodeId, work: &NodeWork) -> Near {
         near.peers.extend(others.into_iter().take(each).map(|(_, peer)| peer));
     }
     near
+}
+
+/// True when a node can be expected to answer by the system on it; else those that try it would be blamed for one that people
+/// work on, that is in our agent, or that a run restarts. What may restart it is over, in a run of both, when they are
+/// checked or given their steps: they try each other then.
+fn is_at_work(book: &Book, node: NodeId, work: &NodeWork) -> bool {
+    work.boots_disk && work.maintenance.is_none() && !book.live.values().any(|live| is_taken_away(live, node))
+}
+
+/// True when a run takes a node from its work, is about to, or has not brought it back.
+fn is_taken_away(live: &Live, node: NodeId) -> bool {
+    // In a run that people took it out of, what did not end well leads nowhere any more.
+    let excluded = live.engine.run().excluded.contains_key(&node);
+    let over = |stand: &Stand| match stand {
+        Stand::Done { .. } => true,
+        Stand::Failed { .. } | Stand::Skipped { .. } => excluded,
+        Stand::Waiting | Stand::Running(_) | Stand::Again { .. } => false,
+    };
+    live.of_node(node)
+        .any(|(action, stand)| takes_away(&action.kind) && !over(stand))
+}
+
+/// True of actions before whose end a node's installed system does not run, or may be ended at any moment.
+const fn takes_away(kind: &ActionKind) -> bool {
+    match kind {
+        ActionKind::BiosSettings { .. }
+        | ActionKind::Agent { .. }
+        | ActionKind::BiosVerify { .. }
+        | ActionKind::BurnIn(_)
+        | ActionKind::Erase { .. }
+        | ActionKind::WriteImage { .. }
+        | ActionKind::Setup { .. }
+        | ActionKind::BootOrder { .. }
+        | ActionKind::Restart { .. }
+        | ActionKind::Reachable { .. }
+        | ActionKind::StayInMemory { .. }
+        | ActionKind::Rescue { .. }
+        | ActionKind::BmcSetUp { .. }
+        | ActionKind::Installer { .. } => true,
+        ActionKind::RotatePassword
+        | ActionKind::Step(_)
+        | ActionKind::Verify { .. }
+        | ActionKind::Barrier { .. }
+        | ActionKind::Service(_) => false,
+    }
 }
 
 /// Networks of the site on which the system on a node has a static address.
@@ -122,9 +169,14 @@ pub(super) fn names(book: &Book, work: &NodeWork, peers: &[Peer]) -> Vec<WantedN
 
 #[cfg(test)]
 mod tests {
-    use rackbar_model::{Installed, OsSetup};
+    use std::sync::Arc;
+
+    use rackbar_model::{Installed, OsSetup, Timestamp};
+    use rackbar_plan::engine::{Bounds, Engine};
+    use rackbar_plan::{Action, ActionId, Outcome, Run, RunId};
 
     use super::*;
+    use crate::executor::left::unknown_plan;
 
     fn id(number: u8) -> NodeId {
         NodeId([number; 16])
@@ -151,6 +203,7 @@ mod tests {
                 addresses: (0..networks)
                     .map(|network| (format!("net{network}"), address(network, number)))
                     .collect(),
+                boots_disk: true,
                 ..NodeWork::default()
             };
             book.work.insert(id(number), work);
@@ -184,6 +237,96 @@ mod tests {
         let near = peers(&book, id(1), &book.work[&id(1)]);
         let names: Vec<_> = near.peers.iter().map(|peer| peer.name.as_str()).collect();
         assert_eq!((names, near.known), (vec!["n3"], 1));
+    }
+
+    /// The names of those that the first of three tries.
+    fn tried(book: &Book) -> Vec<String> {
+        let near = peers(book, id(1), &book.work[&id(1)]);
+        assert_eq!(near.known, near.peers.len());
+        near.peers.into_iter().map(|peer| peer.name).collect()
+    }
+
+    #[test]
+    fn who_is_in_maintenance_or_in_our_agent_is_nobodys_neighbour() {
+        let mut book = book([1, 2, 3], 1);
+        assert_eq!(tried(&book), ["n2", "n3"]);
+        book.work.get_mut(&id(2)).unwrap().maintenance = Some("by anna: another DIMM".into());
+        assert_eq!(tried(&book), ["n3"]);
+        book.work.get_mut(&id(3)).unwrap().boots_disk = false;
+        assert!(tried(&book).is_empty());
+    }
+
+    /// A run under way with actions of the second node that stand so.
+    fn run(book: &mut Book, number: u64, actions: &[(ActionKind, Stand)], excluded: bool) {
+        let mut plan = unknown_plan(RunId(number));
+        let one = plan.actions.remove(0);
+        let action = |at: usize, kind: &ActionKind| Action {
+            id: ActionId(at.to_string()),
+            node: Some(id(2)),
+            kind: kind.clone(),
+            ..one.clone()
+        };
+        plan.actions = actions
+            .iter()
+            .enumerate()
+            .map(|(at, (kind, _))| action(at, kind))
+            .collect();
+        let stands = plan.actions.iter().zip(actions);
+        let stands = stands
+            .map(|(action, (_, stand))| (action.id.clone(), stand.clone()))
+            .collect();
+        let mut run = Run::new(RunId(number), Arc::new(plan), "anna", Timestamp(0));
+        run.actions = stands;
+        run.excluded.extend(excluded.then(|| (id(2), "hands off".to_owned())));
+        let engine = Engine::new(run, Bounds::default()).unwrap();
+        book.live.insert(RunId(number), Live::new(engine, None));
+    }
+
+    #[test]
+    fn who_may_be_restarted_by_a_run_is_nobodys_neighbour_until_it_answered_again() {
+        let at = Timestamp(0);
+        let done = || Stand::Done {
+            outcome: Outcome::default(),
+            tries: 1,
+            at,
+        };
+        let failed = || Stand::Failed {
+            reason: String::new(),
+            advice: String::new(),
+            tries: 1,
+            at,
+        };
+        let skipped = || Stand::Skipped { reason: String::new() };
+        let waiting = || Stand::Waiting;
+        let settings = ActionKind::BiosSettings {
+            attributes: BTreeMap::new(),
+        };
+        let agent = ActionKind::Agent { fresh: true };
+        let answers = ActionKind::Reachable { user: "root".into() };
+        let checks = ActionKind::Verify { checks: Vec::new() };
+        // How its actions stand, in their order, whether people took it out of the run, and whether it is tried.
+        let cases = [
+            ([waiting(), waiting(), waiting(), waiting()], false, false),
+            ([done(), waiting(), waiting(), waiting()], false, false),
+            ([done(), done(), waiting(), waiting()], false, false),
+            ([done(), done(), failed(), skipped()], false, false),
+            ([done(), failed(), skipped(), skipped()], false, false),
+            ([skipped(), skipped(), skipped(), skipped()], true, true),
+            ([done(), done(), waiting(), skipped()], true, false),
+            ([done(), done(), done(), waiting()], false, true),
+            ([done(), done(), done(), failed()], false, true),
+        ];
+        let kinds = [&settings, &agent, &answers, &checks];
+        for (stands, excluded, neighbour) in cases {
+            let mut book = book([1, 2, 3], 1);
+            let actions: Vec<_> = kinds.into_iter().cloned().zip(stands).collect();
+            run(&mut book, 1, &actions, excluded);
+            let wanted: &[&str] = if neighbour { &["n2", "n3"] } else { &["n3"] };
+            assert_eq!(tried(&book), wanted, "{actions:?}");
+            // Another one of its own is going to exercise its hardware.
+            run(&mut book, 2, &[(agent.clone(), waiting())], false);
+            assert_eq!(tried(&book), ["n3"]);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod boot;
 mod disk;
+mod link;
 mod network;
 mod services;
 mod system;
@@ -101,7 +102,8 @@ const CHECKS: &[Check] = &[
     check("firmware.bios", boot::bios_probe, boot::bios),
     check("boot.order", boot::order_probe, boot::order),
     check("net.addresses", network::addresses_probe, network::addresses),
-    check("net.link", network::link_probe, network::link),
+    // A switch takes some seconds to agree to a bond.
+    settling(check("net.link", link::link_probe, link::link)),
     settling(slow(120, check("net.pairs", network::pairs_probe, network::pairs))),
     slow(120, check("net.mtu", network::mtu_probe, network::mtu)),
     settling(slow(60, check("dns.resolve", services::dns_probe, services::dns))),
@@ -225,7 +227,7 @@ mod tests {
 
         #[test]
         fn well_named_lines_with_odd_values_make_no_judge_panic(
-            values in prop::collection::vec(("(root|disk|part|array|half|fs|entry|order|route|local|inet6|link|ping|clock|online|memory|tainted|lines|account|server|name)", "[-0-9a-f:,./ ]{0,40}"), 0..20)
+            values in prop::collection::vec(("(root|disk|part|array|half|fs|entry|order|route|route6|fib|local|inet6|link|bond|partner|vlan|ping|clock|online|memory|tainted|lines|account|server|name)", "((mgmt|storage|bond0) )?[-0-9a-f:,./| ]{0,40}"), 0..20)
         ) {
             let text: String = values.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
             let context = crate::checks::tests::wishes();
@@ -257,7 +259,7 @@ mod tests {
         setup.dns = vec![[10, 0, 0, 1].into()];
         setup.ntp = vec!["10.0.0.1".into()];
         setup.proxy = Some("http://10.0.0.1:3142".into());
-        setup.networks = vec![rackbar_model::OsNetwork {
+        let mgmt = rackbar_model::OsNetwork {
             name: "mgmt".into(),
             nics: vec![rackbar_model::MacAddr([2, 0, 0, 0, 0, 1])],
             bond: Some(rackbar_model::BondMode::Lacp),
@@ -265,7 +267,16 @@ mod tests {
             mtu: Some(9000),
             addresses: vec!["10.0.0.7/24".into(), "fd00::7/64".into()],
             gateway: Some([10, 0, 0, 1].into()),
-        }];
+        };
+        let storage = rackbar_model::OsNetwork {
+            name: "storage".into(),
+            nics: vec![rackbar_model::MacAddr([2, 0, 0, 0, 0, 9])],
+            vlan: Some(30),
+            addresses: vec!["fd01::7/64".into()],
+            gateway: Some(std::net::Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1).into()),
+            ..mgmt.clone()
+        };
+        setup.networks = vec![mgmt, storage];
         context.seen.inventory = Some(rackbar_model::Inventory::default());
         context
     }
