@@ -123,6 +123,8 @@ struct Outstanding {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Best {
     pub(crate) measured: Measured,
+    /// What its newest sample says of leap seconds: the best one may be hours old, from before a warning or its end.
+    pub(crate) leap: Leap,
     /// Half of what the true offset may be away from this one, in nanoseconds.
     pub(crate) bound: u64,
     pub(crate) jitter: u64,
@@ -257,6 +259,7 @@ impl Source {
             .samples
             .iter()
             .min_by_key(|sample| (sample.measured.delay / 2).saturating_add(drift(sample)))?;
+        let newest = self.samples.first()?;
         let offset = best.measured.offset;
         let squares = self.samples.iter().map(|sample| {
             let difference = i128::from(sample.measured.offset) - i128::from(offset);
@@ -267,6 +270,7 @@ impl Source {
         let age = drift(best);
         Some(Best {
             measured: best.measured,
+            leap: newest.measured.leap,
             bound: (best.measured.delay / 2)
                 .saturating_add(best.measured.distance)
                 .saturating_add(age)
