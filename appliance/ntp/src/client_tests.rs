@@ -1,7 +1,8 @@
 //! The client against servers that are right, wrong or gone, told as exchanges with times.
 
 use super::*;
-use crate::{Asker, Limits, Server};
+use crate::source::PATIENCE;
+use crate::{Asker, Limits, Mode, Packet, Server};
 
 const START: u64 = 1_790_000_000_000_000_000;
 
@@ -268,4 +269,57 @@ fn what_a_server_said_last_of_leap_seconds_counts_and_not_what_came_by_the_short
     world.leap = Leap::None;
     world.run(400_000);
     assert_eq!(leap(&world), Leap::None);
+}
+
+/// A refusal of a request, as RFC 5905 section 7.4 has it.
+fn kiss(request: &[u8], code: [u8; 4]) -> [u8; PACKET] {
+    let asked = Packet::read(request).unwrap();
+    let refusal = Packet {
+        mode: Mode::Server,
+        leap: Leap::Unsynchronised,
+        stratum: 0,
+        reference_id: code,
+        origin: asked.transmit,
+        ..asked
+    };
+    refusal.write()
+}
+
+#[test]
+fn a_server_that_said_we_ask_too_often_is_asked_less_for_good() {
+    const REST: u64 = 1_024_000;
+    let at = SocketAddr::from(([192, 0, 2, 1], 123));
+    let mut source = Source::new(at, 0);
+    let first = source.ask(1, START, 0);
+    let refused = source.hear(&kiss(&first, *b"RATE"), START, 2);
+    assert_eq!((refused, source.denied), (Err(Refused::Kiss(*b"RATE")), false));
+    let mut now = source.deadline();
+    assert_eq!(now, 2 + REST);
+    // Nobody answers, and our clock is set in between: neither brings the short interval back.
+    for nonce in 2..20 {
+        source.ask(nonce, START, now);
+        source.expire(now + PATIENCE);
+        if nonce == 10 {
+            source.forget();
+        }
+        assert_eq!(source.deadline(), now + REST, "request {nonce}");
+        now = source.deadline();
+    }
+    // Nor does an answer after all.
+    let asked = source.ask(20, START, now);
+    let mut server = Server::new(Limits::default());
+    let from = Asker {
+        client: [10, 0, 0, 1].into(),
+        served: true,
+        received: START,
+        monotonic: now,
+    };
+    let reply = server.answer(&asked, from, &SystemState::local(2, START), || START);
+    source.hear(&reply.unwrap(), START, now + 2).unwrap();
+    assert_eq!((source.reach & 1, source.deadline()), (1, now + REST));
+    source.forget();
+    now = source.deadline();
+    source.ask(21, START, now);
+    source.expire(now + PATIENCE);
+    assert_eq!(source.deadline(), now + REST);
 }

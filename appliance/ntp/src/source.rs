@@ -138,6 +138,9 @@ pub(crate) struct Source {
     pub(crate) reach: u8,
     pub(crate) denied: bool,
     poll: u8,
+    /// The shortest interval that the server bears. One that said RATE keeps its long one for good (RFC 5905 section 7.4),
+    /// also when it is silent or our clock is set.
+    floor: u8,
     burst: u8,
     next: u64,
     outstanding: Option<Outstanding>,
@@ -151,6 +154,7 @@ impl Source {
             reach: 0,
             denied: false,
             poll: MIN_POLL,
+            floor: MIN_POLL,
             burst: BURST,
             next: now,
             outstanding: None,
@@ -183,14 +187,15 @@ impl Source {
             sent: unix,
             deadline: now + PATIENCE,
         });
-        // A server that does not answer is asked once a minute, however good its poll interval once was.
+        // A server that does not answer is asked as often as it bears, mostly once a minute, however good its poll interval
+        // once was.
         self.next = now + if self.burst > 0 { 2000 } else { 1000 << self.interval() };
         self.burst = self.burst.saturating_sub(1);
         request(nonce)
     }
 
     const fn interval(&self) -> u8 {
-        if self.reach == 0 { MIN_POLL } else { self.poll }
+        if self.reach == 0 { self.floor } else { self.poll }
     }
 
     /// A packet came from its address.
@@ -214,7 +219,7 @@ impl Source {
             Err(Refused::Kiss(code)) => {
                 self.outstanding = None;
                 self.burst = 0;
-                self.poll = MAX_POLL;
+                (self.poll, self.floor) = (MAX_POLL, MAX_POLL);
                 self.next = now + (1000 << MAX_POLL);
                 self.denied = code != *b"RATE";
                 self.samples.clear();
@@ -228,7 +233,7 @@ impl Source {
     pub(crate) fn forget(&mut self) {
         self.samples.clear();
         self.outstanding = None;
-        self.poll = MIN_POLL;
+        self.poll = self.floor;
     }
 
     /// Samples so far.
