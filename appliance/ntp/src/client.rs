@@ -9,6 +9,7 @@
 
 use std::net::SocketAddr;
 
+use crate::leap::due_today;
 use crate::packet::{Leap, PACKET};
 use crate::select::{combine, select};
 use crate::source::{Best, Refused, Source};
@@ -51,11 +52,11 @@ pub enum Output {
         /// What.
         packet: [u8; PACKET],
     },
-    /// Correct the clock, and say that a leap second is near.
+    /// Correct the clock, and say whether this UTC day ends with a leap second.
     Adjust {
         /// How.
         how: Adjust,
-        /// What the servers say of leap seconds.
+        /// The leap second at the end of this UTC day.
         leap: Leap,
         /// The error bound afterwards, in nanoseconds.
         bound: u64,
@@ -224,9 +225,11 @@ impl Client {
             Adjust::Slew(by) => self.sources.iter_mut().for_each(|source| source.moved(by)),
         }
         (self.set, self.kept) = (true, true);
+        let (Adjust::Step(by) | Adjust::Slew(by)) = how;
         out.push(Output::Adjust {
             how,
-            leap,
+            // By the corrected clock: the one before may be off by years.
+            leap: due_today(leap, unix.saturating_add_signed(by)),
             bound: first.bound,
         });
     }
@@ -296,7 +299,7 @@ impl Client {
 
 /// A leap second is believed when most say so.
 fn majority(chosen: &[Best]) -> Leap {
-    let votes = |leap| chosen.iter().filter(|one| one.measured.leap == leap).count();
+    let votes = |leap| chosen.iter().filter(|one| one.leap == leap).count();
     [Leap::Insert, Leap::Delete]
         .into_iter()
         .find(|leap| votes(*leap) * 2 > chosen.len())

@@ -1,7 +1,8 @@
 //! The client against servers that are right, wrong or gone, told as exchanges with times.
 
 use super::*;
-use crate::{Asker, Limits, Server};
+use crate::source::PATIENCE;
+use crate::{Asker, Limits, Mode, Packet, Server};
 
 const START: u64 = 1_790_000_000_000_000_000;
 
@@ -16,6 +17,13 @@ struct World {
     /// When it was said that the clock is kept no more.
     lost: Vec<u64>,
     nonce: u64,
+    /// The true time at the beginning.
+    start: u64,
+    /// Milliseconds that an answer takes.
+    back: u64,
+    /// What the servers say of leap seconds, and what was done to the clock for it.
+    leap: Leap,
+    leaps: Vec<Leap>,
 }
 
 fn world(error: i64, clocks: &[i64]) -> World {
@@ -38,12 +46,16 @@ fn world(error: i64, clocks: &[i64]) -> World {
         slews: Vec::new(),
         lost: Vec::new(),
         nonce: 0,
+        start: START,
+        back: 2,
+        leap: Leap::None,
+        leaps: Vec::new(),
     }
 }
 
 impl World {
     fn truth(&self, millis: u64) -> u64 {
-        START + millis * 1_000_000
+        self.start + millis * 1_000_000
     }
 
     fn ours(&self, millis: u64) -> u64 {
@@ -79,6 +91,7 @@ impl World {
     fn exchange(&mut self, to: SocketAddr, packet: &[u8]) {
         let there = self.truth(self.now) + 1_000_000;
         let state = SystemState {
+            leap: self.leap,
             stratum: 2,
             root_dispersion: 1_000_000,
             updated: there,
@@ -98,10 +111,11 @@ impl World {
             return;
         };
         let mut out = Vec::new();
-        let back = self.ours(self.now + 2);
-        let _ = self.client.hear(to, &reply, back, self.now + 2, &mut out);
+        let heard = self.now + self.back;
+        let _ = self.client.hear(to, &reply, self.ours(heard), heard, &mut out);
         for one in out {
-            if let Output::Adjust { how, .. } = one {
+            if let Output::Adjust { how, leap, .. } = one {
+                self.leaps.push(leap);
                 match how {
                     Adjust::Step(by) => self.steps.push(by),
                     Adjust::Slew(by) => self.slews.push(by),
@@ -205,4 +219,107 @@ fn a_denied_client_is_silent_and_a_lost_one_says_so() {
         (Leap::None, 10, b"LOCL")
     );
     assert_eq!(world.client.deadline(), None);
+}
+
+/// 2026-12-30, 23:00 UTC.
+const BEFORE_THE_LAST_DAY: u64 = 1_798_671_600_000_000_000;
+const HOUR: u64 = 3_600_000;
+
+#[test]
+fn a_leap_second_is_passed_on_when_announced_and_told_to_the_clock_on_its_day_alone() {
+    for leap in [Leap::Insert, Leap::Delete] {
+        let mut world = world(0, &[0, 100_000, -100_000]);
+        (world.start, world.leap) = (BEFORE_THE_LAST_DAY, leap);
+        world.run(HOUR - 10_000);
+        assert!(world.leaps.len() > 10 && world.leaps.iter().all(|one| *one == Leap::None));
+        assert_eq!(world.client.system(world.ours(HOUR)).leap, leap, "clients hear of it");
+        world.leaps.clear();
+        world.run(25 * HOUR - 10_000);
+        assert!(world.leaps.len() > 10 && world.leaps.iter().all(|one| *one == leap));
+        world.leaps.clear();
+        world.run(30 * HOUR);
+        assert!(world.leaps.len() > 10 && world.leaps.iter().all(|one| *one == Leap::None));
+    }
+}
+
+#[test]
+fn a_clock_that_is_stepped_into_the_day_of_a_leap_second_is_told_of_it_at_once() {
+    let back = -172_800_000_000_000;
+    for (error, start, told) in [
+        (back, BEFORE_THE_LAST_DAY + 2 * HOUR * 1_000_000, Leap::Insert),
+        (-back, BEFORE_THE_LAST_DAY - 24 * HOUR * 1_000_000, Leap::None),
+    ] {
+        let mut world = world(error, &[0]);
+        (world.start, world.leap) = (start, Leap::Insert);
+        world.run(20_000);
+        assert_eq!((world.steps.len(), world.leaps[0]), (1, told));
+    }
+}
+
+#[test]
+fn what_a_server_said_last_of_leap_seconds_counts_and_not_what_came_by_the_shortest_way() {
+    let mut world = world(0, &[0]);
+    world.run(30_000);
+    let leap = |world: &World| world.client.system(world.ours(world.now)).leap;
+    assert_eq!(leap(&world), Leap::None);
+    // From now on answers take so long that the old sample stays the best for half an hour.
+    (world.leap, world.back) = (Leap::Insert, 52);
+    world.run(200_000);
+    assert_eq!(leap(&world), Leap::Insert);
+    world.leap = Leap::None;
+    world.run(400_000);
+    assert_eq!(leap(&world), Leap::None);
+}
+
+/// A refusal of a request, as RFC 5905 section 7.4 has it.
+fn kiss(request: &[u8], code: [u8; 4]) -> [u8; PACKET] {
+    let asked = Packet::read(request).unwrap();
+    let refusal = Packet {
+        mode: Mode::Server,
+        leap: Leap::Unsynchronised,
+        stratum: 0,
+        reference_id: code,
+        origin: asked.transmit,
+        ..asked
+    };
+    refusal.write()
+}
+
+#[test]
+fn a_server_that_said_we_ask_too_often_is_asked_less_for_good() {
+    const REST: u64 = 1_024_000;
+    let at = SocketAddr::from(([192, 0, 2, 1], 123));
+    let mut source = Source::new(at, 0);
+    let first = source.ask(1, START, 0);
+    let refused = source.hear(&kiss(&first, *b"RATE"), START, 2);
+    assert_eq!((refused, source.denied), (Err(Refused::Kiss(*b"RATE")), false));
+    let mut now = source.deadline();
+    assert_eq!(now, 2 + REST);
+    // Nobody answers, and our clock is set in between: neither brings the short interval back.
+    for nonce in 2..20 {
+        source.ask(nonce, START, now);
+        source.expire(now + PATIENCE);
+        if nonce == 10 {
+            source.forget();
+        }
+        assert_eq!(source.deadline(), now + REST, "request {nonce}");
+        now = source.deadline();
+    }
+    // Nor does an answer after all.
+    let asked = source.ask(20, START, now);
+    let mut server = Server::new(Limits::default());
+    let from = Asker {
+        client: [10, 0, 0, 1].into(),
+        served: true,
+        received: START,
+        monotonic: now,
+    };
+    let reply = server.answer(&asked, from, &SystemState::local(2, START), || START);
+    source.hear(&reply.unwrap(), START, now + 2).unwrap();
+    assert_eq!((source.reach & 1, source.deadline()), (1, now + REST));
+    source.forget();
+    now = source.deadline();
+    source.ask(21, START, now);
+    source.expire(now + PATIENCE);
+    assert_eq!(source.deadline(), now + REST);
 }

@@ -10,6 +10,7 @@
 //! sets; a *sample* is what one exchange told; the *root* is the clock at the end of the chain of servers.
 
 mod client;
+mod leap;
 mod names;
 mod packet;
 mod select;

@@ -61,6 +61,7 @@ mod tests {
                 root_delay: 0,
                 root_dispersion: 0,
             },
+            leap: Leap::None,
             bound,
             jitter: 0,
         }

@@ -123,6 +123,8 @@ struct Outstanding {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Best {
     pub(crate) measured: Measured,
+    /// What its newest sample says of leap seconds: the best one may be hours old, from before a warning or its end.
+    pub(crate) leap: Leap,
     /// Half of what the true offset may be away from this one, in nanoseconds.
     pub(crate) bound: u64,
     pub(crate) jitter: u64,
@@ -136,6 +138,9 @@ pub(crate) struct Source {
     pub(crate) reach: u8,
     pub(crate) denied: bool,
     poll: u8,
+    /// The shortest interval that the server bears. One that said RATE keeps its long one for good (RFC 5905 section 7.4),
+    /// also when it is silent or our clock is set.
+    floor: u8,
     burst: u8,
     next: u64,
     outstanding: Option<Outstanding>,
@@ -149,6 +154,7 @@ impl Source {
             reach: 0,
             denied: false,
             poll: MIN_POLL,
+            floor: MIN_POLL,
             burst: BURST,
             next: now,
             outstanding: None,
@@ -181,14 +187,15 @@ impl Source {
             sent: unix,
             deadline: now + PATIENCE,
         });
-        // A server that does not answer is asked once a minute, however good its poll interval once was.
+        // A server that does not answer is asked as often as it bears, mostly once a minute, however good its poll interval
+        // once was.
         self.next = now + if self.burst > 0 { 2000 } else { 1000 << self.interval() };
         self.burst = self.burst.saturating_sub(1);
         request(nonce)
     }
 
     const fn interval(&self) -> u8 {
-        if self.reach == 0 { MIN_POLL } else { self.poll }
+        if self.reach == 0 { self.floor } else { self.poll }
     }
 
     /// A packet came from its address.
@@ -212,7 +219,7 @@ impl Source {
             Err(Refused::Kiss(code)) => {
                 self.outstanding = None;
                 self.burst = 0;
-                self.poll = MAX_POLL;
+                (self.poll, self.floor) = (MAX_POLL, MAX_POLL);
                 self.next = now + (1000 << MAX_POLL);
                 self.denied = code != *b"RATE";
                 self.samples.clear();
@@ -226,7 +233,7 @@ impl Source {
     pub(crate) fn forget(&mut self) {
         self.samples.clear();
         self.outstanding = None;
-        self.poll = MIN_POLL;
+        self.poll = self.floor;
     }
 
     /// Samples so far.
@@ -257,6 +264,7 @@ impl Source {
             .samples
             .iter()
             .min_by_key(|sample| (sample.measured.delay / 2).saturating_add(drift(sample)))?;
+        let newest = self.samples.first()?;
         let offset = best.measured.offset;
         let squares = self.samples.iter().map(|sample| {
             let difference = i128::from(sample.measured.offset) - i128::from(offset);
@@ -267,6 +275,7 @@ impl Source {
         let age = drift(best);
         Some(Best {
             measured: best.measured,
+            leap: newest.measured.leap,
             bound: (best.measured.delay / 2)
                 .saturating_add(best.measured.distance)
                 .saturating_add(age)

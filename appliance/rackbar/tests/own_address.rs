@@ -167,6 +167,78 @@ fn an_uplink_takes_address_route_and_resolver_from_a_dhcp_server_and_gives_them_
     });
 }
 
+/// Behind the router, so that it is reached by the gateway alone.
+const BEYOND: &str = "10.79.0.9";
+
+/// As [`UPLINK`], but nobody gives addresses there.
+fn fixed(gateway: &str) -> String {
+    UPLINK.replace(
+        "address = \"dhcp\"",
+        &format!("address = \"10.78.0.1/24\"\ngateway = \"{gateway}\""),
+    )
+}
+
+#[test]
+fn an_uplink_with_a_fixed_address_leads_out_by_its_gateway_and_a_rack_network_never() {
+    let net = Net::bare();
+    let ours = net.name("server");
+    ip(&format!("-n {ours} link add rack1 type veth peer name nobody"));
+    ip(&format!("-n {ours} link set nobody up"));
+    let client = net.name("client");
+    ip(&format!("-n {client} addr add {BEYOND}/24 dev c0"));
+    ip(&format!("-n {client} route add default via 10.79.0.254"));
+    // What a rack's gateway is told for is its clients.
+    let told = fixed("10.78.0.254") + "gateway = \"10.10.0.254\"\n";
+    let appliance = Appliance::start_with(&net, &told, &[]);
+    let is_set = |way: &str| {
+        let found = net.routes("default");
+        found.len() == 1 && found[0] == format!("default via {way}")
+    };
+    let out = "10.78.0.254 dev rack0 proto static metric 512";
+    appliance.until("the way out is set", || is_set(out));
+    let reached = net.run("server", "busybox", &["ping", "-c", "1", "-W", "10", BEYOND]);
+    assert!(reached.status.success(), "{reached:#?}");
+
+    // One that somebody took away comes back, and a person's own stays.
+    ip(&format!("-n {ours} route del default"));
+    appliance.until("it is set again", || is_set(out));
+    ip(&format!("-n {ours} route add default via 10.78.0.253 metric 50"));
+    let file = appliance.folder.path().join("rackbar.toml");
+    std::fs::write(&file, fixed("10.78.0.252")).unwrap();
+    let both = |metric: &str| {
+        let found = net.routes("default");
+        found.len() == 2 && found.iter().any(|one| one.ends_with(metric)) && found[1].contains("10.78.0.252")
+    };
+    appliance.until("another gateway is used", || both("metric 50"));
+    std::fs::write(&file, fixed("10.78.0.252").replace("gateway", "# gateway")).unwrap();
+    appliance.until("without a gateway there is no way out of ours", || {
+        net.routes("default") == ["default via 10.78.0.253 dev rack0 metric 50"]
+    });
+}
+
+#[test]
+fn of_two_uplinks_with_gateways_the_first_one_is_used_and_the_other_when_it_is_gone() {
+    let net = Net::bare();
+    let ours = net.name("server");
+    for link in ["rack1", "rack2"] {
+        ip(&format!("-n {ours} link add {link} type veth peer name no-{link}"));
+        ip(&format!("-n {ours} link set no-{link} up"));
+    }
+    let both = fixed("10.78.0.254")
+        + "[[network]]\nname = \"other\"\nrole = \"uplink\"\ninterface = \"rack2\"\naddress = \"10.11.0.1/24\"\n\
+           gateway = \"10.11.0.254\"\n";
+    let appliance = Appliance::start_with(&net, &both, &[]);
+    let way = || text(&net.run("server", "ip", &["-4", "route", "get", "198.51.100.1"]));
+    appliance.until("both ways out are there", || net.routes("default").len() == 2);
+    assert!(way().contains("via 10.78.0.254 dev rack0"), "{}", way());
+    let (head, first) = both.split_once("[[network]]").unwrap();
+    let (_, rest) = first.split_once("[[network]]").unwrap();
+    let second = format!("{head}[[network]]{rest}");
+    std::fs::write(appliance.folder.path().join("rackbar.toml"), second).unwrap();
+    let only = ["default via 10.11.0.254 dev rack2 proto static metric 512"];
+    appliance.until("the first one is gone", || net.routes("default") == only);
+}
+
 /// BusyBox's server on the router: its leases last seconds.
 fn udhcpd(net: &Net, folder: &Path) -> Running {
     let at = |name: &str| folder.join(name).display().to_string();

@@ -76,7 +76,7 @@ impl Catalogue {
             path.push_str(&format!("?dc={datacenter}"));
         }
         let answer = self.ask(Method::GET, &path, None).await?;
-        serde_json::from_slice(&answer).map_err(|error| Trouble::There(format!("its answer is no JSON: {error}")))
+        read_node(&answer).map_err(Trouble::There)
     }
 
     /// `PUT /v1/catalog/register`.
@@ -131,9 +131,7 @@ impl Catalogue {
         if status.is_success() {
             return Ok(body);
         }
-        let said = String::from_utf8_lossy(&body);
-        let said: String = said.chars().filter(|c| !c.is_control()).take(WORDS).collect();
-        let words = format!("it answers {}: {said}", status.as_u16());
+        let words = format!("it answers {}: {}", status.as_u16(), said(&body));
         Err(match status.as_u16() {
             401 | 403 => Trouble::There(format!(
                 "{words}; give it a token: rackbar registration token --file FILE"
@@ -143,4 +141,19 @@ impl Catalogue {
             _ => Trouble::There(words),
         })
     }
+}
+
+/// Reads what a catalogue says of a node (the body of `GET /v1/catalog/node/NAME`): null when it knows none of that name.
+///
+/// # Errors
+/// When it is no JSON, or is nested deeper than 127 levels; in words.
+pub fn read_node(answer: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(answer).map_err(|error| format!("its answer is no JSON: {error}"))
+}
+
+/// The words with which a catalogue refuses, fit for a line of a journal: at most 200 characters, none of them a control
+/// character.
+pub fn said(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    text.chars().filter(|c| !c.is_control()).take(WORDS).collect()
 }

@@ -10,7 +10,7 @@ mod catalogue;
 mod record;
 mod registrar;
 
-pub use catalogue::Place;
+pub use catalogue::{Place, read_node, said};
 pub use record::{Record, records};
 pub use registrar::{Entry, Registrar, Report, Source, Standing, Wanted};
 

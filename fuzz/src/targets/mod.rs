@@ -12,6 +12,7 @@ mod loader;
 mod netboot;
 mod packs;
 mod proxy;
+mod registry;
 mod rules;
 mod services;
 mod site;
@@ -63,6 +64,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rackbar-toml", site::rackbar_toml),
     ("site-toml", site::site_toml),
     ("puppet-csr", site::puppet_csr),
+    ("registry-answer", registry::answer),
     ("hardware-profile", site::hardware_profile),
     ("words", site::words),
     ("dns-query", services::dns_query),

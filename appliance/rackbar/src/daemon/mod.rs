@@ -469,7 +469,7 @@ impl Daemon {
                 }
             } else if retry {
                 // A route goes with its interface, and may be taken away by hand.
-                if !self.options.no_network_setup && !self.config.remotes.is_empty() {
+                if !self.options.no_network_setup {
                     self.networks.route(&self.config, &mut self.placed);
                 }
                 self.services.start_missing();
