@@ -164,6 +164,11 @@ impl Checker<'_, '_, '_> {
             );
         }
         let Addresses::Range(first, last) = network.addresses else {
+            if network.gateway.is_some() {
+                let message = "goes to no system: this network's addresses are from DHCP, and so is the gateway";
+                let suggestion = "take it out, or give the network a range of static `addresses`".to_owned();
+                self.add(&["network", name, "gateway"], message, Some(suggestion));
+            }
             return;
         };
         let path = ["network", name, "addresses"];
@@ -369,6 +374,21 @@ impl Checker<'_, '_, '_> {
             let Some(network) = self.site.network.get(&wanted.network) else {
                 continue;
             };
+            if !wanted.default_route && network.addresses == Addresses::Dhcp {
+                let message = format!(
+                    "cannot be false: addresses of network {0} are from DHCP, and its server says whether there is a default route",
+                    wanted.network
+                );
+                let suggestion = format!(
+                    "take it out and let the DHCP server give no router there, or give network {0} a range of static `addresses`",
+                    wanted.network
+                );
+                self.add(
+                    &["role", name, "network", &index, "default_route"],
+                    message,
+                    Some(suggestion),
+                );
+            }
             let gateway = network
                 .gateway
                 .filter(|_| wanted.default_route && network.addresses != Addresses::Dhcp);
