@@ -408,8 +408,8 @@ async fn what_is_taken_up_only_to_be_given_up_takes_no_recovered_machine_from_it
     assert!(work.boots_disk && work.adopted.is_some() && bench.on_disk(node).boots_disk);
 }
 
-#[test]
-fn what_the_appliance_and_adopted_systems_have_is_known_to_the_planner() {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_appliance_and_adopted_systems_have_is_known_to_the_planner() {
     let bench = Bench::new(Bounds::default());
     let network = |name: &str, role, last| settings::Network {
         name: name.into(),
@@ -432,14 +432,8 @@ fn what_the_appliance_and_adopted_systems_have_is_known_to_the_planner() {
     let address = |a: u8, b: u8| IpAddr::from([10, 10, a, b]);
     // Systems are told of services at the first two alone.
     assert_eq!(facts.appliance, [address(0, 1), address(1, 1)]);
-    assert_eq!(facts.taken, [address(2, 1)].into());
-    let of = |node| {
-        facts
-            .nodes
-            .iter()
-            .find(|facts| facts.node.id == node)
-            .unwrap()
-            .adopted_address
-    };
-    assert_eq!((of(adopted), of(other)), (Some(address(0, 77)), None));
+    let nodes = facts.nodes.iter();
+    let answered: BTreeMap<_, _> = nodes.map(|facts| (facts.node.id, facts.adopted_address)).collect();
+    let wanted = [(adopted, Some(address(0, 77))), (other, None)].into();
+    assert_eq!((facts.taken, answered), ([address(2, 1)].into(), wanted));
 }
