@@ -375,19 +375,7 @@ impl Checker<'_, '_, '_> {
                 continue;
             };
             if !wanted.default_route && network.addresses == Addresses::Dhcp {
-                let message = format!(
-                    "cannot be false: addresses of network {0} are from DHCP, and its server says whether there is a default route",
-                    wanted.network
-                );
-                let suggestion = format!(
-                    "take it out and let the DHCP server give no router there, or give network {0} a range of static `addresses`",
-                    wanted.network
-                );
-                self.add(
-                    &["role", name, "network", &index, "default_route"],
-                    message,
-                    Some(suggestion),
-                );
+                self.server_s_route(&["role", name, "network", &index, "default_route"], &wanted.network);
             }
             let gateway = network
                 .gateway
@@ -399,6 +387,17 @@ impl Checker<'_, '_, '_> {
                 self.add(&["role", name, "network", &index], message, suggestion);
             }
         }
+    }
+
+    /// No set-up of a system says that a route of its DHCP server is not to be taken.
+    fn server_s_route(&mut self, path: &[&str], network: &str) {
+        let message = format!(
+            "cannot be false: addresses of network {network} are from DHCP, and its server says whether there is a default route"
+        );
+        let suggestion = format!(
+            "take it out and let the DHCP server give no router there, or give network {network} a range of static `addresses`"
+        );
+        self.add(path, message, Some(suggestion));
     }
 
     fn order_of_roles(&mut self) {
