@@ -1,11 +1,11 @@
 //! What the planner may know of the world: nodes as observed, the catalogue, the appliance's own services.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use rackbar_model::{Digest, ImageEntry, Node, OsSetup, ProgramEntry, RepositoryLock, RootTarget, Timestamp};
+use rackbar_model::{Digest, ImageEntry, Node, NodeId, OsSetup, ProgramEntry, RepositoryLock, RootTarget, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{ServiceSeen, digest};
@@ -55,6 +55,29 @@ impl Facts {
         near.copied().or_else(far)
     }
 
+    /// Which node has each address: those bound by earlier commits, then those that adopted systems answered at.
+    pub(crate) fn owners(&self) -> HashMap<IpAddr, NodeId> {
+        let mut owners = HashMap::new();
+        for node in &self.nodes {
+            for address in node.addresses.values() {
+                // Should two records claim one address, the lower identity has it, in whatever order they are listed.
+                let owner = owners.entry(*address).or_insert(node.node.id);
+                *owner = node.node.id.min(*owner);
+            }
+        }
+        let mut adopted: BTreeMap<IpAddr, NodeId> = BTreeMap::new();
+        for node in &self.nodes {
+            if let Some(address) = node.adopted_address {
+                let owner = adopted.entry(address).or_insert(node.node.id);
+                *owner = node.node.id.min(*owner);
+            }
+        }
+        for (address, node) in adopted {
+            owners.entry(address).or_insert(node);
+        }
+        owners
+    }
+
     /// True when this is the URL of the appliance's own proxy, at any of its addresses.
     pub(crate) fn is_own_proxy(&self, url: &str) -> bool {
         self.appliance.iter().any(|own| OwnService::Proxy.at(*own) == url)
@@ -98,6 +121,25 @@ impl OwnService {
             Self::Syslog => SocketAddr::new(address, 514).to_string(),
         }
     }
+
+    /// The address in what a site file says of an external service, as the checks of the site read it; `None` when it is a
+    /// name.
+    pub(crate) fn host_address(self, entry: &str) -> Option<IpAddr> {
+        let before_port = |text: &str| {
+            let (host, _) = text.rsplit_once(':')?;
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            bare.unwrap_or(host).parse().ok()
+        };
+        match self {
+            Self::Dns | Self::Ntp => entry.parse().ok(),
+            Self::Proxy => {
+                let (_, authority) = entry.split_once("://")?;
+                let authority = authority.trim_end_matches('/');
+                before_port(authority).or_else(|| authority.parse().ok())
+            }
+            Self::Syslog => before_port(entry),
+        }
+    }
 }
 
 /// One node, as far as planning needs it.
@@ -117,6 +159,8 @@ pub struct NodeFacts {
     pub installed: Option<Installed>,
     /// It runs a system that somebody else installed and that was taken in as it is.
     pub adopted: bool,
+    /// Where that system answered. Nobody else is given the address.
+    pub adopted_address: Option<IpAddr>,
     /// What was booted before its disk when its checks were last run, in words; `None` when the disk is first or nobody
     /// looked.
     pub wrong_boot_order: Option<String>,
@@ -139,6 +183,7 @@ impl NodeFacts {
             bmc: false,
             installed: None,
             adopted: false,
+            adopted_address: None,
             wrong_boot_order: None,
             password_rotated: false,
             bmc_account: None,

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::net::IpAddr;
+
 use common::{STATIC, WORKER, all, change, facts, ids, node, one, refusal, site};
 use rackbar_model::{BurnIn, NodeState, Timestamp};
 use rackbar_plan::{Facts, Plan, Scope, plan, stale};
@@ -115,4 +117,37 @@ fn a_burn_in_that_would_end_its_system_is_refused() {
         plan.actions.is_empty() && refusal(&plan).contains("was adopted"),
         "{plan:?}"
     );
+}
+
+#[test]
+fn the_address_at_which_an_adopted_system_answers_is_no_other_machine_s() {
+    let address: IpAddr = [10, 10, 0, 50].into();
+    let given = |facts: &Facts| {
+        let plan = planned(facts, STATIC, Scope::default());
+        let setups = plan.actions.iter().filter_map(|action| action.kind.setup());
+        let all: Vec<String> = setups.flat_map(|setup| setup.networks[0].addresses.clone()).collect();
+        (plan, all)
+    };
+    let mut before = adopted();
+    before.nodes.extend(one(2).nodes);
+    let (old, first) = given(&before);
+    assert!(
+        !first.is_empty() && first.iter().all(|one| one == "10.10.0.50/24"),
+        "{first:?}"
+    );
+    let mut after = before.clone();
+    after.nodes[0].adopted_address = Some(address);
+    let (_, next) = given(&after);
+    // The second is the DNS server's.
+    assert!(
+        !next.is_empty() && next.iter().all(|one| one == "10.10.0.52/24"),
+        "{next:?}"
+    );
+    // A plan that was made before it was taken in is stale.
+    let why = stale(&old, &site(STATIC), &after);
+    let taken = "address 10.10.0.50, meant for node-002, is taken by now";
+    assert!(why.iter().any(|words| words == taken), "{why:?}");
+    // What is bound already stays, whatever answered there.
+    after.nodes[1].addresses.insert("lan".into(), address);
+    assert_eq!(given(&after).1, first);
 }

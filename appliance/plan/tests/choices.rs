@@ -245,6 +245,45 @@ fn addresses_are_given_out_in_order_kept_and_never_twice() {
 }
 
 #[test]
+fn addresses_of_external_services_are_given_to_nobody() {
+    let first = |services: &str| {
+        let text = STATIC.replace("dns = [\"10.10.0.51\"]", services);
+        let plan = all(&site(&text), &common::one(1));
+        setup(&plan, "node-001").networks[0].addresses[0].clone()
+    };
+    for (services, wanted) in [
+        ("", "10.10.0.50/24"),
+        ("dns = [\"10.10.0.50\"]", "10.10.0.51/24"),
+        ("ntp = [\"10.10.0.50\", \"ntp.example.org\"]", "10.10.0.51/24"),
+        ("syslog = \"10.10.0.50:514\"", "10.10.0.51/24"),
+        ("syslog = \"[10.10.0.50]:514\"", "10.10.0.51/24"),
+        ("syslog = \"logs.example.org:514\"", "10.10.0.50/24"),
+        ("proxy = \"http://10.10.0.50:3128\"", "10.10.0.51/24"),
+        ("proxy = \"http://10.10.0.50:3128/\"", "10.10.0.51/24"),
+        ("proxy = \"https://10.10.0.50\"", "10.10.0.51/24"),
+        ("proxy = \"http://proxy.example.org:3128\"", "10.10.0.50/24"),
+        (
+            "syslog = \"10.10.0.50:514\"\nproxy = \"http://10.10.0.51:3128\"",
+            "10.10.0.52/24",
+        ),
+    ] {
+        assert_eq!(first(services), wanted, "{services}");
+    }
+    let six = |services: &str| {
+        let text = STATIC
+            .replace("10.10.0.0/24", "2001:db8::/64")
+            .replace("gateway = \"10.10.0.1\"", "")
+            .replace("10.10.0.50-10.10.0.52", "2001:db8::50-2001:db8::52")
+            .replace("dns = [\"10.10.0.51\"]", services);
+        let plan = all(&site(&text), &common::one(1));
+        setup(&plan, "node-001").networks[0].addresses[0].clone()
+    };
+    assert_eq!(six(""), "2001:db8::50/64");
+    assert_eq!(six("syslog = \"[2001:db8::50]:514\""), "2001:db8::51/64");
+    assert_eq!(six("proxy = \"http://[2001:db8::50]:3128\""), "2001:db8::51/64");
+}
+
+#[test]
 fn nics_that_do_not_fit_are_refused_with_the_list() {
     for (nics, part) in [
         (

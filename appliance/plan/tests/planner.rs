@@ -308,6 +308,19 @@ fn names_are_unique_or_refused() {
     };
     let scoped = rackbar_plan::plan(&site(&text), &two, &scope, Timestamp(1));
     assert!(scoped.refused[0].reason.contains("make the host name template"));
+    // DNS does not tell `Node-002` and `node-002` apart, nor does anybody who looks for one of them there.
+    let mut named = two.clone();
+    change(&mut named.nodes[1], |node| node.name = "Node-002".into());
+    let scoped = rackbar_plan::plan(&site(&text), &named, &scope, Timestamp(1));
+    assert!(scoped.refused[0].reason.contains("make the host name template"));
+    let text =
+        WORKER.to_owned() + "hostname = \"web-1\"\n[[machine]]\nname = \"Web-1\"\nmac = \"MAC\"\nrole = \"worker\"\n";
+    let mac = two.nodes[0].node.inventory.as_ref().unwrap().nics[0].mac;
+    let plan = all(&site(&text.replace("MAC", &mac.to_string())), &two);
+    assert!(plan.actions.is_empty(), "{:?}", ids(&plan));
+    for refused in &plan.refused {
+        assert!(refused.reason.contains("1 other nodes"), "{}", refused.reason);
+    }
     let none = WORKER.to_owned() + "hostname = \"srv-{{ tpm }}\"\n";
     assert!(
         all(&site(&none), &one(1)).refused[0]

@@ -197,6 +197,48 @@ network = [{ name = "a", network = "a" }, { name = "b", network = "b", nics = ["
 }
 
 #[test]
+fn gateways_and_routes_of_dhcp_networks_are_their_servers() {
+    let text = r##"version = 1
+[network]
+a = { subnet = "10.0.0.0/24", gateway = "10.0.0.1" }
+b = { subnet = "10.0.1.0/24", addresses = "dhcp" }
+[role.r]
+os = "x"
+network = [{ name = "a", network = "a" }, { name = "b", network = "b", nics = ["nic1"], default_route = false }]
+"##;
+    let found = problems(text);
+    holds(
+        &found,
+        3,
+        "network.a.gateway",
+        "addresses are from DHCP, and so is the gateway",
+    );
+    holds(&found, 3, "network.a.gateway", "range of static `addresses`");
+    let field = "role.r.network[1].default_route";
+    holds(&found, 7, field, "addresses of network b are from DHCP");
+    holds(&found, 7, field, "let the DHCP server give no router there");
+    assert_eq!(found.len(), 2, "{found:#?}");
+    // Either way out is one.
+    let range = |net: u8| format!("addresses = \"10.0.{net}.10-10.0.{net}.20\"");
+    let given = text.replace(
+        "gateway = \"10.0.0.1\"",
+        &format!("gateway = \"10.0.0.1\", {}", range(0)),
+    );
+    let fixed = given.replace("addresses = \"dhcp\"", &range(1));
+    assert!(!site(&fixed).role["r"].network[1].default_route);
+    let left_out = text.replace(", default_route = false", "");
+    let left_out = left_out.replace(", gateway = \"10.0.0.1\"", "");
+    assert!(site(&left_out).role["r"].network[1].default_route);
+}
+
+#[test]
+fn machines_whose_names_differ_by_case_alone_are_one_to_dns() {
+    let text =
+        "version = 1\n[[machine]]\nname = \"Web-1\"\nserial = \"A\"\n[[machine]]\nname = \"web-1\"\nserial = \"B\"\n";
+    holds(&problems(text), 6, "machine[1].name", "another machine too");
+}
+
+#[test]
 fn keys_are_checked_and_private_ones_refused() {
     let with = |key: &str| format!("version = 1\nssh_keys = [\"\"\"{key}\"\"\"]\n");
     assert_eq!(site(&with(KEY)).ssh_keys, [KEY]);

@@ -40,6 +40,7 @@ impl Inner {
         facts.bios = work.bios;
         facts.installed = work.installed;
         facts.adopted = work.adopted.is_some();
+        facts.adopted_address = work.adopted.map(|adopted| adopted.address);
         facts.wrong_boot_order = work.report.as_ref().and_then(wrong_boot_order);
         facts.password_rotated = work.password_rotated;
         facts.bmc_account = work.bmc_account;
@@ -77,20 +78,20 @@ impl Inner {
         let programs = programs
             .map(|program| (program.name.clone(), (*program).clone()))
             .collect();
-        let appliance: Vec<IpAddr> = self.rack.look(|mind| {
-            let networks = mind
-                .settings
-                .networks
-                .iter()
-                .filter(|network| network.role != Role::Uplink);
-            networks.filter_map(|network| Some(network.address?.into())).collect()
+        let (appliance, uplinks): (Vec<_>, Vec<_>) = self.rack.look(|mind| {
+            let networks = mind.settings.networks.iter();
+            let ours = networks.filter_map(|network| Some((network.role, IpAddr::from(network.address?))));
+            ours.partition(|(role, _)| *role != Role::Uplink)
         });
+        let appliance: Vec<IpAddr> = appliance.into_iter().map(|(_, address)| address).collect();
         let held = |state| matches!(state, LeaseState::Bound);
         let leases = self.rack.leases();
         let leases = leases
             .iter()
             .filter(|lease| held(lease.state) && lease.expires > crate::rack::now());
-        let taken: BTreeSet<IpAddr> = leases.map(|lease| lease.address.into()).collect();
+        let mut taken: BTreeSet<IpAddr> = leases.map(|lease| lease.address.into()).collect();
+        // We serve nothing there, and have the address all the same.
+        taken.extend(uplinks.into_iter().map(|(_, address)| address));
         Facts {
             nodes,
             images,

@@ -1,6 +1,7 @@
 //! Rounds of the executor, one at a time and at a time that the test says: nothing drives it but these.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use super::{Executor, Parts, RunOrder, SETTINGS_LOOK, memory};
 use crate::adopt::{AdoptError, Found, key_place};
 use crate::hands::{Done, Hands, Task, Working};
 use crate::rack::{locked, now};
-use crate::{Rack, rack};
+use crate::{Rack, Settings, rack, settings};
 
 const PRINT: &str = "SHA256:own";
 
@@ -405,4 +406,34 @@ async fn what_is_taken_up_only_to_be_given_up_takes_no_recovered_machine_from_it
     assert_eq!(bench.under_way().len(), 1, "it is taken up");
     let work = bench.work(node);
     assert!(work.boots_disk && work.adopted.is_some() && bench.on_disk(node).boots_disk);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_appliance_and_adopted_systems_have_is_known_to_the_planner() {
+    let bench = Bench::new(Bounds::default());
+    let network = |name: &str, role, last| settings::Network {
+        name: name.into(),
+        role,
+        address: Some([10, 10, last, 1].into()),
+        prefix: 24,
+        subnet: None,
+    };
+    bench.rack.configure(Settings {
+        networks: vec![
+            network("rack", settings::Role::Rack, 0),
+            network("bmc", settings::Role::Bmc, 1),
+            network("out", settings::Role::Uplink, 2),
+        ],
+        ..Settings::default()
+    });
+    let adopted = bench.adopt(None, 77).unwrap();
+    let other = bench.machine(78);
+    let facts = bench.executor.inner.facts(&locked(&bench.executor.inner.book));
+    let address = |a: u8, b: u8| IpAddr::from([10, 10, a, b]);
+    // Systems are told of services at the first two alone.
+    assert_eq!(facts.appliance, [address(0, 1), address(1, 1)]);
+    let nodes = facts.nodes.iter();
+    let answered: BTreeMap<_, _> = nodes.map(|facts| (facts.node.id, facts.adopted_address)).collect();
+    let wanted = [(adopted, Some(address(0, 77))), (other, None)].into();
+    assert_eq!((facts.taken, answered), ([address(2, 1)].into(), wanted));
 }

@@ -147,27 +147,28 @@ impl<'a> Planner<'a> {
         self.unique(bound)
     }
 
-    /// Refuses nodes that would share a host name.
+    /// Refuses nodes that would share a host name. DNS does not tell names apart by case (RFC 4343 section 2).
     fn unique(&mut self, bound: Vec<Bound<'a>>) -> Vec<Bound<'a>> {
         let mut holders: HashMap<String, Vec<NodeId>> = HashMap::with_capacity(bound.len());
         for node in &bound {
             holders
-                .entry(node.hostname.clone())
+                .entry(node.hostname.to_ascii_lowercase())
                 .or_default()
                 .push(node.node.node.id);
         }
         // A node outside the scope holds the name it goes by.
         for node in self.facts.nodes.iter().filter(|node| !self.scope.holds(node.node.id)) {
-            if let Some(holders) = holders.get_mut(&node.node.name) {
+            if let Some(holders) = holders.get_mut(&node.node.name.to_ascii_lowercase()) {
                 holders.push(node.node.id);
             }
         }
-        let (sole, shared): (Vec<_>, Vec<_>) = bound
-            .into_iter()
-            .partition(|node| holders.get(&node.hostname).is_none_or(|holders| holders.len() == 1));
+        let (sole, shared): (Vec<_>, Vec<_>) = bound.into_iter().partition(|node| {
+            let holders = holders.get(&node.hostname.to_ascii_lowercase());
+            holders.is_none_or(|holders| holders.len() == 1)
+        });
         for node in shared {
             let others = holders
-                .get(&node.hostname)
+                .get(&node.hostname.to_ascii_lowercase())
                 .map_or(0, |holders| holders.len().saturating_sub(1));
             let decided = node.binding.decided;
             let reason = format!(

@@ -24,20 +24,13 @@ impl Pool {
         taken.extend(&facts.appliance);
         taken.extend(site.network.values().filter_map(|network| network.gateway));
         for network in site.network.values() {
-            for service in [&network.dns, &network.ntp, &network.syslog] {
-                if let Service::External(list) = service {
-                    taken.extend(list.iter().filter_map(|host| host.parse::<IpAddr>().ok()));
+            for service in OwnService::ALL {
+                if let Service::External(list) = super::services::of(network, service) {
+                    taken.extend(list.iter().filter_map(|entry| service.host_address(entry)));
                 }
             }
         }
-        let mut owners = HashMap::new();
-        for node in &facts.nodes {
-            for address in node.addresses.values() {
-                // Should two records claim one address, the lower identity has it, in whatever order they are listed.
-                let owner = owners.entry(*address).or_insert(node.node.id);
-                *owner = node.node.id.min(*owner);
-            }
-        }
+        let mut owners = facts.owners();
         // A BMC keeps the static address it has; what a machine says never takes one that is bound to another.
         let mut bmcs: BTreeMap<IpAddr, NodeId> = BTreeMap::new();
         for node in &facts.nodes {

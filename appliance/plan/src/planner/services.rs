@@ -39,7 +39,7 @@ pub(super) struct Needs {
     verify: Vec<usize>,
 }
 
-const fn of(network: &Network, service: OwnService) -> &Service {
+pub(super) const fn of(network: &Network, service: OwnService) -> &Service {
     match service {
         OwnService::Dns => &network.dns,
         OwnService::Ntp => &network.ntp,

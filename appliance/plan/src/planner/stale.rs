@@ -194,13 +194,7 @@ fn detail(node: &NodeFacts, kind: &ActionKind) -> String {
 
 /// Addresses the plan gives out that somebody else has by now.
 fn addresses(plan: &Plan, facts: &Facts, out: &mut Vec<String>) {
-    let mut owners: HashMap<IpAddr, NodeId> = HashMap::new();
-    for node in &facts.nodes {
-        for address in node.addresses.values() {
-            let owner = owners.entry(*address).or_insert(node.node.id);
-            *owner = node.node.id.min(*owner);
-        }
-    }
+    let owners = facts.owners();
     for action in &plan.actions {
         for (address, whose) in given(action) {
             let other = owners.get(&address).is_some_and(|owner| Some(*owner) != action.node);

@@ -166,6 +166,11 @@ impl Checker<'_, '_, '_> {
             );
         }
         let Addresses::Range(first, last) = network.addresses else {
+            if network.gateway.is_some() {
+                let message = "goes to no system: this network's addresses are from DHCP, and so is the gateway";
+                let suggestion = "take it out, or give the network a range of static `addresses`".to_owned();
+                self.add(&["network", name, "gateway"], message, Some(suggestion));
+            }
             return;
         };
         let path = ["network", name, "addresses"];
@@ -373,6 +378,9 @@ impl Checker<'_, '_, '_> {
             let Some(network) = self.site.network.get(&wanted.network) else {
                 continue;
             };
+            if !wanted.default_route && network.addresses == Addresses::Dhcp {
+                self.server_s_route(&["role", name, "network", &index, "default_route"], &wanted.network);
+            }
             let gateway = network
                 .gateway
                 .filter(|_| wanted.default_route && network.addresses != Addresses::Dhcp);
@@ -383,6 +391,17 @@ impl Checker<'_, '_, '_> {
                 self.add(&["role", name, "network", &index], message, suggestion);
             }
         }
+    }
+
+    /// No set-up of a system says that a route of its DHCP server is not to be taken.
+    fn server_s_route(&mut self, path: &[&str], network: &str) {
+        let message = format!(
+            "cannot be false: addresses of network {network} are from DHCP, and its server says whether there is a default route"
+        );
+        let suggestion = format!(
+            "take it out and let the DHCP server give no router there, or give network {network} a range of static `addresses`"
+        );
+        self.add(path, message, Some(suggestion));
     }
 
     fn order_of_roles(&mut self) {

@@ -213,7 +213,7 @@ pub struct Network {
     #[serde(default)]
     #[schemars(range(min = 1, max = 4094))]
     pub vlan: Option<u16>,
-    /// Default gateway.
+    /// Default gateway. Only with static `addresses`: a DHCP server gives its own.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("format" = "ip"))]
     pub gateway: Option<IpAddr>,
@@ -441,7 +441,8 @@ pub struct RoleNetwork {
     /// How several NICs are one.
     #[serde(default)]
     pub bond: Option<BondMode>,
-    /// Use the network's gateway as default route. At most one network of a role may.
+    /// Use the network's gateway as default route. At most one network of a role may. Where addresses are from DHCP its server
+    /// says whether there is a default route, and `false` is refused.
     #[serde(default = "yes")]
     pub default_route: bool,
 }
