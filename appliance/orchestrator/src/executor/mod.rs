@@ -220,6 +220,7 @@ impl Executor {
             takeover::tell_again(&mut book, at);
             inner.tell_left(&mut book, left);
             inner.catch_up(&mut book);
+            adopted::sweep_keys(&book, &inner.store);
             inner.settle(&mut book, at);
             inner.tell_settled(&book);
         }

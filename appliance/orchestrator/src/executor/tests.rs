@@ -6,8 +6,8 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use rackbar_model::{
-    Adopted, Disk, EraseMethod, Inventory, MacAddr, MachineReport, Nic, NodeId, NodeState, RunningSystem, SecretText,
-    Timestamp,
+    Adopted, Disk, EraseMethod, Inventory, MacAddr, MachineReport, Nic, NodeId, NodeState, RunningSystem,
+    SecretText, Timestamp,
 };
 use rackbar_plan::engine::{Bounds, Failure};
 use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Limits, Plan, Run, RunId, Stand, Target};
@@ -327,6 +327,38 @@ async fn a_key_that_an_adopted_system_lets_in_is_there_until_its_end_is_written_
     inner.turn(Vec::new(), now());
     assert!(bench.on_disk(node).adopted.is_none());
     assert!(!bench.has_key(), "it is kept for nobody");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_a_power_cut_kept_from_removal_goes_at_the_next_start_and_no_other() {
+    let mut bench = Bench::new(Bounds::default());
+    let node = bench.adopt(None, 1).unwrap();
+    for print in ["SHA256:gone", "SHA256:never"] {
+        bench.store.put(Table::Secrets, &key_place(print), b"secret").unwrap();
+    }
+    bench.store.put(Table::Secrets, b"bmc/other", b"secret").unwrap();
+    let kept = |bench: &Bench| -> Vec<String> {
+        bench.store.flush().unwrap();
+        let all = bench.store.list(Table::Secrets).unwrap();
+        let names = all.into_iter().map(|(place, _)| String::from_utf8(place).unwrap());
+        names
+            .filter(|name| name.starts_with("adopted-key/") || name == "bmc/other")
+            .collect()
+    };
+    let own = format!("adopted-key/{PRINT}");
+    // While a record cannot be read, nobody knows what it needs.
+    let unreadable = b"node/00000009-0000-0000-0000-000000000000";
+    bench.store.put(Table::Work, unreadable, b"of a newer program").unwrap();
+    bench.again();
+    assert_eq!(kept(&bench).len(), 4);
+    bench.store.put_all(Table::Work, &[(unreadable, None)]).unwrap();
+    bench.again();
+    assert_eq!(kept(&bench), [own, "bmc/other".to_owned()]);
+    assert!(bench.on_disk(node).adopted.is_some());
+    // The record of what ended the need was written, and the removal was not.
+    memory::write(&bench.store, &[memory::no_node_entry(node)]).unwrap();
+    bench.again();
+    assert_eq!(kept(&bench), ["bmc/other"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
