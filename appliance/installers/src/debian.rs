@@ -7,7 +7,7 @@ use rackbar_model::{FirmwareMode, RootTarget};
 use rackbar_os_files::network::{Base, networkd};
 
 use crate::error::{For, Result};
-use crate::finish::Finish;
+use crate::finish::{Finish, ask_again};
 use crate::input::{Install, Url};
 use crate::quote::{preseed, shell};
 use crate::{AnswerFile, Rendered, boot, check, disks};
@@ -347,7 +347,7 @@ fn end(file: &mut Preseed, install: &Install, bases: &[Base]) -> Result<()> {
     if install.firmware == FirmwareMode::Uefi && matches!(install.target, RootTarget::Mirror(_)) {
         commands.push(SECOND_ESP.to_owned());
     }
-    commands.push(format!("wget -q -O /dev/null {}", shell(install.done.as_str())));
+    commands.push(format!("({})", ask_again(&install.done)));
     file.set("preseed/late_command", "string", &commands.join(" && "))?;
     file.set("finish-install/reboot_in_progress", "note", "")?;
     file.flags(&[

@@ -40,6 +40,15 @@ pub(crate) fn ask(url: &Url) -> String {
     )
 }
 
+/// Asks for a URL with busybox's wget, which tries once by itself, until it is heard; ends the shell when it never is. An
+/// appliance that starts anew or waits for its disk answers a minute later.
+pub(crate) fn ask_again(url: &Url) -> String {
+    format!(
+        "tries=0; until wget -q -O /dev/null {}; do tries=$((tries+1)); [ $tries -lt 60 ] || exit 1; sleep 5; done",
+        shell(url.as_str())
+    )
+}
+
 /// The script as it grows.
 pub(crate) struct Finish(String);
 

@@ -92,7 +92,7 @@ fn the_system_partition_is_copied_to_the_other_half() {
         .split_once("&& set -- ")
         .unwrap()
         .1
-        .split_once(" && wget")
+        .split_once(" && (tries=")
         .unwrap()
         .0;
     for (disks, esp, wanted) in [
@@ -156,6 +156,37 @@ fn the_installer_tells_of_every_step() {
         .find(|line| line.contains("partman/early_command"))
         .unwrap();
     assert!(partman.contains(at(disks).trim()));
+}
+
+/// The end is told until it is heard: a machine whose end nobody heard of would be installed anew.
+#[test]
+fn the_installer_tells_its_end_until_it_is_heard() {
+    for (heard_at, ends_well) in [(1, true), (3, true), (1_000, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (tries, stub) = (folder.path().join("tries"), folder.path().join("wget"));
+        let counts = format!(
+            "#!/bin/sh\necho x >> {tries}\n[ $(wc -l < {tries}) -ge {heard_at} ]\n",
+            tries = tries.display()
+        );
+        std::fs::write(&stub, counts).unwrap();
+        std::fs::set_permissions(&stub, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let content = preseed(&plain());
+        let line = content.lines().find(|line| line.contains("preseed/late_command"));
+        let (_, asks) = line.unwrap().split_once(" && (tries=").unwrap();
+        // Everything before it may fail, and then nothing is told.
+        for (before, told) in [("true", true), ("false", false)] {
+            std::fs::write(&tries, "").unwrap();
+            let command = format!("sleep() {{ :; }}; {before} && (tries={asks} && echo well");
+            let shell = Command::new("sh")
+                .args(["-c", &command])
+                .env("PATH", format!("{}:/usr/bin:/bin", folder.path().display()))
+                .output();
+            let said = String::from_utf8(shell.unwrap().stdout).unwrap();
+            assert_eq!(said.trim() == "well", ends_well && told, "{command}");
+            let asked = std::fs::read_to_string(&tries).unwrap().lines().count();
+            assert_eq!(asked, if told { heard_at.min(60) } else { 0 }, "{command}");
+        }
+    }
 }
 
 #[test]

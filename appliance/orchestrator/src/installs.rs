@@ -140,6 +140,18 @@ impl Underway {
     fn change(&self, change: impl FnOnce(&mut Seen)) {
         self.seen.send_modify(change);
     }
+
+    /// What is kept of it.
+    fn kept(&self, node: NodeId, seen: Seen) -> Option<Vec<u8>> {
+        let kept = Kept {
+            node,
+            job: self.job,
+            mac: self.mac,
+            course: self.course,
+            seen,
+        };
+        serde_json::to_vec(&kept).ok()
+    }
 }
 
 /// All installers under way.
@@ -185,14 +197,7 @@ impl Installs {
 
     fn keep(&self, node: NodeId) {
         let Some(one) = self.all.get(&node) else { return };
-        let kept = Kept {
-            node,
-            job: one.job,
-            mac: one.mac,
-            course: one.course,
-            seen: one.seen.borrow().clone(),
-        };
-        let json = serde_json::to_vec(&kept).ok();
+        let json = one.kept(node, one.seen.borrow().clone());
         self.store.queue(Table::Tokens, &named(&one.key), json.as_deref());
     }
 
@@ -389,8 +394,11 @@ impl Rack {
                 self.installer_note(node, text, Severity::Warning);
                 return (refused(403, "This is not the machine that has the answers."), Some(mac));
             }
-            self.heard(installs, node, &told);
-            return (plain(Bytes::from_static(b"ok\n")), Some(mac));
+            let written = self.heard(installs, node, &told);
+            return (
+                written.map_or_else(not_kept, |()| plain(Bytes::from_static(b"ok\n"))),
+                Some(mac),
+            );
         }
         let beside = one.material.iter().flat_map(|material| &material.beside);
         if let Some((_, content)) = beside.into_iter().find(|(name, _)| *name == what) {
@@ -435,10 +443,22 @@ impl Rack {
         (plain(content), Some(mac))
     }
 
-    /// An installer told of something.
-    fn heard(&self, mut installs: MutexGuard<'_, Installs>, node: NodeId, told: &Told) {
+    /// An installer told of something. That it has finished it says once, and a machine that is not known to be installed is
+    /// installed anew: this waits for the disk, and counts only when it is safe there.
+    fn heard<'a>(
+        &'a self,
+        mut installs: MutexGuard<'a, Installs>,
+        node: NodeId,
+        told: &Told,
+    ) -> Result<(), StoreError> {
         match *told {
             Told::Step(step) => {
+                if step == Step::Finished {
+                    match self.finished(installs, node)? {
+                        Some(held) => installs = held,
+                        None => return Ok(()),
+                    }
+                }
                 let news = installs.step(node, step, None, now());
                 let words = installs.words(node, step);
                 drop(installs);
@@ -455,6 +475,31 @@ impl Rack {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Writes down that the installer of a node has finished; `None` when its order ended meanwhile. Others are heard while
+    /// the disk is waited for.
+    fn finished<'a>(
+        &'a self,
+        installs: MutexGuard<'a, Installs>,
+        node: NodeId,
+    ) -> Result<Option<MutexGuard<'a, Installs>>, StoreError> {
+        let Some(one) = installs.all.get(&node) else {
+            return Ok(None);
+        };
+        let (key, mut seen) = (one.key, one.seen.borrow().clone());
+        if seen.step < Step::Finished {
+            (seen.step, seen.since) = (Step::Finished, now());
+        }
+        let (name, json) = (named(&key), one.kept(node, seen));
+        let store = &installs.store;
+        let written = store.begin_put_all(Table::Tokens, &[(&name, json.as_deref())])?;
+        drop(installs);
+        written.wait()?;
+        let installs = locked(&self.inner.installs);
+        let same = installs.all.get(&node).is_some_and(|one| one.key == key);
+        Ok(same.then_some(installs))
     }
 
     /// True when the address is not this machine's, by the leases we gave: an installer asks for one before anything else.
@@ -524,6 +569,12 @@ fn refused(status: u16, text: &str) -> BootReply {
         status,
         text: text.to_owned(),
     }
+}
+
+/// What an installer told of is not safe on the disk: a status with which it says so again.
+fn not_kept(error: StoreError) -> BootReply {
+    tracing::error!(%error, "what an installer told of could not be kept; it is asked to say so again");
+    refused(503, "This could not be written down: say it again in a moment.")
 }
 
 fn plain(body: Bytes) -> BootReply {

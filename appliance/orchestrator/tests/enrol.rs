@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex};
 use common::life::{Life, Sim};
 use common::{Agent, settings, until, until_node};
 use rackbar_handoff::enrol::{Enrolment, Kind};
-use rackbar_messages::{Ask, FromAgent, JobFailure, JobReport, ToAgent, Work};
+use rackbar_messages::{Ask, FromAgent, JobFailure, JobId, JobReport, ToAgent, Work};
 use rackbar_model::{NodeId, OsFile};
 use rackbar_orchestrator::enrolments::Enrolments;
 use rackbar_orchestrator::executor::PlanRequest;
-use rackbar_orchestrator::hands::{Appliance, Reach};
-use rackbar_plan::{Run, RunId};
+use rackbar_orchestrator::hands::{Appliance, Hands as _, Reach, System, Task};
+use rackbar_plan::site::Enrol;
+use rackbar_plan::{Action, Run, RunId};
 use rackbar_store::Table;
 
 const SITE: &str = r#"
@@ -106,6 +107,7 @@ struct Stage {
     life: Life,
     node: NodeId,
     machine: Arc<Machine>,
+    hands: Arc<Appliance>,
     _server: common::Server,
     _folder: tempfile::TempDir,
 }
@@ -122,7 +124,8 @@ impl Stage {
         until_node(&life.rack, "its address", |one| one.id == node && one.address.is_some()).await;
         let store = life.rack.store().clone();
         let hands = Appliance::new(life.rack.clone(), store, Some(life.images.clone()), Reach::default()).unwrap();
-        *sim.real.lock().unwrap() = Some(Arc::new(hands));
+        let hands = Arc::new(hands);
+        *sim.real.lock().unwrap() = Some(hands.clone());
         let machine = Arc::new(Machine::default());
         let (server, agent, _site) = life.machine.take().unwrap();
         tokio::spawn(machine.clone().serve(agent));
@@ -131,6 +134,7 @@ impl Stage {
             life,
             node,
             machine,
+            hands,
             _server: server,
             _folder: folder,
         }
@@ -148,6 +152,23 @@ impl Stage {
         let run = self.life.executor.commit(&plan.id, &[name], "test").unwrap();
         let ended = || self.life.executor.run(run).filter(|run| run.ended.is_some());
         until("the run has ended", ended).await
+    }
+
+    /// An attempt of the action of `run` that writes the image, as it is taken up after a restart.
+    fn taken_up(&self, run: &Run, job: u8) -> Task {
+        let writes = |action: &Action| action.kind.installs().is_some();
+        Task {
+            run: run.id,
+            plan: run.plan.clone(),
+            position: run.plan.actions.iter().position(writes).unwrap(),
+            node: self.life.rack.node(&self.node.to_string()),
+            system: System::default(),
+            job: JobId([job; 16]),
+            attempt: 1,
+            taken_up: true,
+            progress: Arc::new(|_| ()),
+            give_up: tokio::sync::watch::channel(false).1,
+        }
     }
 
     /// The secrets that are kept, by tool.
@@ -237,4 +258,28 @@ async fn secrets_of_an_install_that_failed_are_taken_back() {
         Kind::Pair { private, .. } => private.is_none(),
     };
     assert!(kept.iter().all(nothing), "what was taken back is kept nowhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_system_enrols_by_is_taken_back_also_by_an_attempt_that_is_taken_up() {
+    let stage = Stage::new().await;
+    let run = stage.install(false).await;
+    let RunId(number) = run.id;
+    let book = Enrolments::new(stage.life.rack.store().clone());
+    // The power went before the secret of the earlier system's tool was taken back; the other tool's is this run's.
+    let later = |enrolment: &mut Enrolment| enrolment.run = Some(number + 1);
+    book.change(Enrol::Salt, stage.node, later).unwrap().unwrap();
+    let mut again = (*run).clone();
+    again.id = RunId(number + 1);
+    for job in 1..3 {
+        let done = stage.hands.carry_out(stage.taken_up(&again, job)).await;
+        done.result.unwrap();
+        assert_eq!(
+            states(&stage.kept()),
+            [
+                ("puppet", "revoked", Some(number)),
+                ("salt", "placed", Some(number + 1))
+            ]
+        );
+    }
 }

@@ -292,3 +292,30 @@ async fn an_installer_goes_on_through_a_restart_of_the_appliance() {
     until_node(&stage.rack, "ready", |node| node.state.name() == "ready").await;
     stage.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installer_that_has_finished_says_so_until_that_is_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = begun(folder.path(), None, LONG).await;
+    let (node, _) = stage.committed().await;
+    let script = stage.script(1);
+    let url = argument(&script, "url").to_owned();
+    assert_eq!(fetch("127.0.0.1", &url).0, 200);
+    let address = stage.address;
+    let step = |name: &str| fetch("127.0.0.1", &url.replace("preseed.cfg", name)).0;
+    assert_eq!(step("base"), 200);
+    stage.rack.store().flush().unwrap();
+    stage.rack.store().cut_power_after(0);
+    assert_eq!(step("finished"), 503, "a status that curl tries again after");
+    assert!(
+        !is_local_disk(&stage.script(1)),
+        "nothing counts that a power cut would undo"
+    );
+    stage.end().await;
+    let stage = begun(folder.path(), Some(address), LONG).await;
+    let shown = stage.rack.node(&node.to_string()).unwrap();
+    assert!(shown.installed.is_none());
+    assert_eq!(step("finished"), 200);
+    until_node(&stage.rack, "ready", |node| node.state.name() == "ready").await;
+    stage.end().await;
+}

@@ -422,7 +422,7 @@ fn check_name(name: &str) -> Result<(), ImageError> {
 /// Reads the records, serves what they name, and clears away what broken uploads left.
 fn load(shared: &Shared) -> Result<(), ImageError> {
     let folder = &shared.folder;
-    let (mut names, mut held) = (Vec::new(), Vec::new());
+    let (mut names, mut held, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for found in std::fs::read_dir(folder).map_err(ImageError::io("read", folder))? {
         let path = found.map_err(ImageError::io("read", folder))?.path();
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
@@ -441,13 +441,21 @@ fn load(shared: &Shared) -> Result<(), ImageError> {
                 false
             }
             Some(upkeep::ENDING) => {
-                shared.load_upkeep(stem)?;
+                kept.push(stem.to_owned());
                 false
             }
             _ => false,
         };
         if stale {
             std::fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
+        }
+    }
+    for name in kept {
+        if names.contains(&name) {
+            shared.load_upkeep(&name)?;
+        } else {
+            // Its entry was removed, and the power went before this was.
+            shared.forget_upkeep(&mut shared.state(), &name)?;
         }
     }
     for name in names {

@@ -1,6 +1,6 @@
 //! Stories of an entry whose place another image takes: at once or not at all, and what runs began with stays.
 
-use super::tests::{ROOM, add, files, meta, open, raw};
+use super::tests::{ROOM, add, files, meta, open, pack, raw};
 use super::*;
 use rackbar_model::{Refreshed, Timestamp, Upstream};
 use rackbar_trust::sha256;
@@ -241,4 +241,71 @@ fn what_cannot_be_put_aside_stays_where_it_is() {
         );
         assert!(folder.path().join(format!("{NAME}.image")).exists());
     }
+}
+
+#[test]
+fn what_was_said_of_an_image_whose_removal_was_cut_short_is_said_of_no_later_one() {
+    // The power went after the record, after the image itself, and after the word that it is retired.
+    let gone = ["json", "image", "standing"];
+    for cut in 1..=gone.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = |ending: &str| folder.path().join(format!("{NAME}.{ending}")).exists();
+        {
+            let (images, _) = open(folder.path(), ROOM);
+            add(&images, NAME, &raw(10, 1)).unwrap();
+            images.set_upstream(NAME, upstream("http://a/SUMS")).unwrap();
+            images.pin(NAME, true).unwrap();
+            images.retire(NAME, None).unwrap();
+        }
+        for ending in gone.iter().take(cut) {
+            std::fs::remove_file(folder.path().join(format!("{NAME}.{ending}"))).unwrap();
+        }
+        {
+            let (images, _) = open(folder.path(), ROOM);
+            assert!(images.upkeep(NAME) == Upkeep::default() && !there("upkeep"), "{cut}");
+            add(&images, NAME, &raw(10, 2)).unwrap();
+            assert!(images.retired().is_empty() && !there("standing"), "{cut}");
+        }
+        let (images, _) = open(folder.path(), ROOM);
+        assert!(
+            images.get(NAME).is_some() && images.retired().is_empty() && images.problems().is_empty(),
+            "{cut}"
+        );
+        assert_eq!(images.upkeep(NAME), Upkeep::default(), "{cut}");
+    }
+}
+
+#[test]
+fn a_damaged_image_whose_place_another_takes_says_nothing_of_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, _) = open(folder.path(), ROOM);
+    add(&images, NAME, &raw(10, 1)).unwrap();
+    images.pin(NAME, true).unwrap();
+    images.retire(NAME, None).unwrap();
+    images.shared.quarantine(NAME, "damaged");
+    add(&images, NAME, &raw(10, 2)).unwrap();
+    assert_eq!(images.upkeep(NAME), Upkeep::default());
+    assert!(images.retired().is_empty());
+}
+
+#[test]
+fn an_image_in_a_pack_stays_retired_across_a_restart_and_an_entry_of_our_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = raw(10, 1);
+    let mount = |images: &Images| {
+        let silent: Complaint = Arc::new(|why| panic!("{why}"));
+        let packed = pack(folder.path(), NAME, &content);
+        images.mount("base", vec![packed], &silent).unwrap();
+    };
+    let images_in = folder.path().join("images");
+    {
+        let (images, _) = open(&images_in, ROOM);
+        mount(&images);
+        images.retire(NAME, None).unwrap();
+    }
+    let (images, _) = open(&images_in, ROOM);
+    assert!(images.retired().contains_key(NAME), "its stick may come later");
+    mount(&images);
+    add(&images, NAME, &raw(10, 2)).unwrap();
+    assert!(images.retired().contains_key(NAME));
 }

@@ -60,6 +60,17 @@ impl Shared {
         Ok(())
     }
 
+    /// Forgets what was said of an earlier entry of a name that a new one is about to have: a removal that was cut short, or
+    /// damage, took only the entry. What was said of an image that lies in a pack stays. The record of the new one makes it
+    /// durable.
+    pub(super) fn forget_earlier(&self, state: &mut State, name: &str) -> Result<(), ImageError> {
+        if state.packed(name).is_none() {
+            self.forget_standing(name)?;
+            state.retired.remove(name);
+        }
+        self.forget_upkeep(state, name)
+    }
+
     pub(super) fn change_upkeep(
         &self,
         state: &mut State,

@@ -124,6 +124,7 @@ impl Upload {
                 })
             };
         }
+        shared.forget_earlier(&mut state, &entry.name)?;
         let data = shared.data(&entry.name);
         // The record's write makes the image's own name durable, too.
         let record = shared.record(&entry.name);

@@ -9,8 +9,8 @@ use rackbar_model::{BondMode, FirmwareMode, OsNetwork, RootTarget};
 use rackbar_os_files::network::Base;
 
 use crate::error::{For, Result};
+use crate::finish::ask_again;
 use crate::input::{Install, Url};
-use crate::quote::shell;
 use crate::{AnswerFile, NetBoot, Rendered, boot, check};
 
 const AT: For = For("esxi");
@@ -164,10 +164,7 @@ fn kickstart(install: &Install, bases: &[Base]) -> Result<String> {
     );
     file.push_str(&network(install, bases));
     file.push_str("reboot\n\n%post --interpreter=busybox\n");
-    file.push_str(&format!(
-        "wget -q -O /dev/null {} || exit 1\n",
-        shell(install.done.as_str())
-    ));
+    file.push_str(&format!("{}\n", ask_again(&install.done)));
     file.push_str("\n%firstboot --interpreter=busybox\n");
     file.push_str(&first_start::script(install, bases));
     Ok(file)

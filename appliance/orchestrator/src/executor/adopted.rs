@@ -1,9 +1,10 @@
 //! Recording a machine that was adopted: which may be, and the one commit by which it is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rackbar_model::{Adopted, EventKind, Node, NodeId, NodeState, SecretText, Severity};
-use rackbar_store::{Store, Table};
+use rackbar_store::{Store, StoreError, Table};
 
 use super::memory::NodeWork;
 use super::nodes::hardware;
@@ -135,6 +136,32 @@ pub(super) fn forget_key(book: &Book, store: &Store, print: Option<&String>) {
 pub(super) fn forget_keys(book: &mut Book, store: &Store) {
     for print in std::mem::take(&mut book.unneeded_keys) {
         forget_key(book, store, Some(&print));
+    }
+}
+
+/// Takes those away that no system lets in any more, nor one that never was adopted: the power may go between the commit that
+/// ends a need and the removal of the key. Asked at a start; of records that cannot be read nobody knows what they need, and
+/// then, as while the secrets are locked, all stay.
+pub(super) fn sweep_keys(book: &Book, store: &Store) {
+    let secrets = match store.list(Table::Secrets) {
+        Ok(secrets) => secrets,
+        Err(StoreError::Locked(_)) => return,
+        Err(error) => {
+            tracing::error!(%error, "keys that adopted systems let in are not looked through");
+            return;
+        }
+    };
+    let prefix = key_place("");
+    let mut places: Vec<Vec<u8>> = secrets.into_iter().map(|(place, _)| place).collect();
+    places.retain(|place| place.starts_with(&prefix));
+    // What is on the disk counts, too: what the book has may not be written yet.
+    let Some(written) = (!places.is_empty()).then(|| memory::nodes(store)).flatten() else {
+        return;
+    };
+    let needed = written.iter().chain(book.work.values()).filter_map(key_of);
+    let needed: BTreeSet<Vec<u8>> = needed.map(|print| key_place(print)).collect();
+    for place in places.into_iter().filter(|place| !needed.contains(place)) {
+        store.queue(Table::Secrets, &place, None);
     }
 }
 

@@ -1,14 +1,17 @@
 //! Forgetting a machine that is gone for good.
 
 use rackbar_model::{EventKind, NodeId, Severity};
+use rackbar_store::StoreError;
 
 use super::types::NodeError;
 use super::{Executor, adopted, memory};
 use crate::bmc::bmc_mac;
+use crate::enrolments::Enrolments;
 use crate::rack::locked;
 
 impl Executor {
-    /// Forgets a machine that is gone for good: its name, its addresses and what was installed on it. What happened to it
+    /// Forgets a machine that is gone for good: its name, its addresses, what was installed on it and the secrets by which it
+    /// could still enrol itself. What happened to it
     /// stays in the journal, and runs that it had a part in stay as they are. The password that was made for its BMC is kept
     /// by the BMC's MAC address. One that comes back is a new node, of which
     /// nothing is known and on which nothing is destroyed without consent.
@@ -28,8 +31,15 @@ impl Executor {
         }
         // What waits to be written of it must not come after.
         inner.keep(&mut book)?;
+        let store = |error: StoreError| NodeError::Store(error.to_string());
+        // First what it could still enrol itself by: as long as the node is there, whoever forgets it can do so again.
+        Enrolments::new(inner.store.clone()).forget(node).map_err(store)?;
+        let note = EventKind::Note {
+            text: format!("forgotten by {by}; if it comes back it is a new machine"),
+            severity: Severity::Info,
+        };
         let gone = [memory::no_node_entry(node)];
-        memory::write(&inner.store, &gone).map_err(|error| NodeError::Store(error.to_string()))?;
+        memory::write_and_tell(&inner.rack, &gone, vec![(Some(node), note)]).map_err(store)?;
         let work = book.work.remove(&node);
         adopted::forget_key(&book, &inner.store, work.as_ref().and_then(adopted::key_of));
         // Nobody else knows the password that was made for its BMC.
@@ -42,9 +52,6 @@ impl Executor {
         {
             tracing::error!(%node, %error, "the account of its BMC stays with the node that is forgotten");
         }
-        let text = format!("forgotten by {by}; if it comes back it is a new machine");
-        let severity = Severity::Info;
-        inner.rack.tell(Some(node), EventKind::Note { text, severity });
         inner.rack.forget(node);
         book.looked_at = 0;
         drop(book);

@@ -251,6 +251,13 @@ pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
     Ok(loaded)
 }
 
+/// What is on the disk of nodes; `None` when a record of one, or the disk, cannot be read.
+pub(super) fn nodes(store: &Store) -> Option<Vec<NodeWork>> {
+    let records = store.list(Table::Work).ok()?;
+    let nodes = records.iter().filter(|(key, _)| key.starts_with(b"node/"));
+    nodes.map(|(_, value)| read(value)).collect()
+}
+
 fn read<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Option<T> {
     serde_json::from_slice(value).ok()
 }

@@ -221,6 +221,7 @@ impl Executor {
             inner.tell_left(&mut book, left);
             inner.catch_up(&mut book);
             inner.stand_again(&book);
+            adopted::sweep_keys(&book, &inner.store);
             inner.settle(&mut book, at);
             inner.tell_settled(&book);
         }

@@ -130,8 +130,8 @@ impl Appliance {
         let Some(node) = action.node else {
             return self.of_the_rack(task, &action).await;
         };
-        if !task.taken_up
-            && action.kind.installs().is_some()
+        // Also of an attempt that is taken up: the power may have gone before this was done.
+        if action.kind.installs().is_some()
             && let Err(done) = self.take_back_earlier(node, task.run)
         {
             return done;

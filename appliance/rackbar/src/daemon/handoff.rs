@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rackbar_control::operations::{EnrolmentEntry, ExportEntry, Refused, Verdict};
 use rackbar_handoff::enrol::{Enrolment, Kind};
 use rackbar_handoff::{EXPORTS, ExportError, Member, NoFiles, Rack as View, csr, files};
-use rackbar_model::{Node, NodeId, OsFile, Severity, Timestamp};
+use rackbar_model::{Node, OsFile, Severity, Timestamp};
 use rackbar_orchestrator::enrolments::Enrolments;
 use rackbar_plan::Site;
 use rackbar_plan::site::Enrol;
@@ -143,11 +143,6 @@ impl HandOff {
         let taken = self.book().change(tool, member.node.id, |one| one.take_back(now()));
         taken.map_err(of_store)?.ok_or_else(none)
     }
-}
-
-/// Takes away the secrets by which a machine that was forgotten could still enrol itself.
-pub(super) fn forget(store: &Store, node: NodeId) -> Result<(), Refused> {
-    Enrolments::new(store.clone()).forget(node).map_err(of_store)
 }
 
 /// The machines that have a system, ours or an adopted one, with the networks of their role.

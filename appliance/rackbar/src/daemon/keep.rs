@@ -15,7 +15,7 @@ use rackbar_store::{LockState, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::carry::Importing;
+use super::carry::{Importing, hold};
 use super::services::status;
 use super::storage::Storage;
 
@@ -83,6 +83,7 @@ impl Keep {
             let words = "the store is in memory and gone with the power: there is nothing to lock";
             return Err(Refused::Conflict(words.into()));
         }
+        let _alone = hold(self)?;
         match passphrase {
             Some(passphrase) => self.store.set_passphrase(passphrase),
             None => self.store.set_key_file(),

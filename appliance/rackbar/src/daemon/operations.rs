@@ -297,12 +297,8 @@ impl Operations for Asked {
     }
 
     fn forget(&self, name: &str, by: &str) -> Answer<'_, ()> {
-        let (name, by, store) = (name.to_owned(), by.to_owned(), self.keep.store.clone());
-        self.ask(move |executor, rack| {
-            let id = node(rack, &name)?.id;
-            executor.forget(id, &by).map_err(of_node)?;
-            handoff::forget(&store, id)
-        })
+        let (name, by) = (name.to_owned(), by.to_owned());
+        self.ask(move |executor, rack| executor.forget(node(rack, &name)?.id, &by).map_err(of_node))
     }
 
     fn maintenance(&self, name: &str, on: bool, reason: String, by: &str) -> Answer<'_, ()> {

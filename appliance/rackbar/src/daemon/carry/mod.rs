@@ -10,7 +10,7 @@ mod along;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,7 +48,7 @@ const HEARING: Duration = Duration::from_secs(30);
 /// Folders of a state file beside the store, in the order in which they are put in their places.
 const FOLDERS: [&str; 4] = [PROGRAMS, IMAGES, PACKS, CACHE];
 
-/// Held while a state file comes in: one at a time.
+/// Held while a state file comes in, or the lock of the secrets is changed: one at a time.
 pub(super) type Importing = Arc<Mutex<()>>;
 
 /// Gives what is written to whoever reads the answer, and waits for them.
@@ -177,20 +177,8 @@ fn take_in(keep: &Keep, coming: &mut dyn Read, passphrase: &str, by: &str) -> Re
                      first (`rackbar storage use`)";
         return Err(Refused::Conflict(words.into()));
     }
+    let _alone = hold(keep)?;
     let staged = keep.folder.join(STAGED);
-    let _alone = match keep.importing.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            let words = "another state file is being put in; wait for its end";
-            return Err(Refused::Conflict(words.into()));
-        }
-        // It guards a folder that is made anew.
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Ok(alone) => alone,
-    };
-    if staged.join(READY).exists() {
-        let words = "a state file was put in a moment ago, and the appliance starts anew with it; try again after that";
-        return Err(Refused::Conflict(words.into()));
-    }
     let mut staging = Staging::begin(&keep.folder).map_err(refused)?;
     let store = keep.folder.join(STORE);
     let info = Store::stage(&store, &staged.join(STORE), coming, passphrase, &mut staging).map_err(refused)?;
@@ -202,6 +190,27 @@ fn take_in(keep: &Keep, coming: &mut dyn Read, passphrase: &str, by: &str) -> Re
     staging.ready(&word).map_err(refused)?;
     keep.restart.notify_one();
     Ok(taken)
+}
+
+/// Has the key file stay what it is while this is held: a state that comes in is sealed with the key in the file beside the
+/// store that counts now, and a change of that store's lock makes or removes the file. So neither is begun while the other is
+/// under way, nor while a state waits to be moved to its place.
+pub(super) fn hold(keep: &Keep) -> Result<MutexGuard<'_, ()>, Refused> {
+    let held = match keep.importing.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            let words = "a state file is being put in, or the lock of the secrets is being changed; wait for its end, then try \
+                         again";
+            return Err(Refused::Conflict(words.into()));
+        }
+        // It guards a folder that is made anew.
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Ok(held) => held,
+    };
+    if keep.folder.join(STAGED).join(READY).exists() {
+        let words = "a state file was put in, and the appliance starts anew with it; try again after that";
+        return Err(Refused::Conflict(words.into()));
+    }
+    Ok(held)
 }
 
 fn before(store: &Path) -> PathBuf {
@@ -423,6 +432,94 @@ mod tests {
 
     fn text(data: &Path, name: &str) -> Option<String> {
         std::fs::read_to_string(data.join(name)).ok()
+    }
+
+    const WORDS: &str = "correct horse battery";
+
+    fn keep(folder: &Path) -> Keep {
+        let data = folder.join("data");
+        std::fs::create_dir(&data).unwrap();
+        Keep {
+            store: Store::open(data.join(STORE)).unwrap(),
+            folder: data.clone(),
+            config: folder.join("rackbar.toml"),
+            run: folder.to_path_buf(),
+            restart: Arc::default(),
+            storage: super::super::storage::Storage::new(&data, folder),
+            importing: Arc::default(),
+        }
+    }
+
+    fn conflict<T: std::fmt::Debug>(answer: Result<T, Refused>) -> String {
+        match answer {
+            Err(Refused::Conflict(words)) => words,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sets a passphrase while it is read from, as somebody may while a state file comes.
+    struct Meddled<'a> {
+        keep: &'a Keep,
+        content: &'a [u8],
+        answers: Vec<Result<rackbar_control::operations::SecretsLock, Refused>>,
+    }
+
+    impl Read for Meddled<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if self.content.is_empty() {
+                self.answers.push(self.keep.lock_with(Some(WORDS)));
+                self.answers.push(self.keep.lock_with(None));
+            }
+            self.content.read(into)
+        }
+    }
+
+    #[test]
+    fn the_lock_of_the_secrets_stays_while_a_state_file_is_put_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let keep = keep(folder.path());
+        keep.store.put(rackbar_store::Table::Secrets, b"a", b"secret").unwrap();
+        let mut file = Vec::new();
+        keep.store.export(&mut file, WORDS, "0", now(), Vec::new()).unwrap();
+        let mut coming = Meddled {
+            keep: &keep,
+            content: &file,
+            answers: Vec::new(),
+        };
+        take_in(&keep, &mut coming, WORDS, "anna").unwrap();
+        assert!(!coming.answers.is_empty());
+        for answer in coming.answers {
+            let words = conflict(answer);
+            assert!(words.contains("being put in") && words.contains("try again"), "{words}");
+        }
+        for passphrase in [Some(WORDS), None] {
+            let words = conflict(keep.lock_with(passphrase));
+            assert!(words.contains("starts anew") && words.contains("try again"), "{words}");
+        }
+        keep.store.close();
+        assert_eq!(take_over(&keep.folder), None);
+        let store = Store::open(keep.folder.join(STORE)).unwrap();
+        assert_eq!(store.lock_state(), LockState::KeyFile);
+        let secret = store.get(rackbar_store::Table::Secrets, b"a").unwrap();
+        assert_eq!(secret.as_deref(), Some(&b"secret"[..]));
+        // From here on it may be changed again.
+        let keep = Keep { store, ..keep };
+        assert_eq!(keep.lock_with(Some(WORDS)).unwrap().lock, "passphrase");
+    }
+
+    #[test]
+    fn no_state_file_is_taken_while_the_lock_of_the_secrets_is_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let keep = keep(folder.path());
+        let changed = hold(&keep).unwrap();
+        let words = conflict(take_in(&keep, &mut &b"no state file"[..], WORDS, "anna"));
+        assert!(
+            words.contains("lock of the secrets") && words.contains("try again"),
+            "{words}"
+        );
+        drop(changed);
+        let refused = take_in(&keep, &mut &b"no state file"[..], WORDS, "anna");
+        assert!(matches!(refused, Err(Refused::Invalid(_))), "{refused:?}");
     }
 
     #[test]
