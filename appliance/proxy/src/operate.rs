@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use rackbar_model::{Digest, Severity};
+use rackbar_model::{Digest, Severity, Timestamp};
 
 use crate::fetch::{Ask, How, Phase};
 use crate::metrics::Sample;
@@ -28,6 +28,17 @@ pub enum CacheError {
     /// It could not be fetched.
     #[error("{0}")]
     Fetch(String),
+    /// The origin gave none, and what was stored before stands in for it.
+    #[error(
+        "{key}: the origin gave nothing, or an error; what is stored is from {}, and stays",
+        Timestamp(stored.saturating_mul(1000))
+    )]
+    Stands {
+        /// What was asked for.
+        key: String,
+        /// When what is stored came or was last found to hold, in seconds since 1970.
+        stored: u64,
+    },
 }
 
 /// A stored answer as an operator sees it.
@@ -164,14 +175,19 @@ impl Proxy {
     /// Asks the origin whether what is stored still holds, and fetches it when it does not, or is not stored.
     ///
     /// # Errors
-    /// When it is no key, or no origin answers.
+    /// When it is no key, or no origin answers, also where what is stored stands in for its answer.
     pub async fn refresh(self: &Arc<Self>, key: &str) -> Result<(), CacheError> {
         let ask = self.ask_key(key)?;
-        self.fetch(ask).await.map(drop)
+        let key = ask.key.clone();
+        match self.fetch(ask).await? {
+            Some(stored) => Err(CacheError::Stands { key, stored }),
+            None => Ok(()),
+        }
     }
 
-    /// Has the origin asked; true when it gave nothing, and what was stored before stands in for it.
-    pub(crate) async fn fetch(self: &Arc<Self>, ask: Ask) -> Result<bool, CacheError> {
+    /// Has the origin asked. When it gave nothing and what was stored before stands in for it: of when that is, in seconds since
+    /// 1970.
+    pub(crate) async fn fetch(self: &Arc<Self>, ask: Ask) -> Result<Option<u64>, CacheError> {
         if self.settings().mode == Mode::Offline {
             return Err(CacheError::Fetch(format!(
                 "{}: the proxy is offline and asks no origin; `rackbar cache mode online` lets it",
@@ -189,7 +205,8 @@ impl Proxy {
         loop {
             let phase = phases.borrow_and_update().clone();
             match phase {
-                Phase::Entry(_, how) => return Ok(how == How::StaleIfError),
+                Phase::Entry(entry, How::StaleIfError) => return Ok(Some(entry.record.response_time)),
+                Phase::Entry(..) => return Ok(None),
                 Phase::Small(small) => return fail(format!("the origin answers {}", small.status)),
                 Phase::Private(why) => return fail(format!("it is not to be stored: {why}")),
                 Phase::Failed(_, why) => return fail(why.to_string()),
@@ -206,7 +223,7 @@ impl Proxy {
                         if let Phase::Private(why) = &*phases.borrow() {
                             return fail(format!("it came and was not kept: {why}"));
                         }
-                        return Ok(false);
+                        return Ok(None);
                     }
                 }
                 Phase::Asking => {}

@@ -367,7 +367,7 @@ fn refused(error: CacheError) -> Refused {
     match error {
         CacheError::Key(_) => Refused::Invalid(error.to_string()),
         CacheError::Store(_) => Refused::Internal(error.to_string()),
-        CacheError::Fetch(_) => Refused::Device(error.to_string()),
+        CacheError::Fetch(_) | CacheError::Stands { .. } => Refused::Device(error.to_string()),
     }
 }
 
