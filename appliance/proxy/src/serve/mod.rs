@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Proxy;
 use crate::fetch::Ask;
+use crate::pinning::unknown_mirror;
 use crate::repositories::Found;
 use crate::rules::target::Url;
 use crate::wire::{Head, Parsed, parse};
@@ -203,7 +204,7 @@ fn wanted(proxy: &Proxy, head: &Head, target: &str) -> Wanted {
         }
         return match proxy.ask_mirror(name, path, &head.headers) {
             Some(ask) => Wanted::Ask(Box::new(ask)),
-            None => Wanted::Nothing(404, unknown_mirror(proxy, name)),
+            None => Wanted::Nothing(404, unknown_mirror(&proxy.settings(), name)),
         };
     }
     if let Some(rest) = target.strip_prefix("/repository/") {
@@ -228,17 +229,6 @@ fn wanted(proxy: &Proxy, head: &Head, target: &str) -> Wanted {
         Ok(ask) => Wanted::Ask(Box::new(ask)),
         Err(refusal) => Wanted::Nothing(403, refusal.to_string()),
     }
-}
-
-fn unknown_mirror(proxy: &Proxy, name: &str) -> String {
-    let settings = proxy.settings();
-    let names: Vec<&str> = settings.mirrors.iter().map(|mirror| mirror.name.as_str()).collect();
-    let there = if names.is_empty() {
-        "there is none".into()
-    } else {
-        format!("there are {}", names.join(", "))
-    };
-    format!("there is no mirror {name:?} in the [proxy] section of rackbar.toml; {there}")
 }
 
 /// Sends a file that a lock keeps: whole, for it is small, and without a date, for a lock may go back to an older one.
