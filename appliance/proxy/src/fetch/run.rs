@@ -209,6 +209,12 @@ impl Proxy {
     }
 
     fn usable(&self, entry: &Entry, ask: &Ask, unreachable: bool) -> bool {
+        // A request changed it since (RFC 9111 section 4.4): only what is kept to be had without its origin stands in for one that
+        // cannot be asked.
+        let kept = entry.pinned() || entry.pack.is_some();
+        if entry.is_invalid() && !(unreachable && kept) {
+            return false;
+        }
         // Whoever pinned it wants it to be had without its origin: our own limit is for what nobody asked to keep.
         let most = match entry.pinned() {
             true => u64::MAX,

@@ -80,9 +80,14 @@ impl Entry {
         (1024 + 2 * self.record.key.len() + 3 * headers + selected) as u64
     }
 
+    /// A request changed what it answers, and nobody asked its origin since (RFC 9111 section 4.4).
+    pub(crate) fn is_invalid(&self) -> bool {
+        self.invalid.load(Ordering::Relaxed)
+    }
+
     /// Whether it may answer a request without the origin's word, `now` in seconds since 1970.
     pub(crate) fn is_fresh(&self, wanted: &CacheControl, now: u64) -> bool {
-        !self.invalid.load(Ordering::Relaxed) && self.fresh.judge(wanted, now) == Judged::Fresh
+        !self.is_invalid() && self.fresh.judge(wanted, now) == Judged::Fresh
     }
 
     pub(crate) fn touch(&self) {
