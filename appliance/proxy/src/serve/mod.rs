@@ -233,9 +233,8 @@ fn wanted(proxy: &Proxy, head: &Head, target: &str) -> Wanted {
 
 /// Sends a file that a lock keeps: whole, for it is small, and without a date, for a lock may go back to an older one.
 async fn document(proxy: &Proxy, client: &mut Client, head: &Head, bytes: &[u8]) -> io::Result<Next> {
-    let mut headers = http::HeaderMap::new();
+    let mut headers = head::ours();
     headers.insert("cache-control", http::HeaderValue::from_static("no-cache"));
-    headers.insert("server", http::HeaderValue::from_static("rackbar"));
     let keep = head.keep_alive && head.body.is_none();
     let tail = Tail {
         length: Length::Known(bytes.len() as u64),
@@ -265,13 +264,12 @@ async fn fail(proxy: &Proxy, client: &mut Client, head: &Head, status: u16, why:
 }
 
 async fn error(proxy: &Proxy, client: &mut Client, status: u16, why: &str, keep: bool, bare: bool) -> io::Result<()> {
-    let mut headers = http::HeaderMap::new();
+    let mut headers = head::ours();
     headers.insert(
         "content-type",
         http::HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     headers.insert("cache-control", http::HeaderValue::from_static("no-store"));
-    headers.insert("server", http::HeaderValue::from_static("rackbar"));
     let body = format!("{why}\n");
     let tail = Tail {
         length: Length::Known(body.len() as u64),

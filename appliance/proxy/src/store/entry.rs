@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use super::{Object, Record};
 use crate::rules::cache_control::CacheControl;
-use crate::rules::freshness::{Freshness, Judged};
+use crate::rules::freshness::{Freshness, Judged, dated};
 use crate::rules::target::is_index;
 
 /// An answer that is stored.
@@ -33,7 +33,8 @@ pub struct Entry {
 
 impl Entry {
     pub(crate) fn new(record: Record, object: Arc<Object>, pack: Option<Arc<str>>) -> Self {
-        let headers = record.header_map();
+        let mut headers = record.header_map();
+        dated(&mut headers, record.response_time);
         let fresh = Freshness::of(
             &headers,
             record.request_time,
