@@ -123,6 +123,21 @@ fn the_proxy_follows_the_file_and_the_site_and_its_cache_is_ruled_by_the_command
     appliance.until("listening on 10.10.0.1:3128, offline");
     appliance.well(&["cache", "mode", "online"]);
     appliance.well(&["cache", "unpin", "mirror:m/b"]);
+    for (end, says) in [
+        ("/*", "is pinned as mirror:m/*; "),
+        ("*", "pins of their own: mirror:m/*"),
+    ] {
+        let key = format!("{upstream}{end}");
+        for (order, says) in [("pin", says), ("unpin", "is no longer pinned")] {
+            let done = appliance.well(&["cache", order, &key]);
+            assert!(done.contains(says), "{order} {key}: {done}");
+        }
+    }
+    let wrong = appliance.refused(&["cache", "pin", "mirror:x/*"]);
+    assert!(
+        wrong.contains("there is no mirror \"x\"") && wrong.contains("there are m"),
+        "{wrong}"
+    );
     let wrong = appliance.refused(&["cache", "pin", "no key"]);
     assert!(wrong.contains("mirror:NAME/PATH"), "{wrong}");
 
