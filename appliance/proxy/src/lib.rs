@@ -9,6 +9,7 @@
 //! store     objects by SHA-256, entries, budget, pins
 //! repositories  what locks of repositories name, and nothing else
 //! held      contents that locked repositories keep, whatever their origins do
+//! pinning   what a pin by prefix stands for                                            pure
 //! packs     answers in data packs, and those picked to go into one
 //! origin    connections to origins, straight or by a parent proxy
 //! fetch     one request to the origin however many wait
@@ -28,6 +29,7 @@ mod mirrors;
 mod operate;
 pub mod origin;
 mod packs;
+mod pinning;
 mod promises;
 mod proxy;
 mod repositories;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use rackbar_model::{Digest, Severity};
+use rackbar_model::{Digest, Severity, Timestamp};
 
 use crate::fetch::{Ask, How, Phase};
 use crate::metrics::Sample;
+use crate::pinning::{mirrors_below, prefix, unknown_mirror};
 use crate::rules::target::{Url, mirror_of};
 use crate::settings::Mode;
 use crate::store::{Entry, StoreError};
@@ -22,12 +23,26 @@ pub enum CacheError {
          at its end"
     )]
     Key(String),
+    /// There is no such mirror.
+    #[error("{0}")]
+    Mirror(String),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// It could not be fetched.
     #[error("{0}")]
     Fetch(String),
+    /// The origin gave none, and what was stored before stands in for it.
+    #[error(
+        "{key}: the origin gave nothing, or an error; what is stored is from {}, and stays",
+        Timestamp(stored.saturating_mul(1000))
+    )]
+    Stands {
+        /// What was asked for.
+        key: String,
+        /// When what is stored came or was last found to hold, in seconds since 1970.
+        stored: u64,
+    },
 }
 
 /// A stored answer as an operator sees it.
@@ -69,7 +84,10 @@ impl Proxy {
         let none = HeaderMap::new();
         let wrong = || CacheError::Key(key.to_owned());
         match mirror_of(key) {
-            Some((name, path)) => self.ask_mirror(name, path, &none).ok_or_else(wrong),
+            Some((name, path)) => {
+                let unknown = || CacheError::Mirror(unknown_mirror(&self.settings(), name));
+                self.ask_mirror(name, path, &none).ok_or_else(unknown)
+            }
             None => {
                 let url = Url::parse(key).ok_or_else(wrong)?;
                 self.ask_url(&url, &none)
@@ -115,18 +133,33 @@ impl Proxy {
         self.store.usage()
     }
 
+    /// What a pin is kept as: the key of what it names, where that is a mirror's the mirror's key; for a prefix that ends in `*` the
+    /// same with a `*`.
+    ///
+    /// # Errors
+    /// When it is no key, or a mirror's that does not exist.
+    pub fn pinned_as(&self, pattern: &str) -> Result<String, CacheError> {
+        match pattern.strip_suffix('*') {
+            Some(start) => prefix(&self.settings(), start).map(|start| start + "*"),
+            None => self.ask_key(pattern).map(|ask| ask.key),
+        }
+    }
+
+    /// Mirrors with an upstream below a prefix of URLs that ends in `*`, which a pin of that leaves out: what they have is
+    /// stored under keys of their own.
+    pub fn pin_leaves_out(&self, pattern: &str) -> Vec<String> {
+        let start = pattern.strip_suffix('*');
+        start.map_or_else(Vec::new, |start| mirrors_below(&self.settings(), start))
+    }
+
     /// Pins a key, fetching it when it is not stored, or a prefix that ends in `*`. How many stored answers it covers. They outlast
     /// a power cut from then on.
     ///
     /// # Errors
     /// When it is no key, cannot be written, or cannot be fetched; it stays pinned in the last case.
     pub async fn pin(self: &Arc<Self>, pattern: &str) -> Result<usize, CacheError> {
-        if let Some(start) = pattern.strip_suffix('*') {
-            let sound = start.starts_with("mirror:") || start.starts_with("http://") || start.starts_with("https://");
-            if !sound || start.contains(['\n', '\r']) {
-                return Err(CacheError::Key(pattern.to_owned()));
-            }
-            let covered = self.store.pin(pattern, true)?;
+        if pattern.ends_with('*') {
+            let covered = self.store.pin(&self.pinned_as(pattern)?, true)?;
             return self.settle().await.map(|()| covered);
         }
         let ask = self.ask_key(pattern)?;
@@ -148,15 +181,16 @@ impl Proxy {
         Ok(settled.map_err(|error| CacheError::Fetch(error.to_string()))??)
     }
 
-    /// Takes a pin back. How many stored answers it covered.
+    /// Takes a pin back, also one that could not be given any more: of a mirror that is gone, or as it was written before a
+    /// mirror had the URL. How many stored answers it covered.
     ///
     /// # Errors
     /// When the list of pins cannot be written.
     pub fn unpin(&self, pattern: &str) -> Result<usize, CacheError> {
-        let key = self.ask_key(pattern).map_or_else(|_| pattern.to_owned(), |ask| ask.key);
-        let covered = self.store.pin(&key, false)?;
+        let key = self.pinned_as(pattern).unwrap_or_else(|_| pattern.to_owned());
+        let mut covered = self.store.pin(&key, false)?;
         if key != pattern {
-            self.store.pin(pattern, false)?;
+            covered += self.store.pin(pattern, false)?;
         }
         Ok(covered)
     }
@@ -164,14 +198,19 @@ impl Proxy {
     /// Asks the origin whether what is stored still holds, and fetches it when it does not, or is not stored.
     ///
     /// # Errors
-    /// When it is no key, or no origin answers.
+    /// When it is no key, or no origin answers, also where what is stored stands in for its answer.
     pub async fn refresh(self: &Arc<Self>, key: &str) -> Result<(), CacheError> {
         let ask = self.ask_key(key)?;
-        self.fetch(ask).await.map(drop)
+        let key = ask.key.clone();
+        match self.fetch(ask).await? {
+            Some(stored) => Err(CacheError::Stands { key, stored }),
+            None => Ok(()),
+        }
     }
 
-    /// Has the origin asked; true when it gave nothing, and what was stored before stands in for it.
-    pub(crate) async fn fetch(self: &Arc<Self>, ask: Ask) -> Result<bool, CacheError> {
+    /// Has the origin asked. When it gave nothing and what was stored before stands in for it: of when that is, in seconds since
+    /// 1970.
+    pub(crate) async fn fetch(self: &Arc<Self>, ask: Ask) -> Result<Option<u64>, CacheError> {
         if self.settings().mode == Mode::Offline {
             return Err(CacheError::Fetch(format!(
                 "{}: the proxy is offline and asks no origin; `rackbar cache mode online` lets it",
@@ -189,7 +228,8 @@ impl Proxy {
         loop {
             let phase = phases.borrow_and_update().clone();
             match phase {
-                Phase::Entry(_, how) => return Ok(how == How::StaleIfError),
+                Phase::Entry(entry, How::StaleIfError) => return Ok(Some(entry.record.response_time)),
+                Phase::Entry(..) => return Ok(None),
                 Phase::Small(small) => return fail(format!("the origin answers {}", small.status)),
                 Phase::Private(why) => return fail(format!("it is not to be stored: {why}")),
                 Phase::Failed(_, why) => return fail(why.to_string()),
@@ -206,7 +246,7 @@ impl Proxy {
                         if let Phase::Private(why) = &*phases.borrow() {
                             return fail(format!("it came and was not kept: {why}"));
                         }
-                        return Ok(false);
+                        return Ok(None);
                     }
                 }
                 Phase::Asking => {}

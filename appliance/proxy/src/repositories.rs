@@ -201,7 +201,7 @@ impl Proxy {
                 )));
             }
             _ => {
-                let stale = self.fetch(ask.clone()).await?;
+                let stale = self.fetch(ask.clone()).await?.is_some();
                 let found = self.stored(&ask, &ask.headers).0;
                 // That there is none is kept for a while too.
                 if let Some(status) = found

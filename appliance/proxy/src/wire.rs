@@ -1,6 +1,6 @@
 //! Reading one request of a client out of what its connection has received (RFC 9112). Pure.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// A request line and headers larger than this are refused.
@@ -82,6 +82,10 @@ fn read(raw: &httparse::Request<'_, '_>) -> Result<Head, (u16, &'static str)> {
             return Err((400, "a header is malformed"));
         };
         headers.append(name, value);
+    }
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && !http10) {
+        return Err((400, "a request has one Host field (RFC 9112 section 3.2)"));
     }
     let body = body(&headers, http10)?;
     let tokens = |token: &str| {
@@ -166,16 +170,20 @@ mod tests {
     fn reads_what_apt_sends_and_leaves_the_next_request() {
         let one = "GET http://deb.example.org/debian/dists/bookworm/InRelease HTTP/1.1\r\nHost: deb.example.org\r\n\
             Cache-Control: max-age=0\r\nUser-Agent: Debian APT-HTTP/1.3 (2.6.1)\r\n\r\n";
-        let (head, used) = whole(&format!("{one}GET / HTTP/1.1\r\n\r\n"));
+        let (head, used) = whole(&format!("{one}GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
         assert_eq!(used, one.len());
         assert_eq!(head.target, "http://deb.example.org/debian/dists/bookworm/InRelease");
         assert!(head.keep_alive && head.body.is_none());
-        let body = |fields: &str| whole(&format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n")).0.body;
+        let body = |fields: &str| whole(&format!("POST / HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n")).0.body;
         assert_eq!(body("Content-Length: 7"), Content::Known(7));
         assert_eq!(body("Content-Length: 0"), Content::None);
         assert_eq!(body("Transfer-Encoding: Chunked"), Content::Chunked);
         assert!(!whole("GET / HTTP/1.0\r\n\r\n").0.keep_alive);
-        assert!(!whole("GET / HTTP/1.1\r\nConnection: a, Close\r\n\r\n").0.keep_alive);
+        assert!(
+            !whole("GET / HTTP/1.1\r\nHost: x\r\nConnection: a, Close\r\n\r\n")
+                .0
+                .keep_alive
+        );
     }
 
     #[test]
@@ -185,12 +193,12 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(
-            status("POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
+            status("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
             400
         );
-        assert_eq!(status("POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n"), 400);
+        assert_eq!(status("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n"), 400);
         assert_eq!(
-            status("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n"),
+            status("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n"),
             400
         );
         assert_eq!(status("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
@@ -200,12 +208,29 @@ mod tests {
             "xchunked",
             "chunked\r\nTransfer-Encoding: chunked",
         ] {
-            let request = format!("POST / HTTP/1.1\r\nTransfer-Encoding: {coding}\r\n\r\n");
+            let request = format!("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {coding}\r\n\r\n");
             assert_eq!(status(&request), 501, "{coding}");
         }
-        assert_eq!(status("GET / HTTP/1.1\r\nA : b\r\n\r\n"), 400);
+        assert_eq!(status("GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n"), 400);
         assert_eq!(status(&format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(MAX_HEAD))), 431);
         assert_eq!(status("\x16\x03\x01\x02\0\x01\0"), 400);
+    }
+
+    #[test]
+    fn a_request_names_its_host_once() {
+        let status = |text: &str| match parse(text.as_bytes()) {
+            Parsed::Bad(status, _) => status,
+            _ => 0,
+        };
+        assert_eq!(status("GET http://a/ HTTP/1.1\r\n\r\n"), 400);
+        assert_eq!(status("CONNECT a:443 HTTP/1.1\r\n\r\n"), 400);
+        for version in ["1.0", "1.1"] {
+            let request = |hosts: &str| format!("GET http://a/ HTTP/{version}\r\n{hosts}\r\n");
+            assert_eq!(status(&request("Host: a\r\nhost: a\r\n")), 400, "{version}");
+            assert_eq!(status(&request("Host: b\r\n")), 0, "{version}");
+            assert_eq!(status(&request("Host:\r\n")), 0, "{version}");
+        }
+        assert_eq!(status("GET http://a/ HTTP/1.0\r\n\r\n"), 0);
     }
 
     proptest! {

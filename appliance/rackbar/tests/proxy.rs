@@ -6,6 +6,8 @@ mod apart;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use apart::{Appliance, OURS};
@@ -19,12 +21,17 @@ fn config(upstream: &str, proxy: &str) -> String {
     )
 }
 
-/// An origin that gives everybody the same.
-fn origin() -> String {
+/// An origin that gives everybody the same, or nobody anything when the second is true.
+fn origin() -> (String, Arc<AtomicBool>) {
+    let gone = Arc::new(AtomicBool::new(false));
+    let down = gone.clone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/base", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
+            if down.load(Ordering::SeqCst) {
+                continue;
+            }
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
                 let mut byte = [0];
@@ -38,7 +45,7 @@ fn origin() -> String {
             );
         }
     });
-    url
+    (url, gone)
 }
 
 fn get(path: &str) -> String {
@@ -57,7 +64,7 @@ fn the_proxy_follows_the_file_and_the_site_and_its_cache_is_ruled_by_the_command
     assert!(refused.contains("the proxy does not run"), "{refused}");
 
     // The file is read while the daemon runs.
-    let upstream = origin();
+    let (upstream, gone) = origin();
     appliance.file("rackbar.toml", config(&upstream, "proxy = \"own\""));
     appliance.until("listening on 10.10.0.1:3128, online");
     assert!(get("/mirror/m/a").ends_with("\r\n\r\nhello"));
@@ -87,6 +94,13 @@ fn the_proxy_follows_the_file_and_the_site_and_its_cache_is_ruled_by_the_command
     let verified = appliance.well(&["cache", "verify"]);
     assert!(verified.contains("1 objects are whole, 0 were damaged"), "{verified}");
     appliance.well(&["cache", "refresh", "mirror:m/a"]);
+    gone.store(true, Ordering::SeqCst);
+    let stands = appliance.refused(&["cache", "refresh", "mirror:m/a"]);
+    assert!(
+        stands.contains("the origin gave nothing") && stands.contains("and stays"),
+        "{stands}"
+    );
+    gone.store(false, Ordering::SeqCst);
     appliance.well(&["cache", "mode", "offline"]);
     let missed = get("/mirror/m/c");
     assert!(
@@ -109,6 +123,21 @@ fn the_proxy_follows_the_file_and_the_site_and_its_cache_is_ruled_by_the_command
     appliance.until("listening on 10.10.0.1:3128, offline");
     appliance.well(&["cache", "mode", "online"]);
     appliance.well(&["cache", "unpin", "mirror:m/b"]);
+    for (end, says) in [
+        ("/*", "is pinned as mirror:m/*; "),
+        ("*", "pins of their own: mirror:m/*"),
+    ] {
+        let key = format!("{upstream}{end}");
+        for (order, says) in [("pin", says), ("unpin", "is no longer pinned")] {
+            let done = appliance.well(&["cache", order, &key]);
+            assert!(done.contains(says), "{order} {key}: {done}");
+        }
+    }
+    let wrong = appliance.refused(&["cache", "pin", "mirror:x/*"]);
+    assert!(
+        wrong.contains("there is no mirror \"x\"") && wrong.contains("there are m"),
+        "{wrong}"
+    );
     let wrong = appliance.refused(&["cache", "pin", "no key"]);
     assert!(wrong.contains("mirror:NAME/PATH"), "{wrong}");
 

@@ -15,7 +15,7 @@ use super::arrive::announced;
 use super::{Ask, Flight, How, Landing, Phase, Small, Upstream};
 use crate::Proxy;
 use crate::origin::{Body, OriginError};
-use crate::rules::conditional::{freshened, set_validators, strip_hop_by_hop};
+use crate::rules::conditional::{freshened, set_validators, strip_hop_by_hop, validates};
 use crate::rules::freshness::{NotStored, storable};
 use crate::rules::target::without_query;
 use crate::rules::vary::{Selecting, selecting};
@@ -71,19 +71,17 @@ impl Proxy {
         flight: &Flight,
         lead: oneshot::Sender<Response<Incoming>>,
     ) -> Option<Phase> {
-        let mut headers = ask.headers.clone();
         // What contradicts its promised digest is not asked whether it still holds.
         let wrong = |entry: &&Arc<Entry>| ask.expected.is_some_and(|digest| digest != entry.object.digest);
         let validating = stale.filter(|entry| !wrong(entry));
-        let conditional = validating.is_some_and(|entry| set_validators(&mut headers, &entry.headers));
-        let answer = match self.first_answer(ask, &headers).await {
-            Ok(answer) => answer,
+        let (answer, holds) = match self.judged(ask, validating).await {
+            Ok(judged) => judged,
             Err(error) => return Some(self.unreachable(ask, validating, &error)),
         };
-        let status = answer.response.status().as_u16();
-        if status == 304 && conditional {
+        if holds {
             return validating.map(|entry| self.validated(entry, &answer));
         }
+        let status = answer.response.status().as_u16();
         let trouble = matches!(status, 500 | 502 | 503 | 504);
         if let Some(entry) = validating.filter(|entry| trouble && self.usable(entry, ask, false)) {
             return Some(Phase::Entry(entry.clone(), How::StaleIfError));
@@ -108,6 +106,26 @@ impl Proxy {
             }
             Err(why) => Some(private(answer.response, lead, why.word())),
         }
+    }
+
+    /// What the origin answers, and whether that is that what is stored still holds.
+    async fn judged(&self, ask: &Ask, validating: Option<&Arc<Entry>>) -> Result<(Answer, bool), OriginError> {
+        let mut headers = ask.headers.clone();
+        let conditional = validating.filter(|entry| set_validators(&mut headers, &entry.headers));
+        let answer = self.first_answer(ask, &headers).await?;
+        let Some(entry) = conditional.filter(|_| answer.response.status() == 304) else {
+            return Ok((answer, false));
+        };
+        if validates(&entry.headers, answer.response.headers()) {
+            return Ok((answer, true));
+        }
+        // It is about a version that we do not have.
+        let answer = self.first_answer(ask, &ask.headers).await?;
+        if answer.response.status() == 304 {
+            let why = "it answers 304 with the ETag of a version that was not asked about, and to a request without conditions";
+            return Err(OriginError::Failed(why.into()));
+        }
+        Ok((answer, false))
     }
 
     /// The first answer that is none of an upstream in trouble; else the last one there was.
@@ -209,6 +227,12 @@ impl Proxy {
     }
 
     fn usable(&self, entry: &Entry, ask: &Ask, unreachable: bool) -> bool {
+        // A request changed it since (RFC 9111 section 4.4): only what is kept to be had without its origin stands in for one that
+        // cannot be asked.
+        let kept = entry.pinned() || entry.pack.is_some();
+        if entry.is_invalid() && !(unreachable && kept) {
+            return false;
+        }
         // Whoever pinned it wants it to be had without its origin: our own limit is for what nobody asked to keep.
         let most = match entry.pinned() {
             true => u64::MAX,

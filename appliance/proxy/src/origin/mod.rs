@@ -18,6 +18,7 @@ use hyper_util::rt::TokioExecutor;
 use rackbar_outward::{Line, Parent, ParentError, Way, tls};
 
 use crate::rules::destination::{Destinations, Refusal};
+use crate::rules::freshness::dated;
 pub use connect::Connector;
 pub(crate) use connect::tunnel;
 pub use exchange::Question;
@@ -124,7 +125,10 @@ impl Origins {
             request.headers_mut().insert(PROXY_AUTHORIZATION, login.clone());
         }
         match client.request(request).await {
-            Ok(response) => self.of_origin(&uri, response),
+            Ok(mut response) => {
+                dated(response.headers_mut(), crate::now());
+                self.of_origin(&uri, response)
+            }
             Err(error) => Err(explained(&error)),
         }
     }

@@ -111,6 +111,17 @@ pub fn set_validators(request: &mut HeaderMap, stored: &HeaderMap) -> bool {
     some
 }
 
+/// Whether a 304 is about the stored answer: its strong entity tag is the stored one's too, a weak one names it (RFC 9111
+/// section 4.3.4). One that says no tag is about what was asked for.
+pub fn validates(stored: &HeaderMap, validated: &HeaderMap) -> bool {
+    let Some(tag) = validated.get(ETAG) else { return true };
+    match (stored.get(ETAG), strong_etag(validated)) {
+        (ours, Some(_)) => ours == Some(tag),
+        (Some(ours), None) => opaque(ours.as_bytes()) == opaque(tag.as_bytes()),
+        (None, None) => true,
+    }
+}
+
 /// The stored headers after a 304 (RFC 9111 section 4.3.4).
 pub fn freshened(stored: &HeaderMap, validated: &HeaderMap) -> HeaderMap {
     let mut out = stored.clone();
@@ -217,6 +228,26 @@ mod tests {
                 ("cache-control", "max-age=60")
             ])
         );
+    }
+
+    #[test]
+    fn a_304_with_another_tag_is_about_another_version() {
+        let tag = |tag: &str| map(&[("etag", tag)]);
+        let none = map(&[("last-modified", OLD)]);
+        for (stored, said, holds) in [
+            (tag("\"a\""), tag("\"a\""), true),
+            (tag("\"a\""), tag("\"b\""), false),
+            (tag("W/\"a\""), tag("\"a\""), false),
+            (none.clone(), tag("\"a\""), false),
+            (tag("\"a\""), tag("W/\"a\""), true),
+            (tag("W/\"a\""), tag("W/\"a\""), true),
+            (tag("W/\"a\""), tag("W/\"b\""), false),
+            (none.clone(), tag("W/\"a\""), true),
+            (tag("\"a\""), none.clone(), true),
+            (tag("a"), tag("a"), true),
+        ] {
+            assert_eq!(validates(&stored, &said), holds, "{stored:?} {said:?}");
+        }
     }
 
     #[test]

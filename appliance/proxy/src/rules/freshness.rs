@@ -1,7 +1,9 @@
 //! Whether an answer may be stored, how long it is fresh, and what a request makes of it (RFC 9111 sections 3 and 4).
 
+use std::time::Duration;
+
 use http::header::{AGE, AUTHORIZATION, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::cache_control::CacheControl;
 
@@ -11,6 +13,9 @@ const HEURISTIC_MOST: u64 = 24 * 3600;
 
 /// Packages' indexes change while their names stay, several times a day, and all files of one state belong together.
 const INDEX_MOST: u64 = 120;
+
+/// The last second of the year 9999.
+const LAST_DATE: u64 = 253_402_300_799;
 
 /// Statuses a cache may reuse without explicit freshness (RFC 9110 section 15.1), but for 206 and errors.
 const REUSABLE: [u16; 4] = [200, 203, 300, 301];
@@ -22,6 +27,18 @@ const UNDERSTOOD: [u16; 9] = [200, 203, 300, 301, 302, 307, 308, 404, 410];
 pub fn http_date(text: &str) -> Option<u64> {
     let time = httpdate::parse_http_date(text).ok()?;
     Some(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs())
+}
+
+/// Says when an answer came, in seconds since 1970, where it does not say when it was made (RFC 9110 section 6.6.1).
+pub(crate) fn dated(headers: &mut HeaderMap, came: u64) {
+    // The years after 9999 have no spelling.
+    let at = std::time::UNIX_EPOCH + Duration::from_secs(came.min(LAST_DATE));
+    if let (false, Ok(date)) = (
+        headers.contains_key(DATE),
+        HeaderValue::from_str(&httpdate::fmt_http_date(at)),
+    ) {
+        headers.insert(DATE, date);
+    }
 }
 
 fn date_in(headers: &HeaderMap, name: http::HeaderName) -> Option<u64> {

@@ -8,7 +8,7 @@ use http::{HeaderMap, Response};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::head::{Length, Tail, age_said, appended, head as write_head, prelude};
+use super::head::{Length, Tail, age_said, appended, head as write_head, ours, prelude};
 use super::{Client, Next, fail, pass};
 use crate::fetch::{Arriving, Ask, End, How, Phase, Small};
 use crate::rules::conditional::{not_modified, range_holds};
@@ -246,9 +246,7 @@ fn part(head: &Head, stored: &HeaderMap, status: u16, size: u64) -> Result<Optio
 }
 
 async fn no_such_part(proxy: &Proxy, client: &mut Client, head: &Head, size: u64) -> io::Result<Next> {
-    let mut headers = HeaderMap::new();
-    headers.insert("server", http::HeaderValue::from_static("rackbar"));
-    let mut out = prelude(416, &headers);
+    let mut out = prelude(416, &ours());
     out.extend_from_slice(format!("content-range: bytes */{size}\r\n").as_bytes());
     let tail = Tail {
         cache_status: None,

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use http::{HeaderMap, StatusCode};
 
+use crate::rules::freshness::dated;
+
 /// Fields that every answer gets anew.
 const OURS: [&str; 6] = [
     "age",
@@ -27,6 +29,14 @@ pub(crate) fn prelude(status: u16, headers: &HeaderMap) -> Vec<u8> {
         out.extend_from_slice(b"\r\n");
     }
     out
+}
+
+/// Fields of an answer that is ours.
+pub(super) fn ours() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("server", http::HeaderValue::from_static("rackbar"));
+    dated(&mut headers, crate::now());
+    headers
 }
 
 /// The age that a cache before us said (RFC 9111 section 5.1).

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Proxy;
 use crate::fetch::Ask;
+use crate::pinning::unknown_mirror;
 use crate::repositories::Found;
 use crate::rules::target::Url;
 use crate::wire::{Head, Parsed, parse};
@@ -203,7 +204,7 @@ fn wanted(proxy: &Proxy, head: &Head, target: &str) -> Wanted {
         }
         return match proxy.ask_mirror(name, path, &head.headers) {
             Some(ask) => Wanted::Ask(Box::new(ask)),
-            None => Wanted::Nothing(404, unknown_mirror(proxy, name)),
+            None => Wanted::Nothing(404, unknown_mirror(&proxy.settings(), name)),
         };
     }
     if let Some(rest) = target.strip_prefix("/repository/") {
@@ -230,22 +231,10 @@ fn wanted(proxy: &Proxy, head: &Head, target: &str) -> Wanted {
     }
 }
 
-fn unknown_mirror(proxy: &Proxy, name: &str) -> String {
-    let settings = proxy.settings();
-    let names: Vec<&str> = settings.mirrors.iter().map(|mirror| mirror.name.as_str()).collect();
-    let there = if names.is_empty() {
-        "there is none".into()
-    } else {
-        format!("there are {}", names.join(", "))
-    };
-    format!("there is no mirror {name:?} in the [proxy] section of rackbar.toml; {there}")
-}
-
 /// Sends a file that a lock keeps: whole, for it is small, and without a date, for a lock may go back to an older one.
 async fn document(proxy: &Proxy, client: &mut Client, head: &Head, bytes: &[u8]) -> io::Result<Next> {
-    let mut headers = http::HeaderMap::new();
+    let mut headers = head::ours();
     headers.insert("cache-control", http::HeaderValue::from_static("no-cache"));
-    headers.insert("server", http::HeaderValue::from_static("rackbar"));
     let keep = head.keep_alive && head.body.is_none();
     let tail = Tail {
         length: Length::Known(bytes.len() as u64),
@@ -275,13 +264,12 @@ async fn fail(proxy: &Proxy, client: &mut Client, head: &Head, status: u16, why:
 }
 
 async fn error(proxy: &Proxy, client: &mut Client, status: u16, why: &str, keep: bool, bare: bool) -> io::Result<()> {
-    let mut headers = http::HeaderMap::new();
+    let mut headers = head::ours();
     headers.insert(
         "content-type",
         http::HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     headers.insert("cache-control", http::HeaderValue::from_static("no-store"));
-    headers.insert("server", http::HeaderValue::from_static("rackbar"));
     let body = format!("{why}\n");
     let tail = Tail {
         length: Length::Known(body.len() as u64),

@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use super::{Object, Record};
 use crate::rules::cache_control::CacheControl;
-use crate::rules::freshness::{Freshness, Judged};
+use crate::rules::freshness::{Freshness, Judged, dated};
 use crate::rules::target::is_index;
 
 /// An answer that is stored.
@@ -33,7 +33,8 @@ pub struct Entry {
 
 impl Entry {
     pub(crate) fn new(record: Record, object: Arc<Object>, pack: Option<Arc<str>>) -> Self {
-        let headers = record.header_map();
+        let mut headers = record.header_map();
+        dated(&mut headers, record.response_time);
         let fresh = Freshness::of(
             &headers,
             record.request_time,
@@ -80,9 +81,14 @@ impl Entry {
         (1024 + 2 * self.record.key.len() + 3 * headers + selected) as u64
     }
 
+    /// A request changed what it answers, and nobody asked its origin since (RFC 9111 section 4.4).
+    pub(crate) fn is_invalid(&self) -> bool {
+        self.invalid.load(Ordering::Relaxed)
+    }
+
     /// Whether it may answer a request without the origin's word, `now` in seconds since 1970.
     pub(crate) fn is_fresh(&self, wanted: &CacheControl, now: u64) -> bool {
-        !self.invalid.load(Ordering::Relaxed) && self.fresh.judge(wanted, now) == Judged::Fresh
+        !self.is_invalid() && self.fresh.judge(wanted, now) == Judged::Fresh
     }
 
     pub(crate) fn touch(&self) {

@@ -329,7 +329,7 @@ pub(super) async fn order(proxy: Arc<Proxy>, order: CacheOrder) -> Result<String
     match order {
         CacheOrder::Pin { key } => {
             let covered = proxy.pin(&key).await.map_err(refused)?;
-            Ok(format!("{key} is pinned; {covered} stored answers are kept by it"))
+            Ok(pinned(&proxy, &key, covered))
         }
         CacheOrder::Unpin { key } => {
             let covered = proxy.unpin(&key).map_err(refused)?;
@@ -363,11 +363,30 @@ pub(super) async fn order(proxy: Arc<Proxy>, order: CacheOrder) -> Result<String
     }
 }
 
+/// What a pin keeps, in words.
+fn pinned(proxy: &Proxy, key: &str, covered: usize) -> String {
+    let kept_as = proxy.pinned_as(key).ok().filter(|other| other != key);
+    let kept_as = kept_as.map_or_else(String::new, |other| format!(" as {other}"));
+    let left_out: Vec<String> = proxy
+        .pin_leaves_out(key)
+        .into_iter()
+        .map(|name| format!("mirror:{name}/*"))
+        .collect();
+    let but = match left_out.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; upstreams of mirrors below it have pins of their own: {}",
+            left_out.join(", ")
+        ),
+    };
+    format!("{key} is pinned{kept_as}; {covered} stored answers are kept by it{but}")
+}
+
 fn refused(error: CacheError) -> Refused {
     match error {
-        CacheError::Key(_) => Refused::Invalid(error.to_string()),
+        CacheError::Key(_) | CacheError::Mirror(_) => Refused::Invalid(error.to_string()),
         CacheError::Store(_) => Refused::Internal(error.to_string()),
-        CacheError::Fetch(_) => Refused::Device(error.to_string()),
+        CacheError::Fetch(_) | CacheError::Stands { .. } => Refused::Device(error.to_string()),
     }
 }
 
