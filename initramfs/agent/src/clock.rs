@@ -19,8 +19,12 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::report::say;
 
-/// Less than this is left alone: a step would do more harm to logs than the error.
-const TOLERANCE_MILLIS: u64 = 60_000;
+/// Less than this is left alone: the time is that of a message that was on its way for a moment. What is installed has its clock
+/// from here where nobody keeps it, and must be less than 5 s from the appliance's (`time.sync`).
+const TOLERANCE_MILLIS: u64 = 2_000;
+
+/// The same for what an NTP server says that follows nobody itself.
+const UNSURE_TOLERANCE_MILLIS: u64 = 60_000;
 
 /// The same for a time that was measured, and not read from a message that was on its way for who knows how long.
 const MEASURED_TOLERANCE_MILLIS: u64 = 500;
@@ -66,7 +70,7 @@ impl Clock for Machine {
     }
 }
 
-/// Steps the clock to `appliance`, in milliseconds since 1970, when it is more than a minute off. True when the clock may
+/// Steps the clock to `appliance`, in milliseconds since 1970, when it is more than two seconds off. True when the clock may
 /// be relied on afterwards.
 pub(crate) fn follow(clock: &dyn Clock, appliance: u64) -> bool {
     let off = (clock.unix() / 1_000_000).abs_diff(appliance);
@@ -85,7 +89,7 @@ fn ask_at(clock: &dyn Clock, server: SocketAddr) {
     let tolerance = if measured.synchronised {
         MEASURED_TOLERANCE_MILLIS
     } else {
-        TOLERANCE_MILLIS
+        UNSURE_TOLERANCE_MILLIS
     };
     if off > tolerance {
         let right = clock.unix().saturating_add_signed(measured.offset);
@@ -322,14 +326,17 @@ mod tests {
     }
 
     #[test]
-    fn a_welcome_sets_a_clock_that_is_a_minute_off_and_the_one_that_stays() {
+    fn a_welcome_sets_a_clock_that_is_seconds_off_and_the_one_that_stays() {
         let now = || Machine.unix() / 1_000_000;
-        let near = Wrong::by(50);
+        let near = Wrong::by(1);
         assert!(follow(&near, now()));
-        assert_eq!((near.off(), near.kept.get()), (50.0, None));
-        let far = Wrong::by(-3_600);
-        assert!(follow(&far, now()));
-        assert!(far.off().abs() < 1.0);
-        assert!(far.kept.get().is_some());
+        assert_eq!((near.off(), near.kept.get()), (1.0, None));
+        // Six seconds would fail the check of what is installed.
+        for seconds in [-3_600, -50, 6] {
+            let far = Wrong::by(seconds);
+            assert!(follow(&far, now()));
+            assert!(far.off().abs() < 1.0, "{seconds}");
+            assert!(far.kept.get().is_some());
+        }
     }
 }
