@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rackbar_install::Progress;
+use rackbar_hardware::Root;
+use rackbar_install::{KernelLog, Progress};
 
 use crate::report::say;
 
@@ -16,6 +17,9 @@ const LOOK: Duration = Duration::from_secs(30);
 
 /// Callers of the function a thread waits in that are named.
 const FRAMES: usize = 4;
+
+/// Newest words of the kernel that are told.
+const SAID: usize = 2;
 
 /// How long a job has been at one point.
 #[derive(Default)]
@@ -41,7 +45,7 @@ impl Still {
         }
         let due = |(_, at): &(String, Instant)| now.saturating_duration_since(*at) >= LOOK;
         if self.words.as_ref().is_none_or(due) {
-            let waits = waits(Path::new("/proc/self/task"));
+            let waits = waits(Path::new("/proc/self/task")) + &said(&Root::default(), still);
             say!("{} has not moved for {} s: {waits}", progress.doing, still.as_secs());
             self.words = Some((waits, now));
         }
@@ -61,6 +65,21 @@ fn waits(tasks: &Path) -> String {
         return "its threads are gone".to_owned();
     }
     words.join(", ")
+}
+
+/// What the kernel said was wrong in the last `still`: a driver whose device does not answer says so there and nowhere else.
+fn said(root: &Root, still: Duration) -> String {
+    let uptime = fs::read_to_string(root.path("proc/uptime")).unwrap_or_default();
+    let up = uptime.split(' ').next().and_then(|seconds| seconds.parse().ok());
+    let Some(up) = up.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
+        return String::new();
+    };
+    let log = KernelLog::read(root, up.saturating_sub(still));
+    let words: Vec<&str> = log.newest(SAID).collect();
+    match words.is_empty() {
+        true => String::new(),
+        false => format!("; the kernel said: {}", words.join("; ")),
+    }
 }
 
 /// One thread, when it is one of a job's.
@@ -155,5 +174,25 @@ mod tests {
             waits(&folder.path().join("gone")),
             "what its threads wait for cannot be read"
         );
+    }
+
+    #[test]
+    fn what_the_kernel_said_meanwhile_is_told_and_nothing_older() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        assert_eq!(said(&root, LONG), "");
+        for (name, text) in [
+            ("proc/uptime", "100.25 12.00\n"),
+            ("dev/kmsg", "4,9,40250000,-;nvme nvme0: I/O 7 QID 1 timeout, aborting"),
+        ] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        assert_eq!(
+            said(&root, LONG),
+            "; the kernel said: nvme nvme0: I/O 7 QID 1 timeout, aborting"
+        );
+        assert_eq!(said(&root, LONG - Duration::from_secs(1)), "");
     }
 }

@@ -12,6 +12,7 @@ mod efi;
 mod erase;
 #[doc(hidden)]
 pub mod fuzzing;
+mod kernel_log;
 mod kexec;
 mod layout;
 mod mirror;
@@ -30,6 +31,7 @@ use rackbar_hardware::{Root, bmc};
 use rackbar_messages::{BmcSetup, JobReport, Work};
 
 pub use control::{Control, Progress, Result};
+pub use kernel_log::KernelLog;
 
 /// The machine that is worked on.
 #[derive(Clone, Debug, Default)]
