@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let folder = match &arguments.folder {
         Some(folder) => folder.clone(),
-        None => Project::find()?.target.join("image"),
+        None => crate::image::folder(&Project::find()?),
     };
     ensure!(
         folder.is_dir(),
