@@ -64,7 +64,7 @@ impl Executor {
     /// Pauses, resumes or cancels a run.
     ///
     /// # Errors
-    /// When there is no such run or it has ended.
+    /// When there is no such run, it has ended, or the order could not be written down, which is tried again.
     pub fn order(&self, id: RunId, order: RunOrder, by: &str) -> Result<Arc<Run>, OrderError> {
         {
             let mut book = locked(&self.inner.book);
@@ -79,9 +79,8 @@ impl Executor {
                 RunOrder::Resume => Input::Resume,
                 RunOrder::Cancel => Input::Cancel { by: by.to_owned() },
             };
-            let now = now();
-            live.note(now, input);
-            self.inner.settle(&mut book, now);
+            live.note(now(), input);
+            self.inner.at_once(&mut book).map_err(OrderError::Unwritten)?;
         }
         self.inner.wake();
         self.run(id).ok_or(OrderError::Unknown(id))
@@ -105,10 +104,13 @@ impl Executor {
                 return Err(NodeError::NoSuchRole { role, known });
             }
         }
+        let before = book.work.get(&node).and_then(|work| work.role.clone());
         book.work(node, |work| work.role.clone_from(&role));
         let by = by.to_owned();
-        self.inner
-            .keep_and_tell(&mut book, vec![(Some(node), EventKind::RoleBound { role, by })])?;
+        let told = vec![(Some(node), EventKind::RoleBound { role, by })];
+        self.inner.keep_and_tell(&mut book, told).inspect_err(|_| {
+            book.work(node, |work| work.role = before);
+        })?;
         book.looked_at = 0;
         self.inner.wake();
         Ok(())
@@ -144,7 +146,7 @@ impl Executor {
                     work.ready = None;
                 }
             });
-            inner.at_once(&mut book)?;
+            inner.at_once(&mut book).map_err(NodeError::Unwritten)?;
             if book.work.get(&node).is_some_and(|work| work.adopted.is_some()) {
                 inner.back(&book, node, &reason);
                 inner.show_work(&book, node);
@@ -213,7 +215,8 @@ impl Executor {
     /// it. Off, it goes back to where it stood.
     ///
     /// # Errors
-    /// When there is no such node or it could not be written down.
+    /// When there is no such node or it could not be written down; hands are off in that case, too, as long as the power
+    /// stays on.
     pub fn maintenance(&self, node: NodeId, on: bool, reason: &str, by: &str) -> Result<(), NodeError> {
         let inner = &self.inner;
         let node = inner.rack.node_by_id(node).ok_or(NodeError::NoSuchNode(node))?.id;
@@ -226,16 +229,21 @@ impl Executor {
         if on {
             book.work(node, |work| work.maintenance = Some(words.clone()));
             take_out(&mut book, node, &format!("hands off, {words}"));
-            inner.at_once(&mut book)?;
+            let written = inner.at_once(&mut book);
+            // Hands are off from here on, whatever the disk says.
             inner
                 .rack
                 .hold(node, NodeState::Maintenance, &format!("hands off, {words}"));
             inner
                 .rack
                 .show(node, false, |node| (node.doing, node.percent) = (None, None));
+            written.map_err(NodeError::Unwritten)?;
         } else {
+            let before = book.work.get(&node).and_then(|work| work.maintenance.clone());
             book.work(node, |work| work.maintenance = None);
-            inner.keep(&mut book)?;
+            inner.keep(&mut book).inspect_err(|_| {
+                book.work(node, |work| work.maintenance = before);
+            })?;
             inner.back(&book, node, &format!("maintenance is over, {words}"));
         }
         drop(book);
@@ -514,15 +522,12 @@ impl Inner {
     }
 
     /// Writes what is known of nodes and what was ordered of their runs in one commit: cut off between the two, a machine that
-    /// is to be left alone would be worked on.
-    fn at_once(&self, book: &mut Book) -> Result<(), NodeError> {
+    /// is to be left alone would be worked on. In words why the disk does not take it; that is tried again.
+    fn at_once(&self, book: &mut Book) -> Result<(), String> {
         if self.settle(book, now()) {
             return Ok(());
         }
-        let refused = self.store.trouble().map(|error| error.to_string()).unwrap_or_default();
-        Err(NodeError::Store(format!(
-            "{refused}; it holds from when that is mended"
-        )))
+        Err(self.store.trouble().map(|error| error.to_string()).unwrap_or_default())
     }
 
     /// Writes what is known of nodes.

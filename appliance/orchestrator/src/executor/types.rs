@@ -163,6 +163,11 @@ pub enum OrderError {
     /// It has ended.
     #[error("run {0} has ended")]
     Ended(RunId),
+    /// It could not be written down yet.
+    #[error(
+        "it could not be written down: {0}; it is carried out as soon as that is mended, unless the power goes before"
+    )]
+    Unwritten(String),
 }
 
 /// Why a node was not changed.
@@ -182,6 +187,11 @@ pub enum NodeError {
     /// It could not be written down.
     #[error("it could not be written down, so nothing was changed: {0}")]
     Store(String),
+    /// It could not be written down yet.
+    #[error(
+        "it could not be written down: {0}; it is carried out as soon as that is mended, unless the power goes before"
+    )]
+    Unwritten(String),
     /// A run has it in work.
     #[error("run {run} works on {name}: wait for it, or recover the machine first")]
     Busy {

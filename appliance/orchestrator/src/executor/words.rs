@@ -14,14 +14,19 @@ impl Inner {
         let mut told = Vec::new();
         for live in book.live.values() {
             let run = live.engine.run();
-            for output in &live.to_do {
+            // What is said is how it stands now: once, however often that changed since it was last written.
+            let last = live
+                .to_do
+                .iter()
+                .rposition(|output| matches!(output, Output::JournalRun));
+            for (at, output) in live.to_do.iter().enumerate() {
                 match output {
                     Output::Journal(id, stand) => {
                         let action = live.position(id).and_then(|at| run.plan.actions.get(at));
                         told.extend(action.and_then(|action| Some((action.node, self.words(run.id, action, stand)?))));
                     }
-                    Output::JournalRun => told.push((None, run_words(run))),
-                    Output::Start(..) | Output::GiveUp(..) | Output::RunEnded => {}
+                    Output::JournalRun if last == Some(at) => told.push((None, run_words(run))),
+                    Output::JournalRun | Output::Start(..) | Output::GiveUp(..) | Output::RunEnded => {}
                 }
             }
         }

@@ -279,6 +279,7 @@ impl Operations for Asked {
             done.map(drop).map_err(|error| match error {
                 OrderError::Unknown(_) => Refused::NotFound(error.to_string()),
                 OrderError::Ended(_) => Refused::Conflict(error.to_string()),
+                OrderError::Unwritten(_) => Refused::Internal(error.to_string()),
             })
         })
     }

@@ -51,7 +51,7 @@ pub(super) fn of_node(error: NodeError) -> Refused {
         | NodeError::Maintenance { .. }
         | NodeError::Busy { .. }
         | NodeError::StillThere(_) => Refused::Conflict(error.to_string()),
-        NodeError::Store(_) => Refused::Internal(error.to_string()),
+        NodeError::Store(_) | NodeError::Unwritten(_) => Refused::Internal(error.to_string()),
     }
 }
 
