@@ -167,6 +167,32 @@ fn an_uplink_takes_address_route_and_resolver_from_a_dhcp_server_and_gives_them_
     });
 }
 
+/// A port that spanning tree holds for half a minute, and a server that goes away.
+#[test]
+fn an_uplink_has_its_own_address_while_no_dhcp_server_gives_it_one() {
+    let net = Net::bare();
+    let ours = net.name("server");
+    ip(&format!("-n {ours} link add rack1 type veth peer name nobody"));
+    ip(&format!("-n {ours} link set nobody up"));
+    let told = fixed("10.78.0.253").replace("\"10.78.0.1/24\"", "\"dhcp, else 10.78.0.1/24\"");
+    let appliance = Appliance::start_with(&net, &told, &[]);
+    let is = |address: &str, way: &str, metric: &str| {
+        let (way, metric) = (format!("default via {way} dev rack0"), format!("metric {metric}"));
+        let found = net.routes("default");
+        let is_set = found.len() == 1 && found[0].starts_with(&way) && found[0].contains(&metric);
+        addresses(&net, "rack0") == [address] && is_set
+    };
+    let own = || is("10.78.0.1/24", "10.78.0.253", "512");
+    appliance.until("it has its own address", own);
+    let folder = tempfile::tempdir().unwrap();
+    let server = udhcpd(&net, folder.path());
+    appliance.until("it takes the one it is given", || {
+        is("10.78.0.77/24", "10.78.0.254", "1024")
+    });
+    drop(server);
+    appliance.until("it has its own address again", own);
+}
+
 /// Behind the router, so that it is reached by the gateway alone.
 const BEYOND: &str = "10.79.0.9";
 

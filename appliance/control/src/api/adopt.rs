@@ -22,8 +22,8 @@ pub(crate) async fn key(State(context): State<Context>, headers: HeaderMap) -> R
 #[utoipa::path(
     post, path = "/api/v1/adopt", tag = "nodes", request_body = AdoptRequest,
     responses(
-        (status = 200, body = Adoption), (status = 404, body = Problem), (status = 409, body = Problem),
-        (status = 422, body = Problem), (status = 502, body = Problem)
+        (status = 200, body = Adoption), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 422, body = Problem), (status = 502, body = Problem)
     )
 )]
 pub(crate) async fn adopt(

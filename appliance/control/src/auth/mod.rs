@@ -100,7 +100,7 @@ pub enum TokenError {
     #[error("there is no token called {0}")]
     Unknown(String),
     /// It is the configuration's.
-    #[error("the token {0} is the configuration's; change `admin_token` in rackbar.toml")]
+    #[error("the token {0} is the configuration's; change `admin_token_sha256` in rackbar.toml")]
     Configured(String),
     /// Randomness or the store failed.
     #[error("the token could not be kept: {0}")]

@@ -269,7 +269,7 @@ pub struct Role {
     /// (kexec), which saves the firmware's minutes. A system that cannot be jumped into is started through the firmware.
     #[serde(default)]
     pub restart: RestartWay,
-    /// Network interfaces of the installed system. None: it keeps what its image does, most often DHCP.
+    /// Network interfaces of the installed system. None: one, with an address by DHCP, on the NIC that the machine booted from.
     #[serde(default)]
     pub network: Vec<RoleNetwork>,
     /// OpenSSH public keys that may log in, besides the site's.

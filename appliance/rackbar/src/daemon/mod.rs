@@ -498,7 +498,7 @@ impl Daemon {
                 self.networks.ask_again(&self.config, one);
             }
         }
-        self.networks.follow_leases(&mut self.placed)
+        self.networks.follow_leases(&self.config, &mut self.placed)
     }
 
     async fn reload(&mut self, source: &mut Source) {

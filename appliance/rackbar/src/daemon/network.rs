@@ -14,7 +14,7 @@ use rackbar_model::MacAddr;
 use rackbar_net::{DhcpClient, DhcpEvent, Lease, Link, Netlink, Prefix, Purpose};
 
 use super::routes::Routes;
-use crate::config::{Address, Config, Interface, Network};
+use crate::config::{Address, Config, Interface, Network, Role};
 
 /// How long an interface may take to appear and to get a link: 10GBASE-T takes up to nine seconds.
 const LINK_PATIENCE: Duration = Duration::from_secs(12);
@@ -134,6 +134,7 @@ impl Networks {
         wanted: &mut BTreeSet<(u32, Ipv4Addr, u8)>,
     ) -> Placed {
         let mac = link.mac.unwrap_or_default();
+        outlive(&link.name);
         let mut placed = Placed {
             network: index,
             link: Some(PlacedLink {
@@ -154,7 +155,8 @@ impl Networks {
                 self.ask(index, link, &mut placed);
                 let leased = self.wait_for_lease(index);
                 placed.address = leased;
-                if leased.is_none() {
+                // On an uplink nobody knows us by our address: it is asked for on and on.
+                if leased.is_none() && network.role != Role::Uplink {
                     self.clients.retain(|client| client.network != index);
                 }
                 leased.is_none().then_some((address, length))
@@ -208,7 +210,7 @@ impl Networks {
     }
 
     /// Follows what DHCP servers gave us and took from us. True when an address of ours is another one now.
-    pub(super) fn follow_leases(&mut self, placed: &mut [Placed]) -> bool {
+    pub(super) fn follow_leases(&mut self, config: &Config, placed: &mut [Placed]) -> bool {
         let leased = self.leased();
         let mut changed = false;
         for one in placed {
@@ -228,10 +230,31 @@ impl Networks {
                 self.ours.remove(&own);
                 take_away(own);
             }
-            one.address = found;
+            one.address = found.or_else(|| self.stand_in(config, one));
             changed = true;
         }
         changed
+    }
+
+    /// Gives an uplink that has no lease the address that the file says for that.
+    fn stand_in(&mut self, config: &Config, one: &Placed) -> Option<(Ipv4Addr, u8)> {
+        let network = config.networks.get(one.network)?;
+        let (Role::Uplink, Address::DhcpOr(address, length)) = (network.role, network.address) else {
+            return None;
+        };
+        let index = one.link.as_ref()?.index;
+        let prefix = Prefix {
+            address: address.into(),
+            length,
+        };
+        if let Err(error) = Netlink::open().and_then(|mut netlink| netlink.add_address(index, prefix))
+            && !error.is_settled()
+        {
+            tracing::warn!(network = network.name, %error, "its own address could not be set");
+            return None;
+        }
+        self.ours.insert((index, address, length));
+        Some((address, length))
     }
 
     fn wait_for_lease(&self, network: usize) -> Option<(Ipv4Addr, u8)> {
@@ -307,6 +330,15 @@ impl Client {
             lease,
             thread: Some(thread),
         })
+    }
+}
+
+/// Has addresses of one subnet outlive each other. Else the kernel takes away with the first one all that came to it later, such
+/// as a lease of the subnet that the address before it was in (kernel documentation, ip-sysctl).
+fn outlive(interface: &str) {
+    let path = format!("/proc/sys/net/ipv4/conf/{interface}/promote_secondaries");
+    if let Err(error) = std::fs::write(&path, "1") {
+        tracing::warn!(path, %error, "addresses of one subnet cannot be kept apart");
     }
 }
 
