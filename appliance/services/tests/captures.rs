@@ -298,14 +298,15 @@ fn captures_are_refused_where_they_are_not_wanted_and_beyond_a_few_at_a_time() {
 fn a_flood_of_boot_packets_takes_no_more_memory_than_it_may() {
     let appliance = appliance(1 << 20);
     let received = &appliance.common.metrics.captured;
-    appliance.net.inside("hub", || {
-        let socket = UdpSocket::bind("10.77.0.2:0").unwrap();
-        for _ in 0..20_000 {
+    let socket = appliance.net.inside("hub", || UdpSocket::bind("10.77.0.2:0").unwrap());
+    // On a busy machine most of it is lost before it is received: it goes on until much of it came.
+    wait_until("much of it came", || {
+        for _ in 0..1_000 {
             // A full queue on the way is part of a flood.
             let _ = socket.send_to(&[7; 1_000], "10.77.0.1:4011");
         }
+        received.get() > 4_000
     });
-    wait_until("much of it came", || received.get() > 4_000);
     // In it the client is served, and its packets are the newest.
     appliance.boot();
     let machine = appliance.client();
