@@ -55,11 +55,6 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     Ok(built.folder)
 }
 
-/// Where the media lie that are built without another folder named.
-pub(crate) fn folder(project: &Project) -> PathBuf {
-    project.target.join("image")
-}
-
 /// Builds the media and shows what came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let built = build(arguments.level, &arguments.pack, arguments.to.as_deref())?;
@@ -79,7 +74,7 @@ fn build(level: i32, packs: &[String], to: Option<&Path>) -> Result<Built> {
     setup::ensure(Need::Image)?;
     let packs = packs.iter().map(|name| pack(name)).collect::<Result<_>>()?;
     let project = Project::find()?;
-    let own = folder(&project);
+    let own = project.target.join("image");
     std::fs::create_dir_all(&own).with_context(|| format!("creating {}", own.display()))?;
     let folder = to.map_or_else(|| own.clone(), Path::to_owned);
     // Two builds of one checkout at a time would mix their files, wherever they write the media to.

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let folder = match &arguments.folder {
         Some(folder) => folder.clone(),
-        None => crate::image::folder(&Project::find()?),
+        None => Project::find()?.target.join("image"),
     };
     ensure!(
         folder.is_dir(),

@@ -11,7 +11,7 @@ use crate::beside::{Beside, verb};
 use crate::fuzz;
 use crate::image;
 use crate::os_image;
-use crate::project::{Project, cargo};
+use crate::project::cargo;
 use crate::setup::{self, Need};
 use crate::step::step;
 
@@ -20,8 +20,8 @@ const QUICK: [&str; 2] = ["test", "--workspace"];
 /// Of the whole workspace too: alone, its packages would have other features and be compiled again.
 const SCENARIOS: [&str; 4] = ["test", "--workspace", "--test", "scenarios"];
 
-/// The story that is a build: it takes both processors for minutes and nothing in it is in a hurry, so it is told right behind the
-/// build of the media that it compares with, from what the quick tests leave of the processors while they wait.
+/// The story that is a build: it takes both processors for minutes and nothing in it is in a hurry, so it is told beside all the
+/// others, from what they leave of the processors while they wait.
 const BUILD_STORY: &str = "two_checkouts_give_the_same_media";
 
 /// How long each target is fuzzed with coverage counters. Together with their build that is a few minutes, most of it beside
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "--quick leaves the scenarios out: give one of --quick and --scenario"
     );
     setup::ensure(Need::Test)?;
-    let project = Project::find()?;
+    let project = crate::project::Project::find()?;
     if !arguments.quick {
         // Before the media: where apt's lists are too old to fetch it from, they are refreshed, and a build of the media after
         // that has other packages than one before.
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         os_image::ensure_installer(&project)?;
     }
     if arguments.scenario.is_none() {
-        quick(&project, !arguments.quick)?;
+        quick(!arguments.quick)?;
     }
     if arguments.quick {
         return Ok(());
@@ -103,26 +103,20 @@ fn stories(called: Option<&str>, environment: &[(&str, OsString)]) -> Result<()>
         return step("scenarios in QEMU", &mut scenarios);
     }
     scenarios.args(["--skip", BUILD_STORY]);
-    step("scenarios in QEMU", &mut scenarios)
-}
-
-/// The story of the build, for when there are media.
-fn build_story(project: &Project) -> Result<Command> {
     let cargo = cargo();
-    let mut story = Command::new("nice");
-    story.args(["-n", "19"]).arg(cargo.get_program());
-    story.args(SCENARIOS).args(["--", BUILD_STORY]);
+    let mut build = Command::new("nice");
+    build.args(["-n", "19"]).arg(cargo.get_program());
+    build.args(SCENARIOS).args(["--", BUILD_STORY]);
     for (name, value) in cargo.get_envs() {
         match value {
-            Some(value) => story.env(name, value),
-            None => story.env_remove(name),
+            Some(value) => build.env(name, value),
+            None => build.env_remove(name),
         };
     }
-    story
-        .env("RUST_BACKTRACE", "0")
-        .env("RACKBAR_MEDIA", image::folder(project));
-    story.env("RACKBAR_XTASK", std::env::current_exe()?);
-    Ok(story)
+    build.envs(environment.iter().cloned());
+    let build = Beside::start("the story of two checkouts", vec![build])?;
+    let told = step("scenarios in QEMU", &mut scenarios);
+    told.and(build.finish())
 }
 
 /// The images that the scenarios install: one with the drivers of real servers, the others with those of virtual machines.
@@ -132,8 +126,8 @@ fn systems() -> [os_image::Arguments; 3] {
 }
 
 /// Runs all tests but the scenarios, and fuzzes. Many tests wait, for a time limit or for a peer, and leave the processors to
-/// the build of the media that the scenarios need, and to the story that builds them once more.
-fn quick(project: &Project, media: bool) -> Result<()> {
+/// the build of the media that the scenarios need.
+fn quick(media: bool) -> Result<()> {
     let compile = |what, tests: &[&str]| step(what, cargo().args(tests).args(["--no-run", "--quiet"]));
     compile("compiling the tests", &QUICK)?;
     if media {
@@ -143,12 +137,8 @@ fn quick(project: &Project, media: bool) -> Result<()> {
         let systems = systems();
         let verbs = systems.iter().map(os_image::Arguments::words);
         let verbs = std::iter::once(vec!["image".into()]).chain(verbs);
-        let programs = verbs.map(|words| verb(&words)).chain([build_story(project)]);
-        let programs = programs.collect::<Result<_>>()?;
-        Beside::start(
-            "boot media, systems to install and the story of two checkouts",
-            programs,
-        )
+        let verbs = verbs.map(|words| verb(&words)).collect::<Result<_>>()?;
+        Beside::start("boot media and systems to install", verbs)
     };
     let build = media.then(build).transpose()?;
     let mut tests = cargo();
