@@ -396,6 +396,8 @@ fn machines_are_served_in_a_storm_of_malformed_packets_which_costs_little_memory
     discover[236..240].copy_from_slice(&[99, 130, 83, 99]);
     let options = b"\x35\x01\x01\x37\x04\x01\x03\x06\x43\x3c\x09PXEClient\x5d\x02\x00\x07\x39\x02\x05\xdc\xff";
     discover[240..240 + options.len()].copy_from_slice(options);
+    // The memory that counts is the service's, however long the storm blows.
+    service.sink.forgets.store(true, Ordering::Relaxed);
     let before = resident_kib();
     let sent = AtomicU64::new(0);
     let metrics = &service.common.metrics;
@@ -429,5 +431,5 @@ fn machines_are_served_in_a_storm_of_malformed_packets_which_costs_little_memory
     });
     assert!(metrics.dhcp_malformed.get() > 0);
     let grown = resident_kib().saturating_sub(before);
-    assert!(grown < 96 << 10, "{grown} KiB more after the storm");
+    assert!(grown < 32 << 10, "{grown} KiB more after the storm");
 }
