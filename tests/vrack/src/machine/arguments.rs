@@ -157,7 +157,7 @@ fn processors(line: &mut Line, config: &MachineConfig) {
             "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq"
         },
     );
-    // A machine of one processor gets the place for a second one, which stays empty. Without it QEMU before 8.1 leaves the
+    // A machine of one processor gets the place for a second one, which stays empty. Without it QEMU 7.2 leaves the
     // guest's memory barriers out (`tcg_gen_mb`), although the devices run beside it in threads of their own: now and then a
     // driver and its device both miss that the other wrote (NVMe's shadow doorbells, virtio's suppressed notifications), and
     // a disk or NIC stands still until the driver's timeout, again and again. The place is a second die, because sockets show
