@@ -336,6 +336,62 @@ fn a_flood_of_offers_does_not_push_out_machines_that_are_switched_off() {
 }
 
 #[test]
+fn a_flood_of_discovers_holds_up_nobody_who_means_it() {
+    let mut rig = Rig::own();
+    let held = rig.lease(&Client::dhclient(mac(1)));
+    let (early, late) = (Client::dhclient(mac(2)), Client::dhclient(mac(3)));
+    rig.hear(&early.discover());
+    let offered = rig.sent().packet().yiaddr();
+    let mut second = None;
+    for n in 1000..2000 {
+        rig.hear(&Client::dhclient(mac(n)).discover());
+        let other = rig.sent().packet().yiaddr();
+        assert_ne!(other, held, "a lease is kept");
+        if other == offered {
+            second.get_or_insert(n);
+        }
+        rig.wait(1);
+    }
+    let second = second.expect("the flood goes through the whole pool");
+    rig.hear(&early.request(offered, SERVER));
+    assert_eq!(
+        rig.said(),
+        [
+            format!("commit {offered} bound"),
+            format!("ack {offered} to raw {}", early.mac)
+        ]
+    );
+    assert_ne!(rig.lease(&late), offered);
+    rig.hear(&Client::dhclient(mac(second)).request(offered, SERVER));
+    assert_eq!(rig.said(), ["nak 0.0.0.0 to all"], "who comes second asks for another");
+    rig.hear(&Client::dhclient(mac(1)).request(held, SERVER));
+    assert_eq!(
+        rig.said(),
+        [format!("commit {held} bound"), format!("ack {held} to raw {}", mac(1))]
+    );
+}
+
+#[test]
+fn a_flood_of_discovers_is_told_once() {
+    let mut rig = Rig::own();
+    for n in 0..200 {
+        rig.hear(&Client::dhclient(mac(1000 + n)).discover());
+        // One that has its own offer shows no end of it.
+        rig.hear(&Client::dhclient(mac(1000 + n)).discover());
+    }
+    let is_error = |kind: &EventKind| {
+        matches!(
+            kind,
+            EventKind::Note {
+                severity: Severity::Error,
+                ..
+            }
+        )
+    };
+    assert_eq!(rig.told().iter().filter(|kind| is_error(kind)).count(), 1);
+}
+
+#[test]
 fn a_relay_of_an_unknown_subnet_is_told_once_with_what_to_configure() {
     let mut rig = Rig::new(config(rack(Mode::Own)));
     let ask = |rig: &mut Rig, client: u16, relay: Ipv4Addr| {

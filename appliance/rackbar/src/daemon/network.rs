@@ -162,17 +162,11 @@ impl Networks {
                 leased.is_none().then_some((address, length))
             }
         };
-        if let Some((address, length)) = fixed {
-            wanted.insert((link.index, address, length));
-            match netlink.add_address(
-                link.index,
-                Prefix {
-                    address: address.into(),
-                    length,
-                },
-            ) {
-                Err(error) if !error.is_settled() => placed.trouble = Some(error.to_string()),
-                _ => placed.address = Some((address, length)),
+        if let Some(own) = fixed {
+            wanted.insert((link.index, own.0, own.1));
+            match set(netlink, link.index, own) {
+                Ok(()) => placed.address = Some(own),
+                Err(trouble) => placed.trouble = Some(trouble),
             }
         }
         placed
@@ -223,36 +217,37 @@ impl Networks {
             let own = own.map(|(link, (address, length))| (link.index, address, length));
             // Our own address for a network without a server stays until the server has given another.
             let stands_in = own.filter(|own| self.ours.contains(own));
-            if found == one.address || found.is_none() && stands_in.is_some() {
+            if found.is_some() && found == one.address || found.is_none() && stands_in.is_some() {
                 continue;
             }
             if let Some(own) = stands_in {
                 self.ours.remove(&own);
                 take_away(own);
             }
-            one.address = found.or_else(|| self.stand_in(config, one));
-            changed = true;
+            let address = found.or_else(|| self.stand_in(config, one));
+            changed |= address != one.address;
+            one.address = address;
         }
         changed
     }
 
-    /// Gives an uplink that has no lease the address that the file says for that.
-    fn stand_in(&mut self, config: &Config, one: &Placed) -> Option<(Ipv4Addr, u8)> {
+    /// Gives an uplink that has no lease the address that the file says for that. What fails is tried again with the next
+    /// look at the leases, and told once.
+    fn stand_in(&mut self, config: &Config, one: &mut Placed) -> Option<(Ipv4Addr, u8)> {
         let network = config.networks.get(one.network)?;
         let (Role::Uplink, Address::DhcpOr(address, length)) = (network.role, network.address) else {
             return None;
         };
         let index = one.link.as_ref()?.index;
-        let prefix = Prefix {
-            address: address.into(),
-            length,
-        };
-        if let Err(error) = Netlink::open().and_then(|mut netlink| netlink.add_address(index, prefix))
-            && !error.is_settled()
-        {
-            tracing::warn!(network = network.name, %error, "its own address could not be set");
+        let netlink = Netlink::open().map_err(|error| error.to_string());
+        if let Err(trouble) = netlink.and_then(|mut netlink| set(&mut netlink, index, (address, length))) {
+            if one.trouble.as_ref() != Some(&trouble) {
+                tracing::warn!(network = network.name, trouble, "its own address could not be set");
+                one.trouble = Some(trouble);
+            }
             return None;
         }
+        one.trouble = None;
         self.ours.insert((index, address, length));
         Some((address, length))
     }
@@ -339,6 +334,18 @@ fn outlive(interface: &str) {
     let path = format!("/proc/sys/net/ipv4/conf/{interface}/promote_secondaries");
     if let Err(error) = std::fs::write(&path, "1") {
         tracing::warn!(path, %error, "addresses of one subnet cannot be kept apart");
+    }
+}
+
+/// Sets an address of ours; one that is there already is as good.
+fn set(netlink: &mut Netlink, link: u32, (address, length): (Ipv4Addr, u8)) -> Result<(), String> {
+    let prefix = Prefix {
+        address: address.into(),
+        length,
+    };
+    match netlink.add_address(link, prefix) {
+        Err(error) if !error.is_settled() => Err(error.to_string()),
+        _ => Ok(()),
     }
 }
 

@@ -86,9 +86,16 @@ impl Engine {
             self.tell_exhausted(at, out);
             return false;
         };
-        site.exhausted = false;
+        if site.table.pool().1 > 0 {
+            site.exhausted = false;
+        } else if site.table.merely_offered(&key, address) {
+            self.tell_exhausted(at, out);
+        }
         // A machine that restarts while its lease runs: the lease is not touched until it requests.
-        if !matches!(site.table.get(address).map(|b| &b.state), Some(State::Bound(_))) {
+        if !matches!(
+            self.sites[at].table.get(address).map(|b| &b.state),
+            Some(State::Bound(_))
+        ) {
             if self.probe_first(now, at, question, address, out) {
                 return true;
             }
@@ -130,6 +137,12 @@ impl Engine {
         let site = &self.sites[at];
         match site.table.check(&site.network, &question.key(), address) {
             Ok(()) => self.acknowledge(now, at, question, address, out),
+            // We offered it to both, because no other was left.
+            Err(Refusal::Taken)
+                if asking == Asking::Selecting && site.table.merely_offered(&question.key(), address) =>
+            {
+                self.acknowledge(now, at, question, address, out);
+            }
             Err(refusal) => self.refuse(now, at, question, asking, refusal, address, out),
         }
     }
@@ -366,7 +379,7 @@ impl Engine {
             return;
         }
         let text = format!(
-            "network {}: no free address, all {pool} of the pool are leased or in use; make the pool larger or the \
+            "network {}: no free address, all {pool} of the pool are leased, offered or in use; make the pool larger or the \
              lease time shorter",
             site.network.name
         );

@@ -12,7 +12,9 @@
 //!
 //! The happy path is the upper row. An idle binding waits for its client to come back; when no fresh address is left,
 //! the one idle for longest goes to somebody else, and offers that never became a lease go first: a flood of made-up
-//! MAC addresses cannot push out the addresses of machines that are merely switched off.
+//! MAC addresses cannot push out the addresses of machines that are merely switched off. With none idle either, the
+//! oldest offer that nobody took yet goes to who asks next, and an address is the first one's who requests it: a flood
+//! of made-up DISCOVERs holds up nobody who means it (RFC 2131 section 3.1 lets a server offer what it did not reserve).
 //!
 //! **Which client is which.** RFC 2131 says the client identifier is the key and `chaddr` only when there is none. One
 //! machine that netboots shows four identifiers in a minute (its PXE ROM sends its UUID, iPXE and our loader their own,
@@ -154,6 +156,8 @@ pub(crate) struct Table {
     timeline: BTreeSet<(Timestamp, Ipv4Addr)>,
     probing: usize,
     idle: BTreeSet<(Timestamp, Ipv4Addr)>,
+    /// Offers to clients that never had a lease of the address, by their end.
+    untaken: BTreeSet<(Timestamp, Ipv4Addr)>,
 }
 
 impl Table {
@@ -264,7 +268,7 @@ impl Table {
     }
 
     /// Chooses an address for a client that looks for one (RFC 2131 section 4.3.1): reserved, its own, the one it
-    /// wishes, a fresh one, the one idle for longest.
+    /// wishes, a fresh one, the one idle for longest, the one offered for longest.
     pub(crate) fn choose(&self, network: &Network, key: &Key<'_>, wish: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
         let usable = |address: &Ipv4Addr| self.check(network, key, *address).is_ok();
         self.reservation(key)
@@ -272,12 +276,14 @@ impl Table {
             .or_else(|| self.find(key).filter(usable))
             .or_else(|| wish.filter(|address| self.fresh.is_free(*address)))
             .or_else(|| self.fresh.pick(spread(key.mac)))
-            .or_else(|| {
-                self.idle
-                    .iter()
-                    .map(|(_, address)| *address)
-                    .find(|a| self.lendable(network, *a))
-            })
+            .or_else(|| self.first_lendable(network, &self.idle))
+            .or_else(|| self.first_lendable(network, &self.untaken))
+    }
+
+    /// Whether an address is offered to another client than this one, which has not taken it yet and never had it.
+    pub(crate) fn merely_offered(&self, key: &Key<'_>, address: Ipv4Addr) -> bool {
+        let offered = |b: &Binding| matches!(b.state, State::Offered(_)) && b.last_bound.is_none();
+        self.get(address).is_some_and(offered) && self.find(key) != Some(address)
     }
 
     /// Whether this client may have this address.
@@ -304,7 +310,12 @@ impl Table {
         }
     }
 
-    /// Whether an idle address may go to somebody else.
+    fn first_lendable(&self, network: &Network, order: &BTreeSet<(Timestamp, Ipv4Addr)>) -> Option<Ipv4Addr> {
+        let mut addresses = order.iter().map(|(_, address)| *address);
+        addresses.find(|address| self.lendable(network, *address))
+    }
+
+    /// Whether an address may go to somebody else.
     fn lendable(&self, network: &Network, address: Ipv4Addr) -> bool {
         self.fresh.contains(address) && network.assignable(address) && !self.reserved.contains_key(&address)
     }
@@ -399,7 +410,8 @@ impl Table {
         match &binding.state {
             State::Idle(idle) => _ = self.idle.remove(&(idle.since, address)),
             State::Probing(_) => self.probing -= 1,
-            State::Offered(_) | State::Bound(_) | State::Abandoned(_) => {}
+            State::Offered(offered) => _ = self.untaken.remove(&(offered.until, address)),
+            State::Bound(_) | State::Abandoned(_) => {}
         }
         if self.by_mac.get(&binding.mac) == Some(&address) {
             self.by_mac.remove(&binding.mac);
@@ -427,6 +439,9 @@ impl Table {
                 return;
             }
             State::Probing(_) => self.probing += 1,
+            State::Offered(offered) if binding.last_bound.is_none() => {
+                self.untaken.insert((offered.until, address));
+            }
             State::Offered(_) | State::Bound(_) => {}
         }
         if binding.id.is_empty() {

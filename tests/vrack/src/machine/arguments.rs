@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::config::{Disk, DiskBus, Firmware, MachineConfig, NicModel, Wire};
+use super::config::{Disk, DiskBus, Firmware, MachineConfig, NicModel, Processors, Wire};
 use crate::seat::{BootDevice, BootEntry, BootOverride};
 
 /// Debian's OVMF; the variables are copied per machine.
@@ -157,22 +157,23 @@ fn processors(line: &mut Line, config: &MachineConfig) {
             "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq"
         },
     );
+    line.add("-smp", smp(are));
+}
+
+fn smp(are: Processors) -> String {
     // A machine of one processor gets the place for a second one, which stays empty. Without it QEMU 7.2 leaves the
     // guest's memory barriers out (`tcg_gen_mb`), although the devices run beside it in threads of their own: now and then a
     // driver and its device both miss that the other wrote (NVMe's shadow doorbells, virtio's suppressed notifications), and
     // a disk or NIC stands still until the driver's timeout, again and again. The place is a second die, because sockets show
     // in SMBIOS and cores in CPUID; of dies an AMD processor without TOPOEXT tells nothing.
     let place = if are.logical() == 1 { ",dies=2,maxcpus=2" } else { "" };
-    line.add(
-        "-smp",
-        format!(
-            "{},sockets={},cores={},threads={}{place}",
-            are.logical(),
-            are.sockets,
-            are.cores,
-            are.threads
-        ),
-    );
+    format!(
+        "{},sockets={},cores={},threads={}{place}",
+        are.logical(),
+        are.sockets,
+        are.cores,
+        are.threads
+    )
 }
 
 fn smbios(line: &mut Line, config: &MachineConfig) {
@@ -385,4 +386,23 @@ pub(super) fn boot_index(order: &[BootEntry], boot: Option<BootOverride>, entry:
 /// A path as part of a QEMU option: commas are doubled.
 fn escaped(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_of_one_processor_has_a_place_for_another_so_that_qemu_keeps_its_memory_barriers() {
+        assert_eq!(
+            smp(Processors::one_socket(1)),
+            "1,sockets=1,cores=1,threads=1,dies=2,maxcpus=2"
+        );
+        let two = Processors {
+            sockets: 2,
+            cores: 3,
+            threads: 2,
+        };
+        assert_eq!(smp(two), "12,sockets=2,cores=3,threads=2");
+    }
 }
