@@ -20,27 +20,37 @@ const QUICK: [&str; 2] = ["test", "--workspace"];
 /// Of the whole workspace too: alone, its packages would have other features and be compiled again.
 const SCENARIOS: [&str; 4] = ["test", "--workspace", "--test", "scenarios"];
 
-/// The story that is a build: it takes both processors for minutes and nothing in it is in a hurry, so it is told beside all the
-/// others, from what they leave of the processors while they wait.
+/// The story that is a build: it takes both processors for minutes and nothing in it is in a hurry, so with `--all` it is told
+/// beside all the others, from what they leave of the processors while they wait.
 const BUILD_STORY: &str = "two_checkouts_give_the_same_media";
 
-/// How long each target is fuzzed with coverage counters. Together with their build that is a few minutes, most of it beside
-/// the build of the media.
+/// How long each target is fuzzed with coverage counters by `--all`. Together with their build that is a few minutes, most of it
+/// beside the build of the media.
 const FUZZ_SECONDS: u32 = 2;
 
 /// Options of the verb.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
+    /// Also the long scenarios, and fuzzing by coverage: one to two hours on two processors
+    #[arg(long, conflicts_with_all = ["quick", "scenario"])]
+    all: bool,
     /// Leave out the scenarios in QEMU: unit, property and service tests only
     #[arg(long)]
     quick: bool,
-    /// Run only the scenarios whose name contains TEXT
+    /// Run only the scenarios whose name contains TEXT, long ones too
     #[arg(long, value_name = "TEXT")]
     scenario: Option<String>,
     /// Debian archive that is whole, for the installer's story (http://HOST/debian); without it the story ends where this
     /// machine's own archive does not have a package
     #[arg(long, value_name = "URL")]
     archive: Option<String>,
+}
+
+impl Arguments {
+    /// Whether long stories may be among those that are told.
+    fn long(&self) -> bool {
+        self.all || self.scenario.is_some()
+    }
 }
 
 /// Runs the tests, the quick ones first.
@@ -55,20 +65,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         // Before the media: where apt's lists are too old to fetch it from, they are refreshed, and a build of the media after
         // that has other packages than one before.
         setup::ensure(Need::OsImage)?;
-        os_image::ensure_installer(&project)?;
+        if arguments.long() {
+            os_image::ensure_installer(&project)?;
+        }
     }
     if arguments.scenario.is_none() {
-        quick(!arguments.quick)?;
+        quick(arguments)?;
     }
     if arguments.quick {
         return Ok(());
     }
     let media = image::ensure()?;
-    let built = |arguments: os_image::Arguments| -> Result<std::path::PathBuf> {
-        let image = os_image::ensure_built(&project, &arguments)?;
-        Ok(image.path.with_extension("").with_extension("json"))
-    };
-    let [system, light, cloud] = systems().map(built);
     let times = media.join("story-times");
     // Of an earlier run; that there is none is no error.
     let _ = std::fs::remove_file(&times);
@@ -78,35 +85,39 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         ("RACKBAR_STORY_TIMES", times.clone().into()),
         ("RACKBAR_MEDIA", media.into()),
         ("RACKBAR_XTASK", std::env::current_exe()?.into()),
-        ("RACKBAR_OS", system?.into()),
-        ("RACKBAR_OS_LIGHT", light?.into()),
-        ("RACKBAR_OS_CLOUD_INIT", cloud?.into()),
     ];
+    for (variable, wanted) in systems(arguments.long()) {
+        let image = os_image::ensure_built(&project, &wanted)?;
+        environment.push((variable, image.path.with_extension("").with_extension("json").into()));
+    }
     if let Some(url) = &arguments.archive {
         environment.push(("RACKBAR_ARCHIVE", url.into()));
     }
-    // Every name contains an empty text.
-    let called = arguments.scenario.as_deref().filter(|text| !text.is_empty());
-    let told = stories(called, &environment);
+    let told = stories(arguments, &environment);
     table(&times);
     told
 }
 
-/// Tells the stories, or those that are called so.
-fn stories(called: Option<&str>, environment: &[(&str, OsString)]) -> Result<()> {
+/// Tells the stories, or those that are called so. Long ones are marked as ignored, with that as the reason.
+fn stories(which: &Arguments, environment: &[(&str, OsString)]) -> Result<()> {
     // Two at a time: each starts its own machines. Three make two cores busy all the time, and each story two to four times as
     // long, for no gain.
     let mut scenarios = cargo();
-    scenarios.args(SCENARIOS).args(["--", "--test-threads=2"]).args(called);
+    scenarios.args(SCENARIOS).args(["--", "--test-threads=2"]);
     scenarios.envs(environment.iter().cloned());
-    if called.is_some() {
+    if which.long() {
+        scenarios.arg("--include-ignored");
+    }
+    if !which.all {
+        // Every name contains an empty text.
+        scenarios.args(which.scenario.as_deref().filter(|text| !text.is_empty()));
         return step("scenarios in QEMU", &mut scenarios);
     }
     scenarios.args(["--skip", BUILD_STORY]);
     let cargo = cargo();
     let mut build = Command::new("nice");
     build.args(["-n", "19"]).arg(cargo.get_program());
-    build.args(SCENARIOS).args(["--", BUILD_STORY]);
+    build.args(SCENARIOS).args(["--", "--include-ignored", BUILD_STORY]);
     for (name, value) in cargo.get_envs() {
         match value {
             Some(value) => build.env(name, value),
@@ -119,23 +130,32 @@ fn stories(called: Option<&str>, environment: &[(&str, OsString)]) -> Result<()>
     told.and(build.finish())
 }
 
-/// The images that the scenarios install: one with the drivers of real servers, the others with those of virtual machines.
-fn systems() -> [os_image::Arguments; 3] {
+/// The images that the scenarios install, by the variable that says where: one with the drivers of real servers, the others with
+/// those of virtual machines, of which the last is for long stories.
+fn systems(long: bool) -> Vec<(&'static str, os_image::Arguments)> {
     use os_image::Arguments;
-    [Arguments::default(), Arguments::light(), Arguments::cloud_init()]
+    let mut systems = vec![
+        ("RACKBAR_OS", Arguments::default()),
+        ("RACKBAR_OS_LIGHT", Arguments::light()),
+    ];
+    if long {
+        systems.push(("RACKBAR_OS_CLOUD_INIT", Arguments::cloud_init()));
+    }
+    systems
 }
 
-/// Runs all tests but the scenarios, and fuzzes. Many tests wait, for a time limit or for a peer, and leave the processors to
+/// Runs all tests but the scenarios; with `--all` fuzzes too. Many tests wait, for a time limit or for a peer, and leave the processors to
 /// the build of the media that the scenarios need.
-fn quick(media: bool) -> Result<()> {
+fn quick(which: &Arguments) -> Result<()> {
+    let media = !which.quick;
     let compile = |what, tests: &[&str]| step(what, cargo().args(tests).args(["--no-run", "--quiet"]));
     compile("compiling the tests", &QUICK)?;
     if media {
         compile("compiling the scenarios", &SCENARIOS)?;
     }
     let build = || {
-        let systems = systems();
-        let verbs = systems.iter().map(os_image::Arguments::words);
+        let systems = systems(which.long());
+        let verbs = systems.iter().map(|(_, one)| one.words());
         let verbs = std::iter::once(vec!["image".into()]).chain(verbs);
         let verbs = verbs.map(|words| verb(&words)).collect::<Result<_>>()?;
         Beside::start("boot media and systems to install", verbs)
@@ -143,12 +163,12 @@ fn quick(media: bool) -> Result<()> {
     let build = media.then(build).transpose()?;
     let mut tests = cargo();
     tests.args(QUICK);
-    if media {
+    if which.all {
         // The targets of fuzzing take their kept inputs there, and are fuzzed below.
         tests.env("RACKBAR_FUZZ_SECONDS", "0");
     }
     let mut told = step("unit, property and service tests", &mut tests);
-    if media {
+    if which.all {
         // Before what goes on beside is waited for, which is rarely done by now.
         told = told.and_then(|()| fuzz::bounded(FUZZ_SECONDS));
     }
