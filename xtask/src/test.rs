@@ -24,14 +24,14 @@ const SCENARIOS: [&str; 4] = ["test", "--workspace", "--test", "scenarios"];
 /// beside all the others, from what they leave of the processors while they wait.
 const BUILD_STORY: &str = "two_checkouts_give_the_same_media";
 
-/// How long each target is fuzzed with coverage counters by `--all`. Together with their build that is a few minutes, most of it
-/// beside the build of the media.
+/// How long each target is fuzzed with coverage counters. Together with their build that is a few minutes, most of it beside
+/// the build of the media.
 const FUZZ_SECONDS: u32 = 2;
 
 /// Options of the verb.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Also the long scenarios, and fuzzing by coverage: one to two hours on two processors
+    /// Also the long scenarios: one to two hours in all on two processors
     #[arg(long, conflicts_with_all = ["quick", "scenario"])]
     all: bool,
     /// Leave out the scenarios in QEMU: unit, property and service tests only
@@ -144,7 +144,7 @@ fn systems(long: bool) -> Vec<(&'static str, os_image::Arguments)> {
     systems
 }
 
-/// Runs all tests but the scenarios; with `--all` fuzzes too. Many tests wait, for a time limit or for a peer, and leave the processors to
+/// Runs all tests but the scenarios, and fuzzes. Many tests wait, for a time limit or for a peer, and leave the processors to
 /// the build of the media that the scenarios need.
 fn quick(which: &Arguments) -> Result<()> {
     let media = !which.quick;
@@ -163,12 +163,12 @@ fn quick(which: &Arguments) -> Result<()> {
     let build = media.then(build).transpose()?;
     let mut tests = cargo();
     tests.args(QUICK);
-    if which.all {
+    if media {
         // The targets of fuzzing take their kept inputs there, and are fuzzed below.
         tests.env("RACKBAR_FUZZ_SECONDS", "0");
     }
     let mut told = step("unit, property and service tests", &mut tests);
-    if which.all {
+    if media {
         // Before what goes on beside is waited for, which is rarely done by now.
         told = told.and_then(|()| fuzz::bounded(FUZZ_SECONDS));
     }
