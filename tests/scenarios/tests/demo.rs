@@ -124,7 +124,6 @@ async fn the_twins_stay_two(stage: &Stage) -> Result<()> {
 
 /// One BMC speaks Redfish, the other one IPMI alone; both rule real machines.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn a_node_is_switched_off_and_on_through_its_bmc() -> Result<()> {
     let mut file = rack_file("demo")?;
     file.nodes.truncate(2);

@@ -86,7 +86,6 @@ parameters = { region = "north", probe_path = "/etc/probed" }
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn an_installed_machine_enrols_at_a_real_puppet_server_by_the_token_that_was_laid() -> Result<()> {
     let program = rackbar_scenarios::media()?.join("rackbar");
     // It starts, and the packages come, while the machine is discovered.

@@ -48,7 +48,6 @@ role = "over"
 const LEFT_AT: u64 = 3500 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn disks_are_erased_by_their_own_means_or_overwritten_and_nothing_is_left() -> Result<()> {
     let names = ["n1", "n2"];
     let small = |file: &mut RackFile| {

@@ -86,7 +86,6 @@ pub(crate) async fn all_ready(stage: &Stage, names: &[&str]) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn a_bios_and_a_uefi_machine_get_debian_and_are_ready() -> Result<()> {
     let names = ["n1", "n2"];
     // A rack without an uplink: its clocks agree with the appliance's, whatever that says.
@@ -280,7 +279,6 @@ role = "patient"
 "##;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn a_bonded_machine_is_installed_mended_in_rescue_and_goes_back_to_work() -> Result<()> {
     let two_cables = |file: &mut RackFile| {
         file.vlans.insert("storage".into(), 30);
@@ -393,7 +391,6 @@ fn changed_mind() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn a_role_changed_while_the_image_is_written_is_what_the_machine_becomes() -> Result<()> {
     // The light image has no driver of SATA.
     let other_bus = |file: &mut RackFile| file.nodes[0].disks[1].bus = DiskBus::Virtio;
@@ -482,7 +479,6 @@ role = "cloud"
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn a_cloud_image_takes_its_nocloud_seed_and_is_ready() -> Result<()> {
     let stage = prepared(&["n1"], |_| {}, CLOUD).await?;
     // A static program that is at hand: the command line itself.

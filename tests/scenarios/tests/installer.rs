@@ -100,7 +100,6 @@ fn sent(events: &[EventKind], name: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn debians_installer_gets_kernel_answers_and_its_archive_from_us() -> Result<()> {
     let (url, whole) = archive()?;
     let place = url.strip_prefix("http://").context("an archive is reached over http")?;

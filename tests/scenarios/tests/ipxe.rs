@@ -7,7 +7,6 @@ use rackbar_scenarios::{Stage, rack_file};
 /// A BIOS machine runs the site's own script in its iPXE before ours; UEFI machines get iPXE in place of our loader, the
 /// one by PXE and the other by HTTP Boot.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn nodes_boot_by_ipxe_with_the_sites_script() -> Result<()> {
     let mut file = rack_file("demo")?;
     file.nodes.truncate(3);

@@ -13,7 +13,6 @@ use crate::install::{SITE, all_ready, boots_its_disk, done, prepared};
 use crate::operator::SOON;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn a_mirror_of_two_disks_is_installed_and_jumped_into() -> Result<()> {
     let site = SITE.replace(
         r#"root = { pick = "smallest" }"#,

@@ -11,7 +11,6 @@ use rackbar_vrack::seat::PowerAction;
 /// An Intel card with its maker's driver, a TPM, a port that carries tags, a machine without a BMC, one with six disks on
 /// four buses: all are discovered, and told apart by what is in them.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn unequal_machines_are_discovered_with_all_that_is_in_them() -> Result<()> {
     let stage = Stage::serving("mixed").await?;
     let names: Vec<String> = stage.rack.nodes().iter().map(|node| node.name.clone()).collect();

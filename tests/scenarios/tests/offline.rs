@@ -204,7 +204,6 @@ async fn is_trusted_by_the_medium(api: &Api, key: &Key) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn a_rack_without_an_uplink_gets_ready_out_of_one_iso() -> Result<()> {
     const MACHINE: &str = "n2";
     let folder = tempfile::tempdir()?;

@@ -68,7 +68,6 @@ async fn told_of_its_port(stage: &Stage, node: &Node) -> Result<()> {
 /// Nobody had saved the switch's configuration when it restarted: the appliance's tagged VLANs are gone, and with them every
 /// agent. Given its configuration back, all is as before, and nothing had to be done on any machine.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn a_switch_that_forgot_its_vlans_cuts_agents_off_until_it_has_them_again() -> Result<()> {
     const MACHINE: &str = "n1";
     let mut file = rack_file("trunk")?;

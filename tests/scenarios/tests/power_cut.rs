@@ -62,7 +62,6 @@ impl Moments {
 /// Ten power cuts at random moments, some during boot, while clients take leases: the store opens every time, and no lease
 /// a client was given is forgotten.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn power_cuts_lose_no_acknowledged_lease() -> Result<()> {
     let mut file = rack_file("demo")?;
     file.nodes.clear();
@@ -146,7 +145,6 @@ async fn kept(stage: &Stage, given: &BTreeMap<MacAddr, Ipv4Addr>) -> Result<()> 
 
 /// The appliance restarts while nodes boot; they are discovered all the same, and what was known before stays known.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn an_appliance_that_restarts_under_booting_nodes_discovers_them() -> Result<()> {
     let mut file = rack_file("demo")?;
     file.nodes.truncate(2);

@@ -78,7 +78,6 @@ role = "worker"
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn an_installed_machine_gets_packages_of_a_locked_repository_and_newer_ones_by_the_proxy() -> Result<()> {
     let mut publisher = tokio::task::spawn_blocking(Publisher::new).await?;
     publisher.publish("publisher", &[("tool", "1.0")]);

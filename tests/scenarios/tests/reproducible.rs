@@ -14,7 +14,6 @@ use crate::rack_verb;
 /// Builds the media once more from a copy of the source in another folder, with nothing kept from the first build, and
 /// compares every file's SHA-256.
 #[test]
-#[ignore = "long: cargo xtask test --all tells it"]
 fn two_checkouts_give_the_same_media() -> Result<()> {
     let _time = Told::begin();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;

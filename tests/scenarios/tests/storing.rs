@@ -64,7 +64,6 @@ async fn whole(proxy: SocketAddr, number: usize) -> Result<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn a_power_cut_while_the_proxy_stores_leaves_only_what_is_whole() -> Result<()> {
     let origin = tokio::task::spawn_blocking(Origin::start).await?;
     let objects: Vec<Vec<u8>> = (0..CUTS.len()).map(|number| bytes(SIZE, number as u64 + 1)).collect();

@@ -5,7 +5,6 @@ use rackbar_scenarios::Stage;
 
 /// Nodes on access ports are found, their BMCs too, by an appliance that has both networks as VLANs of one port.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: cargo xtask test --all tells it"]
 async fn an_appliance_on_a_trunk_serves_its_vlans() -> Result<()> {
     // Booted, not continued: tagged interfaces are what this story is about, from the first moment on.
     let stage = Stage::set(rackbar_scenarios::rack_file("trunk")?).await?;
