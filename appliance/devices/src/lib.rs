@@ -33,7 +33,7 @@ use std::time::Duration;
 
 pub use account::{AccountChange, AccountRole, BmcAccount, NewAccount};
 pub use address::{BmcAddress, Credentials, Fingerprint, ParseFingerprintError};
-pub use attempts::Attempts;
+pub use attempts::{Attempts, Counting, Keep};
 pub use bios::{Applies, BiosAttribute, BiosAttributes, BiosKind, BiosRule, Staged};
 pub use bmc::{Bmc, Capability, Choice, Turn};
 pub use budget::Budget;

@@ -19,7 +19,7 @@ use rackbar_store::{BmcLogin, Store};
 use rackbar_verify::BootFirst;
 
 use crate::bmc::{Answer, BmcDoor, BmcError, BootFrom, Told};
-use crate::pins::Pins;
+use crate::pins::{self, Pins};
 use crate::rack::{Inner, locked};
 use crate::wrong::Wrong;
 use crate::{BmcSight, Rack};
@@ -160,7 +160,10 @@ impl Devices {
             // Those that nobody asks for any more, and of the others the count goes on.
             wrong.retain(|_, one| Arc::strong_count(one) > 1 || one.counts());
         }
-        let fresh = || Arc::new(Wrong::new(self.timing.wrong_passwords));
+        let fresh = || {
+            let key = format!("wrong {}", pins::key(address, mac));
+            Arc::new(Wrong::kept(self.timing.wrong_passwords, &self.store, key))
+        };
         wrong.entry((address, mac)).or_insert_with(fresh).clone()
     }
 

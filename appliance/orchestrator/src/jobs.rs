@@ -1,7 +1,8 @@
 //! Jobs of agents: asked for under a number, waited for across lost connections and restarts of either side.
 //!
 //! An agent answers for one number once per boot, so asking again after a reconnection is harmless. A machine that
-//! booted anew has a new agent that knows nothing: the job is gone with the old one, and is begun again.
+//! booted anew has a new agent that knows nothing: the job is gone with the old one, and is begun again, unless it is one
+//! that is not to be done twice ([`begun`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -10,11 +11,12 @@ use std::time::Duration;
 use rackbar_messages::{Ask, JobFailure, JobId, JobReport, ToAgent, Work};
 use rackbar_model::NodeId;
 use rackbar_plan::Progress;
+use rackbar_store::StoreError;
 use tokio::sync::watch;
 
-use crate::Rack;
 use crate::rack::locked;
 use crate::record::AgentLink;
+use crate::{Rack, begun};
 
 /// Ends of jobs that nobody waits for yet: told right after a restart, before their action is taken up.
 const MAX_EARLY: usize = 4_096;
@@ -108,8 +110,9 @@ impl Rack {
     }
 
     /// Has the node's agent do `work` as job `job`, and waits for its end: across reconnections, restarts of this
-    /// appliance, and boots of the machine. `progress` is called with how far it is. When `give_up` turns true the agent
-    /// is told to end at the next safe point; where no agent is connected, the waiting ends.
+    /// appliance, and boots of the machine, but for work that is not to be done twice. `progress` is called with how far
+    /// it is. When `give_up` turns true the agent is told to end at the next safe point; where no agent is connected, the
+    /// waiting ends.
     ///
     /// # Errors
     /// What the agent said, or why it could not be asked.
@@ -131,6 +134,13 @@ impl Rack {
                 link = self.await_agent(node) => link,
                 Ok(_) = give_up.wait_for(|give_up| *give_up) => return Err(no_agent()),
             };
+            if once(&work) {
+                match begun::begin(self.store(), job, link.boot).await {
+                    Ok(before) if before.is_none_or(|boot| boot == link.boot) => {}
+                    Ok(_) => return Err(started_anew()),
+                    Err(error) => return Err(unmarked(&error)),
+                }
+            }
             let work = Box::new(work.clone());
             match link.try_ask(Ask::Begin { job, work }).await {
                 Ok(()) => {}
@@ -151,6 +161,12 @@ impl Rack {
                 return result;
             }
         }
+    }
+
+    /// True when the node's agent is of another boot than the one that this job was begun in.
+    pub(crate) fn lost(&self, node: NodeId, job: JobId) -> bool {
+        let begun = begun::place(self.store(), job).ok().flatten();
+        begun.is_some_and(|boot| self.agent(node).is_some_and(|link| link.boot != boot))
     }
 
     /// Follows a job that was begun until it ends or the connection does (`None`).
@@ -206,6 +222,28 @@ pub(crate) enum AskError {
     Gone,
     /// It said no.
     Refused(String),
+}
+
+/// Work that a machine which started anew in the middle of it is not given once more by itself: a rescue script may have done half
+/// of what it does, and hardware that fell over under a load has not borne it.
+const fn once(work: &Work) -> bool {
+    matches!(work, Work::BurnIn(_) | Work::Rescue { .. })
+}
+
+fn started_anew() -> JobFailure {
+    JobFailure {
+        reason: "the machine started anew in the middle of it".into(),
+        advice: "look at its event log and its console for what restarted it".into(),
+        again: true,
+    }
+}
+
+fn unmarked(error: &StoreError) -> JobFailure {
+    JobFailure {
+        reason: format!("that it begins could not be written down: {error}"),
+        advice: "look at the appliance's disk".into(),
+        again: true,
+    }
 }
 
 fn no_agent() -> JobFailure {

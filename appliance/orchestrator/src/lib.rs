@@ -8,6 +8,7 @@
 pub mod adopt;
 pub mod agents;
 pub mod answers;
+mod begun;
 pub mod bmc;
 mod bmc_accounts;
 mod bmc_clock;

@@ -19,7 +19,8 @@ pub(crate) struct Pins {
     kept: Mutex<HashMap<String, Fingerprint>>,
 }
 
-fn key(address: IpAddr, mac: Option<MacAddr>) -> String {
+/// How the store calls a BMC.
+pub(crate) fn key(address: IpAddr, mac: Option<MacAddr>) -> String {
     mac.map_or_else(|| format!("ip {address}"), |mac| format!("mac {mac}"))
 }
 

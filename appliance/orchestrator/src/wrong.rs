@@ -4,12 +4,17 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rackbar_devices::{Attempts, Credentials};
+use rackbar_devices::{Attempts, Counting, Credentials};
+use rackbar_model::Timestamp;
+use rackbar_store::{Store, Table};
 
-use crate::rack::locked;
+use crate::rack::{locked, now};
 
 /// Credentials of a BMC that are remembered; sites have a handful.
 const KEPT: usize = 32;
+
+/// A wrong password in the store: whose, and until when it counts.
+type Kept = (String, Timestamp);
 
 /// What one BMC did not take.
 pub(crate) struct Wrong {
@@ -22,11 +27,37 @@ pub(crate) struct Wrong {
 }
 
 impl Wrong {
-    /// Nothing yet.
-    pub(crate) fn new(window: Duration) -> Self {
+    /// What `store` has under this key, where it is kept from now on: a restart of ours is none of the BMC's.
+    pub(crate) fn kept(window: Duration, store: &Store, key: String) -> Self {
+        let keep = {
+            let (store, key) = (store.clone(), key.clone());
+            move |all: Vec<Counting>| {
+                let until = |left: Duration| now().plus(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+                let all: Vec<Kept> = all.into_iter().map(|(user, left)| (user, until(left))).collect();
+                let value = Some(all)
+                    .filter(|all| !all.is_empty())
+                    .and_then(|all| serde_json::to_vec(&all).ok());
+                store.queue(Table::Bmcs, key.as_bytes(), value.as_deref());
+            }
+        };
+        let before = store.get(Table::Bmcs, key.as_bytes());
+        let before =
+            before.inspect_err(|error| tracing::error!(%error, "wrong passwords of a BMC cannot be looked up"));
+        let before = before.ok().flatten();
+        let before: Vec<Kept> = before
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .unwrap_or_default();
+        let now = now();
+        // A clock that was set back makes the wait longer, never longer than the window.
+        let left = |(user, until): Kept| (user, Duration::from_millis(until.since(now)));
+        let before = before
+            .into_iter()
+            .map(left)
+            .filter(|(_, left)| !left.is_zero())
+            .collect();
         Self {
             turn: tokio::sync::Mutex::default(),
-            attempts: Arc::new(Attempts::new(window)),
+            attempts: Arc::new(Attempts::kept(window, before, Box::new(keep))),
             refused: Mutex::default(),
         }
     }

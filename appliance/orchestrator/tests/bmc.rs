@@ -111,6 +111,21 @@ async fn a_wrong_password_is_tried_once_and_told_and_a_right_one_is_taken_at_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn wrong_passwords_count_on_after_a_restart_of_the_appliance() {
+    let (bmc, _machine, _dir) = simulated(seat::PowerState::Off).await;
+    let store = memory();
+    for (life, password) in ["first", "second", "third", "fourth"].into_iter().enumerate() {
+        let watch = Watch::start(store.clone(), &bmc, password, TIMING);
+        watch.devices.introduce(HERE, mac(101));
+        let refused = watch.devices.power(HERE).await.unwrap_err().to_string();
+        assert_eq!(refused.contains("two wrong passwords"), life >= 2, "{life}: {refused}");
+        watch.stop().await;
+        store.flush().unwrap();
+    }
+    assert_eq!(logins(&bmc), 2, "{:?}", bmc.state().requests());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_more_passwords_than_may_be_tried_each_has_its_turn() {
     let (bmc, _machine, _dir) = simulated(seat::PowerState::On).await;
     let timing = Timing {

@@ -7,9 +7,9 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::Agent;
 use common::life::{Life, Sim};
-use rackbar_messages::{Ask, FromAgent, JobReport, ToAgent, Work};
+use common::{Agent, mac, token_for};
+use rackbar_messages::{Ask, FromAgent, JobReport, Proof, ToAgent, Work};
 use rackbar_model::{BurnIn, CheckResult, CheckStatus, NodeId, Timestamp};
 use rackbar_orchestrator::executor::{PlanError, PlanRequest};
 use rackbar_orchestrator::hands::{Appliance, Reach};
@@ -164,6 +164,53 @@ async fn a_machine_that_does_not_bear_it_is_not_ready_until_it_does() {
     assert_eq!(stage.state(), "ready");
     assert!(stage.report().passed());
     stage.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_starts_anew_under_its_load_has_not_borne_it_and_is_not_given_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (mut life, node) = Life::first(folder.path(), &sim).await;
+    let store = life.rack.store().clone();
+    let hands = Appliance::new(life.rack.clone(), store, None, Reach::default()).unwrap();
+    *sim.real.lock().unwrap() = Some(Arc::new(hands));
+    *sim.real_kinds.lock().unwrap() = Some(vec!["burn-in"]);
+    let (server, mut agent, site) = life.machine.take().unwrap();
+    life.make_ready(node).await;
+    let request = PlanRequest {
+        nodes: Some(vec![node]),
+        burn_in: Some(WANTED),
+        ..PlanRequest::default()
+    };
+    let plan = life.executor.plan(&request).unwrap();
+    let run = life.executor.commit(&plan.id, &[], "anna").unwrap();
+    loop {
+        let ToAgent::Ask { id, ask } = agent.hear().await.unwrap() else {
+            continue;
+        };
+        agent.say(&FromAgent::Done { id, result: Ok(()) }).await.unwrap();
+        if matches!(ask, Ask::Begin { .. }) {
+            break;
+        }
+    }
+    drop(agent);
+    let proof = Proof::BootToken(token_for(&life.rack, mac(1)));
+    let (agent, _) = Agent::connect(&site, server.address, mac(1), proof).await.unwrap();
+    // It would bear it this time.
+    tokio::spawn(serve(agent, Arc::new(AtomicBool::new(true))));
+    let run = life.run_ended(run).await;
+    assert_eq!((run.state, life.state(node).as_str()), (RunState::Failed, "failed"));
+    let words = serde_json::to_string(&life.rack.node(&node.to_string()).unwrap().state).unwrap();
+    assert!(words.contains("started anew in the middle of it"), "{words}");
+    let file = life.executor.report(node).unwrap().to_bytes();
+    let report = rackbar_verify::check(&file, None).unwrap().report.nodes.remove(0);
+    let bore: Vec<_> = report
+        .burned_in
+        .iter()
+        .map(|one| (one.id.as_str(), one.status))
+        .collect();
+    assert_eq!(bore, [("burnin.machine", CheckStatus::Failed)]);
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -324,6 +324,35 @@ async fn an_installed_machine_is_installed_anew_only_when_that_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_installed_by_name_is_not_checked_as_what_its_role_wants() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = Arc::new(Sim::default());
+    let (life, node) = Life::first(folder.path(), &sim).await;
+    let site = "version = 1\n[role.look]\nmemory = \"agent\"\nbios = { ProcVirtualization = \"Enabled\" }\n\
+                [[rule]]\nname = \"all\"\nwhen = \"true\"\nrole = \"look\"\n";
+    life.executor.set_site(site, "anna").unwrap();
+    until_node(&life.rack, "bound", |node| node.role.is_some()).await;
+    life.make_ready(node).await;
+    let of = |sim: &Sim| {
+        sim.told
+            .lock()
+            .unwrap()
+            .iter()
+            .rfind(|one| one.0 == "verify")
+            .unwrap()
+            .1
+            .clone()
+    };
+    let told = of(&sim);
+    assert!(!told.in_memory && told.bios.is_empty(), "{told:?}");
+    // Also when its checks are run later: it boots its disk.
+    let run = life.executor.verify(Some(vec![node]), "anna").unwrap();
+    life.run_ended(run).await;
+    assert!(!of(&sim).in_memory);
+    life.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plan_whose_inputs_changed_is_refused_and_says_which() {
     let folder = tempfile::tempdir().unwrap();
     let sim = Arc::new(Sim::default());

@@ -15,7 +15,7 @@ use common::life::{Life, Sim, hardware};
 use common::{Agent, boot, discover, mac, token_for, until, until_event, until_node};
 use rackbar_messages::{Ask, Proof, ToAgent};
 use rackbar_model::{EventKind, FailedIn, NodeId, NodeState};
-use rackbar_orchestrator::executor::{NodeError, PlanRequest};
+use rackbar_orchestrator::executor::{CommitError, NodeError, PlanRequest, RunOrder};
 use rackbar_plan::{ActionKind, RunId, RunState, Stand};
 use rackbar_services::EventSink as _;
 use rackbar_store::Store;
@@ -280,6 +280,75 @@ async fn a_node_is_recovered_from_the_failure_of_every_kind_of_action() {
         recovered(&stage, &sim, Some(run), kind).await;
         stage.end().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ready_machine_whose_checks_fail_after_a_change_in_place_is_no_longer_in_work() {
+    let (folder, sim) = (tempfile::tempdir().unwrap(), Arc::new(Sim::default()));
+    let stage = Stage::set(folder.path(), &sim, "worker").await;
+    let life = &stage.life;
+    ended(life, commit(life)).await;
+    until_node(&life.rack, "ready", |node| node.state.name() == "ready").await;
+    let other = ROLES.replace("#!/bin/sh\\ntrue\\n", "#!/bin/sh\\ntrue now\\n");
+    assert_ne!(other, ROLES);
+    life.executor.set_site(&other, "anna").unwrap();
+    *sim.fail.lock().unwrap() = Some("verify");
+    let run = ended(life, commit(life)).await;
+    assert_eq!(run.state, RunState::Failed, "{:?}", run.actions);
+    assert!(
+        run.actions
+            .iter()
+            .any(|(id, stand)| id.0.contains("step") && matches!(stand, Stand::Done { .. }))
+    );
+    assert_eq!(life.state(stage.node), "ready", "its drift says what differs");
+    // Checks alone move nobody: one that failed stays so.
+    *sim.fail.lock().unwrap() = Some("step");
+    life.executor
+        .set_site(&ROLES.replace("#!/bin/sh\\ntrue", "#!/bin/sh\\ntrue still"), "anna")
+        .unwrap();
+    ended(life, commit(life)).await;
+    assert_eq!(life.state(stage.node), "failed");
+    *sim.fail.lock().unwrap() = Some("verify");
+    let run = life.executor.verify(Some(vec![stage.node]), "anna").unwrap();
+    ended(life, run).await;
+    assert_eq!(life.state(stage.node), "failed");
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_was_filled_since_a_plan_was_made_has_its_commit_refused() {
+    let (folder, sim) = (tempfile::tempdir().unwrap(), Arc::new(Sim::default()));
+    let mut stage = Stage::set(folder.path(), &sim, "worker").await;
+    let one_by_one = ROLES.replace("[role.worker]", "[role.worker]\nbatch = 1");
+    stage.life.executor.set_site(&one_by_one, "anna").unwrap();
+    let (second, agent) = stage.second().await;
+    stage.other = Some((second, agent));
+    stage.bind(second, "worker");
+    let executor = &stage.life.executor;
+    let plan = |node| {
+        let request = PlanRequest {
+            nodes: Some(vec![node]),
+            ..PlanRequest::default()
+        };
+        executor.plan(&request).unwrap()
+    };
+    let (one, two) = (plan(stage.node), plan(second));
+    *sim.hang.lock().unwrap() = Some("burn-in");
+    let run = executor.commit(&one.id, &["node-001".into()], "anna").unwrap();
+    until_node(&stage.life.rack, "in work", |node| node.state.name() == "configuring").await;
+    let refused = executor.commit(&two.id, &["node-002".into()], "anna").unwrap_err();
+    let CommitError::Stale(changes) = &refused else {
+        panic!("{refused}")
+    };
+    assert!(changes[0].contains("at most 1 in work at once"), "{changes:?}");
+    executor.order(run, RunOrder::Cancel, "anna").unwrap();
+    ended(&stage.life, run).await;
+    until_node(&stage.life.rack, "at rest", |node| {
+        node.id == stage.node && node.state.name() == "available"
+    })
+    .await;
+    executor.commit(&two.id, &["node-002".into()], "anna").unwrap();
+    stage.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,9 +89,14 @@ impl Ready {
         (done, report)
     }
 
+    /// One attempt whose end is written down.
     async fn run(&self, step: StepSpec) -> Done {
         let (task, _give_up) = self.task(step);
-        self.hands.carry_out(task).await
+        let job = task.job;
+        let done = self.hands.carry_out(task).await;
+        self.hands.noted(self.node.id, job);
+        self.life.rack.store().flush().unwrap();
+        done
     }
 }
 
@@ -181,6 +186,40 @@ async fn a_step_that_takes_too_long_is_ended_on_the_machine_before_it_is_tried_a
     let (reason, again) = failure(done);
     assert!(again && reason.contains("it was ended"), "{reason}");
     assert!(ended.exists(), "nothing of it runs on beside the next try");
+    ready.life.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_an_earlier_life_of_the_appliance_began_is_not_begun_again_under_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = Ready::new(folder.path()).await;
+    let ran = folder.path().join("ran");
+    let script = format!("#!/bin/sh\necho once >> {}\nsleep 1000\n", ran.display());
+    let (task, _give_up) = ready.task(step(&script));
+    let job = task.job;
+    let begun = until("it has begun", || ran.exists().then_some(()));
+    // The appliance ends in the middle of it: its hands let go.
+    tokio::select! {
+        done = ready.hands.carry_out(task) => panic!("{done:?}"),
+        () = begun => {}
+    }
+    let reach = Reach {
+        ssh_port: ready.sshd.addr.port(),
+        step_ends: std::time::Duration::ZERO,
+        ..Reach::default()
+    };
+    let store = ready.life.rack.store().clone();
+    let hands = Appliance::new(ready.life.rack.clone(), store.clone(), None, reach).unwrap();
+    let (task, _give_up) = ready.task(step(&script));
+    let (reason, again) = failure(hands.carry_out(task).await);
+    assert!(again, "the step's tries decide");
+    assert!(reason.contains("restarted while the step ran"), "{reason}");
+    assert_eq!(std::fs::read_to_string(&ran).unwrap(), "once\n");
+    // When that end is written down, the number is free: each attempt has its own.
+    hands.noted(ready.node.id, job);
+    store.flush().unwrap();
+    let outcome = ready.run(step("#!/bin/sh\ntrue\n")).await.result.unwrap();
+    assert_eq!(outcome.summary, "the step own ended with status 0");
     ready.life.kill().await;
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::{all, change, disk, facts, id, ids, node, site};
 use rackbar_model::{DiskBus, FailedIn, NodeState, Timestamp};
-use rackbar_plan::{Facts, Plan, Scope, Site, plan};
+use rackbar_plan::{Facts, Plan, Scope, Site, held_up, plan};
 
 const CEPH: &str = r##"
 version = 1
@@ -129,4 +129,82 @@ fn a_batch_counts_those_that_another_run_works_on() {
         &[1],
     );
     assert!(made.refused.is_empty() && !made.actions.is_empty());
+}
+
+#[test]
+fn a_role_waits_for_nobody_who_cannot_be_planned_for_want_of_a_name() {
+    use NodeState::Discovered;
+    let facts = rack([Discovered, Discovered, Discovered, Discovered, Discovered]);
+    // Three monitors of one name, and a template that only disks can fill.
+    for name in ["mon", "mon-{no.such}"] {
+        let site = site(&CEPH.replace(
+            "role = \"monitor\"",
+            &format!("role = \"monitor\"\nhostname = {name:?}"),
+        ));
+        let made = all(&site, &facts);
+        assert!(made.actions.is_empty(), "{name}: {:?}", ids(&made));
+        let told = |one: &&rackbar_plan::Refusal| {
+            one.reason
+                .contains("comes after role monitor, and there node-001 is refused")
+        };
+        assert_eq!(
+            made.refused.iter().filter(told).count(),
+            2,
+            "{name}: {:?}",
+            made.refused
+        );
+    }
+}
+
+#[test]
+fn a_commit_looks_again_at_those_that_the_plan_depends_on() {
+    use NodeState::{Discovered, Provisioning, Ready};
+    let site = site(CEPH);
+    let rested = rack([Ready, Ready, Discovered, Discovered, Discovered]);
+    let (monitor, whole) = (of(&site, &rested, &[3]), all(&site, &rested));
+    for made in [&monitor, &whole] {
+        assert_eq!(held_up(made, &site, &rested), Vec::<String>::new());
+    }
+    // Others of the role were begun since: one leaves a place of the two, two leave none.
+    let one = rack([Provisioning, Ready, Discovered, Discovered, Discovered]);
+    assert_eq!(held_up(&monitor, &site, &one), Vec::<String>::new());
+    let two = rack([Provisioning, failed(), Discovered, Discovered, Discovered]);
+    let [told] = held_up(&monitor, &site, &two).try_into().unwrap();
+    assert!(
+        told.contains("at most 2 in work at once") && told.contains("node-002 (failed)"),
+        "{told}"
+    );
+    // A plan that begins with two has no room for that where one is taken.
+    let rested = rack([Ready, Discovered, Discovered, Ready, Ready]);
+    let pair = of(&site, &rested, &[2, 3]);
+    assert_eq!(held_up(&pair, &site, &rested), Vec::<String>::new());
+    let taken = rack([Provisioning, Discovered, Discovered, Ready, Ready]);
+    let [told] = held_up(&pair, &site, &taken).try_into().unwrap();
+    assert!(
+        told.contains("room for 1 in work at once now, and the plan begins with 2"),
+        "{told}"
+    );
+    // One by one, they have.
+    let rolling = of(&site, &taken, &[2, 3]);
+    assert_eq!(held_up(&rolling, &site, &taken), Vec::<String>::new());
+
+    // What a role comes after is no longer ready.
+    let rested = rack([Ready, Ready, Ready, Discovered, Discovered]);
+    let disk = of(&site, &rested, &[4]);
+    assert_eq!(held_up(&disk, &site, &rested), Vec::<String>::new());
+    let [told] = held_up(&disk, &site, &rack([Ready, failed(), Ready, Discovered, Discovered]))
+        .try_into()
+        .unwrap();
+    assert!(
+        told.contains("not ready and not in this plan: node-002 (failed)"),
+        "{told}"
+    );
+    // Its own nodes count for nothing, whatever became of them.
+    let behind = of(
+        &site,
+        &rack([Ready, Ready, Discovered, Discovered, Discovered]),
+        &[3, 4],
+    );
+    let begun = rack([Ready, Ready, Provisioning, Discovered, Discovered]);
+    assert_eq!(held_up(&behind, &site, &begun), Vec::<String>::new());
 }

@@ -16,4 +16,4 @@ mod session;
 pub use error::SshError;
 pub use keys::{ClientKey, HostKeyPair, fingerprint, known_hosts_line};
 pub use script::interpreter;
-pub use session::{Output, Program, Session, Trust};
+pub use session::{ENDED_AFTER, Output, Program, Session, Trust};

@@ -35,6 +35,9 @@ const ENDS: Duration = Duration::from_secs(15);
 /// anybody waits for the next try.
 const LEASE: Duration = Duration::from_secs(45);
 
+/// Time after the last sign of life in which a script or program has surely ended: the lease, and what it takes to end it.
+pub const ENDED_AFTER: Duration = LEASE.saturating_add(ENDS);
+
 /// Signs of life within a lease.
 const BEATS: u32 = 4;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rackbar_messages::JobId;
 use rackbar_model::{EventKind, NodeId, Severity, Timestamp};
 use rackbar_plan::engine::{self, Engine, Input, Output};
+use rackbar_plan::planner::INSTALL_ROLE;
 use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Progress, Run, RunId, Stand};
 use tokio::sync::watch;
 
@@ -394,7 +395,11 @@ impl Inner {
         if taken_up {
             self.taken_up(book, run, action, attempt);
         }
-        let role = node.and_then(|node| self.rack.node_by_id(node)?.role.clone());
+        let role = match plan.scope.replace_adopted {
+            // Installed by name: what its rules bind it to has no say.
+            true => Some(INSTALL_ROLE.to_owned()),
+            false => node.and_then(|node| self.rack.node_by_id(node)?.role.clone()),
+        };
         let system = node.map(|node| super::nodes::system(book, node, role.as_deref()));
         let system = system.unwrap_or_default();
         let (give_up, told) = watch::channel(false);

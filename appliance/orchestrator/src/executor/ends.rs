@@ -24,7 +24,10 @@ enum NodeEnd {
         memory: bool,
     },
     /// Something failed, which was said then.
-    Failed,
+    Failed {
+        /// Nothing but its checks.
+        checks_only: bool,
+    },
     /// It was not gone on with; why, when that is said.
     GivenUp(Option<String>),
 }
@@ -42,7 +45,12 @@ impl NodeEnd {
                 memory: any(|kind| matches!(kind, ActionKind::StayInMemory { .. })),
             }
         } else if mine.iter().any(|(_, stand)| matches!(stand, Stand::Failed { .. })) {
-            Self::Failed
+            let failed = mine.iter().filter(|(_, stand)| matches!(stand, Stand::Failed { .. }));
+            Self::Failed {
+                checks_only: failed
+                    .clone()
+                    .all(|(action, _)| matches!(action.kind, ActionKind::Verify { .. })),
+            }
         } else {
             Self::GivenUp(match last {
                 Stand::Skipped { reason } => Some(reason.clone()),
@@ -103,7 +111,16 @@ impl Inner {
     fn conclude(&self, book: &mut Book, run: RunId, node: NodeId, end: NodeEnd) {
         match end {
             NodeEnd::Done { proved, memory } => self.all_done(book, run, node, proved, memory),
-            NodeEnd::Failed => {}
+            // What failed held it where it is shown. Checks that fail on a machine that was ready are drift: it is no longer
+            // worked on, and shows what differs.
+            NodeEnd::Failed { checks_only } => {
+                let was_ready = book.work.get(&node).is_some_and(|work| work.ready.is_some());
+                let shown = self.rack.node_by_id(node).map(|node| node.state.clone());
+                let in_work = matches!(shown, Some(NodeState::Configuring | NodeState::Provisioning));
+                if checks_only && was_ready && in_work {
+                    self.back(book, node, &format!("its checks failed, run {run}"));
+                }
+            }
             NodeEnd::GivenUp(reason) => {
                 let reason = reason.unwrap_or_else(|| format!("run {run} ended before it was ready"));
                 self.back(book, node, &reason);

@@ -192,7 +192,7 @@ pub(super) struct Loaded {
     /// The highest number that a run ever had, also one of which nothing else can be read.
     pub(super) last_run: u64,
     pub(super) work: HashMap<NodeId, NodeWork>,
-    /// Keys of runs too old to keep.
+    /// Keys of runs too old to keep, and of marks that are of no use any more.
     pub(super) old: Vec<Entry>,
 }
 
@@ -219,12 +219,17 @@ struct Parts {
 pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
     let mut loaded = Loaded::default();
     let mut runs: BTreeMap<RunId, Parts> = BTreeMap::new();
+    let mut begun: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for (key, value) in store.list(Table::Work)? {
         let name = String::from_utf8_lossy(&key).into_owned();
         let taken = match name.split_once('/') {
             None if name == "site" => read(&value).map(|site| loaded.site = Some(site)),
             Some(("node", id)) => take_node(&mut loaded, id, &value),
             Some(("run", rest)) => take_part(&mut runs, rest, key, &value),
+            Some(("begun", job)) => {
+                begun.insert(job.to_owned(), key);
+                Some(())
+            }
             _ => None,
         };
         if taken.is_none() {
@@ -248,6 +253,13 @@ pub(super) fn load(store: &Store) -> Result<Loaded, StoreError> {
         }
         loaded.runs.push(whole(id, parts));
     }
+    // Marks of attempts whose end was written down before the mark went.
+    for stand in loaded.runs.iter().flat_map(|saved| saved.run.actions.values()) {
+        if let Stand::Running(attempt) = stand {
+            begun.remove(&attempt.job);
+        }
+    }
+    loaded.old.extend(begun.into_values().map(|key| (key, None)));
     Ok(loaded)
 }
 

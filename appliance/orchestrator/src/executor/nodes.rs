@@ -17,8 +17,11 @@ const NO_RUN: RunId = RunId(0);
 
 /// What hands are told of the system on a node.
 pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
-    let in_memory = stays_in_memory(book, role);
-    let Some(work) = book.work.get(&node) else {
+    let work = book.work.get(&node);
+    // One that boots its disk was installed since, whatever the role said that the rules bind it to.
+    let own_system = work.is_some_and(|work| work.boots_disk && work.installed.is_some());
+    let in_memory = stays_in_memory(book, role) && !own_system;
+    let Some(work) = work else {
         return System {
             in_memory,
             site: book.site.clone(),

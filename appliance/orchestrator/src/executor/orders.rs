@@ -43,7 +43,8 @@ impl Executor {
             .map_err(|error| CommitError::Stale(vec![error.to_string()]))?;
         let taken = takeover::taken(&book, &plan);
         // What is under way changes what was seen of its nodes: they are looked at when they are free.
-        let changed = rackbar_plan::stale(&takeover::without(&plan, &taken), &site, &facts);
+        let mut changed = rackbar_plan::stale(&takeover::without(&plan, &taken), &site, &facts);
+        changed.extend(rackbar_plan::held_up(&plan, &site, &facts));
         if !changed.is_empty() {
             return Err(CommitError::Stale(changed));
         }

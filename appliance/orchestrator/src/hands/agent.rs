@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rackbar_messages::{Ask, BUSY_PAUSE, CONNECTING, JobReport, Work};
 use rackbar_model::{
-    BurnIn, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, PowerState, RootTarget, SecretText,
+    BurnIn, CheckResult, CheckStatus, Digest, DiskRef, EraseMethod, NodeId, OsSetup, PowerAction, PowerState,
+    RootTarget, SecretText,
 };
 use rackbar_plan::site::Enrol;
 use rackbar_plan::{Again, Progress, StepSpec};
@@ -52,6 +53,19 @@ pub(crate) async fn end_in_order(rack: &Rack, node: NodeId, by: &str, look: Dura
     let deadline = Instant::now() + GOES_DOWN;
     while Instant::now() < deadline && power_now(rack, node).await == Some(PowerState::On) {
         tokio::time::sleep(look).await;
+    }
+}
+
+/// What a machine bore that started anew under its load.
+fn fell_over() -> CheckResult {
+    CheckResult {
+        id: "burnin.machine".into(),
+        status: CheckStatus::Failed,
+        wanted: "it runs until the end".into(),
+        observed: "it started anew in the middle of it".into(),
+        advice: "look at its event log for what restarted it".into(),
+        at: Appliance::now(),
+        millis: 0,
     }
 }
 
@@ -235,7 +249,7 @@ impl Appliance {
     pub(super) async fn burn_in(&self, task: &mut Task, node: NodeId, burn_in: BurnIn) -> Done {
         match self.job(task, node, Work::BurnIn(burn_in)).await {
             Ok(JobReport::BurnedIn(results)) => {
-                let line = |one: &rackbar_model::CheckResult| format!("{}: {}", one.id, one.observed);
+                let line = |one: &CheckResult| format!("{}: {}", one.id, one.observed);
                 let details: Vec<String> = results.iter().map(line).collect();
                 let done = match results.iter().find(|one| one.status == CheckStatus::Failed) {
                     Some(bad) => Done::failed(format!("{}: {}", bad.id, bad.observed), bad.advice.clone(), false),
@@ -243,6 +257,7 @@ impl Appliance {
                 };
                 done.and(Learned::BurnedIn(results))
             }
+            Err(done) if self.rack.lost(node, task.job) => done.and(Learned::BurnedIn(vec![fell_over()])),
             other => unexpected(other),
         }
     }

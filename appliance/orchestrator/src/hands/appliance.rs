@@ -14,7 +14,7 @@ use rackbar_store::{Store, StoreError, Table};
 
 use super::installer::Installing;
 use super::{Done, Hands, Task, Working};
-use crate::Rack;
+use crate::{Rack, begun};
 
 /// Under which the appliance's SSH key lies among the secrets.
 const CLIENT_KEY: &[u8] = b"ssh-client";
@@ -28,6 +28,8 @@ pub struct Reach {
     pub ssh_port: u16,
     /// Between two looks at a machine that restarts.
     pub look: Duration,
+    /// Time in which a step that lost its connection has surely ended on its machine.
+    pub step_ends: Duration,
     /// Time without any progress after which the writing of an image is taken for stuck. Longer than an agent tries to
     /// fetch on, which ends in better words.
     pub stuck: Duration,
@@ -49,6 +51,7 @@ impl Default for Reach {
             http_port: 80,
             ssh_port: 22,
             look: Duration::from_secs(2),
+            step_ends: rackbar_ssh::ENDED_AFTER,
             stuck: Duration::from_secs(6 * 60),
             // A server's firmware and the unpacking of a large package take minutes, a slow disk some more.
             installer_silent: Duration::from_secs(30 * 60),
@@ -242,6 +245,7 @@ impl Hands for Appliance {
     }
 
     fn noted(&self, node: NodeId, job: JobId) {
+        begun::forget(&self.store, job);
         self.rack.noted(node, job);
     }
 

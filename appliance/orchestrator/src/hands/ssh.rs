@@ -13,6 +13,7 @@ use super::agent::unexpected;
 use super::restart::Leaving;
 use super::{Appliance, Done, Learned, Task};
 use crate::adopt::login_key;
+use crate::begun;
 
 /// Time for one try of a connection with its login.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -149,6 +150,10 @@ impl Appliance {
             Ok(connected) => connected,
             Err(done) => return done,
         };
+        if let Some(done) = self.begun_before(task).await {
+            session.close().await;
+            return done;
+        }
         // The time an action may take ends it by this, and so does whoever takes its node out of the run.
         let mut told = task.give_up.clone();
         let end = async {
@@ -176,6 +181,26 @@ impl Appliance {
         };
         session.close().await;
         judged_step(step, output.status, &output.ending(), &output.text())
+    }
+
+    /// Marks a step as begun, or says why it is not to be: an earlier life of the appliance began it, and how that ended nobody
+    /// knows.
+    async fn begun_before(&self, task: &Task) -> Option<Done> {
+        match begun::begin(&self.store, task.job, begun::OVER_SSH).await {
+            Ok(None) => None,
+            Ok(Some(_)) => {
+                // It may run still, on a machine that has not noticed yet that nobody listens: the next try must not run beside it.
+                tokio::time::sleep(self.reach.step_ends).await;
+                let reason = "the appliance was restarted while the step ran, and what it came to is not known";
+                let advice = "look on the machine for what it did; a plan made anew runs it once more, and `tries` of more than 1 \
+                              says that it may run twice without harm";
+                Some(Done::failed(reason, advice, true))
+            }
+            Err(error) => {
+                let reason = format!("that the step begins could not be written down: {error}");
+                Some(Done::failed(reason, "look at the appliance's disk", true))
+            }
+        }
     }
 
     /// The content of a program as the plan pinned it, read through once more before it is carried.

@@ -11,7 +11,7 @@ use rackbar_messages::JobId;
 use rackbar_model::{BmcInfo, Disk, DiskBus, Inventory, NodeId, Timestamp};
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::{Executor, Install, Parts, PlanRequest, SETTINGS_LOOK};
-use rackbar_orchestrator::hands::{Appliance, Done, Hands, Learned, Task, Working};
+use rackbar_orchestrator::hands::{Appliance, Done, Hands, Learned, System, Task, Working};
 use rackbar_plan::engine::Bounds;
 use rackbar_plan::{ActionKind, RunId, ServiceSeen};
 use rackbar_store::Store;
@@ -57,6 +57,8 @@ pub struct Sim {
     pub settings_look: Mutex<Option<Duration>>,
     /// A life begins with a state that was put in.
     pub put_in: Mutex<bool>,
+    /// What each attempt was told of its machine, by kind.
+    pub told: Mutex<Vec<(&'static str, System)>>,
     /// Attempts under way on each node, and the most there ever were.
     at_work: Mutex<(BTreeMap<NodeId, usize>, usize)>,
 }
@@ -103,6 +105,10 @@ impl Hands for Sim {
             if let Some(real) = real.filter(|_| self.is_real(&action.kind)) {
                 return real.carry_out(task).await;
             }
+            self.told
+                .lock()
+                .unwrap()
+                .push((action.kind.name(), task.system.clone()));
             let _at_work = action.node.map(|node| AtWork::new(self, node));
             let number = {
                 let mut begun = self.begun.lock().unwrap();

@@ -37,6 +37,7 @@ use services::{Needs, Services};
 
 pub use install::{INSTALL_ROLE, install};
 pub(crate) use network::edges;
+pub use outside::held_up;
 pub use repository::lock_differs;
 pub use stale::{destroys_more, stale};
 pub use step::step_digest;
@@ -73,6 +74,8 @@ struct Planner<'a> {
     services: Services<'a>,
     actions: Vec<Action>,
     refused: Vec<Refusal>,
+    /// A node of each role that was refused before anything was decided on it.
+    unbound: BTreeMap<&'a str, String>,
     unchanged: Vec<NodeId>,
     left_out: Vec<Refusal>,
     inputs: BTreeMap<NodeId, Digest>,
@@ -90,6 +93,7 @@ impl<'a> Planner<'a> {
             services: Services::new(site, facts),
             actions: Vec::new(),
             refused: Vec::new(),
+            unbound: BTreeMap::new(),
             unchanged: Vec::new(),
             left_out: Vec::new(),
             inputs: BTreeMap::new(),
@@ -120,7 +124,10 @@ impl<'a> Planner<'a> {
                         format!("{}: the site has no role {name}. {hint}", binding.decided),
                     ));
                 }
-                (Some(_), Err(reason)) => self.refused.push(said(node, reason.clone())),
+                (Some((Some((role, _)), _)), Err(reason)) => {
+                    self.unbound.entry(role).or_insert_with(|| node.node.name.clone());
+                    self.refused.push(said(node, reason.clone()));
+                }
                 (Some((Some((role, _)), _)), Ok(hostname)) => {
                     let hostname = hostname.clone();
                     bound.push(Bound {
@@ -175,6 +182,9 @@ impl<'a> Planner<'a> {
                 "{decided} calls it {}, and so are {others} other nodes called; make the host name template tell them apart",
                 node.hostname
             );
+            self.unbound
+                .entry(node.role)
+                .or_insert_with(|| node.node.node.name.clone());
             self.refused.push(said(node.node, reason));
         }
         sole
@@ -218,11 +228,12 @@ impl<'a> Planner<'a> {
             if let Some(reason) = self.outside.holds_up(role) {
                 return Err(reason);
             }
-            let Some(end) = ends.get(role.as_str()) else { continue };
-            if let Some(node) = &end.refused {
+            let end = ends.get(role.as_str());
+            let unbound = self.unbound.get(role.as_str());
+            if let Some(node) = end.and_then(|end| end.refused.as_ref()).or(unbound) {
                 return Err(format!("its role comes after role {role}, and there {node} is refused"));
             }
-            needs.extend(end.last.iter().cloned());
+            needs.extend(end.into_iter().flat_map(|end| end.last.iter().cloned()));
         }
         if needs.is_empty() {
             return Ok(None);

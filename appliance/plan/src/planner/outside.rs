@@ -1,13 +1,13 @@
 //! Nodes that a plan does not touch and that its nodes depend on: barriers and batches count them too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rackbar_model::NodeState;
+use rackbar_model::{NodeId, NodeState};
 
 use super::hands_off;
 use crate::rules::Rules;
 use crate::site::{Role, Site};
-use crate::{Facts, Scope};
+use crate::{Facts, Plan, Scope};
 
 /// Names that a refusal lists.
 const LISTED: usize = 5;
@@ -84,6 +84,58 @@ impl<'a> Outside<'a> {
             list(&busy)
         ))
     }
+}
+
+/// Why a plan may not begin any more: since it was made other nodes of its roles were taken into work, or roles that its own come
+/// after are no longer ready. Nodes that the plan itself decided on do not count. Empty when it may.
+pub fn held_up(plan: &Plan, site: &Site, facts: &Facts) -> Vec<String> {
+    if plan.scope.burn_in.is_some() {
+        return Vec::new();
+    }
+    let apart = plan.refused.iter().chain(&plan.left_out).map(|said| said.node);
+    let acted = plan.actions.iter().filter_map(|action| action.node);
+    let own = acted.chain(plan.unchanged.iter().copied()).chain(apart);
+    let scope = Scope {
+        nodes: Some(own.collect::<BTreeSet<_>>().into_iter().collect()),
+        ..Scope::default()
+    };
+    let rules = Rules::new(site);
+    let at_once = at_once(plan);
+    let mut roles: BTreeMap<String, usize> = BTreeMap::new();
+    for node in &facts.nodes {
+        if let Some(first) = at_once.get(&node.node.id)
+            && let Some(role) = rules.bind(node).role
+        {
+            *roles.entry(role.into_owned()).or_default() += usize::from(*first);
+        }
+    }
+    let outside = Outside::new(site, facts, &scope, &rules, roles.keys().map(String::as_str));
+    let mut out = Vec::new();
+    for (name, first) in &roles {
+        let Some(role) = site.role.get(name) else { continue };
+        out.extend(role.after.iter().filter_map(|role| outside.holds_up(role)));
+        match outside.room(name, role) {
+            Err(reason) => out.push(reason),
+            Ok(Some(room)) if room < *first => out.push(format!(
+                "role {name} has room for {room} in work at once now, and the plan begins with {first}"
+            )),
+            Ok(_) => {}
+        }
+    }
+    out
+}
+
+/// The nodes of a plan, and whether each may begin before any other node of its batch has ended.
+fn at_once(plan: &Plan) -> BTreeMap<NodeId, bool> {
+    let of: HashMap<_, _> = plan.actions.iter().map(|action| (&action.id, action.node)).collect();
+    let mut nodes = BTreeMap::new();
+    for action in &plan.actions {
+        let Some(node) = action.node else { continue };
+        // A barrier has no node of its own: it is between roles, and does not make a batch smaller.
+        let other = |need| of.get(need).copied().flatten().is_some_and(|other| other != node);
+        *nodes.entry(node).or_insert(true) &= !action.needs.iter().any(other);
+    }
+    nodes
 }
 
 fn list(nodes: &[(&str, &NodeState)]) -> String {
