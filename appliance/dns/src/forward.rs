@@ -253,6 +253,7 @@ impl<W> Forwarder<W> {
                 *self.per_client.entry(address).or_default() += 1;
             } else {
                 self.counters.refused += 1;
+                out.push(waiter.error(rcode::SERVFAIL));
             }
             return;
         }

@@ -85,6 +85,25 @@ fn one_question_serves_all_who_wait_and_then_the_cache_does() {
 }
 
 #[test]
+fn who_finds_no_place_among_those_who_wait_is_told_at_once() {
+    let mut forwarder = forwarder();
+    let bytes = question("www.example.org", 1, 0x100, None);
+    let most = u32::try_from(Limits::default().waiters).unwrap();
+    for who in 0..most + 2 {
+        let client = Client {
+            address: IpAddr::from([10, 10, 1, who as u8]),
+            ..CLIENT
+        };
+        let mut out = Vec::new();
+        forwarder.ask(0, &Query::read(&bytes).unwrap(), &client, who, &mut out);
+        let told: Vec<_> = replies(&out).iter().map(|(who, reply)| (*who, reply[3] & 15)).collect();
+        let wanted = if who < most { vec![] } else { vec![(who, 2)] };
+        assert_eq!(told, wanted, "{who}");
+    }
+    assert_eq!(forwarder.counters().refused, 2);
+}
+
+#[test]
 fn a_client_without_edns_gets_none_and_no_word_about_soundness() {
     let mut forwarder = forwarder();
     let (slot, _, message) = sent(&ask(&mut forwarder, 0, &question("www.example.org", 1, 0x100, None), 1));

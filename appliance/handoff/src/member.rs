@@ -130,6 +130,11 @@ impl Member<'_> {
         user.filter(|user| !user.is_empty()).unwrap_or("root")
     }
 
+    /// Port of SSH where it is another than 22: machines that were adopted may listen elsewhere.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.node.system().map(|one| one.port).filter(|port| *port != 22)
+    }
+
     /// The line of `known_hosts` that pins its host key.
     pub(crate) fn known_hosts(&self) -> Option<String> {
         let system = self.node.system()?;

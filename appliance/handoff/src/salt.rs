@@ -19,6 +19,9 @@ pub fn roster(rack: &Rack<'_>) -> String {
         if !root {
             host["sudo"] = json!(true);
         }
+        if let Some(port) = member.port() {
+            host["port"] = json!(port);
+        }
         roster.insert(member.name.clone(), host);
     }
     yaml::document(&Value::Object(roster))

@@ -186,6 +186,28 @@ fn our_attributes_have_the_shape_of_ohais_own() {
 }
 
 #[test]
+fn a_machine_whose_ssh_listens_elsewhere_is_reached_there() {
+    let mut sample = sample();
+    let mut moved = node(2, "osd-1", "storage");
+    moved["installed"] = Value::Null;
+    moved["adopted"] = json!({
+        "system": { "name": "Debian GNU/Linux 12", "hostname": "osd-1" }, "user": "admin", "address": "10.0.0.2",
+        "port": 2222, "host_key": "ssh-ed25519 AAAAC3Nza", "trusted_on_first_use": false, "own_key": null, "by": "anna",
+        "at": "2026-11-20T17:24:28.123Z",
+    });
+    sample.nodes[1] = std::sync::Arc::new(serde_json::from_value(moved).unwrap());
+    for (kind, what, field) in [("salt", "roster", "port"), ("kubespray", "inventory", "ansible_port")] {
+        let text = render(&sample.rack(), kind, what, None).unwrap();
+        let told: Vec<&str> = text.lines().filter(|line| line.contains("port")).collect();
+        assert_eq!(
+            told.iter().map(|line| line.trim()).collect::<Vec<_>>(),
+            [format!("\"{field}\": 2222")],
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn the_real_ansible_reads_the_kubespray_inventory() {
     let mut sample = sample();
     let folder = tempfile::tempdir().unwrap();

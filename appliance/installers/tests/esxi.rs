@@ -130,7 +130,7 @@ fn the_loader_gets_every_file_by_url() {
 #[test]
 fn what_esxi_cannot_do_is_refused_by_name() {
     type Change = (fn(&mut Install), &'static str);
-    let changes: [Change; 11] = [
+    let changes: [Change; 12] = [
         (|install| install.locale = "de_DE.UTF-8".into(), "locale"),
         (|install| install.packages = vec!["tmux".into()], "packages"),
         (|install| install.accounts = full().accounts, "accounts"),
@@ -145,6 +145,10 @@ fn what_esxi_cannot_do_is_refused_by_name() {
         ),
         (|install| install.setup.networks[1].bond = Some(BondMode::Lacp), "setup"),
         (|install| install.setup.networks.clear(), "setup.networks"),
+        (
+            |install| install.setup.networks[0].addresses = vec!["2001:db8::5/64".into()],
+            "setup.networks",
+        ),
     ];
     for (change, field) in changes {
         let mut install = fit(full());

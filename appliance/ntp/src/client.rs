@@ -183,8 +183,12 @@ impl Client {
             .iter()
             .filter_map(|source| Some((source.address, source.best(now)?)))
             .collect();
-        // At the start: everybody who answers at all is heard three times before one is believed.
-        let starting = |source: &Source| source.is_starting() && source.reach != 0 || (1..3).contains(&source.heard());
+        // At the start: everybody who answers at all is heard three times before one is believed. One that fell silent since
+        // holds up nobody.
+        let starting = |source: &Source| {
+            let few = (1..3).contains(&source.heard()) && source.answers();
+            source.is_starting() && source.reach != 0 || few
+        };
         if !self.set && self.sources.iter().any(starting) {
             return;
         }

@@ -156,6 +156,22 @@ fn a_lying_server_is_outvoted() {
 }
 
 #[test]
+fn a_server_that_falls_silent_at_the_start_holds_up_nobody() {
+    for answered in [1, 3_000] {
+        let mut world = world(3_000_000_000, &[0, 300_000, -200_000]);
+        world.run(answered);
+        assert!(world.steps.is_empty(), "two servers are not enough to judge by yet");
+        world.servers.remove(0);
+        world.run(200_000);
+        assert!(
+            world.steps.len() == 1 && world.error.abs() < 1_000_000,
+            "{:?}",
+            world.steps
+        );
+    }
+}
+
+#[test]
 fn two_servers_that_disagree_move_nothing() {
     let mut world = world(0, &[0, 900_000_000_000]);
     world.run(60_000);

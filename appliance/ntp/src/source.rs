@@ -241,6 +241,11 @@ impl Source {
         self.samples.len()
     }
 
+    /// Whether it answered one of the last three requests.
+    pub(crate) const fn answers(&self) -> bool {
+        self.reach & 0b111 != 0
+    }
+
     /// Whether its first requests are still under way.
     pub(crate) const fn is_starting(&self) -> bool {
         self.burst > 2

@@ -61,6 +61,24 @@ fn what_is_promised_is_asked_for_as_it_is_also_for_those_who_take_it_packed() {
 }
 
 #[test]
+fn what_is_promised_comes_once_for_all_also_where_the_origin_chooses_by_what_clients_take() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let under = under(&folder.path().join("cache"), settings(&[&origin]));
+    for (name, take) in [("one", &[][..]), ("two", &["-H", "Accept-Encoding: gzip"])] {
+        let list = format!("Package: {name}\n").into_bytes();
+        let path = format!("/debian/dists/x/main/by-hash/SHA256/{}", common::apt::hex(&list));
+        let mut content = doc(list.clone());
+        content.headers.push(("Vary".into(), "Accept-Encoding".into()));
+        origin.put(&path, content);
+        for _ in 0..2 {
+            let (status, _, body) = under.curl(take, &origin.url(&path));
+            assert!(status == 200 && body == list, "{name}: {status}");
+        }
+        assert_eq!(origin.requests(&path), 1, "{name}");
+    }
+}
+
+#[test]
 fn a_package_that_is_not_what_its_index_promises_is_refused_told_and_fetched_once_more() {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
     let repository = Repository::put(&origin, folder.path());

@@ -24,13 +24,14 @@ pub fn kubespray(rack: &Rack<'_>) -> Result<String, ExportError> {
         if role.kubernetes.is_empty() {
             continue;
         }
-        hosts.insert(
-            member.name.clone(),
-            json!({
-                "ansible_host": address, "ip": address, "access_ip": address, "ansible_user": member.user(),
-                "rackbar_id": member.node.id, "rackbar_known_hosts": member.known_hosts(),
-            }),
-        );
+        let mut host = json!({
+            "ansible_host": address, "ip": address, "access_ip": address, "ansible_user": member.user(),
+            "rackbar_id": member.node.id, "rackbar_known_hosts": member.known_hosts(),
+        });
+        if let Some(port) = member.port() {
+            host["ansible_port"] = json!(port);
+        }
+        hosts.insert(member.name.clone(), host);
         for group in &role.kubernetes {
             groups[group.name()]["hosts"][member.name.as_str()] = json!({});
         }

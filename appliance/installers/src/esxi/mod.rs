@@ -114,6 +114,16 @@ fn limits(install: &Install, bases: &[Base]) -> Result<()> {
 }
 
 fn networks(install: &Install, bases: &[Base]) -> Result<()> {
+    // What has no IPv4 address is left to DHCP by the installer's line.
+    if let Some(network) = bases.first().and_then(management)
+        && !network.addresses.is_empty()
+        && v4(network).is_none()
+    {
+        return AT.cannot(
+            "setup.networks",
+            "a network for its management with IPv6 addresses alone",
+        );
+    }
     for (index, network) in install.setup.networks.iter().enumerate() {
         if network.bond == Some(BondMode::Lacp) {
             return AT.cannot(
@@ -138,7 +148,7 @@ fn management(base: &Base) -> Option<&OsNetwork> {
     base.untagged.as_ref().or_else(|| base.tagged.first())
 }
 
-/// Address and mask, `None` for DHCP or IPv6 alone.
+/// Address and mask, `None` for DHCP, or for IPv6 alone where it is not the network of the management.
 fn v4(network: &OsNetwork) -> Option<(String, std::net::Ipv4Addr)> {
     let address = network.addresses.iter().find(|address| !address.contains(':'))?;
     let (ip, prefix) = address.split_once('/')?;

@@ -73,12 +73,18 @@ impl Url {
         Self { path, ..self.clone() }
     }
 
-    /// Where `location` of a redirection leads.
+    /// Where `location` of a redirection leads (RFC 3986 section 5.2).
     pub fn follow(&self, location: &str) -> Option<Self> {
-        if location.contains("://") {
+        let scheme = location
+            .split(['/', '?', '#'])
+            .next()
+            .is_some_and(|first| first.contains(':'));
+        if scheme {
             return Self::parse(location);
         }
-        let path = if location.starts_with('/') && !location.starts_with("//") {
+        let path = if location.starts_with('?') {
+            format!("{}{location}", self.path.split('?').next().unwrap_or_default())
+        } else if location.starts_with('/') && !location.starts_with("//") {
             location.to_owned()
         } else if location.starts_with("//") {
             return Self::parse(&format!("{}:{location}", if self.https { "https" } else { "http" }));
@@ -299,6 +305,17 @@ mod tests {
         assert_eq!(to("//b.example/w").unwrap(), "https://b.example/w");
         assert_eq!(to("http://b.example").unwrap(), "http://b.example/");
         assert_eq!(to("file:///etc/passwd"), None);
+        assert_eq!(to("mailto:x"), None);
+        // A URL in a query is a part of the query (RFC 3986 section 4.1).
+        assert_eq!(
+            to("/dl?from=https://b.example/v").unwrap(),
+            "https://a.example/dl?from=https://b.example/v"
+        );
+        assert_eq!(
+            to("dl?from=http://b.example").unwrap(),
+            "https://a.example/x/dl?from=http://b.example"
+        );
+        assert_eq!(to("?w").unwrap(), "https://a.example/x/y?w");
     }
 
     #[test]

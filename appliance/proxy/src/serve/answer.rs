@@ -170,7 +170,12 @@ async fn told(
         collapsed,
         detail: None,
     };
-    let other = |selecting| !fits(selecting, &head.headers);
+    // What is promised was asked for as it is, whatever this client takes: an answer that was chosen by that is everybody's.
+    let shown = match ask.expected {
+        Some(_) => &ask.headers,
+        None => &head.headers,
+    };
+    let other = |selecting| !fits(selecting, shown);
     let next = match phase {
         Phase::Asking => return Ok(None),
         Phase::Arriving(arriving) if other(&arriving.selecting) => pass::own(proxy, client, head, ask, "vary").await?,

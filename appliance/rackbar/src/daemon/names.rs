@@ -45,13 +45,11 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
         let network = config.networks.get(one.network);
         network.is_some_and(|network| network.role != crate::config::Role::Uplink)
     };
-    let networks: Vec<(Ipv4Addr, u8)> = known
-        .placed
-        .iter()
-        .filter(served)
-        .filter_map(|one| one.address)
-        .chain(config.remotes.iter().map(|remote| remote.subnet))
-        .collect();
+    let placed = known.placed.iter().filter(served);
+    let own: Vec<(Ipv4Addr, u8)> = placed.filter_map(|one| one.address).collect();
+    // Networks behind a relay have reverse names too. We have no address there.
+    let remotes = config.remotes.iter().map(|remote| remote.subnet);
+    let networks = own.iter().copied().chain(remotes).collect();
     let mut hosts = Hosts::default();
     let mut claimed = BTreeSet::new();
     let given: HashMap<NodeId, &Vec<IpAddr>> = known.given.iter().map(|(node, list)| (*node, list)).collect();
@@ -93,7 +91,7 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
     SiteNames {
         domain: domain(config, known.domain),
         server: SERVER.into(),
-        addresses: networks.iter().map(|(address, _)| (*address).into()).collect(),
+        addresses: own.iter().map(|(address, _)| (*address).into()).collect(),
         aliases: ALIASES.map(String::from).into(),
         networks,
         hosts: hosts
@@ -193,6 +191,24 @@ pub(super) fn is_near(near: Ipv4Addr, prefix: u8, address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
+    /// The names where the first network is served and nobody is known.
+    fn of(config: &Config) -> SiteNames {
+        let placed = [Placed {
+            network: 0,
+            link: None,
+            address: Some(([10, 10, 0, 1].into(), 24)),
+            trouble: None,
+        }];
+        names(&Known {
+            config,
+            placed: &placed,
+            domain: None,
+            nodes: &[],
+            leases: &[],
+            given: &[],
+        })
+    }
+
     #[test]
     fn the_domain_is_the_most_particular_one_that_is_said() {
         let text = crate::config::DEFAULT;
@@ -212,20 +228,7 @@ mod tests {
             crate::config::DEFAULT
         );
         let config = crate::config::check(&text, &crate::config::no_files).unwrap();
-        let placed = [Placed {
-            network: 0,
-            link: None,
-            address: Some(([10, 10, 0, 1].into(), 24)),
-            trouble: None,
-        }];
-        let names = names(&Known {
-            config: &config,
-            placed: &placed,
-            domain: None,
-            nodes: &[],
-            leases: &[],
-            given: &[],
-        });
+        let names = of(&config);
         assert_eq!(names.hosts.len(), 1);
         assert_eq!(
             (names.hosts[0].label.as_str(), &names.hosts[0].addresses),
@@ -233,6 +236,23 @@ mod tests {
         );
         assert_eq!(names.networks, [([10, 10, 0, 1].into(), 24)]);
     }
+
+    #[test]
+    fn a_network_behind_a_relay_has_reverse_names_and_is_no_address_of_ours() {
+        let text = format!(
+            "{}[[network]]\nname = \"rack-b\"\nrole = \"rack\"\nsubnet = \"10.30.0.0/24\"\nthrough = \"rack\"\n\
+             next_hop = \"10.10.0.254\"\ngateway = \"10.30.0.254\"\npool = [\"10.30.0.100-10.30.0.199\"]\n",
+            crate::config::DEFAULT
+        );
+        let config = crate::config::check(&text, &crate::config::no_files).unwrap();
+        let names = of(&config);
+        assert_eq!(names.addresses, [std::net::IpAddr::from([10, 10, 0, 1])]);
+        assert_eq!(
+            names.networks,
+            [([10, 10, 0, 1].into(), 24), ([10, 30, 0, 0].into(), 24)]
+        );
+    }
+
     /// A node that was installed as `web-1` at this time and has this address.
     fn installed(number: u8, at: u64) -> std::sync::Arc<Node> {
         let at = Timestamp(at);

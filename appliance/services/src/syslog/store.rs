@@ -24,6 +24,8 @@ const LARGEST: u64 = 16 << 20;
 const WORK: u64 = 32 << 20;
 /// Records in memory.
 const TAIL: usize = 2048;
+/// Most octets of their texts.
+const TAIL_BYTES: usize = 4 << 20;
 /// Most records of one answer.
 const MOST: usize = 10_000;
 
@@ -85,6 +87,7 @@ struct Inner {
     next: u64,
     budget: u64,
     tail: VecDeque<Record>,
+    tail_bytes: usize,
     dirty: bool,
 }
 
@@ -113,6 +116,7 @@ impl LogStore {
             next: 1,
             budget,
             tail: VecDeque::new(),
+            tail_bytes: 0,
             dirty: false,
         };
         let last = firsts.last().copied();
@@ -158,19 +162,24 @@ impl LogStore {
     /// Keeps messages that came at `at` (milliseconds since 1970).
     ///
     /// # Errors
-    /// When the disk refuses; the messages are then lost, and what was kept before is whole.
+    /// When the disk refuses; the messages that were not yet written are then lost, and what was kept before is whole.
     pub fn append(&self, at: u64, messages: Vec<(IpAddr, Message)>) -> io::Result<()> {
         let mut inner = lock(&self.inner);
+        let largest = usize::try_from(inner.segment_bytes()).unwrap_or(usize::MAX);
         let (mut bytes, mut records) = (Vec::new(), Vec::with_capacity(messages.len()));
         for (source, message) in messages {
             let record = Record::new(inner.next + records.len() as u64, at, source, message);
+            let before = bytes.len();
             encode(&record, &mut bytes);
+            // A thousand messages of the longest kind are more than a whole segment.
+            if before > 0 && bytes.len() > largest {
+                let own = bytes.split_off(before);
+                inner.keep(&self.folder, &bytes, &mut records)?;
+                bytes = own;
+            }
             records.push(record);
         }
-        inner.write(&self.folder, &bytes)?;
-        inner.next += records.len() as u64;
-        records.into_iter().for_each(|record| inner.remember(record));
-        Ok(())
+        inner.keep(&self.folder, &bytes, &mut records)
     }
 
     /// Tells the disk to keep what was written.
@@ -323,10 +332,20 @@ fn path(folder: &Path, first: u64) -> PathBuf {
 }
 
 impl Inner {
+    /// Writes records, and has them at hand for those who follow.
+    fn keep(&mut self, folder: &Path, bytes: &[u8], records: &mut Vec<Record>) -> io::Result<()> {
+        self.write(folder, bytes)?;
+        self.next += records.len() as u64;
+        records.drain(..).for_each(|record| self.remember(record));
+        Ok(())
+    }
+
     fn remember(&mut self, record: Record) {
+        self.tail_bytes += record.text.len();
         self.tail.push_back(record);
-        if self.tail.len() > TAIL {
-            self.tail.pop_front();
+        while self.tail.len() > TAIL || self.tail.len() > 1 && self.tail_bytes > TAIL_BYTES {
+            let gone = self.tail.pop_front();
+            self.tail_bytes -= gone.map_or(0, |record| record.text.len());
         }
     }
 
@@ -335,10 +354,9 @@ impl Inner {
     }
 
     fn write(&mut self, folder: &Path, bytes: &[u8]) -> io::Result<()> {
-        let full = self
-            .segments
-            .back()
-            .is_none_or(|last| last.bytes >= self.segment_bytes());
+        let (more, largest) = (bytes.len() as u64, self.segment_bytes());
+        let fits = |last: &Segment| last.bytes == 0 || last.bytes.saturating_add(more) <= largest;
+        let full = !self.segments.back().is_some_and(fits);
         if full {
             if let Some(file) = self.file.take() {
                 file.sync_data()?;
@@ -459,6 +477,39 @@ mod tests {
         let store = LogStore::open(folder.path(), budget).unwrap();
         append(&store, &["after"]);
         assert_eq!(newest(&store, 1)[0].seq, 20_001);
+    }
+
+    #[test]
+    fn a_flood_of_the_longest_messages_at_once_stays_within_its_budget_on_disk_and_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let budget = 4 << 20;
+        let store = LogStore::open(folder.path(), budget).unwrap();
+        // Each of these octets is written as four.
+        let long = "\u{1}".repeat(8000);
+        for _ in 0..2 {
+            append(&store, &[long.as_str(); 1024]);
+            assert!(store.bytes() <= budget, "{}", store.bytes());
+        }
+        let inner = lock(&store.inner);
+        let at_hand: usize = inner.tail.iter().map(|one| one.text.len()).sum();
+        assert!(
+            at_hand > 16 << 10 && at_hand <= TAIL_BYTES && at_hand == inner.tail_bytes,
+            "{at_hand}"
+        );
+        let largest = inner.segments.iter().map(|one| one.bytes).max().unwrap();
+        assert!(largest <= inner.segment_bytes(), "{largest}");
+        drop(inner);
+        let seen = newest(&store, 3).iter().map(|one| one.seq).collect::<Vec<_>>();
+        assert_eq!(seen, [2046, 2047, 2048]);
+        let all = store
+            .search(&Filter::default(), Start::After(0), 10_000)
+            .unwrap()
+            .records;
+        assert!(
+            all.len() > 50 && all.windows(2).all(|two| two[0].seq + 1 == two[1].seq),
+            "{}",
+            all.len()
+        );
     }
 
     #[test]
