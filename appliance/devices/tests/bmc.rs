@@ -271,6 +271,27 @@ async fn after_two_wrong_passwords_of_an_account_no_third_is_tried_by_either_way
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bmc_that_calls_a_wrong_password_a_bad_request_is_shown_two_and_no_third() {
+    let stand = stand(seat::PowerState::On).await;
+    stand.faults(Faults {
+        bad_login: true,
+        ..Faults::NONE
+    });
+    let attempts = Arc::new(Attempts::new(Duration::from_secs(600)));
+    let client = |password| stand.client_with(password, None).counted_in(&attempts);
+    let error = client("guess").power_state().await.unwrap_err();
+    assert!(matches!(error.cause, Cause::Unauthorized(_)), "{error}");
+    let held = client("another").power_state().await.unwrap_err();
+    assert!(matches!(held.cause, Cause::HeldBack { .. }), "{held}");
+    assert_eq!(stand.bmc.state().failures("admin"), 2);
+    // Where a session was refused once, the login that follows is the second.
+    let attempts = Arc::new(Attempts::new(Duration::from_secs(600)));
+    let client = |password| stand.client_with(password, None).counted_in(&attempts);
+    client("secret").power_state().await.unwrap();
+    assert_eq!(attempts.wait("admin"), None);
+}
+
 const NO_SESSIONS: Faults = Faults {
     no_sessions: true,
     ..Faults::NONE

@@ -203,7 +203,11 @@ pub fn networkd(setup: &OsSetup, bases: &[Base]) -> Vec<(String, String)> {
         if let Some(mode) = base.bond {
             files.push((format!("20-{}.netdev", base.name), bond_device(base, mode)));
             for port in &base.ports {
-                let text = format!("[Match]\nName={}\n\n[Network]\nBond={}\n", port.name, base.name);
+                // A bond with one cable pulled is online, and systemd-networkd-wait-online must not wait for the other.
+                let text = format!(
+                    "[Match]\nName={}\n\n[Link]\nRequiredForOnline=no\n\n[Network]\nBond={}\n",
+                    port.name, base.name
+                );
                 files.push((format!("30-{}.network", port.name), text));
             }
         }
@@ -216,7 +220,12 @@ pub fn networkd(setup: &OsSetup, bases: &[Base]) -> Vec<(String, String)> {
             Some(network) => addresses(setup, network, &vlans),
             None => format!("[Network]\nLinkLocalAddressing=no\n{vlans}"),
         };
-        files.push((format!("40-{}.network", base.name), unit(&base.name, base.mtu, &body)));
+        // What has nothing but VLANs on it never has an address, which systemd-networkd-wait-online would wait for.
+        let online = base.untagged.is_some();
+        files.push((
+            format!("40-{}.network", base.name),
+            unit(&base.name, base.mtu, online, &body),
+        ));
         for network in &base.tagged {
             let device = format!(
                 "[NetDev]\nName={}\nKind=vlan\n\n[VLAN]\nId={}\n",
@@ -227,7 +236,7 @@ pub fn networkd(setup: &OsSetup, bases: &[Base]) -> Vec<(String, String)> {
             let body = addresses(setup, network, "");
             files.push((
                 format!("40-{}.network", network.name),
-                unit(&network.name, network.mtu, &body),
+                unit(&network.name, network.mtu, true, &body),
             ));
         }
     }
@@ -258,9 +267,15 @@ fn bond_device(base: &Base, mode: BondMode) -> String {
     )
 }
 
-fn unit(name: &str, mtu: Option<u16>, body: &str) -> String {
-    let mtu = mtu.map_or(String::new(), |mtu| format!("[Link]\nMTUBytes={mtu}\n\n"));
-    format!("[Match]\nName={name}\n\n{mtu}{body}")
+fn unit(name: &str, mtu: Option<u16>, online: bool, body: &str) -> String {
+    let mut link = mtu.map_or(String::new(), |mtu| format!("MTUBytes={mtu}\n"));
+    if !online {
+        link.push_str("RequiredForOnline=no\n");
+    }
+    if !link.is_empty() {
+        link = format!("[Link]\n{link}\n");
+    }
+    format!("[Match]\nName={name}\n\n{link}{body}")
 }
 
 fn addresses(setup: &OsSetup, network: &OsNetwork, more: &str) -> String {

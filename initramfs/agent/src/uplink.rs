@@ -25,8 +25,6 @@ const METRIC: u32 = 100;
 pub(crate) struct Choice {
     boot_mac: Option<MacAddr>,
     queue: Vec<String>,
-    /// Candidates in the current round.
-    candidates: usize,
 }
 
 /// Names in the order to try: the boot interface first, link or not, then the others with a link.
@@ -42,20 +40,18 @@ impl Choice {
         Self {
             boot_mac,
             queue: Vec::new(),
-            candidates: 0,
         }
     }
 
-    /// True when there is no other interface to go to.
+    /// True when there is no other interface to go to by now: links come up at their own time.
     pub(crate) fn is_only(&self) -> bool {
-        self.candidates <= 1
+        order(&nics::read(&Root::default()), self.boot_mac).len() <= 1
     }
 
     /// The next interface that got an address; `None` when this one did not.
     pub(crate) fn next_uplink(&mut self) -> Option<Uplink> {
         if self.queue.is_empty() {
             self.queue = order(&nics::read(&Root::default()), self.boot_mac);
-            self.candidates = self.queue.len();
             self.queue.reverse();
         }
         let name = self.queue.pop()?;

@@ -12,13 +12,26 @@ pub fn read(root: &Root) -> Vec<Nic> {
     let physical = |name: &String| {
         let folder = format!("sys/class/net/{name}");
         // VLANs, bridges and the like have no device behind them.
-        root.exists(format!("{folder}/device")) && root.number(format!("{folder}/type")) == Some(ETHERNET)
+        root.exists(format!("{folder}/device"))
+            && root.number(format!("{folder}/type")) == Some(ETHERNET)
+            && !leads_to_bmc(root, &folder)
     };
     root.names("sys/class/net")
         .into_iter()
         .filter(physical)
         .map(|name| read_one(root, name))
         .collect()
+}
+
+/// True for the NIC that a BMC pretends to be on USB, for Redfish from the host (DSP0270 section 5): it leads to no network, and
+/// some makers give it one and the same address, locally administered, on every machine.
+fn leads_to_bmc(root: &Root, folder: &str) -> bool {
+    let local = root
+        .number(format!("{folder}/address"))
+        .is_some_and(|mac: MacAddr| mac.is_local());
+    let device = root.resolve(format!("{folder}/device")).unwrap_or_default();
+    let usb = |part: &str| part.strip_prefix("usb").is_some_and(|n| n.parse::<u8>().is_ok());
+    local && device.iter().filter_map(|part| part.to_str()).any(usb)
 }
 
 fn read_one(root: &Root, name: String) -> Nic {
@@ -62,13 +75,29 @@ mod tests {
             ("sys/class/net/zz-vlan/type", "1\n"),
             ("sys/class/net/ib0/type", "32\n"),
             ("sys/class/net/ib0/device/x", ""),
+            ("sys/devices/pci0000:00/0000:00:14.0/usb1/1-9/1-9:1.0/x", ""),
+            ("sys/class/net/bmc0/type", "1\n"),
+            ("sys/class/net/bmc0/address", "be:3a:f2:b6:05:9f\n"),
+            ("sys/class/net/dongle/type", "1\n"),
+            ("sys/class/net/dongle/address", "00:e0:4c:00:00:01\n"),
         ])
+        .link(
+            "sys/class/net/bmc0/device",
+            "sys/devices/pci0000:00/0000:00:14.0/usb1/1-9/1-9:1.0",
+        )
+        .link(
+            "sys/class/net/dongle/device",
+            "sys/devices/pci0000:00/0000:00:14.0/usb1/1-9/1-9:1.0",
+        )
         .link(
             "sys/class/net/zz0/device",
             "sys/devices/pci0000:00/0000:00:03.0/virtio0",
         );
         let nics = read(tree.root());
-        assert_eq!(nics.len(), 2);
+        // The one of a BMC is none, and one on USB with an address of its maker's is.
+        let names: Vec<_> = nics.iter().map(|nic| nic.name.as_str()).collect();
+        assert_eq!(names, ["dongle", "zz0", "zz1"]);
+        let nics = &nics[1..];
         assert_eq!((nics[0].link, nics[0].speed_mbps), (true, Some(10_000)));
         assert_eq!(nics[0].mac.to_string(), "52:54:00:00:00:01");
         assert_eq!(nics[0].pci.as_deref(), Some("0000:00:03.0"));

@@ -68,6 +68,12 @@ impl Redfish {
                 return Err(self.not_let_in(error));
             }
             (status, _) => {
+                // Some firmware says this of a wrong password. Where it has no sessions to give, the login that follows is
+                // right and clears the count.
+                if status == 400 && !sessions_are_out(&reply.json) {
+                    self.attempts.wrong(&self.credentials.user);
+                    self.may_log_in(&name)?;
+                }
                 tracing::debug!(bmc = %self.address.ip, status, "no session to be had, using Basic authentication");
                 Login::Basic
             }

@@ -38,9 +38,9 @@ fn networkd_gets_names_bond_and_vlan() {
 # 10-port1.link\n[Match]\nMACAddress=02:00:00:00:00:03\nType=ether\n\n[Link]\nName=port1
 # 40-mgmt.network\n[Match]\nName=mgmt\n\n[Network]\nAddress=10.0.0.5/24\nGateway=10.0.0.1\nDNS=10.0.0.2\nDomains=rack.example
 # 20-bond0.netdev\n[NetDev]\nName=bond0\nKind=bond\n\n[Bond]\nMode=802.3ad\nLACPTransmitRate=fast\nTransmitHashPolicy=layer3+4\nMIIMonitorSec=100ms
-# 30-port0.network\n[Match]\nName=port0\n\n[Network]\nBond=bond0
-# 30-port1.network\n[Match]\nName=port1\n\n[Network]\nBond=bond0
-# 40-bond0.network\n[Match]\nName=bond0\n\n[Link]\nMTUBytes=9000\n\n[Network]\nLinkLocalAddressing=no\nVLAN=storage
+# 30-port0.network\n[Match]\nName=port0\n\n[Link]\nRequiredForOnline=no\n\n[Network]\nBond=bond0
+# 30-port1.network\n[Match]\nName=port1\n\n[Link]\nRequiredForOnline=no\n\n[Network]\nBond=bond0
+# 40-bond0.network\n[Match]\nName=bond0\n\n[Link]\nMTUBytes=9000\nRequiredForOnline=no\n\n[Network]\nLinkLocalAddressing=no\nVLAN=storage
 # 20-storage.netdev\n[NetDev]\nName=storage\nKind=vlan\n\n[VLAN]\nId=20
 # 40-storage.network\n[Match]\nName=storage\n\n[Link]\nMTUBytes=9000\n\n[Network]\nDHCP=yes\nDNS=10.0.0.2\nDomains=rack.example\n\n[DHCPv4]\nClientIdentifier=mac
 ";

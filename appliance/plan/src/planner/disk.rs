@@ -154,10 +154,11 @@ fn told_apart(root: &Root, disk: &Disk, disks: &[Disk]) -> Result<(), String> {
     }
     // Two kernel devices with one serial are two paths to one disk, or a maker who numbers nothing: writing either is a
     // gamble, and mirroring one onto the other destroys it.
+    // Volumes of one RAID controller, and namespaces of one NVMe disk, have one serial; their WWNs tell them apart.
     let twin = |other: &&Disk| {
-        !std::ptr::eq(*other, disk)
-            && (other.wwn.is_some() && other.wwn == disk.wwn
-                || other.serial.is_some() && other.serial == disk.serial && other.model == disk.model)
+        let numbered = other.serial.is_some() && other.serial == disk.serial && other.model == disk.model;
+        let apart = other.wwn.is_some() && disk.wwn.is_some();
+        !std::ptr::eq(*other, disk) && (apart && other.wwn == disk.wwn || numbered && !apart)
     };
     if let Some(twin) = disks.iter().find(twin) {
         return Err(format!(

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use minijinja::value::{Enumerator, Object, ObjectRepr, Serde, Value};
-use rackbar_model::{Disk, DiskBus, Inventory, Nic, Node};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Serde, Value, ValueKind};
+use rackbar_model::{BmcInfo, Disk, DiskBus, Inventory, LldpNeighbour, Nic, Node, TpmInfo};
 use serde::Serialize;
 
 /// The names an expression may use, and what they are.
@@ -225,4 +225,83 @@ pub(crate) fn memory_gib(inventory: &Inventory) -> u64 {
 fn number(name: &str) -> Option<u64> {
     let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
     name.get(name.len() - digits..)?.parse().ok()
+}
+
+/// The first part of `path` (`cpu.threads`, `nic.speed_mbps`) that a machine which has everything does not have, and what there is
+/// in its place. `None` where nothing is known to be wrong, as behind lists and plain values.
+pub(super) fn unknown_field(path: &str) -> Option<(String, Vec<String>)> {
+    let port = Nic {
+        boot: true,
+        lldp: Some(LldpNeighbour::default()),
+        ..Nic::default()
+    };
+    let mut parts = path.split('.');
+    let mut value = match parts.next()? {
+        "nic" => nic(&port),
+        name => {
+            let whole = Inventory {
+                bmc: Some(BmcInfo::default()),
+                tpm: Some(TpmInfo::default()),
+                nics: vec![port],
+                ..Inventory::default()
+            };
+            of_inventory(&whole, name)
+        }
+    };
+    for part in parts {
+        if value.kind() != ValueKind::Map {
+            return None;
+        }
+        let names = value.try_iter().ok()?;
+        let names: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        if !names.iter().any(|name| name == part) {
+            return Some((part.to_owned(), names));
+        }
+        value = value.get_attr(part).ok()?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::rules::{check_expression, check_nic, check_template};
+
+    #[test]
+    fn a_misspelt_field_is_told_with_the_one_that_was_meant() {
+        let told = |refused: Result<(), crate::site::formats::Refusal>| {
+            let refused = refused.unwrap_err();
+            (refused.message, refused.suggestion.unwrap_or_default())
+        };
+        let (message, suggestion) = told(check_expression("memory_gib > 8 and cpu.thread > 4"));
+        assert_eq!(message, "`cpu.thread` is not there: `cpu` has no field `thread`");
+        assert!(suggestion.contains("`threads`"), "{suggestion}");
+        let (message, suggestion) = told(check_expression("lldp and lldp.zzz == 'leaf'"));
+        assert!(
+            message.contains("`lldp.zzz`") && suggestion.contains("system_name"),
+            "{message}: {suggestion}"
+        );
+        assert!(
+            told(check_template("srv-{{ board.serail }}"))
+                .0
+                .contains("`board.serail`")
+        );
+        assert!(told(check_nic("nic.speed >= 25000")).0.contains("`nic.speed`"));
+    }
+
+    #[test]
+    fn every_field_that_there_is_may_be_named() {
+        for text in [
+            "cpu.threads > 4 and 'avx2' in cpu.flags",
+            "bmc and bmc.firmware == '2.1'",
+            "tpm and tpm.version",
+            "firmware.mode == 'uefi' and firmware.secure_boot",
+            "lldp and lldp.system_name == 'leaf7a'",
+            "disks[0].anything is undefined or disks | selectattr('usb') | list",
+            "memory.modules | length > 0 and system.manufacturer == chassis.manufacturer",
+            "boot.mac == mac and name == 'x' and serial",
+        ] {
+            assert!(check_expression(text).is_ok(), "{text}");
+        }
+        assert!(check_nic("nic.lldp.system_name == 'leaf' and nic.speed_mbps > 1").is_ok());
+    }
 }

@@ -19,7 +19,7 @@ use crate::site::formats::{self, Refusal};
 use crate::site::problem::did_you_mean;
 use crate::site::{Machine, Site};
 
-use context::{Context, NAMES};
+use context::{Context, NAMES, unknown_field};
 pub(crate) use context::{boot_nic, memory_gib};
 pub(crate) use machine::Expected;
 pub use machine::shortfall;
@@ -263,7 +263,8 @@ pub(crate) fn check_expression(text: &str) -> Result<(), Refusal> {
         Ok(expression) => known_names(
             expression.undeclared_variables(false),
             &mut NAMES.iter().map(|(name, _)| *name),
-        ),
+        )
+        .and_then(|()| known_fields(expression.undeclared_variables(true))),
         Err(error) => Err(format!("the expression is not sound: {}", words(&error)).into()),
     }
 }
@@ -274,7 +275,8 @@ pub(crate) fn check_template(text: &str) -> Result<(), Refusal> {
         Ok(template) => known_names(
             template.undeclared_variables(false),
             &mut NAMES.iter().map(|(name, _)| *name),
-        ),
+        )
+        .and_then(|()| known_fields(template.undeclared_variables(true))),
         Err(error) => Err(format!("the template is not sound: {}", words(&error)).into()),
     }
 }
@@ -300,6 +302,22 @@ fn known_names(
     }
 }
 
+/// The fields of names, as far as they are the same on every machine.
+fn known_fields(used: impl IntoIterator<Item = String>) -> Result<(), Refusal> {
+    let mut used: Vec<String> = used.into_iter().collect();
+    used.sort();
+    let unknown = used.iter().find_map(|path| Some((path, unknown_field(path)?)));
+    let Some((path, (field, there))) = unknown else {
+        return Ok(());
+    };
+    let of = path.split(&format!(".{field}")).next().unwrap_or_default();
+    let names = there.iter().map(String::as_str);
+    Err(Refusal {
+        message: format!("`{path}` is not there: `{of}` has no field `{field}`"),
+        suggestion: did_you_mean(&field, names).or_else(|| Some(format!("there are: {}", there.join(", ")))),
+    })
+}
+
 /// Checks a NIC selector.
 pub(crate) fn check_nic(text: &str) -> Result<(), Refusal> {
     if text == "boot" || position(text).is_some() || text.parse::<MacAddr>().is_ok() {
@@ -316,7 +334,8 @@ pub(crate) fn check_nic(text: &str) -> Result<(), Refusal> {
         });
     }
     match environment().compile_expression(text) {
-        Ok(expression) => known_names(expression.undeclared_variables(false), &mut ["nic"].into_iter()),
+        Ok(expression) => known_names(expression.undeclared_variables(false), &mut ["nic"].into_iter())
+            .and_then(|()| known_fields(expression.undeclared_variables(true))),
         Err(error) => {
             let message = format!("`{text}` does not select a NIC: {}", words(&error));
             Err(Refusal {

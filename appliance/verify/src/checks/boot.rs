@@ -80,6 +80,10 @@ pub(super) fn order(context: &Context, probed: &Probed) -> Verdict {
 
 fn uefi_order(probed: &Probed) -> Verdict {
     let wanted = "the disk first";
+    let told = |field| probed.one(field).is_some_and(|hex| !hex.trim().is_empty());
+    if !told("order") && !told("current") && probed.all("entry").next().is_none() {
+        return Verdict::Skipped("the system does not show its firmware's boot entries".into());
+    }
     let entries: Vec<_> = probed.all("entry").filter_map(Entry::read).collect();
     let order = bytes(probed.one("order").unwrap_or_default());
     let numbers = order.get(4..).unwrap_or_default().chunks_exact(2);
@@ -241,6 +245,10 @@ mod tests {
         };
         assert_eq!(observed, "Boot0002 \"UEFI PXEv4\", the network");
         assert!(matches!(judge("", &[]), Verdict::Passed { .. }));
+        // Where nothing could be read, nothing is known.
+        let hidden = Probed::new("mode=uefi\norder=\ncurrent=\n".into(), Timestamp(0), Timestamp(0));
+        let hidden = super::order(&super::super::tests::wishes(), &hidden);
+        assert!(matches!(hidden, Verdict::Skipped(_)), "{hidden:?}");
     }
 
     #[test]

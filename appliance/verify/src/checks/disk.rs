@@ -24,6 +24,8 @@ disk() {
   name=${1##*/}
   serial=$(text "$1/device/serial"); [ -n "$serial" ] || serial=$(text "$1/serial")
   [ -n "$serial" ] || serial=$(dd if="$1/device/vpd_pg80" bs=1 skip=4 2>/dev/null | tr -d '\000-\037')
+  # Of a stick without such data, that of the USB device above host and interface.
+  usb=$(readlink -f "$1/device")/../../../..; [ -n "$serial" ] || [ ! -e "$usb/idVendor" ] || serial=$(text "$usb/serial")
   wwn=$(text "$1/wwid"); [ -n "$wwn" ] || wwn=$(text "$1/device/wwid")
   by=; for link in /dev/disk/by-path/*; do
     [ "$(readlink -f "$link")" = "/dev/$name" ] && by="$by ${link##*/}"
@@ -76,7 +78,8 @@ impl<'a> Found<'a> {
         })
     }
 
-    /// By the first name that both sides know: a path may be written differently by another udev, a serial may not.
+    /// By the first name that both sides know: a path may be written differently by another udev, a serial may not. Volumes of
+    /// one RAID controller have its serial, and WWNs of their own.
     fn is(&self, wanted: &DiskRef) -> bool {
         let same_size = wanted
             .size_bytes
@@ -87,7 +90,7 @@ impl<'a> Found<'a> {
             (_, _, Some(path)) => self.paths.split_whitespace().any(|known| known == path),
             _ => false,
         };
-        named && same_size
+        named && same_size && !wanted.wwn.as_ref().is_some_and(|wwn| differ(wwn, self.wwn))
     }
 
     fn words(&self) -> String {
@@ -98,6 +101,16 @@ impl<'a> Found<'a> {
         };
         format!("{} ({serial}, {} GB)", self.name, self.sectors / 1_953_125)
     }
+}
+
+/// True for two WWNs of one kind that are not the same. Kernels do not agree on which kind of name an NVMe disk has.
+fn differ(one: &str, other: &str) -> bool {
+    let kind = |text: &str| {
+        ["naa.", "eui.", "uuid."]
+            .into_iter()
+            .find(|kind| text.trim().starts_with(kind))
+    };
+    kind(one).is_some() && kind(one) == kind(other) && plain(one) != plain(other)
 }
 
 /// Names as different readers write them: `0x5000c5..`, `naa.5000C5..`.
@@ -230,9 +243,10 @@ fn room_faults(probed: &Probed, found: &[Found<'_>]) -> Vec<String> {
 
 pub(super) const ERRORS: &str = "I/O error|medium error|EXT4-fs error|XFS .*corrupt|BTRFS error|\\bUNC\\b|failed command|DRDY ERR|\
                       nvme.*(timeout|reset)|device offlined|read-only";
-/// Floppy and CD drives without a medium always fail, and a root file system is first mounted read-only.
+/// Floppy and CD drives without a medium always fail, a root file system is first mounted read-only, and kernels before 6.9 say
+/// of a healthy NVMe disk that needs longer to power down that its `Shutdown timeout` is `set to` so much.
 pub(super) const NO_ERRORS: &str = "dev fd[0-9]|dev sr[0-9]|\\bfd0\\b|\\bsr0\\b|Write protecting|rodata|(re-?)?mounted .*(ro|read-only)|\
-                         VFS: Mounted root|Command line:";
+                         VFS: Mounted root|Command line:|Shutdown timeout set to";
 
 pub(super) fn errors_probe(_: &Context) -> Probe {
     Ok(Some(kernel_log(ERRORS, NO_ERRORS)))
@@ -291,11 +305,30 @@ mod tests {
     }
 
     #[test]
+    fn volumes_of_one_controller_are_told_apart_by_their_wwn() {
+        let found = Found::read("sda|1000|RAID|naa.600508b1001c0001|").unwrap();
+        let wanted = |wwn: &str| DiskRef {
+            serial: Some("RAID".into()),
+            wwn: Some(wwn.into()),
+            ..DiskRef::default()
+        };
+        assert!(found.is(&wanted("naa.600508b1001c0001")) && found.is(&wanted("0x600508B1001C0001")));
+        assert!(!found.is(&wanted("naa.600508b1001c0002")));
+        // A reader that does not know the WWN is no proof of another disk.
+        let plain = Found::read("sda|1000|RAID||").unwrap();
+        assert!(plain.is(&wanted("naa.600508b1001c0002")));
+    }
+
+    #[test]
     fn errors_of_disks_are_told_from_words_of_programs() {
         let log = "[    1.000000] EXT4-fs (vda1): re-mounted. Opts: (null)\n\
                    [   18.589856] systemd-journald[211]: File system.journal corrupted or uncleanly shut down\n\
                    [   19.000000] ACPI: truncated function\n";
         assert_eq!(found(log), "lines=2\n");
+        let slow = "[    1.2] nvme nvme0: Shutdown timeout set to 8 seconds\n";
+        assert_eq!(found(slow), "lines=1\n");
+        let aborted = "[   90.1] nvme nvme0: I/O 12 (I/O Cmd) QID 4 timeout, aborting\n";
+        assert_eq!(found(aborted).matches("log=").count(), 1);
         let bad = "[   20.1] blk_update_request: I/O error, dev sda, sector 7\n[   20.2] ata1.00: error: { UNC }\n";
         assert_eq!(found(bad).matches("log=").count(), 2);
     }

@@ -160,7 +160,8 @@ fn count_list(text: &str) -> u64 {
 pub(super) const FAULTS: &str = "oops|BUG:|general protection fault|kernel panic|soft lockup|hard lockup|hung_task|blocked for more \
                       than|machine check|hardware error|uncorrected|MCE:|\\(EE\\)";
 pub(super) const NO_FAULTS: &str = "MCE: In-kernel MCE decoding enabled|mce: CPU|machine check polling|panic=|\
-                         Machine check events logged: 0|MCE banks|Command line:|HEST: Enabling|APEI|GHES";
+                         Machine check events logged: 0|MCE banks|Command line:|HEST: Enabling|APEI|GHES|\
+                         Ignoring request to disable invalid MCA bank";
 
 pub(super) fn taint_probe(_: &Context) -> Probe {
     Ok(Some(format!(

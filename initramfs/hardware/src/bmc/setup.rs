@@ -67,7 +67,7 @@ pub fn configure_by(bmc: &mut impl Ask, wanted: &Wanted<'_>) -> Result<BmcInfo, 
         return Ok(before);
     }
     // Last: a new address may take the BMC away from whoever else works on it.
-    network(bmc, channel, wanted)?;
+    network(bmc, channel, wanted, before.vlan.is_some())?;
     let mut looks = 0;
     loop {
         let found = read_from(bmc).ok_or_else(|| "the BMC does not answer after it was set up".to_owned());
@@ -164,7 +164,7 @@ fn check(wanted: &Wanted<'_>) -> Result<(), String> {
 }
 
 /// Set LAN Configuration Parameters (23.1); parameter numbers of table 23-4.
-fn network(bmc: &mut impl Ask, channel: u8, wanted: &Wanted<'_>) -> Result<(), String> {
+fn network(bmc: &mut impl Ask, channel: u8, wanted: &Wanted<'_>, has_vlan: bool) -> Result<(), String> {
     let mut set = |what: &str, parameter: u8, value: &[u8]| {
         order(bmc, what, TRANSPORT, 0x01, &[&[channel, parameter], value].concat())
     };
@@ -179,11 +179,13 @@ fn network(bmc: &mut impl Ask, channel: u8, wanted: &Wanted<'_>) -> Result<(), S
             set("its gateway", 12, &gateway.octets())?;
         }
     }
-    if let Some(vlan) = wanted.vlan {
-        let value = if vlan == 0 { 0 } else { vlan | 0x8000 };
-        set("its VLAN", 20, &value.to_le_bytes())?;
+    match wanted.vlan {
+        // Many BMCs have no such parameter, which is as good as off.
+        Some(0) if !has_vlan => Ok(()),
+        Some(0) => set("its VLAN", 20, &[0, 0]),
+        Some(vlan) => set("its VLAN", 20, &(vlan | 0x8000).to_le_bytes()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 const ADMINISTRATOR: u8 = 4;

@@ -145,10 +145,29 @@ impl Disk {
         Ok(())
     }
 
+    /// Writes zeros over all of it as data: what they are told to make zero ([`Self::zero`]), many disks only forget.
+    pub(crate) fn overwrite(&self, progress: &mut dyn FnMut(u64) -> crate::Result<()>) -> crate::Result<()> {
+        let mut at = 0;
+        while at < self.bytes {
+            let step = (self.bytes - at).min(ZERO_STEP);
+            self.write_zeros(at, step).map_err(crate::control::io(format_args!(
+                "overwriting {} at byte {at}",
+                self.path.display()
+            )))?;
+            at += step;
+            progress(step)?;
+        }
+        Ok(())
+    }
+
     fn zero_step(&self, offset: u64, length: u64) -> io::Result<()> {
         if self.is_block {
             return ioctl::zero(&self.file, offset, length);
         }
+        self.write_zeros(offset, length)
+    }
+
+    fn write_zeros(&self, offset: u64, length: u64) -> io::Result<()> {
         let zeros = Buffer::new(usize::try_from(length.min(4 * MIB)).unwrap_or(ALIGN));
         let mut at = offset;
         while at < offset + length {

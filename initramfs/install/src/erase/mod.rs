@@ -162,7 +162,7 @@ fn discard(disk: &Disk, name: &str) -> Result<String> {
 
 fn overwrite(disk: &Disk, name: &str, control: &Control) -> Result<Vec<String>> {
     let mut done = 0;
-    disk.zero(0, disk.bytes(), &mut |step| {
+    disk.overwrite(&mut |step| {
         done += step;
         control.at(done);
         control.check()

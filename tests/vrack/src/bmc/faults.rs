@@ -44,6 +44,8 @@ pub struct Faults {
     pub no_password_test: bool,
     /// Has no Redfish service: every path is 404.
     pub no_redfish: bool,
+    /// Says of a wrong password at its sessions that the request is bad (400).
+    pub bad_login: bool,
     /// Has no sessions: only Basic authentication works.
     pub no_sessions: bool,
 }
@@ -70,6 +72,7 @@ impl Faults {
         spoils_passwords: false,
         no_password_test: false,
         no_redfish: false,
+        bad_login: false,
         no_sessions: false,
     };
 

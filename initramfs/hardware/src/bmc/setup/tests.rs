@@ -164,6 +164,17 @@ fn a_bmc_is_set_up_and_read_back() {
 }
 
 #[test]
+fn a_bmc_without_vlans_is_told_of_none_where_they_are_off() {
+    let mut bmc = Memory::default();
+    let off = Wanted {
+        vlan: Some(0),
+        ..wanted()
+    };
+    assert_eq!(configure_by(&mut bmc, &off).unwrap().prefix, Some(22));
+    assert!(!bmc.lan.contains_key(&20));
+}
+
+#[test]
 fn what_is_as_wanted_is_not_touched() {
     let mut bmc = Memory::default();
     configure_by(&mut bmc, &wanted()).unwrap();

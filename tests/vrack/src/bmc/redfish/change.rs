@@ -75,6 +75,9 @@ pub(super) fn log_in(state: &BmcState, body: &Value) -> Answer {
         return Answer::error(503, "SessionLimitExceeded", words, &[]);
     }
     let Some(slot) = state.check(user, password) else {
+        if state.faults().bad_login {
+            return Answer::error(400, "GeneralError", "Check supplied username and password.", &[]);
+        }
         let words = "The user name or password of the request is not valid.";
         return Answer::error(401, "ResourceAtUriUnauthorized", words, &[SESSIONS, ""]);
     };
