@@ -11,7 +11,7 @@ use rackbar_boot::{
     signed_manifest, site_script,
 };
 use rackbar_messages::BootReport;
-use rackbar_model::{Digest, EventKind, MacAddr};
+use rackbar_model::{BootStage, Digest, EventKind, MacAddr};
 use rackbar_services::{BootDesk, BootReply};
 use rackbar_trust::Signer;
 
@@ -94,6 +94,10 @@ impl Desk {
                 403,
                 format!("{mac} is not a machine of this site: `clients.unknown` in rackbar.toml excludes it"),
             ));
+        }
+        // Its token would make whoever asks this machine's agent.
+        if self.rack.speaks_for_another(client, mac) {
+            return Err((403, format!("{client} is the address of another machine than {mac}")));
         }
         let own = self.own(client)?;
         let token = locked(&self.rack.inner.tokens)
@@ -182,9 +186,31 @@ impl BootDesk for Desk {
         self.rack.archive_answered(client, path, status);
     }
 
-    fn report(&self, report: BootReport, _client: IpAddr) {
-        self.rack.queue_event(Some(report.mac), EventKind::Boot(report.stage));
+    fn report(&self, report: BootReport, client: IpAddr) {
+        if self.rack.speaks_for_another(client, report.mac) {
+            return;
+        }
+        self.rack
+            .queue_event(Some(report.mac), EventKind::Boot(told(report.stage)));
     }
+}
+
+/// Characters that are kept of each text in a report: anybody can send one, and it lies in the journal for long.
+const TEXT: usize = 256;
+
+/// A stage as it is written down.
+fn told(mut stage: BootStage) -> BootStage {
+    let text = match &mut stage {
+        BootStage::LoaderStarted { version: text }
+        | BootStage::FileVerified { name: text, .. }
+        | BootStage::Failed { reason: text } => text,
+        BootStage::ManifestVerified
+        | BootStage::StartingKernel
+        | BootStage::AgentStarted { .. }
+        | BootStage::LocalDisk => return stage,
+    };
+    *text = text.chars().filter(|c| !c.is_control()).take(TEXT).collect();
+    stage
 }
 
 fn reply(result: Result<(&'static str, Bytes), Refusal>) -> BootReply {

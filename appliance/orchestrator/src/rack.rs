@@ -394,6 +394,26 @@ impl Rack {
         locked(&self.inner.leases).values().cloned().collect()
     }
 
+    /// True when `client` has an address that we gave to another machine than the one that `mac` is of. Only machines that are
+    /// discovered are told apart: two interfaces of one that is not may still be taken for two. Where another server gives the
+    /// addresses nothing is known.
+    pub(crate) fn speaks_for_another(&self, client: IpAddr, mac: MacAddr) -> bool {
+        let IpAddr::V4(client) = client else { return false };
+        let holder = {
+            let leases = locked(&self.inner.leases);
+            let bound = leases.get(&client).filter(|lease| lease.state == LeaseState::Bound);
+            bound.map(|lease| lease.mac).filter(|holder| *holder != mac)
+        };
+        let Some(holder) = holder else { return false };
+        self.look(|mind| {
+            let of = |mac| {
+                let node = mind.node(*mind.by_mac.get(&mac)?)?;
+                node.inventory.is_some().then_some(node.id)
+            };
+            matches!((of(holder), of(mac)), (Some(one), Some(other)) if one != other)
+        })
+    }
+
     /// Our services, by name.
     pub fn services(&self) -> Vec<ServiceStatus> {
         locked(&self.inner.services).values().cloned().collect()

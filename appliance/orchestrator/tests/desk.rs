@@ -3,17 +3,19 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::*;
 use rackbar_artifacts::Artifacts;
 use rackbar_boot::SiteScript;
-use rackbar_model::EventKind;
+use rackbar_messages::BootReport;
+use rackbar_model::{BootStage, EventKind, Lease, LeaseState, Timestamp};
 use rackbar_orchestrator::{Rack, Settings, Unknown};
-use rackbar_services::Common;
 use rackbar_services::http::{self, HttpConfig, HttpHandle, HttpLimits};
+use rackbar_services::{BootDesk as _, Common, LeaseLog as _};
 use rackbar_store::{Options, Store};
 
 /// Loopback takes the part of the rack network, so that the script names the server curl asks.
@@ -119,4 +121,65 @@ async fn a_machine_the_site_excludes_gets_neither_script() {
     let (status, text) = http.script(2);
     assert!(status == 403 && text.contains("clients.unknown"), "{status} {text}");
     http.handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_gets_no_token_of_another_machine_and_does_not_report_for_it() {
+    let http = serve(loopback(Vec::new()));
+    let site = site();
+    let server = Server::start(&site, http.rack.clone(), Duration::from_secs(600)).await;
+    let (_one, first) = boot(&site, &server, &[mac(1)], machine(&[mac(1)], "S1", "u-1")).await;
+    let (_two, _) = boot(
+        &site,
+        &server,
+        &[mac(2), mac(3)],
+        machine(&[mac(2), mac(3)], "S2", "u-2"),
+    )
+    .await;
+    assert_eq!(http.script(1).0, 200, "nothing is known of the address it asks from");
+    let lease = Lease {
+        address: Ipv4Addr::LOCALHOST,
+        network: "rack".into(),
+        mac: mac(2),
+        client_id: vec![],
+        hostname: None,
+        state: LeaseState::Bound,
+        expires: Timestamp(u64::MAX),
+    };
+    http.rack.commit(&[lease]).unwrap();
+    let (status, body) = http.script(1);
+    assert!(status == 403 && body.contains("another machine"), "{status} {body}");
+    // Its own, by whichever of its interfaces, and that of one that nobody knows yet.
+    for own in [2, 3, 9] {
+        assert_eq!(http.script(own).0, 200, "{own}");
+    }
+    let report = |n: u8, reason: &str| BootReport {
+        version: rackbar_messages::PROTOCOL_VERSION,
+        mac: mac(n),
+        attempt: 1,
+        stage: BootStage::Failed { reason: reason.into() },
+    };
+    let desk = desk(&http.rack, 80);
+    desk.report(report(1, "forged"), Ipv4Addr::LOCALHOST.into());
+    desk.report(
+        report(2, &format!("real\u{0}{}", "x".repeat(60_000))),
+        Ipv4Addr::LOCALHOST.into(),
+    );
+    let event = until_event(
+        &http.rack,
+        "the real one",
+        |kind| matches!(kind, EventKind::Boot(BootStage::Failed { reason }) if reason.starts_with("real")),
+    )
+    .await;
+    let EventKind::Boot(BootStage::Failed { reason }) = &event.kind else {
+        panic!("{event:?}")
+    };
+    assert!(reason.len() == 256 && reason.starts_with("realx"), "{}", reason.len());
+    http.rack.store().flush().unwrap();
+    let told = http.rack.timeline(first.node).unwrap();
+    assert!(
+        !told.iter().any(|event| event.kind.to_string().contains("forged")),
+        "{told:?}"
+    );
+    server.stop().await;
 }

@@ -102,6 +102,30 @@ fn beside_a_dhcp_server_an_appliance_told_nothing_takes_an_address_and_only_adds
     });
 }
 
+#[test]
+fn an_interface_that_is_there_later_is_served_and_one_that_comes_back_as_well() {
+    let net = Net::bare();
+    let (server, router) = (net.name("server"), net.name("router"));
+    ip(&format!("-n {server} link del rack0"));
+    let config = TOLD_NOTHING
+        .replace("dhcp, else 10.10.0.1/24", "10.10.0.1/24")
+        .replace("\"auto\"", "\"own\"");
+    let appliance = Appliance::start_with(&net, &config, &[]);
+    let serves = || dhcp(&appliance).contains("as the DHCP server");
+    assert!(!serves());
+    for _ in 0..2 {
+        ip(&format!(
+            "-n {server} link add rack0 type veth peer name up0 netns {router}"
+        ));
+        ip(&format!("-n {router} link set up0 up"));
+        appliance.until("it serves there", || {
+            serves() && addresses(&net, "rack0") == ["10.10.0.1/24"]
+        });
+        ip(&format!("-n {server} link del rack0"));
+        appliance.until("it serves no more", || !serves());
+    }
+}
+
 /// Spanning tree holds a port for half a minute, or the server starts after us: silence was taken for a network without
 /// one.
 #[test]

@@ -74,7 +74,8 @@ pub(crate) async fn newest(context: &Context, filter: AuditFilter) -> Result<Vec
     let rack = context.rack.clone();
     // The whole journal may have to be read.
     let found = tokio::task::spawn_blocking(move || {
-        let mut end = filter.before.map_or(rack.last_seq(), |before| before.saturating_sub(1));
+        let before = filter.before.map_or(u64::MAX, |before| before.saturating_sub(1));
+        let mut end = before.min(rack.last_seq());
         let mut found = Vec::new();
         while end > 0 && found.len() < limit {
             let begin = end.saturating_sub(WINDOW);

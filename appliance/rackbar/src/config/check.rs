@@ -242,6 +242,7 @@ impl Checker<'_> {
                 "",
             );
         }
+        self.router_is_given_to_nobody(raw, network);
     }
 
     fn interface(&mut self, raw: &RawNetwork) -> Interface {

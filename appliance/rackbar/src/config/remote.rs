@@ -159,19 +159,23 @@ impl Checker<'_> {
             let instead = format!("hosts there are {}", hosts(subnet, prefix));
             self.wrong(Some(gateway.span()), "network.gateway", problem, &instead);
         }
-        if network
-            .pools
-            .iter()
-            .any(|(first, last)| (*first..=*last).contains(&router))
-        {
-            let problem = format!("the pool holds the router's address {router}");
-            self.wrong(
-                Some(gateway.span()),
-                "network.gateway",
-                problem,
-                "let the pool leave it out",
-            );
-        }
+        self.router_is_given_to_nobody(raw, network);
+    }
+
+    /// While a router restarts nobody answers for its address, and a machine that was given it then keeps it.
+    pub(super) fn router_is_given_to_nobody(&mut self, raw: &RawNetwork, network: &Network) {
+        let Some(gateway) = &raw.gateway else { return };
+        let router = *gateway.get_ref();
+        let pooled = |(first, last): &(Ipv4Addr, Ipv4Addr)| (*first..=*last).contains(&router);
+        let (who, instead) = if network.pools.iter().any(pooled) {
+            ("the pool holds", "let the pool leave it out")
+        } else if network.reservations.iter().any(|one| one.address == router) {
+            ("a reservation is", "reserve another one")
+        } else {
+            return;
+        };
+        let problem = format!("{who} the router's address {router}");
+        self.wrong(Some(gateway.span()), "network.gateway", problem, instead);
     }
 
     /// Where our answers go: the router named, else the one of the network they leave by.

@@ -676,3 +676,21 @@ fn a_boot_file_that_cannot_be_is_refused_with_its_line() {
         "boot.file: all boot files together have",
     );
 }
+
+#[test]
+fn a_routers_address_is_given_to_no_machine() {
+    let refused = |more: &str| {
+        let errors = check(&format!("{DEFAULT}{more}"), &no_files).unwrap_err();
+        let of = |one: &&super::ConfigError| one.field == "network.gateway";
+        errors
+            .iter()
+            .find(of)
+            .map(|one| one.problem.clone())
+            .unwrap_or_else(|| panic!("{}", in_words(&errors)))
+    };
+    assert!(refused("gateway = \"10.10.0.150\"\n").contains("the pool holds the router's address 10.10.0.150"));
+    let reserved =
+        "gateway = \"10.10.0.9\"\n[[network.reservation]]\nmac = \"02:00:00:00:00:01\"\naddress = \"10.10.0.9\"\n";
+    assert!(refused(reserved).contains("a reservation is the router's address"));
+    assert!(check(&format!("{DEFAULT}gateway = \"10.10.0.254\"\n"), &no_files).is_ok());
+}

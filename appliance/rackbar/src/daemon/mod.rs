@@ -455,7 +455,11 @@ impl Daemon {
         if source.changed() {
             self.reload(source).await;
         }
-        let changed = !self.options.no_network_setup && block_in_place(|| self.follow_leases());
+        let changed = !self.options.no_network_setup
+            && block_in_place(|| {
+                let found = retry && self.networks.find_missing(&self.config, &mut self.placed);
+                self.follow_leases() || found
+            });
         block_in_place(|| {
             if changed {
                 if !self.options.no_network_setup {

@@ -94,7 +94,7 @@ impl Networks {
             let Some(network) = config.networks.get(index) else {
                 continue;
             };
-            let one = match find(&mut netlink, config, network, &placed) {
+            let one = match find(&mut netlink, config, network, &placed, LINK_PATIENCE) {
                 Ok(link) => self.place(&mut netlink, index, network, &link, &mut wanted),
                 Err(trouble) => lost(index, trouble),
             };
@@ -115,6 +115,43 @@ impl Networks {
         placed.sort_by_key(|one| one.network);
         self.routes.follow(&mut netlink, config, &mut placed);
         placed
+    }
+
+    /// Puts in place what has no interface so far: a cable that was plugged in later, a switch that was slower than we, a NIC that
+    /// came back. The other networks stay as they are. True when anything is another now.
+    pub(super) fn find_missing(&mut self, config: &Config, placed: &mut [Placed]) -> bool {
+        let Ok(mut netlink) = Netlink::open() else { return false };
+        let Ok(links) = netlink.links() else { return false };
+        let mut changed = false;
+        for one in placed.iter_mut() {
+            let gone = |at: &PlacedLink| !links.iter().any(|link| link.index == at.index);
+            if one.link.as_ref().is_some_and(gone) {
+                self.clients.retain(|client| client.network != one.network);
+                *one = lost(one.network, "its interface is gone".into());
+                changed = true;
+            }
+        }
+        for index in in_order(config) {
+            let missing = placed.iter().position(|one| one.network == index && one.link.is_none());
+            let (Some(at), Some(network)) = (missing, config.networks.get(index)) else {
+                continue;
+            };
+            let others: Vec<Placed> = placed.iter().filter(|one| one.network != index).cloned().collect();
+            let Ok(link) = find(&mut netlink, config, network, &others, Duration::ZERO) else {
+                continue;
+            };
+            let mut ours = std::mem::take(&mut self.ours);
+            let found = self.place(&mut netlink, index, network, &link, &mut ours);
+            self.ours = ours;
+            if let Some(one) = placed.get_mut(at) {
+                *one = found;
+            }
+            changed = true;
+        }
+        if changed {
+            self.routes.follow(&mut netlink, config, placed);
+        }
+        changed
     }
 
     /// Sets the routes to networks behind relays again: they go with the address of ours they hang on.
@@ -398,8 +435,14 @@ fn in_order(config: &Config) -> Vec<usize> {
 }
 
 /// The interface of a network, up, with its VLAN made. Waits for hardware whose driver is still loading.
-fn find(netlink: &mut Netlink, config: &Config, network: &Network, placed: &[Placed]) -> Result<Link, String> {
-    let deadline = Instant::now() + LINK_PATIENCE;
+fn find(
+    netlink: &mut Netlink,
+    config: &Config,
+    network: &Network,
+    placed: &[Placed],
+    patience: Duration,
+) -> Result<Link, String> {
+    let deadline = Instant::now() + patience;
     let parent = loop {
         let links = netlink.links().map_err(|error| error.to_string())?;
         for link in links.iter().filter(|link| !link.up && is_port(link)) {

@@ -33,6 +33,8 @@ pub(super) struct Source {
     named: Vec<String>,
     /// The configuration's own stamp, then theirs.
     seen: Vec<Stamp>,
+    /// There was a file once.
+    had: bool,
 }
 
 /// A configuration and what is to be told about it.
@@ -72,6 +74,7 @@ impl Source {
             kernel,
             named: Vec::new(),
             seen: vec![None],
+            had: false,
         }
     }
 
@@ -114,11 +117,19 @@ impl Source {
         }
         self.named.clear();
         self.seen = self.stamps();
-        Ok(self.without_file(false))
+        if !self.had {
+            return Ok(self.without_file(false));
+        }
+        // A stick that was pulled out, or a virtual drive that the BMC let go: nobody wants the networks of a running rack to be
+        // those of an appliance that was told nothing.
+        let outcome = "the file is gone; what it said stays in force until there is one again";
+        let source = self.path.display().to_string();
+        Err(Box::new(told(source, outcome.to_owned(), Severity::Warning)))
     }
 
     fn read(&mut self) -> Result<Loaded, Box<EventKind>> {
         let before = stamp(&self.path);
+        self.had = true;
         let read = read_with_files(&self.path);
         // Stamps from before reading: what is written meanwhile is a change.
         self.named = read.files.iter().map(|(name, _, _)| name.clone()).collect();
@@ -354,6 +365,15 @@ mod tests {
         };
         assert_eq!(severity, Severity::Error);
         assert!(outcome.starts_with("line 3"), "{outcome}");
+
+        // One that goes away as well, also when it is asked for again.
+        std::fs::remove_file(&path).unwrap();
+        for _ in 0..2 {
+            let gone = source.again().err().unwrap().to_string();
+            assert!(gone.contains("the file is gone; what it said stays in force"), "{gone}");
+            assert!(!source.changed());
+        }
+        std::fs::write(&path, "version = 1\nname = \"bad\"\nnetwork = 3\n").unwrap();
 
         let restarted = Source::new(path, String::new()).first(&store);
         assert_eq!(restarted.config.name, "good");

@@ -250,7 +250,13 @@ fn answer(reply: BootReply) -> Response {
     }
 }
 
+/// Longest report that is read. Loaders write some sentences.
+const LONGEST_REPORT: usize = 4 << 10;
+
 fn report(site: &Site, request: &Request, peer: IpAddr) -> Response {
+    if request.body.len() > LONGEST_REPORT {
+        return Response::text(413, "A boot report is shorter.");
+    }
     match postcard::from_bytes::<BootReport>(&request.body) {
         Ok(report) => {
             site.desk.report(report, peer);
