@@ -7,7 +7,7 @@ mod common;
 use common::{carried_out, disk, facts, node};
 use divan::Bencher;
 use rackbar_model::{DiskBus, Timestamp};
-use rackbar_plan::{Facts, Scope, Site, plan, stale};
+use rackbar_plan::{Facts, Memory, Scope, Site, plan, replan, stale};
 
 fn main() {
     divan::main();
@@ -77,6 +77,26 @@ fn all_as_wanted(bencher: Bencher, count: u16) {
     let first = plan(&site, &facts, &Scope::default(), Timestamp(0));
     carried_out_fast(&mut facts, &first);
     bencher.bench_local(|| plan(&site, &facts, &Scope::default(), Timestamp(0)));
+}
+
+/// The whole site is planned again after one node of it was given another role, and back; all others are as wanted.
+#[divan::bench(args = [10_000])]
+fn again_after_one_node_changed(bencher: Bencher, count: u16) {
+    let (site, mut facts) = (site(), rack(count));
+    let scope = Scope::default();
+    let first = plan(&site, &facts, &scope, Timestamp(0));
+    carried_out_fast(&mut facts, &first);
+    let mut memory = Memory::default();
+    let again = replan(&mut memory, &site, &facts, &scope, Timestamp(0));
+    assert_eq!(again.unchanged.len(), usize::from(count));
+    bencher.bench_local(|| {
+        let node = &mut facts.nodes[usize::from(count) / 2];
+        node.role = match node.role.take() {
+            Some(_) => None,
+            None => Some("storage".to_owned()),
+        };
+        replan(&mut memory, &site, &facts, &scope, Timestamp(0))
+    });
 }
 
 /// [`carried_out`] goes through the whole plan for each node.

@@ -18,7 +18,7 @@ pub use action::{
     RestartWay, Scope, StepProgram, StepSpec, Target,
 };
 pub use facts::{Facts, Installed, NodeFacts, OwnService, SetupDigest, bmc_holder, is_of_system};
-pub use planner::{destroys_more, held_up, plan, stale};
+pub use planner::{Memory, destroys_more, held_up, plan, replan, stale};
 pub use rules::{RuleTrace, bind};
 pub use run::{Attempt, Outcome, Progress, Run, RunId, RunState, Stand};
 pub use service::{ServiceSeen, ServiceSpec};

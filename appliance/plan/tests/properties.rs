@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{carried_out, change, disk, facts, node};
 use proptest::prelude::*;
 use rackbar_model::{BmcInfo, Disk, DiskBus, NodeState, Timestamp};
-use rackbar_plan::{ActionKind, Facts, Scope, Site, plan};
+use rackbar_plan::{ActionKind, Facts, Memory, Scope, Site, plan, replan};
 
 const SITE: &str = r##"
 version = 1
@@ -189,20 +189,30 @@ proptest! {
         let site = common::site(&SITE.replace("ROOT", root));
         let mut facts = facts;
         let made = plan(&site, &facts, &Scope::default(), Timestamp(1));
-        for action in &made.actions {
-            if let ActionKind::Setup { setup, .. } = &action.kind {
-                let node = facts.nodes.iter_mut().find(|node| Some(node.node.id) == action.node).unwrap();
-                for network in setup.networks.iter().filter(|network| !network.addresses.is_empty()) {
-                    let address = network.addresses[0].split('/').next().unwrap().parse().unwrap();
-                    node.addresses.insert(network.name.clone(), address);
-                }
-            }
-        }
         carried_out(&mut facts, &made);
         let again = plan(&site, &facts, &Scope::default(), Timestamp(2));
         let planned: BTreeSet<_> = made.actions.iter().filter_map(|action| action.node).collect();
         for action in &again.actions {
             prop_assert!(!action.node.is_some_and(|node| planned.contains(&node)), "{} again", action.id);
+        }
+    }
+
+    #[test]
+    fn a_plan_with_memory_is_the_plan_without(
+        facts in a_rack(),
+        root in root(),
+        changes in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u8>()), 0..12),
+    ) {
+        let mut site = common::site(&SITE.replace("ROOT", root));
+        let mut facts = facts;
+        let made = plan(&site, &facts, &Scope::default(), Timestamp(0));
+        carried_out(&mut facts, &made);
+        let mut memory = Memory::default();
+        let mut scope = Scope::default();
+        for (what, which, how) in [(255, 0, 0)].into_iter().chain(changes) {
+            happen(what, which, how, &mut site, &mut facts, &mut scope);
+            let anew = plan(&site, &facts, &scope, Timestamp(1));
+            prop_assert_eq!(replan(&mut memory, &site, &facts, &scope, Timestamp(1)), anew, "{} {} {}", what, which, how);
         }
     }
 
@@ -216,6 +226,43 @@ proptest! {
             prop_assert!(!problems.is_empty());
             prop_assert!(problems.iter().all(|problem| problem.line >= 1 && problem.column >= 1));
         }
+    }
+}
+
+/// One thing that changes in a rack, in its site, or in what is asked for.
+fn happen(what: u8, which: u8, how: u8, site: &mut Site, facts: &mut Facts, scope: &mut Scope) {
+    let count = facts.nodes.len().max(1);
+    let lan = std::net::Ipv4Addr::new(10, 10, 0, 4 + how % 6);
+    let other = facts.nodes.get(usize::from(how) % count).cloned();
+    match what % 16 {
+        0 => scope.reinstall = how % 2 == 0,
+        1 => scope.rotate_passwords = how % 2 == 0,
+        2 => *site = common::site(&SITE.replace("ROOT", ["{}", "{ pick = 'smallest' }"][usize::from(how) % 2])),
+        3 => _ = facts.taken.insert(lan.into()),
+        4 => facts
+            .images
+            .insert("other".into(), common::image("other", how % 3))
+            .map_or((), drop),
+        5 => _ = facts.retired.insert("debian-12".into(), None),
+        6 => facts.taken.clear(),
+        _ => {}
+    }
+    let Some(node) = facts.nodes.get_mut(usize::from(which) % count) else {
+        return;
+    };
+    match what % 16 {
+        7 => node.role = [None, Some("a".to_owned()), Some("c".to_owned())][usize::from(how) % 3].clone(),
+        8 => change(node, |node| node.last_seen = Timestamp(u64::from(how))),
+        9 => change(node, |node| {
+            node.state = [NodeState::Ready, NodeState::Discovered][usize::from(how) % 2].clone()
+        }),
+        10 => node.addresses = other.map(|other| other.addresses).unwrap_or_default(),
+        11 => node.installed = other.and_then(|other| other.installed),
+        12 => node.bios = Some(BTreeMap::from([("X".to_owned(), (how % 2).to_string())])),
+        13 => change(node, |node| node.agent_connected = how % 2 == 0),
+        14 => change(node, |node| node.name = format!("b-{}", how % 4)),
+        15 if what != 255 => _ = facts.nodes.remove(usize::from(which) % count),
+        _ => {}
     }
 }
 

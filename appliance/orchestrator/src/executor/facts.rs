@@ -32,19 +32,21 @@ impl Inner {
         let answers = self
             .rack
             .look(|mind| mind.records.get(&node.id).is_some_and(|record| record.bmc_asked));
-        let work = book.work.get(&node.id).cloned().unwrap_or_default();
         let mut facts = NodeFacts::new(node);
         facts.bmc = facts.node.bmc_address.is_some() && answers;
+        let Some(work) = book.work.get(&facts.node.id) else {
+            return facts;
+        };
         facts.maintenance = work.maintenance.is_some();
-        facts.role = work.role;
-        facts.bios = work.bios;
-        facts.installed = work.installed;
+        facts.role.clone_from(&work.role);
+        facts.bios.clone_from(&work.bios);
+        facts.installed.clone_from(&work.installed);
         facts.adopted = work.adopted.is_some();
-        facts.adopted_address = work.adopted.map(|adopted| adopted.address);
+        facts.adopted_address = work.adopted.as_ref().map(|adopted| adopted.address);
         facts.wrong_boot_order = work.report.as_ref().and_then(wrong_boot_order);
         facts.password_rotated = work.password_rotated;
-        facts.bmc_account = work.bmc_account;
-        facts.addresses = work.addresses;
+        facts.bmc_account.clone_from(&work.bmc_account);
+        facts.addresses.clone_from(&work.addresses);
         facts
     }
 

@@ -117,6 +117,8 @@ pub(crate) struct Inner {
 struct Book {
     site: Option<Arc<SiteInForce>>,
     plans: VecDeque<Made>,
+    /// What the plans made so far found to be as wanted.
+    as_wanted: rackbar_plan::Memory,
     live: BTreeMap<RunId, Live>,
     /// How much they have under way together.
     room: Room,

@@ -9,7 +9,7 @@ use rackbar_plan::rules::Rules;
 use rackbar_plan::{Facts, OwnService, Plan, RuleTrace, Scope, Site, SiteProblem, is_of_system};
 
 use super::types::{Made, PLANS_KEPT, SavedSite};
-use super::{Executor, Inner, PlanError, PlanRequest, SiteInForce, memory};
+use super::{Book, Executor, Inner, PlanError, PlanRequest, SiteInForce, memory};
 use crate::Rack;
 use crate::rack::{locked, now};
 
@@ -132,13 +132,20 @@ impl Executor {
         }
         let (site, facts) = self.inner.basis(&book, request)?;
         let scope = scope(request);
-        let mut plan = rackbar_plan::plan(&site, &facts, &scope, now());
+        let made = |book: &mut Book, scope: &Scope| {
+            // An order by itself has a site by itself: the memory stays that of the site in force.
+            if request.install.is_some() || request.burn_in.is_some() {
+                return rackbar_plan::plan(&site, &facts, scope, now());
+            }
+            rackbar_plan::replan(&mut book.as_wanted, &site, &facts, scope, now())
+        };
+        let mut plan = made(&mut book, &scope);
         // Who asks for the whole rack does not mean to begin anew what is under way to the same end.
         let on_the_way = super::takeover::on_the_way(&book, &plan);
         if request.nodes.is_none() && !on_the_way.is_empty() {
             let others = facts.nodes.iter().map(|node| node.node.id);
             let nodes = Some(others.filter(|node| !on_the_way.contains_key(node)).collect());
-            plan = rackbar_plan::plan(&site, &facts, &Scope { nodes, ..scope }, now());
+            plan = made(&mut book, &Scope { nodes, ..scope });
             plan.left_out.extend(on_the_way.into_values());
         }
         let plan = Arc::new(plan);
@@ -182,7 +189,7 @@ fn burn_in(base: Option<&Site>, wanted: &BurnIn, request: &PlanRequest) -> Resul
 
 impl Inner {
     /// The site and the facts that a request is planned from: in simple mode a site of its own, with its nodes bound.
-    pub(super) fn basis(&self, book: &super::Book, request: &PlanRequest) -> Result<(Site, Facts), PlanError> {
+    pub(super) fn basis(&self, book: &Book, request: &PlanRequest) -> Result<(Site, Facts), PlanError> {
         let mut facts = self.facts(book);
         let base = book.site.as_ref().map(|site| &site.site);
         if let Some(wanted) = &request.burn_in {

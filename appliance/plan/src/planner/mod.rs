@@ -10,6 +10,7 @@ mod chain;
 mod disk;
 mod firmware;
 mod install;
+mod memory;
 mod network;
 mod node;
 mod outside;
@@ -20,6 +21,7 @@ mod stale;
 mod step;
 mod view;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use rackbar_model::{Digest, NodeId, NodeState, Timestamp};
@@ -36,6 +38,7 @@ use outside::Outside;
 use services::{Needs, Services};
 
 pub use install::{INSTALL_ROLE, install};
+pub use memory::Memory;
 pub(crate) use network::edges;
 pub use outside::held_up;
 pub use repository::lock_differs;
@@ -45,24 +48,47 @@ pub use view::NodeView;
 
 /// Makes the plan that takes the nodes of the scope to what the site wants. `now` only says when it was made.
 pub fn plan(site: &Site, facts: &Facts, scope: &Scope, now: Timestamp) -> Plan {
+    make(site, facts, scope, now, None)
+}
+
+/// Makes the same plan as [`plan`], in less time where `memory` has been given to this before: nodes that were as wanted,
+/// and of which nothing has changed, are not decided on again.
+pub fn replan(memory: &mut Memory, site: &Site, facts: &Facts, scope: &Scope, now: Timestamp) -> Plan {
+    memory.be_of(site, facts, scope);
+    memory.only(facts);
+    make(site, facts, scope, now, Some(memory))
+}
+
+fn make(site: &Site, facts: &Facts, scope: &Scope, now: Timestamp, memory: Option<&mut Memory>) -> Plan {
     let rules = Rules::new(site);
-    let mut planner = Planner::new(site, facts, scope);
+    let mut planner = Planner::new(site, facts, scope, memory);
     if let Some(wanted) = scope.burn_in {
         planner.exercise(&rules, wanted);
         return planner.finish(now);
     }
     let bound = planner.bind(&rules);
     planner.outside = Outside::new(site, facts, scope, &rules, bound.iter().map(|node| node.role));
-    planner.decide(&bound);
+    planner.decide(&rules, &bound);
     planner.finish(now)
 }
 
 /// A node that has a role and a name.
 struct Bound<'a> {
     node: &'a NodeFacts,
-    binding: Binding<'a>,
+    /// `None` where they are remembered.
+    binding: Option<Binding<'a>>,
     role: &'a str,
+    /// Place of the role among all, and how the host name is sorted.
+    rank: usize,
+    number: Natural,
     hostname: String,
+}
+
+impl<'a> Bound<'a> {
+    fn key(&self) -> (usize, &str, u64, &str, NodeId) {
+        let word = self.hostname.get(..self.number.word).unwrap_or_default();
+        (self.rank, word, self.number.value, &self.hostname, self.node.node.id)
+    }
 }
 
 /// A plan in the making.
@@ -72,6 +98,7 @@ struct Planner<'a> {
     scope: &'a Scope,
     outside: Outside<'a>,
     services: Services<'a>,
+    memory: Option<&'a mut Memory>,
     actions: Vec<Action>,
     refused: Vec<Refusal>,
     /// A node of each role that was refused before anything was decided on it.
@@ -84,13 +111,14 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(site: &'a Site, facts: &'a Facts, scope: &'a Scope) -> Self {
+    fn new(site: &'a Site, facts: &'a Facts, scope: &'a Scope, memory: Option<&'a mut Memory>) -> Self {
         Self {
             site,
             facts,
             scope,
             outside: Outside::default(),
             services: Services::new(site, facts),
+            memory,
             actions: Vec::new(),
             refused: Vec::new(),
             unbound: BTreeMap::new(),
@@ -103,81 +131,81 @@ impl<'a> Planner<'a> {
 
     /// Roles and names of the nodes in scope, in the order they are planned in.
     fn bind(&mut self, rules: &Rules<'a>) -> Vec<Bound<'a>> {
-        let mut bound = Vec::new();
+        let order = order(self.site).into_iter().enumerate();
+        let order: HashMap<&str, usize> = order.map(|(at, name)| (name, at)).collect();
+        let mut bound = Vec::with_capacity(self.facts.nodes.len());
         for node in self.facts.nodes.iter().filter(|node| self.scope.holds(node.node.id)) {
             let reason = hands_off(node).or_else(|| stays_adopted(node, self.scope));
             if let Some(reason) = reason {
                 self.left_out.push(said(node, reason.to_owned()));
                 continue;
             }
-            let binding = rules.bind(node);
-            let role = binding
-                .role
-                .as_deref()
-                .map(|name| (self.site.role.get_key_value(name), name));
-            match (role, &binding.hostname) {
-                (None, _) => self.left_out.push(said(node, no_role(node))),
-                (Some((None, name)), _) => {
-                    let hint = did_you_mean(name, self.site.role.keys().map(String::as_str)).unwrap_or_default();
-                    self.refused.push(said(
-                        node,
-                        format!("{}: the site has no role {name}. {hint}", binding.decided),
-                    ));
-                }
-                (Some((Some((role, _)), _)), Err(reason)) => {
-                    self.unbound.entry(role).or_insert_with(|| node.node.name.clone());
-                    self.refused.push(said(node, reason.clone()));
-                }
-                (Some((Some((role, _)), _)), Ok(hostname)) => {
-                    let hostname = hostname.clone();
-                    bound.push(Bound {
-                        node,
-                        binding,
-                        role,
-                        hostname,
-                    });
-                }
+            let Some((role, hostname, binding)) = self.names(node, rules) else {
+                continue;
+            };
+            bound.push(Bound {
+                node,
+                binding,
+                role,
+                rank: order.get(role).copied().unwrap_or(usize::MAX),
+                number: Natural::of(&hostname),
+                hostname,
+            });
+        }
+        bound.sort_by(|a, b| a.key().cmp(&b.key()));
+        self.unique(rules, bound)
+    }
+
+    /// Role and host name of a node, with what bound them when they are not remembered. `None` when it has none, which is said.
+    fn names(&mut self, node: &'a NodeFacts, rules: &Rules<'a>) -> Option<(&'a str, String, Option<Binding<'a>>)> {
+        if let Some((role, hostname)) = self.memory.as_ref().and_then(|memory| memory.names(node))
+            && let Some((role, _)) = self.site.role.get_key_value(role)
+        {
+            return Some((role, hostname.to_owned(), None));
+        }
+        let binding = rules.bind(node);
+        let Some(name) = binding.role.as_deref() else {
+            self.left_out.push(said(node, no_role(node)));
+            return None;
+        };
+        let Some((role, _)) = self.site.role.get_key_value(name) else {
+            let hint = did_you_mean(name, self.site.role.keys().map(String::as_str)).unwrap_or_default();
+            let reason = format!("{}: the site has no role {name}. {hint}", binding.decided);
+            self.refused.push(said(node, reason));
+            return None;
+        };
+        match &binding.hostname {
+            Ok(hostname) => Some((role, hostname.clone(), Some(binding))),
+            Err(reason) => {
+                self.unbound.entry(role).or_insert_with(|| node.node.name.clone());
+                self.refused.push(said(node, reason.clone()));
+                None
             }
         }
-        let order: HashMap<&str, usize> = order(self.site)
-            .into_iter()
-            .enumerate()
-            .map(|(at, name)| (name, at))
-            .collect();
-        bound.sort_by(|a, b| {
-            (order.get(a.role), natural(&a.hostname), a.node.node.id).cmp(&(
-                order.get(b.role),
-                natural(&b.hostname),
-                b.node.node.id,
-            ))
-        });
-        self.unique(bound)
     }
 
     /// Refuses nodes that would share a host name. DNS does not tell names apart by case (RFC 4343 section 2).
-    fn unique(&mut self, bound: Vec<Bound<'a>>) -> Vec<Bound<'a>> {
-        let mut holders: HashMap<String, Vec<NodeId>> = HashMap::with_capacity(bound.len());
+    fn unique(&mut self, rules: &Rules<'a>, bound: Vec<Bound<'a>>) -> Vec<Bound<'a>> {
+        let mut holders: HashMap<Cow<'_, str>, usize> = HashMap::with_capacity(bound.len());
         for node in &bound {
-            holders
-                .entry(node.hostname.to_ascii_lowercase())
-                .or_default()
-                .push(node.node.node.id);
+            *holders.entry(lower(&node.hostname)).or_default() += 1;
         }
         // A node outside the scope holds the name it goes by.
         for node in self.facts.nodes.iter().filter(|node| !self.scope.holds(node.node.id)) {
-            if let Some(holders) = holders.get_mut(&node.node.name.to_ascii_lowercase()) {
-                holders.push(node.node.id);
+            if let Some(holders) = holders.get_mut(&lower(&node.node.name)) {
+                *holders += 1;
             }
         }
-        let (sole, shared): (Vec<_>, Vec<_>) = bound.into_iter().partition(|node| {
-            let holders = holders.get(&node.hostname.to_ascii_lowercase());
-            holders.is_none_or(|holders| holders.len() == 1)
-        });
-        for node in shared {
-            let others = holders
-                .get(&node.hostname.to_ascii_lowercase())
-                .map_or(0, |holders| holders.len().saturating_sub(1));
-            let decided = node.binding.decided;
+        let others = bound.iter().map(|node| holders.get(&lower(&node.hostname)));
+        let others: Vec<usize> = others.map(|all| all.map_or(0, |all| all.saturating_sub(1))).collect();
+        let mut sole = Vec::with_capacity(bound.len());
+        for (node, others) in bound.into_iter().zip(others) {
+            if others == 0 {
+                sole.push(node);
+                continue;
+            }
+            let decided = node.binding.as_ref().map(|binding| binding.decided);
+            let decided = decided.unwrap_or_else(|| rules.bind(node.node).decided);
             let reason = format!(
                 "{decided} calls it {}, and so are {others} other nodes called; make the host name template tell them apart",
                 node.hostname
@@ -191,14 +219,13 @@ impl<'a> Planner<'a> {
     }
 
     /// Decides on every node, role by role.
-    fn decide(&mut self, bound: &[Bound<'a>]) {
+    fn decide(&mut self, rules: &Rules<'a>, bound: &[Bound<'a>]) {
         let mut pool = Pool::new(self.site, self.facts);
         let mut ends: BTreeMap<&str, RoleEnd> = BTreeMap::new();
         for nodes in bound.chunk_by(|a, b| a.role == b.role) {
             let Some((name, role)) = nodes.first().and_then(|node| self.site.role.get_key_value(node.role)) else {
                 continue;
             };
-            let selectors = network::selectors(role);
             let room = self.outside.room(name, role);
             let gate = match &room {
                 Ok(_) => self.gate(name, &role.after, &ends),
@@ -207,10 +234,16 @@ impl<'a> Planner<'a> {
             let mut end = RoleEnd {
                 room: room.ok().flatten(),
                 needs: self.services.of_role(role),
+                selectors: network::selectors(role),
                 ..RoleEnd::default()
             };
             for node in nodes {
-                self.one(node, role, &selectors, &gate, &mut end, &mut pool);
+                let memory = self.memory.as_ref().filter(|_| node.binding.is_none());
+                if memory.is_some_and(|memory| memory.holds(node.node, self.site, &pool)) {
+                    self.unchanged.push(node.node.node.id);
+                } else {
+                    self.one(rules, node, role, &gate, &mut end, &mut pool);
+                }
             }
             ends.insert(name, end);
         }
@@ -261,27 +294,40 @@ impl<'a> Planner<'a> {
 
     fn one(
         &mut self,
+        rules: &Rules<'a>,
         bound: &Bound<'a>,
         role: &'a Role,
-        selectors: &Selectors,
         gate: &Result<Option<ActionId>, String>,
         end: &mut RoleEnd,
         pool: &mut Pool,
     ) {
         let (site, facts, node) = (self.site, self.facts, bound.node);
+        let anew = bound.binding.is_none().then(|| rules.bind(node));
+        let Some(binding) = bound.binding.as_ref().or(anew.as_ref()) else {
+            return;
+        };
         let case = Case {
             site,
             facts,
             reinstall: self.scope.reinstall,
             rotate_passwords: self.scope.rotate_passwords,
             node,
-            binding: &bound.binding,
+            binding,
             role_name: bound.role,
             role,
-            selectors,
+            selectors: &end.selectors,
             hostname: &bound.hostname,
         };
-        let decision = match (case.decide(pool), gate) {
+        // Of other nodes before.
+        pool.answers();
+        let decided = case.decide(pool);
+        if let Some(memory) = &mut self.memory {
+            match decided {
+                Decision::Unchanged => memory.keep(node, bound.role, &bound.hostname, pool.answers()),
+                Decision::Refused(_) | Decision::Act(_) => memory.forget(node.node.id),
+            }
+        }
+        let decision = match (decided, gate) {
             (Decision::Act(_), Err(reason)) => Decision::Refused(reason.clone()),
             (decision, _) => decision,
         };
@@ -374,6 +420,8 @@ struct RoleEnd {
     room: Option<usize>,
     /// What they depend on.
     needs: Needs,
+    /// How their NICs are chosen.
+    selectors: Selectors,
 }
 
 fn said(node: &NodeFacts, reason: String) -> Refusal {
@@ -490,9 +538,33 @@ fn order(site: &Site) -> Vec<&str> {
     ordered
 }
 
-/// A name's sort key: `node-10` behind `node-9`.
+/// A name in small letters; nearly all are.
+fn lower(name: &str) -> Cow<'_, str> {
+    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    }
+}
+
+/// How a name is sorted: `node-10` behind `node-9`.
+#[derive(Clone, Copy)]
+struct Natural {
+    /// Bytes of what is before the number at its end.
+    word: usize,
+    value: u64,
+}
+
+impl Natural {
+    fn of(name: &str) -> Self {
+        let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let word = name.len().saturating_sub(digits);
+        let value = name.get(word..).and_then(|number| number.parse().ok()).unwrap_or(0);
+        Self { word, value }
+    }
+}
+
+/// A name's sort key.
 fn natural(name: &str) -> (&str, u64, &str) {
-    let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
-    let (word, number) = name.split_at(name.len() - digits);
-    (word, number.parse().unwrap_or(0), name)
+    let Natural { word, value } = Natural::of(name);
+    (name.get(..word).unwrap_or_default(), value, name)
 }

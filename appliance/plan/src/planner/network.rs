@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use rackbar_model::{ImageEntry, Inventory, Nic, NodeId, OsFile, OsNetwork, OsSetup, SecretText};
 
+use super::memory::Given;
 use crate::digest;
 use crate::rules::{NicSelector, boot_nic};
 use crate::site::{Addresses, Network, Role, RoleNetwork, Service, Site};
@@ -16,6 +17,8 @@ pub(super) struct Pool {
     taken: BTreeSet<IpAddr>,
     owners: HashMap<IpAddr, NodeId>,
     next: BTreeMap<String, Option<IpAddr>>,
+    /// What it answered since [`Pool::answers`] was asked.
+    answers: Vec<Given>,
 }
 
 impl Pool {
@@ -51,7 +54,33 @@ impl Pool {
             taken,
             owners,
             next: BTreeMap::new(),
+            answers: Vec::new(),
         }
+    }
+
+    /// What was asked since this was called before, with the addresses that were kept: `None` for one that was given anew.
+    pub(super) fn answers(&mut self) -> Vec<Given> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// The address of a network that a node has and keeps.
+    pub(super) fn keeps(
+        &self,
+        holder: &str,
+        has: Option<IpAddr>,
+        network: &Network,
+        facts: &NodeFacts,
+    ) -> Option<IpAddr> {
+        let Addresses::Range(first, last) = network.addresses else {
+            return None;
+        };
+        let may_keep = |kept: &&IpAddr| {
+            (first..=last).contains(*kept)
+                && self.owners.get(*kept) == Some(&facts.node.id)
+                && !self.taken.contains(*kept)
+        };
+        let kept = facts.addresses.get(holder).into_iter().chain(&has).find(may_keep);
+        kept.copied()
     }
 
     /// The address that `holder`, the node or its BMC, keeps or gets on a network. `has` is one that it has without our
@@ -67,13 +96,15 @@ impl Pool {
         let Addresses::Range(first, last) = network.addresses else {
             return Ok(None);
         };
-        let may_keep = |kept: &&IpAddr| {
-            (first..=last).contains(*kept)
-                && self.owners.get(*kept) == Some(&facts.node.id)
-                && !self.taken.contains(*kept)
-        };
-        if let Some(kept) = facts.addresses.get(holder).into_iter().chain(&has).find(may_keep) {
-            return Ok(Some(*kept));
+        let kept = self.keeps(holder, has, network, facts);
+        self.answers.push(Given {
+            network: name.to_owned(),
+            holder: holder.to_owned(),
+            has,
+            address: kept,
+        });
+        if kept.is_some() {
+            return Ok(kept);
         }
         let edges = edges(network.subnet);
         let mut candidate = self.next.get(name).copied().unwrap_or(Some(first));

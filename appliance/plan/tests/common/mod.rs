@@ -224,6 +224,12 @@ pub fn carried_out(facts: &mut Facts, plan: &Plan) {
                 (ActionKind::Setup { setup, .. }, Some(installed)) => {
                     installed.setup = SetupDigest::of(setup);
                     installed.files = setup.files.iter().map(|file| file.path.clone()).collect();
+                    // Sites here call interfaces as their networks.
+                    for network in &setup.networks {
+                        let address = network.addresses.first().and_then(|address| address.split('/').next());
+                        let address = address.map(|address| (network.name.clone(), address.parse().expect("one")));
+                        node.addresses.extend(address);
+                    }
                 }
                 (ActionKind::Step(step) | ActionKind::Rescue { step, .. }, Some(installed)) => {
                     installed
