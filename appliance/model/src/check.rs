@@ -20,7 +20,7 @@ pub enum CheckStatus {
 }
 
 /// Ids of all checks of a system, in the order in which they are run.
-pub const CHECKS: [&str; 19] = [
+pub const CHECKS: [&str; 23] = [
     "os.reachable",
     "os.identity",
     "disk.layout",
@@ -40,6 +40,10 @@ pub const CHECKS: [&str; 19] = [
     "services.failed",
     "kernel.taint",
     "security.nopassword",
+    "burnin.machine",
+    "burnin.cpu",
+    "burnin.memory",
+    "burnin.disk",
 ];
 
 /// The result of one check.

@@ -26,7 +26,8 @@ pub struct Capability {
     pub level: Level,
     /// The layer of ready state it belongs to, 1 to 7.
     pub layer: u8,
-    /// Where it looks: `ssh` (on the node), `bmc` (out of band).
+    /// Where it looks: `ssh` (on the node), `bmc` (out of band), `agent` (what our agent's last burn-in showed, which takes the
+    /// machine from its work and is therefore asked for by itself).
     pub how: String,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use rackbar_model::{Inventory, OsSetup, RootTarget};
+use rackbar_model::{CheckResult, Inventory, OsSetup, RootTarget};
 
 /// Everything the checks of one node need to know.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +71,8 @@ pub struct Seen {
     pub boot_first: Option<BootFirst>,
     /// What the agent found.
     pub inventory: Option<Inventory>,
+    /// What came of the last time the agent exercised it, part by part; empty when it never did.
+    pub burned_in: Vec<CheckResult>,
 }
 
 /// What a machine boots first.

@@ -55,8 +55,8 @@ pub struct NodeReport {
     pub checks: Vec<CheckResult>,
     /// What shows that its disks were emptied.
     pub erased: Vec<EraseEvidence>,
-    /// What its hardware bore when it was last burnt in. Apart from the checks: a burn-in is done once, checks again and
-    /// again.
+    /// What its hardware bore when it was last burnt in, part by part: what the checks `burnin.*` rest on. It is here too where
+    /// no checks were run since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub burned_in: Vec<CheckResult>,
     /// The state it was in when the report was made, in words; `None` in a report of an earlier program, which also
@@ -87,6 +87,12 @@ impl NodeReport {
         let state = self.state.as_deref().unwrap_or("not told");
         let none = self.checks.is_empty();
         none.then(|| format!("no proof: its checks were not run since it was last written; state: {state}"))
+    }
+
+    /// The checks, and of the burn-in what none of them tells.
+    pub fn results(&self) -> impl Iterator<Item = &CheckResult> {
+        let told = |one: &&CheckResult| !self.checks.iter().any(|check| one.id.starts_with(&check.id));
+        self.checks.iter().chain(self.burned_in.iter().filter(told))
     }
 
     /// How many checks passed, failed, were skipped.

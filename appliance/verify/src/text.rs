@@ -52,9 +52,8 @@ fn write_node(out: &mut String, node: &NodeReport) {
     if let Some((name, sha256)) = &node.image {
         let _ = writeln!(out, "  image   {} sha256:{sha256}", plain(name));
     }
-    let results = || node.checks.iter().chain(&node.burned_in);
-    let width = results().map(|check| check.id.len()).max().unwrap_or(0);
-    for check in results() {
+    let width = node.results().map(|check| check.id.len()).max().unwrap_or(0);
+    for check in node.results() {
         write_check(out, check, width);
     }
     for evidence in &node.erased {

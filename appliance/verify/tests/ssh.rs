@@ -83,7 +83,9 @@ async fn checks_see_a_real_system_over_ssh() {
             result.status, result.id, result.observed, result.advice
         );
     }
-    assert_eq!(results.len(), capabilities().checks.len());
+    // Nobody had it exercised.
+    let all = capabilities().checks.iter().filter(|check| check.how != "agent");
+    assert_eq!(results.len(), all.count());
     for id in [
         "os.identity",
         "memory.total",

@@ -104,7 +104,7 @@ async fn they_are_checked_in_memory(stage: &Stage) -> Result<()> {
             burned_in.iter().find(is).is_some_and(|one| one["status"] == "passed")
         };
         ensure!(
-            ["burnin.cpu", "burnin.memory", "burnin.disk."].into_iter().all(passed),
+            ["burnin.cpu", "burnin.memory", "burnin.disk"].into_iter().all(passed),
             "{name}: {burned_in:#?}"
         );
         let skipped: Vec<_> = checks.iter().filter(|one| one["status"] == "skipped").collect();

@@ -357,6 +357,7 @@ impl Appliance {
         let system = &task.system;
         let mut seen = Seen {
             inventory: self.rack.node_by_id(node).and_then(|node| node.inventory.clone()),
+            burned_in: system.burned_in.clone(),
             ..Seen::default()
         };
         if !system.bios.is_empty()

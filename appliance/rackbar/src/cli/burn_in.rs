@@ -35,7 +35,7 @@ pub struct Options {
 }
 
 /// Reads `10m`, and `0`.
-fn seconds(text: &str) -> Result<u32, String> {
+pub(super) fn seconds(text: &str) -> Result<u32, String> {
     if text == "0" {
         return Ok(0);
     }

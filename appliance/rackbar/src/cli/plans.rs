@@ -8,7 +8,7 @@ use clap::Args;
 use rackbar_control::client::Client;
 use rackbar_control::operations::{Install, PlanRequest, duration};
 use rackbar_model::{DiskIntent, DiskMedia, DiskPick, Node, NodeId, Severity};
-use rackbar_plan::{Action, Layer, Plan, RunId};
+use rackbar_plan::{Action, Layer, Plan, RunId, RunState};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -355,7 +355,23 @@ fn ask(question: &str) -> Result<String> {
     Ok(line.trim().to_owned())
 }
 
-async fn start(client: &Client, plan: &Plan, consent: Vec<String>, detach: bool, as_json: bool) -> Result<()> {
+/// Makes a plan that destroys nothing and carries it out, `quiet` or told; says how it ended.
+pub(super) async fn carried_out(client: &Client, request: &PlanRequest, quiet: bool) -> Result<RunState> {
+    let plan = make(client, request).await?;
+    if !quiet {
+        show(&plan, &names(client).await?);
+    }
+    if plan.actions.is_empty() {
+        let first = plan.refused.iter().chain(&plan.left_out).next();
+        let reason = first.map_or_else(String::new, |said| format!(": {}: {}", said.name, said.reason));
+        return Err(Failed(format!("no machine could be planned for{}", output::plain(&reason))).into());
+    }
+    let (begun, _) = begin(client, &plan, Vec::new()).await?;
+    runs::to_end(client, begun.0, quiet).await
+}
+
+/// Commits a plan: the run that it began, and the whole answer.
+async fn begin(client: &Client, plan: &Plan, consent: Vec<String>) -> Result<(RunId, Vec<u8>)> {
     #[derive(Deserialize)]
     struct Begun {
         id: RunId,
@@ -363,17 +379,19 @@ async fn start(client: &Client, plan: &Plan, consent: Vec<String>, detach: bool,
     let path = format!("/api/v1/plans/{}/commit", plan.id);
     let answer = client.post(&path, &json!({ "destroy": consent })).await?;
     let begun: Begun = serde_json::from_slice(&answer)?;
+    Ok((begun.id, answer.into()))
+}
+
+async fn start(client: &Client, plan: &Plan, consent: Vec<String>, detach: bool, as_json: bool) -> Result<()> {
+    let (begun, answer) = begin(client, plan, consent).await?;
     if detach {
         if as_json {
             return output::json(&serde_json::from_slice::<serde_json::Value>(&answer)?);
         }
-        eprintln!(
-            "run {} began; follow it with `rackbar run follow {}`",
-            begun.id, begun.id
-        );
+        eprintln!("run {begun} began; follow it with `rackbar run follow {begun}`");
         return Ok(());
     }
-    runs::follow(client, begun.id.0, as_json).await
+    runs::follow(client, begun.0, as_json).await
 }
 
 #[cfg(test)]

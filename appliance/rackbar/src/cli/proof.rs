@@ -5,18 +5,21 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use rackbar_control::client::Client;
-use rackbar_model::Severity;
-use rackbar_model::{CheckStatus, Node};
+use rackbar_control::operations::PlanRequest;
+use rackbar_model::{BurnIn, CheckStatus, Node, NodeId, Severity};
+use rackbar_plan::RunState;
 use rackbar_verify::{Level, NodeReport, Report};
 use serde_json::json;
 
-use super::{Failed, output, segment};
+use super::{Failed, burn_in, output, plans, segment};
 
 /// What to check.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rackbar verify node-003\n  rackbar verify --rack\n  rackbar verify --list\n\n\
-    Waits for their end; they are a run like any other. Exit code 1 when one fails."
+    after_help = "Examples:\n  rackbar verify node-003\n  rackbar verify --rack\n  rackbar verify --rack --burn-in 2h\n  \
+    rackbar verify --list\n\n\
+    Waits for their end; they are a run like any other. With --burn-in, machines are first taken from their work into Rackbar's \
+    agent, exercised, and taken back; `rackbar burn-in` has a time for each part. Exit code 1 when a check fails."
 )]
 pub struct Options {
     /// Machines
@@ -25,8 +28,11 @@ pub struct Options {
     /// Every machine that has something installed
     #[arg(long, conflicts_with = "nodes")]
     rack: bool,
+    /// Exercise processors, memory and disks first, each for so long: 30s, 10m, 2h, 1d
+    #[arg(long, value_name = "TIME", value_parser = burn_in::seconds)]
+    burn_in: Option<u32>,
     /// Only list the checks there are; asks no appliance
-    #[arg(long, conflicts_with_all = ["nodes", "rack"])]
+    #[arg(long, conflicts_with_all = ["nodes", "rack", "burn_in"])]
     pub(super) list: bool,
 }
 
@@ -86,10 +92,14 @@ pub async fn verify(client: &Client, options: &Options, as_json: bool) -> Result
         let node: Node = client.get(&format!("/api/v1/nodes/{}", segment(name))).await?;
         ids.push(node.id);
     }
-    eprintln!("checking; `rackbar run list` on another terminal shows how far it is");
-    let answer = client
-        .post("/api/v1/verify", &json!({ "nodes": options.nodes }))
-        .await?;
+    let answer = match options.burn_in {
+        Some(seconds) => exercised(client, options, seconds, &mut ids, as_json).await?,
+        None => {
+            eprintln!("checking; `rackbar run list` on another terminal shows how far it is");
+            let asked = json!({ "nodes": options.nodes });
+            client.post("/api/v1/verify", &asked).await?.into()
+        }
+    };
     let checked = rackbar_verify::check(&answer, None).context("the appliance's report")?;
     let mut report = checked.report;
     report.nodes.retain(|node| ids.is_empty() || ids.contains(&node.node));
@@ -102,6 +112,35 @@ pub async fn verify(client: &Client, options: &Options, as_json: bool) -> Result
         bail!(Failed("not all checks passed".into()));
     }
     Ok(())
+}
+
+/// Has machines exercised, which ends with their checks; then the rack's report. A run that failed is told by what its machines
+/// came to.
+async fn exercised(
+    client: &Client,
+    options: &Options,
+    seconds: u32,
+    ids: &mut Vec<NodeId>,
+    as_json: bool,
+) -> Result<Vec<u8>> {
+    if options.rack {
+        let nodes: Vec<Node> = client.list("/api/v1/nodes").await?;
+        ids.extend(nodes.iter().filter(|node| node.installed.is_some()).map(|node| node.id));
+    }
+    let request = PlanRequest {
+        nodes: ids.iter().map(ToString::to_string).collect(),
+        burn_in: Some(BurnIn {
+            cpu_seconds: seconds,
+            memory_seconds: seconds,
+            disk_seconds: seconds,
+        }),
+        ..PlanRequest::default()
+    };
+    let end = plans::carried_out(client, &request, as_json).await?;
+    if !matches!(end, RunState::Done | RunState::Failed) {
+        bail!(Failed("it was not exercised to the end".into()));
+    }
+    Ok(client.get_text("/api/v1/report").await?.into_bytes())
 }
 
 /// `rackbar report show`
@@ -164,7 +203,7 @@ fn print_node(node: &NodeReport) {
         println!("{}", output::plain(&why));
     }
     let mut table = output::table(&["CHECK", "RESULT", "WANTED", "OBSERVED", "WHAT TO DO", "AT"]);
-    for check in node.checks.iter().chain(&node.burned_in) {
+    for check in node.results() {
         let (word, severity) = match check.status {
             CheckStatus::Passed => ("passed", Severity::Info),
             CheckStatus::Failed => ("FAILED", Severity::Error),

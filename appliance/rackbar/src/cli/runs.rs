@@ -201,12 +201,31 @@ struct News {
 
 /// Follows a run until it ends: a line for each machine on a terminal, else a line for each change.
 pub async fn follow(client: &Client, run: u64, as_json: bool) -> Result<()> {
+    let end = to_end(client, run, as_json).await?;
+    if as_json {
+        output::json(&client.get::<Value>(&format!("/api/v1/runs/{run}")).await?)?;
+    }
+    match end {
+        RunState::Done => {
+            eprintln!("run {run} is done");
+            Ok(())
+        }
+        other => Err(Failed(format!(
+            "run {run} {}: `rackbar run show {run}` says what to do",
+            state(other)
+        ))
+        .into()),
+    }
+}
+
+/// Follows a run, `quiet` or told, and says how it ended.
+pub(super) async fn to_end(client: &Client, run: u64, quiet: bool) -> Result<RunState> {
     let whole: Run = client.get(&format!("/api/v1/runs/{run}")).await?;
     let names = plans::names(client).await.unwrap_or_default();
     let mut shown = Shown::new(
         &whole,
         |id| names.get(&id).cloned().unwrap_or_else(|| id.to_string()),
-        as_json,
+        quiet,
     );
     let mut tries = 0;
     let end = loop {
@@ -228,20 +247,7 @@ pub async fn follow(client: &Client, run: u64, as_json: bool) -> Result<()> {
         tokio::time::sleep(AGAIN_AFTER).await;
     };
     shown.end();
-    if as_json {
-        output::json(&client.get::<Value>(&format!("/api/v1/runs/{run}")).await?)?;
-    }
-    match end {
-        RunState::Done => {
-            eprintln!("run {run} is done");
-            Ok(())
-        }
-        other => Err(Failed(format!(
-            "run {run} {}: `rackbar run show {run}` says what to do",
-            state(other)
-        ))
-        .into()),
-    }
+    Ok(end)
 }
 
 /// The state it ended in; `None` when the stream ended before the run.

@@ -1,6 +1,7 @@
 //! The checks: each a probe and a judge.
 
 mod boot;
+mod burnin;
 mod disk;
 mod link;
 mod network;
@@ -116,7 +117,13 @@ const CHECKS: &[Check] = &[
     check("services.failed", services::failed_probe, services::failed),
     check("kernel.taint", system::taint_probe, system::taint),
     check("security.nopassword", system::passwords_probe, system::passwords),
+    check("burnin.machine", burnin::probe, burnin::machine),
+    check("burnin.cpu", burnin::probe, burnin::cpu),
+    check("burnin.memory", burnin::probe, burnin::memory),
+    check("burnin.disk", burnin::probe, burnin::disk),
 ];
+
+pub(crate) use burnin::was_asked_for;
 
 /// What a check looks for in the kernel's log, and what it passes over there.
 pub(crate) fn log_patterns(id: &str) -> Option<(&'static str, &'static str)> {

@@ -51,11 +51,16 @@ impl Reads {
 }
 
 fn exercise(info: &DiskInfo, path: &Path, span: &Span<'_>) -> CheckResult {
-    let id = format!("burnin.disk.{}", info.serial.as_deref().unwrap_or(&info.name));
+    // One id for all: it is the name of a check. Which disk it is the words say.
+    let id = "burnin.disk".to_owned();
     let wanted = format!(
-        "{} ({}) reads without an error",
+        "{} ({}, {}) reads without an error",
         info.name,
-        info.model.as_deref().unwrap_or("no model")
+        info.model.as_deref().unwrap_or("no model"),
+        info.serial.as_deref().map_or_else(
+            || "no serial number".to_owned(),
+            |serial| format!("serial number {serial}")
+        )
     );
     let advice = "replace the disk, or look at its cable and controller";
     let disk = match Disk::open_to_read(path) {
@@ -154,9 +159,10 @@ mod tests {
         );
         assert_eq!(
             (good.id.as_str(), good.status),
-            ("burnin.disk.S1", CheckStatus::Passed),
+            ("burnin.disk", CheckStatus::Passed),
             "{good:?}"
         );
+        assert!(good.wanted.contains("vda") && good.wanted.contains("S1"), "{good:?}");
         let gone = exercise(
             &info,
             Path::new("/nonexistent"),
