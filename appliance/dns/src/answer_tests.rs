@@ -10,15 +10,24 @@ fn site() -> SiteNames {
         domain: None,
         addresses: vec![address.into()],
     };
+    let six = |address: &str| IpAddr::V6(address.parse().unwrap());
     SiteNames {
         server: "rackbar".into(),
         addresses: vec![[10, 10, 0, 1].into()],
         aliases: vec!["ntp".into()],
-        networks: vec![([10, 10, 0, 1].into(), 24), ([10, 20, 0, 65].into(), 26)],
+        networks: vec![
+            ([10, 10, 0, 1].into(), 24),
+            ([10, 20, 0, 65].into(), 26),
+            (six("2001:db8:0:4::"), 62),
+        ],
         hosts: vec![
             host("node-001", [10, 10, 0, 100]),
             host("node-001-bmc", [10, 20, 0, 70]),
             host("rackbar", [10, 10, 0, 66]),
+            Host {
+                addresses: vec![six("2001:db8:0:6::50"), six("2001:db8:0:8::50")],
+                ..host("node-006", [0; 4])
+            },
         ],
         records: vec![
             SiteRecord {
@@ -32,6 +41,18 @@ fn site() -> SiteNames {
             SiteRecord {
                 name: Name::parse("out.rack.example").unwrap(),
                 data: Data::Cname(Name::parse("away.rack.example").unwrap()),
+            },
+            SiteRecord {
+                name: Name::parse("virtual.rack.example").unwrap(),
+                data: Data::Address(six("2001:db8:0:7::1")),
+            },
+            SiteRecord {
+                name: Name::parse("second.rack.example").unwrap(),
+                data: Data::Address([10, 10, 0, 100].into()),
+            },
+            SiteRecord {
+                name: Name::parse("beside.example").unwrap(),
+                data: Data::Address([10, 10, 0, 101].into()),
             },
             SiteRecord {
                 name: Name::parse("long.rack.example").unwrap(),
@@ -84,6 +105,13 @@ fn names_and_addresses_are_told_both_ways() {
     assert!(out.ends_with(&[0, 4, 10, 10, 0, 100]));
     let (.., out) = ask(&question("100.0.10.10.in-addr.arpa", rtype::PTR, 0x100, None), &NEAR);
     assert!(out.ends_with(b"\x08node-001\x04rack\x07example\0"));
+    // An IPv6 network that ends inside a nibble.
+    let (.., out) = ask(&question("node-006.rack.example", rtype::AAAA, 0x100, None), &NEAR);
+    assert_eq!(out[7], 2);
+    let name = reverse("2001:db8:0:6::50");
+    let (code, flags, answers, _, out) = ask(&question(&name, rtype::PTR, 0x100, None), &NEAR);
+    assert_eq!((code, flags & flag::AA, answers), (0, flag::AA, 1));
+    assert!(out.ends_with(b"\x08node-006\x04rack\x07example\0"));
     // A network that ends inside an octet: its own addresses, by both names.
     for name in ["70.0.20.10.in-addr.arpa", "70.64/26.0.20.10.in-addr.arpa"] {
         let (code, _, answers, _, out) = ask(&question(name, rtype::PTR, 0x100, None), &NEAR);
@@ -92,12 +120,55 @@ fn names_and_addresses_are_told_both_ways() {
     }
 }
 
+/// The name of an IPv6 address's PTR record.
+fn reverse(address: &str) -> String {
+    Name::of_address(IpAddr::V6(address.parse().unwrap())).to_string()
+}
+
 #[test]
 fn a_neighbours_addresses_are_not_denied() {
     let mut out = Vec::new();
     let zones = site().zones(7);
-    let bytes = question("5.0.20.10.in-addr.arpa", rtype::PTR, 0x100, None);
-    assert!(matches!(decide(&bytes, &zones, &NEAR, &mut out), Decision::Forward(_)));
+    // The last one is a machine's, in a network that is not ours to name: whoever has it is asked.
+    for name in [
+        "5.0.20.10.in-addr.arpa".to_owned(),
+        reverse("2001:db8:0:3::50"),
+        reverse("2001:db8:0:8::50"),
+    ] {
+        let bytes = question(&name, rtype::PTR, 0x100, None);
+        assert!(
+            matches!(decide(&bytes, &zones, &NEAR, &mut out), Decision::Forward(_)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn addresses_of_the_sites_records_lead_back_to_them_where_no_machine_has_them() {
+    let name = reverse("2001:db8:0:7::1");
+    let (code, _, answers, _, out) = ask(&question(&name, rtype::PTR, 0x100, None), &NEAR);
+    assert_eq!((code, answers), (0, 1));
+    assert!(out.ends_with(b"\x07virtual\x04rack\x07example\0"));
+    let (_, _, answers, _, out) = ask(&question("100.0.10.10.in-addr.arpa", rtype::PTR, 0x100, None), &NEAR);
+    assert_eq!(answers, 1);
+    assert!(out.ends_with(b"\x08node-001\x04rack\x07example\0"));
+    // A name that is not ours to tell leads nowhere, and nothing leads to it.
+    let (code, ..) = ask(&question("101.0.10.10.in-addr.arpa", rtype::PTR, 0x100, None), &NEAR);
+    assert_eq!(code, 3);
+}
+
+#[test]
+fn an_ipv6_address_without_a_name_is_denied_and_names_above_others_exist() {
+    let name = reverse("2001:db8:0:6::51");
+    let (code, flags, answers, authorities, out) = ask(&question(&name, rtype::PTR, 0x100, None), &NEAR);
+    assert_eq!((code, flags & flag::AA, answers, authorities), (3, flag::AA, 0, 1));
+    // By the zone on the nibble's border.
+    let apex = Name::parse("6.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa").unwrap();
+    assert!(out.windows(apex.wire().len()).any(|bytes| bytes == apex.wire()));
+    // Empty names between the zone and an address (RFC 8020): resolvers that hide what they ask for (RFC 9156) come by them.
+    let between = format!("0.0.{apex}");
+    let (code, _, answers, authorities, _) = ask(&question(&between, rtype::PTR, 0x100, None), &NEAR);
+    assert_eq!((code, answers, authorities), (0, 0, 1));
 }
 
 #[test]

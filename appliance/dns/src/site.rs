@@ -1,13 +1,14 @@
 //! The site's zones, made of what is known about the rack.
 //!
-//! Reverse zones lie on the octet borders of names. A network whose prefix ends inside an octet gets one zone for each
-//! value of that octet which is in it, and no zone that would deny a neighbour's addresses: 4 zones for a /22, 64 (one
-//! per address) for a /26. A /25 to /30 gets the RFC 2317 zone (`64/26.0.10.10.in-addr.arpa`) besides, so that whoever
-//! has the octet above can point into it.
+//! Reverse zones lie on the borders of labels: octets in `in-addr.arpa` (RFC 1035 section 3.5), nibbles in `ip6.arpa`
+//! (RFC 3596 section 2.5). A network whose prefix ends inside a label gets one zone for each value of that label which is
+//! in it, and no zone that would deny a neighbour's addresses: 4 zones for an IPv4 /22 or an IPv6 /62, 64 (one per
+//! address) for an IPv4 /26. An IPv4 /25 to /30 gets the RFC 2317 zone (`64/26.0.10.10.in-addr.arpa`) besides, so that
+//! whoever has the octet above can point into it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::name::Name;
+use crate::name::{Name, ancestors};
 use crate::zone::{Data, Zones};
 
 /// Seconds that records of ours may be kept: names follow leases.
@@ -47,10 +48,11 @@ pub struct SiteNames {
     /// First labels that are aliases of the server, such as `ntp`.
     pub aliases: Vec<String>,
     /// Networks whose addresses are ours to name: any address in it, and the prefix length.
-    pub networks: Vec<(Ipv4Addr, u8)>,
+    pub networks: Vec<(IpAddr, u8)>,
     /// Hosts.
     pub hosts: Vec<Host>,
-    /// The site's own records. They go before everything but the server's.
+    /// The site's own records. They go before everything but the server's; the addresses in them lead back to them where
+    /// they are nobody else's.
     pub records: Vec<SiteRecord>,
 }
 
@@ -67,14 +69,21 @@ impl SiteNames {
         self.domains().for_each(&mut begin);
         for &(address, prefix) in &self.networks {
             reverse_zones(address, prefix).iter().for_each(&mut begin);
-            classless(address, prefix).iter().for_each(&mut begin);
+            if let IpAddr::V4(address) = address {
+                classless(address, prefix).iter().for_each(&mut begin);
+            }
         }
         self.server(&mut zones);
-        for record in &self.records {
-            zones.add(&record.name, &record.data, TTL);
-        }
+        let taken = |record: &&SiteRecord| zones.add(&record.name, &record.data, TTL);
+        let taken: Vec<&SiteRecord> = self.records.iter().filter(taken).collect();
         for host in &self.hosts {
             self.host(&mut zones, host);
+        }
+        // A record is often a second name of a machine, whose own name its address keeps.
+        for record in taken {
+            if let Data::Address(address) = record.data {
+                self.reverse(&mut zones, address, &record.name);
+            }
         }
         zones
     }
@@ -135,7 +144,8 @@ impl SiteNames {
         zones.add(&place, &ptr, TTL);
         let IpAddr::V4(address) = address else { return };
         for &(network, prefix) in &self.networks {
-            if let Some(apex) = classless(network, prefix)
+            if let IpAddr::V4(network) = network
+                && let Some(apex) = classless(network, prefix)
                 && address.to_bits() & mask(prefix) == network.to_bits() & mask(prefix)
                 && let Ok(place) = apex.child(&address.octets()[3].to_string())
             {
@@ -149,22 +159,28 @@ fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
 }
 
-/// The zones on octet borders that make up a network: at most 128.
-fn reverse_zones(address: Ipv4Addr, prefix: u8) -> Vec<Name> {
-    let prefix = prefix.clamp(8, 32);
-    let octets = usize::from(prefix.div_ceil(8));
-    let first = (address.to_bits() & mask(prefix)).to_be_bytes();
-    let count = 1u32 << (octets * 8 - usize::from(prefix));
-    let of = |n: u32| {
-        let mut bytes = first;
-        if let Some(last) = bytes.get_mut(octets - 1) {
-            *last = last.saturating_add(n as u8);
-        }
-        let labels: Vec<String> = bytes.iter().take(octets).rev().map(ToString::to_string).collect();
-        let labels = labels.iter().map(String::as_str).chain(["in-addr", "arpa"]);
-        Name::from_labels(labels).ok()
+/// The zones on borders of labels that make up a network: at most 128 of IPv4, 8 of IPv6. A prefix that is shorter than
+/// one label is taken as one label long: the root of the tree is nobody's network.
+fn reverse_zones(address: IpAddr, prefix: u8) -> Vec<Name> {
+    let (bits, all, label) = match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()), 32, 8),
+        IpAddr::V6(address) => (address.to_bits(), 128, 4),
     };
-    (0..count).filter_map(of).collect()
+    let prefix = prefix.clamp(label, all);
+    let border = prefix.next_multiple_of(label);
+    let network = bits & u128::MAX << (all - prefix);
+    let of = |n: u128| {
+        let first = network | n << (all - border);
+        let first = match address {
+            IpAddr::V4(_) => IpAddr::from(Ipv4Addr::from_bits(first as u32)),
+            IpAddr::V6(_) => Ipv6Addr::from_bits(first).into(),
+        };
+        let name = Name::of_address(first);
+        // The zone's name is that of its first address without the labels behind the border.
+        let apex = ancestors(name.wire()).nth(usize::from((all - border) / label))?;
+        Name::read(apex)
+    };
+    (0..1 << (border - prefix)).filter_map(of).collect()
 }
 
 /// The zone of a network that is smaller than an octet, as RFC 2317 section 4 names it.
@@ -180,7 +196,7 @@ fn classless(address: Ipv4Addr, prefix: u8) -> Option<Name> {
 mod tests {
     use super::*;
 
-    fn names(address: [u8; 4], prefix: u8) -> Vec<String> {
+    fn names(address: impl Into<IpAddr>, prefix: u8) -> Vec<String> {
         reverse_zones(address.into(), prefix)
             .iter()
             .map(ToString::to_string)
@@ -205,5 +221,43 @@ mod tests {
             "64/26.0.0.10.in-addr.arpa."
         );
         assert_eq!(classless([10, 0, 0, 70].into(), 24), None);
+    }
+
+    fn six(address: &str) -> IpAddr {
+        IpAddr::V6(address.parse().unwrap())
+    }
+
+    #[test]
+    fn ipv6_networks_have_zones_on_nibble_borders() {
+        assert_eq!(
+            names(six("2001:db8:100:f::9"), 64),
+            ["f.0.0.0.0.0.1.0.8.b.d.0.1.0.0.2.ip6.arpa."]
+        );
+        assert_eq!(
+            names(six("fd00:0:0:6::9"), 62),
+            [4, 5, 6, 7].map(|n| format!("{n}.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa."))
+        );
+        assert_eq!(names(six("fd00::1"), 7), ["c.f.ip6.arpa.", "d.f.ip6.arpa."]);
+        let one = six("2001:db8::1");
+        assert_eq!(names(one, 128), [Name::of_address(one).to_string()]);
+        assert_eq!(names(one, 126).len(), 4);
+        assert_eq!(names(one, 0), ["2.ip6.arpa."]);
+    }
+
+    #[test]
+    fn of_every_prefix_length_all_addresses_and_no_neighbours_are_ours() {
+        let address: Ipv6Addr = "2001:db8:1234:5678:9abc:def0:a5a5:5a5a".parse().unwrap();
+        for prefix in 4..=128 {
+            let zones = reverse_zones(address.into(), prefix);
+            let holders = |address: u128| {
+                let name = Name::of_address(Ipv6Addr::from_bits(address).into());
+                zones.iter().filter(|zone| name.is_within(zone)).count()
+            };
+            for bit in 0..128 {
+                let other = address.to_bits() ^ 1 << (127 - bit);
+                assert_eq!(holders(other), usize::from(bit >= prefix), "/{prefix}, bit {bit}");
+            }
+            assert_eq!(holders(address.to_bits()), 1, "/{prefix}");
+        }
     }
 }

@@ -24,7 +24,7 @@ fn configuration(rack: &str) -> String {
          dhcp = \"off\"\n{rack}\n[[network.reservation]]\nmac = \"52:54:00:00:00:09\"\naddress = \"10.10.0.20\"\n\
          name = \"web-1\"\n[[network]]\nname = \"bmc\"\nrole = \"bmc\"\ninterface = \"bmc0\"\naddress = \"10.20.0.1/24\"\n\
          dhcp = \"off\"\n[dns]\ndomain = \"rack.example\"\n[[dns.record]]\nname = \"wiki\"\ntype = \"CNAME\"\n\
-         value = \"web-1\"\n[ntp]\nlocal_stratum = 10\n"
+         value = \"web-1\"\n[[dns.record]]\nname = \"six\"\ntype = \"AAAA\"\nvalue = \"2001:db8:0:6::50\"\n[ntp]\nlocal_stratum = 10\n"
     )
 }
 
@@ -162,6 +162,12 @@ fn services_follow_the_configuration_and_the_site_while_they_run() {
         rack.dig(&["@10.10.0.1", "wiki.rack.example"]),
         "web-1.rack.example.\n10.10.0.20"
     );
+    // Until a site file says which IPv6 networks there are, none is ours.
+    assert_eq!(
+        rack.dig(&["@10.10.0.1", "six.rack.example", "AAAA"]),
+        "2001:db8:0:6::50"
+    );
+    assert_eq!(rack.dig(&["@10.10.0.1", "-x", "2001:db8:0:6::50"]), "");
     // Only where it was said: not on the BMCs' network.
     assert!(is_closed(&rack, "@10.20.0.1"));
     let asked = rack.exec("chronyd", &["-Q", "-t", "20", "server 10.10.0.1 iburst maxsamples 2"]);
@@ -198,11 +204,18 @@ fn services_follow_the_configuration_and_the_site_while_they_run() {
     rack.wait("DNS is off", || is_closed(&rack, "@10.10.0.1"));
     // Not said: the site's word counts, and for its network alone.
     rack.configure("");
-    rack.site("version = 1\n[network.bmc]\nsubnet = \"10.20.0.0/24\"\ndns = \"own\"\nntp = \"own\"\n");
+    rack.site(
+        "version = 1\n[network.bmc]\nsubnet = \"10.20.0.0/24\"\ndns = \"own\"\nntp = \"own\"\n\
+         [network.six]\nsubnet = \"2001:db8:0:4::/62\"\naddresses = \"2001:db8:0:6::100-2001:db8:0:6::199\"\n",
+    );
     rack.wait("DNS is where the site says", || {
         rack.dig(&["@10.20.0.1", "rackbar.rack.example"]).contains("10.20.0.1")
     });
     assert!(is_closed(&rack, "@10.10.0.1"));
+    // The site's IPv6 network has reverse names.
+    rack.wait("an IPv6 address has its name", || {
+        rack.dig(&["@10.20.0.1", "-x", "2001:db8:0:6::50"]) == "six.rack.example."
+    });
 }
 
 /// A program in the daemon's namespace that goes on, its output in a file; it ends with its value.

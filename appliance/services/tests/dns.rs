@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use common::netns::{Net, Running};
@@ -15,20 +15,28 @@ use rackbar_services::dns::{DnsConfig, DnsHandle, start};
 
 const US: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
-fn site(hosts: &[(&str, [u8; 4])]) -> SiteNames {
+fn six(text: &str) -> IpAddr {
+    IpAddr::V6(text.parse().unwrap())
+}
+
+fn site(hosts: &[(&str, IpAddr)]) -> SiteNames {
     let name = |text: &str| Name::parse(text).unwrap();
     SiteNames {
         domain: name("rack.example"),
         server: "rackbar".into(),
         addresses: vec![US.into()],
         aliases: vec!["ntp".into(), "syslog".into()],
-        networks: vec![(US, 24), (Ipv4Addr::new(10, 78, 0, 65), 26)],
+        networks: vec![
+            (US.into(), 24),
+            (Ipv4Addr::new(10, 78, 0, 65).into(), 26),
+            (six("2001:db8:0:4::"), 62),
+        ],
         hosts: hosts
             .iter()
             .map(|(label, address)| Host {
                 label: (*label).into(),
                 domain: None,
-                addresses: vec![(*address).into()],
+                addresses: vec![*address],
             })
             .collect(),
         records: vec![
@@ -72,7 +80,12 @@ fn case(upstreams: &[&str]) -> Case {
     let net = Net::new();
     net.exec_ok("client", "ip", &["addr", "add", "10.77.0.20/24", "dev", "c0"]);
     let (_, common) = Sink::new();
-    let zones = site(&[("node-001", [10, 77, 0, 100]), ("node-001-bmc", [10, 78, 0, 70])]).zones(1000);
+    let zones = site(&[
+        ("node-001", [10, 77, 0, 100].into()),
+        ("node-001-bmc", [10, 78, 0, 70].into()),
+        ("node-006", six("2001:db8:0:6::50")),
+    ])
+    .zones(1000);
     let handle = net.inside("server", || {
         start(config(upstreams), Arc::new(zones), common.clone()).unwrap()
     });
@@ -98,6 +111,7 @@ fn unbound(net: &Net) -> Running {
     let conf = "server:\n interface: 10.77.0.2\n port: 53\n access-control: 0.0.0.0/0 allow\n do-daemonize: no\n \
         username: \"\"\n chroot: \"\"\n directory: \"/\"\n pidfile: \"\"\n use-syslog: no\n do-ip6: no\n module-config: \"iterator\"\n \
         local-zone: \"corp.example.\" static\n local-data: \"www.corp.example. 300 IN A 198.51.100.80\"\n \
+        local-data-ptr: \"2001:db8:0:8::50 300 next.corp.example\"\n \
         local-data: \"fat.corp.example. 300 IN TXT "
         .to_owned()
         + &"'0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789' "
@@ -128,6 +142,17 @@ fn dig_reads_the_zones_both_ways_over_udp_and_tcp() {
         case.short("70.64/26.0.78.10.in-addr.arpa PTR"),
         ["node-001-bmc.rack.example."]
     );
+    assert_eq!(case.short("node-006.rack.example AAAA"), ["2001:db8:0:6::50"]);
+    assert_eq!(case.short("-x 2001:db8:0:6::50"), ["node-006.rack.example."]);
+    // Nobody has the next address; a network beside ours is not ours to deny, and there is nobody to ask.
+    let none = case.dig("-x 2001:db8:0:6::51");
+    assert!(
+        none.contains("status: NXDOMAIN")
+            && none.contains("flags: qr aa rd;")
+            && none.contains("\n6.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 15 IN\tSOA"),
+        "{none}"
+    );
+    assert!(case.dig("-x 2001:db8:0:8::50").contains("status: REFUSED"));
     assert_eq!(case.short("ntp.rack.example"), ["rackbar.rack.example.", "10.77.0.1"]);
     assert_eq!(
         case.short("_ceph-mon._tcp.rack.example SRV"),
@@ -156,7 +181,7 @@ fn dig_reads_the_zones_both_ways_over_udp_and_tcp() {
     );
     assert_eq!(
         case.handle.status().state,
-        "answering for 9 names on 10.77.0.1:53, refusing other names, as no upstream resolver is known"
+        "answering for 10 names on 10.77.0.1:53, refusing other names, as no upstream resolver is known"
     );
 }
 
@@ -164,7 +189,7 @@ fn dig_reads_the_zones_both_ways_over_udp_and_tcp() {
 fn names_change_while_clients_ask_and_the_serial_rises() {
     let case = case(&[]);
     assert!(case.dig("node-002.rack.example").contains("NXDOMAIN"));
-    let zones = site(&[("node-002", [10, 77, 0, 101])]).zones(1001);
+    let zones = site(&[("node-002", [10, 77, 0, 101].into())]).zones(1001);
     case.handle.set_zones(Arc::new(zones));
     wait_until("the new name is there", || {
         case.short("node-002.rack.example") == ["10.77.0.101"]
@@ -200,6 +225,8 @@ fn other_names_are_forwarded_to_unbound_and_a_dead_upstream_is_passed_over() {
     let _unbound = unbound(&case.net);
     assert_eq!(case.short("www.corp.example"), ["198.51.100.80"]);
     assert!(case.common.metrics.dns_upstream_timeouts.get() >= 1);
+    // The name of an address in the network beside ours.
+    assert_eq!(case.short("-x 2001:db8:0:8::50"), ["next.corp.example."]);
     let sent = case.common.metrics.dns_forwarded.get();
     // From the cache, also over TCP; the dead one is not asked first again.
     assert_eq!(case.short("+tcp WWW.corp.example"), ["198.51.100.80"]);

@@ -38,7 +38,7 @@ pub(super) fn dns_query(data: &[u8]) {
         server: "rackbar".into(),
         addresses: vec![Ipv4Addr::new(10, 10, 0, 1).into()],
         aliases: vec!["ntp".into()],
-        networks: vec![(Ipv4Addr::new(10, 10, 0, 65), 26)],
+        networks: vec![(Ipv4Addr::new(10, 10, 0, 65).into(), 26)],
         hosts: vec![Host {
             label: "n1".into(),
             domain: None,

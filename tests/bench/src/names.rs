@@ -38,7 +38,7 @@ pub(crate) fn site() -> Result<SiteNames> {
         server: "rackbar".into(),
         addresses: vec![Ipv4Addr::new(10, 88, 0, 1).into()],
         aliases: Vec::new(),
-        networks: vec![(Ipv4Addr::new(10, 88, 0, 0), 16)],
+        networks: vec![(Ipv4Addr::new(10, 88, 0, 0).into(), 16)],
         hosts: hosts.collect(),
         records: Vec::new(),
     })

@@ -73,7 +73,7 @@ impl Local {
         let names = names(&Known {
             config,
             placed: around.placed,
-            domain: site.and_then(|site| site.domain.as_deref()),
+            site,
             nodes: &nodes,
             leases: &leases,
             given: &given,

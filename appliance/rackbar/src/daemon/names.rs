@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use rackbar_dns::{Host, Name, SiteNames};
 use rackbar_model::{Lease, LeaseState, MacAddr, Node, NodeId, Timestamp};
+use rackbar_plan::Site;
+use rackbar_plan::site::Addresses;
 
 use super::network::Placed;
 use crate::config::{Config, Network};
@@ -20,8 +22,8 @@ const DOMAIN: &str = "rack.internal";
 pub(super) struct Known<'a> {
     pub(super) config: &'a Config,
     pub(super) placed: &'a [Placed],
-    /// The domain of the site file.
-    pub(super) domain: Option<&'a str>,
+    /// The site file, which says a domain, and which IPv6 networks there are.
+    pub(super) site: Option<&'a Site>,
     pub(super) nodes: &'a [std::sync::Arc<Node>],
     pub(super) leases: &'a [Lease],
     /// Static addresses of installed systems.
@@ -49,7 +51,9 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
     let own: Vec<(Ipv4Addr, u8)> = placed.filter_map(|one| one.address).collect();
     // Networks behind a relay have reverse names too. We have no address there.
     let remotes = config.remotes.iter().map(|remote| remote.subnet);
-    let networks = own.iter().copied().chain(remotes).collect();
+    let four = own.iter().copied().chain(remotes);
+    let networks = four.map(|(address, prefix)| (address.into(), prefix));
+    let networks = networks.chain(known.site.into_iter().flat_map(six)).collect();
     let mut hosts = Hosts::default();
     let mut claimed = BTreeSet::new();
     let given: HashMap<NodeId, &Vec<IpAddr>> = known.given.iter().map(|(node, list)| (*node, list)).collect();
@@ -89,7 +93,7 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
         }
     }
     SiteNames {
-        domain: domain(config, known.domain),
+        domain: domain(config, known.site.and_then(|site| site.domain.as_deref())),
         server: SERVER.into(),
         addresses: own.iter().map(|(address, _)| (*address).into()).collect(),
         aliases: ALIASES.map(String::from).into(),
@@ -105,6 +109,16 @@ pub(super) fn names(known: &Known<'_>) -> SiteNames {
             .collect(),
         records: config.names.records.clone(),
     }
+}
+
+/// The IPv6 networks whose addresses are ours to name. `rackbar.toml` has none, as no service of ours gives out IPv6
+/// addresses; the site file has those that a plan gives systems addresses from. Where it says that addresses come from a
+/// DHCP server, that one's operator knows who has them, and we would deny them all.
+fn six(site: &Site) -> impl Iterator<Item = (IpAddr, u8)> {
+    let given = |network: &&rackbar_plan::site::Network| matches!(network.addresses, Addresses::Range(..));
+    let nets = site.network.values().filter(given).map(|network| network.subnet);
+    let six = nets.filter(|net| net.addr().is_ipv6());
+    six.map(|net| (net.addr(), net.prefix_len()))
 }
 
 /// What the system on a node calls itself.
@@ -202,7 +216,7 @@ mod tests {
         names(&Known {
             config,
             placed: &placed,
-            domain: None,
+            site: None,
             nodes: &[],
             leases: &[],
             given: &[],
@@ -253,6 +267,28 @@ mod tests {
         );
     }
 
+    #[test]
+    fn ipv6_networks_have_reverse_names_where_the_site_file_gives_addresses_of_them() {
+        let config = crate::config::check(crate::config::DEFAULT, &crate::config::no_files).unwrap();
+        let text = "version = 1\n[network.six]\nsubnet = \"2001:db8:0:4::/62\"\n\
+                    addresses = \"2001:db8:0:6::50-2001:db8:0:6::99\"\n\
+                    [network.auto]\nsubnet = \"2001:db8:1::/64\"\n\
+                    [network.four]\nsubnet = \"10.99.0.0/24\"\naddresses = \"10.99.0.5-10.99.0.9\"\n";
+        let site = Site::parse_for(text, &BTreeSet::new()).unwrap();
+        let node = installed(1, 1_000);
+        let address: IpAddr = "2001:db8:0:6::50".parse().unwrap();
+        let names = names(&Known {
+            config: &config,
+            placed: &[],
+            site: Some(&site),
+            leases: &[],
+            given: &[(node.id, vec![address])],
+            nodes: &[node],
+        });
+        assert_eq!(names.networks, [("2001:db8:0:4::".parse().unwrap(), 62)]);
+        assert_eq!(names.hosts[0].addresses, [address]);
+    }
+
     /// A node that was installed as `web-1` at this time and has this address.
     fn installed(number: u8, at: u64) -> std::sync::Arc<Node> {
         let at = Timestamp(at);
@@ -276,7 +312,7 @@ mod tests {
             let known = Known {
                 config: &config,
                 placed: &[],
-                domain: None,
+                site: None,
                 nodes: &nodes,
                 leases: &[],
                 given: &[],
