@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::PowerWay;
 use crate::error::{PowerError, RenameError};
+use crate::executor::around::Leased;
 use crate::installs::Installs;
 use crate::mind::Mind;
 use crate::record::Record;
@@ -392,6 +393,19 @@ impl Rack {
     /// All leases, by address.
     pub fn leases(&self) -> Vec<Lease> {
         locked(&self.inner.leases).values().cloned().collect()
+    }
+
+    /// Which network and address the newest lease of each MAC address is of, that has not ended.
+    pub(crate) fn leased(&self) -> Leased {
+        let leases = locked(&self.inner.leases);
+        let now = now();
+        let bound = leases.values();
+        let mut bound: Vec<&Lease> = bound
+            .filter(|lease| lease.state == LeaseState::Bound && lease.expires > now)
+            .collect();
+        bound.sort_by_key(|lease| lease.expires);
+        let of = |lease: &Lease| (lease.mac, (lease.network.clone(), lease.address.into()));
+        bound.into_iter().map(of).collect()
     }
 
     /// True when `client` has an address that we gave to another machine than the one that `mac` is of. Only machines that are

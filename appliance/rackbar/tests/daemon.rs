@@ -448,9 +448,13 @@ fn what_needs_no_appliance_asks_none() {
     let alone = |arguments: &[&str]| rackbar(folder.path(), arguments, "");
     let checks = alone(&["verify", "--list"]).well();
     assert!(
-        checks.contains("os.identity") && checks.contains("net.pairs"),
+        ["os.identity", "net.pairs", "burnin.disk"]
+            .iter()
+            .all(|id| checks.contains(id)),
         "{checks}"
     );
+    // Times are written with their unit.
+    alone(&["verify", "node-001", "--burn-in", "10"]).failed(2);
     let file = folder.path().join("no.report");
     std::fs::write(&file, "{}").unwrap();
     alone(&["report", "check", file.to_str().unwrap()]).failed(1);

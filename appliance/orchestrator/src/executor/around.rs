@@ -1,9 +1,10 @@
 //! What an installed node has around it: the neighbours its checks try to reach, and the names that our DNS serves it.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use rackbar_model::{NodeId, OsNetwork};
+use rackbar_model::{MacAddr, NodeId, OsNetwork};
 use rackbar_plan::{ActionKind, Stand, is_of_system};
 use rackbar_verify::{Peer, WantedName};
 
@@ -12,11 +13,18 @@ use super::memory::NodeWork;
 use super::{Book, Executor};
 use crate::rack::locked;
 
-/// Neighbours that a node's checks try to reach on one network: some, not all of a large rack.
-const PEERS: usize = 4;
+/// Neighbours that a node's checks try to reach on one network: all of a rack's, so that every pair is tried, and some of a
+/// hall's.
+const PEERS: usize = 64;
 
 /// The same on all of its networks together. A node on more networks than that still tries one on each.
-const PEERS_IN_ALL: usize = 8;
+const PEERS_IN_ALL: usize = 128;
+
+/// Neighbours whose names are looked up: one that is found shows what a hundred do.
+const NAMED: usize = 4;
+
+/// Which of our networks, and which address on it, the newest lease of a MAC address is of.
+pub(crate) type Leased = HashMap<MacAddr, (String, IpAddr)>;
 
 /// What our DNS serves to installed systems.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -43,29 +51,37 @@ impl Executor {
 pub(super) struct Near {
     /// Those to be tried.
     pub(super) peers: Vec<Peer>,
+    /// Those of them whose names lead to these addresses: leases come and go.
+    pub(super) fixed: Vec<Peer>,
     /// How many there are.
     pub(super) known: usize,
 }
 
 /// The installed nodes that follow this one on each of its networks, in the order of their ids and round the end: so
-/// each node is tried by those before it, however many there are. Only static addresses are known well enough, and only
-/// of nodes that are [at work](is_at_work).
-pub(super) fn peers(book: &Book, node: NodeId, work: &NodeWork) -> Near {
+/// each node is tried by those before it, however many there are. Only those whose address is known, and only of nodes that
+/// are [at work](is_at_work).
+pub(super) fn peers(book: &Book, node: NodeId, work: &NodeWork, leased: &Leased) -> Near {
     let mut near = Near::default();
-    let mine: Vec<&str> = networks(work).map(|(network, _)| network).collect();
+    let mine = places(work, leased);
     let each = (PEERS_IN_ALL / mine.len().max(1)).clamp(1, PEERS);
-    for network in mine {
-        let mut others: Vec<(NodeId, Peer)> = book
-            .work
-            .iter()
-            .filter(|(other, theirs)| **other != node && is_at_work(book, **other, theirs))
-            .filter_map(|(other, theirs)| Some((*other, peer(theirs, network)?)))
+    let others = book.work.iter();
+    let others = others.filter(|(other, theirs)| **other != node && is_at_work(book, **other, theirs));
+    let others: Vec<(NodeId, &NodeWork)> = others.map(|(other, theirs)| (*other, theirs)).collect();
+    for place in mine {
+        let there = others.iter();
+        let mut there: Vec<(NodeId, Peer)> = there
+            .filter_map(|(other, theirs)| Some((*other, peer(theirs, &place.network, leased)?)))
             .collect();
-        others.sort_by_key(|(other, _)| *other);
-        let behind = others.partition_point(|(other, _)| *other < node);
-        others.rotate_left(behind);
-        near.known = near.known.saturating_add(others.len());
-        near.peers.extend(others.into_iter().take(each).map(|(_, peer)| peer));
+        there.sort_by_key(|(other, _)| *other);
+        let behind = there.partition_point(|(other, _)| *other < node);
+        there.rotate_left(behind);
+        near.known = near.known.saturating_add(there.len());
+        let tried = there.into_iter().take(each).map(|(_, peer)| peer);
+        let before = near.peers.len();
+        near.peers.extend(tried);
+        if place.fixed {
+            near.fixed.extend(near.peers.iter().skip(before).cloned());
+        }
     }
     near
 }
@@ -115,32 +131,60 @@ const fn takes_away(kind: &ActionKind) -> bool {
     }
 }
 
-/// Networks of the site on which the system on a node has a static address.
-fn networks(work: &NodeWork) -> impl Iterator<Item = (&str, IpAddr)> {
-    let all = work.addresses.iter();
-    let of_system = all.filter(|(holder, _)| is_of_system(holder));
-    of_system.map(|(network, address)| (network.as_str(), *address))
+/// Where a system is on a network.
+struct Place<'a> {
+    /// What all that are on it call it: the site's name of a network with static addresses, our own of one whose leases we give.
+    network: Cow<'a, str>,
+    address: IpAddr,
+    fixed: bool,
+    mtu: Option<u16>,
+}
+
+/// Where the system on a node is: at its static addresses, and on networks of ours at those of its leases.
+fn places<'a>(work: &'a NodeWork, leased: &'a Leased) -> Vec<Place<'a>> {
+    let interfaces = || work.setup.iter().flat_map(|setup| &setup.networks);
+    let of_system = work.addresses.iter().filter(|(holder, _)| is_of_system(holder));
+    let fixed = of_system.map(|(network, address)| {
+        let text = address.to_string();
+        let holds = |one: &&OsNetwork| {
+            let mut addresses = one.addresses.iter();
+            addresses.any(|one| one.split('/').next() == Some(text.as_str()))
+        };
+        Place {
+            network: Cow::Borrowed(network),
+            address: *address,
+            fixed: true,
+            mtu: interfaces().find(holds).and_then(|one| one.mtu),
+        }
+    });
+    let given = interfaces().filter(|one| one.addresses.is_empty()).filter_map(|one| {
+        let (network, address) = one.nics.iter().find_map(|mac| leased.get(mac))?;
+        Some(Place {
+            // No network of a site has such a name.
+            network: Cow::Owned(format!("dhcp/{network}")),
+            address: *address,
+            fixed: false,
+            mtu: one.mtu,
+        })
+    });
+    fixed.chain(given).collect()
 }
 
 /// A node as a neighbour on a network, when what is installed on it answered.
-fn peer(work: &NodeWork, network: &str) -> Option<Peer> {
+fn peer(work: &NodeWork, network: &str, leased: &Leased) -> Option<Peer> {
     let shown = work.shown.as_ref().filter(|shown| shown.proved)?;
-    let (_, address) = networks(work).find(|(name, _)| *name == network)?;
-    let text = address.to_string();
-    let holds = |network: &&OsNetwork| {
-        let mut addresses = network.addresses.iter();
-        addresses.any(|one| one.split('/').next() == Some(text.as_str()))
-    };
-    let mut interfaces = work.setup.iter().flat_map(|setup| &setup.networks);
+    let place = places(work, leased)
+        .into_iter()
+        .find(|place| place.network == network)?;
     Some(Peer {
         name: shown.hostname.clone(),
-        address,
-        mtu: interfaces.find(holds).and_then(|network| network.mtu),
+        address: place.address,
+        mtu: place.mtu,
     })
 }
 
 /// What a node that asks our DNS must be able to look up: our own name, which no file on it says; its own; and those of
-/// the neighbours that its checks try.
+/// some neighbours that its checks try.
 pub(super) fn names(book: &Book, work: &NodeWork, peers: &[Peer]) -> Vec<WantedName> {
     let served = &book.served;
     let asks = |address: &IpAddr| served.servers.contains(address);
@@ -160,8 +204,15 @@ pub(super) fn names(book: &Book, work: &NodeWork, peers: &[Peer]) -> Vec<WantedN
     }
     // A system may answer for its own name itself, with a loopback address.
     add(&setup.hostname, &[]);
+    let mut named: Vec<&str> = Vec::new();
     for peer in peers {
-        add(&peer.name, &[peer.address]);
+        if named.len() < NAMED && !named.contains(&peer.name.as_str()) {
+            named.push(&peer.name);
+        }
+        // One neighbour may be met on several networks.
+        if named.contains(&peer.name.as_str()) {
+            add(&peer.name, &[peer.address]);
+        }
     }
     let names = names.into_iter();
     names.map(|(name, addresses)| WantedName { name, addresses }).collect()
@@ -169,6 +220,7 @@ pub(super) fn names(book: &Book, work: &NodeWork, peers: &[Peer]) -> Vec<WantedN
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use rackbar_model::{Installed, OsSetup, Timestamp};
@@ -212,12 +264,20 @@ mod tests {
     }
 
     #[test]
-    fn every_node_is_tried_by_others_on_every_network_of_a_large_rack() {
-        for (count, networks, each) in [(40, 1, 4), (40, 3, 2), (7, 12, 1), (3, 2, 2), (2, 1, 1)] {
+    fn every_node_is_tried_by_as_many_as_it_tries_on_every_network_of_a_hall() {
+        for (count, networks, each) in [
+            (40, 1, 39),
+            (65, 2, 64),
+            (90, 1, 64),
+            (90, 3, 42),
+            (7, 200, 1),
+            (3, 2, 2),
+            (2, 1, 1),
+        ] {
             let book = book(1..=count, networks);
             let mut tried: BTreeMap<IpAddr, usize> = BTreeMap::new();
             for (node, work) in &book.work {
-                let near = peers(&book, *node, work);
+                let near = peers(&book, *node, work, &Leased::new());
                 assert_eq!(near.known, usize::from(networks) * usize::from(count - 1));
                 assert_eq!(near.peers.len(), usize::from(networks) * each, "{count} on {networks}");
                 for peer in near.peers {
@@ -231,17 +291,66 @@ mod tests {
     }
 
     #[test]
+    fn in_a_rack_every_pair_is_tried_both_ways() {
+        let book = book(1..=65, 2);
+        for (node, work) in &book.work {
+            let near = peers(&book, *node, work, &Leased::new());
+            let tried: BTreeSet<IpAddr> = near.peers.iter().map(|peer| peer.address).collect();
+            assert_eq!((tried.len(), near.known), (2 * 64, 2 * 64));
+        }
+    }
+
+    /// A node's MAC address on the network of leases.
+    fn mac(number: u8) -> MacAddr {
+        MacAddr([2, 0, 0, 0, 0, number])
+    }
+
+    #[test]
+    fn on_a_network_of_leases_those_are_tried_that_have_one_of_it() {
+        let mut book = book([1, 2, 3, 4], 1);
+        for number in 1..=4 {
+            let setup = book.work.get_mut(&id(number)).unwrap().setup.as_mut().unwrap();
+            setup.networks.push(OsNetwork {
+                name: "lan".into(),
+                nics: vec![mac(number)],
+                bond: None,
+                vlan: None,
+                mtu: Some(9000),
+                addresses: Vec::new(),
+                gateway: None,
+            });
+        }
+        let lease = |number: u8, network: &str| (mac(number), (network.to_owned(), address(7, number)));
+        let leased = Leased::from([lease(1, "rack"), lease(2, "rack"), lease(3, "other")]);
+        let near = peers(&book, id(1), &book.work[&id(1)], &leased);
+        let tried: Vec<_> = near
+            .peers
+            .iter()
+            .map(|peer| (peer.name.as_str(), peer.address, peer.mtu))
+            .collect();
+        let fixed = |number| {
+            (
+                ["", "", "n2", "n3", "n4"][usize::from(number)],
+                address(0, number),
+                None,
+            )
+        };
+        assert_eq!(tried, [fixed(2), fixed(3), fixed(4), ("n2", address(7, 2), Some(9000))]);
+        assert_eq!((near.known, near.fixed.len()), (4, 3));
+    }
+
+    #[test]
     fn who_has_not_answered_yet_is_nobodys_neighbour() {
         let mut book = book([1, 2, 3], 1);
         book.work.get_mut(&id(2)).unwrap().shown.as_mut().unwrap().proved = false;
-        let near = peers(&book, id(1), &book.work[&id(1)]);
+        let near = peers(&book, id(1), &book.work[&id(1)], &Leased::new());
         let names: Vec<_> = near.peers.iter().map(|peer| peer.name.as_str()).collect();
         assert_eq!((names, near.known), (vec!["n3"], 1));
     }
 
     /// The names of those that the first of three tries.
     fn tried(book: &Book) -> Vec<String> {
-        let near = peers(book, id(1), &book.work[&id(1)]);
+        let near = peers(book, id(1), &book.work[&id(1)], &Leased::new());
         assert_eq!(near.known, near.peers.len());
         near.peers.into_iter().map(|peer| peer.name).collect()
     }
@@ -334,7 +443,7 @@ mod tests {
         let mut book = book([1, 2, 3], 2);
         let listed = |book: &Book| {
             let work = &book.work[&id(1)];
-            names(book, work, &peers(book, id(1), work).peers)
+            names(book, work, &peers(book, id(1), work, &Leased::new()).fixed)
         };
         assert!(listed(&book).is_empty(), "nothing is known of a DNS of ours");
         book.served = ServedNames {

@@ -400,7 +400,10 @@ impl Inner {
             true => Some(INSTALL_ROLE.to_owned()),
             false => node.and_then(|node| self.rack.node_by_id(node)?.role.clone()),
         };
-        let system = node.map(|node| super::nodes::system(book, node, role.as_deref()));
+        // Who is around a node counts for its checks alone, and to look is work.
+        let checks = |action: &&Action| matches!(action.kind, ActionKind::Verify { .. });
+        let leased = plan.actions.get(position).filter(checks).map(|_| self.rack.leased());
+        let system = node.map(|node| super::nodes::system(book, node, role.as_deref(), leased.as_ref()));
         let system = system.unwrap_or_default();
         let (give_up, told) = watch::channel(false);
         let progress = self.reporter(run, action, &attempt.job);

@@ -11,7 +11,7 @@
 
 mod adopted;
 mod answers;
-mod around;
+pub(crate) mod around;
 mod consent;
 mod driver;
 mod ends;

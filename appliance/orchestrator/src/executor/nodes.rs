@@ -6,6 +6,7 @@ use rackbar_model::{Inventory, Node, NodeId, NodeState, OsSetup, Timestamp};
 use rackbar_plan::planner::step_digest;
 use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Layer, Progress, RunId, SetupDigest, Stand};
 
+use super::around::Leased;
 use super::driver::Live;
 use super::memory::{self, NodeWork, Ready};
 use super::{Book, Inner, around, settings};
@@ -15,8 +16,9 @@ use crate::record::Boots;
 /// Before the first run of a node.
 const NO_RUN: RunId = RunId(0);
 
-/// What hands are told of the system on a node.
-pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
+/// What hands are told of the system on a node; of its neighbours where it is to try them, of which `leased` says who has
+/// which address.
+pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>, leased: Option<&Leased>) -> System {
     let work = book.work.get(&node);
     // One that boots its disk was installed since, whatever the role said that the rules bind it to.
     let own_system = work.is_some_and(|work| work.boots_disk && work.installed.is_some());
@@ -28,9 +30,10 @@ pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>) -> System {
             ..System::default()
         };
     };
-    let near = around::peers(book, node, work);
+    let near = leased.map(|leased| around::peers(book, node, work, leased));
+    let near = near.unwrap_or_default();
     System {
-        names: around::names(book, work, &near.peers),
+        names: around::names(book, work, &near.fixed),
         peers: near.peers,
         peers_known: near.known,
         erased: work.erased.clone(),
