@@ -2,9 +2,11 @@
 //!
 //! Reading order: `question` (what a message says), `server` (DHCPv4 server), `proxy` (boot information without an
 //! address), `boot` and `reply` (what is answered), `memory` (what each firmware did with it), `stance` (listening
-//! before speaking), `telling` (what becomes an event), `probe` (is an address really free).
+//! before speaking), `telling` (what becomes an event), `probe` (is an address really free), `declines` (clients that say
+//! it is not).
 
 mod boot;
+mod declines;
 mod memory;
 mod probe;
 mod proxy;
@@ -24,6 +26,7 @@ pub use memory::{ClientMemory, ClientPhase};
 pub(crate) use probe::Waiting;
 pub use stance::Role;
 
+use declines::Decliners;
 use memory::Clients;
 use question::Question;
 use stance::{Foreign, Stance};
@@ -48,6 +51,7 @@ pub struct Engine {
     counters: Counters,
     tell: Bucket,
     strange_relays: StrangeRelays,
+    decliners: Decliners,
 }
 
 /// One network at work.
@@ -109,6 +113,7 @@ impl Engine {
             counters: Counters::default(),
             tell: Bucket::full(),
             strange_relays: StrangeRelays::default(),
+            decliners: Decliners::default(),
             config: Config::default(),
         };
         engine.set_config(config, Vec::new());

@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use rackbar_model::{EventKind, MacAddr, Severity, Timestamp};
 
 use super::question::Question;
-use super::server::ABANDON;
 use super::{Engine, Site, event};
 use crate::leases::{Probing, State};
 use crate::packet::Packet;
@@ -110,7 +109,7 @@ impl Engine {
             self.silent(now, at, address, out);
             return;
         }
-        self.sites[at].table.abandon(address, owner, now.plus(ABANDON));
+        self.sites[at].table.abandon(address, owner, now);
         out.extend(self.commit(at, address));
         out.push(event(client, EventKind::AddressConflict { address, owner }));
         if let Some(owner) = owner {

@@ -16,8 +16,6 @@ use crate::packet::{MessageType, code};
 
 /// How long an offered address is kept for its client, in milliseconds. EDK2 collects offers for 4 s, then asks.
 const OFFER_HOLD: u64 = 30_000;
-/// How long an address that somebody else uses is left alone, in milliseconds.
-pub(super) const ABANDON: u64 = 30 * 60_000;
 /// Shortest lease a client can ask for, in seconds.
 const MIN_LEASE: u32 = 60;
 
@@ -81,14 +79,14 @@ impl Engine {
         let site = &mut self.sites[at];
         let Some(address) = site
             .table
-            .choose(&site.network, &key, question.packet.requested_address())
+            .choose(now, &site.network, &key, question.packet.requested_address())
         else {
             self.tell_exhausted(at, out);
             return false;
         };
         if site.table.pool().1 > 0 {
             site.exhausted = false;
-        } else if site.table.merely_offered(&key, address) {
+        } else if site.table.is_last_resort(&key, address) {
             self.tell_exhausted(at, out);
         }
         // A machine that restarts while its lease runs: the lease is not touched until it requests.
@@ -266,18 +264,6 @@ impl Engine {
         {
             table.idle(own, now);
         }
-    }
-
-    pub(super) fn decline(&mut self, now: Timestamp, at: usize, question: &Question<'_>, out: &mut Vec<Output>) {
-        let table = &mut self.sites[at].table;
-        // Only the client that has the address may decline it, else one host could spoil the whole pool.
-        let own = table
-            .find(&question.key())
-            .filter(|own| question.packet.requested_address() == Some(*own));
-        let Some(address) = own else { return };
-        table.abandon(address, None, now.plus(ABANDON));
-        out.extend(self.commit(at, address));
-        out.push(event(question.mac, EventKind::DhcpDecline { address }));
     }
 
     pub(super) fn release(&mut self, now: Timestamp, at: usize, question: &Question<'_>, out: &mut Vec<Output>) {

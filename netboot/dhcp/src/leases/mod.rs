@@ -12,9 +12,10 @@
 //!
 //! The happy path is the upper row. An idle binding waits for its client to come back; when no fresh address is left,
 //! the one idle for longest goes to somebody else, and offers that never became a lease go first: a flood of made-up
-//! MAC addresses cannot push out the addresses of machines that are merely switched off. With none idle either, the
-//! oldest offer that nobody took yet goes to who asks next, and an address is the first one's who requests it: a flood
-//! of made-up DISCOVERs holds up nobody who means it (RFC 2131 section 3.1 lets a server offer what it did not reserve).
+//! MAC addresses cannot push out the addresses of machines that are merely switched off. With none idle either, an
+//! abandoned one is tried again (`abandoned` says which and when), and then the oldest offer that nobody took yet goes to
+//! who asks next, and an address is the first one's who requests it: a flood of made-up DISCOVERs holds up nobody who
+//! means it (RFC 2131 section 3.1 lets a server offer what it did not reserve).
 //!
 //! **Which client is which.** RFC 2131 says the client identifier is the key and `chaddr` only when there is none. One
 //! machine that netboots shows four identifiers in a minute (its PXE ROM sends its UUID, iPXE and our loader their own,
@@ -24,6 +25,7 @@
 //! containers on one MAC) gets an address of its own, as the RFC wants. An identifier never counts without its MAC:
 //! machines cloned from one disk image share their DUID, and two machines must never share an address.
 
+mod abandoned;
 mod free;
 
 use std::collections::{BTreeSet, HashMap};
@@ -31,7 +33,10 @@ use std::net::Ipv4Addr;
 
 use rackbar_model::{Lease, LeaseState, MacAddr, Timestamp};
 
+pub(crate) use abandoned::{Abandoned, Blame};
 pub(crate) use free::FreeMap;
+
+use abandoned::Abandonments;
 
 use crate::{Network, ReservedFor};
 
@@ -95,12 +100,6 @@ pub(crate) struct Idle {
     pub(crate) since: Timestamp,
 }
 
-/// Somebody else uses it.
-#[derive(Clone, Debug)]
-pub(crate) struct Abandoned {
-    pub(crate) until: Timestamp,
-}
-
 impl State {
     /// When time alone ends it.
     pub(crate) fn until(&self) -> Option<Timestamp> {
@@ -108,7 +107,7 @@ impl State {
             Self::Probing(Probing { until, .. })
             | Self::Offered(Offered { until })
             | Self::Bound(Bound { until })
-            | Self::Abandoned(Abandoned { until }) => Some(*until),
+            | Self::Abandoned(Abandoned { until, .. }) => Some(*until),
             Self::Idle(_) => None,
         }
     }
@@ -158,6 +157,7 @@ pub(crate) struct Table {
     idle: BTreeSet<(Timestamp, Ipv4Addr)>,
     /// Offers to clients that never had a lease of the address, by their end.
     untaken: BTreeSet<(Timestamp, Ipv4Addr)>,
+    abandoned: Abandonments,
 }
 
 impl Table {
@@ -183,7 +183,11 @@ impl Table {
         let state = match lease.state {
             LeaseState::Bound => State::Bound(Bound { until: lease.expires }),
             LeaseState::Released => State::Idle(Idle { since: lease.expires }),
-            LeaseState::Abandoned => State::Abandoned(Abandoned { until: lease.expires }),
+            LeaseState::Abandoned => State::Abandoned(Abandoned {
+                until: lease.expires,
+                blame: Vec::new(),
+                spare: false,
+            }),
         };
         let last_bound = (lease.state != LeaseState::Abandoned).then_some(lease.expires);
         let id = lease.client_id.into_boxed_slice();
@@ -208,6 +212,7 @@ impl Table {
             self.fresh
                 .free()
                 .saturating_add(self.idle.len() as u32)
+                .saturating_add(self.abandoned.spare().len() as u32)
                 .min(self.fresh.len()),
         )
     }
@@ -268,15 +273,24 @@ impl Table {
     }
 
     /// Chooses an address for a client that looks for one (RFC 2131 section 4.3.1): reserved, its own, the one it
-    /// wishes, a fresh one, the one idle for longest, the one offered for longest.
-    pub(crate) fn choose(&self, network: &Network, key: &Key<'_>, wish: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    /// wishes, a fresh one, one out of use on a word that does not count, the one idle for longest, the one out of use
+    /// for longest, the one offered for longest.
+    pub(crate) fn choose(
+        &self,
+        now: Timestamp,
+        network: &Network,
+        key: &Key<'_>,
+        wish: Option<Ipv4Addr>,
+    ) -> Option<Ipv4Addr> {
         let usable = |address: &Ipv4Addr| self.check(network, key, *address).is_ok();
         self.reservation(key)
             .filter(usable)
             .or_else(|| self.find(key).filter(usable))
             .or_else(|| wish.filter(|address| self.fresh.is_free(*address)))
             .or_else(|| self.fresh.pick(spread(key.mac)))
+            .or_else(|| self.first_lendable(network, self.abandoned.spare()))
             .or_else(|| self.first_lendable(network, &self.idle))
+            .or_else(|| self.first_lendable(network, self.abandoned.rested(now)))
             .or_else(|| self.first_lendable(network, &self.untaken))
     }
 
@@ -284,6 +298,12 @@ impl Table {
     pub(crate) fn merely_offered(&self, key: &Key<'_>, address: Ipv4Addr) -> bool {
         let offered = |b: &Binding| matches!(b.state, State::Offered(_)) && b.last_bound.is_none();
         self.get(address).is_some_and(offered) && self.find(key) != Some(address)
+    }
+
+    /// Whether an address is taken only because no better one is left.
+    pub(crate) fn is_last_resort(&self, key: &Key<'_>, address: Ipv4Addr) -> bool {
+        let abandoned = |b: &Binding| matches!(b.state, State::Abandoned(_));
+        self.get(address).is_some_and(abandoned) || self.merely_offered(key, address)
     }
 
     /// Whether this client may have this address.
@@ -310,8 +330,12 @@ impl Table {
         }
     }
 
-    fn first_lendable(&self, network: &Network, order: &BTreeSet<(Timestamp, Ipv4Addr)>) -> Option<Ipv4Addr> {
-        let mut addresses = order.iter().map(|(_, address)| *address);
+    fn first_lendable<'a>(
+        &self,
+        network: &Network,
+        order: impl IntoIterator<Item = &'a (Timestamp, Ipv4Addr)>,
+    ) -> Option<Ipv4Addr> {
+        let mut addresses = order.into_iter().map(|(_, address)| *address);
         addresses.find(|address| self.lendable(network, *address))
     }
 
@@ -385,22 +409,6 @@ impl Table {
         self.set_state(address, State::Idle(Idle { since }));
     }
 
-    /// Takes an address out of use because somebody else has it.
-    pub(crate) fn abandon(&mut self, address: Ipv4Addr, owner: Option<MacAddr>, until: Timestamp) {
-        self.remove(address);
-        self.put(
-            address,
-            Binding {
-                mac: owner.unwrap_or_default(),
-                id: Box::default(),
-                hostname: None,
-                state: State::Abandoned(Abandoned { until }),
-                probed: None,
-                last_bound: None,
-            },
-        );
-    }
-
     /// Forgets an address; it is fresh again.
     pub(crate) fn remove(&mut self, address: Ipv4Addr) -> Option<Binding> {
         let binding = self.bindings.remove(&address)?;
@@ -411,7 +419,8 @@ impl Table {
             State::Idle(idle) => _ = self.idle.remove(&(idle.since, address)),
             State::Probing(_) => self.probing -= 1,
             State::Offered(offered) => _ = self.untaken.remove(&(offered.until, address)),
-            State::Bound(_) | State::Abandoned(_) => {}
+            State::Abandoned(abandoned) => self.abandoned.remove(address, abandoned),
+            State::Bound(_) => {}
         }
         if self.by_mac.get(&binding.mac) == Some(&address) {
             self.by_mac.remove(&binding.mac);
@@ -434,7 +443,8 @@ impl Table {
         match &binding.state {
             State::Idle(idle) => _ = self.idle.insert((idle.since, address)),
             // Whoever uses an abandoned address did not get it from us.
-            State::Abandoned(_) => {
+            State::Abandoned(abandoned) => {
+                self.abandoned.insert(address, abandoned);
                 self.bindings.insert(address, binding);
                 return;
             }
