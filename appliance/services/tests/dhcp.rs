@@ -12,8 +12,8 @@ use common::netns::Net;
 use common::storm::{Storm, mutate, resident_kib};
 use common::{Leases, Sink, wait_until};
 use rackbar_dhcp::{Config, Interface, InterfaceId, Mode, Network, Range, Role};
-use rackbar_model::{EventKind, LeaseState, Severity};
-use rackbar_services::dhcp::{DhcpConfig, DhcpHandle, start};
+use rackbar_model::{EventKind, LeaseState, Severity, Timestamp};
+use rackbar_services::dhcp::{Clock, DhcpConfig, DhcpHandle, start, start_by};
 use rackbar_services::{Common, Link};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -371,6 +371,39 @@ fn becomes_the_server_when_nobody_answers_and_takes_orders_while_running() {
 }
 
 /// Changes random octets of a real DISCOVER, or cuts it, with a bias to the options, where the structure is.
+#[test]
+fn a_clock_set_back_by_hours_while_it_listens_holds_up_nobody() {
+    let net = Net::new();
+    let set_back = Arc::new(AtomicU64::new(0));
+    let reads = Arc::clone(&set_back);
+    let (sink, common) = Sink::new();
+    let leases = Arc::new(Leases::default());
+    let handle = net.inside("server", || {
+        let system = Clock::default();
+        let now = Arc::clone(&system.wall);
+        let wall = move || Timestamp(now().0 - reads.load(Ordering::Relaxed));
+        let clock = Clock {
+            wall: Arc::new(wall),
+            ..system
+        };
+        let config = config(Mode::Auto, HUNDRED, HUNDRED_NINE);
+        start_by(clock, config, Arc::clone(&leases) as _, common).unwrap()
+    });
+    let role = |wanted| handle.networks().iter().all(|n| n.role == wanted);
+    wait_until("it listens", || role(Role::Listening));
+    set_back.store(5 * 3_600_000, Ordering::Relaxed);
+    wait_until("it became the server", || role(Role::Own));
+    let script = client_script(&net);
+    assert!(udhcpc(&net, &script).status.success());
+    // Half an hour more: the lease it renews ends by the new time.
+    let last = || leases.committed.lock().unwrap().last().unwrap().expires;
+    let before = last();
+    set_back.fetch_add(1_800_000, Ordering::Relaxed);
+    assert!(udhcpc(&net, &script).status.success());
+    assert!(last() < before, "{} and {before}", last());
+    assert!(sink.count(|kind| matches!(kind, EventKind::DhcpAck { .. })) >= 2);
+}
+
 fn bad_discover(seed: &mut u64, discover: &[u8]) -> Vec<u8> {
     let (head, options) = discover.split_at(236);
     let mut packet = mutate(seed, head, 20, 0);

@@ -14,7 +14,7 @@ use common::{DEADLINE, Leases, Sink, wait_until};
 use rackbar_dhcp::packet::{Packet, code};
 use rackbar_dhcp::{Config, Interface, InterfaceId, Mode, Network, Range, Reservation, ReservedFor};
 use rackbar_model::{BootWay, EventKind, LeaseState, MacAddr, Timestamp};
-use rackbar_services::dhcp::{DhcpConfig, DhcpHandle, start_by};
+use rackbar_services::dhcp::{Clock, DhcpConfig, DhcpHandle, start_by};
 use rackbar_services::{ClientTable, Link};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -69,12 +69,16 @@ fn serve_with(net: &Net, ways: &[BootWay], leases: Arc<Leases>) -> Service {
         let (sink, common) = Sink::new();
         let clients = Arc::clone(&common.clients);
         let ahead = Arc::new(Mutex::new(Duration::ZERO));
-        let reads = Arc::clone(&ahead);
-        let clock = move || {
-            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + *reads.lock().unwrap();
-            Timestamp(u64::try_from(since.as_millis()).unwrap())
+        let (reads, passes) = (Arc::clone(&ahead), Arc::clone(&ahead));
+        let begun = Instant::now();
+        let clock = Clock {
+            wall: Arc::new(move || {
+                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + *reads.lock().unwrap();
+                Timestamp(u64::try_from(since.as_millis()).unwrap())
+            }),
+            steady: Arc::new(move || begun.elapsed() + *passes.lock().unwrap()),
         };
-        let handle = start_by(Arc::new(clock), config, Arc::clone(&leases) as _, common).unwrap();
+        let handle = start_by(clock, config, Arc::clone(&leases) as _, common).unwrap();
         Service {
             ahead,
             handle,

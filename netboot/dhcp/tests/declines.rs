@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 use rackbar_dhcp::packet::{DhcpOption as Opt, MessageType, code};
 use rackbar_dhcp::{Input, Mode, Output, Range};
-use rackbar_model::{EventKind, MacAddr};
+use rackbar_model::{EventKind, Lease, LeaseState, MacAddr, Timestamp};
 use rig::*;
 
 const MINUTE: u64 = 60_000;
@@ -177,6 +177,29 @@ fn stations_that_answer_for_every_address_are_asked_once_a_minute_each() {
         rig.wait(1000);
     }
     assert_eq!(asked, 10);
+}
+
+#[test]
+fn an_address_out_of_use_by_another_clock_comes_back_when_none_else_is_left() {
+    let lease = |last, until| Lease {
+        address: ip(last),
+        network: "rack".to_owned(),
+        mac: MacAddr::default(),
+        client_id: Vec::new(),
+        hostname: None,
+        state: LeaseState::Abandoned,
+        expires: Timestamp(until),
+    };
+    // One by this clock, a moment ago, and one of an appliance whose clock was years ahead.
+    let stored = [lease(100, START + 30 * MINUTE), lease(101, START * 2)];
+    let mut rig = Rig::with_leases(config(rack(Mode::Own)), stored);
+    for n in 10..18 {
+        rig.lease(&Client::dhclient(mac(n)));
+    }
+    rig.now = Timestamp(START + 10_000);
+    rig.out.clear();
+    rig.hear(&Client::dhclient(mac(20)).discover());
+    assert_eq!(probed(&rig.said()), [ip(101)]);
 }
 
 proptest! {

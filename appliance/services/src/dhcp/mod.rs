@@ -9,6 +9,7 @@
 //! While the disk syncs one group of leases the engine answers on, and the next group gathers: an acknowledgement
 //! waits for one or two syncs however many clients there are.
 
+mod clock;
 mod committer;
 mod ports;
 mod server;
@@ -21,9 +22,12 @@ use rackbar_model::{ServiceStatus, Severity, Timestamp};
 use crate::bind::StartError;
 use crate::doors::LeaseLog;
 use crate::poll::{Poller, Waker};
-use crate::running::{Running, StatusCell, now};
+use crate::running::{Running, StatusCell};
 use crate::{Common, LeaseLogError};
 
+pub use clock::Clock;
+
+use clock::Time;
 use committer::Committer;
 use ports::Port;
 use server::{Order, Server};
@@ -53,13 +57,11 @@ pub struct DhcpHandle {
 /// # Errors
 /// When the leases cannot be read, an interface cannot be used, or a port is taken; the text says by whom.
 pub fn start(config: DhcpConfig, log: Arc<dyn LeaseLog>, common: Common) -> Result<DhcpHandle, StartError> {
-    start_by(Arc::new(now), config, log, common)
+    start_by(Clock::default(), config, log, common)
 }
 
-/// The time the engine goes by.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// As [`start`], by another clock than the system's: minutes of a lease or of a firmware's patience pass when it says so.
+/// As [`start`], by other clocks than the system's: minutes of a lease or of a firmware's patience pass when both say so,
+/// and a wall clock that goes alone was set.
 ///
 /// # Errors
 /// As there.
@@ -82,13 +84,14 @@ pub fn start_by(
         common.clients.leased(lease.address, lease.mac);
     }
     let mut engine = Engine::new(config.engine, leases);
-    recall(&mut engine, log.as_ref(), clock());
+    let time = Time::new(clock);
+    recall(&mut engine, log.as_ref(), time.now());
     let mut running = Running::new(StatusCell::new("dhcp"));
     let poller = Poller::new().map_err(system)?;
     let waker = poller.waker();
     let (orders, receiver) = mpsc::channel();
     let committer = Committer::start(&mut running, log, common.clone(), waker.clone()).map_err(system)?;
-    let mut server = Server::new(poller, (engine, clock), committer, common.clone(), receiver, &running);
+    let mut server = Server::new(poller, (engine, time), committer, common.clone(), receiver, &running);
     server.take_ports(ports);
     running
         .spawn("dhcp", Some(waker.clone()), move || server.run())

@@ -10,7 +10,7 @@ use nix::sys::epoll::EpollFlags;
 use rackbar_dhcp::{Destination, Engine, Input, InterfaceId, Output};
 use rackbar_model::MacAddr;
 
-use super::Clock;
+use super::clock::Time;
 use super::committer::{self, Addressed, Committer, Job, Way};
 use super::ports::{Part, Port};
 use crate::Common;
@@ -51,7 +51,7 @@ pub(crate) enum Order {
 pub(crate) struct Server {
     poller: Poller,
     engine: Engine,
-    clock: Clock,
+    time: Time,
     committer: Committer,
     common: Common,
     orders: mpsc::Receiver<Order>,
@@ -73,7 +73,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(
         poller: Poller,
-        (engine, clock): (Engine, Clock),
+        (engine, time): (Engine, Time),
         committer: Committer,
         common: Common,
         orders: mpsc::Receiver<Order>,
@@ -82,7 +82,7 @@ impl Server {
         Self {
             poller,
             engine,
-            clock,
+            time,
             committer,
             common,
             orders,
@@ -123,7 +123,7 @@ impl Server {
                 return;
             }
             let mut look = ready.is_empty() || self.committer.news();
-            if self.engine.deadline().is_some_and(|at| at <= (self.clock)()) {
+            if self.engine.deadline().is_some_and(|at| at <= self.time.now()) {
                 self.give(Input::Tick);
                 look = true;
             }
@@ -151,7 +151,7 @@ impl Server {
         let engine = self
             .engine
             .deadline()
-            .map(|at| Instant::now() + Duration::from_millis(at.since((self.clock)())));
+            .map(|at| Instant::now() + Duration::from_millis(at.since(self.time.now())));
         let look = self.unseen.then(|| self.looked_at + LOOK);
         engine.into_iter().chain(look).min()
     }
@@ -279,7 +279,11 @@ impl Server {
     /// Hands `input` to the engine and sorts what it wants done: what follows a lease waits for the lease.
     fn give(&mut self, input: Input<'_>) {
         let mut outputs = std::mem::take(&mut self.outputs);
-        self.engine.handle((self.clock)(), input, &mut outputs);
+        if let Some(millis) = self.time.set_by() {
+            tracing::info!(millis, "DHCP: the clock was set; leases and deadlines move along");
+            self.engine.shift(millis, &mut outputs);
+        }
+        self.engine.handle(self.time.now(), input, &mut outputs);
         let mut held = false;
         for output in outputs.drain(..) {
             match output {

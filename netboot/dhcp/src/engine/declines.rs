@@ -10,6 +10,7 @@ use super::{Engine, event};
 use crate::Output;
 use crate::leases::Blame;
 use crate::packet::{code, relay};
+use crate::shift::Shift;
 
 /// Clients and ports remembered as told of. MAC addresses and option 82 are whatever a packet says.
 const MOST: usize = 32;
@@ -29,6 +30,11 @@ impl Decliners {
             self.0.insert(blame.clone(), now);
         }
         new
+    }
+
+    /// The clock was set.
+    pub(super) fn shift(&mut self, by: Shift) {
+        self.0.values_mut().for_each(|told| by.apply(told));
     }
 }
 

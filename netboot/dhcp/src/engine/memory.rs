@@ -13,8 +13,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use rackbar_model::{BootWay, ClientArch, FirmwareHabit, MacAddr, Timestamp};
+
+use crate::shift::Shift;
 
 /// DISCOVERs closer than this are one try heard twice (two relays, a chatty ROM), in milliseconds.
 const SAME_TRY: u64 = 1500;
@@ -314,6 +317,23 @@ impl ClientMemory {
         self.told.begun != Timestamp::default() && now.since(self.told.begun) <= millis
     }
 
+    /// The clock was set. What was not read from it in its `life` came from a store.
+    fn shift(&mut self, by: Shift, life: &RangeInclusive<Timestamp>) {
+        [&mut self.first_seen, &mut self.last_seen]
+            .into_iter()
+            .chain(&mut self.learnt)
+            .filter(|at| life.contains(at))
+            .for_each(|at| by.apply(at));
+        match &mut self.phase {
+            ClientPhase::Looking => {}
+            ClientPhase::Answered { at } | ClientPhase::Requested { at } | ClientPhase::Fetched { at } => by.apply(at),
+        }
+        if let Some(at) = &mut self.bmc_asked {
+            by.apply(at);
+        }
+        by.apply(&mut self.told.begun);
+    }
+
     /// Leaves this transaction out of the events.
     pub(super) fn tell_nothing(&mut self, xid: u32, now: Timestamp) {
         self.told = Told {
@@ -369,6 +389,12 @@ impl Clients {
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &ClientMemory> {
         self.map.values()
+    }
+
+    /// The clock was set, from which all times in its `life` were read.
+    pub(super) fn shift(&mut self, by: Shift, life: RangeInclusive<Timestamp>) {
+        self.map.values_mut().for_each(|memory| memory.shift(by, &life));
+        self.by_age = self.map.values().map(|memory| (memory.last_seen, memory.mac)).collect();
     }
 
     /// Forgets the longest silent until at most `limit` are left.

@@ -3,7 +3,7 @@
 //! Reading order: `question` (what a message says), `server` (DHCPv4 server), `proxy` (boot information without an
 //! address), `boot` and `reply` (what is answered), `memory` (what each firmware did with it), `stance` (listening
 //! before speaking), `telling` (what becomes an event), `probe` (is an address really free), `declines` (clients that say
-//! it is not).
+//! it is not), `set_clock` (what was read from a clock that is set).
 
 mod boot;
 mod declines;
@@ -13,6 +13,7 @@ mod proxy;
 mod question;
 mod reply;
 mod server;
+mod set_clock;
 mod stance;
 mod strange_relays;
 mod telling;
@@ -52,6 +53,8 @@ pub struct Engine {
     tell: Bucket,
     strange_relays: StrangeRelays,
     decliners: Decliners,
+    /// The first and the last time it was told.
+    lived: Option<(Timestamp, Timestamp)>,
 }
 
 /// One network at work.
@@ -114,10 +117,11 @@ impl Engine {
             tell: Bucket::full(),
             strange_relays: StrangeRelays::default(),
             decliners: Decliners::default(),
+            lived: None,
             config: Config::default(),
         };
         engine.set_config(config, Vec::new());
-        engine.restore(leases);
+        engine.restore(leases.into_iter().map(|lease| (lease, true)));
         engine
     }
 
@@ -141,7 +145,7 @@ impl Engine {
     /// Takes another configuration. Leases stay; a client whose address no longer fits its network is refused when it
     /// renews and asks anew. A network that is what it was keeps what it found out about other servers.
     pub fn reconfigure(&mut self, config: Config) {
-        let leases: Vec<_> = self.leases().collect();
+        let leases: Vec<_> = self.known_leases().collect();
         let old = std::mem::take(&mut self.sites);
         self.set_config(config, old);
         self.restore(leases);
@@ -178,8 +182,9 @@ impl Engine {
         self.config = config;
     }
 
-    fn restore(&mut self, leases: impl IntoIterator<Item = Lease>) {
-        for lease in leases {
+    /// Takes leases, each with whether it is as the store had it at the start.
+    fn restore(&mut self, leases: impl IntoIterator<Item = (Lease, bool)>) {
+        for (lease, stored) in leases {
             // A network that was given another name still has its machines.
             let holds = |site: &Site| site.network.contains(lease.address);
             let named = self
@@ -187,13 +192,14 @@ impl Engine {
                 .iter()
                 .position(|site| holds(site) && site.network.name == lease.network);
             if let Some(at) = named.or_else(|| self.sites.iter().position(holds)) {
-                self.sites[at].table.restore(lease);
+                self.sites[at].table.restore(lease, stored);
             }
         }
     }
 
     /// Tells the engine something. Outputs are appended to `out`.
     pub fn handle(&mut self, now: Timestamp, input: Input<'_>, out: &mut Vec<Output>) {
+        self.lived = Some((self.lived.map_or(now, |(begun, _)| begun), now));
         self.advance(now, out);
         match input {
             Input::Packet {
@@ -249,10 +255,14 @@ impl Engine {
 
     /// All leases, in no order. Offers are not leases yet.
     pub fn leases(&self) -> impl Iterator<Item = Lease> {
+        self.known_leases().map(|(lease, _)| lease)
+    }
+
+    /// The same, each with whether it is as the store had it at the start.
+    fn known_leases(&self) -> impl Iterator<Item = (Lease, bool)> {
         self.sites.iter().flat_map(|site| {
-            site.table
-                .iter()
-                .filter_map(|(address, binding)| lease(&site.network.name, address, binding))
+            let known = |(address, binding)| Some((lease(&site.network.name, address, binding)?, binding.stored));
+            site.table.iter().filter_map(known)
         })
     }
 

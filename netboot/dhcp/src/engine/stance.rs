@@ -19,6 +19,7 @@ use rackbar_model::{EventKind, Severity, Timestamp};
 
 use super::{Engine, Site};
 use crate::packet::{DEFAULT_LIMIT, DhcpOption, Message, MessageType, Packet, code};
+use crate::shift::Shift;
 use crate::{Destination, InterfaceId, Mode, Network, Output};
 
 /// How long we listen, in milliseconds. Before its first offer of an address isc-dhcpd pings it for one second and
@@ -81,6 +82,14 @@ pub(super) struct Foreign {
     told: Timestamp,
 }
 
+impl Foreign {
+    /// The clock was set.
+    pub(super) fn shift(&mut self, by: Shift) {
+        by.apply(&mut self.seen);
+        by.apply(&mut self.told);
+    }
+}
+
 impl Stance {
     pub(super) fn at_start(network: &Network) -> Self {
         match network.mode {
@@ -112,6 +121,24 @@ impl Stance {
             Self::Own(settled) | Self::Proxy(settled) if !settled.told => Some(Timestamp(0)),
             Self::Own(settled) | Self::Proxy(settled) => settled.next_question,
             Self::Off => None,
+        }
+    }
+
+    /// The clock was set.
+    pub(super) fn shift(&mut self, by: Shift) {
+        match self {
+            Self::Listening(Listening { until, next_question }) => {
+                if let Some(until) = until {
+                    by.apply(until);
+                }
+                by.apply(next_question);
+            }
+            Self::Own(settled) | Self::Proxy(settled) => {
+                if let Some(next) = &mut settled.next_question {
+                    by.apply(next);
+                }
+            }
+            Self::Off => {}
         }
     }
 

@@ -8,6 +8,7 @@ use rackbar_model::{EventKind, Severity, Timestamp};
 use super::Engine;
 use super::question::Question;
 use crate::Output;
+use crate::shift::Shift;
 
 /// Relays remembered. Their addresses are whatever a packet says, so the memory and the events are bounded.
 const MOST: usize = 32;
@@ -27,6 +28,11 @@ impl StrangeRelays {
             self.0.insert(relay, now);
         }
         new
+    }
+
+    /// The clock was set.
+    pub(super) fn shift(&mut self, by: Shift) {
+        self.0.values_mut().for_each(|told| by.apply(told));
     }
 }
 

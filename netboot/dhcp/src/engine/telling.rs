@@ -6,6 +6,7 @@ use super::question::{Question, Speaker, relay_id};
 use super::{Admission, Engine, event};
 use crate::Output;
 use crate::packet::{MessageType, code, relay};
+use crate::shift::Shift;
 
 /// New clients told of at once, and how many more per second: a flood of made-up MAC addresses must not fill the
 /// journal. Two full racks that power on together stay far below.
@@ -44,6 +45,14 @@ impl Bucket {
         let some = self.tokens > 0;
         self.tokens = self.tokens.saturating_sub(1);
         some
+    }
+
+    /// The clock was set.
+    pub(super) fn shift(&mut self, by: Shift) {
+        by.apply(&mut self.refilled);
+        if let Some(told) = &mut self.flood_told {
+            by.apply(told);
+        }
     }
 }
 

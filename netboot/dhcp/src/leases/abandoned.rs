@@ -101,10 +101,12 @@ impl Abandonments {
         &self.spare
     }
 
-    /// Those that had their rest, oldest first.
+    /// Those that had their rest, oldest first; last those of the store that end later than any of this clock would.
     pub(super) fn rested(&self, now: Timestamp) -> impl Iterator<Item = &(Timestamp, Ipv4Addr)> {
         let newest = now.plus(ABANDON - REST);
-        self.held.iter().take_while(move |(until, _)| *until <= newest)
+        let rested = self.held.iter().take_while(move |(until, _)| *until <= newest);
+        let unbelievable = (now.plus(ABANDON + 1), Ipv4Addr::UNSPECIFIED);
+        rested.chain(self.held.range(unbelievable..))
     }
 }
 
@@ -121,7 +123,7 @@ impl Table {
         let pool = self.fresh.len();
         let mut over = None;
         for blame in blame {
-            if let Some(oldest) = self.abandoned.beyond(&blame, blame.share(pool)) {
+            if let Some(oldest) = self.orders.abandoned.beyond(&blame, blame.share(pool)) {
                 self.spare(oldest);
                 over.get_or_insert(blame);
             }
@@ -144,6 +146,7 @@ impl Table {
                 }),
                 probed: None,
                 last_bound: None,
+                stored: false,
             },
         );
     }

@@ -27,8 +27,9 @@
 
 mod abandoned;
 mod free;
+mod orders;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use rackbar_model::{Lease, LeaseState, MacAddr, Timestamp};
@@ -36,8 +37,9 @@ use rackbar_model::{Lease, LeaseState, MacAddr, Timestamp};
 pub(crate) use abandoned::{Abandoned, Blame};
 pub(crate) use free::FreeMap;
 
-use abandoned::Abandonments;
+use orders::Orders;
 
+use crate::shift::Shift;
 use crate::{Network, ReservedFor};
 
 /// Who asks.
@@ -62,6 +64,28 @@ pub(crate) struct Binding {
     pub(crate) probed: Option<Timestamp>,
     /// When it last was a lease of this very client.
     pub(crate) last_bound: Option<Timestamp>,
+    /// What it was last, lease or abandoned, and when that ended or ends, is as the store had it at the start: not read
+    /// from the clock of this run, which may have been wrong then.
+    pub(crate) stored: bool,
+}
+
+impl Binding {
+    /// The clock was set: what was read from it moves along.
+    fn shift(&mut self, by: Shift) {
+        match &mut self.state {
+            State::Probing(Probing { until, .. }) | State::Offered(Offered { until }) => by.apply(until),
+            State::Bound(_) | State::Idle(_) | State::Abandoned(_) if self.stored => {}
+            State::Bound(Bound { until })
+            | State::Idle(Idle { since: until })
+            | State::Abandoned(Abandoned { until, .. }) => by.apply(until),
+        }
+        if let Some(at) = self.last_bound.as_mut().filter(|_| !self.stored) {
+            by.apply(at);
+        }
+        if let Some(at) = &mut self.probed {
+            by.apply(at);
+        }
+    }
 }
 
 /// What a binding is right now.
@@ -152,12 +176,8 @@ pub(crate) struct Table {
     reserved: HashMap<Ipv4Addr, ReservedFor>,
     reserved_mac: HashMap<MacAddr, Ipv4Addr>,
     reserved_id: HashMap<Vec<u8>, Ipv4Addr>,
-    timeline: BTreeSet<(Timestamp, Ipv4Addr)>,
+    orders: Orders,
     probing: usize,
-    idle: BTreeSet<(Timestamp, Ipv4Addr)>,
-    /// Offers to clients that never had a lease of the address, by their end.
-    untaken: BTreeSet<(Timestamp, Ipv4Addr)>,
-    abandoned: Abandonments,
 }
 
 impl Table {
@@ -178,8 +198,8 @@ impl Table {
         table
     }
 
-    /// Takes a lease from the store, or a binding from the table this one replaces.
-    pub(crate) fn restore(&mut self, lease: Lease) {
+    /// Takes a lease from the store (`stored`), or of the table this one replaces.
+    pub(crate) fn restore(&mut self, lease: Lease, stored: bool) {
         let state = match lease.state {
             LeaseState::Bound => State::Bound(Bound { until: lease.expires }),
             LeaseState::Released => State::Idle(Idle { since: lease.expires }),
@@ -201,6 +221,7 @@ impl Table {
                 state,
                 probed: None,
                 last_bound,
+                stored,
             },
         );
     }
@@ -211,8 +232,8 @@ impl Table {
             self.fresh.len(),
             self.fresh
                 .free()
-                .saturating_add(self.idle.len() as u32)
-                .saturating_add(self.abandoned.spare().len() as u32)
+                .saturating_add(self.orders.idle.len() as u32)
+                .saturating_add(self.orders.abandoned.spare().len() as u32)
                 .min(self.fresh.len()),
         )
     }
@@ -239,12 +260,13 @@ impl Table {
 
     /// When time next ends something.
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
-        self.timeline.first().map(|(at, _)| *at)
+        self.orders.timeline.first().map(|(at, _)| *at)
     }
 
     /// An address whose time is over, if any.
     pub(crate) fn due(&self, now: Timestamp) -> Option<Ipv4Addr> {
-        self.timeline
+        self.orders
+            .timeline
             .first()
             .filter(|(at, _)| *at <= now)
             .map(|(_, address)| *address)
@@ -288,10 +310,10 @@ impl Table {
             .or_else(|| self.find(key).filter(usable))
             .or_else(|| wish.filter(|address| self.fresh.is_free(*address)))
             .or_else(|| self.fresh.pick(spread(key.mac)))
-            .or_else(|| self.first_lendable(network, self.abandoned.spare()))
-            .or_else(|| self.first_lendable(network, &self.idle))
-            .or_else(|| self.first_lendable(network, self.abandoned.rested(now)))
-            .or_else(|| self.first_lendable(network, &self.untaken))
+            .or_else(|| self.first_lendable(network, self.orders.abandoned.spare()))
+            .or_else(|| self.first_lendable(network, &self.orders.idle))
+            .or_else(|| self.first_lendable(network, self.orders.abandoned.rested(now)))
+            .or_else(|| self.first_lendable(network, &self.orders.untaken))
     }
 
     /// Whether an address is offered to another client than this one, which has not taken it yet and never had it.
@@ -361,6 +383,7 @@ impl Table {
             State::Bound(bound) => Some(bound.until),
             _ => old.as_ref().and_then(|b| b.last_bound),
         };
+        let stored = old.as_ref().is_some_and(|b| b.stored) && !matches!(state, State::Bound(_));
         let hostname = old.and_then(|b| b.hostname);
         self.put(
             address,
@@ -371,6 +394,7 @@ impl Table {
                 state,
                 probed,
                 last_bound,
+                stored,
             },
         );
     }
@@ -409,19 +433,20 @@ impl Table {
         self.set_state(address, State::Idle(Idle { since }));
     }
 
+    /// The clock was set: what was read from it moves along, so that everything lasts as long as it would have.
+    pub(crate) fn shift(&mut self, by: Shift) {
+        self.orders = Orders::default();
+        for (address, binding) in &mut self.bindings {
+            binding.shift(by);
+            self.orders.insert(*address, binding);
+        }
+    }
+
     /// Forgets an address; it is fresh again.
     pub(crate) fn remove(&mut self, address: Ipv4Addr) -> Option<Binding> {
         let binding = self.bindings.remove(&address)?;
-        if let Some(until) = binding.state.until() {
-            self.timeline.remove(&(until, address));
-        }
-        match &binding.state {
-            State::Idle(idle) => _ = self.idle.remove(&(idle.since, address)),
-            State::Probing(_) => self.probing -= 1,
-            State::Offered(offered) => _ = self.untaken.remove(&(offered.until, address)),
-            State::Abandoned(abandoned) => self.abandoned.remove(address, abandoned),
-            State::Bound(_) => {}
-        }
+        self.orders.remove(address, &binding);
+        self.probing -= usize::from(matches!(binding.state, State::Probing(_)));
         if self.by_mac.get(&binding.mac) == Some(&address) {
             self.by_mac.remove(&binding.mac);
         }
@@ -437,22 +462,12 @@ impl Table {
 
     fn put(&mut self, address: Ipv4Addr, binding: Binding) {
         self.fresh.take(address);
-        if let Some(until) = binding.state.until() {
-            self.timeline.insert((until, address));
-        }
-        match &binding.state {
-            State::Idle(idle) => _ = self.idle.insert((idle.since, address)),
-            // Whoever uses an abandoned address did not get it from us.
-            State::Abandoned(abandoned) => {
-                self.abandoned.insert(address, abandoned);
-                self.bindings.insert(address, binding);
-                return;
-            }
-            State::Probing(_) => self.probing += 1,
-            State::Offered(offered) if binding.last_bound.is_none() => {
-                self.untaken.insert((offered.until, address));
-            }
-            State::Offered(_) | State::Bound(_) => {}
+        self.orders.insert(address, &binding);
+        self.probing += usize::from(matches!(binding.state, State::Probing(_)));
+        // Whoever uses an abandoned address did not get it from us.
+        if matches!(binding.state, State::Abandoned(_)) {
+            self.bindings.insert(address, binding);
+            return;
         }
         if binding.id.is_empty() {
             self.by_mac.insert(binding.mac, address);
