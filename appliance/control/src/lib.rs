@@ -33,7 +33,7 @@ use rackbar_orchestrator::Rack;
 
 pub use api::{AtConsole, ConsoleDeed, openapi_json};
 pub use auth::{Access, Role, Token, TokenEntry, TokenError};
-pub use server::{Handle, Listeners, ServeError, serve, serve_boot};
+pub use server::{Handle, Limits, Listeners, ServeError, serve, serve_boot};
 
 /// What the API says about the appliance itself.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use rackbar_control::client::{Client, Endpoint};
-use rackbar_control::{About, Access, Context, Handle, Listeners, Role, Token, serve};
+use rackbar_control::{About, Access, Context, Handle, Limits, Listeners, Role, Token, serve};
 use rackbar_model::Digest;
 use rackbar_orchestrator::{Options, Rack};
 use rackbar_store::Store;
@@ -56,6 +56,10 @@ pub(crate) fn tls() -> (Arc<rustls::ServerConfig>, Digest, String) {
 }
 
 pub(crate) async fn start() -> Server {
+    start_within(Limits::default()).await
+}
+
+pub(crate) async fn start_within(limits: Limits) -> Server {
     let rack = Rack::start(Store::in_memory(Default::default()).unwrap(), Options::default()).unwrap();
     let about = About {
         site: "test".into(),
@@ -82,6 +86,7 @@ pub(crate) async fn start() -> Server {
         https: vec!["127.0.0.1:0".parse().unwrap()],
         tls,
         socket: Some(folder.path().join("api.sock")),
+        limits,
     };
     let handle = serve(context, listeners).await.unwrap();
     Server {

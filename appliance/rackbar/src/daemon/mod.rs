@@ -43,7 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rackbar_control::{About, Access, Context, Listeners, Role, Token};
+use rackbar_control::{About, Access, Context, Limits, Listeners, Role, Token};
 use rackbar_model::{EventKind, Severity};
 use rackbar_orchestrator::agents::{self, AgentOptions};
 use rackbar_orchestrator::{Devices, Options as RackOptions, Rack, bmc, ways};
@@ -323,6 +323,7 @@ impl Daemon {
             https: vec![self.options.listen_api],
             tls: self.site.api_tls()?,
             socket: Some(self.options.run.join("api.sock")),
+            limits: Limits::default(),
         };
         self.api = Some(rackbar_control::serve(context, listeners).await?);
         let state = format!("listening on {}", self.options.listen_api);

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::FutureExt as _;
 use rackbar_control::client::{Client, Endpoint};
 use rackbar_control::operations::{Answer, Operations, PlanRequest, Refused, SiteMistake};
-use rackbar_control::{About, Access, Context, Handle, Listeners, Role, Token, serve};
+use rackbar_control::{About, Access, Context, Handle, Limits, Listeners, Role, Token, serve};
 use rackbar_model::Digest;
 use rackbar_orchestrator::Rack;
 use rackbar_orchestrator::executor::{Executor, PlanRequest as Wanted};
@@ -126,6 +126,7 @@ impl Api {
             https: vec![loopback()],
             tls: tls.server.clone(),
             socket: None,
+            limits: Limits::default(),
         };
         let handle = serve(context, listeners).await?;
         let authority = handle.addresses().first().context("the API listens")?.to_string();

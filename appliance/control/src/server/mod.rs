@@ -1,6 +1,10 @@
 //! The listeners: HTTPS for people and programs, and a socket file that only root can open, for the appliance's own
 //! console and command line.
 
+mod activity;
+mod places;
+
+use std::convert::Infallible;
 use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,8 +24,8 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -32,8 +36,10 @@ use crate::api::{Local, Problem};
 use crate::boot::Peer;
 use crate::{Context, api, boot, page};
 
-/// Connections at once; a page holds one, a program one or two.
-const MAX_CONNECTIONS: usize = 512;
+use activity::{Activity, Answering, Steady};
+pub use places::Limits;
+use places::{Place, Places};
+
 /// A TLS handshake that takes longer is not one of ours.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Bodies up to this many bytes are read before the request is judged: all but uploads.
@@ -53,6 +59,8 @@ pub struct Listeners {
     pub tls: Arc<rustls::ServerConfig>,
     /// A socket file for local administration, made with mode 0600; `None` for none.
     pub socket: Option<PathBuf>,
+    /// Bounds of HTTPS; who can open the socket file has none.
+    pub limits: Limits,
 }
 
 /// Why a listener could not be opened.
@@ -153,7 +161,7 @@ pub async fn serve(context: Context, listeners: Listeners) -> Result<Handle, Ser
     let server = Server {
         router: router(&context),
         boot: None,
-        permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        places: Places::new(listeners.limits),
         stopped,
     };
     let mut tasks = JoinSet::new();
@@ -186,7 +194,7 @@ pub async fn serve_boot(
     let server = Server {
         router: boot::router(documents.clone()),
         boot: Some(documents),
-        permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        places: Places::new(Limits::default()),
         stopped,
     };
     let mut tasks = JoinSet::new();
@@ -213,42 +221,52 @@ fn open_socket(path: &Path) -> Result<UnixListener, ServeError> {
 struct Server {
     router: Router,
     boot: Option<Documents>,
-    permits: Arc<Semaphore>,
+    places: Places,
     stopped: watch::Receiver<bool>,
 }
 
 impl Server {
-    async fn https(mut self, listener: TcpListener, acceptor: TlsAcceptor) {
+    async fn https(self, listener: TcpListener, acceptor: TlsAcceptor) {
         let mut connections = JoinSet::new();
         loop {
-            let Ok(permit) = self.permits.clone().acquire_owned().await else {
-                return;
-            };
+            let mut stopped = self.stopped.clone();
             tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => {
-                        let (acceptor, server) = (acceptor.clone(), self.clone());
-                        connections.spawn(async move {
-                            let _ = stream.set_nodelay(true);
-                            let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream));
-                            match handshake.await {
-                                Ok(Ok(stream)) => server.connection(stream, Some(Peer(peer.ip()))).await,
-                                Ok(Err(error)) => server.refused(peer.ip(), &error),
-                                Err(_) => {}
-                            }
-                            drop(permit);
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "accept on the HTTPS listener failed");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                () = stopping(&mut self.stopped) => break,
+                (stream, peer, place) = self.newcomer(&listener) => {
+                    let (acceptor, server) = (acceptor.clone(), self.clone());
+                    connections.spawn(async move {
+                        let _ = stream.set_nodelay(true);
+                        let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream));
+                        match handshake.await {
+                            Ok(Ok(stream)) => server.connection(stream, Some(Peer(peer))).await,
+                            Ok(Err(error)) => server.refused(peer, &error),
+                            Err(_) => {}
+                        }
+                        drop(place);
+                    });
+                }
+                () = stopping(&mut stopped) => break,
             }
             while connections.try_join_next().is_some() {}
         }
         while connections.join_next().await.is_some() {}
+    }
+
+    /// The next connection that has a place; others are closed.
+    async fn newcomer(&self, listener: &TcpListener) -> (TcpStream, IpAddr, Place) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let local = stream.local_addr().ok().map(|local| local.ip());
+                    if let Some(place) = self.places.take(peer.ip(), local).await {
+                        return (stream, peer.ip(), place);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept on the HTTPS listener failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
     }
 
     async fn local(mut self, listener: UnixListener) {
@@ -289,21 +307,15 @@ impl Server {
 
     /// Serves one connection: of a peer, or of the local socket.
     async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, stream: S, peer: Option<Peer>) {
-        let router = self.router.clone();
+        let limits = self.places.limits();
+        let activity = Activity::new();
+        let (router, counted) = (self.router.clone(), activity.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-            let mut request: Request = request.map(axum::body::Body::new);
-            match peer {
-                Some(peer) => _ = request.extensions_mut().insert(peer),
-                None => _ = request.extensions_mut().insert(Local),
-            }
-            router.clone().oneshot(request)
+            let busy = counted.begin();
+            let answer = router.clone().oneshot(of(request, peer, limits.idle));
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answering::new(body, busy))) }
         });
-        let mut builder = Builder::new(TokioExecutor::new());
-        // A client that sends its headers a byte at a time does not hold a connection for ever.
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HANDSHAKE_LIMIT);
+        let builder = builder(limits);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
@@ -312,6 +324,47 @@ impl Server {
                 connection.as_mut().graceful_shutdown();
                 log_end(connection.await);
             }
+            // The places are for strangers; who can open the socket file has none of them.
+            () = activity.silent(limits, self.places.waiting()), if peer.is_some() => {
+                connection.as_mut().graceful_shutdown();
+                // A request that was on its way at this moment is still answered.
+                tokio::select! {
+                    result = connection => log_end(result),
+                    () = activity.silent_for(DRAIN_LIMIT.min(limits.idle)) => {}
+                }
+            }
+        }
+    }
+}
+
+fn builder(limits: Limits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    // A client that sends its headers a byte at a time does not hold a connection for ever.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_LIMIT);
+    // Nor does one that went away without a word in the middle of an event stream.
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(limits.ping))
+        .keep_alive_timeout(limits.pong);
+    builder
+}
+
+/// The request with who made it.
+fn of(request: hyper::Request<Incoming>, peer: Option<Peer>, pause: Duration) -> Request {
+    match peer {
+        Some(peer) => {
+            let mut request = request.map(|body| Body::new(Steady::new(body, pause)));
+            request.extensions_mut().insert(peer);
+            request
+        }
+        None => {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Local);
+            request
         }
     }
 }
