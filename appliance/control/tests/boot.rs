@@ -51,6 +51,7 @@ impl EventSink for Seen {
 }
 
 struct Server {
+    common: Common,
     handle: Handle,
     authority: PathBuf,
 }
@@ -62,14 +63,20 @@ async fn serving(loader: &[u8], folder: &Path) -> (Server, Arc<Seen>) {
     artifacts.add_file("loader.efi", &file).unwrap();
     artifacts.add_bytes("boot-ca.cer", &b"der"[..]).unwrap();
     let seen = Arc::new(Seen::default());
-    let documents = Documents::new(Arc::new(artifacts), Arc::new(Desk), Common::new(seen.clone()));
+    let common = Common::new(seen.clone());
+    let documents = Documents::new(Arc::new(artifacts), Arc::new(Desk), common.clone());
     let (tls, _, ca) = tls();
     let authority = folder.join("ca.pem");
     std::fs::write(&authority, ca).unwrap();
     let handle = serve_boot("127.0.0.1:0".parse().unwrap(), tls, documents)
         .await
         .unwrap();
-    (Server { handle, authority }, seen)
+    let server = Server {
+        common,
+        handle,
+        authority,
+    };
+    (server, seen)
 }
 
 async fn curl(server: &Server, trusting: bool, path: &str, more: &[&str]) -> Output {
@@ -117,6 +124,17 @@ async fn curl_gets_boot_documents_over_tls_without_a_token() {
             && mac.is_none_or(|mac| mac == MAC)
     });
     assert!(sent, "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_boots_over_tls_at_an_address_on_an_uplink() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _) = serving(b"loader", folder.path()).await;
+    server.common.outside.set(vec![server.handle.addresses()[0].ip()]);
+    let refused = curl(&server, true, "/boot/v1/loader.efi", &[]).await;
+    assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    server.common.outside.set(Vec::new());
+    assert_eq!(curl(&server, true, "/boot/v1/loader.efi", &[]).await.stdout, b"loader");
 }
 
 #[tokio::test(flavor = "multi_thread")]

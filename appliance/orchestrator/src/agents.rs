@@ -14,6 +14,7 @@ use rackbar_messages::{
 };
 use rackbar_model::{BootStage, EventKind, MacAddr, NodeId, Severity};
 use rackbar_plan::Progress;
+use rackbar_services::Outside;
 use rackbar_trust::Secret;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -42,12 +43,15 @@ const MAX_HELLO: usize = 16 << 10;
 pub struct AgentOptions {
     /// Interval of heartbeats; three without one end a connection.
     pub heartbeat: Duration,
+    /// Addresses of ours at which no agent is served.
+    pub outside: Outside,
 }
 
 impl Default for AgentOptions {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(10),
+            outside: Outside::default(),
         }
     }
 }
@@ -78,6 +82,10 @@ pub async fn run(
                 continue;
             }
         };
+        let local = stream.local_addr();
+        if local.is_ok_and(|local| options.outside.holds(local.ip())) {
+            continue;
+        }
         let Ok(place) = places.clone().try_acquire_owned() else {
             continue;
         };

@@ -13,7 +13,7 @@ pub enum Role {
     Rack,
     /// Their BMCs live there: who asks for an address there is a BMC, not a machine.
     Bmc,
-    /// The way out; we serve nothing there.
+    /// The way out: nobody boots there.
     Uplink,
 }
 
@@ -87,9 +87,19 @@ impl Settings {
         self.networks.iter().find(|one| one.name == network).map(|one| one.role)
     }
 
-    /// Our address on the network `client` is in; else the first rack network's.
+    /// Our address on the network the machine `client` is in; else the first rack network's, as on an uplink no machine is
+    /// served.
     pub(crate) fn own_address(&self, client: IpAddr) -> Option<Ipv4Addr> {
-        let near = self.networks.iter().find(|network| network.holds(client));
+        self.near_or_rack(|network| network.role != Role::Uplink && network.holds(client))
+    }
+
+    /// The same for a BMC, which may be on an uplink: it fetches the loader's disc there.
+    pub(crate) fn own_address_for_bmc(&self, bmc: IpAddr) -> Option<Ipv4Addr> {
+        self.near_or_rack(|network| network.holds(bmc))
+    }
+
+    fn near_or_rack(&self, is_near: impl Fn(&Network) -> bool) -> Option<Ipv4Addr> {
+        let near = self.networks.iter().find(|network| is_near(network));
         near.or_else(|| self.networks.iter().find(|network| network.role == Role::Rack))
             .and_then(|one| one.address)
     }
@@ -100,5 +110,35 @@ impl Settings {
             Unknown::Listed(macs) => macs.contains(&mac),
             Unknown::Ignore => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_on_an_uplink_is_told_of_the_rack_and_a_bmc_there_of_the_uplink() {
+        let network = |role, address: [u8; 4]| Network {
+            name: String::new(),
+            role,
+            address: Some(address.into()),
+            prefix: 24,
+            subnet: None,
+        };
+        let settings = Settings {
+            networks: vec![
+                network(Role::Uplink, [192, 0, 2, 1]),
+                network(Role::Rack, [10, 10, 0, 1]),
+                network(Role::Bmc, [10, 20, 0, 1]),
+            ],
+            ..Settings::default()
+        };
+        let machine = |client: [u8; 4]| settings.own_address(client.into()).unwrap().octets();
+        assert_eq!(machine([192, 0, 2, 9]), [10, 10, 0, 1]);
+        assert_eq!(machine([10, 20, 0, 9]), [10, 20, 0, 1]);
+        let bmc = |client: [u8; 4]| settings.own_address_for_bmc(client.into()).unwrap().octets();
+        assert_eq!(bmc([192, 0, 2, 9]), [192, 0, 2, 1]);
+        assert_eq!(bmc([203, 0, 113, 9]), [10, 10, 0, 1]);
     }
 }

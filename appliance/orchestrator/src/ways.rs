@@ -172,7 +172,11 @@ async fn lead(rack: Rack, id: NodeId, way: BootWay, http_port: u16, patience: Pa
     // Who fetches is who must reach us: the firmware our loader, the BMC our disc.
     let fetches = if disc { node.bmc_address } else { node.address };
     let from = fetches.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let Some(ours) = rack.look(|mind| mind.settings.own_address(from)) else {
+    let ours = rack.look(|mind| match disc {
+        true => mind.settings.own_address_for_bmc(from),
+        false => mind.settings.own_address(from),
+    });
+    let Some(ours) = ours else {
         let text = format!("no {way}: this appliance has no address on a network of the rack");
         return tell(&rack, id, text, Severity::Warning);
     };

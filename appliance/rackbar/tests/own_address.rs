@@ -267,6 +267,39 @@ fn an_uplink_with_a_fixed_address_leads_out_by_its_gateway_and_a_rack_network_ne
 }
 
 #[test]
+fn on_an_uplink_people_are_led_to_the_page_and_no_machine_boots() {
+    let net = Net::bare();
+    let (ours, router) = (net.name("server"), net.name("router"));
+    ip(&format!("-n {ours} link add rack1 type veth peer name nobody"));
+    ip(&format!("-n {ours} link set nobody up"));
+    let _appliance = Appliance::start_with(&net, &fixed("10.78.0.254"), &[]);
+    // A network of the rack beyond a router has its machines come in by the uplink, to our address in the rack.
+    ip(&format!("-n {router} route add 10.10.0.0/24 via 10.78.0.1"));
+    let curl = |more: &[&str], url: &str| {
+        let mut arguments = vec!["-s", "-m", "10"];
+        arguments.extend(more);
+        arguments.push(url);
+        net.run("router", "curl", &arguments)
+    };
+    let status = |path: &str, at: &str| {
+        let out = ["-o", "/dev/null", "-w", "%{http_code}"];
+        text(&curl(&out, &format!("http://{at}{path}")))
+    };
+    let (uplink, rack) = ("10.78.0.1", "10.10.0.1");
+    assert_eq!(status("/boot/v1/snponly.efi", rack), "200");
+    assert_eq!(status("/boot/v1/snponly.efi", uplink), "403");
+    assert_eq!(status("/nodes", uplink), "308");
+    let tftp = |at: &str, patience: &str| curl(&["-m", patience], &format!("tftp://{at}/undionly.kpxe"));
+    assert_eq!(text(&tftp(rack, "10")), "what stands for undionly.kpxe");
+    assert_eq!(text(&tftp(uplink, "2")), "");
+    // At the port of the agents there is no HTTP; whether there is TLS tells whether an agent is listened to.
+    const NO_TLS: Option<i32> = Some(35);
+    let agents = |at: &str| curl(&["-k"], &format!("https://{at}:4917/")).status.code();
+    assert_eq!(agents(uplink), NO_TLS);
+    assert_ne!(agents(rack), NO_TLS);
+}
+
+#[test]
 fn of_two_uplinks_with_gateways_the_first_one_is_used_and_the_other_when_it_is_gone() {
     let net = Net::bare();
     let ours = net.name("server");

@@ -17,6 +17,7 @@ mod link;
 mod metrics;
 mod mmsg;
 pub mod ntp;
+mod outside;
 mod poll;
 pub mod ra;
 mod random;
@@ -32,6 +33,7 @@ pub use clients::ClientTable;
 pub use doors::{BootDesk, BootReply, EventSink, LeaseLog, LeaseLogError};
 pub use link::Link;
 pub use metrics::{Counter, Metrics, Sample, SampleKind};
+pub use outside::Outside;
 
 /// What all services share.
 #[derive(Clone)]
@@ -44,6 +46,8 @@ pub struct Common {
     pub clients: Arc<ClientTable>,
     /// Who waits for boot files.
     pub busy: Arc<Busy>,
+    /// Where nobody boots.
+    pub outside: Outside,
     /// The newest boot packets.
     pub captures: Arc<capture::Captures>,
 }
@@ -56,6 +60,7 @@ impl Common {
             metrics: Arc::default(),
             clients: Arc::default(),
             busy: Arc::default(),
+            outside: Outside::default(),
             captures: Arc::default(),
         }
     }

@@ -389,6 +389,28 @@ fn addresses_change_while_a_download_goes_on() {
 }
 
 #[test]
+fn at_an_address_on_an_uplink_people_are_led_to_the_page_and_machines_are_refused() {
+    let server = server(HttpLimits::default());
+    let mut stream = server.connect();
+    let mut status = |path: &str| {
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: rackbar\r\n\r\n").unwrap();
+        answer(&mut stream).0
+    };
+    let script = "/boot/v1/script.ipxe?mac=52-54-00-00-00-01";
+    let file = server.path();
+    let documents = ["/boot/v1/loader.efi", script, file.as_str()];
+    assert_eq!(documents.map(&mut status), [200; 3]);
+    server.common.outside.set(vec![server.address.ip()]);
+    assert_eq!(documents.map(&mut status), [403; 3]);
+    assert_eq!(status("/boot/v1/report"), 403);
+    assert_eq!(status("/nodes"), 308);
+    // A BMC may be there; there is none in this test.
+    assert_eq!(status("/boot/v1/loader.iso"), 404);
+    server.common.outside.set(vec!["127.0.0.2".parse().unwrap()]);
+    assert_eq!(documents.map(&mut status), [200; 3]);
+}
+
+#[test]
 fn a_taken_port_is_explained() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (_, common) = Sink::new();

@@ -120,6 +120,26 @@ fn tftp_hpa_and_atftp_get_files_with_every_option() {
 }
 
 #[test]
+fn nobody_is_answered_at_an_address_on_an_uplink() {
+    let service = serve();
+    service
+        .net
+        .exec_ok("server", "ip", &["addr", "add", "10.77.0.3/24", "dev", "rack0"]);
+    service.common.outside.set(vec!["10.77.0.3".parse().unwrap()]);
+    let socket = service
+        .net
+        .inside("client", || UdpSocket::bind(("10.77.0.90", 0)).unwrap());
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    // One thread takes requests in the order in which they came: an answer to the first one would be there first.
+    for ours in ["10.77.0.3:69", "10.77.0.1:69"] {
+        socket.send_to(b"\0\x01nobody\0octet\0", ours).unwrap();
+    }
+    let (_, from) = socket.recv_from(&mut [0; 600]).unwrap();
+    assert_eq!(from.ip().to_string(), "10.77.0.1");
+    service.handle.stop();
+}
+
+#[test]
 fn machines_beyond_the_limit_of_transfers_wait_and_all_get_through() {
     let service = serve();
     let limits = TftpLimits {

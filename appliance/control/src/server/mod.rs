@@ -257,6 +257,9 @@ impl Server {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let local = stream.local_addr().ok().map(|local| local.ip());
+                    if self.is_outside(local) {
+                        continue;
+                    }
                     if let Some(place) = self.places.take(peer.ip(), local).await {
                         return (stream, peer.ip(), place);
                     }
@@ -267,6 +270,14 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Whether it came to the boot server from an uplink; the API and the page are for people there, too.
+    fn is_outside(&self, local: Option<IpAddr>) -> bool {
+        let Some((boot, local)) = self.boot.as_ref().zip(local) else {
+            return false;
+        };
+        boot.is_outside(local)
     }
 
     async fn local(mut self, listener: UnixListener) {

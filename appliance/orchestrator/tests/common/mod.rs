@@ -152,7 +152,10 @@ impl Server {
             rack.clone(),
             listener,
             site.server.clone(),
-            AgentOptions { heartbeat },
+            AgentOptions {
+                heartbeat,
+                ..AgentOptions::default()
+            },
             stopped,
         ));
         Self {

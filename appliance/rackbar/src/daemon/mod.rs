@@ -277,8 +277,12 @@ impl Daemon {
             let tls = self.site.agent_tls()?;
             let listener = TcpListener::bind(at).await?;
             let (rack, stop) = (self.rack.clone(), self.stop.subscribe());
-            self.tasks
-                .spawn(agents::run(rack, listener, tls, AgentOptions::default(), stop));
+            let outside = self.services.common().outside;
+            let options = AgentOptions {
+                outside,
+                ..AgentOptions::default()
+            };
+            self.tasks.spawn(agents::run(rack, listener, tls, options, stop));
             anyhow::Ok(())
         };
         let (state, severity) = match started.await {

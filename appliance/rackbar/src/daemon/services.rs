@@ -107,11 +107,12 @@ impl Services {
     /// by which address of ours its machine reaches us.
     pub(super) fn introduce(&self, config: &Config, placed: &[Placed]) {
         self.rack.configure(settings(config, placed, self.ports));
+        self.common.outside.set(outside(config, placed));
     }
 
     /// Puts a configuration in force; `site` is the site file's word for what `config` does not say.
     pub(super) fn apply(&mut self, config: &Config, placed: &[Placed], site: Option<&rackbar_plan::Site>) {
-        self.rack.configure(settings(config, placed, self.ports));
+        self.introduce(config, placed);
         let ours: Vec<_> = rack_addresses(config, placed).collect();
         boot::serve_site(&self.rack, &self.artifacts, config);
         boot::serve_disc(&self.rack, &self.artifacts, &ours, self.ports.http.port());
@@ -367,6 +368,21 @@ fn rack_addresses<'a>(config: &'a Config, placed: &'a [Placed]) -> impl Iterator
             .is_some_and(|network| network.role == Role::Rack)
     };
     placed.iter().filter(on_rack).filter_map(|one| Some(one.address?.0))
+}
+
+/// Our addresses on uplinks, without those that are also one in the rack.
+fn outside(config: &Config, placed: &[Placed]) -> Vec<IpAddr> {
+    let (uplinks, others): (Vec<&Placed>, Vec<&Placed>) = placed.iter().partition(|one| {
+        let network = config.networks.get(one.network);
+        network.is_some_and(|network| network.role == Role::Uplink)
+    });
+    let address = |one: &&Placed| Some(one.address?.0);
+    let inside: Vec<Ipv4Addr> = others.iter().filter_map(address).collect();
+    let only_uplinks = uplinks.iter().filter_map(address);
+    only_uplinks
+        .filter(|one| !inside.contains(one))
+        .map(Into::into)
+        .collect()
 }
 
 fn ra_config(config: &Config, placed: &[Placed]) -> RaConfig {

@@ -222,10 +222,19 @@ impl Connection {
         self.continued = false;
         self.served = true;
         self.request_began = None;
-        if self.local.is_none() && request.host.is_none() {
+        let outside = &context.common.outside;
+        if self.local.is_none() && (request.host.is_none() || !outside.is_empty()) {
             self.local = self.stream.local_addr().ok();
         }
-        let response = routes::respond(context.site, request, self.peer, self.local);
+        let from_outside = self.local.is_some_and(|local| outside.holds(local.ip()));
+        let response = if from_outside && routes::is_for_the_rack(&request.path) {
+            Response::text(
+                403,
+                "This is the appliance's address on an uplink: machines boot in the rack's networks.",
+            )
+        } else {
+            routes::respond(context.site, request, self.peer, self.local)
+        };
         if let (Some(mac), 200) = (response.mac, response.status) {
             context.common.clients.claims(self.peer, mac);
         }

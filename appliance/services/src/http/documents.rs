@@ -50,6 +50,11 @@ impl Documents {
         }
     }
 
+    /// Whether nobody boots at this address of ours, as it is one on an uplink.
+    pub fn is_outside(&self, local: IpAddr) -> bool {
+        self.common.outside.holds(local)
+    }
+
     /// Answers a request of `peer`: its method, its target (path and query), and `header` by name in lower case.
     ///
     /// What is no request of HTTP/1 gets status 400, whoever let it through.

@@ -105,6 +105,12 @@ pub(crate) struct Site {
     pub(crate) desk: Arc<dyn BootDesk>,
 }
 
+/// Whether a document is for machines of the rack alone. The loader's disc is not: BMCs may have their network at an uplink, and
+/// it holds nothing but the loader and where the appliance is.
+pub(crate) fn is_for_the_rack(path: &str) -> bool {
+    path.starts_with("/boot/") && path != "/boot/v1/loader.iso"
+}
+
 /// Answers `request` of `peer`, which reached us at `local`.
 pub(crate) fn respond(site: &Site, request: &Request, peer: IpAddr, local: Option<SocketAddr>) -> Response {
     let read = matches!(request.method, Method::Get | Method::Head);

@@ -178,6 +178,9 @@ impl Transfers {
         {
             for got in receiver.iter() {
                 let local = got.local.unwrap_or(Ipv4Addr::UNSPECIFIED);
+                if self.common.outside.holds(local.into()) {
+                    continue;
+                }
                 if let Some(reply) = self.open(SocketAddr::V4(got.source), local, got.bytes) {
                     replies.push(Outbound {
                         to: Some(got.source),

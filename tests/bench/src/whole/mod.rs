@@ -154,6 +154,7 @@ async fn from_power_on_to_ready(folder: &Path, nodes: u32) -> Result<Figures> {
     let (_stop, stopped) = watch::channel(false);
     let options = AgentOptions {
         heartbeat: Duration::from_secs(10),
+        ..AgentOptions::default()
     };
     tokio::spawn(agents::run(
         rack.clone(),
