@@ -5,6 +5,17 @@
   const main = document.getElementById("main");
   if (!main || !window.EventSource || !window.fetch) return;
   let timer = null;
+  const unsaved = (field) => {
+    if (field.matches("select")) {
+      // Where the page marks no option as chosen, a list of one line has its first one that can be.
+      const options = [...field.options];
+      const marked = field.multiple || field.size > 1 || options.some((o) => o.defaultSelected);
+      const first = options.find((o) => !o.disabled);
+      return options.some((o) => o.selected !== (marked ? o.defaultSelected : o === first));
+    }
+    if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
+    return field.type !== "hidden" && field.value !== field.defaultValue;
+  };
   const refresh = async () => {
     timer = null;
     try {
@@ -14,8 +25,8 @@
       // Do not take a form away from under somebody's finger, nor close what they opened.
       const open = [...main.querySelectorAll("details")].map((d) => d.open);
       if (!fresh || main.contains(document.activeElement) && document.activeElement.matches("input, textarea, select")) return;
-      // Nor what somebody has written and left.
-      if ([...main.querySelectorAll("input, textarea")].some((f) => f.type === "checkbox" ? f.checked !== f.defaultChecked : f.type !== "hidden" && f.value !== f.defaultValue)) return;
+      // Nor what somebody has written or chosen and left.
+      if ([...main.querySelectorAll("input, textarea, select")].some(unsaved)) return;
       fresh.querySelectorAll("details").forEach((d, i) => { d.open = open[i] || false; });
       // A console that is open stays the same one.
       const screen = main.querySelector("#console");

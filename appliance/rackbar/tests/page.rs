@@ -6,6 +6,7 @@
 mod common;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use common::Appliance;
 use rackbar_browser::Browser;
@@ -53,6 +54,52 @@ fn page_fits_a_phone_and_tells_what_happens_while_one_looks() {
     std::fs::write(&config, text + "[boot]\nkernel_argument = \"typo\"\n").unwrap();
     browser.until_shown("kernel_argument");
     assert_eq!(browser.run("return window.sameDocument === true;"), true);
+}
+
+#[test]
+fn page_that_is_live_keeps_what_somebody_has_chosen_and_not_yet_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let appliance = Appliance::start(folder.path());
+    let browser = Browser::open(1200, 900, true);
+    let home = logged_in(&browser, &appliance);
+    let until = |what: &str, script: &str| {
+        let end = Instant::now() + Duration::from_secs(60);
+        while browser.run(script) != true {
+            assert!(Instant::now() < end, "not in time: {what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let config = appliance.folder().join("rackbar.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let happens = |what: &str| std::fs::write(&config, format!("{text}[boot]\n{what} = 1\n")).unwrap();
+    // A list in which the page marks no option as chosen, and one in which it does.
+    for (page, chosen) in [("/logs", "err"), ("/logs?severity=notice", "debug")] {
+        browser.go(&format!("{home}{page}"));
+        // Counts how often the page is fetched anew, and marks the field that a swap would exchange.
+        browser.run(&format!(
+            "const fetch = window.fetch; window.fetched = 0;
+             window.fetch = async (...all) => {{ const answer = await fetch(...all); window.fetched += 1; return answer; }};
+             const list = document.querySelector('select'); list.marked = true; window.came = list.value;
+             list.value = '{chosen}';"
+        ));
+        // Once it is fetched a second time, the first one has been judged.
+        for count in [1, 2] {
+            happens(&format!("mistake_{count}"));
+            let fetched = format!("return window.fetched >= {count};");
+            until("the page is fetched again", &fetched);
+        }
+        let kept = format!(
+            "const list = document.querySelector('select'); return list.marked === true && list.value === '{chosen}';"
+        );
+        assert_eq!(browser.run(&kept), true, "{page}");
+        // What is as the page came keeps nothing from being shown.
+        browser.run("document.querySelector('select').value = window.came;");
+        happens("mistake_3");
+        until(
+            "the page is swapped",
+            "return document.querySelector('select').marked !== true;",
+        );
+    }
 }
 
 #[test]
