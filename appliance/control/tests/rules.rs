@@ -213,6 +213,33 @@ async fn a_change_with_another_tag_than_the_current_one_changes_nothing() {
     server.handle.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_another_one_by_now_is_not_forgotten() {
+    let server = start().await;
+    let node = machine(&server, 1).await;
+    for path in [
+        format!("/api/v1/nodes/{node}"),
+        format!("/api/v1/nodes/{node}/firmware"),
+    ] {
+        let delete = |tag: String| {
+            let (server, path) = (&server, &path);
+            async move {
+                let tag = format!("If-Match: {tag}");
+                let arguments = ["--request", "DELETE", "--header", &tag];
+                server.curl(TOKEN, &arguments, path).await
+            }
+        };
+        let stale = delete("\"0123456789abcdef01234567\"".into()).await;
+        assert_eq!(stale.status, 412, "{path}: {stale:?}");
+        assert_eq!(stale.json()["type"], "urn:rackbar:stale");
+        // With the tag that it has it is left to the appliance's operations, of which this server has none.
+        let now = get(&server, &path).await.header("etag").to_owned();
+        let asked = delete(now).await;
+        assert!(![204, 404, 412].contains(&asked.status), "{path}: {asked:?}");
+    }
+    server.handle.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_who_change_what_they_saw_at_the_same_time_one_does() {
     let server = std::sync::Arc::new(start().await);

@@ -11,7 +11,7 @@ use rackbar_orchestrator::{PowerWay, RenameError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::paging::{Page, PageQuery, etag, listed, tagged};
+use super::paging::{Page, PageQuery, etag, listed, tagged, unchanged};
 use super::{Caller, Deed, Problem};
 use crate::Context;
 use crate::operations::Refused;
@@ -328,18 +328,22 @@ pub(crate) async fn recover(
 }
 
 /// Forgets a machine that is gone for good: its name, its addresses, what was installed on it. What happened to it stays in
-/// the journal. One that comes back is a new machine.
+/// the journal. One that comes back is a new machine. With `If-Match`, only if nothing of it changed meanwhile.
 #[utoipa::path(
     delete, path = "/api/v1/nodes/{node}", tag = "nodes",
-    params(("node" = String, Path, description = "Name, id or MAC address")),
-    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem))
+    params(("node" = String, Path, description = "Name, id or MAC address"), ("If-Match" = Option<String>, Header)),
+    responses(
+        (status = 204), (status = 404, body = Problem), (status = 409, body = Problem), (status = 412, body = Problem)
+    )
 )]
 pub(crate) async fn forget(
     State(context): State<Context>,
     Path(name): Path<String>,
+    headers: HeaderMap,
     Extension(Caller(by)): Extension<Caller>,
 ) -> Result<Response, Problem> {
     let node = find(&context, &name)?;
+    unchanged(&headers, node.as_ref(), &node.name)?;
     context.operations.forget(&node.id.to_string(), &by.name).await?;
     Ok((Extension(Deed(format!("forget {}", node.name))), StatusCode::NO_CONTENT).into_response())
 }
@@ -399,17 +403,24 @@ pub(crate) async fn firmware(
     Ok(tagged(&headers, &habits))
 }
 
-/// Forgets what was learnt of a machine's boot firmware: it was replaced, updated or set up anew.
+/// Forgets what was learnt of a machine's boot firmware: it was replaced, updated or set up anew. With `If-Match`, only if
+/// nothing more was learnt meanwhile.
 #[utoipa::path(
     delete, path = "/api/v1/nodes/{node}/firmware", tag = "nodes",
-    params(("node" = String, Path, description = "Name, id or MAC address")),
-    responses((status = 204), (status = 404, body = Problem))
+    params(("node" = String, Path, description = "Name, id or MAC address"), ("If-Match" = Option<String>, Header)),
+    responses((status = 204), (status = 404, body = Problem), (status = 412, body = Problem))
 )]
 pub(crate) async fn forget_firmware(
     State(context): State<Context>,
     Path(name): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let node = find(&context, &name)?;
+    if headers.contains_key(header::IF_MATCH) {
+        let habits = context.rack.firmware_of(&node);
+        let habits = habits.map_err(|error| Refused::Internal(error.to_string()))?;
+        unchanged(&headers, &habits, "what was learnt of it")?;
+    }
     context.operations.forget_firmware(&node.id.to_string()).await?;
     let deed = Deed(format!("forget what was learnt of the boot firmware of {}", node.name));
     Ok((Extension(deed), StatusCode::NO_CONTENT).into_response())

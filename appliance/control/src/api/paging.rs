@@ -113,6 +113,18 @@ pub(crate) fn known(request: &HeaderMap, tag: &str) -> bool {
     listed(request, header::IF_NONE_MATCH, tag) || listed(request, header::IF_NONE_MATCH, &format!("W/{tag}"))
 }
 
+/// Refuses to go on when `now`, the resource as [`tagged`] shows it, is another one by now than its caller read (`If-Match`,
+/// RFC 9110 section 13.1.1).
+pub(super) fn unchanged(request: &HeaderMap, now: &impl Serialize, what: &str) -> Result<(), Problem> {
+    let tag = || etag(&serde_json::to_vec(now).unwrap_or_default());
+    if !request.contains_key(header::IF_MATCH) || listed(request, header::IF_MATCH, &tag()) {
+        return Ok(());
+    }
+    Err(Problem::stale(format!(
+        "{what} changed since you read it; read it again before you decide"
+    )))
+}
+
 /// True when the header lists this tag or `*`.
 pub(crate) fn listed(request: &HeaderMap, name: header::HeaderName, tag: &str) -> bool {
     let values = request.get_all(name).iter().filter_map(|value| value.to_str().ok());
