@@ -1,4 +1,5 @@
-//! A plan's graph as SVG, drawn here: a lane for each machine, time to the right, an arrow for each need.
+//! A plan's graph as SVG, drawn here: a lane for each machine, time to the right, an arrow for each need. Of many machines an
+//! overview: a row for each, with a cell for each of its actions in their order.
 //!
 //! What an action stands at is said by a word in its box and only underlined by colour. Everything that came from
 //! outside goes through [`escape`].
@@ -17,8 +18,13 @@ const COLUMN: usize = 152;
 const ROW: usize = 54;
 const LANE_HEAD: usize = 24;
 const MARGIN: usize = 8;
-/// More lanes than this are no picture any more; the page says so and lists them.
-pub(super) const MAX_LANES: usize = 40;
+/// More lanes than this, with their arrows, are no picture any more.
+const MAX_LANES: usize = 40;
+/// More rows than this are no overview either; the page says so and lists them.
+const MAX_ROWS: usize = 1000;
+/// A cell of the overview, and where the first one begins.
+const CELL: usize = 18;
+const FIRST_CELL: usize = 180;
 
 /// Where a box lies.
 #[derive(Clone, Copy)]
@@ -33,11 +39,20 @@ struct Lane<'a> {
     columns: BTreeMap<usize, Vec<&'a Action>>,
 }
 
+impl Lane<'_> {
+    fn len(&self) -> usize {
+        self.columns.values().map(Vec::len).sum()
+    }
+}
+
 /// The graph; `None` when it would be too large to be looked at, or is empty. `name` gives a machine's name.
 pub(super) fn svg(plan: &Plan, run: Option<&Run>, name: impl Fn(rackbar_model::NodeId) -> String) -> Option<String> {
     let lanes = lanes(plan, name);
-    if lanes.is_empty() || lanes.len() > MAX_LANES {
-        return None;
+    match lanes.len() {
+        0 => return None,
+        1..=MAX_LANES => {}
+        count if count <= MAX_ROWS => return Some(overview(&lanes, run)),
+        _ => return None,
     }
     let mut places: BTreeMap<&ActionId, Place> = BTreeMap::new();
     let mut heads = String::new();
@@ -83,6 +98,57 @@ pub(super) fn svg(plan: &Plan, run: Option<&Run>, name: impl Fn(rackbar_model::N
     }
     out.push_str("</svg>");
     Some(out)
+}
+
+/// Of each lane one row. What waits for another machine is not drawn: with so many it would be all that is seen.
+fn overview(lanes: &[Lane<'_>], run: Option<&Run>) -> String {
+    let most = lanes.iter().map(Lane::len).max().unwrap_or_default();
+    let (width, height) = (2 * MARGIN + FIRST_CELL + most * CELL, 2 * MARGIN + lanes.len() * CELL);
+    let mut out = format!(
+        "<svg class=\"graph overview\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\" \
+         aria-label=\"Each machine's actions in their order\">"
+    );
+    for (row, lane) in lanes.iter().enumerate() {
+        let y = MARGIN + row * CELL;
+        // Writing to a String cannot fail, here and below.
+        let _ = write!(
+            out,
+            "<text class=\"lane\" x=\"{MARGIN}\" y=\"{}\">{}</text>",
+            y + 13,
+            escape(&shortened(&lane.name, 24))
+        );
+        for (at, action) in lane.columns.values().flatten().enumerate() {
+            cell(&mut out, action, MARGIN + FIRST_CELL + at * CELL, y, run);
+        }
+    }
+    out.push_str("</svg>");
+    out
+}
+
+fn cell(out: &mut String, action: &Action, x: usize, y: usize, run: Option<&Run>) {
+    let stand = run.and_then(|run| run.actions.get(&action.id)).map(StandRow::from);
+    let class = stand.as_ref().map_or("planned", |stand| stand.class);
+    let destroys = if action.destroys.is_some() { " destroys" } else { "" };
+    let sign = match class {
+        "done" => "✓",
+        "running" => "▸",
+        "again" => "↻",
+        "failed" => "✗",
+        "skipped" => "–",
+        _ if action.destroys.is_some() => "!",
+        _ => "·",
+    };
+    let short = stand.map(|stand| format!(": {}", stand.short)).unwrap_or_default();
+    let side = CELL - 3;
+    let _ = write!(
+        out,
+        "<g class=\"act {class}{destroys}\"><title>{}{}</title><rect x=\"{x}\" y=\"{y}\" width=\"{side}\" height=\"{side}\" \
+         rx=\"3\"/><text class=\"sign\" x=\"{}\" y=\"{}\">{sign}</text></g>",
+        escape(&action.id.0),
+        escape(&short),
+        x + side / 2,
+        y + 12,
+    );
 }
 
 /// The lanes by machine name; an action's column is one more than the greatest of what it needs.
@@ -189,7 +255,62 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fake;
     use super::*;
+
+    /// A plan that empties the disk of each of so many machines.
+    fn plan(machines: u16) -> Plan {
+        let id = |number: u16| {
+            rackbar_model::NodeId([[7; 14].as_slice(), &number.to_be_bytes()].concat().try_into().unwrap())
+        };
+        let mut whole = fake::plan(id(0));
+        let (shared, own): (Vec<Action>, Vec<Action>) = whole.actions.into_iter().partition(|one| one.node.is_none());
+        whole.actions = shared;
+        for number in 0..machines {
+            let named = |one: &ActionId| match own.iter().any(|other| other.id == *one) {
+                true => ActionId(format!("{number}/{}", one.0)),
+                false => one.clone(),
+            };
+            whole.actions.extend(own.iter().map(|one| Action {
+                id: named(&one.id),
+                node: Some(id(number)),
+                needs: one.needs.iter().map(named).collect(),
+                ..one.clone()
+            }));
+        }
+        whole
+    }
+
+    #[test]
+    fn of_many_machines_there_is_an_overview_with_each_action_and_how_it_stands() {
+        let plan = plan(60);
+        let name = |node: rackbar_model::NodeId| format!("<{node}>");
+        let drawn = svg(&plan, None, name).unwrap();
+        let cells = |svg: &str, class: &str| svg.matches(&format!("<g class=\"act {class}")).count();
+        assert_eq!(cells(&drawn, ""), plan.actions.len());
+        assert_eq!(drawn.matches("class=\"lane\"").count(), 61);
+        assert_eq!(drawn.matches(">!</text>").count(), 60, "each of them loses its data");
+        assert!(!drawn.contains("<07"), "{drawn}");
+        let mut run = fake::run(rackbar_model::NodeId([7; 16]));
+        let first = plan.actions[1].id.clone();
+        let done = run
+            .actions
+            .values()
+            .find(|stand| matches!(stand, rackbar_plan::Stand::Done { .. }))
+            .unwrap();
+        run.actions = [(first.clone(), done.clone())].into();
+        let drawn = svg(&plan, Some(&run), name).unwrap();
+        assert_eq!((cells(&drawn, "done"), drawn.matches(">✓</text>").count()), (1, 1));
+        assert!(drawn.contains(&format!("<title>{}: ", first.0)), "{drawn}");
+    }
+
+    #[test]
+    fn few_machines_have_arrows_and_too_many_no_picture() {
+        let name = |node: rackbar_model::NodeId| node.to_string();
+        assert!(svg(&plan(39), None, name).unwrap().contains("class=\"need\""));
+        assert!(!svg(&plan(40), None, name).unwrap().contains("class=\"need\""));
+        assert!(svg(&plan(999), None, name).is_some() && svg(&plan(1000), None, name).is_none());
+    }
 
     #[test]
     fn text_from_outside_stays_text() {
