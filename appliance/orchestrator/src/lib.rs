@@ -3,7 +3,7 @@
 //!
 //! [`Rack`] is the handle everyone holds. Inside, one synchronous [`mind`](mod@mind) takes what services, agents and BMCs
 //! saw and changes the view; [`identity`] and [`state`] are its pure judgement. The journal in the store comes before
-//! subscribers: whoever is told of an event can read it again.
+//! subscribers: whoever is told of an event can read it again, save those of a flood that it does not keep ([`floods`](mod@floods)).
 
 pub mod adopt;
 pub mod agents;
@@ -29,6 +29,7 @@ mod doors;
 mod error;
 mod facts;
 mod firmware;
+mod floods;
 mod hardware;
 mod held;
 mod installs;

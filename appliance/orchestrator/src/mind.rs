@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rackbar_model::{BootStage, Event, EventKind, MacAddr, Node, NodeId, NodeState, Severity, Timestamp, WitnessKind};
 
+use crate::floods::Floods;
 use crate::identity;
 use crate::record::{Record, Standing};
 use crate::records::Records;
@@ -46,6 +47,8 @@ const STRANGER_RATE: u64 = 100;
 #[derive(Default)]
 pub(crate) struct Outbox {
     pub(crate) events: Vec<Event>,
+    /// Events that the journal does not keep: subscribers hear of them without a number.
+    pub(crate) unkept: Vec<Event>,
     /// Nodes to write.
     pub(crate) dirty: BTreeSet<NodeId>,
     /// Nodes to remove from the store.
@@ -66,6 +69,7 @@ pub(crate) struct Mind {
     pub(crate) out: Outbox,
     new_id: fn(Timestamp) -> NodeId,
     bucket: Bucket,
+    floods: Floods,
 }
 
 /// A token bucket for events of strangers.
@@ -100,6 +104,7 @@ impl Mind {
                 at: Timestamp(0),
                 suppressed: 0,
             },
+            floods: Floods::default(),
         }
     }
 
@@ -268,8 +273,14 @@ impl Mind {
             mac,
             kind,
         };
+        let record = node.and_then(|id| self.records.get(&id));
+        let stranger = record.is_none_or(|record| record.standing < Standing::Firm);
         self.note(&event);
-        self.out.events.push(event);
+        if self.floods.keep(&event, stranger) {
+            self.out.events.push(event);
+        } else {
+            self.out.unkept.push(event);
+        }
     }
 
     /// Takes up what an event means that is in the journal by another way.
@@ -392,6 +403,10 @@ impl Mind {
             };
             self.happen(now, id, &tick);
         }
+        // Straight to the journal: that we tell of it is no sign of life.
+        let records = &self.records;
+        let name = |id| records.get(&id).map(|record| record.node.name.clone());
+        self.out.events.extend(self.floods.tick(now, name));
         self.bucket.refill(now);
         if self.bucket.suppressed > 0 && self.bucket.level > 0 {
             let suppressed = std::mem::take(&mut self.bucket.suppressed);

@@ -229,6 +229,9 @@ impl Rack {
             }
         }
         self.inner.store.record(nodes, out.events);
+        for event in out.unkept {
+            let _ = self.inner.broadcast.send(Arc::new(event));
+        }
         for target in out.probe {
             // A full queue means a thousand BMCs wait already; the periodic look finds the rest.
             let _ = self.inner.probe.try_send(target);
@@ -328,7 +331,8 @@ impl Rack {
         self.inner.store.last_seq()
     }
 
-    /// Every event from now on, once it is in the journal.
+    /// Every event from now on, once it is in the journal. Those of a flood that the journal does not keep have the number 0:
+    /// what acts on events is not to miss one.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
         self.inner.broadcast.subscribe()
     }

@@ -521,3 +521,71 @@ async fn a_flood_of_made_up_machines_stays_bounded_and_a_real_one_is_still_serve
     assert!(rack.node(&welcome.node.to_string()).unwrap().agent_connected);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_one_machine_is_taken_in_but_washes_nothing_out_of_the_journal() {
+    let rack = rack(memory());
+    let mut heard = rack.subscribe();
+    rack.event(Some(mac(1)), discover("rack"));
+    let node = until_node(&rack, "enrolled", |node| node.state.name() == "enrolled").await;
+    let changed = |n: u32| EventKind::Changed {
+        by: "anna".into(),
+        what: format!("change {n}"),
+        outcome: "done".into(),
+        ok: true,
+    };
+    let sent = |what: &str| EventKind::HttpSent {
+        what: what.into(),
+        client: [10, 10, 0, 50].into(),
+        status: 200,
+        bytes: 1,
+        millis: 1,
+    };
+    // Fewer than a subscriber may fall behind, and the last of them is the one that counts for the machine.
+    for n in 0..200 {
+        rack.record_change(changed(n)).unwrap();
+        for _ in 0..10 {
+            rack.event(Some(mac(1)), sent("favicon"));
+        }
+    }
+    until("the flood is taken in", || {
+        let events = rack.events(0, usize::MAX).unwrap();
+        (events.iter().filter(|event| event.kind == sent("favicon")).count() >= 120).then_some(())
+    })
+    .await;
+    let boot = EventKind::Boot(rackbar_model::BootStage::Failed {
+        reason: "no disk".into(),
+    });
+    rack.event(Some(mac(1)), sent("script"));
+    rack.event(Some(mac(1)), boot);
+    until_node(&rack, "what it means counts", |node| node.state.name() == "failed").await;
+    let told = until_event(
+        &rack,
+        "what is not kept is told",
+        |kind| matches!(kind, EventKind::Note { text, .. } if text.contains("(HTTP request) from node-001")),
+    )
+    .await;
+    assert_eq!(told.node, Some(node.id));
+    let events = rack.events(0, usize::MAX).unwrap();
+    let numbers: Vec<u64> = events.iter().map(|event| event.seq).collect();
+    let all: Vec<u64> = (1..=events.len() as u64).collect();
+    assert_eq!(numbers, all, "what is not kept takes no number");
+    let changes = events
+        .iter()
+        .filter(|event| matches!(event.kind, EventKind::Changed { .. }));
+    assert_eq!(changes.count(), 200);
+    assert!(events.len() < 500, "{}", events.len());
+    let mut with_number = 0;
+    let mut without = 0;
+    while let Ok(event) = heard.try_recv() {
+        match event.seq {
+            0 => without += 1,
+            _ => with_number += 1,
+        }
+    }
+    assert_eq!(with_number, events.len(), "subscribers hear what is kept");
+    let flood = events
+        .iter()
+        .filter(|event| matches!(event.kind, EventKind::HttpSent { .. }));
+    assert_eq!(without, 2_001 - flood.count(), "and what is not, without a number");
+}
