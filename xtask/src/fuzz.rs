@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use comfy_table::{Table, presets};
@@ -85,20 +84,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     report(&together(&project, &program, chosen, arguments)?)
 }
 
-/// Every target for so long, as a step of `cargo xtask test`: with the same random choices each time, so that a commit that
-/// passed does not fail by chance. What nobody has found yet is looked for by the verb itself.
-pub(crate) fn bounded(seconds: u32) -> Result<()> {
-    println!("== fuzzing, {seconds} s for each target");
-    let start = Instant::now();
-    run(&Arguments {
-        targets: Vec::new(),
-        seconds,
-        seed: Some(1),
-        corpus: false,
-        list: false,
-    })?;
-    println!("== fuzzing: ok, {:.0} s", start.elapsed().as_secs_f64());
-    Ok(())
+/// The words of the verb that fuzzes every target for so long, as `cargo xtask test` does beside its tests: with the same random
+/// choices each time, so that a commit that passed does not fail by chance. What nobody has found yet is looked for by the verb
+/// without a seed.
+pub(crate) fn words(seconds: u32) -> Vec<String> {
+    ["fuzz", "--seed", "1", "--seconds"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([seconds.to_string()])
+        .collect()
 }
 
 /// Runs targets, as many at once as there are processors; gives what they came to in their own order.

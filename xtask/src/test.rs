@@ -46,8 +46,7 @@ const LONG: [&str; 18] = [
     "trunk::an_appliance_on_a_trunk_serves_its_vlans",
 ];
 
-/// How long each target is fuzzed with coverage counters. Together with their build that is a few minutes, most of it beside
-/// the build of the media.
+/// How long each target is fuzzed with coverage counters.
 const FUZZ_SECONDS: u32 = 2;
 
 /// Options of the verb.
@@ -167,8 +166,8 @@ fn systems(long: bool) -> Vec<(&'static str, os_image::Arguments)> {
     systems
 }
 
-/// Runs all tests but the scenarios, and fuzzes. Many tests wait, for a time limit or for a peer, and leave the processors to
-/// the build of the media that the scenarios need.
+/// Runs all tests but the scenarios. Many of them wait, for a time limit or for a peer, and leave the processors to the build of
+/// the media that the scenarios need, and to fuzzing.
 fn quick(which: &Arguments) -> Result<()> {
     let media = !which.quick;
     let compile = |what, tests: &[&str]| step(what, cargo().args(tests).args(["--no-run", "--quiet"]));
@@ -180,21 +179,18 @@ fn quick(which: &Arguments) -> Result<()> {
         let systems = systems(which.long());
         let verbs = systems.iter().map(|(_, one)| one.words());
         let verbs = std::iter::once(vec!["image".into()]).chain(verbs);
+        let verbs = verbs.chain([fuzz::words(FUZZ_SECONDS)]);
         let verbs = verbs.map(|words| verb(&words)).collect::<Result<_>>()?;
-        Beside::start("boot media and systems to install", verbs)
+        Beside::start("boot media, systems to install, and fuzzing", verbs)
     };
     let build = media.then(build).transpose()?;
     let mut tests = cargo();
     tests.args(QUICK);
     if media {
-        // The targets of fuzzing take their kept inputs there, and are fuzzed below.
+        // The targets of fuzzing take their kept inputs there, and are fuzzed beside.
         tests.env("RACKBAR_FUZZ_SECONDS", "0");
     }
-    let mut told = step("unit, property and service tests", &mut tests);
-    if media {
-        // Before what goes on beside is waited for, which is rarely done by now.
-        told = told.and_then(|()| fuzz::bounded(FUZZ_SECONDS));
-    }
+    let told = step("unit, property and service tests", &mut tests);
     let built = build.map_or(Ok(()), Beside::finish);
     told.and(built)
 }
