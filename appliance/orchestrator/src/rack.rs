@@ -326,6 +326,15 @@ impl Rack {
         self.inner.store.events(after, limit)
     }
 
+    /// Up to `limit` changes that somebody asked for with event numbers below `before`, newest first; of one person where `by`
+    /// names one. The journal may have dropped them long ago.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn changes(&self, before: u64, limit: usize, by: Option<&str>) -> Result<Vec<Event>, StoreError> {
+        self.inner.store.changes(before, limit, by)
+    }
+
     /// Number of the newest event.
     pub fn last_seq(&self) -> u64 {
         self.inner.store.last_seq()

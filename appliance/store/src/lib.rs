@@ -14,6 +14,7 @@
 mod attached;
 mod bmc;
 mod break_glass;
+mod changes;
 mod error;
 mod export;
 mod queue;
@@ -47,6 +48,8 @@ use vault::Vault;
 pub struct Options {
     /// Events kept; older ones are removed when the disk has nothing else to do.
     pub max_events: u64,
+    /// Changes that people asked for, kept beyond what the journal still has of them.
+    pub max_changes: u64,
     /// Inventories kept per node.
     pub max_inventories: usize,
 }
@@ -56,6 +59,8 @@ impl Default for Options {
         // About 300 bytes an event with its index: 60 MB of a data partition that has at least 256 MB.
         Self {
             max_events: 200_000,
+            // Some 15 MB.
+            max_changes: 50_000,
             max_inventories: 64,
         }
     }
@@ -284,6 +289,15 @@ impl Store {
     /// When the file cannot be read.
     pub fn events(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.read(|tx| tables::events(tx, after, limit))
+    }
+
+    /// Up to `limit` changes that somebody asked for with event numbers below `before`, newest first; of one person where `by`
+    /// names one. The journal may have dropped them long ago.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn changes(&self, before: u64, limit: usize, by: Option<&str>) -> Result<Vec<Event>, StoreError> {
+        self.read(|tx| changes::newest(tx, before, limit, by))
     }
 
     /// The newest `limit` events of a node, oldest first.

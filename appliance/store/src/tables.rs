@@ -9,6 +9,7 @@ use redb::{
     Database, ReadTransaction, ReadableDatabase as _, ReadableTable, ReadableTableMetadata as _, TableDefinition,
 };
 
+use crate::changes::{self, CHANGES};
 use crate::queue::Op;
 use crate::{NamedValue, Options, StoreError, Table, records};
 
@@ -23,11 +24,11 @@ const CACHE: usize = 16 << 20;
 /// Files up to this size are left as they are.
 const COMPACT_FROM: u64 = 16 << 20;
 
-type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+pub(crate) type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 type BytesTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
+pub(crate) const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
 /// Key: node id, then the event's number in big-endian, so that a range is a timeline.
 const NODE_EVENTS: TableDefinition<&[u8], ()> = TableDefinition::new("node_events");
 const LEASES: Bytes = TableDefinition::new("leases");
@@ -63,7 +64,7 @@ const fn definition(table: Table) -> Bytes {
 
 /// Tables of an export by their numbers there; a number is never given to another table. A new [`Table`] goes to the end.
 /// The lock is not among them: an export has its own.
-const NUMBERED: [Bytes; 12] = [
+const NUMBERED: [Bytes; 13] = [
     LEASES,
     NODES,
     INVENTORIES,
@@ -76,6 +77,7 @@ const NUMBERED: [Bytes; 12] = [
     WEBHOOKS,
     REPOSITORIES,
     REGISTRATIONS,
+    CHANGES,
 ];
 pub(crate) const SECRETS_NUMBER: u8 = 3;
 const EVENTS_NUMBER: u8 = 100;
@@ -112,6 +114,7 @@ impl Home {
                 }
                 let mut db = builder.open(path).map_err(|error| StoreError::opening(path, error))?;
                 check_schema(&db, path)?;
+                changes::take_over(&db)?;
                 compact(&mut db, path);
                 Ok(db)
             }
@@ -183,7 +186,10 @@ pub(crate) fn insert(db: &Database, records: &[(u8, Vec<u8>, Vec<u8>)]) -> Resul
             return Err(StoreError::BadExport("an event in it has no number".into()));
         };
         tx.open_table(EVENTS)?.insert(seq, value.as_slice())?;
-        if let Some(node) = records::event(value).and_then(|event| event.node) {
+        let Some(event) = records::event(value) else { continue };
+        // An export of before their table has changes in the journal alone.
+        changes::keep(&tx, &event, value)?;
+        if let Some(node) = event.node {
             tx.open_table(NODE_EVENTS)?.insert(keyed(node, seq).as_slice(), ())?;
         }
     }
@@ -231,6 +237,7 @@ fn initialise(db: &Database) -> Result<(), StoreError> {
         FIRMWARE,
         WEBHOOKS,
         REPOSITORIES,
+        CHANGES,
         LOCK,
     ] {
         tx.open_table(table)?;
@@ -313,6 +320,7 @@ pub(crate) fn write(db: &Database, ops: &[Op], options: &Options) -> Result<(), 
                 Op::Event(event) | Op::Outcome(event) => {
                     let json = serde_json::to_vec(event).map_err(|error| StoreError::Failed(error.to_string()))?;
                     events.insert(event.seq, json.as_slice())?;
+                    changes::keep(&tx, event, &json)?;
                     if let Some(node) = event.node {
                         node_events.insert(keyed(node, event.seq).as_slice(), ())?;
                     }
@@ -360,8 +368,8 @@ fn trim_inventories(
     Ok(())
 }
 
-/// Removes the `count` oldest events; says how many went.
-pub(crate) fn trim(db: &Database, count: u64) -> Result<u64, StoreError> {
+/// Removes the `count` oldest events, and changes beyond their own bound; says how many events went.
+pub(crate) fn trim(db: &Database, count: u64, options: &Options) -> Result<u64, StoreError> {
     let tx = db.begin_write()?;
     let mut removed = 0;
     {
@@ -375,6 +383,7 @@ pub(crate) fn trim(db: &Database, count: u64) -> Result<u64, StoreError> {
             removed += 1;
         }
     }
+    changes::trim(&tx, options.max_changes)?;
     tx.commit()?;
     Ok(removed)
 }
@@ -495,7 +504,7 @@ fn opened(tx: &ReadTransaction, table: Table) -> Result<Option<BytesTable>, Stor
     present(tx, definition(table))
 }
 
-fn present(tx: &ReadTransaction, definition: Bytes) -> Result<Option<BytesTable>, StoreError> {
+pub(crate) fn present(tx: &ReadTransaction, definition: Bytes) -> Result<Option<BytesTable>, StoreError> {
     match tx.open_table(definition) {
         Ok(table) => Ok(Some(table)),
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),

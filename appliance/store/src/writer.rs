@@ -182,7 +182,7 @@ impl Writer<'_> {
         let excess = (self.count - max).min(TRIM);
         let guard = self.shared.db.read().unwrap_or_else(PoisonError::into_inner);
         let Some(db) = guard.as_ref() else { return };
-        match tables::trim(db, excess) {
+        match tables::trim(db, excess, &self.shared.options) {
             Ok(removed) => self.count -= removed,
             Err(error) => tracing::warn!(%error, "old events could not be removed"),
         }

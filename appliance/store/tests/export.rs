@@ -16,6 +16,7 @@ enum Deed {
     Inventory(u8, u64),
     Lease(u8, u64),
     Event(Option<u8>, String),
+    Change(String),
 }
 
 fn deed() -> impl Strategy<Value = Deed> {
@@ -26,6 +27,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         (0u8..3, 0u64..9).prop_map(|(n, at)| Deed::Inventory(n, at)),
         (any::<u8>(), any::<u64>()).prop_map(|(n, at)| Deed::Lease(n, at)),
         (prop::option::of(0u8..3), "[a-z]{0,9}").prop_map(|(n, text)| Deed::Event(n, text)),
+        "[a-z]{0,9}".prop_map(Deed::Change),
     ]
 }
 
@@ -46,20 +48,35 @@ fn carry_out(store: &Store, deed: &Deed) {
                 expires: Timestamp(*at),
             }])
             .unwrap(),
-        Deed::Event(n, text) => {
-            let kind = EventKind::Note {
+        Deed::Event(n, text) => tell(
+            store,
+            n.as_ref().map(node),
+            EventKind::Note {
                 text: text.clone(),
                 severity: Severity::Info,
-            };
-            assert!(store.append(Event {
-                seq: 0,
-                at: Timestamp(1),
-                node: n.as_ref().map(node),
-                mac: None,
-                kind,
-            }));
-        }
+            },
+        ),
+        Deed::Change(by) => tell(
+            store,
+            None,
+            EventKind::Changed {
+                by: by.clone(),
+                what: "site".into(),
+                outcome: "done".into(),
+                ok: true,
+            },
+        ),
     }
+}
+
+fn tell(store: &Store, node: Option<NodeId>, kind: EventKind) {
+    assert!(store.append(Event {
+        seq: 0,
+        at: Timestamp(1),
+        node,
+        mac: None,
+        kind,
+    }));
 }
 
 /// Everything a store tells.
@@ -71,10 +88,11 @@ fn content(store: &Store) -> String {
         (store.inventories(node).unwrap(), store.timeline(node, 99).unwrap())
     };
     format!(
-        "{lists:?} {:?} {:?} {:?} {:?} {}",
+        "{lists:?} {:?} {:?} {:?} {:?} {:?} {}",
         store.nodes().unwrap(),
         store.leases().unwrap(),
         store.events(0, 999).unwrap(),
+        store.changes(u64::MAX, 999, None).unwrap(),
         [of(0), of(1), of(2)],
         store.last_seq()
     )

@@ -136,11 +136,65 @@ fn a_half_made_file_is_made_again() {
     assert_eq!(store.leases().unwrap().len(), 1);
 }
 
+fn change(by: &str, n: u64) -> Event {
+    let kind = EventKind::Changed {
+        by: by.into(),
+        what: format!("change {n}"),
+        outcome: "done".into(),
+        ok: true,
+    };
+    Event { kind, ..event(n, None) }
+}
+
+/// Trimming happens when the writer is idle, so it is waited for.
+fn until_trimmed(store: &Store, to: usize) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while store.events(0, 2_000).unwrap().len() > to {
+        assert!(std::time::Instant::now() < deadline, "the journal was not trimmed");
+        store.flush().unwrap();
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn who_changed_what_outlives_the_journal_up_to_its_own_bound() {
+    let options = Options {
+        max_events: 10,
+        max_changes: 20,
+        ..Options::default()
+    };
+    let store = Store::in_memory(options).unwrap();
+    for n in 1..=30 {
+        // Changes have the even numbers.
+        store.append(event(n, None));
+        store.append(change(if n % 2 == 0 { "anna" } else { "ben" }, n));
+    }
+    store.flush().unwrap();
+    until_trimmed(&store, 10);
+    let numbers = |before, limit, by| -> Vec<u64> {
+        let found = store.changes(before, limit, by).unwrap();
+        found.iter().map(|event| event.seq).collect()
+    };
+    let all: Vec<u64> = (11..=30).rev().map(|n| 2 * n).collect();
+    assert_eq!(
+        numbers(u64::MAX, 99, None),
+        all,
+        "the newest twenty, most of them gone from the journal"
+    );
+    assert_eq!(numbers(58, 2, None), [56, 54]);
+    assert_eq!(numbers(u64::MAX, 2, Some("ben")), [58, 54]);
+    assert_eq!(numbers(22, 99, None), [0; 0]);
+    assert_eq!(numbers(0, 99, None), [0; 0]);
+    let newest = store.changes(u64::MAX, 1, None).unwrap();
+    assert!(matches!(&newest[0].kind, EventKind::Changed { what, .. } if what == "change 30"));
+}
+
 #[test]
 fn the_journal_keeps_its_newest_events_and_numbers_without_gaps() {
     let options = Options {
         max_events: 100,
         max_inventories: 3,
+        ..Options::default()
     };
     let store = Store::in_memory(options).unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -155,13 +209,7 @@ fn the_journal_keeps_its_newest_events_and_numbers_without_gaps() {
         }
     }
     store.flush().unwrap();
-    // Trimming happens when the writer is idle, so it is waited for.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while store.events(0, 2_000).unwrap().len() > 100 {
-        assert!(std::time::Instant::now() < deadline, "the journal was not trimmed");
-        store.flush().unwrap();
-        std::thread::yield_now();
-    }
+    until_trimmed(&store, 100);
     let kept: Vec<u64> = store.events(0, 2_000).unwrap().iter().map(|event| event.seq).collect();
     assert_eq!(kept, (901..=1_000).collect::<Vec<_>>());
     assert_eq!(

@@ -3,7 +3,7 @@
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use rackbar_model::{EventKind, Timestamp};
+use rackbar_model::{Event, EventKind, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -11,8 +11,6 @@ use super::Problem;
 use super::paging::{Page, tagged};
 use crate::Context;
 
-/// Events looked at in one go, going back from the newest.
-const WINDOW: u64 = 1_000;
 const MAX_LIMIT: usize = 1_000;
 
 /// Which changes.
@@ -72,41 +70,27 @@ pub(crate) async fn newest(context: &Context, filter: AuditFilter) -> Result<Vec
         )));
     }
     let rack = context.rack.clone();
-    // The whole journal may have to be read.
+    // All of them may have to be read for those of one person.
     let found = tokio::task::spawn_blocking(move || {
-        let before = filter.before.map_or(u64::MAX, |before| before.saturating_sub(1));
-        let mut end = before.min(rack.last_seq());
-        let mut found = Vec::new();
-        while end > 0 && found.len() < limit {
-            let begin = end.saturating_sub(WINDOW);
-            let length = usize::try_from(end - begin).unwrap_or(usize::MAX);
-            let events = rack.events(begin, length)?;
-            // The journal begins after what was pruned: an empty window has only older ones before it.
-            if events.is_empty() || events.first().is_some_and(|event| event.seq > end) {
-                break;
-            }
-            for event in events.into_iter().rev().filter(|event| event.seq <= end) {
-                if let EventKind::Changed { by, what, outcome, ok } = event.kind
-                    && filter.by.as_ref().is_none_or(|wanted| *wanted == by)
-                {
-                    let (seq, at) = (event.seq, event.at);
-                    found.push(Change {
-                        seq,
-                        at,
-                        by,
-                        what,
-                        outcome,
-                        ok,
-                    });
-                }
-            }
-            end = begin;
-        }
-        found.truncate(limit);
-        Ok(found)
+        rack.changes(filter.before.unwrap_or(u64::MAX), limit, filter.by.as_deref())
     });
-    let found: Result<_, rackbar_store::StoreError> = found.await.map_err(|e| Problem::internal(e.to_string()))?;
-    found.map_err(|error| Problem::internal(error.to_string()))
+    let found = found.await.map_err(|error| Problem::internal(error.to_string()))?;
+    let found = found.map_err(|error| Problem::internal(error.to_string()))?;
+    Ok(found.into_iter().filter_map(change).collect())
+}
+
+fn change(event: Event) -> Option<Change> {
+    let EventKind::Changed { by, what, outcome, ok } = event.kind else {
+        return None;
+    };
+    Some(Change {
+        seq: event.seq,
+        at: event.at,
+        by,
+        what,
+        outcome,
+        ok,
+    })
 }
 
 impl AuditFilter {

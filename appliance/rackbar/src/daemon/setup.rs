@@ -53,6 +53,7 @@ pub(super) fn open_store(folder: &Path) -> Result<(Store, Vec<EventKind>)> {
     tracing::error!(%error, "no store on disk; working from memory");
     let store = Store::in_memory(rackbar_store::Options {
         max_events: 20_000,
+        max_changes: 5_000,
         ..rackbar_store::Options::default()
     })?;
     let text = format!(
