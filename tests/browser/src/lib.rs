@@ -28,23 +28,36 @@ pub struct Browser {
     _profile: tempfile::TempDir,
 }
 
+/// How often a driver is started before it is given up.
+const TRIES: u32 = 5;
+
+/// Starts a driver, and gives its port. `None` when it ended by itself: it takes a free port of IPv4 and ends when that of
+/// IPv6 with the same number is not free, as when drivers start side by side.
+fn driver() -> Option<(Child, u16)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("chromedriver: Debian package chromium-driver; `cargo xtask setup test` installs it");
+    let mut lines = BufReader::new(driver.stdout.take()?).lines();
+    let said = lines.find_map(|line| {
+        line.ok()?
+            .split_once("successfully on port ")
+            .map(|found| found.1.to_owned())
+    });
+    let Some(said) = said else {
+        driver.wait().expect("a driver's end");
+        return None;
+    };
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    Some((driver, said.trim_end_matches('.').parse().expect("a port")))
+}
+
 impl Browser {
     /// Opens a window as wide and high as this, with JavaScript or without.
     pub fn open(width: u32, height: u32, javascript: bool) -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver: Debian package chromium-driver; `cargo xtask setup test` installs it");
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let said = lines.find_map(|line| {
-            line.ok()?
-                .split_once("successfully on port ")
-                .map(|found| found.1.to_owned())
-        });
-        let port = said.unwrap().trim_end_matches('.').parse().unwrap();
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let (driver, port) = (0..TRIES).find_map(|_| driver()).expect("chromedriver opens a port");
         let profile = tempfile::tempdir().unwrap();
         let mut browser = Self {
             driver,
