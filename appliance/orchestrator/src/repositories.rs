@@ -203,6 +203,34 @@ mod tests {
         assert_eq!(store.list(Table::Repositories).unwrap().len(), 2);
     }
 
+    /// As written before RPM's lists had SHA-512 too. A lock has no digest of any package: its signed list has, and that is read
+    /// anew. Never to be edited.
+    const OLD: &str = concat!(
+        r#"{"lock":{"name":"ours-rpm","kind":"rpm","url":"http://a.example/el9","suite":"","revision":"1700000000","reference":null,"components":[],"architectures":[]"#,
+        r#","keys":"0101010101010101010101010101010101010101010101010101010101010101","date":1700000050"#,
+        r#","release":"50095c0dd3ea786b68ccdfc6eaf4a30f893ab83aa88d29bdd787e957b888cb48""#,
+        r#","signer":"AB","indexes":[{"path":"repodata/p.xml","bytes":1,"sha256":"6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"}]"#,
+        r#","packages":1,"locked":"1970-01-01T00:00:00.009Z","by":"ada"}"#,
+        r#","release":"<repomd/>","text":"","signature":"signed"}"#,
+    );
+
+    #[test]
+    fn a_lock_of_before_is_read_and_written_as_it_was() {
+        let store = Store::in_memory(Options::default()).unwrap();
+        let list = Digest(sha256(b"1"));
+        store.put(Table::Repositories, b"ours-rpm", OLD.as_bytes()).unwrap();
+        store
+            .put(Table::Repositories, format!("ours-rpm/{list}").as_bytes(), b"1")
+            .unwrap();
+        let all = load(&store).unwrap();
+        let kept = all.first().expect("it is read");
+        assert_eq!((kept.lock.kind, kept.lock.date), (RepositoryKind::Rpm, 1_700_000_050));
+        assert_eq!(kept.lists["repodata/p.xml"], b"1");
+        keep(&store, kept).unwrap();
+        let again = store.get(Table::Repositories, b"ours-rpm").unwrap().unwrap();
+        assert_eq!(String::from_utf8(again).unwrap(), OLD);
+    }
+
     #[test]
     fn what_is_damaged_is_left_out() {
         let store = Store::in_memory(Options::default()).unwrap();

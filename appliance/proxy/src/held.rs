@@ -1,12 +1,13 @@
 //! Contents that a locked repository keeps, whatever its origin does: stored a second time under `locked:NAME/PATH`, which a pin
 //! of the whole prefix covers. The content is there once; what clients fetch from the same URL by other ways replaces it nowhere.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderMap;
 use nix::sys::statvfs::statvfs;
 use rackbar_model::Digest;
+use rackbar_upstream::Sum;
 
 use crate::Proxy;
 use crate::operate::CacheError;
@@ -21,8 +22,8 @@ const HEADERS: [&str; 3] = ["content-type", "last-modified", "etag"];
 pub struct Promised {
     /// Path below the repository's URL.
     pub path: String,
-    /// SHA-256 of its content.
-    pub digest: Digest,
+    /// Digest of its content.
+    pub sum: Sum,
     /// Its length in bytes, when that is said.
     pub bytes: Option<u64>,
 }
@@ -53,28 +54,35 @@ fn pattern(name: &str) -> String {
 }
 
 impl Proxy {
-    /// What keeping these files of a repository would take; what is kept of it for a state before counts as room.
+    /// What keeping these files of a repository would take; what is kept of it for a state before counts as room. Blocks where
+    /// contents have to be read, to know whether they are what a SHA-512 promises.
     pub fn need(&self, name: &str, all: &[Promised]) -> Need {
-        let wanted: HashSet<Digest> = all.iter().map(|one| one.digest).collect();
+        let wanted: HashSet<Sum> = all.iter().map(|one| one.sum).collect();
+        let long = |one: &&Promised| matches!(one.sum, Sum::Sha512(_));
+        let lengths: HashSet<Option<u64>> = all.iter().filter(long).map(|one| one.bytes).collect();
         let mut pinned: HashMap<Digest, u64> = HashMap::new();
-        let mut kept: HashSet<Digest> = HashSet::new();
+        let mut there: HashSet<Sum> = HashSet::new();
         let start = held_key(name, "");
         for entry in self.store.entries() {
-            let digest = entry.object.digest;
             let ours = entry.record.key.starts_with(&start);
-            if ours && wanted.contains(&digest) {
-                kept.insert(digest);
+            let counts = entry.pinned() && entry.pack.is_none();
+            if !ours && !counts {
+                continue;
             }
-            let counts = entry.pinned() && entry.pack.is_none() && (!ours || wanted.contains(&digest));
-            if counts {
-                pinned.insert(digest, entry.record.size);
+            let sums = self.sums(&entry, &lengths);
+            let wanted = sums.iter().any(|sum| wanted.contains(sum));
+            if counts && (wanted || !ours) {
+                pinned.insert(entry.object.digest, entry.record.size);
+            }
+            if counts || wanted {
+                there.extend(sums);
             }
         }
         let missing: Vec<Promised> = all.iter().filter(|one| !self.holds(name, one)).cloned().collect();
-        let new: BTreeMap<[u8; 32], u64> = missing
+        let new: HashMap<Sum, u64> = missing
             .iter()
-            .filter(|one| !pinned.contains_key(&one.digest) && !kept.contains(&one.digest))
-            .map(|one| (one.digest.0, one.bytes.unwrap_or(0)))
+            .filter(|one| !there.contains(&one.sum))
+            .map(|one| (one.sum, one.bytes.unwrap_or(0)))
             .collect();
         let (used, budget) = self.store.usage();
         let pinned = pinned.values().fold(0_u64, |sum, size| sum.saturating_add(*size));
@@ -88,17 +96,34 @@ impl Proxy {
         }
     }
 
+    /// The digests of a stored content that may be promised: the SHA-512 only where one is promised of a file of its length, or of one
+    /// whose length nobody said.
+    fn sums(&self, entry: &Entry, lengths: &HashSet<Option<u64>>) -> Vec<Sum> {
+        let mut sums = vec![Sum::Sha256(entry.object.digest.0)];
+        if lengths.contains(&Some(entry.record.size)) || lengths.contains(&None) {
+            sums.extend(self.store.sha512(&entry.object).ok().map(Sum::Sha512));
+        }
+        sums
+    }
+
     /// Fetches a file below a URL unless it is here, and keeps it for a repository; gives its length in bytes.
     ///
     /// # Errors
     /// When it is not to be had, is not what was promised, or cannot be kept.
     pub async fn hold(self: &Arc<Self>, name: &str, folder: &str, one: &Promised) -> Result<u64, CacheError> {
-        if let Some(entry) = self.held(name, one) {
-            return Ok(entry.record.size);
+        let key = held_key(name, &one.path);
+        if let Some(entry) = self.store.find(&key, &HeaderMap::new()).0 {
+            if let Sum::Sha512(_) = one.sum {
+                // What cannot be read is not taken for kept.
+                let _ = self.store.know(&entry.object).await;
+            }
+            if entry.object.has(&one.sum) {
+                return Ok(entry.record.size);
+            }
         }
         let most = one.bytes.unwrap_or(u64::MAX);
-        let (entry, _) = self.had(folder, &one.path, Some((one.digest, false)), most).await?;
-        let (proxy, key) = (self.clone(), held_key(name, &one.path));
+        let (entry, _) = self.had(folder, &one.path, Some((one.sum, false)), most).await?;
+        let proxy = self.clone();
         let kept = tokio::task::spawn_blocking(move || proxy.keep_held(key, &entry)).await;
         kept.map_err(|error| CacheError::Fetch(error.to_string()))?
     }
@@ -132,21 +157,23 @@ impl Proxy {
     }
 
     /// Lets go of what is kept for a repository and is none of these files; without any, of all of it and of the pin. Blocks while
-    /// it writes.
+    /// it writes, and where contents have to be read, to know whether they are what a SHA-512 promises.
     ///
     /// # Errors
     /// When the list of pins cannot be written.
-    pub fn let_go(&self, name: &str, wanted: &HashMap<String, Digest>) -> Result<(), CacheError> {
+    pub fn let_go(&self, name: &str, wanted: &HashMap<String, Sum>) -> Result<(), CacheError> {
         if wanted.is_empty() && self.store.pins().contains(&pattern(name)) {
             self.store.pin(&pattern(name), false)?;
         }
         let start = held_key(name, "");
-        let wanted: HashMap<String, Digest> = wanted.iter().map(|(path, digest)| (plain(path), *digest)).collect();
+        let wanted: HashMap<String, Sum> = wanted.iter().map(|(path, sum)| (plain(path), *sum)).collect();
         for entry in self.store.entries() {
             let Some(path) = entry.record.key.strip_prefix(&start) else {
                 continue;
             };
-            if wanted.get(path) != Some(&entry.object.digest) {
+            // What cannot be read just now may be what is wanted.
+            let is = |sum: &Sum| self.store.is(&entry.object, sum).unwrap_or(true);
+            if !wanted.get(path).is_some_and(is) {
                 self.store.remove(&entry.record.key);
             }
         }
@@ -171,12 +198,8 @@ impl Proxy {
     }
 
     fn holds(&self, name: &str, one: &Promised) -> bool {
-        self.held(name, one).is_some()
-    }
-
-    fn held(&self, name: &str, one: &Promised) -> Option<Arc<Entry>> {
         let found = self.store.find(&held_key(name, &one.path), &HeaderMap::new()).0;
-        found.filter(|entry| entry.object.digest == one.digest)
+        found.is_some_and(|entry| self.store.is(&entry.object, &one.sum).unwrap_or(false))
     }
 
     /// The URL of what is kept under a key.
@@ -203,7 +226,7 @@ mod tests {
         proxy.pin_held("ours").unwrap();
         let one = Promised {
             path: "p".into(),
-            digest: entry.object.digest,
+            sum: Sum::Sha256(entry.object.digest.0),
             bytes: None,
         };
         assert_eq!(proxy.keep_held(held_key("ours", "p"), &entry).unwrap(), 7);

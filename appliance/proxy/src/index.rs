@@ -1,4 +1,4 @@
-//! Indexes of packages: which file has which SHA-256 (Debian `Release`, `InRelease`, `Packages`; `repomd.xml` and
+//! Indexes of packages: which file has which digest (SHA-256 in Debian's `Release`, `InRelease`, `Packages`; `repomd.xml` and
 //! `primary.xml` of rpm repositories, which `rackbar-upstream` reads). Pure: bytes in, paths and digests out, line by line
 //! or package by package, so that memory does not grow with the index.
 //!
@@ -8,7 +8,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use rackbar_model::Digest;
-use rackbar_upstream::{MAX_TEXT, Repomd, RpmError, read_primary};
+use rackbar_upstream::{MAX_TEXT, Repomd, RpmError, Sum, read_primary};
 
 /// An index longer than this unpacked, in bytes, is not read to its end. Fedora's largest has a fifth of it.
 pub const UNPACKED_MOST: u64 = 1 << 30;
@@ -61,7 +61,7 @@ pub fn kind_of(key: &str) -> Option<(Kind, String)> {
 ///
 /// # Errors
 /// When it cannot be read or unpacked. What was found before was given already.
-pub fn read(kind: &Kind, input: impl Read, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
+pub fn read(kind: &Kind, input: impl Read, found: &mut dyn FnMut(&str, Sum)) -> io::Result<()> {
     unpacked(input, &mut |input| plain(kind, input, found))
 }
 
@@ -88,11 +88,11 @@ pub fn unpacked(input: impl Read, to: &mut dyn FnMut(&mut dyn Read) -> io::Resul
     }
 }
 
-fn plain(kind: &Kind, input: impl Read, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
+fn plain(kind: &Kind, input: impl Read, found: &mut dyn FnMut(&str, Sum)) -> io::Result<()> {
     let input = BufReader::with_capacity(64 << 10, input.take(UNPACKED_MOST));
-    let mut checked = |path: &str, digest: Digest| {
+    let mut checked = |path: &str, sum: Sum| {
         if is_path(path) {
-            found(path.trim_start_matches("./"), digest);
+            found(path.trim_start_matches("./"), sum);
         }
     };
     match kind {
@@ -128,7 +128,7 @@ fn lines(mut input: impl BufRead, each: &mut dyn FnMut(&str)) -> io::Result<()> 
     }
 }
 
-fn release(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
+fn release(input: impl BufRead, found: &mut dyn FnMut(&str, Sum)) -> io::Result<()> {
     let mut inside = false;
     lines(input, &mut |line| {
         if !line.starts_with(' ') {
@@ -136,16 +136,19 @@ fn release(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Resu
         } else if inside {
             let mut words = line.split_ascii_whitespace();
             if let (Some(digest), Some(_), Some(path)) = (words.next(), words.next(), words.next()) {
-                digest.parse().into_iter().for_each(|digest| found(path, digest));
+                digest
+                    .parse()
+                    .into_iter()
+                    .for_each(|digest: Digest| found(path, Sum::Sha256(digest.0)));
             }
         }
     })
 }
 
-fn packages(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
+fn packages(input: impl BufRead, found: &mut dyn FnMut(&str, Sum)) -> io::Result<()> {
     stanzas(input, &mut |package| {
         if let Some(digest) = package.digest.filter(|_| !package.path.is_empty()) {
-            found(&package.path, digest);
+            found(&package.path, Sum::Sha256(digest.0));
         }
     })
 }
@@ -215,7 +218,7 @@ pub fn read_packages(input: impl Read, found: &mut dyn FnMut(Package)) -> io::Re
 }
 
 /// `repomd.xml`, by the reader that judges locked ones: what that takes in no other way promises nothing here.
-fn repomd(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
+fn repomd(input: impl BufRead, found: &mut dyn FnMut(&str, Sum)) -> io::Result<()> {
     let mut text = String::new();
     input.take(MAX_TEXT as u64 + 1).read_to_string(&mut text)?;
     if text.len() > MAX_TEXT {
@@ -226,17 +229,17 @@ fn repomd(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Resul
         .map(|repomd| repomd.data)
         .unwrap_or_default()
     {
-        found(&data.path, Digest(data.sha256));
+        found(&data.path, data.sum);
     }
     Ok(())
 }
 
-fn primary(input: impl BufRead, found: &mut dyn FnMut(&str, Digest)) -> io::Result<()> {
-    let read = read_primary(input, &mut |package| found(&package.path, Digest(package.sha256)));
+fn primary(input: impl BufRead, found: &mut dyn FnMut(&str, Sum)) -> io::Result<()> {
+    let read = read_primary(input, &mut |package| found(&package.path, package.sum));
     rpm(read).map(drop)
 }
 
-/// Lists with other digests than SHA-256 are sound, and promise nothing.
+/// Lists with other digests than SHA-256 and SHA-512 are sound, and promise nothing.
 fn rpm<T>(read: Result<T, RpmError>) -> io::Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
@@ -317,9 +320,24 @@ mod tests {
              <checksum type='sha256' pkgid='YES'>{A}</checksum><location href='a.rpm'/></package></metadata>"
         );
         assert_eq!(all(&Kind::Primary, primary.as_bytes()), one("a.rpm"));
-        // Sound, and nothing to hold anybody to.
-        for (kind, text) in [(Kind::Repomd, &repomd), (Kind::Primary, &primary)] {
-            assert_eq!(all(&kind, text.replace("'sha256'", "'sha512'").as_bytes()), []);
+        for (kind, text, path) in [
+            (Kind::Repomd, &repomd, "repodata/p.xml.gz"),
+            (Kind::Primary, &primary, "a.rpm"),
+        ] {
+            let long = A.repeat(2);
+            let text = text.replace(&format!("'sha256'>{A}"), &format!("'sha512'>{long}"));
+            let text = text.replace(
+                &format!("'sha256' pkgid='YES'>{A}"),
+                &format!("'sha512' pkgid='YES'>{long}"),
+            );
+            assert_eq!(all(&kind, text.as_bytes()), [(path.to_owned(), long)]);
+            // Sound, and nothing to hold anybody to.
+            for weak in ["sha", "md5", "sha384", "SHA512"] {
+                assert_eq!(
+                    all(&kind, text.replace("'sha512'", &format!("'{weak}'")).as_bytes()),
+                    []
+                );
+            }
         }
     }
 

@@ -217,6 +217,7 @@ impl Proxy {
                 ask.key
             )));
         }
+        self.compare(&ask).await;
         let stale = self.stored(&ask, &ask.headers).0;
         let seat = self.flights.board(&ask.flight());
         let mut phases = seat.flight.phase.subscribe();

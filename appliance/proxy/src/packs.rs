@@ -9,6 +9,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use rackbar_upstream::Sum;
 
 use crate::Proxy;
 use crate::fetch::Ask;
@@ -100,7 +101,7 @@ impl Proxy {
                 }
             }
         }
-        let right = |entry: &Arc<Entry>| Some(entry.object.digest) == ask.expected;
+        let right = |entry: &Arc<Entry>| ask.expected.is_some_and(|sum| entry.object.has(&sum));
         if let Some(key) = ask.held.as_ref().filter(|_| !best.as_ref().is_some_and(right)) {
             let kept = self.store.find(key, request).0.filter(right);
             any |= kept.is_some();
@@ -111,11 +112,20 @@ impl Proxy {
 
     /// A stored answer with the content whose digest is promised, whichever requests it came for.
     pub(crate) fn proved(&self, ask: &Ask) -> Option<Arc<Entry>> {
-        let digest = ask.expected?;
-        let urls = ask.upstreams.iter().filter(|_| ask.mirror.is_some());
-        let urls = urls.map(|upstream| upstream.url.to_string());
-        let mut keys = std::iter::once(ask.key.clone()).chain(urls);
-        keys.find_map(|key| self.store.find_proved(&key, &digest))
+        let sum = ask.expected?;
+        keys(ask).find_map(|key| self.store.find_proved(&key, &sum))
+    }
+
+    /// Finds out whether what is stored for an ask is what a SHA-512 promises, as far as that is not known: [`Self::stored`] and
+    /// [`Self::proved`] take what nobody compared for something else.
+    pub(crate) async fn compare(&self, ask: &Ask) {
+        let Some(Sum::Sha512(_)) = ask.expected else { return };
+        for key in keys(ask).chain(ask.held.clone()) {
+            for object in self.store.unknown_of(&key) {
+                // What is damaged is gone by then; what cannot be read is asked of the origin. The store tells of both.
+                let _ = self.store.know(&object).await;
+            }
+        }
     }
 
     /// The URLs that a key stands for: of a mirror's key one for each upstream; none for a mirror or a lock that is no more.
@@ -138,4 +148,11 @@ impl Proxy {
         let of_mirror = url.as_ref().and_then(|url| mirrored(&settings, url));
         of_mirror.map_or_else(|| key.to_owned(), |(name, path, _)| mirror_key(name, path))
     }
+}
+
+/// Under which an answer to what is asked may be stored.
+fn keys(ask: &Ask) -> impl Iterator<Item = String> {
+    let urls = ask.upstreams.iter().filter(|_| ask.mirror.is_some());
+    let urls = urls.map(|upstream| upstream.url.to_string());
+    std::iter::once(ask.key.clone()).chain(urls)
 }

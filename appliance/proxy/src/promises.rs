@@ -1,11 +1,11 @@
-//! Digests that indexes of packages promise, by key. A million of them take some 50 MB, and no more are kept: the oldest lists
-//! go first, and nobody's lists take more than half of the room.
+//! Digests that indexes of packages promise, by key. A million of them take some 60 MB, and of SHA-512 140; no more are kept: the
+//! oldest lists go first, and nobody's lists take more than half of the room.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rackbar_model::Digest;
+use rackbar_upstream::Sum;
 
 /// So many are kept.
 const MOST: usize = 1_000_000;
@@ -20,10 +20,32 @@ pub(crate) struct Promises {
     most: usize,
 }
 
+/// A digest as it is kept. Most are SHA-256, and none of them takes the room of the longer ones.
+enum Short {
+    Sha256([u8; 32]),
+    Sha512(Box<[u8; 64]>),
+}
+
+impl Short {
+    fn of(sum: Sum) -> Self {
+        match sum {
+            Sum::Sha256(sum) => Self::Sha256(sum),
+            Sum::Sha512(sum) => Self::Sha512(Box::new(sum)),
+        }
+    }
+
+    fn sum(&self) -> Sum {
+        match self {
+            Self::Sha256(sum) => Sum::Sha256(*sum),
+            Self::Sha512(sum) => Sum::Sha512(**sum),
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// Digests by keys, each with the list that said it last.
-    all: HashMap<u64, (Digest, u64)>,
+    all: HashMap<u64, (Short, u64)>,
     /// The lists that some are left of, in the order they were read in.
     lists: BTreeMap<u64, List>,
     /// How many each upstream promises.
@@ -98,7 +120,7 @@ impl Promises {
     }
 
     /// Keeps what a list says of a key, unless a later one spoke of it. False when there is no room for it: the list alone has all that one may have.
-    pub(crate) fn add(&self, reading: &mut Reading, key: &str, digest: Digest) -> bool {
+    pub(crate) fn add(&self, reading: &mut Reading, key: &str, sum: Sum) -> bool {
         let hash = self.seed.hash_one(crate::rules::target::plain(key));
         let mut state = self.state();
         let known = state.all.get(&hash).map(|(_, list)| *list);
@@ -117,17 +139,17 @@ impl Promises {
         let (list, owner) = (reading.list, reading.owner);
         state.lists.entry(list).or_insert(List { owner, count: 0 }).count += 1;
         *state.owners.entry(owner).or_default() += 1;
-        state.all.insert(hash, (digest, list));
+        state.all.insert(hash, (Short::of(sum), list));
         true
     }
 
-    pub(crate) fn of_key(&self, key: &str) -> Option<Digest> {
+    pub(crate) fn of_key(&self, key: &str) -> Option<Sum> {
         let state = self.state();
         if state.all.is_empty() {
             return None;
         }
         let hash = self.seed.hash_one(crate::rules::target::plain(key));
-        state.all.get(&hash).map(|(digest, _)| *digest)
+        state.all.get(&hash).map(|(short, _)| short.sum())
     }
 }
 
@@ -191,7 +213,7 @@ mod tests {
     fn list(promises: &Promises, root: &str, names: std::ops::Range<u32>) -> usize {
         let mut reading = promises.read(&format!("{root}Packages"), promises.turn());
         names
-            .filter(|name| promises.add(&mut reading, &format!("{root}{name}"), Digest([7; 32])))
+            .filter(|name| promises.add(&mut reading, &format!("{root}{name}"), Sum::Sha256([7; 32])))
             .count()
     }
 
@@ -230,11 +252,11 @@ mod tests {
     #[test]
     fn a_list_that_was_there_before_is_not_believed_against_one_that_came_while_it_waited() {
         let promises = Promises::of(160);
-        let (root, old, new) = ("mirror:debian/", Digest([1; 32]), Digest([2; 32]));
+        let (root, old, new) = ("mirror:debian/", Sum::Sha256([1; 32]), Sum::Sha512([2; 64]));
         let stored: Vec<Turn> = promises.turns_of_stored().take(2).collect();
-        let says = |turn: Turn, digest| {
+        let says = |turn: Turn, sum| {
             let mut reading = promises.read(root, turn);
-            assert!(promises.add(&mut reading, "mirror:debian/main/Packages", digest));
+            assert!(promises.add(&mut reading, "mirror:debian/main/Packages", sum));
             promises.of_key("mirror:debian/main/Packages")
         };
         assert_eq!(says(stored[0], new), Some(new));

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
-use rackbar_model::{Digest, Severity};
+use rackbar_model::Severity;
+use rackbar_upstream::Sum;
 use tokio::sync::Semaphore;
 
 use crate::crowd::Crowd;
@@ -202,8 +203,9 @@ impl Proxy {
     }
 
     /// The digest that the content of a key must have.
-    pub(crate) fn expected(&self, key: &str) -> Option<Digest> {
-        digest_in(key).or_else(|| self.promises.of_key(key))
+    pub(crate) fn expected(&self, key: &str) -> Option<Sum> {
+        let named = digest_in(key).map(|digest| Sum::Sha256(digest.0));
+        named.or_else(|| self.promises.of_key(key))
     }
 
     /// Reads the digests in an index that came, in the background.
@@ -244,8 +246,8 @@ impl Proxy {
     pub(crate) fn take_promises(&self, key: &str, (kind, root): (&Kind, &str), came: Turn, bytes: impl std::io::Read) {
         let mut reading = self.promises.read(root, came);
         let mut lost = 0u64;
-        let read = index::read(kind, bytes, &mut |path, digest| {
-            lost += u64::from(!self.promises.add(&mut reading, &format!("{root}{path}"), digest));
+        let read = index::read(kind, bytes, &mut |path, sum| {
+            lost += u64::from(!self.promises.add(&mut reading, &format!("{root}{path}"), sum));
         });
         self.tell_of_lost(key, lost);
         if let Err(error) = read {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use http::HeaderMap;
-use rackbar_model::Digest;
+use rackbar_upstream::Sum;
 
 use crate::Proxy;
 use crate::fetch::{Ask, Upstream};
@@ -30,7 +30,7 @@ pub struct Locked {
     /// Files that are kept, by their paths below the URL.
     pub documents: BTreeMap<String, Arc<[u8]>>,
     /// Digests of all other files of the locked state, by their paths below the URL.
-    pub promises: HashMap<String, Digest>,
+    pub promises: HashMap<String, Sum>,
     /// Other names of files: `.../by-hash/SHA256/HEX` and the like, each with the path it stands for.
     pub aliases: HashMap<String, String>,
 }
@@ -80,21 +80,21 @@ impl Proxy {
         if let Some(bytes) = locked.documents.get(path) {
             return Found::Document(bytes.clone());
         }
-        let (Some(digest), Some(base)) = (locked.promises.get(path), Url::parse(&locked.url)) else {
+        let (Some(sum), Some(base)) = (locked.promises.get(path), Url::parse(&locked.url)) else {
             return Found::Nothing(format!(
                 "{path} is no part of the state that repository {name} is locked to; `rackbar repository check {name}` says \
                  what a new lock would bring"
             ));
         };
         let mut places = vec![base.join(path)];
-        if let Some(hashed) = hashed(path, digest).filter(|_| locked.by_hash) {
+        if let Some(hashed) = hashed(path, sum).filter(|_| locked.by_hash) {
             places.insert(0, base.join(&hashed));
         }
         let key = base.join(path).to_string();
         let held = Some(held_key(name, path));
         Found::Ask(Box::new(Ask {
             held,
-            ..self.strict(key, name, places, Some(*digest))
+            ..self.strict(key, name, places, Some(*sum))
         }))
     }
 
@@ -104,7 +104,7 @@ impl Proxy {
         all.get(name).map(|locked| locked.url.clone())
     }
 
-    fn strict(&self, key: String, name: &str, places: Vec<Url>, expected: Option<Digest>) -> Ask {
+    fn strict(&self, key: String, name: &str, places: Vec<Url>, expected: Option<Sum>) -> Ask {
         let upstream = |(index, url)| Upstream {
             url,
             trusted: true,
@@ -134,7 +134,7 @@ impl Proxy {
         self: &Arc<Self>,
         folder: &str,
         path: &str,
-        expected: Option<(Digest, bool)>,
+        expected: Option<(Sum, bool)>,
         most: u64,
     ) -> Result<Document, CacheError> {
         let (entry, stale) = self.had(folder, path, expected, most).await?;
@@ -147,7 +147,7 @@ impl Proxy {
         });
         let bytes = bytes.await.map_err(|error| CacheError::Fetch(error.to_string()))??;
         // Read from a disk, perhaps out of a pack.
-        if expected.is_some_and(|(wanted, _)| wanted != Digest(rackbar_trust::sha256(&bytes))) {
+        if expected.is_some_and(|(wanted, _)| !wanted.is_of(&bytes)) {
             return Err(CacheError::Fetch(format!(
                 "{key} is damaged where it is stored; `rackbar cache verify` takes it out"
             )));
@@ -164,7 +164,7 @@ impl Proxy {
         self: &Arc<Self>,
         folder: &str,
         path: &str,
-        expected: Digest,
+        expected: Sum,
         most: u64,
     ) -> Result<u64, CacheError> {
         let (entry, _) = self.had(folder, path, Some((expected, false)), most).await?;
@@ -176,23 +176,24 @@ impl Proxy {
         self: &Arc<Self>,
         folder: &str,
         path: &str,
-        expected: Option<(Digest, bool)>,
+        expected: Option<(Sum, bool)>,
         most: u64,
     ) -> Result<(Arc<Entry>, bool), CacheError> {
         let base = Url::parse(folder).ok_or_else(|| CacheError::Key(folder.to_owned()))?;
         let mut places = vec![base.join(path)];
         let key = base.join(path).to_string();
-        if let Some(hashed) = expected.and_then(|(digest, by_hash)| hashed(path, &digest).filter(|_| by_hash)) {
+        if let Some(hashed) = expected.and_then(|(sum, by_hash)| hashed(path, &sum).filter(|_| by_hash)) {
             places.insert(0, base.join(&hashed));
         }
-        let digest = expected.map(|(digest, _)| digest);
-        let ask = self.strict(key.clone(), "", places, digest);
-        let right = |found: &Digest| digest.is_none_or(|wanted| wanted == *found);
+        let sum = expected.map(|(sum, _)| sum);
+        let ask = self.strict(key.clone(), "", places, sum);
+        let right = |entry: &Arc<Entry>| sum.is_none_or(|wanted| entry.object.has(&wanted));
         let offline = self.settings().mode == Mode::Offline;
+        self.compare(&ask).await;
         let here = self.stored(&ask, &ask.headers).0;
-        let here = here.filter(|entry| entry.record.status == 200 && right(&entry.object.digest));
+        let here = here.filter(|entry| entry.record.status == 200 && right(entry));
         let (entry, stale) = match here {
-            Some(entry) if digest.is_some() => (Some(entry), false),
+            Some(entry) if sum.is_some() => (Some(entry), false),
             Some(entry) if offline => (Some(entry), true),
             None if offline => {
                 return Err(CacheError::Fetch(format!(
@@ -202,6 +203,8 @@ impl Proxy {
             }
             _ => {
                 let stale = self.fetch(ask.clone()).await?.is_some();
+                // Somebody else may have had it fetched meanwhile, and not compared.
+                self.compare(&ask).await;
                 let found = self.stored(&ask, &ask.headers).0;
                 // That there is none is kept for a while too.
                 if let Some(status) = found
@@ -211,7 +214,7 @@ impl Proxy {
                 {
                     return Err(CacheError::Fetch(format!("{key}: the origin answers {status}")));
                 }
-                (found.filter(|entry| right(&entry.object.digest)), stale)
+                (found.filter(right), stale)
             }
         };
         let entry = entry.ok_or_else(|| {
@@ -226,9 +229,10 @@ impl Proxy {
     }
 }
 
-/// The place of a list by its digest, beside its name.
-fn hashed(path: &str, digest: &Digest) -> Option<String> {
+/// The place of a list by its digest, beside its name: Debian's alone have one, and promise SHA-256.
+fn hashed(path: &str, sum: &Sum) -> Option<String> {
+    let Sum::Sha256(_) = sum else { return None };
     let (folder, _) = path.rsplit_once('/')?;
     path.starts_with("dists/")
-        .then(|| format!("{folder}/by-hash/SHA256/{digest}"))
+        .then(|| format!("{folder}/by-hash/SHA256/{sum}"))
 }

@@ -249,7 +249,7 @@ fn what_is_pinned_or_kept_for_a_lock_is_there_after_a_power_cut_in_the_next_mome
         .unwrap();
     let one = rackbar_proxy::Promised {
         path: "pool/kept.deb".into(),
-        digest: rackbar_model::Digest(rackbar_trust::sha256(&kept)),
+        sum: rackbar_upstream::Sum::Sha256(rackbar_trust::sha256(&kept)),
         bytes: None,
     };
     // A small budget leaves a small disk its room.

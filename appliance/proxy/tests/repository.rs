@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod common;
+#[path = "common/sums.rs"]
+mod sums;
 
 use std::sync::atomic::Ordering;
 
@@ -9,6 +11,8 @@ use common::apt::hex;
 use common::*;
 use rackbar_model::Digest;
 use rackbar_proxy::{Locked, Mode, Pick, Promised, Settings};
+use rackbar_upstream::Sum;
+use sums::{long, short};
 
 const LIST: &str = "dists/stable/main/binary-amd64/Packages.gz";
 const DEB: &str = "pool/a_1_all.deb";
@@ -17,15 +21,21 @@ fn digest(bytes: &[u8]) -> Digest {
     Digest(rackbar_trust::sha256(bytes))
 }
 
-/// A lock that keeps `InRelease` alone, and promises a list and a package.
-fn locked(origin: &Origin, list: &[u8], deb: &[u8]) -> Locked {
+/// A promise of a content.
+type Kind = fn(&[u8]) -> Sum;
+
+/// By each kind of digest, as locks of RPM packages have both.
+const KINDS: [Kind; 2] = [short, long];
+
+/// A lock that keeps `InRelease` alone, and promises a list, and a package by a digest of this kind.
+fn locked(origin: &Origin, list: &[u8], deb: &[u8], kind: Kind) -> Locked {
     let alias = format!("dists/stable/main/binary-amd64/by-hash/SHA512/{}", "ab".repeat(64));
     Locked {
         name: "ours".into(),
         url: origin.url("/own/"),
         by_hash: true,
         documents: [("dists/stable/InRelease".to_owned(), b"signed".as_slice().into())].into(),
-        promises: [(LIST.to_owned(), digest(list)), (DEB.to_owned(), digest(deb))].into(),
+        promises: [(LIST.to_owned(), short(list)), (DEB.to_owned(), kind(deb))].into(),
         aliases: [(alias, LIST.to_owned())].into(),
     }
 }
@@ -48,7 +58,7 @@ fn a_lock_is_served_as_it_was_made_and_nothing_beside_it() {
     let under = under(folder.path(), settings(&[&origin]));
     let proxy = under.handle.proxy();
     assert_eq!(direct(&under, DEB).0, 404, "nothing is locked yet");
-    proxy.set_repositories([locked(&origin, &list, &deb)]);
+    proxy.set_repositories([locked(&origin, &list, &deb, short)]);
     // The origin has moved on, and still has the old list under its digest.
     origin.put("/own/dists/stable/InRelease", doc(b"newer".to_vec()));
     origin.put(&format!("/own/{LIST}"), doc(b"newer".to_vec()));
@@ -95,14 +105,27 @@ fn a_lock_is_served_as_it_was_made_and_nothing_beside_it() {
 
 #[test]
 fn another_content_than_was_locked_is_given_to_nobody_not_even_offline() {
+    KINDS.into_iter().for_each(given_to_nobody);
+}
+
+fn given_to_nobody(kind: Kind) {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
     let (deb, wrong) = (bytes(200_000, 5), bytes(200_000, 7));
     let under = under(folder.path(), settings(&[&origin]));
     let proxy = under.handle.proxy();
-    proxy.set_repositories([locked(&origin, b"", &deb)]);
+    proxy.set_repositories([locked(&origin, b"", &deb, kind)]);
     origin.put(&format!("/own/{DEB}"), doc(wrong.clone()));
     let (_, body) = direct(&under, DEB);
     assert!(body.len() < wrong.len(), "never the whole of it");
+    assert_eq!(origin.requests(&format!("/own/{DEB}")), 2, "it was fetched once more");
+    let words = format!(
+        "has {} {} where {} was promised",
+        kind(b"").kind(),
+        kind(&wrong),
+        kind(&deb)
+    );
+    let told = under.told.lock().unwrap().join("\n");
+    assert_eq!(told.matches(&words).count(), 2, "{words}: {told}");
     // Others may have it: the repository's own URL is no locked one, and what they got is stored under it.
     let url = origin.url(&format!("/own/{DEB}"));
     assert!(under.get(&url) == wrong);
@@ -123,6 +146,10 @@ fn another_content_than_was_locked_is_given_to_nobody_not_even_offline() {
 
 #[test]
 fn another_content_than_was_promised_is_refused_also_where_nothing_can_be_stored() {
+    KINDS.into_iter().for_each(refused_unstored);
+}
+
+fn refused_unstored(kind: Kind) {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
     let (deb, list) = (bytes(200_000, 5), bytes(5_000, 3));
     let (wrong, short) = (bytes(200_000, 7), bytes(5_000, 9));
@@ -132,7 +159,10 @@ fn another_content_than_was_promised_is_refused_also_where_nothing_can_be_stored
         ..settings(&[&origin])
     };
     let under = under(folder.path(), full);
-    under.handle.proxy().set_repositories([locked(&origin, &list, &deb)]);
+    under
+        .handle
+        .proxy()
+        .set_repositories([locked(&origin, &list, &deb, kind)]);
     let hashed = format!("/own/dists/stable/main/binary-amd64/by-hash/SHA256/{}", hex(&list));
     let mirrored = format!("/debian/by-hash/SHA256/{}", hex(&deb));
     let put = |deb: &[u8], list: &[u8], chunked| {
@@ -173,19 +203,29 @@ fn another_content_than_was_promised_is_refused_also_where_nothing_can_be_stored
         }
     }
     let told = under.told.lock().unwrap();
-    assert!(told.iter().any(|text| text.ends_with("was promised: it is refused")));
+    let words = format!(
+        "has {} {} where {} was promised: it is refused",
+        kind(b"").kind(),
+        kind(&wrong),
+        kind(&deb)
+    );
+    assert!(told.iter().any(|text| text.ends_with(&words)), "{told:?}");
 }
 
-fn promised(content: &[u8]) -> Promised {
+fn promised(content: &[u8], kind: Kind) -> Promised {
     Promised {
         path: DEB.into(),
-        digest: digest(content),
+        sum: kind(content),
         bytes: Some(content.len() as u64),
     }
 }
 
 #[test]
 fn what_a_lock_keeps_outlives_its_origin_the_budget_and_a_restart() {
+    KINDS.into_iter().for_each(outlives);
+}
+
+fn outlives(kind: Kind) {
     let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
     let (deb, list) = (bytes(200_000, 5), bytes(5_000, 3));
     let small = || Settings {
@@ -197,9 +237,9 @@ fn what_a_lock_keeps_outlives_its_origin_the_budget_and_a_restart() {
     {
         let under = under(folder.path(), small());
         let proxy = under.handle.proxy();
-        proxy.set_repositories([locked(&origin, &list, &deb)]);
+        proxy.set_repositories([locked(&origin, &list, &deb, kind)]);
         origin.put(&format!("/own/{DEB}"), doc(deb.clone()));
-        let need = proxy.need("ours", &[promised(&deb), promised(&deb)]);
+        let need = proxy.need("ours", &[promised(&deb, kind), promised(&deb, kind)]);
         assert_eq!(
             (need.missing.len(), need.bytes, need.room),
             (2, 200_000, 500_000),
@@ -207,9 +247,9 @@ fn what_a_lock_keeps_outlives_its_origin_the_budget_and_a_restart() {
         );
         proxy.pin_held("ours").unwrap();
         let folder = origin.url("/own/");
-        let kept = threads.block_on(proxy.hold("ours", &folder, &promised(&deb)));
+        let kept = threads.block_on(proxy.hold("ours", &folder, &promised(&deb, kind)));
         assert_eq!(kept.unwrap(), 200_000);
-        let need = proxy.need("ours", &[promised(&deb)]);
+        let need = proxy.need("ours", &[promised(&deb, kind)]);
         assert_eq!((need.missing.len(), need.bytes, need.room), (0, 0, 300_000));
         // Another content under the same URL, fetched by others, and more than the rest of the budget.
         let other = bytes(200_000, 7);
@@ -227,14 +267,14 @@ fn what_a_lock_keeps_outlives_its_origin_the_budget_and_a_restart() {
         );
         assert!(direct(&under, DEB) == (200, deb.clone()));
     }
-    without_its_origin(&origin, &list, &deb, &under(folder.path(), small()));
+    without_its_origin(&origin, &list, &deb, &under(folder.path(), small()), kind);
 }
 
 /// After the restart of a proxy that keeps it.
-fn without_its_origin(origin: &Origin, list: &[u8], deb: &[u8], under: &Under) {
+fn without_its_origin(origin: &Origin, list: &[u8], deb: &[u8], under: &Under, kind: Kind) {
     origin.down.store(true, Ordering::SeqCst);
     let proxy = under.handle.proxy();
-    proxy.set_repositories([locked(origin, list, deb)]);
+    proxy.set_repositories([locked(origin, list, deb, kind)]);
     assert!(direct(under, DEB) == (200, deb.to_vec()));
     // A pack gets it under its URL, with the newer one that others asked for in its place where there is one.
     let picked = proxy.pick(&Pick {
@@ -246,10 +286,10 @@ fn without_its_origin(origin: &Origin, list: &[u8], deb: &[u8], under: &Under) {
         .map(|one| (one.record.key.clone(), one.object.digest))
         .collect();
     assert_eq!(picked, [(origin.url(&format!("/own/{DEB}")), digest(deb))]);
-    let wanted = [(DEB.to_owned(), digest(deb))].into();
+    let wanted = [(DEB.to_owned(), kind(deb))].into();
     proxy.let_go("ours", &wanted).unwrap();
-    assert!(proxy.need("ours", &[promised(deb)]).missing.is_empty());
+    assert!(proxy.need("ours", &[promised(deb, kind)]).missing.is_empty());
     proxy.let_go("ours", &Default::default()).unwrap();
-    assert_eq!(proxy.need("ours", &[promised(deb)]).missing.len(), 1);
+    assert_eq!(proxy.need("ours", &[promised(deb, kind)]).missing.len(), 1);
     assert_eq!((proxy.pins(), direct(under, DEB).0), (Vec::<String>::new(), 502));
 }

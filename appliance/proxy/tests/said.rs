@@ -201,11 +201,11 @@ fn a_head_offline_is_answered_as_a_get_would_be() {
     origin.put("/own/a.deb", doc(old));
     assert_eq!(under.curl(&[], &origin.url("/own/a.deb")).0, 200);
     wait("it is stored", || under.stored(&origin.url("/own/a.deb")));
-    let digest = rackbar_model::Digest(rackbar_trust::sha256(&new));
+    let sum = rackbar_upstream::Sum::Sha256(rackbar_trust::sha256(&new));
     under.handle.proxy().set_repositories([Locked {
         name: "ours".into(),
         url: origin.url("/own/"),
-        promises: [("a.deb".to_owned(), digest)].into(),
+        promises: [("a.deb".to_owned(), sum)].into(),
         ..Locked::default()
     }]);
     under.handle.proxy().set_mode(Mode::Offline);

@@ -11,6 +11,8 @@ mod gnupg;
 mod publisher;
 #[path = "publisher/rpm.rs"]
 mod rpm;
+#[path = "../../proxy/tests/common/sums.rs"]
+mod sums;
 
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -18,6 +20,7 @@ use std::sync::atomic::Ordering;
 use apart::{Appliance, OURS};
 use common::apt::hex;
 use rackbar_os_files::rpm::{RpmSource, source};
+use rackbar_upstream::Sum;
 use rpm::{AT, Machine, RpmPublisher};
 use serde_json::Value;
 
@@ -51,14 +54,18 @@ impl RpmPublisher {
     }
 }
 
+const WORDS: &str = "correct horse battery";
+
 /// A data file of which a lock has the digest alone: it has no room for it.
 const LARGE: &str = "repodata/large.bin";
 
-fn with_large(publisher: &RpmPublisher, repomd: &[u8]) -> Vec<u8> {
+fn with_large(publisher: &RpmPublisher, repomd: &[u8], kind: fn(&[u8]) -> Sum) -> Vec<u8> {
     let large = vec![7; 65 << 20];
+    let sum = kind(&large);
+    let name = sum.kind().to_lowercase().replace('-', "");
     let data = format!(
-        "<data type=\"large\"><checksum type=\"sha256\">{}</checksum><location href=\"{LARGE}\"/><size>{}</size></data></repomd>",
-        hex(&large),
+        "<data type=\"large\"><checksum type=\"{name}\">{sum}</checksum><location href=\"{LARGE}\"/><size>{}</size></data>\
+         </repomd>",
         large.len()
     );
     publisher.put(LARGE, large);
@@ -89,7 +96,7 @@ fn dnf_and_zypper_get_what_an_rpm_repository_is_locked_to_while_its_origin_moves
     let appliance = Appliance::start(&config(), "");
     let mut publisher = RpmPublisher::new();
     let first = publisher.publish("publisher", &[("tool", "1.0"), ("other", "1.0")], &["--database"]);
-    let first = with_large(&publisher, &first);
+    let first = with_large(&publisher, &first, sums::short);
     let site = appliance.file("site.toml", publisher.site());
     appliance.well(&["site", "set", &site]);
     appliance.until("listening on 10.10.0.1:3128");
@@ -179,7 +186,8 @@ fn only_what_is_proven_is_locked(appliance: &Appliance, publisher: &mut RpmPubli
     refused(&[
         head,
         "its data file \"primary\"",
-        "SHA-256 alone counts",
+        "only SHA-256",
+        "SHA-512",
         "createrepo_c",
     ]);
     publisher.publish(
@@ -187,7 +195,7 @@ fn only_what_is_proven_is_locked(appliance: &Appliance, publisher: &mut RpmPubli
         &packages,
         &["--repomd-checksum", "sha256", "--checksum", "md5"],
     );
-    refused(&["package \"tool\"", "\"md5\"", "SHA-256 alone counts"]);
+    refused(&["package \"tool\"", "\"md5\"", "only SHA-256"]);
     publisher.publish("publisher", &packages, &["--baseurl", "http://elsewhere.example/"]);
     refused(&["package \"tool\"", "xml:base", "outside of the repository"]);
     publisher.publish("publisher", &packages, &["--location-prefix", "../../etc"]);
@@ -218,4 +226,129 @@ fn what_is_locked_is_served_without_the_origin(appliance: &Appliance, publisher:
     assert!(publisher.machine("offline-zypper").zypper("tool").unwrap() == two);
     appliance.well(&["repository", "unlock", "ours"]);
     assert!(publisher.machine("late").dnf("tool").is_err());
+}
+
+/// The same repository as openSUSE's publishers make theirs, and with digests of one kind in one list and of the other in the
+/// other.
+#[test]
+fn dnf_and_zypper_get_what_a_repository_with_sha_512_is_locked_to_also_elsewhere_and_after_a_restart() {
+    let mut appliance = Appliance::start(&config(), "");
+    let mut publisher = RpmPublisher::new();
+    let packages = [("tool", "1.0"), ("other", "1.0")];
+    let first = publisher.publish("publisher", &packages, &["--database", "--checksum", "sha512"]);
+    let text = String::from_utf8(first.clone()).unwrap();
+    assert!(text.contains("\"sha512\"") && !text.contains("\"sha256\""), "{text}");
+    let first = with_large(&publisher, &first, sums::long);
+    let site = appliance.file("site.toml", publisher.site());
+    appliance.well(&["site", "set", &site]);
+    appliance.until("listening on 10.10.0.1:3128");
+    let locked = appliance.well(&["repository", "lock", "ours"]);
+    assert!(locked.contains("2 packages"), "{locked}");
+    let release = shown(&appliance)["lock"]["release"].clone();
+    assert_eq!(release, hex(&first));
+    let one = RpmPublisher::payload("tool", "1.0");
+    assert!(publisher.machine("one").dnf("tool").unwrap() == one);
+
+    both_kinds_in_turn(&appliance, &mut publisher);
+    what_is_not_what_a_sha_512_promises_is_refused(&appliance, &mut publisher);
+    // All of it is kept, and read once more after a restart, whatever the origin has.
+    let all = appliance.well(&["repository", "lock", "ours", "--fetch"]);
+    assert!(all.contains("all 3 files are kept"), "{all}");
+    let lock = shown(&appliance)["lock"].clone();
+    publisher.origin.down.store(true, Ordering::SeqCst);
+    appliance.restart();
+    appliance.until("listening on 10.10.0.1:3128");
+    appliance.well(&["cache", "mode", "offline"]);
+    assert_eq!(shown(&appliance)["lock"], lock);
+    all_is_there(&publisher, "restarted");
+    let again = appliance.well(&["repository", "lock", "ours", "--fetch"]);
+    assert!(again.contains("0 of 3 files are fetched"), "{again}");
+
+    let (file, words) = (appliance.path("state"), appliance.file("pass", WORDS));
+    let file = file.display().to_string();
+    appliance.well(&["export", &file, "--passphrase-file", &words]);
+    let moved = moved(&file, &appliance.path("run/admin-token"));
+    let there = shown(&moved)["lock"].clone();
+    assert_eq!(there["release"], lock["release"]);
+    all_is_there(&publisher, "moved");
+}
+
+/// Each list may have digests of its own kind.
+fn both_kinds_in_turn(appliance: &Appliance, publisher: &mut RpmPublisher) {
+    for (head, list, version) in [("sha256", "sha512", "2.0"), ("sha512", "sha256", "3.0")] {
+        let kinds = ["--repomd-checksum", head, "--checksum", list];
+        publisher.publish("publisher", &[("tool", version)], &kinds);
+        let again = appliance.well(&["repository", "lock", "ours"]);
+        assert!(again.contains("in place of the state before"), "{again}");
+        let payload = RpmPublisher::payload("tool", version);
+        let machine = |name: &str| publisher.machine(&format!("{name}-{version}"));
+        assert!(machine("dnf").dnf("tool").unwrap() == payload);
+        assert!(machine("zypper").zypper("tool").unwrap() == payload);
+    }
+}
+
+/// Neither a data file nor a package; and of a package nothing is told but by whom it is refused.
+fn what_is_not_what_a_sha_512_promises_is_refused(appliance: &Appliance, publisher: &mut RpmPublisher) {
+    let packages = [("tool", "4.0"), ("other", "1.0"), ("unasked", "1.0")];
+    publisher.publish("publisher", &packages, &["--checksum", "sha512"]);
+    let lists = publisher.paths();
+    let filelists = |path: &&String| path.contains("filelists.xml");
+    let right: Vec<_> = lists
+        .iter()
+        .filter(filelists)
+        .map(|path| (path, publisher.got(path)))
+        .collect();
+    right.iter().for_each(|(path, _)| publisher.put(path, "other"));
+    let before = shown(appliance)["lock"].clone();
+    let said = appliance.refused(&["repository", "lock", "ours"]);
+    assert!(said.contains("filelists.xml") && said.contains("SHA-512"), "{said}");
+    assert_eq!(shown(appliance)["lock"], before);
+    right.into_iter().for_each(|(path, body)| publisher.put(path, body));
+    appliance.well(&["repository", "lock", "ours"]);
+
+    let path = "Packages/other-1.0-1.noarch.rpm";
+    let rpm = publisher.got(path);
+    let mut wrong = rpm.clone();
+    let middle = wrong.len() / 2;
+    wrong[middle] ^= 1;
+    publisher.put(path, wrong);
+    assert!(served(path).is_err());
+    let words = format!("where {} was promised", sums::long(&rpm));
+    appliance.wait("it is told", || {
+        appliance
+            .well(&["events"])
+            .lines()
+            .any(|line| line.contains("has SHA-512") && line.contains(&words))
+    });
+    publisher.put(path, rpm.clone());
+    assert_eq!(served(path), Ok(rpm.len()));
+}
+
+fn all_is_there(publisher: &RpmPublisher, machine: &str) {
+    let all = |name: &str, package: &str| {
+        let (dnf, zypper) = (format!("{machine}-{name}"), format!("{machine}-{name}-zypper"));
+        (
+            publisher.machine(&dnf).dnf(package),
+            publisher.machine(&zypper).zypper(package),
+        )
+    };
+    for (package, version) in [("tool", "4.0"), ("unasked", "1.0")] {
+        let payload = RpmPublisher::payload(package, version);
+        assert!(all(package, package) == (Ok(payload.clone()), Ok(payload)), "{package}");
+    }
+}
+
+/// Another appliance without an uplink, with a saved state.
+fn moved(file: &str, token: &std::path::Path) -> Appliance {
+    let moved = Appliance::start(&format!("{}[proxy]\nmode = \"offline\"\n", config()), "");
+    moved.until("listening on 10.10.0.1:3128, offline");
+    let words = moved.file("pass", WORDS);
+    moved.well(&["import", file, "--passphrase-file", &words]);
+    moved.wait("it starts anew", || {
+        let out = std::fs::read_to_string(moved.path("out")).unwrap();
+        out.matches("rackbar: serving").count() == 2
+    });
+    std::fs::copy(token, moved.path("run/admin-token")).unwrap();
+    moved.until("listening on 10.10.0.1:3128, offline");
+    moved
 }

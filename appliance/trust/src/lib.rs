@@ -3,7 +3,8 @@
 //! `ring` does the work everywhere but in the UEFI loader: it asserts SSE2 at compile time, which that soft-float target
 //! lacks, so there `ed25519-dalek` and `sha2` take its place and only verify. Nothing here knows what it signs.
 //!
-//! Signatures are pure Ed25519 (RFC 8032 section 5.1.7), 64 bytes; keys are 32 bytes; SHA-256 is FIPS 180-4.
+//! Signatures are pure Ed25519 (RFC 8032 section 5.1.7), 64 bytes; keys are 32 bytes; SHA-256 and SHA-512 are
+//! FIPS 180-4.
 #![no_std]
 
 extern crate alloc;
@@ -32,7 +33,7 @@ pub use backend::Sha256;
 #[cfg(any(test, feature = "ring"))]
 pub use password::{PASSWORD_LENGTHS, password};
 #[cfg(any(test, feature = "ring"))]
-pub use ring_backend::{SigningKey, random};
+pub use ring_backend::{Sha512, SigningKey, random};
 pub use secret::{ParseSecretError, Secret, constant_time_eq};
 
 /// Length of an Ed25519 public key in bytes.

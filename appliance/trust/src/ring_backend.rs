@@ -38,6 +38,35 @@ impl Default for Sha256 {
     }
 }
 
+/// A SHA-512 in the making: what publishers say of their files, and nothing of ours.
+#[derive(Clone)]
+pub struct Sha512(digest::Context);
+
+impl Sha512 {
+    /// Over nothing yet.
+    pub fn new() -> Self {
+        Self(digest::Context::new(&digest::SHA512))
+    }
+
+    /// Adds the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes added.
+    pub fn finish(self) -> [u8; 64] {
+        let mut out = [0; 64];
+        out.copy_from_slice(self.0.finish().as_ref());
+        out
+    }
+}
+
+impl Default for Sha512 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 pub(crate) fn verify(key: &[u8; PUBLIC_KEY_LENGTH], message: &[u8], signature: &[u8]) -> Result<(), TrustError> {
     UnparsedPublicKey::new(&ED25519, key)
         .verify(message, signature)

@@ -93,6 +93,17 @@ fn sha256_of_abc_is_the_published_one() {
 }
 
 #[test]
+fn sha512_of_abc_is_the_published_one() {
+    let expected = hex(
+        "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+    );
+    let mut hash = Sha512::new();
+    hash.update(b"a");
+    hash.update(b"bc");
+    assert_eq!(hash.finish().to_vec(), expected);
+}
+
+#[test]
 fn a_generated_key_is_read_back_from_its_pkcs8() {
     let (key, pkcs8) = SigningKey::generate().unwrap();
     let again = SigningKey::from_pkcs8(&pkcs8).unwrap();

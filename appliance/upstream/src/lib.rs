@@ -38,7 +38,7 @@ pub use release::{Accepted, Release, ReleaseError, ReplayError};
 pub use repomd::{RepoData, Repomd};
 pub use rpm::RpmError;
 pub use signed::{Refusal, Refused, Signed, cleartext, detached};
-pub use sums::{Sum, Sums, SumsError};
+pub use sums::{Sum, Summing, Sums, SumsError};
 pub use xml::XmlError;
 
 /// Bytes of a text that is signed, or of a list of digests. Debian's largest Release has a fifth of it.

@@ -5,6 +5,7 @@
 use std::io::BufRead;
 
 use crate::rpm::{RpmError, Said, number, once};
+use crate::sums::Sum;
 use crate::xml::{Tag, Xml};
 
 /// Bytes of one tag or text. Descriptions are the longest that are met, with some 100 KiB.
@@ -28,8 +29,8 @@ pub struct RpmPackage {
     pub architecture: String,
     /// Path below the repository's URL.
     pub path: String,
-    /// SHA-256 of the file.
-    pub sha256: [u8; 32],
+    /// Digest of the file.
+    pub sum: Sum,
     /// Length of the file in bytes, when that is said.
     pub bytes: Option<u64>,
 }
@@ -37,8 +38,8 @@ pub struct RpmPackage {
 /// Reads a list that is unpacked, and gives each package to `found`; gives how many there were.
 ///
 /// # Errors
-/// When it makes no sense, is cut short, has more packages than are taken, or one with a digest that is not SHA-256 or a path
-/// that leads elsewhere. What was found before was given already: none of it counts then.
+/// When it makes no sense, is cut short, has more packages than are taken, or one with a digest that is neither SHA-256
+/// nor SHA-512, or a path that leads elsewhere. What was found before was given already: none of it counts then.
 pub fn read_primary(input: impl BufRead, found: &mut dyn FnMut(RpmPackage)) -> Result<u64, RpmError> {
     let mut xml = Xml::new(input, MAX_PIECE);
     xml.root("metadata")?;
@@ -101,13 +102,13 @@ fn package<R: BufRead>(xml: &mut Xml<R>) -> Result<RpmPackage, RpmError> {
         let text = text.filter(|text| !text.is_empty() && text.len() <= MAX_WORD && !text.contains(char::is_control));
         text.ok_or_else(|| RpmError::Missing { of: of.clone(), what })
     };
-    let (path, sha256) = said.judged(&of)?;
+    let (path, sum) = said.judged(&of)?;
     Ok(RpmPackage {
         name: word(name, "name")?,
         version: word(version, "version")?,
         architecture: word(architecture, "architecture")?,
         path,
-        sha256,
+        sum,
         bytes: bytes.flatten(),
     })
 }
@@ -189,7 +190,7 @@ mod tests {
                 "two 3:1.0-1 noarch Packages/two-1.0-1.noarch.rpm"
             ]
         );
-        assert_eq!((all[0].sha256, all[0].bytes), ([0xaa; 32], Some(6473)));
+        assert_eq!((all[0].sum, all[0].bytes), (Sum::Sha256([0xaa; 32]), Some(6473)));
         assert_eq!(read(&text("")), Ok(Vec::new()));
     }
 
@@ -200,6 +201,9 @@ mod tests {
         for (from, to) in [
             ("type=\"sha256\"", "type=\"sha\""),
             ("type=\"sha256\"", "type=\"md5\""),
+            ("type=\"sha256\"", "type=\"sha512\""),
+            ("type=\"sha256\"", "type=\"SHA256\""),
+            (">aaaa", " >aaaaaa"),
             ("href=\"Packages/", "href=\"../Packages/"),
             ("href=\"Packages/", "href=\"/Packages/"),
             ("href=\"Packages/", "href=\"https://b.example/"),
@@ -245,6 +249,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_list_is_taken_with_these_two_digests_in_their_lengths_and_with_no_others(
+            kind in prop::sample::select(vec!["sha256", "sha512", "sha384", "sha", "md5", "SHA256", "SHA512", ""]),
+            length in prop::sample::select(vec![0_usize, 63, 64, 65, 127, 128, 129]),
+            digits in "[0-9a-f]{129}",
+        ) {
+            let digits = &digits[..length];
+            let checksum = format!("type=\"{kind}\" pkgid=\"YES\">{digits}<");
+            let one = package("tool").replace(&format!("type=\"sha256\" pkgid=\"YES\">{A}<"), &checksum);
+            match read(&text(&(package("first") + &one))) {
+                Ok(all) => {
+                    prop_assert!(matches!((kind, length), ("sha256", 64) | ("sha512", 128)));
+                    prop_assert_eq!(all[0].sum, Sum::Sha256([0xaa; 32]));
+                    prop_assert_eq!(all[1].sum.to_string(), digits);
+                }
+                Err(error) => {
+                    prop_assert!(!matches!((kind, length), ("sha256", 64) | ("sha512", 128)), "{}", error);
+                    prop_assert!(error.to_string().contains("package \"tool\""), "{}", error);
+                }
+            }
+        }
+
         #[test]
         fn no_bytes_make_it_panic_and_every_path_stays_inside(
             bytes in prop::collection::vec(any::<u8>(), 0..300), at in 0usize..900,

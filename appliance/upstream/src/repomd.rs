@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use crate::rpm::{RpmError, Said, number, once};
+use crate::sums::Sum;
 use crate::xml::{Tag, Xml};
 use crate::{MAX_AHEAD, MAX_TEXT};
 
@@ -34,8 +35,8 @@ pub struct RepoData {
     pub kind: String,
     /// Path below the repository's URL.
     pub path: String,
-    /// SHA-256 of the file as it lies there.
-    pub sha256: [u8; 32],
+    /// Digest of the file as it lies there.
+    pub sum: Sum,
     /// Its length in bytes, when that is said.
     pub bytes: Option<u64>,
     timestamp: Option<u64>,
@@ -45,8 +46,8 @@ impl Repomd {
     /// Reads one. `now` is in seconds since 1970.
     ///
     /// # Errors
-    /// When it makes no sense, has no list of packages or two, no time or one in the future, a digest that is not SHA-256, or a
-    /// path that leads elsewhere.
+    /// When it makes no sense, has no list of packages or two, no time or one in the future, a digest that is neither SHA-256
+    /// nor SHA-512, or a path that leads elsewhere.
     pub fn read(text: &str, now: u64) -> Result<Self, RpmError> {
         let mut xml = Xml::new(text.as_bytes(), MAX_TEXT);
         xml.root("repomd")?;
@@ -63,8 +64,8 @@ impl Repomd {
         let mut known = HashMap::new();
         for one in &data {
             if known
-                .insert(one.path.as_str(), one.sha256)
-                .is_some_and(|sum| sum != one.sha256)
+                .insert(one.path.as_str(), one.sum)
+                .is_some_and(|sum| sum != one.sum)
             {
                 return Err(RpmError::Conflict(one.path.clone()));
             }
@@ -117,11 +118,11 @@ fn one(xml: &mut Xml<&[u8]>, tag: &Tag) -> Result<RepoData, RpmError> {
             _ => xml.skip()?,
         }
     }
-    let (path, sha256) = said.judged(&of)?;
+    let (path, sum) = said.judged(&of)?;
     Ok(RepoData {
         kind,
         path,
-        sha256,
+        sum,
         bytes,
         timestamp,
     })
@@ -169,7 +170,7 @@ mod tests {
         );
         let primary = repomd.primary().unwrap();
         assert_eq!(primary.path, format!("repodata/{A}-primary.xml.gz"));
-        assert_eq!((primary.sha256, primary.bytes), ([0xaa; 32], Some(735)));
+        assert_eq!((primary.sum, primary.bytes), (Sum::Sha256([0xaa; 32]), Some(735)));
         let other = &repomd.data[1];
         assert_eq!(
             (other.kind.as_str(), other.bytes, repomd.data.len()),
@@ -188,16 +189,54 @@ mod tests {
     }
 
     #[test]
-    fn every_other_thing_than_sha_256_is_refused_in_words() {
-        for weak in ["sha", "sha1", "md5", "sha512", "SHA256", ""] {
+    fn sha_512_is_read_too_also_beside_sha_256() {
+        let long = "d".repeat(128);
+        let with = |from: &str| {
+            let from = format!("<checksum type=\"sha256\">{from}</checksum>");
+            read(&text().replace(&from, &format!("<checksum type=\"sha512\">{long}</checksum>")))
+        };
+        let sums = |repomd: Repomd| repomd.data.iter().map(|one| one.sum).collect::<Vec<_>>();
+        let other = A.replace('a', "c");
+        assert_eq!(
+            sums(with(A).unwrap()),
+            [Sum::Sha512([0xdd; 64]), Sum::Sha256([0xcc; 32])]
+        );
+        assert_eq!(
+            sums(with(&other).unwrap()),
+            [Sum::Sha256([0xaa; 32]), Sum::Sha512([0xdd; 64])]
+        );
+        // One file with a digest of each kind: that both are of one content nobody here can know.
+        let twice = with(&other)
+            .map(|repomd| repomd.data[0].path.clone())
+            .map(|path| text().replace("repodata/f.xml.gz", &path))
+            .unwrap();
+        let twice = twice.replace(&format!("\"sha256\">{other}"), &format!("\"sha512\">{long}"));
+        assert!(matches!(read(&twice), Err(RpmError::Conflict(_))));
+    }
+
+    #[test]
+    fn every_other_thing_than_sha_256_and_sha_512_is_refused_in_words() {
+        for weak in [
+            "sha", "sha1", "md5", "sha224", "sha384", "SHA256", "SHA512", "sha-512", "sha512 ", "",
+        ] {
             let other = text().replacen("type=\"sha256\"", &format!("type=\"{weak}\""), 1);
             let error = read(&other).unwrap_err();
             let of = "its data file \"primary\"".to_owned();
             assert_eq!(error, RpmError::Weak { of, kind: weak.into() });
-            assert!(error.to_string().contains("SHA-256 alone counts"), "{error}");
+            for words in ["SHA-256", "SHA-512", "createrepo_c --checksum"] {
+                assert!(error.to_string().contains(words), "{error}");
+            }
         }
-        let short = text().replacen(A, "aabb", 1);
-        assert!(matches!(read(&short), Err(RpmError::Value { what: "checksum", .. })));
+        let (short, long) = (A, "a".repeat(128));
+        for (kind, digits) in [("sha256", "aabb"), ("sha256", &long), ("sha512", short), ("sha512", "")] {
+            let from = format!("<checksum type=\"sha256\">{A}<");
+            let other = text().replacen(&from, &format!("<checksum type=\"{kind}\">{digits}<"), 1);
+            let error = read(&other).unwrap_err();
+            assert!(
+                matches!(error, RpmError::Value { what: "checksum", .. }),
+                "{kind} {digits}: {error}"
+            );
+        }
     }
 
     #[test]

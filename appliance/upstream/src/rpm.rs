@@ -1,7 +1,7 @@
 //! What the lists of RPM repositories say of a file, `repomd.xml` and `primary.xml` alike: its digest and where it lies.
 
 use crate::release::in_words;
-use crate::sums::digits;
+use crate::sums::Sum;
 use crate::xml::{Tag, XmlError};
 
 /// Bytes of a file's path at most.
@@ -41,8 +41,8 @@ pub enum RpmError {
     },
     /// A digest that does not count.
     #[error(
-        "{of} has a checksum of the kind {kind:?}, and SHA-256 alone counts; its publisher makes such a list with \
-         `createrepo_c --checksum sha256`"
+        "{of} has a checksum of the kind {kind:?}, and only SHA-256 (\"sha256\") and SHA-512 (\"sha512\") count; its publisher makes \
+         such a list with `createrepo_c --checksum sha256`"
     )]
     Weak {
         /// Of which file or package.
@@ -125,16 +125,16 @@ impl Said {
         )
     }
 
-    /// Path and SHA-256, once all is read.
-    pub(crate) fn judged(self, of: &str) -> Result<(String, [u8; 32]), RpmError> {
+    /// Path and digest, once all is read.
+    pub(crate) fn judged(self, of: &str) -> Result<(String, Sum), RpmError> {
         let missing = |what| RpmError::Missing { of: of.into(), what };
         let (kind, hex) = self.checksum.ok_or_else(|| missing("checksum"))?;
         let (path, based) = self.location.ok_or_else(|| missing("location"))?;
-        if kind != "sha256" {
-            let kind = kind.chars().take(40).collect();
-            return Err(RpmError::Weak { of: of.into(), kind });
-        }
-        let sum = digits(&hex).ok_or_else(|| RpmError::Value {
+        let sum = Sum::named(&kind, &hex).ok_or_else(|| RpmError::Weak {
+            of: of.into(),
+            kind: kind.chars().take(40).collect(),
+        })?;
+        let sum = sum.ok_or_else(|| RpmError::Value {
             of: of.into(),
             what: "checksum",
             value: hex.chars().take(80).collect(),

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use rackbar_trust::{Sha256, Sha512};
+
 /// Lines of a list that are read.
 const MAX_LINES: usize = 20_000;
 
@@ -22,6 +24,66 @@ impl Sum {
             64 => digits(hex).map(Self::Sha256),
             128 => digits(hex).map(Self::Sha512),
             _ => None,
+        }
+    }
+
+    /// Reads the digits of a digest whose kind is named in lower case, as RPM's lists do; `None` when that is another kind, and
+    /// `Some(None)` when these are no digits of one.
+    pub(crate) fn named(kind: &str, hex: &str) -> Option<Option<Self>> {
+        match kind {
+            "sha256" => Some(digits(hex).map(Self::Sha256)),
+            "sha512" => Some(digits(hex).map(Self::Sha512)),
+            _ => None,
+        }
+    }
+
+    /// What people call its kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sha256(_) => "SHA-256",
+            Self::Sha512(_) => "SHA-512",
+        }
+    }
+
+    /// Whether it is that of these bytes.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        let mut summing = Summing::like(self);
+        summing.update(bytes);
+        summing.finish() == *self
+    }
+}
+
+/// A digest in the making, of the kind that a promised one has.
+#[derive(Clone)]
+pub enum Summing {
+    /// SHA-256.
+    Sha256(Sha256),
+    /// SHA-512.
+    Sha512(Sha512),
+}
+
+impl Summing {
+    /// Over nothing yet, of the kind of `sum`.
+    pub fn like(sum: &Sum) -> Self {
+        match sum {
+            Sum::Sha256(_) => Self::Sha256(Sha256::new()),
+            Sum::Sha512(_) => Self::Sha512(Sha512::new()),
+        }
+    }
+
+    /// Adds the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    /// The digest of all bytes added.
+    pub fn finish(self) -> Sum {
+        match self {
+            Self::Sha256(hash) => Sum::Sha256(hash.finish()),
+            Self::Sha512(hash) => Sum::Sha512(hash.finish()),
         }
     }
 }
@@ -230,7 +292,54 @@ mod tests {
         assert_eq!(Sums::read(&"\n".repeat(MAX_LINES + 1)), Err(SumsError::Long));
     }
 
+    #[test]
+    fn the_digest_of_a_kind_is_read_from_its_own_number_of_digits_alone() {
+        let (short, long) = (hex(1, 64), hex(2, 128));
+        assert_eq!(Sum::named("sha256", &short), Some(Some(Sum::Sha256([1; 32]))));
+        assert_eq!(Sum::named("sha512", &long), Some(Some(Sum::Sha512([2; 64]))));
+        for (kind, digits) in [
+            ("sha256", long.as_str()),
+            ("sha512", short.as_str()),
+            ("sha256", &short[1..]),
+            ("sha512", &long[2..]),
+            ("sha512", &format!("{long}00")),
+            ("sha512", &long.replacen('0', "g", 1)),
+            ("sha256", ""),
+        ] {
+            assert_eq!(Sum::named(kind, digits), Some(None), "{kind} {digits}");
+        }
+        for kind in [
+            "sha", "sha1", "md5", "sha224", "sha384", "SHA256", "SHA512", "sha-512", "sha512 ", "",
+        ] {
+            assert_eq!(
+                (Sum::named(kind, &short), Sum::named(kind, &long)),
+                (None, None),
+                "{kind}"
+            );
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_digest_is_that_of_its_bytes_however_they_come_and_of_no_others(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..4),
+            at in any::<prop::sample::Index>(), long in any::<bool>(),
+        ) {
+            let like = if long { Sum::Sha512([0; 64]) } else { Sum::Sha256([0; 32]) };
+            let mut summing = Summing::like(&like);
+            pieces.iter().for_each(|piece| summing.update(piece));
+            let (sum, mut bytes) = (summing.finish(), pieces.concat());
+            prop_assert_eq!(sum.kind(), like.kind());
+            prop_assert!(sum.is_of(&bytes));
+            prop_assert_eq!(Sum::read(&sum.to_string()), Some(sum));
+            bytes.push(0);
+            prop_assert!(!sum.is_of(&bytes));
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1;
+            bytes.pop();
+            prop_assert!(at == bytes.len() || !sum.is_of(&bytes));
+        }
+
         #[test]
         fn no_text_makes_it_panic(text in "(?s).{0,300}", pattern in "(?s).{0,20}") {
             if let Ok(sums) = Sums::read(&text) {

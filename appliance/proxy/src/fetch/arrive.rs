@@ -7,7 +7,8 @@ use http::Response;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
-use rackbar_model::{Digest, Severity};
+use rackbar_model::Severity;
+use rackbar_upstream::Sum;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
@@ -36,7 +37,7 @@ const EARLY_MOST: u64 = 4 << 20;
 enum Taken {
     Whole,
     /// With the digest that was found instead of the promised one.
-    Wrong(Digest),
+    Wrong(Sum),
     Broken(String),
 }
 
@@ -59,7 +60,8 @@ impl Proxy {
         for second in [false, true] {
             let size = announced(&answer.response);
             let store = self.store.clone();
-            let begun = tokio::task::spawn_blocking(move || Spool::begin(&store, size)).await;
+            let begin = move || Spool::begin(&store, size).map(|spool| spool.promised(expected.as_ref()));
+            let begun = tokio::task::spawn_blocking(begin).await;
             let Ok(Ok(spool)) = begun else {
                 if let Ok(Err(error)) = begun {
                     self.no_room(ask, &error);
@@ -92,9 +94,9 @@ impl Proxy {
                 _ => break,
             };
         }
-        let promised = expected.map_or_else(String::new, |digest| digest.to_string());
+        let promised = expected.map_or_else(String::new, |sum| format!("{} {sum}", sum.kind()));
         let text = format!(
-            "{}: what the origin sends has not the SHA-256 {promised} that its index of packages promises; refresh the \
+            "{}: what the origin sends has not the {promised} that its index of packages promises; refresh the \
              index (apt-get update), or wait until the mirror has finished its own update",
             ask.key
         );
@@ -153,7 +155,7 @@ impl Proxy {
         mut body: Incoming,
         arriving: &Arriving,
         mut spool: Spool,
-        expected: Option<Digest>,
+        expected: Option<Sum>,
     ) -> (Spool, Taken) {
         let mut skip = 0;
         let mut attempt = 0;
@@ -161,8 +163,9 @@ impl Proxy {
             let before = spool.written();
             let why = match self.pump(&mut body, skip, arriving, &mut spool).await {
                 Ok(()) if arriving.size.is_none_or(|size| size == spool.written()) => {
-                    let taken = match expected.filter(|digest| *digest != spool.digest()) {
-                        Some(_) => Taken::Wrong(spool.digest()),
+                    let found = expected.map(|promised| (promised, spool.sum()));
+                    let taken = match found.filter(|(promised, found)| promised != found) {
+                        Some((_, found)) => Taken::Wrong(found),
                         None => Taken::Whole,
                     };
                     return (spool, taken);
@@ -328,22 +331,23 @@ impl Proxy {
         Phase::Failed(502, format!("{from} broke off: {why}").into())
     }
 
-    fn mismatch(&self, ask: &Ask, arriving: &Arriving, found: Digest, from: &super::Upstream, second: bool) {
+    fn mismatch(&self, ask: &Ask, arriving: &Arriving, found: Sum, from: &super::Upstream, second: bool) {
         self.metrics.mismatches.inc();
         arriving.progress.send_modify(|progress| progress.end = End::Broken);
         if let Some(mirror) = &ask.mirror {
             self.mirrors.rank(mirror, from.index, false, self.uptime());
         }
-        let promised = ask.expected.map_or_else(String::new, |digest| digest.to_string());
+        let promised = ask.expected.map_or_else(String::new, |sum| sum.to_string());
         let next = if second {
             "it is refused"
         } else {
             "it is refused and fetched once more"
         };
         let text = format!(
-            "{} from {} has SHA-256 {found} where {promised} was promised: {next}",
+            "{} from {} has {} {found} where {promised} was promised: {next}",
             without_query(&ask.key),
-            without_query(&from.url.to_string())
+            without_query(&from.url.to_string()),
+            found.kind()
         );
         (self.tell)(Severity::Error, text);
     }

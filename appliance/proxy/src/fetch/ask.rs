@@ -1,7 +1,7 @@
 //! What is asked for: a key, where it can be had, and the client's own words.
 
 use http::{HeaderMap, HeaderValue};
-use rackbar_model::Digest;
+use rackbar_upstream::Sum;
 
 use crate::rules::cache_control::CacheControl;
 use crate::rules::conditional::strip_hop_by_hop;
@@ -77,7 +77,7 @@ pub struct Ask {
     /// What the client wants of the cache.
     pub wanted: CacheControl,
     /// The digest an index of packages promises, or the name itself.
-    pub expected: Option<Digest>,
+    pub expected: Option<Sum>,
     /// Nothing else than what is expected is given out, not even where nobody can be asked for better.
     pub strict: bool,
     /// Another key under which what is expected may be kept.
@@ -103,9 +103,9 @@ impl Ask {
         if self.wanted.no_store {
             name.push_str("\nno-store");
         }
-        if let Some(digest) = self.expected.filter(|_| self.strict) {
+        if let Some(sum) = self.expected.filter(|_| self.strict) {
             // Others may take what has another digest.
-            name.push_str(&format!("\n{digest}"));
+            name.push_str(&format!("\n{sum}"));
         }
         for field in [
             "accept-encoding",

@@ -72,7 +72,7 @@ impl Proxy {
         lead: oneshot::Sender<Response<Incoming>>,
     ) -> Option<Phase> {
         // What contradicts its promised digest is not asked whether it still holds.
-        let wrong = |entry: &&Arc<Entry>| ask.expected.is_some_and(|digest| digest != entry.object.digest);
+        let wrong = |entry: &&Arc<Entry>| ask.expected.is_some_and(|sum| !entry.object.has(&sum));
         let validating = stale.filter(|entry| !wrong(entry));
         let (answer, holds) = match self.judged(ask, validating).await {
             Ok(judged) => judged,

@@ -35,6 +35,7 @@ pub(super) enum There {
 
 pub(super) async fn get(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, ask: Ask) -> io::Result<Next> {
     for _ in 0..TRIES {
+        proxy.compare(&ask).await;
         let (stale, why) = match look(proxy, head, &ask) {
             There::Fresh(entry, status) => match kept_to(proxy, client, head, &ask, &entry, status).await? {
                 Some(next) => return Ok(next),
@@ -69,7 +70,7 @@ pub(super) fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
     let offline = proxy.settings().mode == Mode::Offline;
     let (found, any) = proxy.stored(ask, &head.headers);
     // What contradicts the digest that an index promises is not served; offline there is no better.
-    let promised = |entry: &Arc<Entry>| ask.expected.is_none_or(|digest| digest == entry.object.digest);
+    let promised = |entry: &Arc<Entry>| ask.expected.is_none_or(|sum| entry.object.has(&sum));
     let right = |entry: &Arc<Entry>| (offline && !ask.strict) || promised(entry);
     // A content that is the promised one is the answer, whatever else its origin chooses an answer by.
     let proved = || proxy.proved(ask).filter(|_| offline || !ask.wanted.no_cache);
@@ -87,7 +88,7 @@ pub(super) fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
     };
     let fresh = entry.is_fresh(&ask.wanted, now());
     // A content whose digest is promised cannot be stale: the name and the digest belong together.
-    let proved = ask.expected == Some(entry.object.digest) && !ask.wanted.no_cache;
+    let proved = ask.expected.is_some_and(|sum| entry.object.has(&sum)) && !ask.wanted.no_cache;
     if (fresh || proved) && right(&entry) {
         let left = entry.fresh.left(now());
         let status = if fresh {
@@ -98,7 +99,13 @@ pub(super) fn look(proxy: &Proxy, head: &Head, ask: &Ask) -> There {
         return There::Fresh(entry, status);
     }
     if offline && !right(&entry) {
-        return There::Nothing("what there is is another than its repository was locked with; the proxy is offline");
+        let unread = ask.expected.is_some_and(|sum| entry.object.is_unknown(&sum));
+        return There::Nothing(match unread {
+            true => {
+                "what there is cannot be read to be compared with what its repository was locked to; the proxy is offline"
+            }
+            false => "what there is is another than its repository was locked with; the proxy is offline",
+        });
     }
     if offline {
         return There::Fresh(entry, CacheStatus::Used("offline"));

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use rackbar_model::{Digest, Severity};
-use rackbar_trust::Sha256;
+use rackbar_model::Severity;
+use rackbar_upstream::{Sum, Summing};
 use tokio::time::timeout;
 
 use super::answer::{Sent, There};
@@ -32,6 +32,7 @@ const SILENT: Duration = Duration::from_secs(60);
 /// Answers a request with another method than GET, or a GET with a body.
 pub(super) async fn other(proxy: &Arc<Proxy>, client: &mut Client, head: &Head, mut ask: Ask) -> io::Result<Next> {
     if head.method == Method::HEAD {
+        proxy.compare(&ask).await;
         match answer::look(proxy, head, &ask) {
             There::Fresh(entry, status) => {
                 if let Sent::Done(next) = answer::entry_to(proxy, client, head, &entry, status).await? {
@@ -181,7 +182,7 @@ async fn unanswered(
 }
 
 /// The digest that the answer to this request must have.
-fn promised(ask: &Ask, head: &Head) -> Option<Digest> {
+fn promised(ask: &Ask, head: &Head) -> Option<Sum> {
     ask.expected.filter(|_| head.method == Method::GET)
 }
 
@@ -261,7 +262,7 @@ pub(super) async fn response(
         return Ok(Next::Request);
     }
     match promised.filter(|_| status == 200) {
-        Some(digest) => proved(proxy, client, head, ask, (body, length), (out, digest)).await,
+        Some(sum) => proved(proxy, client, head, ask, (body, length), (out, sum)).await,
         None => {
             client.write(&out).await?;
             content(proxy, client, body, length).await
@@ -340,10 +341,10 @@ async fn proved(
     head: &Head,
     ask: &Ask,
     (mut body, length): (Incoming, Length),
-    (mut out, promised): (Vec<u8>, Digest),
+    (mut out, promised): (Vec<u8>, Sum),
 ) -> io::Result<Next> {
     let most = usize::try_from(HELD_BACK).unwrap_or(usize::MAX);
-    let (mut hash, mut held, mut came) = (Sha256::new(), BytesMut::new(), 0u64);
+    let (mut hash, mut held, mut came) = (Summing::like(&promised), BytesMut::new(), 0u64);
     loop {
         let Ok(data) = piece(&mut body).await else {
             let text = format!("{}: what the origin sends broke off", ask.key);
@@ -363,11 +364,12 @@ async fn proved(
             send(proxy, client, &ready, length).await?;
         }
     }
-    let found = Digest(hash.finish());
+    let found = hash.finish();
     if found != promised {
         let text = format!(
-            "{} has SHA-256 {found} where {promised} was promised: it is refused",
-            ask.key
+            "{} has {} {found} where {promised} was promised: it is refused",
+            ask.key,
+            found.kind()
         );
         proxy.metrics.mismatches.inc();
         let told = text.replacen(&ask.key, without_query(&ask.key), 1);

@@ -23,6 +23,7 @@ mod object;
 mod pins;
 mod record;
 mod spool;
+mod sums;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -34,6 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderMap;
 use rackbar_model::{Digest, Severity};
+use rackbar_upstream::Sum;
 
 use crate::Tell;
 use crate::rules::vary::fits;
@@ -211,10 +213,10 @@ impl Store {
     }
 
     /// The stored answer with this content, whichever requests of its key it fits.
-    pub(crate) fn find_proved(&self, key: &str, digest: &Digest) -> Option<Arc<Entry>> {
+    pub(crate) fn find_proved(&self, key: &str, sum: &Sum) -> Option<Arc<Entry>> {
         let state = self.state();
         let mut all = state.entries.get(key)?.iter();
-        all.find(|entry| entry.record.status == 200 && entry.object.digest == *digest)
+        all.find(|entry| entry.record.status == 200 && entry.object.has(sum))
             .cloned()
     }
 
@@ -367,7 +369,12 @@ impl Store {
     /// # Errors
     /// When it is damaged or cannot be read.
     pub fn check(&self, object: &Arc<Object>) -> Result<(), StoreError> {
-        match object.hash() {
+        self.judged(object, object.hash())
+    }
+
+    /// The same for an object that was just read, with what was found.
+    fn judged(&self, object: &Arc<Object>, found: Result<Digest, StoreError>) -> Result<(), StoreError> {
+        match found {
             Ok(found) if found == object.digest => {
                 // Whoever looks at the same time notes the same.
                 let _ = object.whole.set(true);

@@ -36,6 +36,8 @@ pub struct Object {
     pub place: Place,
     /// Whether it was found whole since the start.
     pub(super) whole: OnceCell<bool>,
+    /// Its SHA-512, once somebody had to know it.
+    pub(super) sha512: OnceCell<Box<[u8; 64]>>,
     file: Mutex<Option<Arc<File>>>,
 }
 
@@ -47,6 +49,7 @@ impl Object {
             size,
             place,
             whole: OnceCell::new(),
+            sha512: OnceCell::new(),
             file: Mutex::default(),
         }
     }
@@ -113,12 +116,17 @@ impl Object {
     /// # Errors
     /// When it cannot be read or is shorter than it was.
     pub fn hash(&self) -> Result<Digest, StoreError> {
+        self.read_through(&mut |_| {})
+    }
+
+    /// The same, and gives each piece.
+    pub(super) fn read_through(&self, each: &mut dyn FnMut(&[u8])) -> Result<Digest, StoreError> {
         let (file, offset) = self.handle()?;
         if self.own().is_some() && file.metadata().is_ok_and(|meta| meta.len() != self.size) {
             return Err(StoreError::Damaged(self.digest));
         }
         let path = self.own().unwrap_or(Path::new("a data pack"));
-        hash_file(&file, offset, self.size).map_err(StoreError::io("read", path))
+        hash_file(&file, offset, self.size, each).map_err(StoreError::io("read", path))
     }
 }
 
@@ -146,8 +154,8 @@ impl io::Read for Reader {
     }
 }
 
-/// The digest of a part of a file.
-pub(crate) fn hash_file(file: &File, offset: u64, size: u64) -> io::Result<Digest> {
+/// The digest of a part of a file, of which it gives each piece.
+fn hash_file(file: &File, offset: u64, size: u64, each: &mut dyn FnMut(&[u8])) -> io::Result<Digest> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     let (mut at, mut left) = (offset, size);
@@ -157,7 +165,9 @@ pub(crate) fn hash_file(file: &File, offset: u64, size: u64) -> io::Result<Diges
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        hash.update(buffer.get(..count).unwrap_or_default());
+        let piece = buffer.get(..count).unwrap_or_default();
+        hash.update(piece);
+        each(piece);
         at = at.saturating_add(count as u64);
         left = left.saturating_sub(count as u64);
     }

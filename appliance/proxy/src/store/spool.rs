@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use rackbar_model::Digest;
-use rackbar_trust::Sha256;
+use rackbar_trust::{Sha256, Sha512};
+use rackbar_upstream::Sum;
 
 use super::evict::STEP;
 use super::{Entry, NoRoom, Object, Place, Record, Reservation, Store, StoreError, make_parent};
@@ -19,6 +20,8 @@ pub struct Spool {
     file: Arc<File>,
     path: PathBuf,
     hash: Sha256,
+    /// There where a SHA-512 is promised.
+    sha512: Option<Sha512>,
     written: u64,
     /// Its room on the disk is taken before it comes.
     known: bool,
@@ -59,6 +62,7 @@ impl Spool {
             file,
             path,
             hash: Sha256::new(),
+            sha512: None,
             written: 0,
             known: size.is_some(),
             room,
@@ -66,6 +70,15 @@ impl Spool {
         };
         spool.allocate(0)?;
         Ok(spool)
+    }
+
+    /// The same content, to be compared with a digest that is promised of it.
+    pub fn promised(mut self, sum: Option<&Sum>) -> Self {
+        // Only what comes from here on would be in it.
+        if self.written == 0 && matches!(sum, Some(Sum::Sha512(_))) {
+            self.sha512 = Some(Sha512::new());
+        }
+        self
     }
 
     /// Takes the room on the disk that was made beyond `from`. Of a content of unknown size it would outlast the content.
@@ -106,6 +119,7 @@ impl Spool {
         }
         io::Write::write_all(&mut &*self.file, bytes).map_err(StoreError::io("write", &self.path))?;
         self.hash.update(bytes);
+        self.sha512.iter_mut().for_each(|hash| hash.update(bytes));
         self.written = end;
         Ok(())
     }
@@ -113,6 +127,14 @@ impl Spool {
     /// The digest of what is there.
     pub fn digest(&self) -> Digest {
         Digest(self.hash.clone().finish())
+    }
+
+    /// The digest of what is there, of the kind that was promised.
+    pub fn sum(&self) -> Sum {
+        match &self.sha512 {
+            Some(hash) => Sum::Sha512(hash.clone().finish()),
+            None => Sum::Sha256(self.hash.clone().finish()),
+        }
     }
 
     /// Makes it an object: synced, under its digest. From then on the reservation is the object's. It stays for as long as
@@ -134,6 +156,9 @@ impl Spool {
             Some(object) if object.whole.get() == Some(&true) => object.clone(),
             _ => Arc::new(Object::new(digest, self.written, Place::Own(path)).known_whole()),
         };
+        if let Some(hash) = self.sha512.take() {
+            let _ = object.sha512.set(Box::new(hash.finish()));
+        }
         state.take(&object);
         drop(state);
         let store = self.store.clone();

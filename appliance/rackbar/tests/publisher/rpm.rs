@@ -61,6 +61,11 @@ impl RpmPublisher {
         self.origin.put(&format!("{AT}/{path}"), doc);
     }
 
+    /// What it has put at a path.
+    pub fn got(&self, path: &str) -> Vec<u8> {
+        self.origin.docs.lock().unwrap()[&format!("{AT}/{path}")].body.clone()
+    }
+
     /// What it has put where.
     pub fn paths(&self) -> Vec<String> {
         let docs = self.origin.docs.lock().unwrap();

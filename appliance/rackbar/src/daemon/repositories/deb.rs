@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rackbar_model::{Digest, suite_folder};
+use rackbar_model::suite_folder;
 use rackbar_orchestrator::repositories::Kept;
 use rackbar_proxy::Proxy;
 use rackbar_proxy::index::read_packages;
 use rackbar_upstream::{
-    Keyring, MAX_SIGNATURE, MAX_TEXT, PackageList, Release, ReleaseError, Signed, cleartext, detached,
+    Keyring, MAX_SIGNATURE, MAX_TEXT, PackageList, Release, ReleaseError, Signed, Sum, cleartext, detached,
 };
 
 use super::fetch::{Found, MOST, Order, Packages, add, blocking, counted, seconds};
@@ -121,7 +121,7 @@ impl Order {
                 ));
             }
             let below = format!("{}{path}", suite_folder(self.wanted.suite()));
-            let expected = Some((Digest(sum), release.by_hash));
+            let expected = Some((Sum::Sha256(sum), release.by_hash));
             match proxy.document(&self.wanted.url, &below, expected, bytes).await {
                 Ok(document) if document.bytes.len() as u64 == bytes => {
                     *left = left.saturating_sub(bytes);
@@ -212,7 +212,11 @@ pub(super) fn location(path: &str) -> &str {
 pub(super) fn packages(kept: &Kept, all: &mut Packages) -> Result<(), String> {
     for (path, bytes) in each_list(kept) {
         let read = read_packages(bytes.as_slice(), &mut |one| {
-            add(all, (one.name, one.architecture), (one.version, one.digest));
+            add(
+                all,
+                (one.name, one.architecture),
+                (one.version, one.digest.map(|digest| Sum::Sha256(digest.0))),
+            );
         });
         read.map_err(|error| {
             format!(

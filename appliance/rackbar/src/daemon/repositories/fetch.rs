@@ -9,6 +9,7 @@ use rackbar_orchestrator::repositories::Kept;
 use rackbar_plan::site::Repository;
 use rackbar_proxy::Proxy;
 use rackbar_trust::sha256;
+use rackbar_upstream::Sum;
 
 /// Bytes of all lists of a lock: they are held in memory and in the store.
 pub(super) const MOST: u64 = 64 << 20;
@@ -35,7 +36,7 @@ pub(super) struct Found {
 }
 
 /// A package's version and content, by its name and architecture. Of several versions all are there.
-pub(super) type Packages = BTreeMap<(String, String), Vec<(String, Option<Digest>)>>;
+pub(super) type Packages = BTreeMap<(String, String), Vec<(String, Option<Sum>)>>;
 
 impl Order {
     /// Fetches and judges.
@@ -155,7 +156,7 @@ pub(super) fn packages(kept: &Kept) -> Result<Packages, String> {
 }
 
 /// Adds a package, once.
-pub(super) fn add(all: &mut Packages, name: (String, String), one: (String, Option<Digest>)) {
+pub(super) fn add(all: &mut Packages, name: (String, String), one: (String, Option<Sum>)) {
     let entry = all.entry(name).or_default();
     if !entry.contains(&one) {
         entry.push(one);

@@ -11,7 +11,7 @@ use rackbar_orchestrator::repositories::Kept;
 use rackbar_proxy::index::read_packages;
 use rackbar_proxy::{Need, Promised, Proxy};
 use rackbar_services::EventSink as _;
-use rackbar_upstream::Repomd;
+use rackbar_upstream::{Repomd, Sum};
 
 use super::{Repositories, locked};
 
@@ -37,15 +37,19 @@ impl Files {
     /// When one of its lists cannot be read.
     pub(super) fn of(kept: &Kept) -> Result<Self, String> {
         let (mut always, mut packages) = (Vec::new(), BTreeMap::new());
-        let mut add = |path: String, digest: Digest, bytes: Option<u64>| {
-            packages.entry(path.clone()).or_insert(Promised { path, digest, bytes });
+        let mut add = |path: String, sum: Sum, bytes: Option<u64>| {
+            packages.entry(path.clone()).or_insert(Promised { path, sum, bytes });
         };
         match kept.lock.kind {
             RepositoryKind::Deb => {
                 for (path, bytes) in super::deb::each_list(kept) {
                     let read = read_packages(bytes.as_slice(), &mut |one| {
                         if let Some(digest) = one.digest {
-                            add(super::deb::location(&one.path).to_owned(), digest, one.bytes);
+                            add(
+                                super::deb::location(&one.path).to_owned(),
+                                Sum::Sha256(digest.0),
+                                one.bytes,
+                            );
                         }
                     });
                     read.map_err(|error| format!("the list {path} cannot be read: {error}"))?;
@@ -53,7 +57,7 @@ impl Files {
             }
             RepositoryKind::Git => {}
             RepositoryKind::Rpm => {
-                super::rpm::each_package(kept, &mut |one| add(one.path, Digest(one.sha256), one.bytes))?;
+                super::rpm::each_package(kept, &mut |one| add(one.path, one.sum, one.bytes))?;
                 let repomd = Repomd::read(&kept.release, u64::MAX).map_err(|error| error.to_string())?;
                 let large = repomd
                     .data
@@ -61,7 +65,7 @@ impl Files {
                     .filter(|data| !kept.lists.contains_key(&data.path));
                 always.extend(large.map(|data| Promised {
                     path: data.path,
-                    digest: Digest(data.sha256),
+                    sum: data.sum,
                     bytes: data.bytes,
                 }));
             }
@@ -92,7 +96,10 @@ impl Files {
         fetch: bool,
     ) -> Result<Option<Need>, Refused> {
         let failed = |error: rackbar_proxy::CacheError| Refused::Device(error.to_string());
-        let need = fetch.then(|| proxy.need(name, &self.all()));
+        let need = match fetch {
+            true => Some(self.need(proxy, name).await?),
+            false => None,
+        };
         if let Some(need) = need.as_ref().filter(|need| need.bytes > need.room) {
             return Err(Refused::Conflict(format!(
                 "the packages of repository {name} that are not kept yet have {} MiB, and the cache has room for {} MiB of what is \
@@ -115,13 +122,20 @@ impl Files {
         Ok(need)
     }
 
+    /// What keeping all of it would take. After a restart what is kept has to be read for that where its digests are SHA-512.
+    async fn need(&self, proxy: &Arc<Proxy>, name: &str) -> Result<Need, Refused> {
+        let (proxy, name, all) = (proxy.clone(), name.to_owned(), self.all());
+        let done = tokio::task::spawn_blocking(move || proxy.need(&name, &all)).await;
+        done.map_err(|error| Refused::Internal(error.to_string()))
+    }
+
     /// Lets go of what was kept for the state before, and is of no use for this one.
     ///
     /// # Errors
     /// When the list of pins cannot be written.
     pub(super) async fn let_go(&self, proxy: &Arc<Proxy>, name: &str) -> Result<(), Refused> {
-        let all = self.all().into_iter().map(|one| (one.path, one.digest));
-        let (proxy, name, all): (_, _, HashMap<String, Digest>) = (proxy.clone(), name.to_owned(), all.collect());
+        let all = self.all().into_iter().map(|one| (one.path, one.sum));
+        let (proxy, name, all): (_, _, HashMap<String, Sum>) = (proxy.clone(), name.to_owned(), all.collect());
         let done = tokio::task::spawn_blocking(move || proxy.let_go(&name, &all)).await;
         let done = done.map_err(|error| Refused::Internal(error.to_string()))?;
         done.map_err(|error| Refused::Internal(error.to_string()))

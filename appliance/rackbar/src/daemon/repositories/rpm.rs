@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read as _};
 use std::sync::Arc;
 
-use rackbar_model::Digest;
 use rackbar_orchestrator::repositories::Kept;
 use rackbar_proxy::Proxy;
 use rackbar_proxy::index::{UNPACKED_MOST, unpacked};
@@ -80,7 +79,7 @@ impl Order {
         kept: &mut BTreeMap<String, Vec<u8>>,
         left: &mut u64,
     ) -> Result<(), String> {
-        let (url, path, digest) = (&self.wanted.url, &data.path, Digest(data.sha256));
+        let (url, path, sum) = (&self.wanted.url, &data.path, data.sum);
         let torn = |error: String| {
             format!("{error}; the repository is being changed right now, or is not whole: try again later")
         };
@@ -94,7 +93,7 @@ impl Order {
         }
         let found = if room {
             let most = data.bytes.unwrap_or(MOST_UNSAID);
-            let document = proxy.document(url, path, Some((digest, false)), most).await;
+            let document = proxy.document(url, path, Some((sum, false)), most).await;
             let document = document.map_err(|error| torn(error.to_string()))?;
             let found = document.bytes.len() as u64;
             *left = left.saturating_sub(found);
@@ -102,7 +101,7 @@ impl Order {
             found
         } else {
             let most = data.bytes.unwrap_or(MOST_CACHED).min(MOST_CACHED);
-            let fetched = proxy.fetched(url, path, digest, most).await;
+            let fetched = proxy.fetched(url, path, sum, most).await;
             fetched.map_err(|error| torn(error.to_string()))?
         };
         match data.bytes.filter(|said| *said != found) {
@@ -175,11 +174,7 @@ pub(super) fn each_package(kept: &Kept, found: &mut dyn FnMut(RpmPackage)) -> Re
 /// When its list cannot be read.
 pub(super) fn packages(kept: &Kept, all: &mut Packages) -> Result<(), String> {
     let read = each_package(kept, &mut |one| {
-        add(
-            all,
-            (one.name, one.architecture),
-            (one.version, Some(Digest(one.sha256))),
-        );
+        add(all, (one.name, one.architecture), (one.version, Some(one.sum)));
     });
     read.map_err(|error| format!("repository {}: {error}", kept.lock.name))
 }

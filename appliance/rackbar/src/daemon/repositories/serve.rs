@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use rackbar_model::{Digest, RepositoryKind, suite_folder};
+use rackbar_model::{RepositoryKind, suite_folder};
 use rackbar_orchestrator::repositories::Kept;
 use rackbar_proxy::Locked;
 use rackbar_proxy::index::read_packages;
-use rackbar_upstream::{Release, Repomd};
+use rackbar_upstream::{Release, Repomd, Sum};
 
 use super::deb::{each_list, location};
 use super::rpm::{HEAD, SIGNATURE, each_package};
@@ -72,15 +72,15 @@ fn of_rpm(kept: &Kept) -> Result<Locked, String> {
         .iter()
         .map(|(path, bytes)| (path.clone(), bytes.as_slice().into()));
     documents.extend(lists);
-    let mut promises: HashMap<String, Digest> = HashMap::new();
-    promises.extend(repomd.data.into_iter().map(|data| (data.path, Digest(data.sha256))));
+    let mut promises: HashMap<String, Sum> = HashMap::new();
+    promises.extend(repomd.data.into_iter().map(|data| (data.path, data.sum)));
     let mut torn = None;
     each_package(kept, &mut |package| {
-        let digest = Digest(package.sha256);
-        if promises.get(&package.path).is_some_and(|known| *known != digest) {
+        // Of two kinds too: that both are of one file is what nobody here could know.
+        if promises.get(&package.path).is_some_and(|known| *known != package.sum) {
             torn.get_or_insert_with(|| format!("{} is listed with two different digests", package.path));
         }
-        promises.insert(package.path, digest);
+        promises.insert(package.path, package.sum);
     })?;
     match torn {
         Some(torn) => Err(torn),
@@ -119,20 +119,17 @@ fn of_debian(kept: &Kept) -> Result<Locked, String> {
         format!("{suite}{folder}by-hash/{algorithm}/{digest}")
     };
     for (path, _, sum) in release.files() {
-        let (at, digest) = (format!("{suite}{path}"), Digest(sum));
-        aliases.insert(hashed(path, "SHA256", &digest.to_string()), at.clone());
-        promises.insert(at, digest);
+        let (at, sum) = (format!("{suite}{path}"), Sum::Sha256(sum));
+        aliases.insert(hashed(path, "SHA256", &sum.to_string()), at.clone());
+        promises.insert(at, sum);
     }
     for (path, digest) in release.long_digests() {
         aliases.insert(hashed(path, "SHA512", digest), format!("{suite}{path}"));
     }
     for (path, bytes) in each_list(kept) {
         let read = read_packages(bytes.as_slice(), &mut |package| {
-            promises.extend(
-                package
-                    .digest
-                    .map(|digest| (location(&package.path).to_owned(), digest)),
-            );
+            let sum = package.digest.map(|digest| Sum::Sha256(digest.0));
+            promises.extend(sum.map(|sum| (location(&package.path).to_owned(), sum)));
         });
         read.map_err(|error| format!("the list {path} cannot be read: {error}"))?;
     }
@@ -144,4 +141,94 @@ fn of_debian(kept: &Kept) -> Result<Locked, String> {
         promises,
         aliases,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hold::Files;
+    use super::*;
+    use proptest::prelude::*;
+    use rackbar_model::{Digest, RepositoryLock, Timestamp};
+
+    fn sum(byte: u8, long: bool) -> Sum {
+        match long {
+            true => Sum::Sha512([byte; 64]),
+            false => Sum::Sha256([byte; 32]),
+        }
+    }
+
+    fn checksum(sum: Sum) -> String {
+        let kind = sum.kind().to_lowercase().replace('-', "");
+        format!("<checksum type='{kind}'>{sum}</checksum>")
+    }
+
+    /// A lock whose signed list names a list of packages and a file that the lock has no room for, by these digests.
+    fn rpm(data: &[(&str, Sum)], packages: &[(&str, Sum)]) -> Kept {
+        let data = data.iter().map(|(path, sum)| {
+            let kind = if *path == "repodata/p.xml" { "primary" } else { "other" };
+            format!("<data type='{kind}'>{}<location href='{path}'/></data>", checksum(*sum))
+        });
+        let release = format!(
+            "<repomd><revision>1700000000</revision>{}</repomd>",
+            data.collect::<String>()
+        );
+        let packages = packages.iter().map(|(path, sum)| {
+            format!(
+                "<package><name>a</name><arch>noarch</arch><version ver='1' rel='1'/>{}<location href='{path}'/></package>",
+                checksum(*sum)
+            )
+        });
+        let primary = format!("<metadata>{}</metadata>", packages.collect::<String>());
+        Kept {
+            lock: RepositoryLock {
+                name: "ours".into(),
+                kind: RepositoryKind::Rpm,
+                url: "http://a.example/el9".into(),
+                suite: String::new(),
+                revision: None,
+                reference: None,
+                components: Vec::new(),
+                architectures: Vec::new(),
+                keys: Digest([0; 32]),
+                date: 0,
+                release: Digest([0; 32]),
+                signer: String::new(),
+                indexes: Vec::new(),
+                packages: 0,
+                locked: Timestamp(0),
+                by: String::new(),
+            },
+            release,
+            text: String::new(),
+            signature: Some("signed".into()),
+            lists: [("repodata/p.xml".to_owned(), primary.into_bytes())].into(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_lock_of_rpm_packages_promises_is_what_its_lists_say_by_either_digest(
+            kinds in any::<[bool; 4]>(), twice in any::<bool>(),
+        ) {
+            let [primary, large, one, two] = [0, 1, 2, 3].map(|at| sum(u8::try_from(at).unwrap(), kinds[at]));
+            let data = [("repodata/p.xml", primary), ("repodata/l.bin", large)];
+            let packages = [("Packages/1.rpm", one), (if twice { "Packages/1.rpm" } else { "Packages/2.rpm" }, two)];
+            let kept = rpm(&data, &packages);
+            let served = served(&kept);
+            if twice {
+                let error = served.unwrap_err();
+                prop_assert!(error.contains("Packages/1.rpm is listed with two different digests"), "{}", error);
+                return Ok(());
+            }
+            let promises = served.unwrap().promises;
+            let all = data.iter().chain(&packages).map(|(path, sum)| ((*path).to_owned(), *sum));
+            prop_assert_eq!(promises, all.collect::<HashMap<_, _>>());
+            let files = Files::of(&kept).unwrap();
+            let kept = |files: &[rackbar_proxy::Promised]| {
+                files.iter().map(|file| (file.path.clone(), file.sum)).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(kept(&files.always), [(data[1].0.to_owned(), large)]);
+            prop_assert_eq!(kept(&files.packages), packages.map(|(path, sum)| (path.to_owned(), sum)));
+        }
+    }
 }
