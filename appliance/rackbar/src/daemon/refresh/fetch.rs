@@ -7,8 +7,10 @@ use rackbar_artifacts::images::{ImageError, ImageMeta, Upload};
 use rackbar_control::operations::RefreshState;
 use rackbar_model::{Digest, Refreshed, Upstream};
 use rackbar_proxy::origin::GetError;
-use rackbar_upstream::{Accepted, Keyring, MAX_SIGNATURE, MAX_TEXT, Release, Signed, Sum, Sums, cleartext, detached};
-use ring::digest::{Context, SHA256, SHA512, digest};
+use rackbar_trust::sha256;
+use rackbar_upstream::{
+    Accepted, Keyring, MAX_SIGNATURE, MAX_TEXT, Release, Signed, Sum, Summing, Sums, cleartext, detached,
+};
 
 use super::{End, Job, now, seconds};
 
@@ -151,17 +153,17 @@ impl Job {
         match offer.sum {
             _ if offer.packed => Ok(false),
             Sum::Sha256(sum) => Ok(Digest(sum) == self.old.sha256),
-            Sum::Sha512(sum) => {
-                let (images, name) = (self.images.clone(), self.old.name.clone());
+            Sum::Sha512(_) => {
+                let (images, name, offered) = (self.images.clone(), self.old.name.clone(), offer.sum);
                 let hashed = blocking(move || {
                     let (_, file, _) = images
                         .source(&name)
                         .map_err(|error| format!("reading {name}: {error}"))?;
-                    let mut hash = Hashing(Context::new(&SHA512));
+                    let mut hash = Hashing(Summing::like(&offered));
                     std::io::copy(&mut &*file, &mut hash).map_err(|error| format!("reading {name}: {error}"))?;
-                    Ok(hash.0.finish().as_ref().to_vec())
+                    Ok(hash.0.finish())
                 });
-                Ok(hashed.await? == sum)
+                Ok(hashed.await? == offered)
             }
         }
     }
@@ -240,7 +242,7 @@ impl Job {
 /// A file on its way into the catalogue: hashed as it comes, unpacked when it is packed.
 struct Taking {
     to: To,
-    hash: Context,
+    hash: Summing,
     sum: Sum,
 }
 
@@ -272,16 +274,12 @@ impl Write for Sink {
 impl Taking {
     fn new(upload: Upload, packed: bool, sum: Sum) -> Self {
         let sink = Sink { upload, error: None };
-        let algorithm = match sum {
-            Sum::Sha256(_) => &SHA256,
-            Sum::Sha512(_) => &SHA512,
-        };
         Self {
             to: match packed {
                 true => To::Packed(Box::new(GzDecoder::new(sink))),
                 false => To::Plain(Box::new(sink)),
             },
-            hash: Context::new(algorithm),
+            hash: Summing::like(&sum),
             sum,
         }
     }
@@ -302,12 +300,7 @@ impl Taking {
     /// The upload, when the file is the one that was promised.
     fn finish(self) -> Result<Upload, String> {
         let found = self.hash.finish();
-        let promised: &[u8] = match &self.sum {
-            Sum::Sha256(sum) => sum,
-            Sum::Sha512(sum) => sum,
-        };
-        if found.as_ref() != promised {
-            let found: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        if found != self.sum {
             return Err(format!(
                 "its digest is {found}, and the signed list says {}; the mirror is not whole, or somebody changed the file: try \
                  again later, or ask another mirror",
@@ -326,7 +319,7 @@ impl Taking {
     }
 }
 
-struct Hashing(Context);
+struct Hashing(Summing);
 
 impl Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -348,12 +341,6 @@ fn find(at: &str, text: &str, file: &str) -> Result<(String, Sum), String> {
 fn accepted(date: u64, text: &str) -> Accepted {
     let text = Digest(sha256(text.as_bytes())).to_string();
     Accepted { date, text }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    out
 }
 
 fn told(at: &str, error: &GetError) -> String {
