@@ -5,6 +5,8 @@
   const main = document.getElementById("main");
   if (!main || !window.EventSource || !window.fetch) return;
   let timer = null;
+  // Milliseconds to the next look. The page of a large rack takes a while to be made: then it is asked for less often.
+  let pause = 300;
   const unsaved = (field) => {
     if (field.matches("select")) {
       // Where the page marks no option as chosen, a list of one line has its first one that can be.
@@ -18,6 +20,7 @@
   };
   const refresh = async () => {
     timer = null;
+    const begun = performance.now();
     try {
       const response = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "manual" });
       if (!response.ok) return;
@@ -32,10 +35,12 @@
       const screen = main.querySelector("#console");
       if (screen) fresh.querySelector("#console")?.replaceWith(screen);
       main.replaceChildren(...fresh.childNodes);
-    } catch { /* the appliance restarts; the event source tells when it is back */ }
+    } catch { /* the appliance restarts; the event source tells when it is back */ } finally {
+      pause = Math.max(300, 4 * (performance.now() - begun));
+    }
   };
-  const soon = () => { timer ??= setTimeout(refresh, 300); };
-  const slowly = () => { timer ??= setTimeout(refresh, 900); };
+  const soon = () => { timer ??= setTimeout(refresh, pause); };
+  const slowly = () => { timer ??= setTimeout(refresh, 3 * pause); };
   const source = new EventSource(`/api/v1/events/stream?after=${document.body.dataset.after || ""}`);
   source.addEventListener("event", soon);
   // A run tells of progress that is no event, and messages of machines are none. The stream of a run ends with it, and must

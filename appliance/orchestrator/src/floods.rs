@@ -41,6 +41,9 @@ const LASTS: u64 = 60_000;
 /// A clock that jumps further than this was set. All buckets are full again after that time.
 const JUMP: u64 = 10 * 60 * 1_000;
 
+/// No event waits in its queue for so long: a clock that is further back was set.
+const LATE: u64 = 10_000;
+
 /// Who caused an event, as far as we know.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Sender {
@@ -180,7 +183,7 @@ impl Floods {
     /// Events wait in a queue, so that one may be a little older than the tick before it.
     fn pass(&mut self, now: Timestamp) {
         let back = self.seen.since(now);
-        if back == 0 || back >= JUMP {
+        if back == 0 || back >= LATE {
             self.elapsed += now.since(self.seen).min(JUMP);
             self.seen = now;
         }

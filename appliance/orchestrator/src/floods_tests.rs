@@ -291,6 +291,12 @@ fn a_clock_that_is_set_stops_nothing() {
     }
     assert_eq!(flood(&mut floods, 20_000 * day), 120, "set forward by years");
     assert!(texts(&mut floods, 20_000 * day + 60_000)[0].contains("from node-001"));
+    assert_eq!(
+        flood(&mut floods, 20_000 * day),
+        60,
+        "set back by a minute: what had passed by then"
+    );
+    assert_eq!(flood(&mut floods, 20_000 * day + 30_000), 30, "and on from there");
 }
 
 proptest! {

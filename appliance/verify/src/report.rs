@@ -89,10 +89,13 @@ impl NodeReport {
         none.then(|| format!("no proof: its checks were not run since it was last written; state: {state}"))
     }
 
-    /// The checks, and of the burn-in what none of them tells.
+    /// The checks, and of the burn-in what none of them tells. A machine that was exercised again since tells how it went then.
     pub fn results(&self) -> impl Iterator<Item = &CheckResult> {
-        let told = |one: &&CheckResult| !self.checks.iter().any(|check| one.id.starts_with(&check.id));
-        self.checks.iter().chain(self.burned_in.iter().filter(told))
+        let same = |check: &CheckResult, one: &CheckResult| one.id.starts_with(&check.id);
+        let old = move |check: &&CheckResult| self.burned_in.iter().any(|one| same(check, one) && one.at > check.at);
+        let told = move |one: &&CheckResult| !self.checks.iter().any(|check| same(check, one) && check.at >= one.at);
+        let checks = self.checks.iter().filter(move |check| !old(check));
+        checks.chain(self.burned_in.iter().filter(told))
     }
 
     /// How many checks passed, failed, were skipped.

@@ -71,6 +71,33 @@ fn a_report_is_read_back_and_its_signer_is_known() {
 }
 
 #[test]
+fn of_a_burn_in_what_came_last_is_told() {
+    let at = |seconds: u64, one: CheckResult| CheckResult {
+        at: Timestamp(1_000 * seconds),
+        ..one
+    };
+    let told = |node: &NodeReport| -> Vec<(String, CheckStatus)> {
+        node.results().map(|one| (one.id.clone(), one.status)).collect()
+    };
+    let mut node = report().nodes.remove(0);
+    let [bore, failed] = [CheckStatus::Passed, CheckStatus::Failed].map(|status| result("burnin.disk", status, ""));
+    node.checks = vec![
+        at(20, bore.clone()),
+        at(20, result("disk.layout", CheckStatus::Passed, "")),
+    ];
+    node.burned_in = vec![at(10, bore)];
+    let layout = ("disk.layout".to_owned(), CheckStatus::Passed);
+    assert_eq!(
+        told(&node),
+        [("burnin.disk".to_owned(), CheckStatus::Passed), layout.clone()]
+    );
+    // It is exercised again, does not bear it, and so is not checked.
+    node.burned_in = vec![at(30, failed)];
+    assert_eq!(told(&node), [layout, ("burnin.disk".to_owned(), CheckStatus::Failed)]);
+    assert!(!node.passed());
+}
+
+#[test]
 fn a_machine_without_proof_is_listed_and_no_rack_passes_with_it() {
     let mut rack = report();
     assert!(rack.passed());

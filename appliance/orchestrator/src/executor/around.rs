@@ -59,13 +59,13 @@ pub(super) struct Near {
 
 /// The installed nodes that follow this one on each of its networks, in the order of their ids and round the end: so
 /// each node is tried by those before it, however many there are. Only those whose address is known, and only of nodes that
-/// are [at work](is_at_work).
-pub(super) fn peers(book: &Book, node: NodeId, work: &NodeWork, leased: &Leased) -> Near {
+/// are [at work](is_at_work); a node that is switched `off` answers nobody, and says nothing of who tries it.
+pub(super) fn peers(book: &Book, node: NodeId, work: &NodeWork, leased: &Leased, off: &dyn Fn(NodeId) -> bool) -> Near {
     let mut near = Near::default();
     let mine = places(work, leased);
     let each = (PEERS_IN_ALL / mine.len().max(1)).clamp(1, PEERS);
     let others = book.work.iter();
-    let others = others.filter(|(other, theirs)| **other != node && is_at_work(book, **other, theirs));
+    let others = others.filter(|(other, theirs)| **other != node && is_at_work(book, **other, theirs) && !off(**other));
     let others: Vec<(NodeId, &NodeWork)> = others.map(|(other, theirs)| (*other, theirs)).collect();
     for place in mine {
         let there = others.iter();
@@ -157,7 +157,10 @@ fn places<'a>(work: &'a NodeWork, leased: &'a Leased) -> Vec<Place<'a>> {
             mtu: interfaces().find(holds).and_then(|one| one.mtu),
         }
     });
-    let given = interfaces().filter(|one| one.addresses.is_empty()).filter_map(|one| {
+    // A tagged network asks from the same MAC address as the untagged one beside it, and a bond as its port does alone before the
+    // system runs: their lease may be one that firmware or our agent had.
+    let alone = |one: &&OsNetwork| one.addresses.is_empty() && one.vlan.is_none() && one.bond.is_none();
+    let given = interfaces().filter(alone).filter_map(|one| {
         let (network, address) = one.nics.iter().find_map(|mac| leased.get(mac))?;
         Some(Place {
             // No network of a site has such a name.
@@ -277,7 +280,7 @@ mod tests {
             let book = book(1..=count, networks);
             let mut tried: BTreeMap<IpAddr, usize> = BTreeMap::new();
             for (node, work) in &book.work {
-                let near = peers(&book, *node, work, &Leased::new());
+                let near = peers(&book, *node, work, &Leased::new(), &|_| false);
                 assert_eq!(near.known, usize::from(networks) * usize::from(count - 1));
                 assert_eq!(near.peers.len(), usize::from(networks) * each, "{count} on {networks}");
                 for peer in near.peers {
@@ -294,7 +297,7 @@ mod tests {
     fn in_a_rack_every_pair_is_tried_both_ways() {
         let book = book(1..=65, 2);
         for (node, work) in &book.work {
-            let near = peers(&book, *node, work, &Leased::new());
+            let near = peers(&book, *node, work, &Leased::new(), &|_| false);
             let tried: BTreeSet<IpAddr> = near.peers.iter().map(|peer| peer.address).collect();
             assert_eq!((tried.len(), near.known), (2 * 64, 2 * 64));
         }
@@ -322,7 +325,7 @@ mod tests {
         }
         let lease = |number: u8, network: &str| (mac(number), (network.to_owned(), address(7, number)));
         let leased = Leased::from([lease(1, "rack"), lease(2, "rack"), lease(3, "other")]);
-        let near = peers(&book, id(1), &book.work[&id(1)], &leased);
+        let near = peers(&book, id(1), &book.work[&id(1)], &leased, &|_| false);
         let tried: Vec<_> = near
             .peers
             .iter()
@@ -340,17 +343,49 @@ mod tests {
     }
 
     #[test]
+    fn the_lease_that_firmware_had_is_not_where_a_tagged_network_or_a_bond_is() {
+        let mut book = book([1, 2, 3, 4], 0);
+        for number in 1..=4 {
+            let setup = book.work.get_mut(&id(number)).unwrap().setup.as_mut().unwrap();
+            setup.networks.push(OsNetwork {
+                name: "lan".into(),
+                nics: vec![mac(number)],
+                bond: (number == 2).then_some(rackbar_model::BondMode::ActiveBackup),
+                vlan: (number == 3).then_some(20),
+                mtu: None,
+                addresses: Vec::new(),
+                gateway: None,
+            });
+        }
+        let leased: Leased = (1..=4)
+            .map(|number| (mac(number), ("rack".to_owned(), address(7, number))))
+            .collect();
+        let near = peers(&book, id(1), &book.work[&id(1)], &leased, &|_| false);
+        let names: Vec<_> = near.peers.iter().map(|peer| peer.name.as_str()).collect();
+        assert_eq!((names, near.known), (vec!["n4"], 1));
+    }
+
+    #[test]
+    fn who_is_switched_off_is_nobodys_neighbour() {
+        let book = book([1, 2, 3], 1);
+        let off = |node| node == id(2);
+        let near = peers(&book, id(1), &book.work[&id(1)], &Leased::new(), &off);
+        let names: Vec<_> = near.peers.iter().map(|peer| peer.name.as_str()).collect();
+        assert_eq!((names, near.known), (vec!["n3"], 1));
+    }
+
+    #[test]
     fn who_has_not_answered_yet_is_nobodys_neighbour() {
         let mut book = book([1, 2, 3], 1);
         book.work.get_mut(&id(2)).unwrap().shown.as_mut().unwrap().proved = false;
-        let near = peers(&book, id(1), &book.work[&id(1)], &Leased::new());
+        let near = peers(&book, id(1), &book.work[&id(1)], &Leased::new(), &|_| false);
         let names: Vec<_> = near.peers.iter().map(|peer| peer.name.as_str()).collect();
         assert_eq!((names, near.known), (vec!["n3"], 1));
     }
 
     /// The names of those that the first of three tries.
     fn tried(book: &Book) -> Vec<String> {
-        let near = peers(book, id(1), &book.work[&id(1)], &Leased::new());
+        let near = peers(book, id(1), &book.work[&id(1)], &Leased::new(), &|_| false);
         assert_eq!(near.known, near.peers.len());
         near.peers.into_iter().map(|peer| peer.name).collect()
     }
@@ -443,7 +478,7 @@ mod tests {
         let mut book = book([1, 2, 3], 2);
         let listed = |book: &Book| {
             let work = &book.work[&id(1)];
-            names(book, work, &peers(book, id(1), work, &Leased::new()).fixed)
+            names(book, work, &peers(book, id(1), work, &Leased::new(), &|_| false).fixed)
         };
         assert!(listed(&book).is_empty(), "nothing is known of a DNS of ours");
         book.served = ServedNames {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rackbar_messages::JobId;
-use rackbar_model::{EventKind, NodeId, Severity, Timestamp};
+use rackbar_model::{EventKind, NodeId, PowerState, Severity, Timestamp};
 use rackbar_plan::engine::{self, Engine, Input, Output};
 use rackbar_plan::planner::INSTALL_ROLE;
 use rackbar_plan::{Action, ActionId, ActionKind, Attempt, Progress, Run, RunId, Stand};
@@ -403,7 +403,13 @@ impl Inner {
         // Who is around a node counts for its checks alone, and to look is work.
         let checks = |action: &&Action| matches!(action.kind, ActionKind::Verify { .. });
         let leased = plan.actions.get(position).filter(checks).map(|_| self.rack.leased());
-        let system = node.map(|node| super::nodes::system(book, node, role.as_deref(), leased.as_ref()));
+        let off = |node| {
+            self.rack
+                .node_by_id(node)
+                .is_some_and(|node| node.power == PowerState::Off)
+        };
+        let around = leased.as_ref().map(|leased| (leased, &off as &dyn Fn(NodeId) -> bool));
+        let system = node.map(|node| super::nodes::system(book, node, role.as_deref(), around));
         let system = system.unwrap_or_default();
         let (give_up, told) = watch::channel(false);
         let progress = self.reporter(run, action, &attempt.job);

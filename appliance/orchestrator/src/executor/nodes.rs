@@ -16,9 +16,14 @@ use crate::record::Boots;
 /// Before the first run of a node.
 const NO_RUN: RunId = RunId(0);
 
-/// What hands are told of the system on a node; of its neighbours where it is to try them, of which `leased` says who has
-/// which address.
-pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>, leased: Option<&Leased>) -> System {
+/// What hands are told of the system on a node; of its neighbours where it is to try them: who has which leased address, and
+/// who is switched off.
+pub(super) fn system(
+    book: &Book,
+    node: NodeId,
+    role: Option<&str>,
+    around: Option<(&Leased, &dyn Fn(NodeId) -> bool)>,
+) -> System {
     let work = book.work.get(&node);
     // One that boots its disk was installed since, whatever the role said that the rules bind it to.
     let own_system = work.is_some_and(|work| work.boots_disk && work.installed.is_some());
@@ -30,7 +35,7 @@ pub(super) fn system(book: &Book, node: NodeId, role: Option<&str>, leased: Opti
             ..System::default()
         };
     };
-    let near = leased.map(|leased| around::peers(book, node, work, leased));
+    let near = around.map(|(leased, off)| around::peers(book, node, work, leased, off));
     let near = near.unwrap_or_default();
     System {
         names: around::names(book, work, &near.fixed),

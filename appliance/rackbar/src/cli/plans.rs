@@ -355,19 +355,27 @@ fn ask(question: &str) -> Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// Makes a plan that destroys nothing and carries it out, `quiet` or told; says how it ended.
-pub(super) async fn carried_out(client: &Client, request: &PlanRequest, quiet: bool) -> Result<RunState> {
+/// Makes a plan that destroys nothing and carries it out, `quiet` or told; says how it ended, and of each machine that the plan
+/// left out why.
+pub(super) async fn carried_out(
+    client: &Client,
+    request: &PlanRequest,
+    quiet: bool,
+) -> Result<(RunState, Vec<String>)> {
     let plan = make(client, request).await?;
     if !quiet {
         show(&plan, &names(client).await?);
     }
+    let without = plan.refused.iter().chain(&plan.left_out);
+    let without: Vec<String> = without
+        .map(|said| output::plain(&format!("{}: {}", said.name, said.reason)))
+        .collect();
     if plan.actions.is_empty() {
-        let first = plan.refused.iter().chain(&plan.left_out).next();
-        let reason = first.map_or_else(String::new, |said| format!(": {}: {}", said.name, said.reason));
-        return Err(Failed(format!("no machine could be planned for{}", output::plain(&reason))).into());
+        let reason = without.first().map_or_else(String::new, |said| format!(": {said}"));
+        return Err(Failed(format!("no machine could be planned for{reason}")).into());
     }
     let (begun, _) = begin(client, &plan, Vec::new()).await?;
-    runs::to_end(client, begun.0, quiet).await
+    Ok((runs::to_end(client, begun.0, quiet).await?, without))
 }
 
 /// Commits a plan: the run that it began, and the whole answer.

@@ -92,12 +92,12 @@ pub async fn verify(client: &Client, options: &Options, as_json: bool) -> Result
         let node: Node = client.get(&format!("/api/v1/nodes/{}", segment(name))).await?;
         ids.push(node.id);
     }
-    let answer = match options.burn_in {
+    let (answer, without) = match options.burn_in {
         Some(seconds) => exercised(client, options, seconds, &mut ids, as_json).await?,
         None => {
             eprintln!("checking; `rackbar run list` on another terminal shows how far it is");
             let asked = json!({ "nodes": options.nodes });
-            client.post("/api/v1/verify", &asked).await?.into()
+            (client.post("/api/v1/verify", &asked).await?.into(), Vec::new())
         }
     };
     let checked = rackbar_verify::check(&answer, None).context("the appliance's report")?;
@@ -108,21 +108,25 @@ pub async fn verify(client: &Client, options: &Options, as_json: bool) -> Result
     } else {
         print(&report);
     }
+    // What is told of one that was not exercised is from before.
+    if !without.is_empty() {
+        bail!(Failed(format!("not exercised: {}", without.join("; "))));
+    }
     if !report.passed() {
         bail!(Failed("not all checks passed".into()));
     }
     Ok(())
 }
 
-/// Has machines exercised, which ends with their checks; then the rack's report. A run that failed is told by what its machines
-/// came to.
+/// Has machines exercised, which ends with their checks; then the rack's report, and of each that could not be exercised why. A
+/// run that failed is told by what its machines came to.
 async fn exercised(
     client: &Client,
     options: &Options,
     seconds: u32,
     ids: &mut Vec<NodeId>,
     as_json: bool,
-) -> Result<Vec<u8>> {
+) -> Result<(Vec<u8>, Vec<String>)> {
     if options.rack {
         let nodes: Vec<Node> = client.list("/api/v1/nodes").await?;
         ids.extend(nodes.iter().filter(|node| node.installed.is_some()).map(|node| node.id));
@@ -136,11 +140,12 @@ async fn exercised(
         }),
         ..PlanRequest::default()
     };
-    let end = plans::carried_out(client, &request, as_json).await?;
+    let (end, without) = plans::carried_out(client, &request, as_json).await?;
     if !matches!(end, RunState::Done | RunState::Failed) {
         bail!(Failed("it was not exercised to the end".into()));
     }
-    Ok(client.get_text("/api/v1/report").await?.into_bytes())
+    let report = client.get_text("/api/v1/report").await?;
+    Ok((report.into_bytes(), without))
 }
 
 /// `rackbar report show`
