@@ -1,3 +1,5 @@
+//! What the journal keeps of floods, and that nothing of people or of quiet machines is left out.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
