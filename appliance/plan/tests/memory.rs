@@ -1,5 +1,5 @@
 //! What a plan with memory remembers, and what makes it look again.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

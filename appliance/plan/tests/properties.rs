@@ -235,8 +235,8 @@ fn happen(what: u8, which: u8, how: u8, site: &mut Site, facts: &mut Facts, scop
     let lan = std::net::Ipv4Addr::new(10, 10, 0, 4 + how % 6);
     let other = facts.nodes.get(usize::from(how) % count).cloned();
     match what % 16 {
-        0 => scope.reinstall = how % 2 == 0,
-        1 => scope.rotate_passwords = how % 2 == 0,
+        0 => scope.reinstall = how.is_multiple_of(2),
+        1 => scope.rotate_passwords = how.is_multiple_of(2),
         2 => *site = common::site(&SITE.replace("ROOT", ["{}", "{ pick = 'smallest' }"][usize::from(how) % 2])),
         3 => _ = facts.taken.insert(lan.into()),
         4 => facts
@@ -259,7 +259,7 @@ fn happen(what: u8, which: u8, how: u8, site: &mut Site, facts: &mut Facts, scop
         10 => node.addresses = other.map(|other| other.addresses).unwrap_or_default(),
         11 => node.installed = other.and_then(|other| other.installed),
         12 => node.bios = Some(BTreeMap::from([("X".to_owned(), (how % 2).to_string())])),
-        13 => change(node, |node| node.agent_connected = how % 2 == 0),
+        13 => change(node, |node| node.agent_connected = how.is_multiple_of(2)),
         14 => change(node, |node| node.name = format!("b-{}", how % 4)),
         15 if what != 255 => _ = facts.nodes.remove(usize::from(which) % count),
         _ => {}

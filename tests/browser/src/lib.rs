@@ -40,7 +40,7 @@ fn driver() -> Option<(Child, u16)> {
         .stderr(Stdio::null())
         .spawn()
         .expect("chromedriver: Debian package chromium-driver; `cargo xtask setup test` installs it");
-    let mut lines = BufReader::new(driver.stdout.take()?).lines();
+    let mut lines = BufReader::new(driver.stdout.take().expect("its output is piped")).lines();
     let said = lines.find_map(|line| {
         line.ok()?
             .split_once("successfully on port ")
