@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use common::{Server, TOKEN, start_within};
 use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rackbar_control::Limits;
 use rackbar_model::{EventKind, Severity};
@@ -108,8 +109,7 @@ async fn a_silent_crowd_of_one_address_keeps_nobody_else_out() {
     }
     // Who leaves makes room for others of the same address.
     drop(crowd);
-    let again = async { while connect(&server, 2, "http/1.1").await.is_err() {} };
-    timeout(SOON, again).await.expect("a place");
+    freed(&server, 2).await;
     server.handle.stop().await;
 }
 
@@ -181,6 +181,104 @@ async fn who_asks_for_nothing_is_closed_and_a_quiet_event_stream_lives_on() {
     server.handle.stop().await;
 }
 
+/// The largest answer there is, in one piece.
+const LARGE: &str = "/openapi.json";
+/// So many of them are more than all buffers on the way take.
+const MANY: usize = 64;
+
+/// Asks for more than fits on the way, and takes nothing of it.
+async fn stalled(server: &Server, from: u8) -> Stream {
+    let mut stream = connect(server, from, "http/1.1").await.expect("a place");
+    for _ in 0..MANY {
+        ask(&mut stream, LARGE).await;
+    }
+    stream
+}
+
+/// The large answer over HTTP/2, of which a little fits on the way; and what keeps the connection.
+async fn asked(server: &Server, from: u8) -> (SendRequest<Empty<Bytes>>, hyper::Response<Incoming>) {
+    let stream = connect(server, from, "h2").await.expect("a place");
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1024)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::get(format!("https://rackbar{LARGE}"))
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    (sender, answer)
+}
+
+/// Waits until somebody of this address finds a place again.
+async fn freed(server: &Server, from: u8) {
+    let freed = async { while connect(server, from, "http/1.1").await.is_err() {} };
+    timeout(SOON, freed).await.expect("a place");
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_what_it_asked_for_gives_its_place_back() {
+    let limits = Limits {
+        per_address: 1,
+        idle: Duration::from_millis(300),
+        ..LIMITS
+    };
+    let server = start_within(limits).await;
+    let _open = stalled(&server, 2).await;
+    assert!(
+        connect(&server, 2, "http/1.1").await.is_err(),
+        "the only place is taken"
+    );
+    freed(&server, 2).await;
+
+    // One of HTTP/2 answers pings, and opens no window for more.
+    let _open = asked(&server, 3).await;
+    freed(&server, 3).await;
+    server.handle.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_slow_to_take_an_answer_is_not_closed_for_who_waits() {
+    let limits = Limits {
+        connections: 1,
+        spare: Duration::from_millis(50),
+        ..LIMITS
+    };
+    let server = start_within(limits).await;
+    let mut slow = stalled(&server, 2).await;
+    let mut waiting = Box::pin(served(&server, 3));
+    let early = timeout(20 * limits.spare, waiting.as_mut()).await;
+    assert!(early.is_err(), "the place of one that is served was given away");
+    let mut answers = 0;
+    let (mut taken, end) = (Vec::new(), b"HTTP/1.1 200");
+    while answers < MANY {
+        let read = timeout(SOON, slow.read_buf(&mut taken)).await;
+        assert_ne!(
+            read.expect("more of it").unwrap(),
+            0,
+            "closed after {answers} of {MANY}"
+        );
+        answers += taken.windows(end.len()).filter(|window| window == end).count();
+        taken.drain(..taken.len().saturating_sub(end.len() - 1));
+    }
+    // It has what it wanted, and room is made.
+    let second = timeout(SOON, &mut waiting).await.expect("a place");
+    drop((waiting, second));
+
+    let (_sender, answer) = asked(&server, 2).await;
+    let mut waiting = Box::pin(served(&server, 3));
+    // A connection that is to end has three seconds for what is under way.
+    let early = timeout(Duration::from_secs(4), waiting.as_mut()).await;
+    assert!(early.is_err(), "the place of one that is served was given away");
+    let length: usize = answer.headers()["content-length"].to_str().unwrap().parse().unwrap();
+    let taken = timeout(SOON, answer.into_body().collect()).await.expect("all of it");
+    assert_eq!(taken.unwrap().to_bytes().len(), length);
+    timeout(SOON, &mut waiting).await.expect("a place");
+    drop(waiting);
+    server.handle.stop().await;
+}
+
 fn note(server: &Server) {
     let kind = EventKind::Note {
         text: "still here".into(),
@@ -225,8 +323,7 @@ fn an_event_stream_of_http_2_ends_when_its_client_is_gone_and_not_while_it_is_qu
     });
     // From here on nobody drives the client: it is gone as if its cable had been pulled.
     ours.block_on(async {
-        let freed = async { while connect(&server, 2, "http/1.1").await.is_err() {} };
-        timeout(SOON, freed).await.expect("the place of a client that is gone");
+        freed(&server, 2).await;
         server.handle.stop().await;
     });
 }

@@ -2,6 +2,7 @@
 //! console and command line.
 
 mod activity;
+mod paced;
 mod places;
 
 use std::convert::Infallible;
@@ -37,6 +38,7 @@ use crate::boot::Peer;
 use crate::{Context, api, boot, page};
 
 use activity::{Activity, Answering, Steady};
+use paced::Paced;
 pub use places::Limits;
 use places::{Place, Places};
 
@@ -235,9 +237,11 @@ impl Server {
                     let (acceptor, server) = (acceptor.clone(), self.clone());
                     connections.spawn(async move {
                         let _ = stream.set_nodelay(true);
+                        let activity = Activity::new();
+                        let stream = Paced::new(stream, activity.clone(), server.places.limits().idle);
                         let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream));
                         match handshake.await {
-                            Ok(Ok(stream)) => server.connection(stream, Some(Peer(peer))).await,
+                            Ok(Ok(stream)) => server.connection(stream, activity, Some(Peer(peer))).await,
                             Ok(Err(error)) => server.refused(peer, &error),
                             Err(_) => {}
                         }
@@ -287,7 +291,7 @@ impl Server {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         let server = self.clone();
-                        connections.spawn(async move { server.connection(stream, None).await });
+                        connections.spawn(async move { server.connection(stream, Activity::new(), None).await });
                     }
                     Err(error) => {
                         tracing::warn!(%error, "accept on the local socket failed");
@@ -317,9 +321,11 @@ impl Server {
     }
 
     /// Serves one connection: of a peer, or of the local socket.
-    async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, stream: S, peer: Option<Peer>) {
+    async fn connection<S>(mut self, stream: S, activity: Activity, peer: Option<Peer>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let limits = self.places.limits();
-        let activity = Activity::new();
         let (router, counted) = (self.router.clone(), activity.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let busy = counted.begin();

@@ -20,7 +20,8 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections of one address: many people may be behind one (NAT). The appliance itself is not counted.
     pub per_address: usize,
-    /// How long a connection may be open without a request, and a request under way without a byte of its body.
+    /// How long a connection may be open without a request, a request under way without a byte of its body, and an answer
+    /// without its client taking a byte of it.
     pub idle: Duration,
     /// The same for a connection without a request while somebody waits for its place.
     pub spare: Duration,
