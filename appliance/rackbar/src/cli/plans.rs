@@ -347,7 +347,8 @@ async fn consent(client: &Client, plan: &Plan, named: &[String]) -> Result<Vec<S
     Ok(wanted)
 }
 
-fn ask(question: &str) -> Result<String> {
+/// What is typed for this question.
+pub(super) fn ask(question: &str) -> Result<String> {
     eprint!("{question}");
     std::io::stderr().flush()?;
     let mut line = String::new();

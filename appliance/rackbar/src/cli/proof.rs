@@ -1,8 +1,9 @@
 //! `rackbar verify` and `rackbar report ...`
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use rackbar_control::client::Client;
 use rackbar_control::operations::PlanRequest;
@@ -15,12 +16,11 @@ use super::{Failed, burn_in, output, plans, segment};
 
 /// What to check.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  rackbar verify node-003\n  rackbar verify --rack\n  rackbar verify --rack --burn-in 2h\n  \
-    rackbar verify --list\n\n\
+#[command(after_help = "Examples:\n  rackbar verify node-003\n  rackbar verify --rack\n  \
+    rackbar verify --rack --burn-in 2h --yes-restart\n  rackbar verify --list\n\n\
     Waits for their end; they are a run like any other. With --burn-in, machines are first taken from their work into Rackbar's \
-    agent, exercised, and taken back; `rackbar burn-in` has a time for each part. Exit code 1 when a check fails."
-)]
+    agent, exercised, and taken back; `rackbar burn-in` has a time for each part. With --rack that is asked for on a terminal, \
+    and in scripts --yes-restart agrees to it. Exit code 1 when a check fails.")]
 pub struct Options {
     /// Machines
     #[arg(required_unless_present_any = ["rack", "list"])]
@@ -31,6 +31,9 @@ pub struct Options {
     /// Exercise processors, memory and disks first, each for so long: 30s, 10m, 2h, 1d
     #[arg(long, value_name = "TIME", value_parser = burn_in::seconds)]
     burn_in: Option<u32>,
+    /// Agree that every installed machine is restarted for it
+    #[arg(long, requires_all = ["rack", "burn_in"])]
+    yes_restart: bool,
     /// Only list the checks there are; asks no appliance
     #[arg(long, conflicts_with_all = ["nodes", "rack", "burn_in"])]
     pub(super) list: bool,
@@ -128,8 +131,12 @@ async fn exercised(
     as_json: bool,
 ) -> Result<(Vec<u8>, Vec<String>)> {
     if options.rack {
-        let nodes: Vec<Node> = client.list("/api/v1/nodes").await?;
-        ids.extend(nodes.iter().filter(|node| node.installed.is_some()).map(|node| node.id));
+        let mut nodes: Vec<Node> = client.list("/api/v1/nodes").await?;
+        nodes.retain(|node| node.installed.is_some());
+        if !options.yes_restart {
+            agree(&nodes)?;
+        }
+        ids.extend(nodes.iter().map(|node| node.id));
     }
     let request = PlanRequest {
         nodes: ids.iter().map(ToString::to_string).collect(),
@@ -146,6 +153,23 @@ async fn exercised(
     }
     let report = client.get_text("/api/v1/report").await?;
     Ok((report.into_bytes(), without))
+}
+
+/// Whoever named no machine is asked whether it may be all of these.
+fn agree(nodes: &[Node]) -> Result<()> {
+    let count = nodes.len();
+    if count == 0 {
+        return Ok(());
+    }
+    let names: Vec<_> = nodes.iter().map(|node| output::plain(&node.name)).collect();
+    let line = format!("restarted, and out of work until it is over: {}", names.join(", "));
+    eprintln!("{}", output::line(&line, Severity::Warning));
+    if !std::io::stdin().is_terminal() {
+        bail!("this takes {count} machines from their work; agree with --yes-restart, or name the machines");
+    }
+    let typed = plans::ask(&format!("Type the number of machines that are restarted ({count}): "))?;
+    ensure!(typed == count.to_string(), "not {count}; nothing was begun");
+    Ok(())
 }
 
 /// `rackbar report show`
