@@ -7,34 +7,13 @@ mod puppet;
 
 use std::path::{Path, PathBuf};
 
-use common::{Appliance, CONFIG};
+use common::{Appliance, CONFIG, id, ready};
 use puppet::{Agent, Ran, Server};
-use rackbar_store::Store;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const NAME: &str = "web-1.rack.example";
 const OTHER: &str = "web-2.rack.example";
 const USED: &str = "the token was used already, for another key";
-
-fn id(number: u8) -> String {
-    format!("0000000{number}-0000-0000-0000-000000000000")
-}
-
-/// A machine that an earlier life of the appliance installed and proved.
-fn ready(number: u8) -> Value {
-    let at = "2026-11-20T17:24:28.123Z";
-    let name = format!("web-{number}");
-    json!({
-        "id": id(number), "name": name, "state": "ready", "state_since": at, "first_seen": at, "last_seen": at,
-        "agent_connected": false, "power": "on", "address": "127.0.0.9", "bmc_address": null,
-        "macs": [format!("02:00:00:00:00:0{number}")], "witnesses": [], "collisions": [], "inventory": null,
-        "inventory_at": null, "verdict": "", "role": "web",
-        "installed": {
-            "image": "debian-12", "sha256": "00".repeat(32), "target": { "disk": { "serial": "A" } },
-            "hostname": name, "at": at, "run": 1,
-        },
-    })
-}
 
 fn site(confdir: &Path, probe: &Path) -> String {
     format!(
@@ -62,14 +41,7 @@ impl Hall {
         let server = Server::start("localhost", Path::new(env!("CARGO_BIN_EXE_rackbar")));
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("rackbar.toml"), CONFIG).unwrap();
-        let data = folder.path().join("data");
-        std::fs::create_dir_all(&data).unwrap();
-        let store = Store::open(data.join("rackbar.redb")).unwrap();
-        for number in [1, 2] {
-            let node = serde_json::to_vec(&json!({ "node": ready(number) })).unwrap();
-            store.save_node(id(number).parse().unwrap(), node);
-        }
-        store.close();
+        common::keep(folder.path(), &[ready(1), ready(2)]);
         let mut hall = Self {
             probe: folder.path().join("probe"),
             web: Agent::new(&server),

@@ -11,18 +11,9 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use apart::{Appliance, OURS};
+use apart::{Appliance, OURS, WORDS, config};
 use forge::{Forge, fed, git, well};
 use serde_json::Value;
-
-const WORDS: &str = "correct horse battery";
-
-fn config() -> String {
-    format!(
-        "version = 1\n[[network]]\nname = \"rack\"\nrole = \"rack\"\ninterface = \"rack0\"\naddress = \"{OURS}/24\"\n\
-         dhcp = \"off\"\nproxy = \"own\"\n"
-    )
-}
 
 fn site(url: &str, reference: &str) -> String {
     format!(
@@ -221,21 +212,6 @@ fn tags_commits_and_what_is_checked_out_are_locked_too() {
     }
 }
 
-/// Another appliance, without an uplink, into which the saved state of the first is put.
-fn moved(file: &str, token: &Path) -> Appliance {
-    let moved = Appliance::start(&format!("{}[proxy]\nmode = \"offline\"\n", config()), "");
-    moved.until("listening on 10.10.0.1:3128, offline");
-    let words = moved.file("pass", WORDS);
-    moved.well(&["import", file, "--passphrase-file", &words]);
-    moved.wait("it starts anew", || {
-        let out = std::fs::read_to_string(moved.path("out")).unwrap();
-        out.matches("rackbar: serving").count() == 2
-    });
-    std::fs::copy(token, moved.path("run/admin-token")).unwrap();
-    moved.until("listening on 10.10.0.1:3128, offline");
-    moved
-}
-
 #[test]
 fn a_lock_of_git_travels_with_the_saved_state_to_where_there_is_no_origin() {
     let (appliance, forge) = started();
@@ -264,7 +240,7 @@ fn a_lock_of_git_travels_with_the_saved_state_to_where_there_is_no_origin() {
     assert!(largest > Some(16 << 20), "{there}");
     let (_, archive) = served("tree.tar.gz");
 
-    let moved = moved(&file, &token);
+    let moved = Appliance::moved(&file, &token);
     assert_eq!(shown(&moved), there, "all that is kept of it came along");
     let got = clones(machines.path(), "machine");
     assert_eq!(got, Ok((commit, "main".to_owned())));

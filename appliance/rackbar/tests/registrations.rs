@@ -8,26 +8,11 @@ mod common;
 use std::time::{Duration, Instant};
 
 use catalogue::Catalogue;
-use common::{Appliance, CONFIG};
-use rackbar_store::Store;
+use common::{Appliance, CONFIG, ready};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ID: &str = "00000001-0000-0000-0000-000000000000";
-
-/// A machine that an earlier life of the appliance installed and proved.
-fn ready() -> Value {
-    let at = "2026-11-20T17:24:28.123Z";
-    json!({
-        "id": ID, "name": "web-1", "state": "ready", "state_since": at, "first_seen": at, "last_seen": at,
-        "agent_connected": false, "power": "on", "address": "127.0.0.9", "bmc_address": null, "macs": ["02:00:00:00:00:01"],
-        "witnesses": [], "collisions": [], "inventory": null, "inventory_at": null, "verdict": "", "role": "web",
-        "installed": {
-            "image": "debian-12", "sha256": "00".repeat(32), "target": { "disk": { "serial": "A" } },
-            "hostname": "web-1", "at": at, "run": 1,
-        },
-    })
-}
 
 fn site(url: Option<&str>) -> String {
     let registry = url.map_or_else(String::new, |url| {
@@ -55,14 +40,7 @@ fn listed(appliance: &Appliance) -> Value {
 fn services_of_a_ready_machine_are_registered_by_the_site_and_taken_out_by_it() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("rackbar.toml"), CONFIG).unwrap();
-    let data = folder.path().join("data");
-    std::fs::create_dir_all(&data).unwrap();
-    let store = Store::open(data.join("rackbar.redb")).unwrap();
-    store.save_node(
-        ID.parse().unwrap(),
-        serde_json::to_vec(&json!({ "node": ready() })).unwrap(),
-    );
-    store.close();
+    common::keep(folder.path(), &[ready(1)]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let catalogue = runtime.block_on(Catalogue::start());
     catalogue.memory.lock().unwrap().token = Some("3f0e-secret");

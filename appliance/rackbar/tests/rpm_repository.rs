@@ -17,19 +17,12 @@ mod sums;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
-use apart::{Appliance, OURS};
+use apart::{Appliance, OURS, WORDS, config};
 use common::apt::hex;
 use rackbar_os_files::rpm::{RpmSource, source};
 use rackbar_upstream::Sum;
 use rpm::{AT, Machine, RpmPublisher};
 use serde_json::Value;
-
-fn config() -> String {
-    format!(
-        "version = 1\n[[network]]\nname = \"rack\"\nrole = \"rack\"\ninterface = \"rack0\"\naddress = \"{OURS}/24\"\n\
-         dhcp = \"off\"\nproxy = \"own\"\n"
-    )
-}
 
 impl RpmPublisher {
     fn site(&self) -> String {
@@ -53,8 +46,6 @@ impl RpmPublisher {
         Machine::new(self.folder.path().join(name), &files, &proxy)
     }
 }
-
-const WORDS: &str = "correct horse battery";
 
 /// A data file of which a lock has the digest alone: it has no room for it.
 const LARGE: &str = "repodata/large.bin";
@@ -267,7 +258,7 @@ fn dnf_and_zypper_get_what_a_repository_with_sha_512_is_locked_to_also_elsewhere
     let (file, words) = (appliance.path("state"), appliance.file("pass", WORDS));
     let file = file.display().to_string();
     appliance.well(&["export", &file, "--passphrase-file", &words]);
-    let moved = moved(&file, &appliance.path("run/admin-token"));
+    let moved = Appliance::moved(&file, &appliance.path("run/admin-token"));
     let there = shown(&moved)["lock"].clone();
     assert_eq!(there["release"], lock["release"]);
     all_is_there(&publisher, "moved");
@@ -337,19 +328,4 @@ fn all_is_there(publisher: &RpmPublisher, machine: &str) {
         let payload = RpmPublisher::payload(package, version);
         assert!(all(package, package) == (Ok(payload.clone()), Ok(payload)), "{package}");
     }
-}
-
-/// Another appliance without an uplink, with a saved state.
-fn moved(file: &str, token: &std::path::Path) -> Appliance {
-    let moved = Appliance::start(&format!("{}[proxy]\nmode = \"offline\"\n", config()), "");
-    moved.until("listening on 10.10.0.1:3128, offline");
-    let words = moved.file("pass", WORDS);
-    moved.well(&["import", file, "--passphrase-file", &words]);
-    moved.wait("it starts anew", || {
-        let out = std::fs::read_to_string(moved.path("out")).unwrap();
-        out.matches("rackbar: serving").count() == 2
-    });
-    std::fs::copy(token, moved.path("run/admin-token")).unwrap();
-    moved.until("listening on 10.10.0.1:3128, offline");
-    moved
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests: a panic is the failure")]
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The appliance's address on the rack's network.
 pub const OURS: &str = "10.10.0.1";
+
+/// What encrypts an exported state.
+pub const WORDS: &str = "correct horse battery";
+
+/// A configuration of the rack's network with a proxy and no DHCP.
+pub fn config() -> String {
+    format!(
+        "version = 1\n[[network]]\nname = \"rack\"\nrole = \"rack\"\ninterface = \"rack0\"\naddress = \"{OURS}/24\"\n\
+         dhcp = \"off\"\nproxy = \"own\"\n"
+    )
+}
 
 /// A daemon in a network namespace of its own, which this thread then enters too.
 pub struct Appliance {
@@ -47,6 +58,22 @@ impl Appliance {
         });
         appliance.enter();
         appliance
+    }
+
+    /// Another appliance by [`config`], without an uplink, into which the state that was exported with [`WORDS`] is put; `token`
+    /// is of who exported it.
+    pub fn moved(state: &str, token: &Path) -> Self {
+        let moved = Self::start(&format!("{}[proxy]\nmode = \"offline\"\n", config()), "");
+        moved.until("listening on 10.10.0.1:3128, offline");
+        let words = moved.file("pass", WORDS);
+        moved.well(&["import", state, "--passphrase-file", &words]);
+        moved.wait("it starts anew", || {
+            let out = std::fs::read_to_string(moved.path("out")).unwrap();
+            out.matches("rackbar: serving").count() == 2
+        });
+        std::fs::copy(token, moved.path("run/admin-token")).unwrap();
+        moved.until("listening on 10.10.0.1:3128, offline");
+        moved
     }
 
     /// Ends the daemon and starts it again with the same data, in the namespace that this thread has entered.

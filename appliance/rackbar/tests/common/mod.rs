@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rackbar_store::Store;
+use serde_json::{Value, json};
 
 const RACKBAR: &str = env!("CARGO_BIN_EXE_rackbar");
 /// Starting takes a second on an idle machine; builds beside it make it slow.
@@ -29,6 +31,39 @@ interface = "lo"
 address = "10.255.255.1/30"
 dhcp = "off"
 "#;
+
+/// The id of a machine that [`ready`] makes.
+pub(crate) fn id(number: u8) -> String {
+    format!("0000000{number}-0000-0000-0000-000000000000")
+}
+
+/// A machine that an earlier life of the appliance installed and proved.
+pub(crate) fn ready(number: u8) -> Value {
+    let at = "2026-11-20T17:24:28.123Z";
+    let name = format!("web-{number}");
+    json!({
+        "id": id(number), "name": name, "state": "ready", "state_since": at, "first_seen": at, "last_seen": at,
+        "agent_connected": false, "power": "on", "address": "127.0.0.9", "bmc_address": null,
+        "macs": [format!("02:00:00:00:00:0{number}")], "witnesses": [], "collisions": [], "inventory": null,
+        "inventory_at": null, "verdict": "", "role": "web",
+        "installed": {
+            "image": "debian-12", "sha256": "00".repeat(32), "target": { "disk": { "serial": "A" } },
+            "hostname": name, "at": at, "run": 1,
+        },
+    })
+}
+
+/// Writes machines into the state of an appliance that has not started yet.
+pub(crate) fn keep(folder: &Path, nodes: &[Value]) {
+    let data = folder.join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let store = Store::open(data.join("rackbar.redb")).unwrap();
+    for node in nodes {
+        let id = node["id"].as_str().unwrap().parse().unwrap();
+        store.save_node(id, serde_json::to_vec(&json!({ "node": node })).unwrap());
+    }
+    store.close();
+}
 
 /// A running appliance.
 pub(crate) struct Appliance {
@@ -61,13 +96,20 @@ impl Said {
     }
 }
 
-/// Runs the program; it finds no appliance by itself.
-pub(crate) fn rackbar(home: &Path, arguments: &[&str], input: &str) -> Said {
-    let mut child = Command::new(RACKBAR)
+/// The program; it finds no appliance by itself.
+fn program(home: &Path, arguments: &[&str]) -> Command {
+    let mut program = Command::new(RACKBAR);
+    program
         .args(arguments)
         .env_clear()
         .env("XDG_CONFIG_HOME", home)
-        .env("XDG_CACHE_HOME", home)
+        .env("XDG_CACHE_HOME", home);
+    program
+}
+
+/// Runs the program.
+pub(crate) fn rackbar(home: &Path, arguments: &[&str], input: &str) -> Said {
+    let mut child = program(home, arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -205,17 +247,30 @@ impl Appliance {
 
     /// The command line as the holder of the token in this file.
     pub(crate) fn by(&self, token_file: &Path, arguments: &[&str], input: &str) -> Said {
-        let (api, token) = (self.api.to_string(), token_file.display().to_string());
-        let mut all = vec![
+        let token = token_file.display().to_string();
+        rackbar(
+            &self.folder,
+            &self.whole(&self.api.to_string(), &token, arguments),
+            input,
+        )
+    }
+
+    fn whole<'a>(&'a self, api: &'a str, token: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
+        let place = [
             "--endpoint",
-            &api,
+            api,
             "--fingerprint",
             &self.fingerprint,
             "--token-file",
-            &token,
+            token,
         ];
-        all.extend(arguments);
-        rackbar(&self.folder, &all, input)
+        [&place, arguments].concat()
+    }
+
+    /// The command line as admin, to be started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let token = self.run_folder().join("admin-token").display().to_string();
+        program(&self.folder, &self.whole(&self.api.to_string(), &token, arguments))
     }
 
     /// The command line as admin.
